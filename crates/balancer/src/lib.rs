@@ -1,0 +1,1 @@
+//! Make the observed service set equal the wanted one through a backend.

@@ -1,0 +1,1 @@
+//! Run probes and report raw outcomes.

@@ -1,0 +1,95 @@
+//! What can happen to a node.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use locum_config::plan::{Name, Outcome, Plan};
+use locum_vrrp::Family;
+
+use crate::output::{ProbeId, Seq};
+
+#[derive(Clone, Debug)]
+pub enum Input<'a> {
+    /// From the advert sockets. Counted or heard; never a panic.
+    Packet(Packet<'a>),
+    /// The deadline of the last drain has come, or any other time.
+    Timeout,
+    /// From the probe runtime: one run has ended.
+    Probed { probe: ProbeId, outcome: Outcome },
+    /// From the netlink monitor, also once per known link at start and after an overrun: the
+    /// whole state of one link. A link that is gone has `index` 0.
+    Link(LinkState),
+    /// From the netlink monitor: an address that carries our mark was removed by someone other
+    /// than the applier. `culprit` is the process that asked, where the kernel told.
+    AddressLost { interface: Name, address: IpAddr, culprit: Option<String> },
+    /// From the applier: `Apply{seq}` was done, or could not be.
+    Applied { seq: Seq, instance: Name, result: Result<(), String> },
+    /// From the balancer: `Serve{seq}` was done, or which service could not be, and why.
+    Served { seq: Seq, result: Result<(), Vec<(Name, String)>> },
+    /// From the operator.
+    Command { id: CommandId, command: Command },
+    /// A new plan, at start and at each reload. `inherited` is what an earlier run left in the
+    /// kernel under our mark; it is looked at when the first plan comes.
+    Plan { plan: Arc<Plan>, inherited: Vec<Inherited> },
+}
+
+/// One datagram from an advert socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub interface: &'a str,
+    pub family: Family,
+    /// IPv4: with its IP header, as raw sockets deliver it. IPv6: the payload only.
+    pub bytes: &'a [u8],
+    /// The three below come from the socket's control messages; IPv4 reads them from `bytes`.
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub hop_limit: Option<u8>,
+    /// The kernel cut it (MSG_TRUNC or MSG_CTRUNC).
+    pub truncated: bool,
+}
+
+/// The whole state of one link.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LinkState {
+    pub name: Name,
+    /// 0 when the link does not exist.
+    pub index: u32,
+    /// IFF_UP and carrier (IFF_RUNNING).
+    pub running: bool,
+    /// Six octets, or `None` for hardware without them or with IFF_NOARP: nothing is announced.
+    pub mac: Option<[u8; 6]>,
+    pub mtu: u32,
+    /// Addresses usable as a source, primary first, without those that carry our mark; tentative
+    /// ones are left out.
+    pub addresses: Vec<IpAddr>,
+    /// The link forwards IPv6 (R flag of the neighbour advertisement).
+    pub forwards_v6: bool,
+}
+
+/// An address found at start under our mark.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inherited {
+    pub interface: Name,
+    pub address: IpAddr,
+    /// Its lease has not run out: finite lifetime with time left.
+    pub leased: bool,
+}
+
+/// Which instances a command means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    All,
+    Instance(Name),
+}
+
+/// The caller's handle for a [`crate::Output::Reply`].
+pub type CommandId = u64;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Command {
+    /// Hand over everything without losing a packet, then emit [`crate::Output::Stopped`].
+    Stop,
+    /// Hand this instance to its backup and stay backup until that one fails or hands back. On a
+    /// backup: ask nothing of the wire, refuse with the reason.
+    Switchover(Target),
+}

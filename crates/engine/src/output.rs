@@ -1,0 +1,140 @@
+//! What a node shall do.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use locum_config::plan::{self, Name, Probe, WantedServices};
+use locum_vrrp::{Cause, Family, Priority, Role};
+
+use crate::input::CommandId;
+
+/// Number of an `Apply` or `Serve`, rising; their results carry it back.
+pub type Seq = u64;
+
+/// Handle of a probe; stays the same while its [`Probe`] does. Probes that ask the same are one.
+pub type ProbeId = u32;
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Output {
+    /// Send now, by the advert socket of this interface and family.
+    Advertise(Datagram),
+    /// Applier, in order: the addresses this instance holds from now on are exactly `hold`.
+    /// `drop` are those it may have held before and must not have any more. Applying it again
+    /// renews leases. Answered by `Input::Applied`.
+    Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
+    /// Applier, in order: send these frames if `Apply{after}` went well, else forget them.
+    Announce { after: Seq, frames: Vec<Announcement> },
+    /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
+    /// one that has not begun. Answered by `Input::Served`.
+    Serve { seq: Seq, wanted: Arc<WantedServices> },
+    /// Log, history and API subscribers.
+    Notify(Event),
+    /// Queue of this instance: run in order, one at a time.
+    Hook(HookRun),
+    /// Probe runtime.
+    Probe(ProbeChange),
+    /// Advert sockets wanted from now on: exactly these (interface, family, group to join).
+    Listen(Vec<(Name, Family, Option<IpAddr>)>),
+    /// Answer to a command.
+    Reply { id: CommandId, reply: Reply },
+    /// After `Command::Stop`: everything is handed over, the process may end.
+    Stopped,
+    /// Always last: feed `Input::Timeout` at this time. `None`: nothing is pending.
+    Deadline(Option<locum_vrrp::Time>),
+}
+
+/// An advertisement ready to leave.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Datagram {
+    pub instance: Name,
+    pub interface: Name,
+    pub interface_index: u32,
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    /// The VRRP message; the socket adds the IP header.
+    pub message: Vec<u8>,
+}
+
+/// A virtual address as the kernel shall have it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HeldAddress {
+    pub interface: Name,
+    pub address: plan::VirtualAddress,
+    /// Seconds until the kernel drops it by itself; `None` is never.
+    pub lease_seconds: Option<u32>,
+}
+
+/// One Ethernet frame to broadcast.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Announcement {
+    pub interface: Name,
+    pub interface_index: u32,
+    pub address: IpAddr,
+    pub frame: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum ProbeChange {
+    Start { probe: ProbeId, spec: Probe },
+    Stop { probe: ProbeId },
+}
+
+/// One hook to run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HookRun {
+    pub instance: Name,
+    /// With the generic hook's four arguments already appended.
+    pub command: plan::Command,
+    /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`, `LOCUM_EVENT`.
+    pub environment: Vec<(String, String)>,
+    /// Number of the event that caused it, so that the history can join them.
+    pub event: u64,
+}
+
+/// Something an operator would act on or remember.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Event {
+    /// Rising within this process.
+    pub number: u64,
+    pub instance: Option<Name>,
+    pub kind: EventKind,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A role changed; `cause` is why.
+    Transition { from: Role, to: Role, cause: Cause, priority: Priority },
+    /// The effective priority changed.
+    Priority { from: Priority, to: Priority, why: String },
+    /// A check went up or down.
+    Check { name: Name, up: bool, detail: String },
+    /// A server of a service went up or down.
+    Server { service: Name, server: std::net::SocketAddr, up: bool, detail: String },
+    /// A virtual address that someone removed was put back.
+    Healed { address: IpAddr, interface: Name, culprit: Option<String> },
+    /// Two masters met and this one stayed: addresses are announced again.
+    Conflict { peer: IpAddr, peer_priority: Priority },
+    /// First discard of this reason since the last role change; the counters have the rest.
+    Discard { source: Option<IpAddr>, reason: String },
+    /// The peer differs from us in something that does not stop it: interval, address list.
+    Mismatch { peer: IpAddr, what: String },
+    /// The kernel refused.
+    ApplyFailed { error: String },
+    /// The balancer could not serve.
+    ServeFailed { service: Name, error: String },
+    /// A plan took effect.
+    Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
+    /// An address in the kernel from an earlier run was taken over, or withdrawn.
+    Adopted { address: IpAddr, interface: Name, kept: bool },
+    /// Free text for what has no other place: an operator command, a limit reached.
+    Note(String),
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reply {
+    /// Done, or under way and certain to be done.
+    Ok(String),
+    /// Nothing was changed; the reason, for a person.
+    Refused(String),
+}

@@ -1,0 +1,1 @@
+//! Speak to Linux: addresses, links, sockets, IPVS.

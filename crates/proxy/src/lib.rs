@@ -1,0 +1,1 @@
+//! Move client connections to real servers, as a process of its own.

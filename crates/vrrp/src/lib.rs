@@ -1,0 +1,38 @@
+//! Elect: adverts in, role changes and packets out, for one virtual router.
+//!
+//! Pure: no clock, no socket, no file, no random number, no log. Time comes in as an argument,
+//! actions go out as values.
+//!
+//! ```text
+//!   datagram ──► receive ──► Heard ──► Router ──► Action (send, announce, changed role)
+//!                   │                    │
+//!                Discard              deadline()
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`settings`] | what an operator fixes about a virtual router |
+//! | [`packet`], [`checksum`] | the octets of an advertisement |
+//! | [`receive`] | the validation pipeline: a datagram becomes `Heard` or a `Discard` reason |
+//! | [`frame`] | gratuitous ARP and unsolicited neighbour advertisement frames |
+//! | [`timers`] | skew and down intervals |
+//! | [`router`] | the state machine |
+//! | [`announce`] | when to announce the addresses of a master |
+//! | [`time`] | a point in time without a clock |
+
+pub mod announce;
+pub mod checksum;
+pub mod frame;
+pub mod packet;
+pub mod receive;
+pub mod router;
+pub mod settings;
+pub mod time;
+pub mod timers;
+
+pub use router::{Action, Cause, Event, Role, Router};
+pub use settings::{
+    AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Preempt, Priority,
+    Profile, RouterSettings, Transport, UnicastPeer, Version, Vrid,
+};
+pub use time::Time;
