@@ -1,0 +1,64 @@
+//! One thing that happened: a line of the history file and of `locum history --json`.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+/// Something an operator would act on or remember. The fields of `record` stand beside the others.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HistoryEntry {
+    /// Milliseconds since 1970-01-01 UTC, by the wall clock at that moment.
+    pub at_ms: u64,
+    /// The same as RFC 3339 with milliseconds, UTC.
+    pub at: String,
+    /// Process that wrote it: `event` counts within one.
+    pub pid: u32,
+    /// Number of the event, rising within one process. A hook has the number of its cause.
+    pub event: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instance: Option<String>,
+    /// The same in words, as the log has it.
+    pub text: String,
+    #[serde(flatten)]
+    pub record: Record,
+}
+
+/// What happened, told apart by `kind`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case")]
+pub enum Record {
+    /// A role changed. Roles are `initialize`, `backup`, `master`, `resigning`, `fault`.
+    Transition { from: String, to: String, cause: String, cause_text: String, priority: u8 },
+    /// The effective priority changed.
+    Priority { from: u8, to: u8, why: String },
+    /// A check went up or down.
+    Check { check: String, up: bool, detail: String },
+    /// A server of a service went up or down.
+    Server { service: String, server: SocketAddr, up: bool, detail: String },
+    /// A virtual address that someone removed was put back.
+    Healed { address: IpAddr, interface: String, culprit: Option<String> },
+    /// Two masters met and this one stayed.
+    Conflict { peer: IpAddr, peer_priority: u8 },
+    /// Adverts are being discarded for this reason.
+    Discard { source: Option<IpAddr>, reason: String },
+    /// The peer is configured differently.
+    Mismatch { peer: IpAddr, what: String },
+    /// The kernel refused a wanted state.
+    ApplyFailed { error: String },
+    /// A service could not be served.
+    ServeFailed { service: String, error: String },
+    /// A configuration took effect.
+    Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
+    /// A configuration was refused; the running one stays.
+    ReloadRefused { reason: String },
+    /// An address of an earlier run was taken over (`kept`) or withdrawn.
+    Adopted { address: IpAddr, interface: String, kept: bool },
+    /// A hook ended. `outcome` is `ok`, `failed`, `timed-out`, `cannot-run` or `superseded`.
+    Hook { command: String, outcome: String, detail: String, took_ms: u64, output: String },
+    /// The daemon began.
+    Started { node: String, config: String, digest: String },
+    /// The daemon ended in order.
+    Ended {},
+    /// What has no other place.
+    Note {},
+}
