@@ -1,1 +1,21 @@
-//! Speak to Linux: addresses, links, sockets, IPVS.
+//! Speak to Linux: addresses, links, sockets, IPVS. Knows nothing of elections.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`clock`] | now |
+//! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
+//! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
+//! | [`frame_socket`] | Ethernet frames out, in batches |
+//! | [`ipvs`] | the kernel's load balancer, over generic netlink |
+//!
+//! Everything here executes and observes; nothing decides. No module blocks for longer than the
+//! kernel takes to carry out a request.
+
+pub mod advert_socket;
+pub mod clock;
+pub mod frame_socket;
+pub mod ipvs;
+pub mod netlink;
+mod transport;
+
+pub use transport::KernelError;

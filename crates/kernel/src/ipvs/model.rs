@@ -1,0 +1,182 @@
+//! Services and destinations as IPVS knows them.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+impl Family {
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+/// Identity of a service (I-030): a change of it is another service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum ServiceId {
+    Listener {
+        protocol: Protocol,
+        address: IpAddr,
+        port: u16,
+    },
+    /// Packets that carry this firewall mark.
+    Mark {
+        family: Family,
+        mark: u32,
+    },
+}
+
+impl ServiceId {
+    pub fn listener(protocol: Protocol, listen: SocketAddr) -> Self {
+        Self::Listener { protocol, address: listen.ip(), port: listen.port() }
+    }
+
+    pub fn family(&self) -> Family {
+        match self {
+            Self::Listener { address, .. } => Family::of(*address),
+            Self::Mark { family, .. } => *family,
+        }
+    }
+}
+
+/// As `ipvsadm` users write it: `tcp 192.0.2.10:80`, `fwmark 77 (ipv4)`.
+impl fmt::Display for ServiceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listener { protocol, address, port } => {
+                let protocol = match protocol {
+                    Protocol::Tcp => "tcp",
+                    Protocol::Udp => "udp",
+                    Protocol::Sctp => "sctp",
+                };
+                write!(f, "{protocol} {}", SocketAddr::new(*address, *port))
+            }
+            Self::Mark { family: Family::V4, mark } => write!(f, "fwmark {mark} (ipv4)"),
+            Self::Mark { family: Family::V6, mark } => write!(f, "fwmark {mark} (ipv6)"),
+        }
+    }
+}
+
+/// Service flags without the kernel's own "hashed" bit (I-014).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct ServiceFlags(pub u32);
+
+impl ServiceFlags {
+    pub const PERSISTENT: Self = Self(0x1);
+    /// UDP: schedule each datagram by itself.
+    pub const ONE_PACKET: Self = Self(0x4);
+    /// sh and mh: try another server when the chosen one has no weight.
+    pub const FALLBACK: Self = Self(0x8);
+    /// sh and mh: hash the source port too.
+    pub const PORT: Self = Self(0x10);
+
+    pub fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// A service with all its options.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct ServiceSpec {
+    pub id: ServiceId,
+    /// At most 15 octets; its module is loaded on demand by the kernel.
+    pub scheduler: String,
+    pub flags: ServiceFlags,
+    /// Seconds a client stays with its server; has effect with [`ServiceFlags::PERSISTENT`].
+    pub persistence_seconds: u32,
+    /// Clients of one network of this prefix length persist together: 0..=32 or 1..=128.
+    pub client_prefix: u8,
+    /// Persistence engine, such as `sip`.
+    pub persistence_engine: Option<String>,
+}
+
+impl ServiceSpec {
+    /// Without persistence.
+    pub fn new(id: ServiceId, scheduler: impl Into<String>) -> Self {
+        let client_prefix = match id.family() {
+            Family::V4 => 32,
+            Family::V6 => 128,
+        };
+        Self {
+            id,
+            scheduler: scheduler.into(),
+            flags: ServiceFlags::default(),
+            persistence_seconds: 0,
+            client_prefix,
+            persistence_engine: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Forwarding {
+    /// NAT; the only one that may translate the port (I-016).
+    Masq,
+    Local,
+    Tunnel(Tunnel),
+    Direct,
+    Bypass,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Tunnel {
+    Ipip,
+    /// `port` is not zero. `flags`: 0 none, 1 checksum, 2 remote checksum.
+    Gue {
+        port: u16,
+        flags: u16,
+    },
+    Gre {
+        flags: u16,
+    },
+}
+
+/// Identity of a destination within its service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct DestId {
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl fmt::Display for DestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SocketAddr::new(self.address, self.port).fmt(f)
+    }
+}
+
+/// A destination with all its options.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DestSpec {
+    pub id: DestId,
+    pub forwarding: Forwarding,
+    /// 0..=2^31 - 1; 0 takes no new connections (I-040).
+    pub weight: u32,
+    /// Connections above which it takes no new ones; 0 is no limit.
+    pub upper_threshold: u32,
+    /// Connections below which it takes new ones again; not above `upper_threshold`.
+    pub lower_threshold: u32,
+}
+
+impl DestSpec {
+    pub fn new(server: SocketAddr, forwarding: Forwarding, weight: u32) -> Self {
+        Self {
+            id: DestId { address: server.ip(), port: server.port() },
+            forwarding,
+            weight,
+            upper_threshold: 0,
+            lower_threshold: 0,
+        }
+    }
+}
