@@ -13,7 +13,9 @@
 //! |---|---|
 //! | [`settings`] | what an operator fixes about a virtual router |
 //! | [`packet`], [`checksum`] | the octets of an advertisement |
+//! | [`datagram`] | what a socket delivers, less its IP header |
 //! | [`receive`] | the validation pipeline: a datagram becomes `Heard` or a `Discard` reason |
+//! | [`counters`] | the reasons, and how often things happened |
 //! | [`frame`] | gratuitous ARP and unsolicited neighbour advertisement frames |
 //! | [`timers`] | skew and down intervals |
 //! | [`router`] | the state machine |
@@ -22,6 +24,8 @@
 
 pub mod announce;
 pub mod checksum;
+pub mod counters;
+pub mod datagram;
 pub mod frame;
 pub mod packet;
 pub mod receive;
@@ -30,6 +34,9 @@ pub mod settings;
 pub mod time;
 pub mod timers;
 
+pub use counters::{Counters, Discard};
+pub use datagram::Datagram;
+pub use receive::{Heard, Local};
 pub use router::{Action, Cause, Event, Role, Router};
 pub use settings::{
     AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Preempt, Priority,

@@ -1,19 +1,36 @@
 //! The validation pipeline: a datagram becomes [`Heard`], or a [`Discard`] reason that is counted.
+//!
+//! The steps are V-100 to V-121 of spec §5.2, and the first that fails decides the reason. They
+//! stand here in that order:
+//!
+//! ```text
+//!   bytes ──► strip_ipv4 ──► find the router by vrid_of ──┬─ none ──► unmatched ──► Discard
+//!             V-100          (interface, family, VRID)    │
+//!                                                         └─ router ──► verify ──► Verified
+//!                                                              V-101..V-108           │
+//!                                                caller: V-109, AdvertsIgnored ◄──────┤
+//!                                                                                     ▼
+//!                                   caller: V-119, OwnerConflicts ◄── Heard ◄────── admit
+//!                                                                          V-110..V-121
+//! ```
+//!
+//! Two steps depend on the state and belong to the caller. V-109: a router in initialize, in fault
+//! or in its start delay ignores what passed [`verify`]. V-119: an owner that hears an advert acts
+//! after [`Verified::admit`], because whether it discards depends on the profile (V-175). Nothing
+//! here keeps state, so that an invalid packet cannot change any (V-127).
 
 use std::net::IpAddr;
 
-use crate::settings::{ChecksumForm, Interval, Priority};
+use subtle::ConstantTimeEq;
 
-/// One VRRP datagram as a socket delivered it, without its IP header.
-#[derive(Clone, Copy, Debug)]
-pub struct Datagram<'a> {
-    pub source: IpAddr,
-    pub destination: IpAddr,
-    /// TTL or hop limit; `None` when the kernel gave none (V-103).
-    pub hop_limit: Option<u8>,
-    /// The VRRP message: from the version octet on, no padding.
-    pub message: &'a [u8],
-}
+use crate::checksum::{Coverage, is_valid};
+pub use crate::counters::Discard;
+pub use crate::datagram::{Datagram, strip_ipv4, strip_ipv6};
+use crate::packet::{Body, TYPE_ADVERTISEMENT, auth_type};
+use crate::settings::{
+    Auth, ChecksumForm, ChecksumMode, Family, Interval, Priority, Profile, RouterSettings,
+    Transport, UnicastPeer, Version, Vrid,
+};
 
 /// An advertisement that passed every check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +43,270 @@ pub struct Heard {
     pub form: Option<ChecksumForm>,
     /// Accepted, but the sender's interval is not ours (V-120).
     pub interval_differs: bool,
-    /// Accepted, but the sender's addresses are not ours (V-121).
+    /// Accepted, but the sender's addresses are not ours (V-121), or they are IPv6 and the first
+    /// is not link-local (V-028).
     pub addresses_differ: bool,
 }
+
+/// What validation must know of this node beside the settings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Local {
+    /// The source of our own adverts; `None` while the link has no usable address.
+    pub own_source: Option<IpAddr>,
+}
+
+/// The VRID at octet 1 of the message, to find the router by. `None` when the message is too short
+/// or says 0: no router can match, see [`unmatched`].
+pub fn vrid_of(datagram: &Datagram<'_>) -> Option<Vrid> {
+    Body::new(datagram.message, Family::of(&datagram.source))?.vrid()
+}
+
+/// Why a datagram that no router of its interface and family matches is discarded: the first of
+/// V-101 to V-107 that fails, else V-108. Counted for the interface.
+pub fn unmatched(datagram: &Datagram<'_>) -> Discard {
+    match wire(datagram, None) {
+        Ok(_) => Discard::VridErrors,
+        Err(reason) => reason,
+    }
+}
+
+/// All steps of the pipeline that do not depend on the router's state: [`verify`] and then
+/// [`Verified::admit`]. For callers to whom V-109 cannot apply.
+///
+/// # Errors
+/// The reason of the first step that fails.
+pub fn validate(
+    settings: &RouterSettings,
+    local: &Local,
+    datagram: &Datagram<'_>,
+) -> Result<Heard, Discard> {
+    verify(settings, datagram)?.admit(settings, local)
+}
+
+/// Steps V-101 to V-108: the datagram is a well-formed advert for this router. Whether the router
+/// listens at the moment (V-109) is for the caller to say next.
+///
+/// # Errors
+/// The reason of the first step that fails.
+pub fn verify<'a>(
+    settings: &RouterSettings,
+    datagram: &Datagram<'a>,
+) -> Result<Verified<'a>, Discard> {
+    let verified = wire(datagram, Some(settings))?;
+    let ours = verified.body.vrid() == Some(settings.vrid)
+        && Family::of(&datagram.source) == settings.family;
+    if ours { Ok(verified) } else { Err(Discard::VridErrors) }
+}
+
+/// A well-formed advert with a valid checksum: past V-108, before V-109.
+#[derive(Clone, Copy, Debug)]
+pub struct Verified<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    body: Body<'a>,
+    version: Version,
+    form: Option<ChecksumForm>,
+}
+
+impl Verified<'_> {
+    /// Steps V-110 to V-118, V-120 and V-121: the advert may speak to this router.
+    ///
+    /// # Errors
+    /// The reason of the first step that fails.
+    pub fn admit(&self, settings: &RouterSettings, local: &Local) -> Result<Heard, Discard> {
+        self.check_endpoints(settings, local)?;
+        match self.version {
+            Version::V2 => self.check_auth(&settings.auth)?,
+            Version::V3 => {}
+        }
+        let interval = self.check_interval(settings)?;
+        let addresses_differ = self.check_addresses(settings)?;
+        Ok(Heard {
+            source: self.source,
+            priority: self.body.priority(),
+            interval,
+            form: self.form,
+            interval_differs: interval != settings.interval,
+            addresses_differ,
+        })
+    }
+
+    /// V-110 to V-112.
+    fn check_endpoints(&self, settings: &RouterSettings, local: &Local) -> Result<(), Discard> {
+        match &settings.transport {
+            Transport::Multicast { group } => {
+                if self.destination != *group {
+                    return Err(Discard::UnexpectedDestination);
+                }
+            }
+            Transport::Unicast { peers, check_source, .. } => {
+                if self.destination.is_multicast() {
+                    return Err(Discard::UnexpectedDestination);
+                }
+                // A TTL range says which peer it is for, so it brings the source check (V-330).
+                let checked = *check_source || peers.iter().any(|peer| peer.ttl.is_some());
+                if checked && find_peer(peers, self.source).is_none() {
+                    return Err(Discard::UnknownSource);
+                }
+            }
+        }
+        if local.own_source == Some(self.source) {
+            return Err(Discard::OwnSourceRcvd);
+        }
+        Ok(())
+    }
+
+    /// V-113 to V-115. The data of type 0 is ignored (V-341); an authentication header (type 2)
+    /// cannot be configured, so it never matches.
+    fn check_auth(&self, auth: &Auth) -> Result<(), Discard> {
+        let received = self.body.auth_type();
+        if received > LAST_AUTH_TYPE {
+            return Err(Discard::InvalidAuthType);
+        }
+        if received != auth_type(auth) {
+            return Err(Discard::AuthTypeMismatch);
+        }
+        match auth {
+            Auth::None => Ok(()),
+            Auth::Simple(password) => {
+                let data = self.body.auth_data().ok_or(Discard::AuthFailures)?;
+                // In constant time, so that the answer does not tell how much was right (V-342).
+                if bool::from(data.ct_eq(password)) { Ok(()) } else { Err(Discard::AuthFailures) }
+            }
+        }
+    }
+
+    /// V-116 and V-117; the sender's interval otherwise, which in version 3 may differ (V-120).
+    fn check_interval(&self, settings: &RouterSettings) -> Result<Interval, Discard> {
+        let received = Interval::new(self.version, self.body.centis(self.version))
+            .ok_or(Discard::IntervalErrors)?;
+        match self.version {
+            Version::V2 if received != settings.interval => Err(Discard::IntervalErrors),
+            Version::V2 | Version::V3 => Ok(received),
+        }
+    }
+
+    /// V-118 and V-121; whether the addresses differ from ours otherwise.
+    fn check_addresses(&self, settings: &RouterSettings) -> Result<bool, Discard> {
+        let tolerant = matches!((self.version, settings.profile), (Version::V2, Profile::Interop));
+        if self.body.count() == 0 && !tolerant {
+            return Err(Discard::AddressListErrors);
+        }
+        let differ = !same_addresses(&self.body, &settings.addresses);
+        let exacting = matches!((self.version, settings.profile), (Version::V2, Profile::Strict));
+        // RFC 3768 §7.1: what an owner says about its addresses is believed.
+        if differ && exacting && !self.body.priority().is_owner() {
+            return Err(Discard::AddressListErrors);
+        }
+        Ok(differ || lacks_link_local(&self.body))
+    }
+}
+
+/// V-101 to V-107. Without settings the VRID is unknown: versions 2 and 3 and both checksum forms
+/// are right (V-104).
+fn wire<'a>(
+    datagram: &Datagram<'a>,
+    settings: Option<&RouterSettings>,
+) -> Result<Verified<'a>, Discard> {
+    let family = Family::of(&datagram.source);
+    let body = Body::new(datagram.message, family).ok_or(Discard::PacketLengthErrors)?;
+    if !hop_limit_fits(datagram, settings.map(|settings| &settings.transport)) {
+        return Err(Discard::IpTtlErrors);
+    }
+    let version = body.version().ok_or(Discard::VersionErrors)?;
+    let expected = match settings {
+        Some(settings) => version == settings.version,
+        // Version 2 exists over IPv4 only (V-004).
+        None => version == Version::V3 || family == Family::V4,
+    };
+    if !expected {
+        return Err(Discard::VersionErrors);
+    }
+    if body.packet_type() != TYPE_ADVERTISEMENT {
+        return Err(Discard::InvalidTypePktsRcvd);
+    }
+    if !body.has_exact_length(version) {
+        return Err(Discard::PacketLengthErrors);
+    }
+    let form = checksum_form(datagram, version, settings.map(|settings| settings.checksum))?;
+    let Datagram { source, destination, .. } = *datagram;
+    Ok(Verified { source, destination, body, version, form })
+}
+
+/// V-102, V-103, V-330. A hop limit the kernel did not tell fits nowhere.
+fn hop_limit_fits(datagram: &Datagram<'_>, transport: Option<&Transport>) -> bool {
+    let Some(hop_limit) = datagram.hop_limit else {
+        return false;
+    };
+    if datagram.destination.is_multicast() {
+        return hop_limit == u8::MAX;
+    }
+    let range = match transport {
+        Some(Transport::Unicast { peers, .. }) => {
+            find_peer(peers, datagram.source).and_then(|peer| peer.ttl)
+        }
+        Some(Transport::Multicast { .. }) | None => None,
+    };
+    range.is_none_or(|(least, most)| (least..=most).contains(&hop_limit))
+}
+
+/// V-107: the form the checksum is valid in, `None` when both or when there is no choice (V-041).
+fn checksum_form(
+    datagram: &Datagram<'_>,
+    version: Version,
+    mode: Option<ChecksumMode>,
+) -> Result<Option<ChecksumForm>, Discard> {
+    let valid = |form| {
+        let coverage = Coverage::of(version, form, datagram.source, datagram.destination);
+        is_valid(datagram.message, coverage)
+    };
+    let message = valid(ChecksumForm::Message);
+    let pseudo = valid(ChecksumForm::Pseudo);
+    let accepted = match mode {
+        Some(ChecksumMode::Pinned(ChecksumForm::Message)) => message,
+        Some(ChecksumMode::Pinned(ChecksumForm::Pseudo)) => pseudo,
+        Some(ChecksumMode::Auto(_)) | None => message || pseudo,
+    };
+    match (accepted, message, pseudo) {
+        (false, _, _) => Err(Discard::ChecksumErrors),
+        (true, true, false) => Ok(Some(ChecksumForm::Message)),
+        (true, false, true) => Ok(Some(ChecksumForm::Pseudo)),
+        (true, true, true) | (true, false, false) => Ok(None),
+    }
+}
+
+fn find_peer(peers: &[UnicastPeer], source: IpAddr) -> Option<&UnicastPeer> {
+    peers.iter().find(|peer| peer.address == source)
+}
+
+/// Same count and same set, in whatever order (V-121). Peers that share a configuration send the
+/// same order, so the common case sorts nothing.
+fn same_addresses(body: &Body<'_>, ours: &[IpAddr]) -> bool {
+    if body.count() != ours.len() {
+        return false;
+    }
+    if body.addresses().eq(ours.iter().copied()) {
+        return true;
+    }
+    let sorted_set = |mut addresses: Vec<IpAddr>| {
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    };
+    sorted_set(body.addresses().collect()) == sorted_set(ours.to_vec())
+}
+
+/// V-028: an IPv6 list begins with the virtual link-local address. RFC 9568 §5.2.9.
+fn lacks_link_local(body: &Body<'_>) -> bool {
+    match body.addresses().next() {
+        Some(IpAddr::V6(first)) => !first.is_unicast_link_local(),
+        Some(IpAddr::V4(_)) | None => false,
+    }
+}
+
+/// 0 none, 1 password, 2 authentication header. RFC 2338 §5.3.6.
+const LAST_AUTH_TYPE: u8 = 2;
+
+#[cfg(test)]
+#[path = "receive_tests.rs"]
+mod tests;

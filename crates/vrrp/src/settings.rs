@@ -86,7 +86,7 @@ impl Interval {
     /// `None` when `version` cannot carry it; nothing is rounded (V-012).
     pub const fn new(version: Version, centis: u16) -> Option<Self> {
         let fits = match version {
-            Version::V2 => centis >= 100 && centis <= 25_500 && centis % 100 == 0,
+            Version::V2 => centis >= 100 && centis <= 25_500 && centis.is_multiple_of(100),
             Version::V3 => centis >= 1 && centis <= 4095,
         };
         if fits { Some(Self(centis)) } else { None }

@@ -1,0 +1,223 @@
+//! Why datagrams are discarded, and how often things happened. RFC 8347, spec §5.2 and §17.
+//!
+//! Names are the RFC 8347 leaves where there is one.
+
+use crate::receive::Heard;
+use crate::settings::{ChecksumForm, Priority};
+
+/// Why a datagram was not, or only grudgingly, accepted. One variant per counter of the validation
+/// pipeline, in the order in which they can first occur.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Discard {
+    /// V-100, V-101, V-106: IP header not sane, or message not as long as it must be.
+    PacketLengthErrors,
+    /// V-102, V-103, V-330: TTL or hop limit not as required, or unknown.
+    IpTtlErrors,
+    /// V-104: another version than the instance's; for an unknown VRID neither 2 nor 3.
+    VersionErrors,
+    /// V-105: not an advertisement.
+    InvalidTypePktsRcvd,
+    /// V-107.
+    ChecksumErrors,
+    /// V-108: no instance with this VRID on this interface and family.
+    VridErrors,
+    /// V-109: the instance takes no part at the moment.
+    AdvertsIgnored,
+    /// V-110: multicast on a unicast instance, the reverse, or another group.
+    UnexpectedDestination,
+    /// V-111: not a configured peer.
+    UnknownSource,
+    /// V-112: our own source address: a loop, or a duplicate address.
+    OwnSourceRcvd,
+    /// V-113: an authentication type that does not exist.
+    InvalidAuthType,
+    /// V-114: another authentication type than configured.
+    AuthTypeMismatch,
+    /// V-115: wrong password.
+    AuthFailures,
+    /// V-116, V-117; and V-120, where the advert is accepted all the same.
+    IntervalErrors,
+    /// V-118; and V-028, V-121, where the advert may be accepted all the same.
+    AddressListErrors,
+    /// V-119: an owner heard an advert.
+    OwnerConflicts,
+}
+
+impl Discard {
+    /// All reasons in pipeline order.
+    pub const ALL: [Self; 16] = [
+        Self::PacketLengthErrors,
+        Self::IpTtlErrors,
+        Self::VersionErrors,
+        Self::InvalidTypePktsRcvd,
+        Self::ChecksumErrors,
+        Self::VridErrors,
+        Self::AdvertsIgnored,
+        Self::UnexpectedDestination,
+        Self::UnknownSource,
+        Self::OwnSourceRcvd,
+        Self::InvalidAuthType,
+        Self::AuthTypeMismatch,
+        Self::AuthFailures,
+        Self::IntervalErrors,
+        Self::AddressListErrors,
+        Self::OwnerConflicts,
+    ];
+
+    /// Name of the counter: the RFC 8347 leaf, or ours where it has none.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::PacketLengthErrors => "packet-length-errors",
+            Self::IpTtlErrors => "ip-ttl-errors",
+            Self::VersionErrors => "version-errors",
+            Self::InvalidTypePktsRcvd => "invalid-type-pkts-rcvd",
+            Self::ChecksumErrors => "checksum-errors",
+            Self::VridErrors => "vrid-errors",
+            Self::AdvertsIgnored => "adverts-ignored",
+            Self::UnexpectedDestination => "unexpected-destination",
+            Self::UnknownSource => "unknown-source",
+            Self::OwnSourceRcvd => "own-source-rcvd",
+            Self::InvalidAuthType => "invalid-auth-type",
+            Self::AuthTypeMismatch => "auth-type-mismatch",
+            Self::AuthFailures => "auth-failures",
+            Self::IntervalErrors => "interval-errors",
+            Self::AddressListErrors => "address-list-errors",
+            Self::OwnerConflicts => "owner-conflicts",
+        }
+    }
+}
+
+/// Counters of one instance, or of what no instance of an interface matched. Never reset by a
+/// reload (V-400). Those that RFC 8347 keeps for the whole router (checksum, version, VRID and TTL
+/// errors) are the sum over all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counters {
+    discards: [u64; Discard::ALL.len()],
+    /// Adverts that passed the pipeline (V-122).
+    pub advertisement_rcvd: u64,
+    /// Adverts sent, once for all unicast copies (V-057).
+    pub advertisement_sent: u64,
+    pub priority_zero_pkts_rcvd: u64,
+    pub priority_zero_pkts_sent: u64,
+    /// Times this router became master; 32 bits in RFC 8347.
+    pub master_transitions: u32,
+    /// Adverts the kernel refused to send.
+    pub tx_errors: u64,
+    /// Adverts not sent for want of a source address (V-051).
+    pub tx_no_source: u64,
+    /// Accepted with a checksum over the message alone (V-042).
+    pub checksum_form_message: u64,
+    /// Accepted with a checksum over pseudo header and message (V-042).
+    pub checksum_form_pseudo: u64,
+    /// Gratuitous ARP frames sent (G-022).
+    pub garp_sent: u64,
+    /// Unsolicited neighbour advertisements sent (G-022).
+    pub na_sent: u64,
+    /// Announcements the kernel refused to send (G-022).
+    pub announce_errors: u64,
+}
+
+impl Counters {
+    /// Counts one occurrence of `reason`.
+    pub fn record(&mut self, reason: Discard) {
+        self.discards[reason as usize] += 1;
+    }
+
+    /// Counts an advert that passed the pipeline, and in what it differs from our settings:
+    /// V-028, V-042, V-120, V-121, V-122.
+    pub fn record_heard(&mut self, heard: &Heard) {
+        self.advertisement_rcvd += 1;
+        if heard.priority == Priority::RELEASE {
+            self.priority_zero_pkts_rcvd += 1;
+        }
+        match heard.form {
+            Some(ChecksumForm::Message) => self.checksum_form_message += 1,
+            Some(ChecksumForm::Pseudo) => self.checksum_form_pseudo += 1,
+            None => {}
+        }
+        if heard.interval_differs {
+            self.record(Discard::IntervalErrors);
+        }
+        if heard.addresses_differ {
+            self.record(Discard::AddressListErrors);
+        }
+    }
+
+    /// How often `reason` occurred.
+    pub const fn occurrences(&self, reason: Discard) -> u64 {
+        self.discards[reason as usize]
+    }
+
+    /// Every counter with its name, in a fixed order, for status and metrics.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        let discards = self.discards;
+        let rest = [
+            ("advertisement-rcvd", self.advertisement_rcvd),
+            ("advertisement-sent", self.advertisement_sent),
+            ("priority-zero-pkts-rcvd", self.priority_zero_pkts_rcvd),
+            ("priority-zero-pkts-sent", self.priority_zero_pkts_sent),
+            ("master-transitions", u64::from(self.master_transitions)),
+            ("tx-errors", self.tx_errors),
+            ("tx-no-source", self.tx_no_source),
+            ("checksum-form-message", self.checksum_form_message),
+            ("checksum-form-pseudo", self.checksum_form_pseudo),
+            ("garp-sent", self.garp_sent),
+            ("na-sent", self.na_sent),
+            ("announce-errors", self.announce_errors),
+        ];
+        let named = Discard::ALL.into_iter().map(Discard::reason);
+        rest.into_iter().chain(named.zip(discards))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::{Interval, Version};
+
+    /// V-123: each counter is its own.
+    #[test]
+    fn recording_a_reason_counts_that_one_alone() {
+        for reason in Discard::ALL {
+            let mut counters = Counters::default();
+            counters.record(reason);
+            let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
+            assert_eq!(counted, [(reason.reason(), 1)]);
+            assert_eq!(counters.occurrences(reason), 1);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let mut names: Vec<_> = Counters::default().iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        let count = names.len();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+
+    /// V-042, V-120, V-121, V-122.
+    #[test]
+    fn accepted_advert_counts_what_differs() {
+        let mut counters = Counters::default();
+        counters.record_heard(&Heard {
+            source: std::net::Ipv4Addr::LOCALHOST.into(),
+            priority: Priority::RELEASE,
+            interval: Interval::new(Version::V3, 1).unwrap(),
+            form: Some(ChecksumForm::Message),
+            interval_differs: true,
+            addresses_differ: true,
+        });
+        let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
+        assert_eq!(
+            counted,
+            [
+                ("advertisement-rcvd", 1),
+                ("priority-zero-pkts-rcvd", 1),
+                ("checksum-form-message", 1),
+                ("interval-errors", 1),
+                ("address-list-errors", 1),
+            ]
+        );
+    }
+}

@@ -1,0 +1,1 @@
+//! The validation pipeline beyond the spec's vectors.
