@@ -71,6 +71,7 @@ pub struct LinkState {
 pub struct Inherited {
     pub interface: Name,
     pub address: IpAddr,
+    pub prefix: u8,
     /// Its lease has not run out: finite lifetime with time left.
     pub leased: bool,
 }

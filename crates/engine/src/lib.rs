@@ -6,24 +6,294 @@
 //! ```text
 //!   packet ───────────►  ┌───────────────────────────────┐ ──► Advertise  sent at once
 //!   timeout ──────────►  │ routers   role, priority      │ ──► Apply{seq} wanted addresses
-//!   probe outcome ────►  │ trackers  rise, fall, weight  │ ──► Announce   after Apply{seq}
-//!   link, addresses ──►  │ services  health              │ ──► Serve{seq} wanted services
+//!   probe outcome ────►  │ trackers  rise, fall, weight  │ ──► Serve{seq} wanted services
+//!   link, addresses ──►  │ services  health              │ ──► Announce   after Apply{seq}
 //!   applied{seq} ─────►  │ plan                          │ ──► Notify     log, history, API
 //!   command ──────────►  │                               │ ──► Hook       queued per instance
-//!   plan ─────────────►  └───────────────────────────────┘ ──► Probe      start, change, stop
-//!                                                          ──► Reply, Stopped, Deadline
+//!   plan ─────────────►  └───────────────────────────────┘ ──► Probe, Listen, Reply, Stopped
+//!                                                          ──► Deadline   always last
 //! ```
 //!
 //! Contract: feed one `Input`, take every `Output` in order until `Deadline`, then feed the next.
-//! A late, early or repeated `Timeout` is harmless. *Levels* (`Apply`, `Serve`, `Probe`) say what
-//! should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`, `Hook`)
-//! happen once.
+//! A late, early or repeated `Timeout` is harmless. *Levels* (`Apply`, `Serve`, `Probe`, `Listen`)
+//! say what should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`,
+//! `Hook`) happen once.
 
+mod commands;
+mod drain;
+mod eligibility;
+mod hooks;
 mod input;
+mod instance;
 mod output;
+mod packets;
+mod probes;
+mod reload;
+mod service;
+pub mod status;
+mod tracker;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use locum_config::plan::{Dialect, Name, Outcome, Plan, WantedServices};
+use locum_vrrp::counters::Counters;
+use locum_vrrp::{Event as RouterEvent, Family, Time};
 
 pub use input::{Command, CommandId, Inherited, Input, LinkState, Packet, Target};
 pub use output::{
     Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Output, ProbeChange, ProbeId,
     Reply, Seq,
 };
+
+use eligibility::effective;
+use instance::{InstanceState, Key};
+use probes::ProbeTable;
+use service::ServiceState;
+use tracker::{Change, Tracker};
+
+/// One node's decisions.
+#[derive(Debug, Default)]
+pub struct Engine {
+    plan: Option<Arc<Plan>>,
+    links: HashMap<Name, LinkState>,
+    instances: Vec<InstanceState>,
+    /// Deadline of each instance, beside it so that finding the next one reads one array.
+    deadlines: Vec<Option<Time>>,
+    index: HashMap<Key, usize>,
+    trackers: Vec<Tracker>,
+    services: Vec<ServiceState>,
+    probes: ProbeTable,
+    /// Counters of what no instance matched, by interface.
+    unmatched: HashMap<Name, Counters>,
+    listening: Vec<(Name, Family, Option<IpAddr>)>,
+    served: Arc<WantedServices>,
+    haproxy_errors: HashMap<Name, String>,
+    seq: Seq,
+    serve_seq: Seq,
+    events: u64,
+    /// Notifications of this drain.
+    notes: Vec<Event>,
+    stopping: bool,
+    stopped: bool,
+}
+
+impl Engine {
+    /// A node that does nothing until its first [`Input::Plan`].
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// One input; outputs are appended in order, the last is `Deadline`.
+    pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
+        match input {
+            Input::Packet(packet) => self.on_packet(now, packet),
+            Input::Timeout => {}
+            Input::Probed { probe, outcome } => self.on_probed(now, probe, &outcome),
+            Input::Link(link) => self.on_link(now, link),
+            Input::AddressLost { interface, address, culprit } => {
+                self.on_address_lost(now, interface, address, culprit);
+            }
+            Input::Applied { seq, instance, result } => {
+                self.on_applied(now, seq, &instance, result);
+            }
+            Input::Served { seq, result } => self.on_served(seq, result),
+            Input::Command { id, command } => self.on_command(now, id, command, out),
+            Input::Plan { plan, inherited } => self.on_plan(now, plan, inherited, out),
+        }
+        self.run_timers(now);
+        self.drain(now, out);
+    }
+
+    /// Every instance whose deadline has come.
+    fn run_timers(&mut self, now: Time) {
+        for at in 0..self.instances.len() {
+            if self.deadlines[at].is_some_and(|deadline| deadline <= now) {
+                let was_refused = self.instances[at].is_refused();
+                self.instances[at].feed(now, RouterEvent::Timeout);
+                if was_refused && self.instances[at].refusal(now).is_none() {
+                    self.review(now, at);
+                }
+            }
+        }
+    }
+
+    fn on_probed(&mut self, now: Time, probe: ProbeId, outcome: &Outcome) {
+        let dialect = self.plan.as_ref().map_or(Dialect::Toml, |plan| plan.dialect);
+        let mut notes = Vec::new();
+        for tracker in &mut self.trackers {
+            if self.probes.id(&tracker.check.probe) != Some(probe) {
+                continue;
+            }
+            let name = tracker.name().clone();
+            let detail = outcome.detail.clone();
+            match tracker.record(outcome, dialect, now) {
+                Change::None => {}
+                Change::Turned => {
+                    let up = tracker.level.up == Some(true);
+                    notes.push(EventKind::Check { name, up, detail });
+                }
+                Change::Ignored => notes.push(EventKind::Note(format!(
+                    "check {name} cannot be run and is left out, as keepalived would: {detail}"
+                ))),
+            }
+        }
+        let reviews = !notes.is_empty();
+        for service in &mut self.services {
+            for at in 0..service.servers.len() {
+                let asked = service.servers[at].probe.as_ref();
+                if asked.and_then(|spec| self.probes.id(spec)) != Some(probe) {
+                    continue;
+                }
+                if service.record(at, outcome, now) {
+                    notes.push(EventKind::Server {
+                        service: service.service.name.clone(),
+                        server: service.servers[at].server.address,
+                        up: service.servers[at].level.up == Some(true),
+                        detail: outcome.detail.clone(),
+                    });
+                }
+            }
+        }
+        for kind in notes {
+            self.note(None, kind);
+        }
+        if reviews {
+            self.review_all(now);
+        }
+    }
+
+    fn on_link(&mut self, now: Time, link: LinkState) {
+        let known = self.links.get(&link.name);
+        if known == Some(&link) {
+            return;
+        }
+        if link.index == 0 {
+            self.links.remove(&link.name);
+        } else {
+            self.links.insert(link.name.clone(), link);
+        }
+        self.review_all(now);
+    }
+
+    fn on_address_lost(
+        &mut self,
+        now: Time,
+        interface: Name,
+        address: IpAddr,
+        culprit: Option<String>,
+    ) {
+        let holder = self.instances.iter_mut().find(|state| {
+            state
+                .held()
+                .iter()
+                .any(|held| held.interface == interface && held.address.address == address)
+        });
+        let Some(state) = holder else { return };
+        let name = state.name().clone();
+        if state.lost(address, now) {
+            self.note(Some(name), EventKind::Healed { address, interface, culprit });
+        }
+    }
+
+    fn on_applied(&mut self, now: Time, seq: Seq, name: &Name, result: Result<(), String>) {
+        let at = self.instances.iter().position(|s| s.name() == name && s.seq() == seq);
+        let Some(at) = at else { return };
+        let error = result.as_ref().err().cloned();
+        self.instances[at].touched = true;
+        let refused = self.instances[at].applied(seq, result, now);
+        if let (true, Some(error)) = (refused, error) {
+            self.note(Some(name.clone()), EventKind::ApplyFailed { error });
+            self.review(now, at);
+        }
+    }
+
+    fn on_served(&mut self, seq: Seq, result: Result<(), Vec<(Name, String)>>) {
+        if seq != self.serve_seq {
+            return;
+        }
+        let errors = result.err().unwrap_or_default();
+        let mut fresh = Vec::new();
+        for service in &mut self.services {
+            let name = &service.service.name;
+            let error = errors.iter().find(|(failed, _)| failed == name).map(|(_, e)| e.clone());
+            if let Some(error) = &error
+                && service.error.as_ref() != Some(error)
+            {
+                fresh.push((name.clone(), error.clone()));
+            }
+            service.error = error;
+        }
+        let is_service = |name: &Name| self.services.iter().any(|s| s.service.name == *name);
+        let files = errors.into_iter().filter(|(name, _)| !is_service(name));
+        let files: HashMap<Name, String> = files.collect();
+        let is_news =
+            |(name, error): &(&Name, &String)| self.haproxy_errors.get(*name) != Some(*error);
+        let news = files.iter().filter(is_news).map(|(n, e)| (n.clone(), e.clone()));
+        fresh.extend(news);
+        self.haproxy_errors = files;
+        for (service, error) in fresh {
+            self.note(None, EventKind::ServeFailed { service, error });
+        }
+    }
+
+    fn review_all(&mut self, now: Time) {
+        for at in 0..self.instances.len() {
+            self.review(now, at);
+        }
+    }
+
+    /// Looks again at whether an instance may take part and with what priority.
+    fn review(&mut self, now: Time, at: usize) {
+        let source = self.source_of(at);
+        let instance = Arc::clone(&self.instances[at].instance);
+        let verdict = self.judge(&instance, self.instances[at].presume_up);
+        let can_adopt = self.instances[at].adoptable && verdict.faults.is_empty();
+        // Adopted instances go on with the checks as they were; the next result speaks for itself.
+        let verdict = if can_adopt { self.judge(&instance, true) } else { verdict };
+        let state = &mut self.instances[at];
+        state.router.set_source(source);
+        let mut faults = verdict.faults;
+        if let Some(error) = state.refusal(now) {
+            faults.push(format!("the kernel refused its addresses: {error}"));
+        }
+        state.faults.clone_from(&faults);
+        let from = state.router.priority();
+        let to = effective(&state.router, verdict.adjustment);
+        if from != to {
+            state.feed(now, RouterEvent::Priority(to));
+        }
+        let adoptable = std::mem::take(&mut state.adoptable);
+        if !faults.is_empty() {
+            let reasons = faults.join("; ");
+            state.feed(now, RouterEvent::Fault { reasons, can_send: verdict.can_send });
+        } else if adoptable {
+            state.presume_up = true;
+            state.feed(now, RouterEvent::Adopt);
+        } else if !verdict.is_unknown {
+            state.feed(now, RouterEvent::Eligible);
+        }
+        if from != to {
+            let parts = verdict.parts.iter().map(|(object, part)| format!("{object} {part:+}"));
+            let why = parts.collect::<Vec<_>>().join(", ");
+            let why = if why.is_empty() { "nothing adjusts it".to_owned() } else { why };
+            let name = instance.name.clone();
+            self.note(Some(name), EventKind::Priority { from, to, why });
+        }
+    }
+
+    /// The address adverts of this instance leave from.
+    fn source_of(&self, at: usize) -> Option<IpAddr> {
+        let state = &self.instances[at];
+        let link = self.links.get(&state.instance.interface)?;
+        eligibility::source(state.router.settings(), link)
+    }
+
+    /// Adds a notification to this drain.
+    fn note(&mut self, instance: Option<Name>, kind: EventKind) -> u64 {
+        self.events += 1;
+        self.notes.push(Event { number: self.events, instance, kind });
+        self.events
+    }
+}

@@ -1,6 +1,38 @@
-//! The state machine of one virtual router. RFC 9568 §6.4, with the extensions of spec §8.2.
-use crate::settings::Priority;
+//! The state machine of one virtual router: RFC 9568 §6.4 with the extensions of spec §8.2.
+//!
+//! `(state, now, Event) → Actions`; what the router wants to be true at any moment is read from
+//! [`Router::holds_addresses`] and [`Router::deadline`]. Timers are deadlines inside the state, so
+//! a late, early or repeated [`Event::Timeout`] is harmless.
+//!
+//! ```text
+//!               eligible             down timer
+//!   Initialize ─────────► Backup ─────────────────► Master
+//!      │  ▲                 ▲ ▲                       │ better advert, stop,
+//!      ▼  │ cleared         │ └────── released ───┐   ▼ switchover, tracker fault
+//!     Fault ────────────────┘                  Resigning
+//! ```
+//!
+//! `Resigning` is make before break (V-240): mastership is given up on the wire, but the addresses
+//! answer until the successor has been heard and has had time to announce them.
+
+use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::announce::Schedule;
+use crate::receive::Heard;
+use crate::settings::{
+    ChecksumForm, ChecksumMode, Interval, Preempt, Priority, Profile, RouterSettings, Version,
+};
+use crate::time::Time;
+use crate::timers;
+
+/// From a successor's first advert to our withdrawal: it installs and announces its addresses
+/// after that advert, and a busy host takes its time.
+pub const HANDOVER_MARGIN: Duration = Duration::from_millis(100);
+
+/// A checksum form learnt from a peer is kept for this many intervals (V-043).
+const FORM_HOLD_INTERVALS: u32 = 10;
 
 /// What a router is to its peers, as status and hooks show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -13,6 +45,19 @@ pub enum Role {
     Resigning,
     /// Cannot take part; status says why.
     Fault,
+}
+
+/// Upper case, as operators grep for it.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initialize => "INIT",
+            Self::Backup => "BACKUP",
+            Self::Master => "MASTER",
+            Self::Resigning => "RESIGNING",
+            Self::Fault => "FAULT",
+        })
+    }
 }
 
 /// Why a role changed. The same text stands in the log, the hook's environment, the history and
@@ -43,9 +88,757 @@ pub enum Cause {
     Stopped,
     /// `locum switchover`.
     Switchover,
+    /// Nobody took over what was offered.
+    NoSuccessor,
     /// A reload removed the instance.
     Removed,
 }
-pub enum Action {}
-pub enum Event {}
-pub struct Router {}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Startup => f.write_str("started"),
+            Self::Owner => f.write_str("owns the addresses (priority 255)"),
+            Self::MasterSilent { last: Some(peer) } => {
+                write!(f, "no advert from {peer} for a whole down interval")
+            }
+            Self::MasterSilent { last: None } => f.write_str("no advert heard since start"),
+            Self::PriorityZero { peer } => write!(f, "{peer} released its mastership"),
+            Self::Preempted { peer, priority } => {
+                write!(f, "preempted {peer} with lower priority {}", priority.0)
+            }
+            Self::HigherPriority { peer, priority } => {
+                write!(f, "{peer} advertises priority {}", priority.0)
+            }
+            Self::Adopted => f.write_str("took over what an earlier run had left in place"),
+            Self::LeaseExpired => {
+                f.write_str("this node did not run for longer than its peers wait")
+            }
+            Self::Fault { reasons } => f.write_str(reasons),
+            Self::FaultCleared => f.write_str("the last fault went away"),
+            Self::Stopped => f.write_str("stopped by the operator"),
+            Self::Switchover => f.write_str("handed over by the operator"),
+            Self::NoSuccessor => f.write_str("nobody took over what was offered"),
+            Self::Removed => f.write_str("removed from the configuration"),
+        }
+    }
+}
+
+/// What can happen to a router.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// Time has passed.
+    Timeout,
+    /// A valid advert of another router.
+    Heard(&'a Heard),
+    /// Nothing stands in the way of taking part.
+    Eligible,
+    /// Something does; `can_send` says whether the link still carries a farewell.
+    Fault { reasons: String, can_send: bool },
+    /// The effective priority, at start and whenever it changes.
+    Priority(Priority),
+    /// An earlier run's addresses are in place and their lease is valid (V-242).
+    Adopt,
+    /// Give up for good: operator stop, or removal from the configuration.
+    Stop(Cause),
+    /// Give up to whoever takes it, and leave it to them while they live.
+    Switchover,
+    /// New settings of the same identity.
+    Settings(RouterSettings),
+}
+
+/// What a router does at once, in order. Levels (addresses, deadline) are read from it instead.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// One logical advertisement; the packet is built when sent.
+    Advertise { priority: Priority },
+    /// The role is another now.
+    Changed { from: Role, to: Role, cause: Cause },
+    /// Announce every address this often, after they are in place.
+    Announce { repeat: u8 },
+    /// A lower master was heard: the first advert of a conflict.
+    ConflictBegan { peer: IpAddr, priority: Priority },
+    /// It has fallen silent: repair what it may have misled.
+    ConflictEnded { peer: IpAddr, priority: Priority },
+}
+
+/// One virtual router.
+#[derive(Clone, Debug)]
+pub struct Router {
+    settings: RouterSettings,
+    /// Effective priority, 1..=255.
+    priority: Priority,
+    /// The master's interval: our own until learnt (V-142).
+    active_interval: Interval,
+    form: ChecksumForm,
+    form_learnt: Option<Time>,
+    /// Handed over by the operator: leave it to the peer while the peer lives.
+    yielded: bool,
+    /// Address our adverts leave from: the tie break between equals (V-166).
+    source: Option<IpAddr>,
+    start_until: Time,
+    state: State,
+    since: Time,
+    cause: Cause,
+    master: Option<Master>,
+}
+
+/// The master last heard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Master {
+    pub address: IpAddr,
+    pub priority: Priority,
+    pub heard: Time,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum State {
+    /// `eligible` once nothing but the start delay stands in the way.
+    Initialize {
+        eligible: bool,
+    },
+    Stopped,
+    Fault,
+    Backup(Waiting),
+    Master(Mastership),
+    Resigning(Resignation),
+}
+
+/// A backup's down timer: `restarted + length of wait`, so that a changed priority moves it (V-146).
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Waiting {
+    restarted: Time,
+    wait: Wait,
+    /// A lower master that was ignored since the last accepted advert.
+    lower: Option<(IpAddr, Priority)>,
+    /// Until then lower masters are left alone (V-171).
+    preempt_at: Option<Time>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    /// 3 × M + skew.
+    Down,
+    /// Skew alone: this master has released (V-212).
+    Skew(IpAddr),
+    /// One interval: configured to start as master (V-172).
+    Eager,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Mastership {
+    next_advert: Time,
+    last_advert: Time,
+    /// Earliest answer to a lower master (V-231).
+    answer_at: Time,
+    schedule: Schedule,
+    conflict: Option<Conflict>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Conflict {
+    peer: IpAddr,
+    priority: Priority,
+    quiet_at: Time,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Resignation {
+    cause: Cause,
+    /// Addresses answer until then.
+    until: Time,
+    /// Second priority-0 advert if nobody has answered by then.
+    again: Option<Time>,
+    /// The successor has been heard.
+    answered: bool,
+    /// What to be afterwards.
+    then: After,
+    /// The down timer to go on with, kept from the moment of resignation.
+    waiting: Waiting,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum After {
+    Backup,
+    /// Backup if someone took over, else master again.
+    Yield,
+    Fault,
+    Stopped,
+}
+
+impl Router {
+    /// A router that takes no part until [`Event::Eligible`].
+    pub fn new(settings: RouterSettings, now: Time) -> Self {
+        Self {
+            priority: settings.priority,
+            active_interval: settings.interval,
+            form: initial_form(settings.checksum),
+            form_learnt: None,
+            yielded: false,
+            source: settings.source,
+            start_until: now + settings.start_delay,
+            state: State::Initialize { eligible: false },
+            since: now,
+            cause: Cause::Startup,
+            master: None,
+            settings,
+        }
+    }
+
+    pub fn settings(&self) -> &RouterSettings {
+        &self.settings
+    }
+
+    pub fn role(&self) -> Role {
+        match &self.state {
+            State::Initialize { .. } | State::Stopped => Role::Initialize,
+            State::Fault => Role::Fault,
+            State::Backup(_) => Role::Backup,
+            State::Master(_) => Role::Master,
+            State::Resigning(_) => Role::Resigning,
+        }
+    }
+
+    /// Since when the role is what it is, and why.
+    pub fn since(&self) -> (Time, &Cause) {
+        (self.since, &self.cause)
+    }
+
+    /// Effective priority.
+    pub fn priority(&self) -> Priority {
+        self.priority
+    }
+
+    /// The other router last accepted as master.
+    pub fn master(&self) -> Option<Master> {
+        self.master
+    }
+
+    /// Handed over by the operator and not master since.
+    pub fn is_yielded(&self) -> bool {
+        self.yielded
+    }
+
+    /// Stopped, and nothing more to hold.
+    pub fn is_finished(&self) -> bool {
+        self.state == State::Stopped
+    }
+
+    /// The address our adverts leave from now on, as the link has it.
+    pub fn set_source(&mut self, source: Option<IpAddr>) {
+        self.source = source;
+    }
+
+    /// The virtual addresses shall be in the kernel.
+    pub fn holds_addresses(&self) -> bool {
+        matches!(self.state, State::Master(_) | State::Resigning(_))
+    }
+
+    /// Checksum form of the adverts we send.
+    pub fn form(&self) -> ChecksumForm {
+        self.form
+    }
+
+    /// The shortest time any peer waits before it takes over from us: 3 × A (V-241).
+    pub fn shortest_takeover(&self) -> Duration {
+        self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier)
+    }
+
+    /// When to feed [`Event::Timeout`] next.
+    pub fn deadline(&self) -> Option<Time> {
+        match &self.state {
+            State::Initialize { eligible } => eligible.then_some(self.start_until),
+            State::Stopped | State::Fault => None,
+            State::Backup(waiting) => Some(self.down_at(waiting)),
+            State::Master(mastership) => [
+                Some(mastership.next_advert),
+                mastership.schedule.deadline(),
+                mastership.conflict.as_ref().map(|conflict| conflict.quiet_at),
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
+            State::Resigning(resignation) => {
+                [resignation.again, Some(resignation.until)].into_iter().flatten().min()
+            }
+        }
+    }
+
+    /// One event; actions are appended in the order they are to be done.
+    pub fn handle(&mut self, now: Time, event: Event<'_>, out: &mut Vec<Action>) {
+        self.check_wake_up_lease(now, out);
+        match event {
+            Event::Timeout => self.on_timeout(now, out),
+            Event::Heard(heard) => self.on_heard(now, heard, out),
+            Event::Eligible => self.on_eligible(now, out),
+            Event::Fault { reasons, can_send } => self.on_fault(now, reasons, can_send, out),
+            Event::Priority(priority) => self.on_priority(now, priority, out),
+            Event::Adopt => self.on_adopt(now, out),
+            Event::Stop(cause) => self.on_stop(now, cause, out),
+            Event::Switchover => self.on_switchover(now, out),
+            Event::Settings(settings) => self.on_settings(now, settings, out),
+        }
+    }
+
+    /// A master that was not running for as long as its peers wait has lost its mastership,
+    /// whatever its preempt setting, and says nothing more as master (V-241).
+    fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<Action>) {
+        let limit = self.shortest_takeover();
+        let lost = match &self.state {
+            State::Initialize { .. } | State::Stopped | State::Fault | State::Backup(_) => false,
+            State::Master(mastership) => now > mastership.last_advert + limit,
+            State::Resigning(resignation) => now > resignation.until + limit,
+        };
+        if lost {
+            let stopping =
+                matches!(&self.state, State::Resigning(Resignation { then: After::Stopped, .. }));
+            if stopping {
+                self.enter(now, State::Stopped, Cause::Stopped, out);
+            } else {
+                self.enter_backup(now, Wait::Down, Cause::LeaseExpired, out);
+            }
+        }
+    }
+
+    fn on_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        match &self.state {
+            State::Stopped | State::Fault => {}
+            State::Initialize { eligible } => {
+                if *eligible && now >= self.start_until {
+                    self.begin(now, Cause::Startup, out);
+                }
+            }
+            State::Backup(waiting) => {
+                let due = self.down_at(waiting);
+                if now < due {
+                    return;
+                }
+                // A backup that sleeps through a whole down interval cannot tell a silent master
+                // from its own absence: it listens once more before it judges.
+                if now > due + self.down_interval() {
+                    let waiting = Waiting::new(now, Wait::Down);
+                    self.state = State::Backup(waiting);
+                    return;
+                }
+                let cause = self.takeover_cause(waiting);
+                self.enter_master(now, cause, out);
+            }
+            State::Master(_) => self.master_timeout(now, out),
+            State::Resigning(_) => self.resigning_timeout(now, out),
+        }
+    }
+
+    fn master_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        let interval = self.settings.interval.as_duration();
+        let priority = self.priority;
+        let State::Master(mastership) = &mut self.state else { return };
+        if now >= mastership.next_advert {
+            out.push(Action::Advertise { priority });
+            mastership.advertised(now, interval);
+        }
+        let repeat = mastership.schedule.take_due(&self.settings.announce, now);
+        if repeat > 0 {
+            out.push(Action::Announce { repeat });
+        }
+        let over = mastership.conflict.take_if(|conflict| conflict.quiet_at <= now);
+        if let Some(Conflict { peer, priority, .. }) = over {
+            out.push(Action::ConflictEnded { peer, priority });
+            out.push(Action::Announce { repeat: self.settings.announce.repeat });
+        }
+    }
+
+    fn resigning_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        let State::Resigning(resignation) = &mut self.state else { return };
+        if now < resignation.until {
+            if resignation.again.take_if(|again| *again <= now).is_some() {
+                out.push(Action::Advertise { priority: Priority::RELEASE });
+            }
+            return;
+        }
+        let resignation = resignation.clone();
+        self.release(now, resignation, out);
+    }
+
+    /// The end of a resignation: the addresses are free to go, or come back for want of an heir.
+    fn release(&mut self, now: Time, resignation: Resignation, out: &mut Vec<Action>) {
+        let Resignation { cause, answered, then, waiting, .. } = resignation;
+        match then {
+            After::Stopped => self.enter(now, State::Stopped, cause, out),
+            After::Fault => self.enter(now, State::Fault, cause, out),
+            After::Yield if !answered => self.enter_master(now, Cause::NoSuccessor, out),
+            After::Yield | After::Backup => self.enter(now, State::Backup(waiting), cause, out),
+        }
+    }
+
+    fn on_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        match &self.state {
+            // V-109: counted by the caller, otherwise ignored.
+            State::Initialize { .. } | State::Stopped | State::Fault => return,
+            State::Backup(_) => self.backup_heard(now, heard),
+            State::Master(_) => self.master_heard(now, heard, out),
+            State::Resigning(_) => self.resigning_heard(now, heard),
+        }
+        self.learn_form(now, heard);
+    }
+
+    fn backup_heard(&mut self, now: Time, heard: &Heard) {
+        let own = self.priority;
+        let accepts_lower = match self.settings.preempt {
+            _ if self.yielded => true,
+            _ if own.is_owner() => false,
+            Preempt::Never => true,
+            Preempt::After(_) => false,
+        };
+        let delay = match self.settings.preempt {
+            Preempt::After(delay) if !own.is_owner() && !delay.is_zero() => Some(delay),
+            Preempt::After(_) | Preempt::Never => None,
+        };
+        let State::Backup(waiting) = &mut self.state else { return };
+        let is_lower = heard.priority < own && heard.priority != Priority::RELEASE;
+        if is_lower && !accepts_lower {
+            let held_back =
+                delay.is_some_and(|delay| now < *waiting.preempt_at.get_or_insert(now + delay));
+            if !held_back {
+                // V-214: ignored, the timer runs on.
+                waiting.lower = Some((heard.source, heard.priority));
+                return;
+            }
+        }
+        if heard.priority >= own {
+            waiting.preempt_at = None;
+        }
+        self.accept(now, heard);
+        let wait = self.wait_after(heard);
+        if let State::Backup(waiting) = &mut self.state {
+            waiting.restarted = now;
+            waiting.wait = wait;
+            waiting.lower = None;
+        }
+    }
+
+    /// The sender is the master from now on (V-142, V-143). A release teaches no interval.
+    fn accept(&mut self, now: Time, heard: &Heard) {
+        if heard.priority != Priority::RELEASE {
+            self.active_interval = heard.interval;
+        }
+        self.master = Some(Master { address: heard.source, priority: heard.priority, heard: now });
+    }
+
+    fn wait_after(&self, heard: &Heard) -> Wait {
+        if heard.priority == Priority::RELEASE { Wait::Skew(heard.source) } else { Wait::Down }
+    }
+
+    fn master_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        if self.priority.is_owner() && self.settings.owner_ignores_adverts {
+            return;
+        }
+        if heard.priority == Priority::RELEASE {
+            self.released_heard(now, out);
+        } else if self.loses_to(heard) {
+            if self.settings.answer_higher {
+                out.push(Action::Advertise { priority: self.priority });
+            }
+            self.accept(now, heard);
+            let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
+            let resignation = Resignation {
+                cause: cause.clone(),
+                until: now + HANDOVER_MARGIN,
+                again: None,
+                answered: true,
+                then: After::Backup,
+                waiting: Waiting::new(now, Wait::Down),
+            };
+            self.enter(now, State::Resigning(resignation), cause, out);
+        } else {
+            self.worse_heard(now, heard, out);
+        }
+    }
+
+    /// V-222, at most once per half interval so that a forger cannot make us flood (V-231).
+    fn released_heard(&mut self, now: Time, out: &mut Vec<Action>) {
+        let interval = self.settings.interval.as_duration();
+        let State::Master(mastership) = &mut self.state else { return };
+        if now >= mastership.answer_at {
+            mastership.answer_at = now + interval / 2;
+            self.advertise(now, out);
+        }
+    }
+
+    /// V-165: the source of the packet decides between equals.
+    fn loses_to(&self, heard: &Heard) -> bool {
+        heard.priority > self.priority
+            || (heard.priority == self.priority
+                && self.source.is_some_and(|own| heard.source > own))
+    }
+
+    /// V-224, G-013: tell the lower master that we are here, and the hosts it has misled.
+    fn worse_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        let interval = self.settings.interval.as_duration();
+        let quiet_at = now + self.shortest_takeover().max(heard.interval.as_duration() * 3);
+        let is_strict = self.settings.profile == Profile::Strict;
+        let announce = self.settings.announce.clone();
+        let (answers, priority) = (self.settings.answer_lower, self.priority);
+        let State::Master(mastership) = &mut self.state else { return };
+        let began = mastership.conflict.is_none();
+        let conflict = Conflict { peer: heard.source, priority: heard.priority, quiet_at };
+        mastership.conflict = Some(conflict);
+        if now >= mastership.answer_at {
+            mastership.answer_at = now + interval / 2;
+            if answers {
+                out.push(Action::Advertise { priority });
+                mastership.last_advert = now;
+                mastership.next_advert = now + interval;
+            }
+            let repeat = mastership.schedule.conflict(&announce, now);
+            if !is_strict && repeat > 0 {
+                out.push(Action::Announce { repeat });
+            }
+        }
+        if began {
+            out.push(Action::ConflictBegan { peer: heard.source, priority: heard.priority });
+        }
+    }
+
+    fn resigning_heard(&mut self, now: Time, heard: &Heard) {
+        let is_release = heard.priority == Priority::RELEASE;
+        // Two that resign at once are no heirs to each other.
+        if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
+            return;
+        }
+        self.accept(now, heard);
+        let wait = self.wait_after(heard);
+        let State::Resigning(resignation) = &mut self.state else { return };
+        resignation.waiting = Waiting::new(now, wait);
+        if !resignation.answered {
+            resignation.answered = true;
+            resignation.again = None;
+            resignation.until = resignation.until.min(now + HANDOVER_MARGIN);
+        }
+    }
+
+    fn on_eligible(&mut self, now: Time, out: &mut Vec<Action>) {
+        match &mut self.state {
+            State::Initialize { eligible } => {
+                *eligible = true;
+                if now >= self.start_until {
+                    self.begin(now, Cause::Startup, out);
+                }
+            }
+            State::Fault => self.begin(now, Cause::FaultCleared, out),
+            State::Resigning(resignation) if resignation.then == After::Fault => {
+                resignation.then = After::Backup;
+            }
+            State::Stopped | State::Backup(_) | State::Master(_) | State::Resigning(_) => {}
+        }
+    }
+
+    /// V-200, V-201: an owner is master at once, everybody else listens first.
+    fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+        self.active_interval = self.settings.interval;
+        if self.priority.is_owner() {
+            self.enter_master(now, Cause::Owner, out);
+            return;
+        }
+        let eager = self.settings.start_eager && cause == Cause::Startup;
+        self.enter_backup(now, if eager { Wait::Eager } else { Wait::Down }, cause, out);
+    }
+
+    fn on_fault(&mut self, now: Time, reasons: String, can_send: bool, out: &mut Vec<Action>) {
+        let cause = Cause::Fault { reasons };
+        match &mut self.state {
+            State::Stopped => {}
+            // The text of a fault may change while it lasts.
+            State::Fault => self.cause = cause,
+            State::Initialize { .. } | State::Backup(_) => {
+                self.enter(now, State::Fault, cause, out);
+            }
+            State::Master(_) if can_send => self.resign(now, cause, After::Fault, out),
+            State::Resigning(resignation) if can_send => {
+                if resignation.then != After::Stopped {
+                    resignation.then = After::Fault;
+                    resignation.cause = cause;
+                }
+            }
+            State::Resigning(Resignation { then: After::Stopped, .. }) => {
+                self.enter(now, State::Stopped, Cause::Stopped, out);
+            }
+            State::Master(_) | State::Resigning(_) => self.enter(now, State::Fault, cause, out),
+        }
+    }
+
+    /// V-226: the next advert carries it; a drop is told at once.
+    fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<Action>) {
+        let dropped = priority < self.priority;
+        self.priority = priority;
+        if dropped && self.role() == Role::Master {
+            self.advertise(now, out);
+        }
+    }
+
+    fn on_adopt(&mut self, now: Time, out: &mut Vec<Action>) {
+        if matches!(self.state, State::Initialize { .. }) {
+            self.enter_master(now, Cause::Adopted, out);
+        }
+    }
+
+    fn on_stop(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+        match &mut self.state {
+            State::Stopped => {}
+            State::Initialize { .. } | State::Fault | State::Backup(_) => {
+                self.enter(now, State::Stopped, cause, out);
+            }
+            State::Master(_) => self.resign(now, cause, After::Stopped, out),
+            State::Resigning(resignation) => {
+                resignation.then = After::Stopped;
+                resignation.cause = cause;
+            }
+        }
+    }
+
+    fn on_switchover(&mut self, now: Time, out: &mut Vec<Action>) {
+        if self.role() == Role::Master {
+            self.yielded = true;
+            self.resign(now, Cause::Switchover, After::Yield, out);
+        }
+    }
+
+    fn on_settings(&mut self, now: Time, settings: RouterSettings, out: &mut Vec<Action>) {
+        if self.active_interval == self.settings.interval {
+            self.active_interval = settings.interval;
+        }
+        if self.settings.checksum != settings.checksum {
+            self.form = initial_form(settings.checksum);
+            self.form_learnt = None;
+        }
+        self.settings = settings;
+        if self.role() == Role::Master {
+            self.advertise(now, out);
+        }
+    }
+
+    /// V-240: release on the wire, keep answering.
+    fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
+        let longest_skew = match self.settings.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.settings.interval.as_duration(),
+        };
+        out.push(Action::Advertise { priority: Priority::RELEASE });
+        let resignation = Resignation {
+            cause: cause.clone(),
+            until: now + longest_skew + HANDOVER_MARGIN,
+            again: Some(now + longest_skew / 2),
+            answered: false,
+            then,
+            waiting: Waiting::new(now, Wait::Down),
+        };
+        self.enter(now, State::Resigning(resignation), cause, out);
+    }
+
+    fn enter_backup(&mut self, now: Time, wait: Wait, cause: Cause, out: &mut Vec<Action>) {
+        self.enter(now, State::Backup(Waiting::new(now, wait)), cause, out);
+    }
+
+    /// V-055: the advert first, then (by the level) the addresses, then their announcement.
+    fn enter_master(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+        let interval = self.settings.interval.as_duration();
+        out.push(Action::Advertise { priority: self.priority });
+        self.yielded = false;
+        let mastership = Mastership {
+            next_advert: now + interval,
+            last_advert: now,
+            answer_at: now,
+            schedule: Schedule::promoted(&self.settings.announce, now),
+            conflict: None,
+        };
+        self.enter(now, State::Master(mastership), cause, out);
+        out.push(Action::Announce { repeat: self.settings.announce.repeat });
+    }
+
+    fn enter(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
+        let from = self.role();
+        self.state = state;
+        self.since = now;
+        self.cause = cause.clone();
+        out.push(Action::Changed { from, to: self.role(), cause });
+    }
+
+    /// One advert as master, outside the schedule.
+    fn advertise(&mut self, now: Time, out: &mut Vec<Action>) {
+        let interval = self.settings.interval.as_duration();
+        if let State::Master(mastership) = &mut self.state {
+            out.push(Action::Advertise { priority: self.priority });
+            mastership.last_advert = now;
+            mastership.next_advert = now + interval;
+        }
+    }
+
+    fn down_interval(&self) -> Duration {
+        timers::down_interval(
+            self.settings.version,
+            self.priority,
+            self.active_interval,
+            self.settings.down_multiplier,
+        )
+    }
+
+    fn down_at(&self, waiting: &Waiting) -> Time {
+        let version = self.settings.version;
+        let length = match waiting.wait {
+            Wait::Down => self.down_interval(),
+            Wait::Skew(_) => timers::skew(version, self.priority, self.active_interval),
+            Wait::Eager => {
+                // The skew of a priority one below the owner's: A + 1/256 (V-172).
+                let skew = timers::skew(version, Priority::OWNER, self.settings.interval);
+                self.settings.interval.as_duration() + skew
+            }
+        };
+        waiting.restarted + length
+    }
+
+    /// V-237: why a down timer that has run out makes a master.
+    fn takeover_cause(&self, waiting: &Waiting) -> Cause {
+        match (waiting.wait, waiting.lower) {
+            (Wait::Skew(peer), _) => Cause::PriorityZero { peer },
+            (Wait::Down | Wait::Eager, Some((peer, priority))) => {
+                Cause::Preempted { peer, priority }
+            }
+            (Wait::Down | Wait::Eager, None) => {
+                Cause::MasterSilent { last: self.master.map(|master| master.address) }
+            }
+        }
+    }
+
+    /// V-043, V-044: follow the form a peer checks with, not more often than it can matter.
+    fn learn_form(&mut self, now: Time, heard: &Heard) {
+        let (Some(form), ChecksumMode::Auto(_)) = (heard.form, self.settings.checksum) else {
+            return;
+        };
+        let hold = self.settings.interval.as_duration() * FORM_HOLD_INTERVALS;
+        let may_switch = self.form_learnt.is_none_or(|at| now >= at + hold);
+        if form != self.form && may_switch {
+            self.form = form;
+            self.form_learnt = Some(now);
+        }
+    }
+}
+
+impl Waiting {
+    fn new(restarted: Time, wait: Wait) -> Self {
+        Self { restarted, wait, lower: None, preempt_at: None }
+    }
+}
+
+impl Mastership {
+    /// V-059: from the previous deadline, so that lateness does not add up.
+    fn advertised(&mut self, now: Time, interval: Duration) {
+        self.last_advert = now;
+        let next = self.next_advert + interval;
+        self.next_advert = if next > now { next } else { now + interval };
+    }
+}
+
+fn initial_form(mode: ChecksumMode) -> ChecksumForm {
+    match mode {
+        ChecksumMode::Pinned(form) | ChecksumMode::Auto(form) => form,
+    }
+}

@@ -1,0 +1,253 @@
+//! From what the routers did to outputs, in the one order that is safe: adverts, addresses,
+//! services, announcements, notifications and hooks, then the deadline.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use locum_config::plan::{WantedHaproxy, WantedServices};
+use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
+use locum_vrrp::{Action, Profile, Role, Time, Transport};
+
+use crate::Engine;
+use crate::hooks::{self, HookContext};
+use crate::input::LinkState;
+use crate::instance::{InstanceState, Key, Link};
+use crate::output::{Announcement, EventKind, HeldAddress, HookRun, Output};
+
+impl Engine {
+    pub(crate) fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
+        let touched: Vec<usize> =
+            (0..self.instances.len()).filter(|at| self.instances[*at].touched).collect();
+        for at in &touched {
+            self.drain_levels(now, *at, out);
+        }
+        self.drain_services(out);
+        for at in &touched {
+            self.drain_announcements(*at, out);
+        }
+        let hooks: Vec<HookRun> =
+            touched.iter().flat_map(|at| self.drain_transitions(*at)).collect();
+        out.extend(self.notes.drain(..).map(Output::Notify));
+        out.extend(hooks.into_iter().map(Output::Hook));
+        self.drain_listening(out);
+        for at in touched {
+            self.instances[at].touched = false;
+            self.deadlines[at] = self.instances[at].deadline();
+        }
+        self.remove_gone();
+        if self.stopping && !self.stopped && self.instances.iter().all(InstanceState::is_gone) {
+            self.stopped = true;
+            out.push(Output::Stopped);
+        }
+        out.push(Output::Deadline(self.deadlines.iter().flatten().min().copied()));
+    }
+
+    fn drain_levels(&mut self, now: Time, at: usize, out: &mut Vec<Output>) {
+        let (before, rest) = self.instances.split_at_mut(at);
+        let Some((state, after)) = rest.split_first_mut() else { return };
+        let others = || before.iter().chain(after.iter());
+        let claimed = |held: &HeldAddress| {
+            others().filter(|other| other.router.holds_addresses()).any(|other| {
+                other.instance.addresses.iter().any(|a| a.address == held.address.address)
+            })
+        };
+        let interface = state.instance.interface.clone();
+        let known = self.links.get(&interface);
+        let settings = state.router.settings();
+        let link = Link {
+            index: known.map_or(0, |link| link.index),
+            source: known.and_then(|link| crate::eligibility::source(settings, link)),
+        };
+        state.drain_levels(now, link, &mut self.seq, &claimed, out);
+    }
+
+    /// What this node serves follows the addresses it holds; a newer level replaces an older one.
+    fn drain_services(&mut self, out: &mut Vec<Output>) {
+        let holds = |instance: &Option<locum_config::plan::Name>| {
+            instance.as_ref().is_none_or(|name| {
+                let mut all = self.instances.iter();
+                all.any(|s| s.name() == name && s.router.holds_addresses())
+            }) && !self.stopped
+        };
+        let services = self.services.iter();
+        let services = services.filter_map(|s| s.wanted(holds(&s.service.instance))).collect();
+        let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
+        let haproxy = files
+            .filter(|file| holds(&file.instance))
+            .map(|file| WantedHaproxy { file: Arc::new(file.clone()) })
+            .collect();
+        let mut wanted = WantedServices { services, haproxy };
+        if self.stopping && self.instances.iter().all(|s| s.router.is_finished()) {
+            wanted = WantedServices::default();
+        }
+        if wanted != *self.served {
+            self.serve_seq += 1;
+            self.served = Arc::new(wanted);
+            let wanted = Arc::clone(&self.served);
+            out.push(Output::Serve { seq: self.serve_seq, wanted });
+        }
+    }
+
+    fn drain_announcements(&mut self, at: usize, out: &mut Vec<Output>) {
+        let state = &self.instances[at];
+        let repeats = state.actions.iter().filter_map(|action| match action {
+            Action::Announce { repeat } => Some(*repeat),
+            Action::Advertise { .. }
+            | Action::Changed { .. }
+            | Action::ConflictBegan { .. }
+            | Action::ConflictEnded { .. } => None,
+        });
+        let repeat = repeats.max().unwrap_or(0);
+        // A router that left master in the same drain has nothing to announce (G-016).
+        if repeat == 0 || state.router.role() != Role::Master {
+            return;
+        }
+        let once: Vec<Announcement> =
+            state.held().iter().filter_map(|held| self.announcement(state, held)).collect();
+        let mut frames = Vec::with_capacity(once.len() * usize::from(repeat));
+        for _ in 0..repeat {
+            frames.extend(once.iter().cloned());
+        }
+        if frames.is_empty() {
+            return;
+        }
+        let after = state.seq();
+        let counters = &mut self.instances[at].counters;
+        for frame in &frames {
+            match frame.address {
+                IpAddr::V4(_) => counters.garp_sent += 1,
+                IpAddr::V6(_) => counters.na_sent += 1,
+            }
+        }
+        out.push(Output::Announce { after, frames });
+    }
+
+    /// `None` on hardware that has no use for it (G-018) or is not there.
+    fn announcement(&self, state: &InstanceState, held: &HeldAddress) -> Option<Announcement> {
+        let link = self.links.get(&held.interface)?;
+        let mac = link.mac?;
+        let address = held.address.address;
+        let frame = match address {
+            IpAddr::V4(v4) => gratuitous_arp(mac, v4, arp_form(state)),
+            IpAddr::V6(v6) => neighbor_advertisement(mac, v6, speaker(state, link)),
+        };
+        let (interface, interface_index) = (held.interface.clone(), link.index);
+        Some(Announcement { interface, interface_index, address, frame })
+    }
+
+    /// Notifications go to `notes`; the hooks they bring come back.
+    fn drain_transitions(&mut self, at: usize) -> Vec<HookRun> {
+        let actions = std::mem::take(&mut self.instances[at].actions);
+        let mut runs = Vec::new();
+        for action in actions {
+            match action {
+                Action::Advertise { .. } | Action::Announce { .. } => {}
+                Action::Changed { from, to, cause } => {
+                    let state = &mut self.instances[at];
+                    state.told.clear();
+                    let priority = state.router.priority();
+                    if to == Role::Master {
+                        state.counters.master_transitions += 1;
+                    }
+                    let kind = EventKind::Transition { from, to, cause: cause.clone(), priority };
+                    let instance = Arc::clone(&state.instance);
+                    let event = self.note(Some(instance.name.clone()), kind);
+                    let name = &instance.name;
+                    let cause = &cause;
+                    let context = HookContext { instance: name, from, to, cause, priority, event };
+                    runs.extend(hooks::runs(&instance.hooks, &context));
+                }
+                Action::ConflictBegan { peer, priority } => {
+                    let name = self.instances[at].name().clone();
+                    let text = format!(
+                        "another master with lower priority: {peer} advertises {}; \
+                         answering and announcing until it yields",
+                        priority.0
+                    );
+                    self.note(Some(name), EventKind::Note(text));
+                }
+                Action::ConflictEnded { peer, priority } => {
+                    runs.extend(self.repair(at, peer, priority));
+                }
+            }
+        }
+        runs
+    }
+
+    /// The master hook runs again: a floating-IP script of the other side may have run last.
+    fn repair(
+        &mut self,
+        at: usize,
+        peer: IpAddr,
+        peer_priority: locum_vrrp::Priority,
+    ) -> Vec<HookRun> {
+        let instance = Arc::clone(&self.instances[at].instance);
+        let kind = EventKind::Conflict { peer, peer_priority };
+        let event = self.note(Some(instance.name.clone()), kind);
+        let router = &self.instances[at].router;
+        let context = HookContext {
+            instance: &instance.name,
+            from: Role::Master,
+            to: Role::Master,
+            cause: router.since().1,
+            priority: router.priority(),
+            event,
+        };
+        hooks::runs(&instance.hooks, &context)
+    }
+
+    fn drain_listening(&mut self, out: &mut Vec<Output>) {
+        let mut wanted: Vec<_> = Vec::new();
+        for state in self.instances.iter().filter(|state| !state.router.is_finished()) {
+            let settings = state.router.settings();
+            let group = match &settings.transport {
+                Transport::Multicast { group } => Some(*group),
+                Transport::Unicast { .. } => None,
+            };
+            let entry = (state.instance.interface.clone(), settings.family, group);
+            if !wanted.contains(&entry) {
+                wanted.push(entry);
+            }
+        }
+        if wanted != self.listening {
+            self.listening.clone_from(&wanted);
+            out.push(Output::Listen(wanted));
+        }
+    }
+
+    /// Instances that have left the plan and handed over.
+    fn remove_gone(&mut self) {
+        if !self.instances.iter().any(|state| state.leaving && state.is_gone()) {
+            return;
+        }
+        self.instances.retain(|state| !(state.leaving && state.is_gone()));
+        self.reindex();
+    }
+
+    /// After `instances` changed. A leaving instance gives its key to its successor.
+    pub(crate) fn reindex(&mut self) {
+        self.deadlines = self.instances.iter().map(InstanceState::deadline).collect();
+        let by_leaving = |leaving: bool| {
+            let all = self.instances.iter().enumerate();
+            all.filter(move |(_, state)| state.leaving == leaving)
+                .map(|(at, state)| (Key::of(&state.instance), at))
+        };
+        self.index = by_leaving(true).chain(by_leaving(false)).collect();
+    }
+}
+
+/// G-003.
+fn arp_form(state: &InstanceState) -> ArpForm {
+    match state.router.settings().profile {
+        Profile::Interop => ArpForm::RequestBroadcast,
+        Profile::Strict => ArpForm::RequestSelf,
+    }
+}
+
+/// G-006.
+fn speaker(state: &InstanceState, link: &LinkState) -> Speaker {
+    match (state.router.settings().profile, link.forwards_v6) {
+        (Profile::Strict, _) | (Profile::Interop, true) => Speaker::Router,
+        (Profile::Interop, false) => Speaker::Host,
+    }
+}

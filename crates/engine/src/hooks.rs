@@ -1,0 +1,108 @@
+//! From a transition to the commands to run, with keepalived's arguments.
+
+use locum_config::plan::{Command, CommandLine, Hooks, Name};
+use locum_vrrp::{Cause, Priority, Role};
+
+use crate::output::HookRun;
+
+/// One transition as hooks see it.
+#[derive(Debug)]
+pub struct HookContext<'a> {
+    pub instance: &'a Name,
+    pub from: Role,
+    pub to: Role,
+    pub cause: &'a Cause,
+    pub priority: Priority,
+    pub event: u64,
+}
+
+/// State hooks first, then the generic ones with `INSTANCE NAME STATE PRIORITY` appended. A
+/// resignation runs none: the service must answer until it is over.
+pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
+    let (specific, state) = match context.to {
+        Role::Master => (&hooks.master, "MASTER"),
+        Role::Backup => (&hooks.backup, "BACKUP"),
+        Role::Fault => (&hooks.fault, "FAULT"),
+        Role::Initialize => (&hooks.stop, "STOP"),
+        Role::Resigning => return Vec::new(),
+    };
+    let environment = [
+        ("LOCUM_INSTANCE", context.instance.to_string()),
+        ("LOCUM_STATE", state.to_owned()),
+        ("LOCUM_PREVIOUS_STATE", context.from.to_string()),
+        ("LOCUM_CAUSE", context.cause.to_string()),
+        ("LOCUM_PRIORITY", context.priority.0.to_string()),
+        ("LOCUM_EVENT", context.event.to_string()),
+    ]
+    .map(|(key, value)| (key.to_owned(), value));
+    let arguments =
+        ["INSTANCE", context.instance, state, &context.priority.0.to_string()].map(str::to_owned);
+    let generic = hooks.any.iter().map(|hook| with_arguments(hook, &arguments));
+    specific
+        .iter()
+        .cloned()
+        .chain(generic)
+        .map(|command| HookRun {
+            instance: context.instance.clone(),
+            command,
+            environment: environment.to_vec(),
+            event: context.event,
+        })
+        .collect()
+}
+
+fn with_arguments(command: &Command, arguments: &[String]) -> Command {
+    let line = match &command.line {
+        CommandLine::Argv(words) => {
+            CommandLine::Argv(words.iter().chain(arguments).cloned().collect())
+        }
+        CommandLine::Shell(line) => {
+            let quoted = arguments.iter().map(|word| quote(word));
+            CommandLine::Shell(
+                [line.clone()].into_iter().chain(quoted).collect::<Vec<_>>().join(" "),
+            )
+        }
+    };
+    Command { line, user: command.user.clone(), group: command.group.clone() }
+}
+
+/// For `/bin/sh`: an instance name may hold anything the configuration allows.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generic_hooks_get_keepalived_arguments_after_the_state_hooks() {
+        let hooks = Hooks {
+            master: vec![Command::argv(["/bin/m"])],
+            any: vec![Command::argv(["/bin/any", "x"])],
+            ..Hooks::default()
+        };
+        let name: Name = "web".into();
+        let cause = Cause::Startup;
+        let context = HookContext {
+            instance: &name,
+            from: Role::Backup,
+            to: Role::Master,
+            cause: &cause,
+            priority: Priority(150),
+            event: 7,
+        };
+        let commands: Vec<String> =
+            runs(&hooks, &context).iter().map(|run| run.command.to_string()).collect();
+        assert_eq!(commands, ["/bin/m", "/bin/any x INSTANCE web MASTER 150"]);
+        assert!(runs(&hooks, &HookContext { to: Role::Resigning, ..context }).is_empty());
+    }
+
+    #[test]
+    fn a_shell_hook_gets_its_arguments_quoted() {
+        let line = CommandLine::Shell("logger".to_owned());
+        let command = Command { line, user: None, group: None };
+        let quoted = with_arguments(&command, &["it's".to_owned()]);
+        assert_eq!(quoted.to_string(), "logger 'it'\\''s'");
+    }
+}

@@ -1,0 +1,330 @@
+//! One instance: its router, the addresses it wants in the kernel, and what it has to say.
+//!
+//! A drain turns what the router did into outputs in a fixed order: adverts, then addresses, then
+//! (after the services of the node) announcements, then notifications and hooks. V-055, I-035.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{self, Lease, Name};
+use locum_vrrp::counters::{Counters, Discard};
+use locum_vrrp::packet::encode_advert;
+use locum_vrrp::{Action, Event as RouterEvent, Family, Priority, Router, Time, Transport, Vrid};
+
+use crate::output::{Datagram, HeldAddress, Output, Seq};
+
+/// Least time between two repairs of one instance: whoever removes our addresses in a loop shall
+/// not keep this node busy.
+const HEAL_PAUSE: Duration = Duration::from_millis(100);
+
+/// Renewals of a lease come at a quarter of it, but not more often than this: one costs a netlink
+/// request and an event per address.
+const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
+
+/// How long an instance stays out after the kernel refused its addresses.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
+
+/// What tells instances apart on the wire (V-003).
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    pub interface: Name,
+    pub family: Family,
+    pub vrid: Vrid,
+}
+
+impl Key {
+    pub fn of(instance: &plan::Instance) -> Self {
+        Self {
+            interface: instance.interface.clone(),
+            family: instance.router.family,
+            vrid: instance.router.vrid,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct InstanceState {
+    pub instance: Arc<plan::Instance>,
+    pub router: Router,
+    pub counters: Counters,
+    /// Not in the plan any more; goes when it has handed over.
+    pub leaving: bool,
+    /// Adopted: a check that has not reported yet counts as up, as it was before the restart.
+    pub presume_up: bool,
+    /// Why it cannot take part, for status; empty when it can.
+    pub faults: Vec<String>,
+    /// Addresses of an earlier run whose lease is valid, until the first look at the faults.
+    pub adoptable: bool,
+    pub healed: u64,
+    /// Reasons already told since the last role change (V-124).
+    pub told: HashSet<Discard>,
+    /// Of this drain.
+    pub actions: Vec<Action>,
+    pub touched: bool,
+    kernel: KernelState,
+}
+
+/// What the applier was told, and when to tell it again.
+#[derive(Debug, Default)]
+struct KernelState {
+    /// The level last sent.
+    held: Vec<HeldAddress>,
+    /// To be removed with the next level.
+    leftovers: Vec<HeldAddress>,
+    /// Number of the last level, and whether its result is still to come.
+    seq: Seq,
+    outstanding: bool,
+    renew_at: Option<Time>,
+    heal_at: Option<Time>,
+    healed_at: Option<Time>,
+    refused: Option<Refusal>,
+}
+
+#[derive(Debug)]
+struct Refusal {
+    error: String,
+    until: Time,
+}
+
+impl InstanceState {
+    pub fn new(instance: Arc<plan::Instance>, now: Time) -> Self {
+        Self {
+            router: Router::new(instance.router.clone(), now),
+            instance,
+            counters: Counters::default(),
+            leaving: false,
+            presume_up: false,
+            faults: Vec::new(),
+            adoptable: false,
+            healed: 0,
+            told: HashSet::new(),
+            actions: Vec::new(),
+            touched: true,
+            kernel: KernelState::default(),
+        }
+    }
+
+    pub fn name(&self) -> &Name {
+        &self.instance.name
+    }
+
+    /// Feeds the router; what it does is drained later.
+    pub fn feed(&mut self, now: Time, event: RouterEvent<'_>) {
+        self.touched = true;
+        self.router.handle(now, event, &mut self.actions);
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        let refused = self.kernel.refused.as_ref().map(|refusal| refusal.until);
+        [self.router.deadline(), self.kernel.renew_at, self.kernel.heal_at, refused]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// Handed over, and the kernel has confirmed it.
+    pub fn is_gone(&self) -> bool {
+        self.router.is_finished() && !self.kernel.outstanding && self.kernel.leftovers.is_empty()
+    }
+
+    /// Addresses found in the kernel that must go, unless the next level wants them.
+    pub fn add_leftovers(&mut self, leftovers: impl IntoIterator<Item = HeldAddress>) {
+        self.kernel.leftovers.extend(leftovers);
+        self.touched = true;
+    }
+
+    /// The addresses the kernel was told to hold for this instance.
+    pub fn held(&self) -> &[HeldAddress] {
+        &self.kernel.held
+    }
+
+    /// Why the kernel refused, while the pause lasts.
+    pub fn refusal(&mut self, now: Time) -> Option<&str> {
+        self.kernel.refused.take_if(|refusal| refusal.until <= now);
+        self.kernel.refused.as_ref().map(|refusal| refusal.error.as_str())
+    }
+
+    pub fn is_refused(&self) -> bool {
+        self.kernel.refused.is_some()
+    }
+
+    /// The result of the level with this number; older ones are stale. `true` for a new refusal.
+    pub fn applied(&mut self, seq: Seq, result: Result<(), String>, now: Time) -> bool {
+        if seq != self.kernel.seq {
+            return false;
+        }
+        self.kernel.outstanding = false;
+        match result {
+            Ok(()) => false,
+            Err(error) => {
+                let is_new = self.kernel.refused.is_none();
+                self.kernel.refused = Some(Refusal { error, until: now + REFUSAL_PAUSE });
+                is_new && self.router.holds_addresses()
+            }
+        }
+    }
+
+    /// Someone removed `address`; `true` when it is ours to put back, at once or after the pause.
+    pub fn lost(&mut self, address: IpAddr, now: Time) -> bool {
+        // The router looks at its lease first: a node that slept must not put anything back.
+        self.feed(now, RouterEvent::Timeout);
+        let is_ours = self.kernel.held.iter().any(|held| held.address.address == address);
+        if !is_ours || !self.router.holds_addresses() {
+            return false;
+        }
+        let earliest = self.kernel.healed_at.map_or(now, |at| at + HEAL_PAUSE);
+        self.kernel.heal_at = Some(earliest.max(now));
+        self.healed += 1;
+        true
+    }
+
+    /// The instance of a new plan with the same [`Key`]. `true` when anything differs.
+    pub fn replace(&mut self, instance: &Arc<plan::Instance>, now: Time) -> bool {
+        if self.instance == *instance {
+            return false;
+        }
+        let old = std::mem::replace(&mut self.instance, Arc::clone(instance));
+        if old.router != instance.router {
+            self.feed(now, RouterEvent::Settings(instance.router.clone()));
+        }
+        self.touched = true;
+        true
+    }
+
+    /// First half of a drain: adverts, then the level for the kernel.
+    /// `claimed` are the addresses that other instances hold and this one must not remove.
+    pub fn drain_levels(
+        &mut self,
+        now: Time,
+        link: Link<'_>,
+        seq: &mut Seq,
+        claimed: &dyn Fn(&HeldAddress) -> bool,
+        out: &mut Vec<Output>,
+    ) {
+        let adverts: Vec<Priority> = self
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Advertise { priority } => Some(*priority),
+                Action::Changed { .. }
+                | Action::Announce { .. }
+                | Action::ConflictBegan { .. }
+                | Action::ConflictEnded { .. } => None,
+            })
+            .collect();
+        for priority in adverts {
+            self.advertise(priority, link, out);
+        }
+        self.apply(now, seq, claimed, out);
+    }
+
+    fn advertise(&mut self, priority: Priority, link: Link<'_>, out: &mut Vec<Output>) {
+        let Some(source) = link.source else {
+            self.counters.tx_no_source += 1;
+            return;
+        };
+        let settings = self.router.settings();
+        let send = |destination: IpAddr, ttl: u8| {
+            let form = self.router.form();
+            Output::Advertise(Datagram {
+                instance: self.instance.name.clone(),
+                interface: self.instance.interface.clone(),
+                interface_index: link.index,
+                source,
+                destination,
+                ttl,
+                message: encode_advert(settings, priority, source, destination, form),
+            })
+        };
+        match &settings.transport {
+            // 255: receivers discard anything that may have been forwarded. RFC 9568 §5.1.1.3.
+            Transport::Multicast { group } => out.push(send(*group, 255)),
+            Transport::Unicast { peers, ttl, .. } => {
+                out.extend(peers.iter().map(|peer| send(peer.address, *ttl)));
+            }
+        }
+        self.counters.advertisement_sent += 1;
+        if priority == Priority::RELEASE {
+            self.counters.priority_zero_pkts_sent += 1;
+        }
+    }
+
+    fn apply(
+        &mut self,
+        now: Time,
+        seq: &mut Seq,
+        claimed: &dyn Fn(&HeldAddress) -> bool,
+        out: &mut Vec<Output>,
+    ) {
+        let wanted = if self.router.holds_addresses() { self.wanted() } else { Vec::new() };
+        let kernel = &mut self.kernel;
+        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
+        let heals = due(kernel.heal_at);
+        let changed = wanted != kernel.held;
+        if !changed && !heals && !due(kernel.renew_at) && kernel.leftovers.is_empty() {
+            return;
+        }
+        let same = |a: &HeldAddress, b: &HeldAddress| {
+            a.interface == b.interface && a.address.address == b.address.address
+        };
+        let former = std::mem::replace(&mut kernel.held, wanted);
+        let mut drop: Vec<HeldAddress> = former;
+        drop.append(&mut kernel.leftovers);
+        drop.retain(|old| !kernel.held.iter().any(|new| same(old, new)) && !claimed(old));
+        *seq += 1;
+        kernel.seq = *seq;
+        kernel.outstanding = true;
+        if heals {
+            kernel.heal_at = None;
+            kernel.healed_at = Some(now);
+            self.actions.push(Action::Announce { repeat: 1 });
+        }
+        let lease = kernel.held.iter().filter_map(|held| held.lease_seconds).min();
+        kernel.renew_at = lease.map(|seconds| now + renewal(seconds));
+        if kernel.held.is_empty() {
+            kernel.heal_at = None;
+        }
+        let hold = kernel.held.clone();
+        out.push(Output::Apply { seq: *seq, instance: self.instance.name.clone(), hold, drop });
+    }
+
+    /// The level of a router that holds its addresses.
+    fn wanted(&self) -> Vec<HeldAddress> {
+        let lease_seconds = lease_seconds(self.instance.lease, self.router.shortest_takeover());
+        let held = |address: &plan::VirtualAddress| HeldAddress {
+            interface: address.device.clone().unwrap_or_else(|| self.instance.interface.clone()),
+            address: address.clone(),
+            lease_seconds,
+        };
+        self.instance.addresses.iter().map(held).collect()
+    }
+
+    /// Number of the level that announcements must wait for.
+    pub fn seq(&self) -> Seq {
+        self.kernel.seq
+    }
+}
+
+/// What an instance must know of the link it speaks on.
+#[derive(Clone, Copy, Debug)]
+pub struct Link<'a> {
+    pub index: u32,
+    pub source: Option<IpAddr>,
+}
+
+/// `Auto` is the shortest time in which a peer takes over, rounded down to the kernel's whole
+/// seconds, at least 1.
+fn lease_seconds(lease: Lease, shortest_takeover: Duration) -> Option<u32> {
+    let whole = |span: Duration| u32::try_from(span.as_secs()).unwrap_or(u32::MAX).max(1);
+    match lease {
+        Lease::Auto => Some(whole(shortest_takeover)),
+        Lease::Fixed(span) => Some(whole(span)),
+        Lease::Off => None,
+    }
+}
+
+fn renewal(lease_seconds: u32) -> Duration {
+    (Duration::from_secs(u64::from(lease_seconds)) / 4).max(SHORTEST_RENEWAL)
+}

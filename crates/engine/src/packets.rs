@@ -1,0 +1,142 @@
+//! From an advert socket to the router it is for, or to the counter that says why not.
+
+use std::net::IpAddr;
+
+use locum_config::plan::Name;
+use locum_vrrp::counters::Discard;
+use locum_vrrp::receive::{self, Datagram, Heard, Local};
+use locum_vrrp::{Event as RouterEvent, Family, Role, Time};
+
+use crate::Engine;
+use crate::input::Packet;
+use crate::instance::Key;
+use crate::output::EventKind;
+
+impl Engine {
+    pub(crate) fn on_packet(&mut self, now: Time, packet: Packet<'_>) {
+        let interface: Name = packet.interface.into();
+        let datagram = match datagram(&packet) {
+            Ok(datagram) => datagram,
+            Err(reason) => {
+                self.unmatched.entry(interface).or_default().record(reason);
+                return;
+            }
+        };
+        let found = receive::vrid_of(&datagram).and_then(|vrid| {
+            let key = Key { interface: interface.clone(), family: packet.family, vrid };
+            self.index.get(&key).copied()
+        });
+        match found {
+            Some(at) => self.on_datagram(now, at, &datagram),
+            None => {
+                let reason = receive::unmatched(&datagram);
+                self.unmatched.entry(interface).or_default().record(reason);
+            }
+        }
+    }
+
+    fn on_datagram(&mut self, now: Time, at: usize, datagram: &Datagram<'_>) {
+        let local = Local { own_source: self.source_of(at) };
+        let state = &mut self.instances[at];
+        let settings = state.router.settings();
+        let heard =
+            receive::verify(settings, datagram).and_then(|verified| match state.router.role() {
+                Role::Initialize | Role::Fault => Err(Discard::AdvertsIgnored),
+                Role::Backup | Role::Master | Role::Resigning => verified.admit(settings, &local),
+            });
+        match heard {
+            Ok(heard) => self.on_heard(now, at, &heard),
+            Err(reason) => {
+                state.counters.record(reason);
+                self.tell(at, reason, datagram.source);
+            }
+        }
+    }
+
+    fn on_heard(&mut self, now: Time, at: usize, heard: &Heard) {
+        let state = &mut self.instances[at];
+        state.counters.record_heard(heard);
+        let is_owner = state.router.priority().is_owner();
+        state.feed(now, RouterEvent::Heard(heard));
+        if heard.interval_differs {
+            self.tell(at, Discard::IntervalErrors, heard.source);
+        }
+        if heard.addresses_differ {
+            self.tell(at, Discard::AddressListErrors, heard.source);
+        }
+        if is_owner {
+            self.instances[at].counters.record(Discard::OwnerConflicts);
+            self.tell(at, Discard::OwnerConflicts, heard.source);
+        }
+    }
+
+    /// One notification per reason until the role changes (V-124); the counters have the rest.
+    fn tell(&mut self, at: usize, reason: Discard, source: IpAddr) {
+        let state = &mut self.instances[at];
+        // Adverts of others while this instance takes no part are no news.
+        if reason == Discard::AdvertsIgnored || !state.told.insert(reason) {
+            return;
+        }
+        let name = state.name().clone();
+        let kind = match reason {
+            Discard::IntervalErrors | Discard::AddressListErrors => {
+                EventKind::Mismatch { peer: source, what: explain(reason).to_owned() }
+            }
+            Discard::PacketLengthErrors
+            | Discard::IpTtlErrors
+            | Discard::VersionErrors
+            | Discard::InvalidTypePktsRcvd
+            | Discard::ChecksumErrors
+            | Discard::VridErrors
+            | Discard::AdvertsIgnored
+            | Discard::UnexpectedDestination
+            | Discard::UnknownSource
+            | Discard::OwnSourceRcvd
+            | Discard::InvalidAuthType
+            | Discard::AuthTypeMismatch
+            | Discard::AuthFailures
+            | Discard::OwnerConflicts => {
+                let reason = format!("{} ({})", explain(reason), reason.reason());
+                EventKind::Discard { source: Some(source), reason }
+            }
+        };
+        self.note(Some(name), kind);
+    }
+}
+
+fn datagram<'a>(packet: &Packet<'a>) -> Result<Datagram<'a>, Discard> {
+    if packet.truncated {
+        return Err(Discard::PacketLengthErrors);
+    }
+    match packet.family {
+        Family::V4 => receive::strip_ipv4(packet.bytes),
+        Family::V6 => Ok(Datagram {
+            source: packet.source,
+            destination: packet.destination,
+            hop_limit: packet.hop_limit,
+            message: packet.bytes,
+        }),
+    }
+}
+
+/// What an operator should look at.
+fn explain(reason: Discard) -> &'static str {
+    match reason {
+        Discard::PacketLengthErrors => "the packet is not as long as it says",
+        Discard::IpTtlErrors => "the TTL is not 255: the packet was forwarded or forged",
+        Discard::VersionErrors => "the peer speaks another VRRP version",
+        Discard::InvalidTypePktsRcvd => "the packet is no advertisement",
+        Discard::ChecksumErrors => "the checksum is wrong",
+        Discard::VridErrors => "the VRID is not ours",
+        Discard::AdvertsIgnored => "this instance takes no part at the moment",
+        Discard::UnexpectedDestination => "multicast and unicast peers are mixed",
+        Discard::UnknownSource => "the sender is not a configured peer",
+        Discard::OwnSourceRcvd => "our own address sent it: a loop or a duplicate address",
+        Discard::InvalidAuthType => "the authentication type does not exist",
+        Discard::AuthTypeMismatch => "the peer authenticates in another way",
+        Discard::AuthFailures => "the password is wrong",
+        Discard::IntervalErrors => "the peer's advertisement interval is not ours",
+        Discard::AddressListErrors => "the peer's address list is not ours",
+        Discard::OwnerConflicts => "another router speaks for the addresses this one owns",
+    }
+}

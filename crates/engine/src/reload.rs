@@ -1,0 +1,153 @@
+//! A new plan: what is the same goes on undisturbed, what differs changes in place, what is gone
+//! hands over first.
+
+use std::sync::Arc;
+
+use locum_config::plan::{self, Plan, Scope, VirtualAddress};
+use locum_vrrp::{Cause, Event as RouterEvent, Time};
+
+use crate::Engine;
+use crate::input::Inherited;
+use crate::instance::{InstanceState, Key};
+use crate::output::{EventKind, HeldAddress, Output};
+use crate::service::ServiceState;
+use crate::tracker::Tracker;
+
+#[derive(Default)]
+struct Tally {
+    added: usize,
+    changed: usize,
+    removed: usize,
+    unchanged: usize,
+}
+
+impl Engine {
+    pub(crate) fn on_plan(
+        &mut self,
+        now: Time,
+        plan: Arc<Plan>,
+        inherited: Vec<Inherited>,
+        out: &mut Vec<Output>,
+    ) {
+        if self.stopping {
+            return;
+        }
+        self.replace_trackers(now, &plan);
+        self.replace_services(now, &plan);
+        let tally = self.replace_instances(now, &plan);
+        self.plan = Some(Arc::clone(&plan));
+        let checks = self.trackers.iter().map(|tracker| &tracker.check.probe);
+        let servers = self.services.iter().flat_map(|service| &service.servers);
+        let wanted = checks.chain(servers.filter_map(|server| server.probe.as_ref()));
+        self.probes.set(wanted, out);
+        self.inherit(inherited);
+        self.reindex();
+        let Tally { added, changed, removed, unchanged } = tally;
+        self.note(None, EventKind::Reloaded { added, changed, removed, unchanged });
+        self.review_all(now);
+    }
+
+    fn replace_trackers(&mut self, now: Time, plan: &Plan) {
+        let mut old = std::mem::take(&mut self.trackers);
+        let keep = |check: &plan::Check| {
+            let same = |t: &Tracker| t.check.name == check.name && t.check.probe == check.probe;
+            match old.iter().position(same) {
+                Some(at) => Tracker { check: check.clone(), ..old.swap_remove(at) },
+                None => Tracker::new(check.clone(), now),
+            }
+        };
+        self.trackers = plan.checks.iter().map(keep).collect();
+    }
+
+    fn replace_services(&mut self, now: Time, plan: &Plan) {
+        let old = std::mem::take(&mut self.services);
+        let keep = |service: &plan::Service| {
+            let known = old.iter().find(|state| state.service.name == service.name);
+            match known {
+                Some(state) if *state.service == *service => state.clone(),
+                Some(_) | None => ServiceState::new(service, known, now),
+            }
+        };
+        self.services = plan.services.iter().map(keep).collect();
+    }
+
+    fn replace_instances(&mut self, now: Time, plan: &Plan) -> Tally {
+        let mut tally = Tally::default();
+        let mut old = std::mem::take(&mut self.instances);
+        for instance in &plan.instances {
+            let key = Key::of(instance);
+            let instance = Arc::new(instance.clone());
+            let known = old.iter().position(|s| !s.leaving && Key::of(&s.instance) == key);
+            let Some(at) = known else {
+                tally.added += 1;
+                self.instances.push(InstanceState::new(instance, now));
+                continue;
+            };
+            let mut state = old.swap_remove(at);
+            if state.replace(&instance, now) {
+                tally.changed += 1;
+            } else {
+                tally.unchanged += 1;
+            }
+            self.instances.push(state);
+        }
+        for mut state in old {
+            if !state.leaving {
+                tally.removed += 1;
+                state.leaving = true;
+                state.feed(now, RouterEvent::Stop(Cause::Removed));
+            }
+            self.instances.push(state);
+        }
+        tally
+    }
+
+    /// What an earlier run left: an instance whose address has a valid lease goes on as master;
+    /// all else is withdrawn (V-242).
+    fn inherit(&mut self, inherited: Vec<Inherited>) {
+        for found in inherited {
+            let Inherited { interface, address, prefix, leased } = found;
+            let owner = self.instances.iter_mut().find(|state| {
+                let mut addresses = state.instance.addresses.iter();
+                !state.leaving
+                    && addresses.any(|a| {
+                        let device = a.device.as_ref().unwrap_or(&state.instance.interface);
+                        a.address == address && *device == interface
+                    })
+            });
+            let held = HeldAddress {
+                interface: interface.clone(),
+                address: bare(address, prefix),
+                lease_seconds: None,
+            };
+            let (name, kept) = match owner {
+                Some(state) => {
+                    state.adoptable |= leased;
+                    state.add_leftovers([held]);
+                    (Some(state.name().clone()), leased)
+                }
+                None => {
+                    // Nobody's any more: any instance can see to its removal.
+                    if let Some(state) = self.instances.first_mut() {
+                        state.add_leftovers([held]);
+                    }
+                    (None, false)
+                }
+            };
+            self.note(name, EventKind::Adopted { address, interface, kept });
+        }
+    }
+}
+
+fn bare(address: std::net::IpAddr, prefix: u8) -> VirtualAddress {
+    VirtualAddress {
+        address,
+        prefix,
+        device: None,
+        broadcast: None,
+        label: None,
+        scope: Scope::Global,
+        duplicate_detection: false,
+        no_prefix_route: false,
+    }
+}

@@ -1,0 +1,95 @@
+//! Load-balanced services: health of their servers, and what this node serves now.
+
+use std::sync::Arc;
+
+use locum_config::plan::{
+    Activity, FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service,
+    Standby, Verdict, WantedService,
+};
+use locum_vrrp::Time;
+
+use crate::tracker::{Level, Thresholds};
+
+/// A service of the plan with the health of its servers.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    pub service: Arc<Service>,
+    pub servers: Vec<ServerState>,
+    /// What the balancer said last, when it could not serve.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ServerState {
+    pub server: Server,
+    /// `None`: nobody checks it.
+    pub probe: Option<Probe>,
+    pub level: Level,
+}
+
+impl ServiceState {
+    /// Servers keep the health they have in `old`, the same service of an earlier plan.
+    pub fn new(service: &Service, old: Option<&Self>, now: Time) -> Self {
+        let servers = service
+            .servers
+            .iter()
+            .map(|server| {
+                let probe = service.health.as_ref().map(|health| probe_of(health, server));
+                let known = old.and_then(|old| {
+                    let same =
+                        |s: &&ServerState| s.server.address == server.address && s.probe == probe;
+                    old.servers.iter().find(same)
+                });
+                let level =
+                    known.map_or_else(|| Level::new(None, now), |known| known.level.clone());
+                ServerState { server: server.clone(), probe, level }
+            })
+            .collect();
+        Self { service: Arc::new(service.clone()), servers, error: None }
+    }
+
+    /// One probe result for the server at `index`; `true` when it went up or down.
+    pub fn record(&mut self, index: usize, outcome: &Outcome, now: Time) -> bool {
+        let Some(health) = &self.service.health else { return false };
+        let thresholds = Thresholds { rise: health.rise, fall: health.fall };
+        let state = &mut self.servers[index];
+        state.level.detail.clone_from(&outcome.detail);
+        state.level.record(outcome.verdict == Verdict::Pass, thresholds, now)
+    }
+
+    /// The level for the balancer; `None` when this node runs nothing for it.
+    pub fn wanted(&self, holds: bool) -> Option<WantedService> {
+        let activity = match (holds, self.service.standby) {
+            (true, _) => Activity::Active,
+            (false, Standby::Warm) => Activity::Ready,
+            (false, Standby::Cold) => return None,
+        };
+        // A server counts as up until its first result: a new master must not start empty.
+        let servers = self.servers.iter().filter_map(|state| {
+            match (state.level.up.unwrap_or(true), self.service.failed) {
+                (true, _) => Some(state.server.clone()),
+                (false, FailedServer::Quiesce) => Some(Server { weight: 0, ..state.server }),
+                (false, FailedServer::Remove) => None,
+            }
+        });
+        let servers = servers.collect();
+        Some(WantedService { service: Arc::clone(&self.service), activity, servers })
+    }
+}
+
+fn probe_of(health: &Health, server: &Server) -> Probe {
+    let mut target = server.address;
+    if let Some(port) = health.port {
+        target.set_port(port);
+    }
+    let kind = match &health.kind {
+        HealthKind::Tcp => ProbeKind::Tcp { target },
+        HealthKind::Http { path, host, expect } => ProbeKind::Http {
+            target,
+            path: path.clone(),
+            host: host.clone(),
+            expect: expect.clone(),
+        },
+    };
+    Probe { kind, interval: health.interval, timeout: health.timeout }
+}

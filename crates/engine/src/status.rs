@@ -1,0 +1,213 @@
+//! A snapshot of the node for operators: plain values, taken at one moment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use locum_config::plan::Name;
+use locum_vrrp::{ChecksumForm, Family, Priority, Role, Time, Version, Vrid};
+
+use crate::Engine;
+use crate::instance::InstanceState;
+
+/// Everything `locum status` shows.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    pub node: Option<Name>,
+    /// SHA-256 of the configuration text.
+    pub digest: Option<String>,
+    pub stopping: bool,
+    pub instances: Vec<InstanceStatus>,
+    pub checks: Vec<CheckStatus>,
+    pub services: Vec<ServiceStatus>,
+    pub haproxy: Vec<HaproxyStatus>,
+    /// Counters of datagrams no instance matched, by interface: those that are not zero.
+    pub unmatched: Vec<(Name, Vec<(&'static str, u64)>)>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InstanceStatus {
+    pub name: Name,
+    pub interface: Name,
+    pub vrid: Vrid,
+    pub family: Family,
+    pub version: Version,
+    pub role: Role,
+    /// How long the role is what it is.
+    pub role_age: Duration,
+    /// Why it is; the text of the log and the history.
+    pub cause: String,
+    pub base_priority: Priority,
+    pub priority: Priority,
+    /// What makes the difference: object and its part.
+    pub adjustments: Vec<(String, i32)>,
+    /// Why it cannot take part; empty when it can.
+    pub faults: Vec<String>,
+    /// Handed over by the operator: the peer keeps it while it lives.
+    pub yielded: bool,
+    pub interval: Duration,
+    /// Source of our adverts.
+    pub source: Option<IpAddr>,
+    pub master: Option<PeerStatus>,
+    pub checksum_form: ChecksumForm,
+    /// Addresses of the configuration with their prefix length, and whether this node holds them.
+    pub addresses: Vec<(IpAddr, u8)>,
+    pub holds_addresses: bool,
+    /// Times an address that someone removed was put back.
+    pub healed: u64,
+    /// Being removed by a reload.
+    pub leaving: bool,
+    pub counters: Vec<(&'static str, u64)>,
+}
+
+/// The other router last accepted as master.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PeerStatus {
+    pub address: IpAddr,
+    pub priority: Priority,
+    pub heard_ago: Duration,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckStatus {
+    pub name: Name,
+    /// `None` until the first result.
+    pub up: Option<bool>,
+    pub detail: String,
+    pub level_age: Duration,
+    /// It cannot be run and is left out, as keepalived does.
+    pub ignored: bool,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceStatus {
+    pub name: Name,
+    pub listen: SocketAddr,
+    /// Served by this node now.
+    pub active: bool,
+    pub error: Option<String>,
+    pub servers: Vec<ServerStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerStatus {
+    pub address: SocketAddr,
+    pub weight: u32,
+    /// `None`: nobody checks it, or not yet.
+    pub up: Option<bool>,
+    pub detail: String,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HaproxyStatus {
+    pub name: Name,
+    pub active: bool,
+    pub error: Option<String>,
+}
+
+impl Engine {
+    /// The node as it is at `now`.
+    pub fn status(&self, now: Time) -> Status {
+        Status {
+            node: self.plan.as_ref().map(|plan| plan.node.clone()),
+            digest: self.plan.as_ref().map(|plan| plan.digest.clone()),
+            stopping: self.stopping,
+            instances: (0..self.instances.len()).map(|at| self.instance_status(at, now)).collect(),
+            checks: self.check_status(now),
+            services: self.service_status(),
+            haproxy: self.haproxy_status(),
+            unmatched: self.unmatched_status(),
+        }
+    }
+
+    fn instance_status(&self, at: usize, now: Time) -> InstanceStatus {
+        let state: &InstanceState = &self.instances[at];
+        let settings = state.router.settings();
+        let (since, cause) = state.router.since();
+        let verdict = self.judge(&state.instance, state.presume_up);
+        let master = state.router.master().map(|master| PeerStatus {
+            address: master.address,
+            priority: master.priority,
+            heard_ago: now.since(master.heard),
+        });
+        InstanceStatus {
+            name: state.name().clone(),
+            interface: state.instance.interface.clone(),
+            vrid: settings.vrid,
+            family: settings.family,
+            version: settings.version,
+            role: state.router.role(),
+            role_age: now.since(since),
+            cause: cause.to_string(),
+            base_priority: settings.priority,
+            priority: state.router.priority(),
+            adjustments: verdict.parts,
+            faults: state.faults.clone(),
+            yielded: state.router.is_yielded(),
+            interval: settings.interval.as_duration(),
+            source: self.source_of(at),
+            master,
+            checksum_form: state.router.form(),
+            addresses: state.instance.addresses.iter().map(|a| (a.address, a.prefix)).collect(),
+            holds_addresses: state.router.holds_addresses(),
+            healed: state.healed,
+            leaving: state.leaving,
+            counters: state.counters.iter().collect(),
+        }
+    }
+
+    fn check_status(&self, now: Time) -> Vec<CheckStatus> {
+        let one = |tracker: &crate::tracker::Tracker| CheckStatus {
+            name: tracker.name().clone(),
+            up: tracker.level.up,
+            detail: tracker.level.detail.clone(),
+            level_age: now.since(tracker.level.since),
+            ignored: tracker.ignored,
+        };
+        self.trackers.iter().map(one).collect()
+    }
+
+    fn service_status(&self) -> Vec<ServiceStatus> {
+        let one = |state: &crate::service::ServiceState| ServiceStatus {
+            name: state.service.name.clone(),
+            listen: state.service.listen,
+            active: self.served.services.iter().any(|wanted| {
+                wanted.service.name == state.service.name
+                    && wanted.activity == locum_config::plan::Activity::Active
+            }),
+            error: state.error.clone(),
+            servers: state
+                .servers
+                .iter()
+                .map(|server| ServerStatus {
+                    address: server.server.address,
+                    weight: server.server.weight,
+                    up: server.level.up,
+                    detail: server.level.detail.clone(),
+                })
+                .collect(),
+        };
+        self.services.iter().map(one).collect()
+    }
+
+    fn haproxy_status(&self) -> Vec<HaproxyStatus> {
+        let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
+        let one = |file: &locum_config::plan::HaproxyFile| HaproxyStatus {
+            name: file.name.clone(),
+            active: self.served.haproxy.iter().any(|wanted| wanted.file.name == file.name),
+            error: self.haproxy_errors.get(&file.name).cloned(),
+        };
+        files.map(one).collect()
+    }
+
+    fn unmatched_status(&self) -> Vec<(Name, Vec<(&'static str, u64)>)> {
+        let mut all: Vec<_> = self
+            .unmatched
+            .iter()
+            .map(|(name, counters)| {
+                (name.clone(), counters.iter().filter(|(_, value)| *value > 0).collect())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+}
