@@ -1,1 +1,59 @@
 //! Move client connections to real servers, as a process of its own.
+//!
+//! The proxy owns listeners and connections and decides nothing: what to serve is told to it by the
+//! balancer as a level ([`locum_config::proxy`]) over a unix socket on which the proxy listens. So
+//! a daemon that crashed and came back finds it and goes on, and no connection is lost. A proxy
+//! that nobody controls for [`Settings::orphan_timeout`] stops serving and exits: a dead node
+//! serves nothing.
+//!
+//! ```text
+//!             Serve{services}           ┌─ Service ── listener ──► accept ─► scheduler ─► connect
+//! balancer ──────────────────► control ─┼─ Service                                          │
+//!          ◄──────────────────          └─ Service        client ◄──── relay ────► server ◄─┘
+//!                 Status
+//! ```
+//!
+//! One thread: a connection costs two sockets and no buffer while it is idle, counters need no
+//! atomics, and the process stays small beside the election. Load never meets the election thread.
+
+mod arguments;
+mod control;
+mod limits;
+mod relay;
+mod scheduler;
+mod server;
+mod service;
+mod table;
+
+use std::process::ExitCode;
+
+pub use arguments::Settings;
+pub use control::Error;
+
+/// Runs the proxy until it is told to serve nothing, or is orphaned; the hidden `proxy` subcommand.
+/// `arguments` are the words after `proxy`. Exit status: 0 drained, 1 could not run, 2 bad usage.
+pub fn main_process(arguments: impl IntoIterator<Item = String>) -> ExitCode {
+    let settings = match Settings::from_arguments(arguments) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("locum proxy: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("locum proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// As [`main_process`], with the settings already read. Blocks.
+pub fn run(settings: Settings) -> Result<(), Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Runtime)?;
+    tokio::task::LocalSet::new().block_on(&runtime, control::serve(settings))
+}

@@ -1,0 +1,75 @@
+//! What the proxy's process is started with. The balancer writes it, no operator does.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Where to listen for the balancer.
+    pub socket: PathBuf,
+    /// How long to go on without a balancer connected; for ever when `None`.
+    pub orphan_timeout: Option<Duration>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum UsageError {
+    #[error(
+        "unknown argument {0}, expected --socket PATH and optionally --orphan-timeout MILLISECONDS"
+    )]
+    Unknown(String),
+    #[error("{0} needs a value")]
+    NoValue(&'static str),
+    #[error("--orphan-timeout takes milliseconds, not {0}")]
+    NotMilliseconds(String),
+    #[error("--socket PATH is missing")]
+    NoSocket,
+}
+
+impl Settings {
+    /// `--socket PATH [--orphan-timeout MILLISECONDS]`.
+    pub fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
+        let mut arguments = arguments.into_iter();
+        let (mut socket, mut orphan_timeout) = (None, None);
+        while let Some(argument) = arguments.next() {
+            match argument.as_str() {
+                "--socket" => {
+                    let path = arguments.next().ok_or(UsageError::NoValue("--socket"))?;
+                    socket = Some(PathBuf::from(path));
+                }
+                "--orphan-timeout" => {
+                    let value = arguments.next().ok_or(UsageError::NoValue("--orphan-timeout"))?;
+                    let milliseconds =
+                        value.parse().map_err(|_| UsageError::NotMilliseconds(value))?;
+                    orphan_timeout = Some(Duration::from_millis(milliseconds));
+                }
+                _ => return Err(UsageError::Unknown(argument)),
+            }
+        }
+        Ok(Self { socket: socket.ok_or(UsageError::NoSocket)?, orphan_timeout })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Result<Settings, UsageError> {
+        Settings::from_arguments(words.iter().map(|word| (*word).to_owned()))
+    }
+
+    #[test]
+    fn arguments_are_read_or_refused_with_the_expected_form() {
+        let settings =
+            read(&["--orphan-timeout", "1500", "--socket", "/run/x/proxy.sock"]).unwrap();
+        assert_eq!(settings.socket, PathBuf::from("/run/x/proxy.sock"));
+        assert_eq!(settings.orphan_timeout, Some(Duration::from_millis(1500)));
+        assert_eq!(read(&["--socket", "/s"]).unwrap().orphan_timeout, None);
+        assert_eq!(read(&[]), Err(UsageError::NoSocket));
+        assert_eq!(read(&["--socket"]), Err(UsageError::NoValue("--socket")));
+        assert_eq!(
+            read(&["--orphan-timeout", "3s"]),
+            Err(UsageError::NotMilliseconds("3s".to_owned()))
+        );
+        assert!(matches!(read(&["--port"]), Err(UsageError::Unknown(_))));
+    }
+}

@@ -1,0 +1,184 @@
+//! The control socket, and when the process ends: told to serve nothing, asked by SIGTERM, or left
+//! alone by every controller for too long. In each case doors close at once and connections finish
+//! within their drain time first.
+
+use std::cell::Cell;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use locum_config::proxy::{LINE_LIMIT, Request, Status};
+use nix::sys::signal::SigSet;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Mutex, Notify};
+use tokio::task::spawn_local;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::arguments::Settings;
+use crate::limits::Limits;
+use crate::table::Table;
+
+/// Why the proxy could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot start the runtime: {0}")]
+    Runtime(#[source] io::Error),
+    #[error("another proxy answers on {0}, stop it or use another --run-dir")]
+    Occupied(PathBuf),
+    #[error("cannot listen on {path}: {source}")]
+    Listen { path: PathBuf, source: io::Error },
+    #[error("cannot watch for signals: {0}")]
+    Signal(#[source] io::Error),
+}
+
+/// Pause of accepting controllers after an error; they are few and try again.
+const CONTROL_PAUSE: Duration = Duration::from_millis(100);
+
+struct Control {
+    table: Mutex<Table>,
+    /// Controllers connected now.
+    controllers: Cell<usize>,
+    /// A controller came or went, or a level was told.
+    changed: Notify,
+}
+
+/// Runs the proxy; must be called within a `LocalSet`.
+pub async fn serve(settings: Settings) -> Result<(), Error> {
+    // A daemon may have blocked signals in the thread that started this process.
+    let _ = SigSet::empty().thread_set_mask();
+    let limits = Rc::new(Limits::of_process());
+    let control = Rc::new(Control {
+        table: Mutex::new(Table::new(limits.clone())),
+        controllers: Cell::new(0),
+        changed: Notify::new(),
+    });
+    let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
+    let listener = listen(&settings.socket).await?;
+    let acceptor = spawn_local(admit(control.clone(), listener));
+    watch(&control, &limits, settings.orphan_timeout, terminate).await;
+    acceptor.abort();
+    // A newer proxy cannot be there yet: it would have found this one answering.
+    let _ = std::fs::remove_file(&settings.socket);
+    Ok(())
+}
+
+/// A path left by a proxy that died is taken over, one that answers is not.
+async fn listen(path: &Path) -> Result<UnixListener, Error> {
+    if UnixStream::connect(path).await.is_ok() {
+        return Err(Error::Occupied(path.to_owned()));
+    }
+    let listener = || {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        // Whoever may connect decides what is served.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    };
+    listener().map_err(|source| Error::Listen { path: path.to_owned(), source })
+}
+
+/// Returns when the process shall end.
+async fn watch(
+    control: &Control,
+    limits: &Limits,
+    orphan_timeout: Option<Duration>,
+    mut terminate: Signal,
+) {
+    let mut alone_since = Some(Instant::now());
+    loop {
+        if control.table.lock().await.is_over() {
+            return;
+        }
+        let orphaned_at = orphan_timeout.zip(alone_since).map(|(timeout, since)| since + timeout);
+        tokio::select! {
+            () = control.changed.notified() => {
+                alone_since = match (control.controllers.get(), alone_since) {
+                    (0, None) => Some(Instant::now()),
+                    (0, Some(since)) => Some(since),
+                    (_, _) => None,
+                };
+            }
+            () = limits.idle.notified() => {}
+            () = at(orphaned_at) => {
+                tracing::warn!("no daemon for longer than its lease: serving ends");
+                control.table.lock().await.apply(&[]).await;
+                alone_since = None;
+            }
+            _ = terminate.recv() => {
+                tracing::info!("asked to terminate: serving ends");
+                control.table.lock().await.apply(&[]).await;
+            }
+        }
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn admit(control: Rc<Control>, listener: UnixListener) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                control.controllers.set(control.controllers.get() + 1);
+                control.changed.notify_one();
+                let control = control.clone();
+                spawn_local(async move {
+                    // A controller that breaks off in the middle comes back and says it again.
+                    let _ = converse(&control, stream).await;
+                    control.controllers.set(control.controllers.get().saturating_sub(1));
+                    control.changed.notify_one();
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a controller");
+                sleep(CONTROL_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Answers every line until the controller hangs up or sends more than a line may hold.
+async fn converse(control: &Control, stream: UnixStream) -> io::Result<()> {
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let limit = LINE_LIMIT as u64;
+        if (&mut reader).take(limit).read_until(b'\n', &mut line).await? == 0 {
+            return Ok(());
+        }
+        if line.last() != Some(&b'\n') {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let mut answer = serde_json::to_vec(&answer(control, &line).await)?;
+        answer.push(b'\n');
+        writer.write_all(&answer).await?;
+        control.changed.notify_one();
+    }
+}
+
+async fn answer(control: &Control, line: &[u8]) -> Status {
+    let mut table = control.table.lock().await;
+    match serde_json::from_slice(line) {
+        Ok(Request::Serve { services }) => {
+            table.apply(&services).await;
+            table.status()
+        }
+        Ok(Request::Status) => table.status(),
+        Err(error) => {
+            Status { error: Some(format!("cannot read the request: {error}")), ..table.status() }
+        }
+    }
+}

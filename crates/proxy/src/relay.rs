@@ -1,0 +1,118 @@
+//! Move octets between a client and a server until both directions ended.
+//!
+//! The directions are independent: an end of file is passed on as such and the other direction goes
+//! on, which request-and-close protocols need. All connections share one buffer, since one thread
+//! runs them: an idle connection holds none. Only what a slow receiver does not take at once is
+//! kept, and nothing more is read until it is gone.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
+use tokio::task::coop::consume_budget;
+
+/// Octets moved at once: large enough that the system calls do not count, small enough that a slow
+/// receiver's remainder does not either.
+const BUFFER_SIZE: usize = 32 * 1024;
+
+/// A peer that vanished without a word is noticed after idle + interval × probes = 90 s.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_PROBES: u32 = 3;
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_SIZE]);
+}
+
+/// Small writes are sent at once and dead peers are noticed. Errors are of no consequence here.
+pub fn prepare(stream: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    let _ = stream.set_nodelay(true);
+    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+}
+
+/// Ends a connection so that its peer sees an error, not a regular end: an answer cut short must
+/// not pass for a whole one.
+pub fn reset(stream: TcpStream) {
+    let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Relays both directions, adding the octets moved to the counters. An error in one direction ends
+/// both.
+pub async fn relay(
+    client: &TcpStream,
+    server: &TcpStream,
+    bytes_in: &Cell<u64>,
+    bytes_out: &Cell<u64>,
+) -> io::Result<()> {
+    tokio::try_join!(pump(client, server, bytes_in), pump(server, client, bytes_out)).map(drop)
+}
+
+async fn pump(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+    loop {
+        // A sender that is always ready must not keep the others waiting.
+        consume_budget().await;
+        from.readable().await?;
+        match shovel(from, to) {
+            Ok(Shovelled::End) => return finish(to),
+            Ok(Shovelled::All(count)) => moved.set(moved.get() + count as u64),
+            Ok(Shovelled::Part { read, rest }) => {
+                write_all(to, &rest).await?;
+                moved.set(moved.get() + read as u64);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+enum Shovelled {
+    End,
+    All(usize),
+    Part { read: usize, rest: Vec<u8> },
+}
+
+/// One read and one write; the common case needs no more.
+fn shovel(from: &TcpStream, to: &TcpStream) -> io::Result<Shovelled> {
+    BUFFER.with_borrow_mut(|buffer| {
+        let read = from.try_read(buffer)?;
+        if read == 0 {
+            return Ok(Shovelled::End);
+        }
+        let written = match to.try_write(&buffer[..read]) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(error) => return Err(error),
+        };
+        if written == read {
+            return Ok(Shovelled::All(read));
+        }
+        Ok(Shovelled::Part { read, rest: buffer[written..read].to_vec() })
+    })
+}
+
+async fn write_all(to: &TcpStream, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        to.writable().await?;
+        match to.try_write(rest) {
+            Ok(written) => rest = &rest[written..],
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Passes an end of file on. The receiver may have closed wholly meanwhile: that is no error.
+fn finish(to: &TcpStream) -> io::Result<()> {
+    match SockRef::from(to).shutdown(Shutdown::Write) {
+        Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(error),
+        _ => Ok(()),
+    }
+}

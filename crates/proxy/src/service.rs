@@ -1,0 +1,306 @@
+//! One service: its door (the listener), its servers, and the way of a client through it.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use locum_config::proxy::{ProxyServer, ProxyService, ServiceState, ServiceStatus};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, spawn_local};
+use tokio::time::{sleep, timeout};
+
+use crate::limits::{Limits, Ticket};
+use crate::relay;
+use crate::scheduler::Scheduler;
+use crate::server::{Seat, Server};
+
+/// Servers tried for one client before it is turned away: one may be down, two are bad luck, and
+/// after three the client had better hear of it.
+const ATTEMPT_LIMIT: usize = 3;
+
+/// A server that does not answer within one retransmitted SYN (1 s, then 2 s) is passed over.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub struct Service {
+    pub name: String,
+    listen: Cell<SocketAddr>,
+    drain: Cell<Duration>,
+    scheduler: Cell<Option<Scheduler>>,
+    wanted: RefCell<Vec<Rc<Server>>>,
+    /// Not wanted any more, with connections under way.
+    leaving: RefCell<Vec<Rc<Server>>>,
+    door: RefCell<Door>,
+    turn: Cell<u64>,
+    accepted: Cell<u64>,
+    refused: Cell<u64>,
+    bytes_in: Cell<u64>,
+    bytes_out: Cell<u64>,
+    limits: Rc<Limits>,
+}
+
+#[derive(Debug)]
+enum Door {
+    Closed,
+    /// Bound, not listening: the port is ours, the kernel refuses clients.
+    Ready(Socket),
+    Open(JoinHandle<()>),
+    Failed(String),
+}
+
+impl Service {
+    pub fn new(spec: &ProxyService, limits: Rc<Limits>) -> Self {
+        Self {
+            name: spec.name.clone(),
+            listen: Cell::new(spec.listen),
+            drain: Cell::new(Duration::from_millis(spec.drain_ms)),
+            scheduler: Cell::new(None),
+            wanted: RefCell::default(),
+            leaving: RefCell::default(),
+            door: RefCell::new(Door::Closed),
+            turn: Cell::new(0),
+            accepted: Cell::new(0),
+            refused: Cell::new(0),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
+            limits,
+        }
+    }
+
+    /// Closes the door unless `spec` (absent: not wanted) has it where and as it is. Returns once
+    /// the address is free for another service.
+    pub async fn close_unless(&self, spec: Option<&ProxyService>) {
+        let door = self.door.replace(Door::Closed);
+        let keep = spec.is_some_and(|spec| {
+            let here = spec.listen == self.listen.get();
+            match &door {
+                Door::Open(task) => here && !spec.ready_only && !task.is_finished(),
+                Door::Ready(_) => here,
+                Door::Closed | Door::Failed(_) => false,
+            }
+        });
+        if keep {
+            self.door.replace(door);
+        } else if let Door::Open(task) = door {
+            task.abort();
+            // The listener goes with the task; an aborted task's result says only that.
+            let _ = task.await;
+        }
+        if spec.is_none() {
+            self.leave();
+        }
+    }
+
+    /// Takes over servers, weights and scheduler, and opens the door where it is closed.
+    pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
+        self.listen.set(spec.listen);
+        self.drain.set(Duration::from_millis(spec.drain_ms));
+        self.set_servers(&spec.servers);
+        self.scheduler.set(Scheduler::from_name(&spec.scheduler));
+        let door = self.door.replace(Door::Closed);
+        let opened = match (self.scheduler.get(), door) {
+            (None, door) => {
+                if let Door::Open(task) = door {
+                    task.abort();
+                }
+                Door::Failed(format!(
+                    "the proxy has no scheduler {}, use rr, wrr, lc, wlc or sh",
+                    spec.scheduler
+                ))
+            }
+            (Some(_), Door::Open(task)) => Door::Open(task),
+            (Some(_), Door::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
+            (Some(_), Door::Closed | Door::Failed(_)) => {
+                self.open(bind(spec.listen), spec.ready_only)
+            }
+        };
+        self.door.replace(opened);
+    }
+
+    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> Door {
+        let opened = socket.and_then(|socket| {
+            if ready_only {
+                return Ok(Door::Ready(socket));
+            }
+            socket.listen(BACKLOG)?;
+            let listener = TcpListener::from_std(socket.into())?;
+            Ok(Door::Open(spawn_local(Rc::clone(self).admit(listener))))
+        });
+        opened.unwrap_or_else(|error| {
+            Door::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
+        })
+    }
+
+    /// The service is not wanted any more: every server leaves.
+    fn leave(&self) {
+        let drain = self.drain.get();
+        let mut leaving = self.leaving.borrow_mut();
+        leaving.extend(self.wanted.borrow_mut().drain(..));
+        leaving.retain(|server| server.active.get() > 0);
+        leaving.iter().for_each(|server| server.leave(drain));
+    }
+
+    /// Edits the servers in place; the connections of those that stay are not touched.
+    fn set_servers(&self, specs: &[ProxyServer]) {
+        let drain = self.drain.get();
+        let mut known: Vec<_> = self.wanted.borrow_mut().drain(..).collect();
+        known.append(&mut self.leaving.borrow_mut());
+        let mut wanted = Vec::with_capacity(specs.len());
+        let mut reweighted = false;
+        for spec in specs {
+            let found = known.iter().position(|server| server.address == spec.address);
+            let server = match found {
+                Some(index) => known.swap_remove(index),
+                None => Rc::new(Server::new(spec.address, spec.weight)),
+            };
+            reweighted |= found.is_none() || server.weight.get() != spec.weight;
+            server.weight.set(spec.weight);
+            if spec.weight == 0 {
+                server.leave(drain)
+            } else {
+                server.stay()
+            }
+            wanted.push(server);
+        }
+        known.retain(|server| server.active.get() > 0);
+        known.iter().for_each(|server| server.leave(drain));
+        if reweighted || !known.is_empty() {
+            // Debts from other proportions would skew the first rounds of the new ones.
+            wanted.iter().for_each(|server| server.credit.set(0));
+        }
+        *self.wanted.borrow_mut() = wanted;
+        *self.leaving.borrow_mut() = known;
+    }
+
+    /// Nothing is left of a service that is not wanted: no door, no connection.
+    pub fn is_over(&self) -> bool {
+        let idle = |servers: &[Rc<Server>]| servers.iter().all(|server| server.active.get() == 0);
+        matches!(*self.door.borrow(), Door::Closed)
+            && idle(&self.wanted.borrow())
+            && idle(&self.leaving.borrow())
+    }
+
+    pub fn status(&self) -> ServiceStatus {
+        let wanted = self.wanted.borrow();
+        let leaving = self.leaving.borrow();
+        let all = || wanted.iter().chain(leaving.iter().filter(|s| s.active.get() > 0));
+        ServiceStatus {
+            name: self.name.clone(),
+            listen: self.listen.get(),
+            state: match &*self.door.borrow() {
+                Door::Closed => ServiceState::Leaving,
+                Door::Ready(_) => ServiceState::Ready,
+                Door::Open(_) => ServiceState::Listening,
+                Door::Failed(error) => ServiceState::Failed { error: error.clone() },
+            },
+            active: all().map(|server| server.active.get()).sum(),
+            accepted: self.accepted.get(),
+            refused: self.refused.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            servers: all().map(|server| server.status()).collect(),
+        }
+    }
+
+    /// Lets clients in until the task is aborted.
+    async fn admit(self: Rc<Self>, listener: TcpListener) {
+        let mut pause = SHORTEST_PAUSE;
+        while let Some(permit) = self.limits.permit().await {
+            match listener.accept().await {
+                Ok((client, peer)) => {
+                    pause = SHORTEST_PAUSE;
+                    add(&self.accepted, 1);
+                    let ticket = Ticket::new(self.limits.clone(), permit);
+                    spawn_local(Rc::clone(&self).carry(client, peer.ip(), ticket));
+                }
+                // The client gave up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.limits.note_accept_pause();
+                    tracing::warn!(service = self.name, %error, ?pause, "accepting pauses");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// The whole life of one client connection.
+    async fn carry(self: Rc<Self>, client: TcpStream, peer: IpAddr, _ticket: Ticket) {
+        relay::prepare(&client);
+        let Some((server, seat)) = self.connect(peer).await else {
+            add(&self.refused, 1);
+            return relay::reset(client);
+        };
+        relay::prepare(&server);
+        let whole = tokio::select! {
+            result = relay::relay(&client, &server, &self.bytes_in, &self.bytes_out) => result.is_ok(),
+            () = seat.server().cut() => false,
+        };
+        if !whole {
+            relay::reset(client);
+            relay::reset(server);
+        }
+    }
+
+    /// Connects to the scheduler's choice, or to its next ones when that fails.
+    async fn connect(&self, peer: IpAddr) -> Option<(TcpStream, Seat)> {
+        let mut tried = Vec::new();
+        while tried.len() < ATTEMPT_LIMIT {
+            let seat = Seat::take(self.choose(peer, &tried)?);
+            let server = seat.server();
+            tried.push(server.address);
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(server.address)).await {
+                Ok(Ok(stream)) => {
+                    add(&server.connected, 1);
+                    return Some((stream, seat));
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(service = self.name, server = %server.address, %error, "connect");
+                }
+                Err(_) => {
+                    tracing::debug!(service = self.name, server = %server.address, "connect timed out");
+                }
+            }
+            add(&server.failures, 1);
+        }
+        None
+    }
+
+    fn choose(&self, peer: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
+        self.turn.set(self.turn.get() + 1);
+        self.scheduler.get()?.choose(&self.wanted.borrow(), peer, tried, self.turn.get())
+    }
+}
+
+/// A socket on an address that this node may not have yet: IP_FREEBIND asks for nothing but that,
+/// where the ip_nonlocal_bind sysctl would ask it for every program of the host.
+fn bind(listen: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Connections of an earlier listener may still be there.
+    socket.set_reuse_address(true)?;
+    match listen {
+        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+        SocketAddr::V6(_) => {
+            socket.set_only_v6(true)?;
+            socket.set_freebind_v6(true)?;
+        }
+    }
+    socket.bind(&listen.into())?;
+    Ok(socket)
+}
+
+fn add(counter: &Cell<u64>, count: u64) {
+    counter.set(counter.get() + count);
+}

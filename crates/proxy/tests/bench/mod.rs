@@ -1,0 +1,215 @@
+//! A bench for the proxy's process: it, its controller, and real servers that say who they are.
+//!
+//! Addresses are 127.x.y.N with x.y from this process and N from a counter, so that tests that run
+//! at the same time do not meet.
+
+#![allow(dead_code, reason = "each test file uses its part of the bench")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use locum_config::proxy::{ProxyServer, ProxyService, Request, ServiceStatus, Status};
+
+/// Longer than anything takes; what is waited for longer is missing.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+pub const PORT: u16 = 8080;
+
+/// An address nobody else uses.
+pub fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, 100 | high & 0x0f, low, NEXT.fetch_add(1, Ordering::Relaxed));
+    SocketAddr::from((ip, PORT))
+}
+
+pub struct Proxy {
+    child: Child,
+    directory: tempfile::TempDir,
+    controller: Option<BufReader<UnixStream>>,
+}
+
+impl Proxy {
+    /// Started directly, with these arguments after the socket's.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_under(&[], arguments)
+    }
+
+    /// Started by another program, such as one that makes a namespace.
+    pub fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut words: Vec<_> = wrapper.iter().map(PathBuf::from).collect();
+        words.push(program());
+        words.push("--socket".into());
+        words.push(directory.path().join("proxy.sock"));
+        words.extend(arguments.iter().map(PathBuf::from));
+        let child = Command::new(&words[0]).args(&words[1..]).spawn().unwrap();
+        let mut proxy = Self { child, directory, controller: None };
+        proxy.connect();
+        proxy
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("proxy.sock")
+    }
+
+    /// A new controller takes the place of the old one, if any.
+    pub fn connect(&mut self) {
+        let socket = self.socket();
+        let stream = eventually("the control socket", || UnixStream::connect(&socket).ok());
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        self.controller = Some(BufReader::new(stream));
+    }
+
+    pub fn hang_up(&mut self) {
+        self.controller = None;
+    }
+
+    pub fn serve(&mut self, services: &[ProxyService]) -> Status {
+        self.ask(&serde_json::to_string(&Request::Serve { services: services.to_vec() }).unwrap())
+    }
+
+    pub fn status(&mut self) -> Status {
+        self.ask(&serde_json::to_string(&Request::Status).unwrap())
+    }
+
+    pub fn service(&mut self, name: &str) -> ServiceStatus {
+        let status = self.status();
+        status.services.into_iter().find(|service| service.name == name).unwrap()
+    }
+
+    pub fn ask(&mut self, line: &str) -> Status {
+        let reader = self.controller.as_mut().unwrap();
+        writeln!(reader.get_mut(), "{line}").unwrap();
+        let mut answer = String::new();
+        reader.read_line(&mut answer).unwrap();
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        eventually("the proxy's end", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The example of this package, which cargo builds along with its tests.
+pub fn program() -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop();
+    path.pop();
+    path.join("examples/proxy")
+}
+
+/// Greets every client with its letter, then echoes until the client has said all; then it says
+/// `bye` and closes.
+pub fn start_server(letter: char) -> SocketAddr {
+    let address = fresh_address();
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            thread::spawn(move || {
+                let mut buffer = [0; 16 * 1024];
+                client.write_all(letter.to_string().as_bytes())?;
+                loop {
+                    match client.read(&mut buffer)? {
+                        0 => break,
+                        count => client.write_all(&buffer[..count])?,
+                    }
+                }
+                client.write_all(b"bye")
+            });
+        }
+    });
+    address
+}
+
+/// A client whose connection reached a server.
+pub struct Client {
+    pub stream: TcpStream,
+    pub letter: char,
+}
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::greeted(TcpStream::connect(address).unwrap())
+    }
+
+    /// From a source address of its own.
+    pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&address.into()).unwrap();
+        Self::greeted(socket.into())
+    }
+
+    fn greeted(mut stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let mut letter = [0];
+        stream.read_exact(&mut letter).unwrap();
+        Self { stream, letter: char::from(letter[0]) }
+    }
+
+    pub fn echo(&mut self, text: &str) -> std::io::Result<()> {
+        self.stream.write_all(text.as_bytes())?;
+        let mut answer = vec![0; text.len()];
+        self.stream.read_exact(&mut answer)?;
+        assert_eq!(answer, text.as_bytes());
+        Ok(())
+    }
+
+    /// Waits for an octet that nobody sends.
+    pub fn echo_nothing(&mut self) -> std::io::Result<()> {
+        self.stream.read_exact(&mut [0])
+    }
+
+    /// Says no more, and returns all that the server still says.
+    pub fn finish(mut self) -> String {
+        self.stream.shutdown(Shutdown::Write).unwrap();
+        let mut rest = String::new();
+        self.stream.read_to_string(&mut rest).unwrap();
+        rest
+    }
+
+    /// Waits for the end; true if it was an error, as a cut connection's is.
+    pub fn ends_in_reset(mut self) -> bool {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).is_err()
+    }
+}
+
+pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> ProxyService {
+    ProxyService {
+        name: name.to_owned(),
+        listen: fresh_address(),
+        scheduler: scheduler.to_owned(),
+        drain_ms: 60_000,
+        ready_only: false,
+        servers: servers.iter().map(|&(address, weight)| ProxyServer { address, weight }).collect(),
+    }
+}
+
+/// Asks until there is an answer, for at most [`PATIENCE`].
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    panic!("{what} did not come within {PATIENCE:?}");
+}

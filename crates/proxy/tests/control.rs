@@ -1,0 +1,192 @@
+//! What the controller tells the process: levels, draining, adoption, being left alone.
+
+mod bench;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+use bench::{Client, PATIENCE, Proxy, eventually, service, start_server};
+use locum_config::proxy::ServiceState;
+
+fn is_refused(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
+}
+
+#[test]
+fn a_service_that_lost_its_role_closes_at_once_and_finishes_its_connections() {
+    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let other = service("other", "rr", &[(start_server('b'), 1)]);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(&[web.clone(), other.clone()]);
+    let mut client = Client::connect(web.listen);
+    let status = proxy.serve(std::slice::from_ref(&other));
+    assert_eq!(status.services[0].state, ServiceState::Leaving);
+    assert!(is_refused(web.listen));
+    client.echo("going on").unwrap();
+    assert_eq!(Client::connect(other.listen).letter, 'b');
+    assert_eq!(client.finish(), "bye");
+    eventually("the end of web", || (proxy.status().services.len() == 1).then_some(()));
+}
+
+#[test]
+fn connections_are_cut_when_the_drain_time_is_over() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1), (start_server('b'), 1)]);
+    web.drain_ms = 200;
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let leaving = Client::connect(web.listen);
+    let mut staying = Client::connect(web.listen);
+    web.servers.remove(0);
+    proxy.serve(std::slice::from_ref(&web));
+    // The same level again does not lengthen the time.
+    let status = proxy.serve(std::slice::from_ref(&web));
+    assert!(status.services[0].servers.iter().any(|server| server.leaving));
+    assert!(leaving.ends_in_reset(), "a cut connection does not look like a regular end");
+    staying.echo("untouched").unwrap();
+}
+
+#[test]
+fn a_server_that_comes_back_in_time_keeps_its_connections() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.drain_ms = 200;
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let mut client = Client::connect(web.listen);
+    let without = locum_config::proxy::ProxyService { servers: Vec::new(), ..web.clone() };
+    assert!(proxy.serve(&[without]).services[0].servers[0].leaving);
+    assert!(!proxy.serve(std::slice::from_ref(&web)).services[0].servers[0].leaving);
+    // As long as the drain time would have been; a cut would show as an error of the read.
+    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    let error = client.echo_nothing().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WouldBlock);
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.echo("still here").unwrap();
+}
+
+#[test]
+fn told_to_serve_nothing_it_exits_once_drained() {
+    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let client = Client::connect(web.listen);
+    assert_eq!(proxy.serve(&[]).active, 1);
+    assert_eq!(client.finish(), "bye");
+    assert!(proxy.wait_for_exit().success());
+    assert!(!proxy.socket().exists());
+}
+
+#[test]
+fn a_second_controller_takes_over_without_losing_a_connection() {
+    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let mut proxy = Proxy::start(&["--orphan-timeout", "60000"]);
+    proxy.serve(std::slice::from_ref(&web));
+    let mut client = Client::connect(web.listen);
+    proxy.hang_up();
+    client.echo("nobody controls").unwrap();
+    proxy.connect();
+    assert_eq!(proxy.status().services[0].active, 1);
+    proxy.serve(std::slice::from_ref(&web));
+    client.echo("somebody does").unwrap();
+}
+
+#[test]
+fn left_alone_for_longer_than_the_lease_it_stops_serving_and_exits() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.drain_ms = 100;
+    let mut proxy = Proxy::start(&["--orphan-timeout", "200"]);
+    proxy.serve(std::slice::from_ref(&web));
+    let client = Client::connect(web.listen);
+    proxy.hang_up();
+    assert!(client.ends_in_reset());
+    assert!(proxy.wait_for_exit().success());
+    assert!(is_refused(web.listen));
+}
+
+#[test]
+fn a_service_that_cannot_listen_does_not_stop_the_others() {
+    let good = service("good", "rr", &[(start_server('a'), 1)]);
+    let taken = service("taken", "rr", &[]);
+    let odd = service("odd", "mh", &[]);
+    let squatter = TcpListener::bind(taken.listen).unwrap();
+    let mut proxy = Proxy::start(&[]);
+    let level = [taken.clone(), odd.clone(), good.clone()];
+    let status = proxy.serve(&level);
+    let error = |index: usize| match &status.services[index].state {
+        ServiceState::Failed { error } => error.clone(),
+        other => format!("{other:?}"),
+    };
+    assert!(error(0).contains(&format!("cannot listen on {}", taken.listen)), "{}", error(0));
+    assert!(error(1).contains("no scheduler mh"), "{}", error(1));
+    assert_eq!(Client::connect(good.listen).letter, 'a');
+    drop(squatter);
+    assert_eq!(proxy.serve(&level).services[0].state, ServiceState::Listening);
+}
+
+#[test]
+fn an_address_moves_between_services_in_one_level() {
+    let mut old = service("old", "rr", &[(start_server('a'), 1)]);
+    let mut new = service("new", "rr", &[(start_server('b'), 1)]);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(&[new.clone(), old.clone()]);
+    std::mem::swap(&mut old.listen, &mut new.listen);
+    let status = proxy.serve(&[new.clone(), old.clone()]);
+    assert!(status.services.iter().all(|service| service.state == ServiceState::Listening));
+    assert_eq!(Client::connect(new.listen).letter, 'b');
+    assert_eq!(Client::connect(old.listen).letter, 'a');
+}
+
+#[test]
+fn a_warm_standby_refuses_until_it_is_told_to_serve() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.ready_only = true;
+    let mut proxy = Proxy::start(&[]);
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Ready);
+    assert!(is_refused(web.listen));
+    web.ready_only = false;
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Listening);
+    assert_eq!(Client::connect(web.listen).letter, 'a');
+    web.ready_only = true;
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Ready);
+    assert!(is_refused(web.listen));
+}
+
+#[test]
+fn a_request_that_cannot_be_read_changes_nothing_and_is_answered() {
+    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let status = proxy.ask("{\"request\":\"serve\",\"services\":[{}]}");
+    assert!(status.error.unwrap().contains("cannot read the request"));
+    assert_eq!(Client::connect(web.listen).letter, 'a');
+    assert_eq!(proxy.status().error, None);
+}
+
+#[test]
+fn a_second_proxy_on_the_same_socket_is_refused() {
+    let mut first = Proxy::start(&[]);
+    let status = std::process::Command::new(bench::program())
+        .args(["--socket".as_ref(), first.socket().as_os_str()])
+        .status()
+        .unwrap();
+    assert_eq!(status.code(), Some(1));
+    first.status();
+}
+
+#[test]
+fn it_listens_on_an_address_that_the_node_does_not_have() {
+    let wrapper = ["unshare", "--user", "--map-root-user", "--net"];
+    let possible = std::process::Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").status();
+    if !possible.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "cannot make a namespace");
+        eprintln!("skipped: cannot make a network namespace");
+        return;
+    }
+    let mut v4 = service("v4", "rr", &[]);
+    v4.listen = "192.0.2.10:80".parse().unwrap();
+    let mut v6 = service("v6", "rr", &[]);
+    v6.listen = "[2001:db8::10]:80".parse().unwrap();
+    let mut proxy = Proxy::start_under(&wrapper, &[]);
+    for service in proxy.serve(&[v4, v6]).services {
+        assert_eq!(service.state, ServiceState::Listening, "{}", service.name);
+    }
+}
