@@ -260,3 +260,79 @@ fn seconds(interval: Interval) -> u8 {
     debug_assert!(interval.centis().is_multiple_of(100));
     u8::try_from(interval.centis() / 100).unwrap_or(u8::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+    const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
+    const ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+
+    fn advert<'a>(version: Version, auth: &'a Auth) -> Advert<'a> {
+        Advert {
+            version,
+            vrid: Vrid::new(51).unwrap(),
+            priority: Priority(100),
+            interval: Interval::DEFAULT,
+            auth,
+            addresses: &[ADDRESS],
+        }
+    }
+
+    /// V-020, V-021; the message of vector V2-01 and one with a password.
+    #[test]
+    fn version_2_always_ends_with_eight_octets_of_authentication() {
+        let auth = Auth::None;
+        let message = advert(Version::V2, &auth).encode(SOURCE, GROUP, ChecksumForm::Pseudo);
+        #[rustfmt::skip]
+        assert_eq!(message, [
+            0x21, 0x33, 0x64, 0x01, 0x00, 0x01, 0xb8, 0xc8, 0xc0, 0x00, 0x02, 0x01,
+            0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
+        ]);
+        let auth = Auth::Simple(*b"secret\0\0");
+        let message = advert(Version::V2, &auth).encode(SOURCE, GROUP, ChecksumForm::Pseudo);
+        assert_eq!((message[4], &message[12..]), (1, &b"secret\0\0"[..]));
+    }
+
+    /// V-340; the message of vector V3-4-01.
+    #[test]
+    fn version_3_has_no_authentication() {
+        for auth in [Auth::None, Auth::Simple(*b"secret\0\0")] {
+            let message = advert(Version::V3, &auth).encode(SOURCE, GROUP, ChecksumForm::Pseudo);
+            #[rustfmt::skip]
+            assert_eq!(message, [
+                0x31, 0x33, 0x64, 0x01, 0x00, 0x64, 0x05, 0xd4, 0xc0, 0x00, 0x02, 0x01,
+            ]);
+        }
+    }
+
+    #[test]
+    fn body_of_fewer_octets_than_the_header_is_none() {
+        assert!(Body::new(&[0x31; 7], Family::V4).is_none());
+        assert!(Body::new(&[0x31; 8], Family::V4).is_some());
+    }
+
+    #[test]
+    fn body_that_claims_more_than_it_has_yields_what_is_there() {
+        let message = [0x21, 51, 100, 9, 0, 1, 0, 0, 192, 0, 2, 1, 192, 0];
+        let body = Body::new(&message, Family::V4).unwrap();
+        assert!(!body.has_exact_length(Version::V2));
+        assert_eq!(body.addresses().collect::<Vec<_>>(), [ADDRESS]);
+        assert_eq!(body.auth_data(), None);
+    }
+
+    /// V-030, V-031.
+    #[test]
+    fn capacity_is_what_fits_the_mtu() {
+        assert_eq!(capacity(Version::V3, Family::V4, 1500), 255);
+        assert_eq!(capacity(Version::V3, Family::V6, 1500), 90);
+        assert_eq!(configurable_addresses(Version::V3, Family::V6, 1500), 89);
+        assert_eq!(capacity(Version::V3, Family::V4, 28 + 4 * 7), 7);
+        assert_eq!(capacity(Version::V2, Family::V4, 36 + 4 * 7), 7);
+        assert_eq!(capacity(Version::V2, Family::V4, 36 + 4 * 7 - 1), 6);
+        assert_eq!(configurable_addresses(Version::V2, Family::V4, 36 + 4 * 7 + 14), 7);
+        assert_eq!(capacity(Version::V3, Family::V6, 48 + 16 * 3), 3);
+        assert_eq!(capacity(Version::V3, Family::V6, 0), 0);
+    }
+}
