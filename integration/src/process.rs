@@ -1,0 +1,139 @@
+//! A program running on a node: its signals, its descendants, its log.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::ExitStatus;
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::wait;
+
+/// Lines of a log shown when a test fails: enough for the last few transitions.
+const LOG_TAIL: usize = 60;
+
+/// A running program; killed with its descendants when dropped.
+pub struct Process {
+    child: Child,
+    label: String,
+    log: PathBuf,
+    status: Option<ExitStatus>,
+}
+
+/// Whom a signal goes to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whom {
+    /// The program itself.
+    Main,
+    /// The program and every descendant, as when a whole service is killed.
+    Family,
+}
+
+impl Process {
+    pub(crate) fn new(child: Child, label: String, log: PathBuf) -> Self {
+        Self { child, label, log, status: None }
+    }
+
+    /// Process number as seen from the host.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends `signal`. A process that has ended is left alone.
+    pub fn signal(&mut self, whom: Whom, signal: Signal) {
+        if self.exited().is_some() {
+            return;
+        }
+        let targets = match whom {
+            Whom::Main => vec![self.pid()],
+            Whom::Family => family(self.pid()),
+        };
+        for pid in targets {
+            // It may have ended since it was listed.
+            let _ = nix::sys::signal::kill(Pid::from_raw(pid.cast_signed()), signal);
+        }
+    }
+
+    /// Its exit status if it has ended.
+    pub fn exited(&mut self) -> Option<ExitStatus> {
+        if self.status.is_none() {
+            self.status = self.child.try_wait().unwrap_or_default();
+        }
+        self.status
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it still runs after `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        wait::until(&format!("{} ends", self.label), limit, || self.exited().is_some());
+        // INVARIANT: the wait above returned, so the status is there.
+        self.status.expect("ended")
+    }
+
+    /// Everything it has written so far.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Resident memory of the program itself in KiB; 0 when it has ended.
+    pub fn resident_kib(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+    }
+
+    /// Processor time used so far by the program and its descendants, in clock ticks of 10 ms.
+    pub fn ticks(&self) -> u64 {
+        family(self.pid()).into_iter().filter_map(ticks_of).sum()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Whom::Family, Signal::SIGKILL);
+        if thread::panicking() {
+            let log = self.log();
+            let skip = log.lines().count().saturating_sub(LOG_TAIL);
+            eprintln!("--- {} (last {LOG_TAIL} lines)", self.label);
+            log.lines().skip(skip).for_each(|line| eprintln!("{line}"));
+        }
+        // Already reaped, or reaped here.
+        let _ = self.child.wait();
+    }
+}
+
+/// The process and all its descendants, parents first.
+fn family(root: u32) -> Vec<u32> {
+    let mut members = vec![root];
+    let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| {
+            let pid: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            Some((pid, field(pid, 1)?.try_into().ok()?))
+        })
+        .collect();
+    let mut next = 0;
+    while next < members.len() {
+        let parent = members[next];
+        members.extend(parents.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
+        next += 1;
+    }
+    members
+}
+
+fn ticks_of(pid: u32) -> Option<u64> {
+    Some(field(pid, 11)? + field(pid, 12)?)
+}
+
+/// A numeric field of `/proc/PID/stat`, counted from 0 after the command name.
+fn field(pid: u32, index: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(index)?.parse().ok()
+}

@@ -1,0 +1,107 @@
+//! What a lab test needs from the machine, and how it says that it cannot run.
+//!
+//! Green never means "not run": `LOCUM_REQUIRE_LAB=1`, which `scripts/test` sets, turns a skip into
+//! a failure.
+
+use std::env;
+use std::fs::File;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Directories searched for programs beside those of `PATH`: daemons live in `sbin`.
+const PROGRAM_DIRECTORIES: [&str; 5] =
+    ["/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/usr/lib/frr"];
+
+/// Whether a test shall run: root, and every one of `programs` found.
+///
+/// # Panics
+/// When something is missing and `LOCUM_REQUIRE_LAB` is `1`.
+#[must_use]
+pub fn lab(programs: &[&str]) -> bool {
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        missing.push("root".to_owned());
+    }
+    let absent = programs.iter().filter(|name| program(name).is_none());
+    missing.extend(absent.map(|name| format!("the program {name}")));
+    if missing.is_empty() {
+        return true;
+    }
+    let reason = format!("the lab needs {} (scripts/test installs it)", missing.join(", "));
+    assert!(env::var_os("LOCUM_REQUIRE_LAB").is_none_or(|value| value != "1"), "{reason}");
+    eprintln!("skipped: {reason}");
+    false
+}
+
+/// Full path of a program.
+pub fn program(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let known = PROGRAM_DIRECTORIES.iter().map(PathBuf::from);
+    env::split_paths(&path).chain(known).map(|dir| dir.join(name)).find(|file| file.is_file())
+}
+
+/// The `locum` binary under test: `LOCUM_BIN`, or built now, so that it is never an old one.
+///
+/// # Panics
+/// When it cannot be built.
+pub fn locum() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        if let Some(given) = env::var_os("LOCUM_BIN") {
+            let path = PathBuf::from(given);
+            assert!(path.is_file(), "LOCUM_BIN names {}, which is not a file", path.display());
+            return path;
+        }
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "locum", "--bin", "locum"])
+            .current_dir(workspace())
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "cannot build locum");
+        target().join("debug/locum")
+    })
+}
+
+/// The workspace's directory.
+pub fn workspace() -> PathBuf {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().unwrap_or(manifest).to_owned()
+}
+
+/// Cargo's target directory, found from the running test.
+pub fn target() -> PathBuf {
+    let exe = env::current_exe().unwrap_or_default();
+    let named = exe.ancestors().find(|dir| dir.ends_with("debug") || dir.ends_with("release"));
+    match named.and_then(Path::parent) {
+        Some(target) => target.to_owned(),
+        None => workspace().join("target"),
+    }
+}
+
+/// Two kinds of tests share a machine: those that measure time must be alone.
+pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+
+/// What a test needs of the machine while it runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Company {
+    /// Others may run beside it.
+    Shared,
+    /// It measures, and nothing else may run.
+    Alone,
+}
+
+impl Turn {
+    /// Waits for its turn; the lock is shared by all processes of this machine and goes with them.
+    pub fn take(company: Company) -> Self {
+        let path = target().join("lab.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path);
+        let file = file.unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
+        let locked = match company {
+            Company::Shared => file.lock_shared(),
+            Company::Alone => file.lock(),
+        };
+        locked.expect("cannot lock the lab");
+        Self(file)
+    }
+}
