@@ -198,7 +198,7 @@ impl InstanceState {
     pub fn drain_levels(
         &mut self,
         now: Time,
-        link: Link<'_>,
+        link: Link,
         seq: &mut Seq,
         claimed: &dyn Fn(&HeldAddress) -> bool,
         out: &mut Vec<Output>,
@@ -220,7 +220,7 @@ impl InstanceState {
         self.apply(now, seq, claimed, out);
     }
 
-    fn advertise(&mut self, priority: Priority, link: Link<'_>, out: &mut Vec<Output>) {
+    fn advertise(&mut self, priority: Priority, link: Link, out: &mut Vec<Output>) {
         let Some(source) = link.source else {
             self.counters.tx_no_source += 1;
             return;
@@ -309,7 +309,7 @@ impl InstanceState {
 
 /// What an instance must know of the link it speaks on.
 #[derive(Clone, Copy, Debug)]
-pub struct Link<'a> {
+pub struct Link {
     pub index: u32,
     pub source: Option<IpAddr>,
 }
