@@ -19,6 +19,7 @@
 //! | [`frame`] | gratuitous ARP and unsolicited neighbour advertisement frames |
 //! | [`timers`] | skew and down intervals |
 //! | [`router`] | the state machine |
+//! | [`role`] | what a router is, and why |
 //! | [`announce`] | when to announce the addresses of a master |
 //! | [`time`] | a point in time without a clock |
 
@@ -29,6 +30,7 @@ pub mod datagram;
 pub mod frame;
 pub mod packet;
 pub mod receive;
+pub mod role;
 pub mod router;
 pub mod settings;
 pub mod time;
@@ -37,7 +39,8 @@ pub mod timers;
 pub use counters::{Counters, Discard};
 pub use datagram::Datagram;
 pub use receive::{Heard, Local};
-pub use router::{Action, Cause, Event, Role, Router};
+pub use role::{Cause, Role};
+pub use router::{Action, Event, Router};
 pub use settings::{
     AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Preempt, Priority,
     Profile, RouterSettings, Transport, UnicastPeer, Version, Vrid,

@@ -1,0 +1,235 @@
+//! One node under test: an engine, its clock, and the outputs of the last step.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{
+    Dialect, HookSettings, Hooks, Instance, Lease, Plan, Scope, VirtualAddress,
+};
+use locum_engine::status::Status;
+use locum_engine::{Engine, Inherited, Input, LinkState, Output, Packet, ProbeChange};
+use locum_vrrp::packet::encode_advert;
+use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
+
+pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
+
+pub struct Node {
+    engine: Engine,
+    now: Time,
+    deadline: Option<Time>,
+    out: Vec<Output>,
+    /// Applies the kernel has not answered yet.
+    applies: Vec<(u64, locum_config::plan::Name)>,
+    probes: Vec<u32>,
+}
+
+impl Node {
+    /// eth0 (192.0.2.2) and eth1 (198.51.100.2) are up; no plan yet.
+    pub fn with_links() -> Self {
+        let mut node = Self {
+            engine: Engine::new(),
+            now: Time::ZERO + Duration::from_secs(100),
+            deadline: None,
+            out: Vec::new(),
+            applies: Vec::new(),
+            probes: Vec::new(),
+        };
+        node.link("eth0", true);
+        node.link("eth1", true);
+        node
+    }
+
+    pub fn started(plan: Plan) -> Self {
+        let mut node = Self::with_links();
+        node.plan_with(plan, Vec::new());
+        node
+    }
+
+    /// Started, and master for want of others; the kernel has confirmed.
+    pub fn master(plan: Plan) -> Self {
+        let mut node = Self::started(plan);
+        node.run_for(Duration::from_millis(3700));
+        node.confirm_applies();
+        node
+    }
+
+    pub fn feed(&mut self, input: Input<'_>) -> &[Output] {
+        self.out.clear();
+        self.step(input);
+        &self.out
+    }
+
+    /// Lets the clock run, with every deadline served when it comes.
+    pub fn run_for(&mut self, span: Duration) -> &[Output] {
+        self.out.clear();
+        let end = self.now + span;
+        while let Some(deadline) = self.deadline
+            && deadline <= end
+        {
+            self.now = self.now.max(deadline);
+            self.step(Input::Timeout);
+        }
+        self.now = end;
+        &self.out
+    }
+
+    /// The clock runs, the node does not.
+    pub fn sleep(&mut self, span: Duration) {
+        self.now += span;
+    }
+
+    pub fn link(&mut self, name: &str, running: bool) -> &[Output] {
+        let (index, address) = match name {
+            "eth0" => (2, Ipv4Addr::new(192, 0, 2, 2)),
+            _ => (3, Ipv4Addr::new(198, 51, 100, 2)),
+        };
+        self.feed(Input::Link(LinkState {
+            name: name.into(),
+            index,
+            running,
+            mac: Some([2, 0, 0, 0, 0, 2]),
+            mtu: 1500,
+            addresses: vec![address.into()],
+            forwards_v6: false,
+        }))
+    }
+
+    pub fn plan_with(&mut self, plan: Plan, inherited: Vec<Inherited>) -> &[Output] {
+        self.feed(Input::Plan { plan: Arc::new(plan), inherited })
+    }
+
+    pub fn hear(&mut self, source: IpAddr, priority: u8) -> &[Output] {
+        let bytes = advert(source, priority);
+        self.hear_bytes(&bytes)
+    }
+
+    pub fn hear_bytes(&mut self, bytes: &[u8]) -> &[Output] {
+        self.feed(Input::Packet(Packet {
+            interface: "eth0",
+            family: Family::V4,
+            bytes,
+            source: PEER,
+            destination: GROUP,
+            hop_limit: None,
+            truncated: false,
+        }))
+    }
+
+    pub fn confirm_applies(&mut self) -> &[Output] {
+        self.answer_applies(&Ok(()))
+    }
+
+    pub fn refuse_applies(&mut self, why: &str) -> &[Output] {
+        self.answer_applies(&Err(why.to_owned()))
+    }
+
+    fn answer_applies(&mut self, result: &Result<(), String>) -> &[Output] {
+        self.out.clear();
+        for (seq, instance) in std::mem::take(&mut self.applies) {
+            self.step(Input::Applied { seq, instance, result: result.clone() });
+        }
+        &self.out
+    }
+
+    pub fn role(&self) -> Role {
+        self.status().instances[0].role
+    }
+
+    pub fn status(&self) -> Status {
+        self.engine.status(self.now)
+    }
+
+    pub fn deadline(&self) -> Option<Time> {
+        self.deadline
+    }
+
+    /// The only probe that runs.
+    pub fn probe(&self) -> u32 {
+        assert_eq!(self.probes.len(), 1);
+        self.probes[0]
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let from = self.out.len();
+        self.engine.handle(self.now, input, &mut self.out);
+        for output in &self.out[from..] {
+            match output {
+                Output::Deadline(deadline) => self.deadline = *deadline,
+                Output::Apply { seq, instance, .. } => {
+                    self.applies.push((*seq, instance.clone()));
+                }
+                Output::Probe(ProbeChange::Start { probe, .. }) => self.probes.push(*probe),
+                _ => {}
+            }
+        }
+        assert!(matches!(self.out.last(), Some(Output::Deadline(_))), "the deadline is last");
+    }
+}
+
+/// Priorities of the adverts among these outputs.
+pub fn sent_priorities(out: &[Output]) -> Vec<u8> {
+    out.iter()
+        .filter_map(|output| match output {
+            Output::Advertise(datagram) => Some(datagram.message[2]),
+            _ => None,
+        })
+        .collect()
+}
+
+/// A version 3 advert for VRID 51 with its IPv4 header.
+pub fn advert(source: IpAddr, priority: u8) -> Vec<u8> {
+    let settings = instance("peer", 51, 100).router;
+    let message = encode_advert(&settings, Priority(priority), source, GROUP, ChecksumForm::Pseudo);
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (source, GROUP) else { panic!("IPv4 only") };
+    let total = u16::try_from(20 + message.len()).expect("short");
+    let mut bytes = vec![0x45, 0xc0];
+    bytes.extend(total.to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 255, 112, 0, 0]);
+    bytes.extend(from.octets());
+    bytes.extend(to.octets());
+    bytes.extend(message);
+    bytes
+}
+
+pub fn instance(name: &str, vrid: u8, priority: u8) -> Instance {
+    let vrid = Vrid::new(vrid).expect("1..=255");
+    let mut router = RouterSettings::new(vrid, Family::V4, Version::V3);
+    router.priority = Priority(priority);
+    router.addresses = vec![VIP.into()];
+    Instance {
+        name: name.into(),
+        interface: "eth0".into(),
+        router,
+        addresses: vec![VirtualAddress {
+            address: VIP.into(),
+            prefix: 24,
+            device: None,
+            broadcast: None,
+            label: None,
+            scope: Scope::Global,
+            duplicate_detection: false,
+            no_prefix_route: false,
+        }],
+        track: Vec::new(),
+        track_interfaces: Vec::new(),
+        hooks: Hooks::default(),
+        lease: Lease::Auto,
+    }
+}
+
+pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
+    Plan {
+        node: "lb1".into(),
+        nodes: Vec::new(),
+        dialect: Dialect::Toml,
+        instances: instances.into(),
+        checks: Vec::new(),
+        services: Vec::new(),
+        haproxy: Vec::new(),
+        hooks: HookSettings::default(),
+        digest: String::new(),
+    }
+}

@@ -1,0 +1,392 @@
+//! Rules of one node, as input lists and output lists.
+
+mod node;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use locum_config::plan::{Check, Lease, Outcome, Probe, ProbeKind, Verdict, Weight};
+use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Target};
+use locum_vrrp::{Preempt, Priority, Role};
+
+use node::{Node, PEER, VIP, instance, plan};
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// V-055, I-035: the order of a promotion.
+#[test]
+fn promotion_advertises_then_applies_then_announces() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let out = node.run_for(ms(3609)).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "not before 3A + skew");
+    let out = node.run_for(ms(1));
+    let position = |wanted: fn(&Output) -> bool| out.iter().position(wanted).expect("is there");
+    let advertise = position(|o| matches!(o, Output::Advertise(_)));
+    let apply = position(|o| matches!(o, Output::Apply { .. }));
+    let announce = position(|o| matches!(o, Output::Announce { .. }));
+    let notify = position(|o| matches!(o, Output::Notify(_)));
+    assert!(advertise < apply && apply < announce && announce < notify, "{out:#?}");
+    let Output::Apply { seq, hold, .. } = &out[apply] else { unreachable!() };
+    let Output::Announce { after, frames } = &out[announce] else { unreachable!() };
+    assert_eq!(after, seq);
+    assert_eq!(frames.len(), 5, "G-011");
+    assert_eq!(hold[0].lease_seconds, Some(3), "the shortest takeover at 1 s");
+}
+
+/// Lease: the level is applied again before the kernel drops it.
+#[test]
+fn a_master_renews_its_lease_well_before_it_ends() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.run_for(ms(3610));
+    let out = node.run_for(ms(3000)).to_vec();
+    let renewals = out.iter().filter(|o| matches!(o, Output::Apply { .. })).count();
+    assert_eq!(renewals, 4, "every 750 ms");
+}
+
+/// V-240.
+#[test]
+fn a_stopping_master_answers_until_the_successor_is_heard() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let out = node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
+    assert_eq!(node::sent_priorities(&out), [0]);
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. } | Output::Stopped)), "{out:#?}");
+    node.run_for(ms(300));
+    node.hear(PEER, 90);
+    let out = node.run_for(ms(99)).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "the margin is not over");
+    let out = node.run_for(ms(2)).to_vec();
+    let drops = out.iter().any(
+        |o| matches!(o, Output::Apply { hold, drop, .. } if hold.is_empty() && drop.len() == 1),
+    );
+    assert!(drops, "{out:#?}");
+    assert!(!out.contains(&Output::Stopped), "the kernel has not confirmed yet");
+    let out = node.confirm_applies().to_vec();
+    assert!(out.contains(&Output::Stopped));
+}
+
+#[test]
+fn a_stopping_master_without_a_successor_lets_go_after_the_longest_skew() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.feed(Input::Command { id: 1, command: Command::Stop });
+    let out = node.run_for(ms(1099)).to_vec();
+    assert_eq!(node::sent_priorities(&out), [0], "a second release half-way");
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+    let out = node.run_for(ms(2)).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+}
+
+#[test]
+fn a_switchover_nobody_takes_is_taken_back_without_letting_go() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let command = Command::Switchover(Target::Instance("web".into()));
+    node.feed(Input::Command { id: 1, command });
+    let out = node.run_for(ms(1200)).to_vec();
+    assert_eq!(node.role(), Role::Master);
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+    assert_eq!(node::sent_priorities(&out)[1..], [100], "back as master");
+}
+
+#[test]
+fn after_a_switchover_the_lower_peer_is_left_alone() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let command = Command::Switchover(Target::Instance("web".into()));
+    node.feed(Input::Command { id: 1, command });
+    for _ in 0..20 {
+        node.hear(PEER, 90);
+        node.run_for(ms(1000));
+    }
+    assert_eq!(node.role(), Role::Backup);
+    node.run_for(ms(3700));
+    assert_eq!(node.role(), Role::Master, "the peer died");
+}
+
+#[test]
+fn a_switchover_on_a_backup_is_refused_and_names_the_master() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.hear(PEER, 150);
+    let command = Command::Switchover(Target::Instance("web".into()));
+    let out = node.feed(Input::Command { id: 9, command }).to_vec();
+    let refused = out.iter().any(|o| match o {
+        Output::Reply { id: 9, reply: Reply::Refused(why) } => why.contains("192.0.2.3"),
+        _ => false,
+    });
+    assert!(refused, "{out:#?}");
+}
+
+/// V-241.
+#[test]
+fn a_master_that_slept_too_long_says_nothing_as_master() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.sleep(ms(5000));
+    let out = node.feed(Input::Timeout).to_vec();
+    assert_eq!(node::sent_priorities(&out), [0_u8; 0]);
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+    assert_eq!(node.role(), Role::Backup);
+}
+
+#[test]
+fn a_node_that_slept_does_not_put_back_what_the_kernel_expired() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.sleep(ms(5000));
+    let lost = Input::AddressLost { interface: "eth0".into(), address: VIP.into(), culprit: None };
+    let out = node.feed(lost).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if !hold.is_empty())));
+}
+
+#[test]
+fn a_deleted_address_is_put_back_at_once_and_announced() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let culprit = Some("systemd-network".to_owned());
+    let lost = Input::AddressLost { interface: "eth0".into(), address: VIP.into(), culprit };
+    let out = node.feed(lost.clone()).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.len() == 1)));
+    assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })));
+    let told = out.iter().any(
+        |o| matches!(o, Output::Notify(event) if matches!(event.kind, EventKind::Healed { .. })),
+    );
+    assert!(told);
+    let out = node.feed(lost).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "a pause between repairs");
+    let out = node.run_for(ms(101)).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { .. })));
+}
+
+/// V-242.
+#[test]
+fn a_restart_with_a_valid_lease_goes_on_as_master_at_once() {
+    let inherited =
+        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: true };
+    let mut node = Node::with_links();
+    let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
+    assert_eq!(node.role(), Role::Master);
+    assert_eq!(node::sent_priorities(&out), [100]);
+    let keeps = out.iter().any(
+        |o| matches!(o, Output::Apply { hold, drop, .. } if hold.len() == 1 && drop.is_empty()),
+    );
+    assert!(keeps, "{out:#?}");
+}
+
+#[test]
+fn a_leftover_without_a_lease_is_withdrawn_before_anything_else() {
+    let inherited =
+        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: false };
+    let mut node = Node::with_links();
+    let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
+    assert_eq!(node.role(), Role::Backup);
+    let drops = out.iter().any(
+        |o| matches!(o, Output::Apply { hold, drop, .. } if hold.is_empty() && drop.len() == 1),
+    );
+    assert!(drops, "{out:#?}");
+}
+
+/// A result reaches the next advert.
+#[test]
+fn a_failing_check_lowers_the_priority_of_the_next_advert() {
+    let mut web = instance("web", 51, 100);
+    web.track = vec![locum_config::plan::Track { check: "app".into(), weight: None }];
+    let mut plan = plan([web]);
+    plan.checks = vec![process_check(-60)];
+    let mut node = Node::master(plan);
+    let probe = node.probe();
+    let out = node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) }).to_vec();
+    assert_eq!(node::sent_priorities(&out), [40], "a drop is told at once (V-226)");
+}
+
+#[test]
+fn a_failing_check_of_weight_zero_is_a_fault_that_hands_over_first() {
+    let mut web = instance("web", 51, 100);
+    web.track = vec![locum_config::plan::Track { check: "app".into(), weight: None }];
+    let mut plan = plan([web]);
+    plan.checks = vec![process_check(0)];
+    let mut node = Node::started(plan);
+    let probe = node.probe();
+    node.run_for(ms(10_000));
+    assert_eq!(node.role(), Role::Initialize, "waits for the first result");
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Pass) });
+    node.run_for(ms(3700));
+    assert_eq!(node.role(), Role::Master);
+    let out = node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) }).to_vec();
+    assert_eq!(node::sent_priorities(&out), [0]);
+    assert_eq!(node.role(), Role::Resigning);
+    node.run_for(ms(1200));
+    assert_eq!(node.role(), Role::Fault);
+    assert!(node.status().instances[0].faults[0].contains("app"));
+}
+
+#[test]
+fn link_loss_is_a_fault_with_its_reason_and_other_instances_run_on() {
+    let mut other = instance("db", 52, 100);
+    other.interface = "eth1".into();
+    other.addresses[0].address = Ipv4Addr::new(198, 51, 100, 10).into();
+    let mut node = Node::master(plan([instance("web", 51, 100), other]));
+    node.link("eth0", false);
+    let status = node.status();
+    assert_eq!(status.instances[0].role, Role::Fault);
+    assert_eq!(status.instances[0].faults, ["interface eth0 is down or has no carrier"]);
+    assert_eq!(status.instances[1].role, Role::Master);
+}
+
+#[test]
+fn a_reload_without_change_emits_nothing_but_its_notification() {
+    let text = plan([instance("web", 51, 100)]);
+    let mut node = Node::master(text.clone());
+    let out = node.plan_with(text, Vec::new()).to_vec();
+    let rest: Vec<_> =
+        out.iter().filter(|o| !matches!(o, Output::Deadline(_) | Output::Notify(_))).collect();
+    assert!(rest.is_empty(), "{rest:#?}");
+}
+
+#[test]
+fn a_reload_that_removes_an_instance_hands_it_over() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let out = node.plan_with(plan([]), Vec::new()).to_vec();
+    assert_eq!(node::sent_priorities(&out), [0]);
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })));
+    node.run_for(ms(200));
+    node.hear(PEER, 90);
+    let out = node.run_for(ms(101)).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+    node.confirm_applies();
+    assert!(node.status().instances.is_empty());
+}
+
+#[test]
+fn a_reload_that_adds_an_address_adds_that_one_and_keeps_the_role() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let mut more = instance("web", 51, 100);
+    let mut second = more.addresses[0].clone();
+    second.address = Ipv4Addr::new(192, 0, 2, 11).into();
+    more.router.addresses.push(second.address);
+    more.addresses.push(second);
+    let out = node.plan_with(plan([more]), Vec::new()).to_vec();
+    assert_eq!(node.role(), Role::Master);
+    let grows = out.iter().any(
+        |o| matches!(o, Output::Apply { hold, drop, .. } if hold.len() == 2 && drop.is_empty()),
+    );
+    assert!(grows, "{out:#?}");
+}
+
+/// Repair after conflict: design §4.6.
+#[test]
+fn the_survivor_of_a_conflict_announces_again_and_reruns_its_master_hook() {
+    let mut web = instance("web", 51, 100);
+    web.hooks.master = vec![locum_config::plan::Command::argv(["/bin/true"])];
+    let mut node = Node::master(plan([web]));
+    let out = node.hear(PEER, 50).to_vec();
+    assert_eq!(node::sent_priorities(&out), [100], "V-230");
+    assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })), "G-013");
+    let out = node.run_for(ms(3500)).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Hook(_))), "{out:#?}");
+    assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })));
+}
+
+/// V-231.
+#[test]
+fn answers_to_lower_masters_are_bounded() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let mut answers = 0;
+    for _ in 0..100 {
+        answers += node::sent_priorities(&node.hear(PEER, 50).to_vec()).len();
+        node.run_for(ms(1));
+    }
+    assert_eq!(answers, 1);
+}
+
+#[test]
+fn no_preempt_leaves_a_lower_master_alone() {
+    let mut web = instance("web", 51, 200);
+    web.router.preempt = Preempt::Never;
+    let mut node = Node::started(plan([web]));
+    for _ in 0..10 {
+        node.hear(PEER, 90);
+        node.run_for(ms(1000));
+    }
+    assert_eq!(node.role(), Role::Backup);
+}
+
+/// V-171.
+#[test]
+fn a_preempt_delay_runs_from_the_first_lower_advert() {
+    let mut web = instance("web", 51, 200);
+    web.router.preempt = Preempt::After(Duration::from_secs(5));
+    let mut node = Node::started(plan([web]));
+    let mut seconds = 0;
+    while node.role() == Role::Backup && seconds < 30 {
+        node.hear(PEER, 90);
+        node.run_for(ms(1000));
+        seconds += 1;
+    }
+    assert_eq!(seconds, 8, "5 s of patience, then the rest of 3A + skew");
+}
+
+/// V-165: the higher address wins among equals, and only in master.
+#[test]
+fn equal_priorities_are_settled_by_the_source_address() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.hear(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 100);
+    assert_eq!(node.role(), Role::Master, "ours is 192.0.2.2");
+    node.hear(PEER, 100);
+    assert_eq!(node.role(), Role::Resigning, "192.0.2.3 is higher");
+}
+
+#[test]
+fn a_refusal_of_the_kernel_is_a_fault_and_is_tried_again() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.run_for(ms(3610));
+    node.refuse_applies("no buffer space");
+    assert!(node.status().instances[0].faults[0].contains("no buffer space"));
+    node.run_for(ms(1200));
+    assert_eq!(node.role(), Role::Fault);
+    node.run_for(ms(10_000));
+    assert_ne!(node.role(), Role::Fault);
+}
+
+#[test]
+fn an_invalid_advert_changes_no_state_and_is_counted() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let before = node.deadline();
+    for at in 20..32 {
+        let mut bytes = node::advert(PEER, 200);
+        bytes[at] ^= 0xff;
+        node.hear_bytes(&bytes);
+        assert_eq!(node.deadline(), before, "octet {at}");
+    }
+    assert_eq!(node.role(), Role::Backup);
+}
+
+#[test]
+fn a_lease_that_is_off_is_never_renewed() {
+    let mut web = instance("web", 51, 100);
+    web.lease = Lease::Off;
+    let mut node = Node::master(plan([web]));
+    let out = node.run_for(ms(20_000)).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })));
+}
+
+#[test]
+fn the_effective_priority_stays_within_1_and_254() {
+    assert_eq!(Priority(100).adjusted(-253), Priority(1));
+    assert_eq!(Priority(250).adjusted(253), Priority(254));
+    assert_eq!(Priority::OWNER.adjusted(-253), Priority::OWNER);
+}
+
+fn process_check(weight: i16) -> Check {
+    Check {
+        name: "app".into(),
+        probe: Probe {
+            kind: ProbeKind::Process { name: "app".to_owned() },
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        },
+        rise: 1,
+        fall: 1,
+        weight: Weight { value: weight, reverse: false },
+        starts_failed: false,
+    }
+}
+
+fn outcome(verdict: Verdict) -> Outcome {
+    Outcome { verdict, detail: "no process app".to_owned(), took: Duration::ZERO }
+}

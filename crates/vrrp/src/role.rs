@@ -1,0 +1,96 @@
+//! What a router is to its peers, and why: the words of the log, the hooks and the status.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::settings::Priority;
+
+/// What a router is to its peers, as status and hooks show it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Role {
+    /// Not taking part: just started, start delay, stopped.
+    Initialize,
+    Backup,
+    Master,
+    /// Has released its mastership and answers until the successor does.
+    Resigning,
+    /// Cannot take part; status says why.
+    Fault,
+}
+
+/// Upper case, as operators grep for it.
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Initialize => "INIT",
+            Self::Backup => "BACKUP",
+            Self::Master => "MASTER",
+            Self::Resigning => "RESIGNING",
+            Self::Fault => "FAULT",
+        })
+    }
+}
+
+/// Why a role changed. The same text stands in the log, the hook's environment, the history and
+/// `status --why`.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Cause {
+    /// The instance began its life.
+    Startup,
+    /// Priority 255: nobody to wait for.
+    Owner,
+    /// No advert for a whole down interval.
+    MasterSilent { last: Option<IpAddr> },
+    /// The master released its mastership.
+    PriorityZero { peer: IpAddr },
+    /// Only lower priorities were heard for a whole down interval.
+    Preempted { peer: IpAddr, priority: Priority },
+    /// A better advert was heard.
+    HigherPriority { peer: IpAddr, priority: Priority },
+    /// An earlier run's addresses were in place with their lease.
+    Adopted,
+    /// This node was not running for longer than its peers wait.
+    LeaseExpired,
+    /// Link down, no source address, tracker, kernel refusal: the texts of all that hold.
+    Fault { reasons: String },
+    /// The last fault went away.
+    FaultCleared,
+    /// `locum stop` or a signal.
+    Stopped,
+    /// `locum switchover`.
+    Switchover,
+    /// Nobody took over what was offered.
+    NoSuccessor,
+    /// A reload removed the instance.
+    Removed,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Startup => f.write_str("started"),
+            Self::Owner => f.write_str("owns the addresses (priority 255)"),
+            Self::MasterSilent { last: Some(peer) } => {
+                write!(f, "no advert from {peer} for a whole down interval")
+            }
+            Self::MasterSilent { last: None } => f.write_str("no advert heard since start"),
+            Self::PriorityZero { peer } => write!(f, "{peer} released its mastership"),
+            Self::Preempted { peer, priority } => {
+                write!(f, "preempted {peer} with lower priority {}", priority.0)
+            }
+            Self::HigherPriority { peer, priority } => {
+                write!(f, "{peer} advertises priority {}", priority.0)
+            }
+            Self::Adopted => f.write_str("took over what an earlier run had left in place"),
+            Self::LeaseExpired => {
+                f.write_str("this node did not run for longer than its peers wait")
+            }
+            Self::Fault { reasons } => f.write_str(reasons),
+            Self::FaultCleared => f.write_str("the last fault went away"),
+            Self::Stopped => f.write_str("stopped by the operator"),
+            Self::Switchover => f.write_str("handed over by the operator"),
+            Self::NoSuccessor => f.write_str("nobody took over what was offered"),
+            Self::Removed => f.write_str("removed from the configuration"),
+        }
+    }
+}
