@@ -1,1 +1,32 @@
-//! Run probes and report raw outcomes.
+//! Run probes and report raw outcomes; run hooks under the same rules.
+//!
+//! What a run of outcomes *means* (rise, fall, weight) is the engine's business. This crate only
+//! asks the question, on time, within limits, without ever keeping its caller waiting.
+//!
+//! ```text
+//!   election thread          probe thread (tokio, one thread)
+//!   Probes::start ──queue──► one task per probe ──► script   fork, exec, process group
+//!   Probes::stop             absolute schedule      process  /proc, shared by all probes
+//!                            one run at a time      tcp      connect
+//!   report(id, Outcome) ◄─── never two at once      http     GET, status line
+//! ```
+//!
+//! Descriptors: a TCP or HTTP run holds one, a script run two. A host with thousands of probes
+//! needs a matching `LimitNOFILE`; a run without a descriptor is reported as
+//! [`CannotRun`](locum_config::plan::Verdict::CannotRun) and tried again at its next turn.
+//!
+//! Children are reaped one by one through their pidfd. Nothing else in the process may reap
+//! children it did not start (`waitpid(-1)`, `SIGCHLD` ignored).
+
+mod group;
+mod http;
+mod output;
+mod process;
+mod runtime;
+mod schedule;
+mod script;
+mod spawn;
+mod tcp;
+
+pub use runtime::Probes;
+pub use script::{End, Ran, run_command};

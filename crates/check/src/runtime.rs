@@ -1,0 +1,219 @@
+//! The probe thread and the handle that other threads hold.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use locum_config::plan::{Outcome, Probe};
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+use tracing::error;
+
+use crate::process::Census;
+use crate::schedule;
+
+/// Threads for what may block: fork and exec, user look-ups, reading /proc. So many programs on
+/// a dead file server have to hang before healthy scripts have to wait; also the limit of forks
+/// at once.
+const BLOCKING_THREADS: usize = 32;
+
+/// An idle blocking thread ends after this long, so that a burst does not stay in memory.
+const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
+
+/// Outcomes between the probes and `report`. A probe waits when it is full, which only happens
+/// within one turn of the thread that empties it.
+const OUTCOMES: usize = 64;
+
+/// The first run of a probe comes this much later for every probe there is already, so that
+/// thousands do not stay in step for ever; nothing to notice with a few.
+const SPREAD_STEP: Duration = Duration::from_micros(250);
+
+/// No first run waits longer than this, nor longer than its interval.
+const SPREAD_LIMIT: Duration = Duration::from_millis(500);
+
+/// Handle of the probe thread. Dropping it stops every probe, kills what they run and ends the
+/// thread.
+#[derive(Debug)]
+pub struct Probes {
+    /// Unbounded, since the election thread sends and must never wait. What it can hold is one
+    /// stop and one start per probe and plan, and the receiver does nothing that takes time.
+    changes: Option<UnboundedSender<Change>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Start { id: u32, spec: Probe },
+    Stop { id: u32 },
+}
+
+impl Probes {
+    /// Starts the thread. `report` is called on it with the probe's id after every run; it must
+    /// not block, since all probes share the thread. Fails when the thread or its event queue
+    /// cannot be had.
+    pub fn spawn(report: impl FnMut(u32, Outcome) + Send + 'static) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(BLOCKING_THREADS)
+            .thread_keep_alive(BLOCKING_KEEP_ALIVE)
+            .thread_name("locum-probe-job")
+            .build()?;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let thread = thread::Builder::new()
+            .name("locum-probes".into())
+            .spawn(move || serve(runtime, receiver, report))?;
+        Ok(Self { changes: Some(sender), thread: Some(thread) })
+    }
+
+    /// Runs `spec` from now on under this id, at once and then every interval; replaces a probe
+    /// that has the id already. Never blocks.
+    pub fn start(&self, id: u32, spec: Probe) {
+        self.send(Change::Start { id, spec });
+    }
+
+    /// Ends this probe and kills what it is running. An outcome that was reported just before may
+    /// still be on its way; afterwards there are none. Unknown ids are ignored. Never blocks.
+    pub fn stop(&self, id: u32) {
+        self.send(Change::Stop { id });
+    }
+
+    fn send(&self, change: Change) {
+        let sent = self.changes.as_ref().is_some_and(|changes| changes.send(change).is_ok());
+        if !sent {
+            // Only after a panic in `report`; the checks stand still from then on.
+            error!("the probe thread is gone: restart the daemon");
+        }
+    }
+}
+
+impl Drop for Probes {
+    fn drop(&mut self) {
+        self.changes = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            error!("the probe thread had died before it was stopped");
+        }
+    }
+}
+
+fn serve(
+    runtime: Runtime,
+    changes: UnboundedReceiver<Change>,
+    report: impl FnMut(u32, Outcome) + Send,
+) {
+    runtime.block_on(Keeper::new(report).run(changes));
+    // Not waiting for blocking threads: one of them may hang in a dead file server. Scripts that
+    // are running are killed when their tasks are dropped here.
+    runtime.shutdown_background();
+}
+
+/// An outcome on its way from a probe's task. The generation tells it from those of an earlier
+/// probe with the same id.
+#[derive(Debug)]
+struct Ended {
+    id: u32,
+    generation: u64,
+    outcome: Outcome,
+}
+
+/// Owner of all probes, on the probe thread.
+struct Keeper<R> {
+    report: R,
+    probes: HashMap<u32, Kept>,
+    generation: u64,
+    census: Arc<Census>,
+    outcomes: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+}
+
+struct Kept {
+    generation: u64,
+    task: AbortHandle,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl<R: FnMut(u32, Outcome)> Keeper<R> {
+    fn new(report: R) -> Self {
+        Self {
+            report,
+            probes: HashMap::new(),
+            generation: 0,
+            census: Census::new(),
+            outcomes: mpsc::channel(OUTCOMES),
+        }
+    }
+
+    async fn run(mut self, mut changes: UnboundedReceiver<Change>) {
+        loop {
+            tokio::select! {
+                biased;
+                change = changes.recv() => match change {
+                    Some(Change::Start { id, spec }) => self.start(id, spec),
+                    Some(Change::Stop { id }) => drop(self.probes.remove(&id)),
+                    None => return,
+                },
+                Some(ended) = self.outcomes.1.recv() => self.pass_on(ended),
+            }
+        }
+    }
+
+    fn start(&mut self, id: u32, spec: Probe) {
+        self.probes.remove(&id);
+        self.generation += 1;
+        let generation = self.generation;
+        let first = Instant::now() + spread(self.probes.len(), spec.interval);
+        let sender = self.outcomes.0.clone();
+        let report = move |outcome| {
+            let sender = sender.clone();
+            async move {
+                // The receiver outlives the tasks; when it is gone, so is the reader.
+                let _thread_is_ending = sender.send(Ended { id, generation, outcome }).await;
+            }
+        };
+        let census = Arc::clone(&self.census);
+        let task = tokio::spawn(schedule::keep(id, spec, first, census, report)).abort_handle();
+        self.probes.insert(id, Kept { generation, task });
+    }
+
+    fn pass_on(&mut self, ended: Ended) {
+        let current = self.probes.get(&ended.id).map(|kept| kept.generation);
+        if current == Some(ended.generation) {
+            (self.report)(ended.id, ended.outcome);
+        }
+    }
+}
+
+/// How long the first run waits when so many probes are there already.
+fn spread(probes: usize, interval: Duration) -> Duration {
+    let limit = SPREAD_LIMIT.min(interval).as_micros().max(1);
+    let offset = (SPREAD_STEP.as_micros() * probes as u128) % limit;
+    Duration::from_micros(u64::try_from(offset).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_runs_of_a_few_probes_are_at_once_and_of_thousands_within_the_limit() {
+        let second = Duration::from_secs(1);
+        assert_eq!(spread(0, second), Duration::ZERO);
+        assert!(spread(20, second) <= Duration::from_millis(5));
+        let short = Duration::from_millis(20);
+        for probes in 0..10_000 {
+            assert!(spread(probes, second) < SPREAD_LIMIT);
+            assert!(spread(probes, short) < short);
+        }
+        assert_eq!(spread(7, Duration::ZERO), Duration::ZERO);
+    }
+}

@@ -1,0 +1,134 @@
+//! When a probe runs: on absolute times, never twice at once.
+//!
+//! ```text
+//!   slot 0        slot 1        slot 2        slot 3
+//!   |─run──|      |─run──────────────────|    |─run─|      slot 2 is skipped: its time was
+//!                               ^ busy                     over when slot 1 had ended
+//! ```
+//! Slots are multiples of the interval from the first one, so a slow run does not move those
+//! after it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{Outcome, Probe, ProbeKind, Verdict};
+use tokio::time::{self, Instant};
+use tracing::warn;
+
+use crate::http;
+use crate::process::{self, Census};
+use crate::script::{self, Burial, UNKILLABLE_AFTER};
+use crate::tcp;
+
+/// A run may begin this part of the interval late (as after one that took the whole interval);
+/// later it is skipped.
+const LATE_FRACTION: u32 = 4;
+
+/// Floor for the interval. A plan that asks for less would keep the host busy with asking.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Runs `spec` for ever; `report` is awaited with every outcome.
+pub(crate) async fn keep<F: Future<Output = ()>>(
+    id: u32,
+    spec: Probe,
+    first: Instant,
+    census: Arc<Census>,
+    mut report: impl FnMut(Outcome) -> F,
+) {
+    let mut slots = Slots { next: first, interval: spec.interval.max(SHORTEST_INTERVAL) };
+    let mut skipped = 0;
+    let mut warned = false;
+    loop {
+        time::sleep_until(slots.next).await;
+        let (mut outcome, burial) = run_once(&spec, &census).await;
+        let took = outcome.took;
+        if skipped > 0 {
+            outcome.detail.push_str(&skip_note(skipped));
+        }
+        report(outcome).await;
+        if let Some(burial) = burial {
+            outlive(burial, &slots, &mut report).await;
+        }
+        skipped = slots.advance(Instant::now());
+        if skipped > 0 && !warned {
+            warned = true;
+            warn!(
+                probe = id, kind = kind(&spec), ?took, interval = ?spec.interval,
+                "a probe takes longer than its interval: runs are skipped (said once)"
+            );
+        }
+    }
+}
+
+async fn run_once(spec: &Probe, census: &Arc<Census>) -> (Outcome, Option<Burial>) {
+    match &spec.kind {
+        ProbeKind::Script(command) => script::probe(command, spec.timeout).await,
+        ProbeKind::Process { name } => (process::probe(census, name, spec.timeout).await, None),
+        ProbeKind::Tcp { target } => (tcp::probe(*target, spec.timeout).await, None),
+        ProbeKind::Http { target, path, host, expect } => {
+            let get = http::Get { target: *target, path, host: host.as_deref(), expect };
+            (http::probe(get, spec.timeout).await, None)
+        }
+    }
+}
+
+/// Waits until a killed run is gone. Once it is plain that the kernel does not let it go, every
+/// slot that passes is a failure, since the question has no answer for as long.
+async fn outlive<F: Future<Output = ()>, T>(
+    burial: impl Future<Output = T>,
+    slots: &Slots,
+    report: &mut impl FnMut(Outcome) -> F,
+) {
+    tokio::pin!(burial);
+    let begin = Instant::now();
+    let mut slots = slots.clone();
+    slots.advance(begin + UNKILLABLE_AFTER);
+    loop {
+        tokio::select! {
+            biased;
+            _ = &mut burial => return,
+            () = time::sleep_until(slots.next) => {}
+        }
+        let since = begin.elapsed().as_secs();
+        let detail = format!("not run: the run before was killed {since}s ago and is still there");
+        report(Outcome { verdict: Verdict::Fail, detail, took: Duration::ZERO }).await;
+        slots.advance(Instant::now());
+    }
+}
+
+fn skip_note(skipped: u64) -> String {
+    let runs = if skipped == 1 { "run" } else { "runs" };
+    format!(" ({skipped} {runs} skipped before: the last one took too long)")
+}
+
+fn kind(spec: &Probe) -> String {
+    match &spec.kind {
+        ProbeKind::Script(command) => format!("script {command}"),
+        ProbeKind::Process { name } => format!("process {name}"),
+        ProbeKind::Tcp { target } => format!("tcp {target}"),
+        ProbeKind::Http { target, path, .. } => format!("http {target}{path}"),
+    }
+}
+
+/// The absolute times of one probe.
+#[derive(Clone, Debug)]
+struct Slots {
+    next: Instant,
+    /// Above zero.
+    interval: Duration,
+}
+
+impl Slots {
+    /// Goes on to the first slot that is still worth running at `now`; the number of those
+    /// skipped on the way.
+    fn advance(&mut self, now: Instant) -> u64 {
+        self.next += self.interval;
+        let late = now.saturating_duration_since(self.next + self.interval / LATE_FRACTION);
+        let skipped = late.as_nanos().div_ceil(self.interval.as_nanos());
+        let skipped = u64::try_from(skipped).unwrap_or(u64::MAX);
+        let gap = self.interval.as_nanos() as u64;
+        self.next += Duration::from_nanos(gap.saturating_mul(skipped));
+        skipped
+    }
+}

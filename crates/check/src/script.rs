@@ -1,0 +1,240 @@
+//! Run one command to its end, within limits: the script probe and the hooks.
+
+use std::fmt;
+use std::future::Future;
+use std::os::unix::process::ExitStatusExt;
+use std::pin::Pin;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use locum_config::plan::{Command, Outcome, Verdict};
+use nix::sys::signal::Signal;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{self, Instant};
+
+use crate::output::Output;
+use crate::spawn::{self, Started};
+
+/// Exit statuses by which a shell says that it could not run the command (POSIX, 2.8.2).
+const NOT_EXECUTABLE: i32 = 126;
+const NOT_FOUND: i32 = 127;
+
+/// Background processes of hooks whose output is still being thrown away. Beyond this the pipe
+/// is closed, and a process that writes to it dies of SIGPIPE; so many are a leak in the hook.
+const BACKGROUND_LIMIT: usize = 64;
+
+static BACKGROUND: AtomicUsize = AtomicUsize::new(0);
+
+/// What became of a command.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ran {
+    pub end: End,
+    /// What it wrote to standard output and standard error, in the order written; at most 4 KiB,
+    /// from the middle of longer text something is left out, and says so.
+    pub output: String,
+    /// From the fork to its end, or to the time-out.
+    pub took: Duration,
+}
+
+/// How a command ended. Displays as "exited with status 1", "killed by SIGSEGV",
+/// "timed out after 2s", or the reason why it never ran.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// With this status, 0..=255.
+    Exited(i32),
+    /// Killed by a signal of this number that was not ours.
+    Signalled(i32),
+    /// Killed, with its process group, after this long.
+    TimedOut(Duration),
+    /// Never ran: no such program, not executable, no such user, out of descriptors. The text
+    /// says which.
+    CannotRun(String),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "exited with status {status}"),
+            Self::Signalled(number) => match Signal::try_from(*number) {
+                Ok(signal) => write!(f, "killed by {signal}"),
+                Err(_) => write!(f, "killed by signal {number}"),
+            },
+            Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
+            Self::CannotRun(reason) => f.write_str(reason),
+        }
+    }
+}
+
+/// Runs `command` with `environment` added to the daemon's own (less `IFS`, `LD_PRELOAD` and
+/// `LD_LIBRARY_PATH`), in its own process group, with standard input empty.
+///
+/// After `timeout` the whole group gets SIGTERM, a little later SIGKILL. What a command leaves
+/// running in the background when it exits in time is left alone, and never waited for. Must be
+/// called within a tokio runtime with I/O and time enabled; dropping the future kills the group.
+pub async fn run_command(
+    command: &Command,
+    environment: &[(String, String)],
+    timeout: Duration,
+) -> Ran {
+    let mut run = run(command, environment, timeout, Leftovers::Leave).await;
+    if let Some(burial) = run.burial.take() {
+        // The next hook of an instance must not overtake one that is still being killed; one
+        // that cannot be killed must not stop the queue either.
+        let _may_be_unkillable = time::timeout(UNKILLABLE_AFTER, burial).await;
+    }
+    run.ran
+}
+
+/// A run that was killed and is not gone after this long is stuck in the kernel: the grace and
+/// time for a loaded host to let it go.
+pub(crate) const UNKILLABLE_AFTER: Duration = Duration::from_secs(2);
+
+/// What happens to processes that a command leaves behind when it exits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leftovers {
+    /// A probe has no business in the background: thousands of runs would pile up.
+    Kill,
+    /// A hook may start what shall go on, as it may under keepalived.
+    Leave,
+}
+
+/// A run as seen by the scheduler.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) ran: Ran,
+    /// First line of the output.
+    pub(crate) excerpt: Option<String>,
+    /// Present while processes of this run may still exist.
+    pub(crate) burial: Option<Burial>,
+}
+
+/// Resolves when nothing of a killed run is left. Dropping it does not end the killing.
+#[derive(Debug)]
+pub(crate) struct Burial(JoinHandle<()>);
+
+impl Future for Burial {
+    type Output = Result<(), JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+/// Runs a probe's script once.
+pub(crate) async fn probe(command: &Command, timeout: Duration) -> (Outcome, Option<Burial>) {
+    let run = run(command, &[], timeout, Leftovers::Kill).await;
+    let verdict = match &run.ran.end {
+        End::Exited(0) => Verdict::Pass,
+        End::Exited(NOT_EXECUTABLE | NOT_FOUND) | End::CannotRun(_) => Verdict::CannotRun,
+        End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Verdict::Fail,
+    };
+    let detail = match (verdict, run.excerpt) {
+        (Verdict::Fail | Verdict::CannotRun, Some(line)) => format!("{}: {line}", run.ran.end),
+        (Verdict::Fail | Verdict::CannotRun, None) | (Verdict::Pass, _) => run.ran.end.to_string(),
+    };
+    (Outcome { verdict, detail, took: run.ran.took }, run.burial)
+}
+
+async fn run(
+    command: &Command,
+    environment: &[(String, String)],
+    timeout: Duration,
+    leftovers: Leftovers,
+) -> Run {
+    let begin = Instant::now();
+    let deadline = begin + timeout;
+    let mut starting = spawn::start(command.clone(), environment.to_vec());
+    let started = match time::timeout_at(deadline, &mut starting).await {
+        Ok(Ok(Ok(started))) => started,
+        Ok(Ok(Err(reason))) => return never_ran(reason, begin, None),
+        Ok(Err(_)) => return never_ran("the daemon is stopping".into(), begin, None),
+        Err(_) => {
+            let reason = format!("could not be started within {timeout:?}: is its disk stuck?");
+            return never_ran(reason, begin, Some(bury_late_start(starting)));
+        }
+    };
+    watch(started, begin, timeout, leftovers).await
+}
+
+/// Follows a started command to its exit or its deadline.
+async fn watch(mut it: Started, begin: Instant, timeout: Duration, leftovers: Leftovers) -> Run {
+    let deadline = time::sleep_until(begin + timeout);
+    tokio::pin!(deadline);
+    let in_time = loop {
+        tokio::select! {
+            biased;
+            _ = it.group.exited() => break true,
+            () = &mut deadline => break false,
+            () = it.output.read() => {}
+        }
+    };
+    let took = begin.elapsed();
+    it.output.finish();
+    let excerpt = it.output.kept().first_line();
+    let output = it.output.kept().text();
+    if !in_time {
+        let burial = Some(Burial(tokio::spawn(it.group.end())));
+        return Run { ran: Ran { end: End::TimedOut(timeout), output, took }, excerpt, burial };
+    }
+    match leftovers {
+        Leftovers::Kill => it.group.kill(),
+        Leftovers::Leave => discard_in_background(it.output),
+    }
+    let end = match it.group.reap() {
+        Ok(status) => end_of(status),
+        Err(error) => End::CannotRun(format!("its exit status is lost: {error}")),
+    };
+    Run { ran: Ran { end, output, took }, excerpt, burial: None }
+}
+
+fn never_ran(reason: String, begin: Instant, burial: Option<Burial>) -> Run {
+    let ran = Ran { end: End::CannotRun(reason), output: String::new(), took: begin.elapsed() };
+    Run { ran, excerpt: None, burial }
+}
+
+/// A start that comes after its deadline is ended at once.
+fn bury_late_start(starting: JoinHandle<Result<Started, String>>) -> Burial {
+    Burial(tokio::spawn(async move {
+        if let Ok(Ok(started)) = starting.await {
+            started.group.end().await;
+        }
+    }))
+}
+
+/// Keeps the pipe open for what a hook left running, so that it does not die of SIGPIPE.
+fn discard_in_background(output: Output) {
+    if !output.is_open() || BACKGROUND.load(Ordering::Relaxed) >= BACKGROUND_LIMIT {
+        return;
+    }
+    let place = BackgroundPlace::take();
+    tokio::spawn(async move {
+        output.discard().await;
+        drop(place);
+    });
+}
+
+/// One of the [`BACKGROUND_LIMIT`] places, given back also when the runtime ends.
+struct BackgroundPlace;
+
+impl BackgroundPlace {
+    fn take() -> Self {
+        BACKGROUND.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for BackgroundPlace {
+    fn drop(&mut self) {
+        BACKGROUND.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn end_of(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exited(code),
+        (None, Some(signal)) => End::Signalled(signal),
+        (None, None) => End::CannotRun(format!("ended in an unknown way: {status}")),
+    }
+}

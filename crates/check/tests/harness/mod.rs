@@ -1,0 +1,79 @@
+//! What the tests of this crate share: a probe thread whose outcomes arrive in a channel, script
+//! files, and waiting for a process to end.
+
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use locum_check::Probes;
+use locum_config::plan::{Command, CommandLine, Outcome, Probe, ProbeKind};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+/// Longest wait for anything in a test: reached only when the test fails.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Bench {
+    pub probes: Probes,
+    outcomes: Receiver<(u32, Outcome)>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let (sender, outcomes) = channel();
+        let report = move |id, outcome| drop(sender.send((id, outcome)));
+        Self { probes: Probes::spawn(report).expect("a probe thread"), outcomes }
+    }
+
+    pub fn next(&self) -> (u32, Outcome) {
+        self.outcomes.recv_timeout(PATIENCE).expect("an outcome in time")
+    }
+
+    /// Whether anything is reported within this time.
+    pub fn next_within(&self, time: Duration) -> Option<(u32, Outcome)> {
+        self.outcomes.recv_timeout(time).ok()
+    }
+}
+
+/// The first outcome of a probe with this time-out.
+pub fn once(kind: ProbeKind, timeout: Duration) -> Outcome {
+    let bench = Bench::new();
+    bench.probes.start(1, Probe { kind, interval: PATIENCE, timeout });
+    bench.next().1
+}
+
+pub fn shell(line: impl Into<String>) -> Command {
+    Command { line: CommandLine::Shell(line.into()), user: None, group: None }
+}
+
+/// Writes a script by another process: a descriptor of ours that is open for writing while a
+/// neighbouring test forks would make it "busy".
+pub fn script(directory: &Path, name: &str, mode: &str, text: &str) -> PathBuf {
+    let path = directory.join(name);
+    let mut writer = Process::new("/bin/sh")
+        .args(["-c", "cat > \"$0\" && chmod \"$1\" \"$0\""])
+        .arg(&path)
+        .arg(mode)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("a shell");
+    writer.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("written");
+    assert!(writer.wait().expect("an exit").success());
+    path
+}
+
+/// Waits until this process is dead; panics when it is not in time.
+pub fn wait_for_death(pid: &str) {
+    let raw = pid.trim().parse().expect("a process id");
+    let pid = rustix::process::Pid::from_raw(raw).expect("not zero");
+    let Ok(pidfd) = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()) else {
+        return;
+    };
+    let mut events = [PollFd::new(std::os::fd::AsFd::as_fd(&pidfd), PollFlags::POLLIN)];
+    let patience = PollTimeout::try_from(PATIENCE).expect("short");
+    let dead = nix::poll::poll(&mut events, patience).expect("poll");
+    assert_eq!(dead, 1, "process {raw} is still alive");
+}
