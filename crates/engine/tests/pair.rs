@@ -288,7 +288,7 @@ fn answers_to_lower_masters_are_bounded() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     let mut answers = 0;
     for _ in 0..100 {
-        answers += node::sent_priorities(&node.hear(PEER, 50).to_vec()).len();
+        answers += node::sent_priorities(node.hear(PEER, 50)).len();
         node.run_for(ms(1));
     }
     assert_eq!(answers, 1);

@@ -1,0 +1,168 @@
+//! Every state × event, as a table that is reviewed like code: `transitions.snap`.
+//!
+//! V-200..V-242. `scripts/bless` writes the table anew; without it any difference fails.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::time::Duration;
+
+use locum_vrrp::receive::Heard;
+use locum_vrrp::{
+    Action, Cause, Event, Family, Interval, Preempt, Priority, Role, Router, RouterSettings, Time,
+    Version, Vrid,
+};
+
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const LOW: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const HIGH: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+const START: Time = Time::from_nanos(100_000_000_000);
+
+#[test]
+fn every_state_meets_every_event_as_reviewed() {
+    let mut table = String::from(HEADER);
+    for (version, preempt) in [
+        (Version::V3, Preempt::After(Duration::ZERO)),
+        (Version::V3, Preempt::Never),
+        (Version::V2, Preempt::After(Duration::ZERO)),
+    ] {
+        writeln!(table, "\n## {version:?}, {preempt:?}, priority 100, 1 s").expect("a string");
+        for (state, prepare) in STATES {
+            writeln!(table, "\n{state}").expect("a string");
+            for (name, event) in events() {
+                let (mut router, now) = prepare(settings(version, preempt));
+                let before = router.clone();
+                let mut actions = Vec::new();
+                let at = match name {
+                    "timeout, due" => router.deadline().unwrap_or(now),
+                    "timeout, asleep for 10 s" => now + Duration::from_secs(10),
+                    _ => now,
+                };
+                router.handle(at, event, &mut actions);
+                let line = describe(&before, &router, at, &actions);
+                writeln!(table, "  {name:<26} {line}").expect("a string");
+            }
+        }
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transitions.snap");
+    if std::env::var_os("LOCUM_BLESS").is_some() {
+        std::fs::write(&file, &table).expect("the snapshot can be written");
+    }
+    let reviewed = std::fs::read_to_string(&file).unwrap_or_default();
+    let difference = table.lines().zip(reviewed.lines()).find(|(new, old)| new != old);
+    assert!(table == reviewed, "differs from {}: {difference:?}", file.display());
+}
+
+const HEADER: &str = "\
+# state
+#   event                      next role (holds = addresses in the kernel), deadline; actions
+";
+
+type Prepare = fn(RouterSettings) -> (Router, Time);
+
+const STATES: [(&str, Prepare); 11] = [
+    ("Initialize", |settings| (Router::new(settings, START), START)),
+    ("Initialize, start delay", |mut settings| {
+        settings.start_delay = Duration::from_secs(5);
+        after(settings, &[Event::Eligible])
+    }),
+    ("Fault", |settings| {
+        after(settings, &[Event::Fault { reasons: "link".into(), can_send: false }])
+    }),
+    ("Backup", |settings| after(settings, &[Event::Eligible])),
+    ("Backup, master released", |settings| {
+        after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 0))])
+    }),
+    ("Backup, lower master seen", |settings| {
+        after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))])
+    }),
+    ("Master", |settings| after(settings, &[Event::Adopt])),
+    ("Resigning, stopped", |settings| {
+        after(settings, &[Event::Adopt, Event::Stop(Cause::Stopped)])
+    }),
+    ("Resigning, switchover", |settings| after(settings, &[Event::Adopt, Event::Switchover])),
+    ("Resigning, better advert", |settings| {
+        after(settings, &[Event::Adopt, Event::Heard(&heard(HIGH, 150))])
+    }),
+    ("Stopped", |settings| after(settings, &[Event::Eligible, Event::Stop(Cause::Stopped)])),
+];
+
+fn events() -> Vec<(&'static str, Event<'static>)> {
+    let better =
+        |priority, source| -> &'static Heard { Box::leak(Box::new(heard(source, priority))) };
+    let changed =
+        RouterSettings { priority: Priority(120), ..settings(Version::V3, Preempt::Never) };
+    vec![
+        ("timeout, early", Event::Timeout),
+        ("timeout, due", Event::Timeout),
+        ("timeout, asleep for 10 s", Event::Timeout),
+        ("heard 0", Event::Heard(better(0, HIGH))),
+        ("heard 50", Event::Heard(better(50, HIGH))),
+        ("heard 100, lower address", Event::Heard(better(100, LOW))),
+        ("heard 100, higher address", Event::Heard(better(100, HIGH))),
+        ("heard 150", Event::Heard(better(150, LOW))),
+        ("eligible", Event::Eligible),
+        ("fault, link carries", Event::Fault { reasons: "check".into(), can_send: true }),
+        ("fault, link gone", Event::Fault { reasons: "link".into(), can_send: false }),
+        ("priority 40", Event::Priority(Priority(40))),
+        ("priority 140", Event::Priority(Priority(140))),
+        ("adopt", Event::Adopt),
+        ("stop", Event::Stop(Cause::Stopped)),
+        ("switchover", Event::Switchover),
+        ("settings", Event::Settings(changed)),
+    ]
+}
+
+fn settings(version: Version, preempt: Preempt) -> RouterSettings {
+    let vrid = Vrid::new(51).expect("1..=255");
+    RouterSettings { preempt, ..RouterSettings::new(vrid, Family::V4, version) }
+}
+
+fn heard(source: IpAddr, priority: u8) -> Heard {
+    Heard {
+        source,
+        priority: Priority(priority),
+        interval: Interval::DEFAULT,
+        form: None,
+        interval_differs: false,
+        addresses_differ: false,
+    }
+}
+
+/// The router after these events, one millisecond apart.
+fn after(settings: RouterSettings, events: &[Event<'_>]) -> (Router, Time) {
+    let mut router = Router::new(settings, START);
+    router.set_source(Some(OWN));
+    let mut now = START;
+    for event in events {
+        router.handle(now, event.clone(), &mut Vec::new());
+        now += Duration::from_millis(1);
+    }
+    (router, now)
+}
+
+fn describe(before: &Router, router: &Router, now: Time, actions: &[Action]) -> String {
+    let holds = if router.holds_addresses() { " holds" } else { "" };
+    let deadline = match (router.deadline(), before.deadline()) {
+        (None, _) => "none".to_owned(),
+        (Some(new), Some(old)) if new == old => "kept".to_owned(),
+        (Some(new), _) => format!("{:.3}ms", new.since(now).as_secs_f64() * 1000.0),
+    };
+    let actions: Vec<String> = actions.iter().map(action).collect();
+    let role = role(router.role());
+    format!("{role}{holds}, {deadline}; {}", actions.join(", "))
+}
+
+fn role(role: Role) -> String {
+    format!("{role:?}")
+}
+
+fn action(action: &Action) -> String {
+    match action {
+        Action::Advertise { priority } => format!("advertise {}", priority.0),
+        Action::Changed { from, to, cause } => format!("{from:?} → {to:?} ({cause})"),
+        Action::Announce { repeat } => format!("announce ×{repeat}"),
+        Action::ConflictBegan { .. } => "conflict began".to_owned(),
+        Action::ConflictEnded { .. } => "conflict ended".to_owned(),
+    }
+}
