@@ -19,8 +19,8 @@ use crate::output::{Datagram, HeldAddress, Output, Seq};
 /// not keep this node busy.
 const HEAL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Renewals of a lease come at a quarter of it, but not more often than this: one costs a netlink
-/// request and an event per address.
+/// A lease is renewed with the adverts, so that it and the peers' patience run out together, but
+/// not more often than this: a renewal costs a netlink request and an event per address.
 const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 
 /// How long an instance stays out after the kernel refused its addresses.
@@ -76,6 +76,8 @@ struct KernelState {
     /// Number of the last level, and whether its result is still to come.
     seq: Seq,
     outstanding: bool,
+    /// From when on an advert takes a renewal with it, and when one is due without.
+    renewable_at: Option<Time>,
     renew_at: Option<Time>,
     heal_at: Option<Time>,
     healed_at: Option<Time>,
@@ -214,6 +216,10 @@ impl InstanceState {
                 | Action::ConflictEnded { .. } => None,
             })
             .collect();
+        let renewable = self.kernel.renewable_at.is_some_and(|at| at <= now);
+        if renewable && adverts.iter().any(|priority| *priority != Priority::RELEASE) {
+            self.kernel.renew_at = Some(now);
+        }
         for priority in adverts {
             self.advertise(priority, link, out);
         }
@@ -282,7 +288,8 @@ impl InstanceState {
             self.actions.push(Action::Announce { repeat: 1 });
         }
         let lease = kernel.held.iter().filter_map(|held| held.lease_seconds).min();
-        kernel.renew_at = lease.map(|seconds| now + renewal(seconds));
+        kernel.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);
+        kernel.renew_at = lease.map(|seconds| now + latest_renewal(seconds));
         if kernel.held.is_empty() {
             kernel.heal_at = None;
         }
@@ -325,6 +332,7 @@ fn lease_seconds(lease: Lease, shortest_takeover: Duration) -> Option<u32> {
     }
 }
 
-fn renewal(lease_seconds: u32) -> Duration {
-    (Duration::from_secs(u64::from(lease_seconds)) / 4).max(SHORTEST_RENEWAL)
+/// Half of it, for a resigning master that sends no adverts.
+fn latest_renewal(lease_seconds: u32) -> Duration {
+    (Duration::from_secs(u64::from(lease_seconds)) / 2).max(SHORTEST_RENEWAL)
 }
