@@ -54,9 +54,13 @@ pub struct Advert {
 pub enum Kind {
     Advert(Advert),
     /// An ARP packet whose sender and target address are the same.
-    GratuitousArp { address: Ipv4Addr },
+    GratuitousArp {
+        address: Ipv4Addr,
+    },
     /// A neighbour advertisement that nobody asked for.
-    UnsolicitedNeighbour { address: Ipv6Addr },
+    UnsolicitedNeighbour {
+        address: Ipv6Addr,
+    },
 }
 
 /// A frame, who sent it, and when the switch got it.
@@ -82,12 +86,9 @@ impl Capture {
         let stop = Arc::new(AtomicBool::new(false));
         let (socket, ports) = switch.in_network(|| {
             let protocol = socket2::Protocol::from(i32::from(EVERY_PROTOCOL.to_be()));
-            let socket = socket2::Socket::new(
-                socket2::Domain::PACKET,
-                socket2::Type::RAW,
-                Some(protocol),
-            )
-            .expect("cannot open a packet socket");
+            let socket =
+                socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol))
+                    .expect("cannot open a packet socket");
             let ports: Vec<(usize, String)> = nix::net::if_::if_nameindex()
                 .expect("cannot list ports")
                 .iter()

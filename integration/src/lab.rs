@@ -144,7 +144,8 @@ impl Lab {
     /// Drops every frame from one director to another; the client still reaches both.
     pub fn cut(&self, from: usize, to: usize) {
         let (from, to) = (self.directors[from].name(), self.directors[to].name());
-        self.switch.shell(&format!("nft 'add element bridge lab cuts {{ \"{from}\" . \"{to}\" }}'"));
+        self.switch
+            .shell(&format!("nft 'add element bridge lab cuts {{ \"{from}\" . \"{to}\" }}'"));
     }
 
     /// Ends all cuts.

@@ -17,6 +17,7 @@ pub mod capture;
 pub mod inject;
 pub mod lab;
 pub mod node;
+pub mod pair;
 pub mod peer;
 pub mod probe;
 pub mod process;

@@ -103,7 +103,10 @@ impl Node {
         let mut lines = BufReader::new(init.stdout.take().expect("piped"));
         let mut line = String::new();
         lines.read_line(&mut line).expect("cannot read from the first process of a node");
-        assert_eq!(line, "ready\n", "the first process of node {name} failed, see its message above");
+        assert_eq!(
+            line, "ready\n",
+            "the first process of node {name} failed, see its message above"
+        );
         let namespace = |kind: &str| {
             let path = format!("/proc/{}/ns/{kind}", init.id());
             File::open(&path).unwrap_or_else(|error| panic!("cannot open {path}: {error}"))
@@ -139,7 +142,8 @@ impl Node {
     pub fn write(&self, path: &str, text: &str) {
         let real = self.path(path);
         if let Some(parent) = real.parent() {
-            fs::create_dir_all(parent).unwrap_or_else(|error| panic!("cannot make {path}: {error}"));
+            fs::create_dir_all(parent)
+                .unwrap_or_else(|error| panic!("cannot make {path}: {error}"));
         }
         fs::write(&real, text).unwrap_or_else(|error| panic!("cannot write {path}: {error}"));
     }
@@ -235,7 +239,8 @@ impl Node {
         let number = self.log_number.fetch_add(1, Ordering::Relaxed);
         let program = Path::new(argv[0]).file_name().unwrap_or_default().to_string_lossy();
         let log = self.logs.path().join(format!("{number}-{program}.log"));
-        let open = || File::options().create(true).append(true).open(&log).expect("cannot open a log");
+        let open =
+            || File::options().create(true).append(true).open(&log).expect("cannot open a log");
         let (out, err) = (open(), open());
         let child = self.enter(Reach::Everything, || {
             Command::new(argv[0])
@@ -260,9 +265,8 @@ impl Node {
                     .as_sockaddr_in()
                     .map(|v4| IpAddr::V4(v4.ip()))
                     .or_else(|| storage.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))?;
-                let running = entry
-                    .flags
-                    .contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);
+                let running =
+                    entry.flags.contains(InterfaceFlags::IFF_UP | InterfaceFlags::IFF_RUNNING);
                 Some(Assigned { interface: entry.interface_name, address, running })
             })
             .collect()

@@ -1,1 +1,161 @@
-//! placeholder
+//! A real kernel of another kind: Debian's 6.1 under QEMU, for what the host's kernel lacks (IPVS).
+//!
+//! The guest's root is the host's file system, read-only, with a layer in memory above it, so the
+//! guest runs the binaries just built. A test that needs the guest runs *itself* there, see
+//! [`inside`]; the whole lab works in it.
+
+use std::env;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+
+use crate::node::Node;
+use crate::process::Whom;
+use crate::require;
+use crate::require::Company;
+use crate::require::Turn;
+
+/// Set in the guest's environment.
+const INSIDE: &str = "LOCUM_LAB_VM";
+/// Memory of the guest in MiB: half of it can hold files.
+const MEMORY: &str = "1024";
+/// From power-on to a shell, on a busy host without hardware virtualisation.
+const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// What a script in the guest did.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Output {
+    /// Exit status of the script; `None` when the guest ended without one.
+    pub status: Option<i32>,
+    /// Standard output and error of the script.
+    pub text: String,
+    /// The guest's console: messages of its kernel.
+    pub console: String,
+    pub took: Duration,
+}
+
+/// Whether a guest can be started.
+///
+/// # Panics
+/// When something is missing and `LOCUM_REQUIRE_LAB` is `1`.
+#[must_use]
+pub fn available() -> bool {
+    if env::var_os(INSIDE).is_some() {
+        return true;
+    }
+    if !require::lab(&["qemu-system-x86_64", "busybox", "ipvsadm"]) {
+        return false;
+    }
+    let prepared = require::target().join("vm/initramfs.gz").is_file();
+    let required = env::var_os("LOCUM_REQUIRE_LAB").is_some_and(|value| value == "1");
+    assert!(prepared || !required, "the guest's kernel is missing: run scripts/vm-kernel");
+    if !prepared {
+        eprintln!("skipped: the guest's kernel is missing: run scripts/vm-kernel");
+    }
+    prepared
+}
+
+/// Runs `body` in a guest: boots one that runs this very test there, by its name, and fails if it
+/// fails. In the guest it calls `body`.
+///
+/// # Panics
+/// When the test fails in the guest, with everything it said there.
+pub fn inside(test: &str, limit: Duration, body: impl FnOnce()) {
+    if env::var_os(INSIDE).is_some() {
+        return body();
+    }
+    if !available() {
+        return;
+    }
+    let exe = env::current_exe().expect("a test has a path");
+    let script = format!(
+        "export LOCUM_BIN={} LOCUM_REQUIRE_LAB=1\n{} --exact {test} --nocapture --test-threads=1\n",
+        require::locum().display(),
+        exe.display(),
+    );
+    let output = run(&script, limit);
+    println!("{}", output.text);
+    assert_eq!(output.status, Some(0), "failed in the guest, after {:?}", output.took);
+    assert!(output.text.contains("1 passed"), "{test} is not the name of a test");
+}
+
+/// Boots a guest, runs a shell script in it as root and powers it off.
+///
+/// # Panics
+/// When the guest still runs after `limit` (beyond the time it takes to boot).
+pub fn run(script: &str, limit: Duration) -> Output {
+    // One at a time: a guest takes a whole core.
+    let _turn = Turn::take(Company::Alone);
+    // Its namespaces take the emulator with them when this process ends.
+    let host = Node::new("vmhost");
+    let cache = require::target().join("vm");
+    let files = tempfile::tempdir().expect("cannot make a directory");
+    let path = |name: &str| files.path().join(name).to_string_lossy().into_owned();
+    let text = format!("export {INSIDE}=1\n{script}");
+    fs::write(path("script"), text).expect("cannot write the script");
+    let start = Instant::now();
+    let argv = arguments(&cache, &path("script"), &path("console"), &path("output"));
+    let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+    let mut guest = host.spawn(&argv);
+    while guest.exited().is_none() && start.elapsed() < limit + BOOT_LIMIT {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = guest.exited().is_some();
+    guest.signal(Whom::Family, Signal::SIGKILL);
+    let read = |name: &str| {
+        String::from_utf8_lossy(&fs::read(path(name)).unwrap_or_default()).into_owned()
+    };
+    let (text, console) = (read("output"), read("console"));
+    assert!(ended, "the guest did not end in {limit:?}: {text}\n{console}\n{}", guest.log());
+    let status = console.lines().find_map(|line| line.strip_prefix("lab status "));
+    let status = status.and_then(|number| number.trim().parse().ok());
+    if status.is_none() {
+        eprintln!("{console}\n{}", guest.log());
+    }
+    Output { status, text, console, took: start.elapsed() }
+}
+
+fn arguments(cache: &Path, script: &str, console: &str, output: &str) -> Vec<String> {
+    let modules = cache.join("root/lib/modules");
+    let append = format!(
+        "console=ttyS0 quiet panic=-1 lab.script={script} lab.modules={}",
+        modules.display()
+    );
+    let kernel = cache.join("vmlinuz").display().to_string();
+    let initramfs = cache.join("initramfs.gz").display().to_string();
+    let share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap";
+    [
+        "qemu-system-x86_64",
+        "-M",
+        "q35",
+        "-accel",
+        "tcg",
+        "-cpu",
+        "max",
+        "-m",
+        MEMORY,
+        "-display",
+        "none",
+        "-nodefaults",
+        "-no-reboot",
+        "-kernel",
+        &kernel,
+        "-initrd",
+        &initramfs,
+        "-append",
+        &append,
+        "-fsdev",
+        share,
+        "-device",
+        "virtio-9p-pci,fsdev=host,mount_tag=host",
+        "-serial",
+        &format!("file:{console}"),
+        "-serial",
+        &format!("file:{output}"),
+    ]
+    .map(str::to_owned)
+    .to_vec()
+}

@@ -69,9 +69,15 @@ fn keepalived_and_frr_elect_in_either_role() {
         let mut first = Keepalived.start(&lab.directors[0], &[router(keepalived)]);
         let mut second = Frr.start(&lab.directors[1], &[router(frr)]);
         wait::until("the better one is master", seconds(15), || lab.holders(vip) == [master]);
-        if master == 0 { first.kill() } else { second.kill() }
+        if master == 0 {
+            first.kill()
+        } else {
+            second.kill()
+        }
         lab.silence(master);
-        wait::until("the other takes over", seconds(8), || lab.holders(vip).contains(&(1 - master)));
+        wait::until("the other takes over", seconds(8), || {
+            lab.holders(vip).contains(&(1 - master))
+        });
     }
 }
 

@@ -24,8 +24,19 @@ impl Keepalived {
         PID_FILES.iter().for_each(|file| node.remove(file));
         let [main, vrrp, checkers] = PID_FILES;
         let argv = [
-            "keepalived", "--vrrp", "--dont-fork", "--log-console", "--log-detail",
-            "--use-file", PATH, "--pid", main, "--vrrp_pid", vrrp, "--checkers_pid", checkers,
+            "keepalived",
+            "--vrrp",
+            "--dont-fork",
+            "--log-console",
+            "--log-detail",
+            "--use-file",
+            PATH,
+            "--pid",
+            main,
+            "--vrrp_pid",
+            vrrp,
+            "--checkers_pid",
+            checkers,
         ];
         Running::new(self.label(), vec![node.spawn(&argv)])
     }

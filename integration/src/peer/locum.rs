@@ -110,8 +110,11 @@ fn render_toml(routers: &[Router]) -> String {
         line(format_args!("vrid = {}\npriority = {}", router.vrid, router.priority));
         line(format_args!("version = {version}"));
         line(format_args!("advert_interval = \"{}ms\"", router.interval.as_millis()));
-        let addresses: Vec<String> =
-            router.addresses.iter().map(|(address, prefix)| format!("{address}/{prefix}")).collect();
+        let addresses: Vec<String> = router
+            .addresses
+            .iter()
+            .map(|(address, prefix)| format!("{address}/{prefix}"))
+            .collect();
         line(format_args!("addresses = {addresses:?}"));
         match router.preempt {
             Preempt::Yes => {}
