@@ -89,7 +89,7 @@ impl Engine {
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Packet(packet) => self.on_packet(now, packet),
-            Input::Timeout => {}
+            Input::Timeout => self.run_timers(now),
             Input::Probed { probe, outcome } => self.on_probed(now, probe, &outcome),
             Input::Link(link) => self.on_link(now, link),
             Input::AddressLost { interface, address, culprit } => {
@@ -102,11 +102,11 @@ impl Engine {
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { plan, inherited } => self.on_plan(now, plan, inherited, out),
         }
-        self.run_timers(now);
         self.drain(now, out);
     }
 
-    /// Every instance whose deadline has come.
+    /// Every instance whose deadline has come. Nothing else runs timers: after a pause the adverts
+    /// that wait in the sockets speak first (V-235).
     fn run_timers(&mut self, now: Time) {
         for at in 0..self.instances.len() {
             if self.deadlines[at].is_some_and(|deadline| deadline <= now) {
