@@ -1,0 +1,375 @@
+//! What goes wrong, when, and how it is undone.
+//!
+//! A seed first chooses the kinds of fault it uses, so that some runs are all partitions and
+//! others a little of everything; then each fault, its victim and its length. [`World::heal_all`]
+//! ends them all, and after that the cluster has to come to rest.
+
+use std::time::Duration;
+
+use locum_engine::{Command, Target};
+use locum_vrrp::{Role, Time};
+
+use crate::applier::Temper;
+use crate::node::{Process, Stimulus};
+use crate::world::{Happening, World};
+
+/// How a fault ends.
+#[derive(Clone, Debug)]
+pub enum Undo {
+    Wake(usize),
+    Lan,
+    Link(usize),
+    Check(usize),
+    Temper(usize),
+    /// Puts a removed instance back.
+    Instance(usize, usize),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fault {
+    Crash,
+    Pause,
+    Partition,
+    OneWay,
+    Noise,
+    LinkDown,
+    LinkGone,
+    Check,
+    SlowApply,
+    FailingApply,
+    ReloadSame,
+    ReloadPriority,
+    ReloadAddresses,
+    ReloadRemoval,
+    Switchover,
+    Stop,
+    Thief,
+    EarlyTimeout,
+}
+
+const EVERY_FAULT: [Fault; 18] = [
+    Fault::Crash,
+    Fault::Pause,
+    Fault::Partition,
+    Fault::OneWay,
+    Fault::Noise,
+    Fault::LinkDown,
+    Fault::LinkGone,
+    Fault::Check,
+    Fault::SlowApply,
+    Fault::FailingApply,
+    Fault::ReloadSame,
+    Fault::ReloadPriority,
+    Fault::ReloadAddresses,
+    Fault::ReloadRemoval,
+    Fault::Switchover,
+    Fault::Stop,
+    Fault::Thief,
+    Fault::EarlyTimeout,
+];
+
+/// The longest an engine waits before it asks a kernel again that has refused.
+const RETRY: Duration = Duration::from_secs(11);
+
+impl World {
+    /// The next fault, and the time of the one after it; after the last, everything is healed.
+    pub fn fault_due(&mut self) {
+        if self.faults_left == 0 {
+            self.schedule.add(self.now, Happening::HealAll);
+            return;
+        }
+        self.faults_left -= 1;
+        let fault = self.choose();
+        let victim = self.choose_victim();
+        let length = self.choose_length();
+        let name = self.name(victim);
+        self.trace.line(self.now, &name, || format!("FAULT {fault:?} for {length:?}"));
+        self.inject(fault, victim, length);
+        let interval = self.scenario.longest_interval();
+        let gap = match self.random.below(3) {
+            0 => self.random.span(interval * 2),
+            1 => self.random.span(interval * 8),
+            _ => length + self.calm.bound() + self.random.span(interval * 8),
+        };
+        self.schedule.add(self.now + gap, Happening::Fault);
+    }
+
+    /// A third of the seeds use four kinds only, chosen by the first numbers they draw.
+    fn choose(&mut self) -> Fault {
+        let kinds = &mut self.calm.kinds;
+        if kinds.is_empty() {
+            let count = if self.random.one_in(3) { 4 } else { EVERY_FAULT.len() };
+            *kinds = (0..count).map(|_| self.random.index(EVERY_FAULT.len())).collect();
+        }
+        let kind = self.random.pick(&self.calm.kinds);
+        EVERY_FAULT[kind]
+    }
+
+    /// A master more often than not: that is where it hurts.
+    fn choose_victim(&mut self) -> usize {
+        let masters: Vec<usize> = (0..self.nodes.len())
+            .filter(|node| self.nodes[*node].adapter.views.iter().any(|v| v.role == Role::Master))
+            .collect();
+        if masters.is_empty() || self.random.one_in(3) {
+            self.random.index(self.nodes.len())
+        } else {
+            self.random.pick(&masters)
+        }
+    }
+
+    fn choose_length(&mut self) -> Duration {
+        let interval = self.scenario.longest_interval();
+        match self.random.below(5) {
+            0 => self.random.span(interval),
+            1 => self.random.span(interval * 3),
+            2 => self.random.span_between(interval * 3, interval * 5),
+            3 => self.random.span(interval * 10),
+            _ => self.random.span(Duration::from_secs(4)),
+        }
+    }
+
+    fn inject(&mut self, fault: Fault, victim: usize, length: Duration) {
+        let until = self.now + length;
+        match fault {
+            Fault::Crash if self.nodes[victim].process != Process::Gone => {
+                self.disturb(until);
+                self.crash(victim);
+                self.schedule.add(until, Happening::Start { node: victim });
+            }
+            Fault::Crash => {}
+            Fault::Pause => {
+                if self.nodes[victim].is_running() {
+                    self.disturb(until);
+                    self.pause(victim);
+                    self.schedule.add(until, Happening::Undo(Undo::Wake(victim)));
+                }
+            }
+            Fault::Partition | Fault::OneWay | Fault::Noise => {
+                self.disturb_lan(fault, victim, until);
+            }
+            Fault::LinkDown | Fault::LinkGone => {
+                self.disturb(until);
+                self.take_link(victim, fault == Fault::LinkGone);
+                self.schedule.add(until, Happening::Undo(Undo::Link(victim)));
+            }
+            Fault::Check => {
+                self.nodes[victim].check_passes = false;
+                self.disturb(until + self.calm.check_time());
+                self.schedule.add(until, Happening::Undo(Undo::Check(victim)));
+            }
+            Fault::SlowApply | Fault::FailingApply => {
+                let slow = Temper { latency: Duration::from_millis(400), refusal: 0 };
+                let failing = Temper { refusal: 700, ..Temper::CALM };
+                let temper = if fault == Fault::SlowApply { slow } else { failing };
+                self.nodes[victim].applier.temper = temper;
+                self.disturb(until + RETRY);
+                self.schedule.add(until, Happening::Undo(Undo::Temper(victim)));
+            }
+            Fault::ReloadSame
+            | Fault::ReloadPriority
+            | Fault::ReloadAddresses
+            | Fault::ReloadRemoval => self.edit(fault, victim, until),
+            Fault::Switchover => self.command_switchover(victim),
+            Fault::Stop => {
+                if self.nodes[victim].is_running() {
+                    self.plan_handover(victim, None);
+                    self.command(victim, Command::Stop);
+                    // A stop takes its hold first, then the host is down for a while.
+                    let start = until + self.calm.bound();
+                    self.disturb(start);
+                    self.calm.allow_handover(self.now);
+                    self.schedule.add(start, Happening::Start { node: victim });
+                }
+            }
+            Fault::Thief => self.steal(victim),
+            Fault::EarlyTimeout => self.stimulate(victim, Stimulus::Timeout),
+        }
+    }
+
+    fn disturb_lan(&mut self, fault: Fault, victim: usize, until: Time) {
+        let count = self.nodes.len();
+        match fault {
+            Fault::Partition => {
+                let other = self.random.index(count);
+                self.lan.split(|node| node == victim || node == other);
+            }
+            Fault::OneWay => {
+                let to = (victim + 1 + self.random.index(count - 1)) % count;
+                self.lan.path(victim, to).blocked = true;
+            }
+            _ => {
+                let interval = self.scenario.longest_interval();
+                let (loss, duplication) = (self.random.below(500), self.random.below(200));
+                let corruption = self.random.pick(&[0, 0, 100]);
+                let jitter = self.random.span(interval * 2);
+                for from in 0..count {
+                    for to in 0..count {
+                        let path = self.lan.path(from, to);
+                        path.loss = loss as u32;
+                        path.duplication = duplication as u32;
+                        path.corruption = corruption;
+                        path.jitter = jitter;
+                    }
+                }
+            }
+        }
+        // Partitions are judged while they last; noise is not, and late frames outlive it.
+        let late = self.scenario.longest_interval() * 2;
+        let noisy_until = if fault == Fault::Partition { self.now } else { until + late };
+        self.disturb(noisy_until);
+        self.schedule.add(until, Happening::Undo(Undo::Lan));
+    }
+
+    /// Carrier lost, or the device removed with everything on it.
+    fn take_link(&mut self, node: usize, gone: bool) {
+        let host = &mut self.nodes[node];
+        host.link.running = false;
+        let lost = if gone { host.kernel.clear() } else { Vec::new() };
+        if gone {
+            host.link.index = 0;
+        }
+        let link = host.link.clone();
+        for (interface, address) in lost {
+            self.report_loss(node, interface, address);
+        }
+        self.stimulate(node, Stimulus::Link(link));
+    }
+
+    fn give_link(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        if host.link.running {
+            return;
+        }
+        host.link.running = true;
+        if host.link.index == 0 {
+            host.link.index = 2 + self.happenings as u32 % 1000;
+        }
+        let link = host.link.clone();
+        self.disturb(self.now);
+        self.stimulate(node, Stimulus::Link(link));
+    }
+
+    fn edit(&mut self, fault: Fault, node: usize, until: Time) {
+        let router = self.random.index(self.scenario.routers.len());
+        let edits = &mut self.nodes[node].edits;
+        match fault {
+            Fault::ReloadPriority => {
+                edits.priorities[router] = Some(self.random.between(1, 254) as u8);
+            }
+            Fault::ReloadAddresses => edits.extended[router] ^= true,
+            Fault::ReloadRemoval if !edits.removed[router] => {
+                self.plan_handover(node, Some(router));
+                self.nodes[node].edits.removed[router] = true;
+                self.schedule.add(until, Happening::Undo(Undo::Instance(node, router)));
+            }
+            _ => {}
+        }
+        if fault != Fault::ReloadSame {
+            self.disturb(self.now);
+            if fault == Fault::ReloadRemoval {
+                self.calm.allow_handover(self.now);
+            }
+        }
+        self.reload(node);
+    }
+
+    /// Hands the node's process its plan as it is now written.
+    fn reload(&mut self, node: usize) {
+        if self.nodes[node].process != Process::Gone {
+            let plan = self.scenario.plan(node, &self.nodes[node].edits);
+            self.stimulate(node, Stimulus::Plan(plan, Vec::new()));
+        }
+    }
+
+    fn command(&mut self, node: usize, command: Command) {
+        self.commands += 1;
+        self.stimulate(node, Stimulus::Command(self.commands, command));
+    }
+
+    fn command_switchover(&mut self, node: usize) {
+        if !self.nodes[node].is_running() {
+            return;
+        }
+        let router = self.random.index(self.scenario.routers.len());
+        let name = self.scenario.routers[router].name.clone();
+        self.plan_handover(node, Some(router));
+        self.command(node, Command::Switchover(Target::Instance(name)));
+        self.disturb(self.now);
+        self.calm.allow_handover(self.now);
+    }
+
+    /// Someone else deletes a virtual address.
+    fn steal(&mut self, node: usize) {
+        let held: Vec<_> =
+            self.nodes[node].kernel.addresses().map(|(i, a)| (i.clone(), a)).collect();
+        if held.is_empty() {
+            return;
+        }
+        let (interface, address) = self.random.pick(&held);
+        self.disturb(self.now);
+        self.nodes[node].kernel.remove(&interface, address);
+        self.report_loss(node, interface, address);
+    }
+
+    pub fn undo(&mut self, undo: Undo) {
+        if self.calm.healed {
+            return;
+        }
+        self.trace.line(self.now, "-", || format!("UNDO {undo:?}"));
+        match undo {
+            Undo::Wake(node) => {
+                self.disturb(self.now);
+                self.wake(node);
+            }
+            Undo::Lan => {
+                self.lan.heal();
+                self.disturb(self.now);
+            }
+            Undo::Link(node) => self.give_link(node),
+            Undo::Check(node) => {
+                self.nodes[node].check_passes = true;
+                self.disturb(self.now + self.calm.check_time());
+            }
+            Undo::Temper(node) => {
+                self.nodes[node].applier.temper = Temper::CALM;
+                self.disturb(self.now + RETRY);
+            }
+            Undo::Instance(node, router) => {
+                self.nodes[node].edits.removed[router] = false;
+                self.disturb(self.now);
+                self.reload(node);
+            }
+        }
+    }
+
+    /// Ends every fault. A node that crashed may stay dead, if others live: its lease must free
+    /// the addresses.
+    pub fn heal_all(&mut self) {
+        self.trace.line(self.now, "-", || "HEAL".to_owned());
+        self.lan.heal();
+        let any_runs = self.nodes.iter().any(|node| node.process != Process::Gone);
+        for node in 0..self.nodes.len() {
+            self.nodes[node].applier.temper = Temper::CALM;
+            self.nodes[node].check_passes = true;
+            let edits = &mut self.nodes[node].edits;
+            edits.removed.fill(false);
+            edits.extended.fill(false);
+            self.give_link(node);
+            self.wake(node);
+            let stays_dead = any_runs && !self.holds_for_ever(node) && self.random.one_in(4);
+            if self.nodes[node].process == Process::Gone && !stays_dead {
+                self.start(node);
+            } else {
+                self.reload(node);
+            }
+        }
+        self.heal(self.now + RETRY + self.calm.check_time());
+        let rest = self.calm.bound() * 2 + RETRY + self.calm.check_time();
+        self.schedule.add(self.now + rest, Happening::End);
+    }
+
+    fn holds_for_ever(&self, node: usize) -> bool {
+        let kernel = &self.nodes[node].kernel;
+        kernel.addresses().any(|(_, address)| !kernel.leases(address))
+    }
+}

@@ -1,0 +1,96 @@
+//! One node's Linux, as far as virtual addresses go: what is configured, with which lease.
+//!
+//! It outlives the process that programmed it: a crash leaves it as it is, and only the leases
+//! run on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use locum_config::plan::Name;
+use locum_engine::{HeldAddress, Inherited};
+use locum_vrrp::Time;
+
+use crate::random::Random;
+
+/// Linux looks at lifetimes at most once a second, so an address may outlive its lease by that.
+pub const SWEEP: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Lifetime {
+    prefix: u8,
+    /// The lease by the book; `None` is for ever.
+    expires: Option<Time>,
+    /// When the kernel will really remove it.
+    swept: Option<Time>,
+}
+
+#[derive(Default, Debug)]
+pub struct Kernel {
+    held: BTreeMap<(Name, IpAddr), Lifetime>,
+}
+
+impl Kernel {
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.held.keys().any(|(_, held)| *held == address)
+    }
+
+    /// Has an address that the kernel will drop by itself.
+    pub fn leases(&self, address: IpAddr) -> bool {
+        self.held.iter().any(|((_, held), life)| *held == address && life.expires.is_some())
+    }
+
+    pub fn addresses(&self) -> impl Iterator<Item = (&Name, IpAddr)> {
+        self.held.keys().map(|(interface, address)| (interface, *address))
+    }
+
+    /// Adds it, or renews its lease. Returns when to look at it again.
+    pub fn add(&mut self, now: Time, held: &HeldAddress, random: &mut Random) -> Option<Time> {
+        let expires = held.lease_seconds.map(|s| now + Duration::from_secs(u64::from(s)));
+        let swept = expires.map(|at| at + random.span(SWEEP));
+        let key = (held.interface.clone(), held.address.address);
+        let prefix = held.address.prefix;
+        self.held.insert(key, Lifetime { prefix, expires, swept });
+        swept
+    }
+
+    /// True when it was there.
+    pub fn remove(&mut self, interface: &str, address: IpAddr) -> bool {
+        let key = (Name::from(interface), address);
+        self.held.remove(&key).is_some()
+    }
+
+    /// Removes what has outlived its lease and returns it.
+    pub fn sweep(&mut self, now: Time) -> Vec<(Name, IpAddr)> {
+        let gone: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, life)| life.swept.is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in &gone {
+            self.held.remove(key);
+        }
+        gone
+    }
+
+    /// Everything on a link that ceased to exist.
+    pub fn clear(&mut self) -> Vec<(Name, IpAddr)> {
+        std::mem::take(&mut self.held).into_keys().collect()
+    }
+
+    /// What a process that starts now finds.
+    pub fn inherited(&self, now: Time) -> Vec<Inherited> {
+        let found = self.held.iter().map(|((interface, address), life)| Inherited {
+            interface: interface.clone(),
+            address: *address,
+            prefix: life.prefix,
+            leased: life.expires.is_some_and(|at| at > now),
+        });
+        found.collect()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+}

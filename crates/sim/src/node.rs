@@ -1,0 +1,197 @@
+//! One host: its kernel, link, applier and balancer, and the process that may run on it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
+use locum_engine::{CommandId, Input, LinkState, Packet, ProbeId, Seq};
+use locum_vrrp::{Family, Time};
+
+use crate::adapter::Adapter;
+use crate::applier::{Applier, Balancer};
+use crate::kernel::Kernel;
+use crate::lan::Parcel;
+use crate::scenario::{Edits, INTERFACE, global_address, node_address};
+
+/// Datagrams a socket keeps for a process that does not read. The rest is lost, as by Linux.
+const SOCKET_BACKLOG: usize = 64;
+
+/// What the process on a host is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Process {
+    Running,
+    /// Stopped in its tracks; its sockets fill.
+    Paused,
+    /// Crashed or ended.
+    Gone,
+}
+
+/// Something for the engine, owned, so that it can wait.
+#[derive(Clone, Debug)]
+pub enum Stimulus {
+    Packet(Parcel),
+    Timeout,
+    Probed(ProbeId, Outcome),
+    Link(LinkState),
+    AddressLost(Name, IpAddr),
+    Applied(Seq, Name, Result<(), String>),
+    Served(Seq),
+    Command(CommandId, locum_engine::Command),
+    Plan(Arc<Plan>, Vec<locum_engine::Inherited>),
+}
+
+impl Stimulus {
+    pub fn input(&self) -> Input<'_> {
+        match self {
+            Self::Packet(parcel) => Input::Packet(Packet {
+                interface: INTERFACE,
+                family: parcel.family,
+                bytes: &parcel.bytes,
+                source: parcel.source,
+                destination: parcel.destination,
+                hop_limit: Some(parcel.hop_limit),
+                truncated: false,
+            }),
+            Self::Timeout => Input::Timeout,
+            Self::Probed(probe, outcome) => {
+                Input::Probed { probe: *probe, outcome: outcome.clone() }
+            }
+            Self::Link(link) => Input::Link(link.clone()),
+            Self::AddressLost(interface, address) => Input::AddressLost {
+                interface: interface.clone(),
+                address: *address,
+                culprit: None,
+            },
+            Self::Applied(seq, instance, result) => {
+                Input::Applied { seq: *seq, instance: instance.clone(), result: result.clone() }
+            }
+            Self::Served(seq) => Input::Served { seq: *seq, result: Ok(()) },
+            Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },
+            Self::Plan(plan, inherited) => {
+                Input::Plan { plan: plan.clone(), inherited: inherited.clone() }
+            }
+        }
+    }
+}
+
+pub struct Node {
+    pub number: usize,
+    pub process: Process,
+    /// Which process this is, counted from the first: what an earlier one began is forgotten.
+    pub life: u32,
+    pub adapter: Adapter,
+    pub edits: Edits,
+    pub plan: Arc<Plan>,
+    /// What its process was last told.
+    pub applied_plan: Option<Arc<Plan>>,
+    pub link: LinkState,
+    pub kernel: Kernel,
+    pub applier: Applier,
+    pub balancer: Balancer,
+    pub probes: BTreeMap<ProbeId, Probe>,
+    /// What every probe of a check of this node finds now.
+    pub check_passes: bool,
+    pub listens: BTreeSet<Family>,
+    /// Datagrams, and everything else, that wait for a paused process.
+    pub unread: VecDeque<Parcel>,
+    pub unheard: VecDeque<Stimulus>,
+    /// The timer that is set; older ones are stale.
+    pub timer: Option<Time>,
+    pub last_apply: Seq,
+    pub last_serve: Seq,
+}
+
+impl Node {
+    pub fn new(number: usize, edits: Edits, plan: Arc<Plan>) -> Self {
+        Self {
+            number,
+            process: Process::Gone,
+            life: 0,
+            adapter: Adapter::default(),
+            edits,
+            plan,
+            applied_plan: None,
+            link: link(number),
+            kernel: Kernel::default(),
+            applier: Applier::default(),
+            balancer: Balancer::default(),
+            probes: BTreeMap::new(),
+            check_passes: true,
+            listens: BTreeSet::new(),
+            unread: VecDeque::new(),
+            unheard: VecDeque::new(),
+            timer: None,
+            last_apply: 0,
+            last_serve: 0,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.process == Process::Running
+    }
+
+    /// Takes part in elections as far as its host lets it.
+    pub fn is_healthy(&self) -> bool {
+        self.is_running() && self.link.running && self.check_passes
+    }
+
+    /// Nothing that was asked of it is still to be done.
+    pub fn is_drained(&self) -> bool {
+        self.is_running() && self.applier.is_idle() && self.unheard.is_empty()
+    }
+
+    /// Everything in the process is gone; the host's kernel and what serves stay.
+    pub fn end_process(&mut self) {
+        self.process = Process::Gone;
+        self.life += 1;
+        self.adapter = Adapter::default();
+        self.applier.forget();
+        self.balancer.forget();
+        self.probes.clear();
+        self.listens.clear();
+        self.unread.clear();
+        self.unheard.clear();
+        self.timer = None;
+        self.last_apply = 0;
+        self.last_serve = 0;
+        self.applied_plan = None;
+    }
+
+    /// Keeps a datagram for later, if there is room.
+    pub fn keep(&mut self, parcel: Parcel) {
+        if self.unread.len() < SOCKET_BACKLOG {
+            self.unread.push_back(parcel);
+        }
+    }
+
+    pub fn outcome(&self, probe: &Probe) -> Outcome {
+        let passes = match &probe.kind {
+            ProbeKind::Script(_) | ProbeKind::Process { .. } => self.check_passes,
+            // The health of servers is not what is tested here.
+            ProbeKind::Tcp { .. } | ProbeKind::Http { .. } => true,
+        };
+        let (verdict, detail) = match passes {
+            true => (Verdict::Pass, "exited with status 0"),
+            false => (Verdict::Fail, "exited with status 1"),
+        };
+        Outcome { verdict, detail: detail.to_owned(), took: Duration::from_millis(1) }
+    }
+}
+
+fn link(number: usize) -> LinkState {
+    LinkState {
+        name: Name::from(INTERFACE),
+        index: 2,
+        running: true,
+        mac: Some([2, 0, 0, 0, 0, number as u8 + 1]),
+        mtu: 1500,
+        addresses: vec![
+            node_address(number, Family::V4),
+            node_address(number, Family::V6),
+            global_address(number),
+        ],
+        forwards_v6: true,
+    }
+}

@@ -1,0 +1,131 @@
+//! What happened, one line per event: time, node, input, outputs.
+//!
+//! Off, it costs nothing; on, it keeps every line. The digest of a trace is how two runs are
+//! compared.
+
+use locum_engine::{Command, Event, EventKind, Output, ProbeChange, Reply, Target};
+use locum_vrrp::Time;
+
+use crate::node::Stimulus;
+use crate::wire;
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Trace {
+    Off,
+    Kept(Vec<String>),
+}
+
+impl Trace {
+    /// Adds a line, if lines are kept.
+    pub fn line(&mut self, now: Time, node: &str, text: impl FnOnce() -> String) {
+        if let Self::Kept(lines) = self {
+            lines.push(format!("{now} {node:<4} {}", text()));
+        }
+    }
+
+    pub fn lines(&self) -> &[String] {
+        match self {
+            Self::Off => &[],
+            Self::Kept(lines) => lines,
+        }
+    }
+
+    /// FNV-1a over all lines.
+    pub fn digest(&self) -> u64 {
+        let bytes = self.lines().iter().flat_map(|line| line.bytes().chain([b'\n']));
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+}
+
+pub fn describe_stimulus(stimulus: &Stimulus) -> String {
+    match stimulus {
+        Stimulus::Packet(parcel) => {
+            let message = &parcel.bytes[wire::header_length(parcel.family)..];
+            let damaged = if parcel.damaged { " damaged" } else { "" };
+            match message {
+                [_, vrid, priority, ..] => {
+                    format!("packet lb{} vrid {vrid} prio {priority}{damaged}", parcel.from + 1)
+                }
+                _ => "packet too short".to_owned(),
+            }
+        }
+        Stimulus::Timeout => "timeout".to_owned(),
+        Stimulus::Probed(probe, outcome) => format!("probe {probe} {:?}", outcome.verdict),
+        Stimulus::Link(link) => format!("link index {} running {}", link.index, link.running),
+        Stimulus::AddressLost(_, address) => format!("address {address} lost"),
+        Stimulus::Applied(seq, instance, result) => match result {
+            Ok(()) => format!("applied #{seq} {instance}"),
+            Err(error) => format!("applied #{seq} {instance}: {error}"),
+        },
+        Stimulus::Served(seq) => format!("served #{seq}"),
+        Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
+        Stimulus::Command(_, Command::Switchover(Target::All)) => {
+            "command switchover all".to_owned()
+        }
+        Stimulus::Command(_, Command::Switchover(Target::Instance(name))) => {
+            format!("command switchover {name}")
+        }
+        Stimulus::Plan(plan, inherited) => {
+            let instances: Vec<_> = plan
+                .instances
+                .iter()
+                .map(|i| {
+                    format!(
+                        "{} prio {} {} addresses",
+                        i.name,
+                        i.router.priority.0,
+                        i.addresses.len()
+                    )
+                })
+                .collect();
+            let found: Vec<_> =
+                inherited.iter().map(|i| format!("{} leased {}", i.address, i.leased)).collect();
+            format!("plan {instances:?} inherited {found:?}")
+        }
+    }
+}
+
+pub fn describe_output(output: &Output) -> String {
+    match output {
+        Output::Advertise(datagram) => {
+            let priority = datagram.message.get(2).copied().unwrap_or_default();
+            format!("advertise {} prio {priority}", datagram.instance)
+        }
+        Output::Apply { seq, instance, hold, drop } => {
+            format!("apply #{seq} {instance} hold {} drop {}", hold.len(), drop.len())
+        }
+        Output::Announce { after, frames } => {
+            format!("announce {} after #{after}", frames.len())
+        }
+        Output::Serve { seq, wanted } => {
+            let services: Vec<_> = wanted
+                .services
+                .iter()
+                .map(|s| format!("{} {:?} {}", s.service.name, s.activity, s.servers.len()))
+                .collect();
+            format!("serve #{seq} {services:?}")
+        }
+        Output::Notify(event) => describe_event(event),
+        Output::Hook(hook) => format!("hook {}", hook.command),
+        Output::Probe(ProbeChange::Start { probe, .. }) => format!("probe {probe} start"),
+        Output::Probe(ProbeChange::Stop { probe }) => format!("probe {probe} stop"),
+        Output::Listen(sockets) => format!("listen {}", sockets.len()),
+        Output::Reply { reply: Reply::Ok(text), .. } => format!("ok {text:?}"),
+        Output::Reply { reply: Reply::Refused(text), .. } => format!("refused {text:?}"),
+        Output::Stopped => "stopped".to_owned(),
+        Output::Deadline(None) => "no deadline".to_owned(),
+        Output::Deadline(Some(at)) => format!("until {at}"),
+    }
+}
+
+fn describe_event(event: &Event) -> String {
+    let instance = event.instance.as_deref().unwrap_or("-");
+    match &event.kind {
+        EventKind::Transition { from, to, cause, priority } => {
+            format!("{instance} {from} to {to} prio {} ({cause})", priority.0)
+        }
+        other => format!("{instance} {other:?}"),
+    }
+}
