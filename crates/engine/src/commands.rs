@@ -24,6 +24,7 @@ impl Engine {
 
     fn stop(&mut self, now: Time) -> Reply {
         self.stopping = true;
+        self.levels_touched = true;
         for state in &mut self.instances {
             state.feed(now, RouterEvent::Stop(Cause::Stopped));
         }

@@ -21,7 +21,10 @@ impl Engine {
         for at in &touched {
             self.drain_levels(now, *at, out);
         }
-        self.drain_services(out);
+        let levels_may_differ = self.levels_touched || self.role_changed(&touched);
+        if levels_may_differ {
+            self.drain_services(out);
+        }
         for at in &touched {
             self.drain_announcements(*at, out);
         }
@@ -29,7 +32,10 @@ impl Engine {
             touched.iter().flat_map(|at| self.drain_transitions(*at)).collect();
         out.extend(self.notes.drain(..).map(Output::Notify));
         out.extend(hooks.into_iter().map(Output::Hook));
-        self.drain_listening(out);
+        if levels_may_differ {
+            self.drain_listening(out);
+        }
+        self.levels_touched = false;
         for at in touched {
             self.instances[at].touched = false;
             self.deadlines[at] = self.instances[at].deadline();
@@ -40,6 +46,11 @@ impl Engine {
             out.push(Output::Stopped);
         }
         out.push(Output::Deadline(self.deadlines.iter().flatten().min().copied()));
+    }
+
+    fn role_changed(&self, touched: &[usize]) -> bool {
+        let mut actions = touched.iter().flat_map(|at| &self.instances[*at].actions);
+        actions.any(|action| matches!(action, Action::Changed { .. }))
     }
 
     fn drain_levels(&mut self, now: Time, at: usize, out: &mut Vec<Output>) {

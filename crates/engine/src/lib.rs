@@ -75,6 +75,8 @@ pub struct Engine {
     events: u64,
     /// Notifications of this drain.
     notes: Vec<Event>,
+    /// Something other than a role change may alter what is served or listened to.
+    levels_touched: bool,
     stopping: bool,
     stopped: bool,
 }
@@ -147,6 +149,7 @@ impl Engine {
                     continue;
                 }
                 if service.record(at, outcome, now) {
+                    self.levels_touched = true;
                     notes.push(EventKind::Server {
                         service: service.service.name.clone(),
                         server: service.servers[at].server.address,

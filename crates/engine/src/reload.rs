@@ -41,6 +41,7 @@ impl Engine {
         let wanted = checks.chain(servers.filter_map(|server| server.probe.as_ref()));
         self.probes.set(wanted, out);
         self.inherit(inherited);
+        self.levels_touched = true;
         self.reindex();
         let Tally { added, changed, removed, unchanged } = tally;
         self.note(None, EventKind::Reloaded { added, changed, removed, unchanged });

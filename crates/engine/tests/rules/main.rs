@@ -1,0 +1,5 @@
+//! Rules of one node: an input list arranged, an output list asserted.
+
+mod election;
+mod node;
+mod services;

@@ -1,0 +1,136 @@
+//! What a node serves follows the addresses it holds and the health of the servers.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{
+    Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Outcome, Plan, Protocol,
+    Scheduler, Server, Service, Standby, Verdict, WantedServices,
+};
+use locum_engine::{Command, Input, Output, ProbeChange};
+
+use crate::node::{Node, instance, plan};
+
+#[test]
+fn a_service_of_an_instance_is_served_by_its_master_only() {
+    let mut node = Node::started(with_service(service()));
+    let out = node.run_for(Duration::from_millis(3600)).to_vec();
+    assert_eq!(served(&out), None);
+    let out = node.run_for(Duration::from_millis(100)).to_vec();
+    let wanted = served(&out).expect("a new level");
+    assert_eq!(wanted.services[0].activity, Activity::Active);
+    assert_eq!(wanted.services[0].servers.len(), 2, "unknown counts as up");
+    node.confirm_applies();
+    let out = node.link("eth0", false).to_vec();
+    assert_eq!(served(&out).expect("a new level").services.len(), 0);
+}
+
+/// I-035.
+#[test]
+fn services_are_wanted_before_the_address_is_announced() {
+    let mut node = Node::started(with_service(service()));
+    let out = node.run_for(Duration::from_millis(3610)).to_vec();
+    let serve = out.iter().position(|o| matches!(o, Output::Serve { .. })).expect("serves");
+    let announce = out.iter().position(|o| matches!(o, Output::Announce { .. })).expect("tells");
+    assert!(serve < announce);
+}
+
+#[test]
+fn a_warm_standby_is_ready_on_the_backup() {
+    let warm = Service { standby: Standby::Warm, ..service() };
+    let mut node = Node::with_links();
+    let out = node.plan_with(with_service(warm), Vec::new()).to_vec();
+    assert_eq!(served(&out).expect("a level").services[0].activity, Activity::Ready);
+}
+
+#[test]
+fn a_failed_server_leaves_or_stays_with_weight_zero() {
+    for (failed, left) in [(FailedServer::Remove, vec![2]), (FailedServer::Quiesce, vec![0, 2])] {
+        let mut node = Node::with_links();
+        let service = Service { failed, ..service() };
+        let out = node.plan_with(with_service(service), Vec::new()).to_vec();
+        let probe = out
+            .iter()
+            .find_map(|output| match output {
+                Output::Probe(ProbeChange::Start { probe, .. }) => Some(*probe),
+                _ => None,
+            })
+            .expect("servers are probed on backups too");
+        node.run_for(Duration::from_millis(3700));
+        assert_eq!(served(node.feed(probed(probe, Verdict::Fail))).map(weights), Some(left));
+        let out = node.feed(probed(probe, Verdict::Pass)).to_vec();
+        assert_eq!(served(&out), None, "rise is 2");
+        let back = served(node.feed(probed(probe, Verdict::Pass))).map(weights);
+        assert_eq!(back, Some(vec![1, 2]), "with the configured weight (I-044)");
+    }
+}
+
+#[test]
+fn a_stopping_node_serves_until_it_has_handed_over() {
+    let mut node = Node::master(with_service(service()));
+    let out = node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
+    assert_eq!(served(&out), None);
+    let out = node.run_for(Duration::from_millis(1200)).to_vec();
+    assert_eq!(*served(&out).expect("a new level"), WantedServices::default());
+}
+
+#[test]
+fn servers_that_are_asked_the_same_share_one_probe() {
+    let mut both = with_service(service());
+    both.services.push(Service { name: "again".into(), ..service() });
+    let mut node = Node::with_links();
+    let out = node.plan_with(both, Vec::new()).to_vec();
+    let started = out.iter().filter(|o| matches!(o, Output::Probe(ProbeChange::Start { .. })));
+    assert_eq!(started.count(), 2, "two servers, two services, two questions");
+}
+
+fn weights(wanted: Arc<WantedServices>) -> Vec<u32> {
+    wanted.services[0].servers.iter().map(|server| server.weight).collect()
+}
+
+fn served(out: &[Output]) -> Option<Arc<WantedServices>> {
+    out.iter().find_map(|output| match output {
+        Output::Serve { wanted, .. } => Some(Arc::clone(wanted)),
+        _ => None,
+    })
+}
+
+fn probed(probe: u32, verdict: Verdict) -> Input<'static> {
+    let outcome = Outcome { verdict, detail: String::new(), took: Duration::ZERO };
+    Input::Probed { probe, outcome }
+}
+
+fn with_service(service: Service) -> Plan {
+    let mut plan = plan([instance("web", 51, 100)]);
+    plan.services = vec![service];
+    plan
+}
+
+fn service() -> Service {
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    Service {
+        name: "www".into(),
+        instance: Some("web".into()),
+        listen: address("192.0.2.10:80"),
+        protocol: Protocol::Tcp,
+        backend: Backend::Proxy,
+        scheduler: Scheduler("rr".to_owned()),
+        forwarding: Forwarding::Nat,
+        health: Some(Health {
+            kind: HealthKind::Tcp,
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            port: None,
+        }),
+        failed: FailedServer::Remove,
+        standby: Standby::Cold,
+        drain: Duration::from_secs(5),
+        servers: vec![
+            Server { address: address("10.0.0.1:80"), weight: 1 },
+            Server { address: address("10.0.0.2:80"), weight: 2 },
+        ],
+    }
+}
