@@ -35,7 +35,7 @@ mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/locum /run/haproxy
-for directory in /etc/keepalived /etc/haproxy /var/lib/haproxy /var/log; do
+for directory in /etc/keepalived /etc/haproxy /var/lib/haproxy /var/log /var/tmp; do
     if [ -d "$directory" ]; then mount -t tmpfs tmpfs "$directory"; fi
 done
 hostname "$1"
@@ -274,8 +274,12 @@ impl Node {
     }
 
     /// Whether `address` is on a link that is up and running: who answers for it is master.
+    ///
+    /// `eth0` must run as well: a macvlan above it may say that it runs when its own link is gone.
     pub fn holds(&self, address: IpAddr) -> bool {
-        self.addresses().iter().any(|assigned| assigned.address == address && assigned.running)
+        let all = self.addresses();
+        all.iter().any(|assigned| assigned.address == address && assigned.running)
+            && all.iter().any(|assigned| assigned.interface == "eth0" && assigned.running)
     }
 
     /// Whether `address` is on any of its links, running or not.

@@ -43,14 +43,17 @@ impl Peer for Frr {
     }
 }
 
-/// The device on which vrrpd finds the addresses of a router. Bridge mode, as FRR's manual asks.
+/// The device on which vrrpd finds the addresses of a router. Bridge mode, as FRR's manual asks;
+/// without carrier from the start, or it would answer before vrrpd knows of it.
 fn add_macvlan(node: &Node, router: &Router) {
     let v6 = router.vip().is_ipv6();
     let (device, family) = if v6 { ("vrrp6", 2) } else { ("vrrp4", 1) };
     let (device, vrid) = (format!("{device}-{}", router.vrid), router.vrid);
     let mut script = format!(
-        "ip link add {device} link eth0 type macvlan mode bridge
+        "ip link del {device} 2>/dev/null || true
+         ip link add {device} link eth0 type macvlan mode bridge
          ip link set {device} address 00:00:5e:00:{family:02x}:{vrid:02x}
+         ip link set {device} protodown on
          ip link set {device} up\n"
     );
     for (address, prefix) in &router.addresses {

@@ -44,7 +44,7 @@ pub fn nopreempt_leaves_the_master_alone(kinds: Kinds) {
     pair.start(0);
     wait::throughout("lb2 alone is master", seconds(2), || pair.masters() == [1]);
     pair.daemon(1).terminate();
-    pair.expect_master(0);
+    pair.expect_takeover(0);
 }
 
 /// A better one that appears waits for the delay first.
@@ -164,7 +164,7 @@ pub fn unicast_elects(kinds: Kinds) {
     wait::throughout("lb1 alone is master", QUIET, || pair.masters() == [0]);
     assert!(capture.adverts("lb1").iter().all(|(_, advert)| advert.destination == addresses[1]));
     pair.daemon(0).terminate();
-    pair.expect_master(1);
+    pair.expect_takeover(1);
 }
 
 /// RFC 9568 over IPv6: the first address is the router's link-local one (§5.2.9).
@@ -202,5 +202,5 @@ fn version_2(kinds: Kinds, change: impl Fn(Router) -> Router) {
     wait::throughout("lb1 alone is master", seconds(4), || pair.masters() == [0]);
     assert!(capture.adverts("lb1").iter().all(|(_, advert)| advert.version == 2));
     pair.daemon(0).terminate();
-    pair.expect_master(1);
+    pair.expect_takeover(1);
 }
