@@ -4,14 +4,14 @@
 //! cannot be given to a stranger, so a signal to the group never hits one.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
-use rustix::process::PidfdFlags;
+use rustix::process::{self, PidfdFlags, WaitId, WaitIdOptions};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
@@ -40,9 +40,9 @@ impl Group {
     /// Takes over a child that was started as the leader of its own group. When its exit cannot
     /// be watched it is killed and the error returned.
     pub(crate) fn adopt(mut child: Child) -> io::Result<Self> {
-        let number = rustix::process::Pid::from_child(&child);
+        let number = process::Pid::from_child(&child);
         let pid = Pid::from_raw(number.as_raw_nonzero().get());
-        let watched = rustix::process::pidfd_open(number, PidfdFlags::empty())
+        let watched = process::pidfd_open(number, PidfdFlags::empty())
             .map_err(io::Error::from)
             .and_then(watch);
         match watched {
@@ -58,7 +58,7 @@ impl Group {
     /// Waits until the leader has exited. May be dropped and called again.
     pub(crate) async fn exited(&self) -> io::Result<()> {
         match &self.leader {
-            Some(leader) => leader.pidfd.readable().await.map(|_| ()),
+            Some(leader) => leader.exited().await,
             None => Ok(()),
         }
     }
@@ -95,6 +95,20 @@ impl Group {
     }
 }
 
+impl Leader {
+    /// Readiness may be claimed too early by the event queue, so the kernel is asked as well.
+    async fn exited(&self) -> io::Result<()> {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        loop {
+            let mut ready = self.pidfd.readable().await?;
+            if process::waitid(WaitId::PidFd(self.pidfd.as_fd()), look)?.is_some() {
+                return Ok(());
+            }
+            ready.clear_ready();
+        }
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
         let Some(mut leader) = self.leader.take() else { return };
@@ -102,7 +116,7 @@ impl Drop for Group {
         // Without a runtime, or when it is shutting down, the zombie goes with the daemon.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                if leader.pidfd.readable().await.is_ok() {
+                if leader.exited().await.is_ok() {
                     let _status_of_a_killed_run = leader.child.wait();
                 }
             });

@@ -120,7 +120,11 @@ fn judge(response: &Response<Incoming>, expect: &[StatusRange]) -> Answer {
     let status = response.status();
     let wanted = |range: &StatusRange| (range.first..=range.last).contains(&status.as_u16());
     let verdict = if expect.iter().any(wanted) { Verdict::Pass } else { Verdict::Fail };
-    (verdict, format!("status {status}"))
+    let detail = match status.canonical_reason() {
+        Some(reason) => format!("status {} {reason}", status.as_u16()),
+        None => format!("status {}", status.as_u16()),
+    };
+    (verdict, detail)
 }
 
 /// Reads a body and throws it away, up to the limit.

@@ -55,6 +55,9 @@ impl Probes {
     /// Starts the thread. `report` is called on it with the probe's id after every run; it must
     /// not block, since all probes share the thread. Fails when the thread or its event queue
     /// cannot be had.
+    ///
+    /// Scripts inherit the calling thread's scheduling and blocked signals: call before it takes a
+    /// real-time priority and before it blocks any signal.
     pub fn spawn(report: impl FnMut(u32, Outcome) + Send + 'static) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_io()
@@ -70,8 +73,8 @@ impl Probes {
         Ok(Self { changes: Some(sender), thread: Some(thread) })
     }
 
-    /// Runs `spec` from now on under this id, at once and then every interval; replaces a probe
-    /// that has the id already. Never blocks.
+    /// Runs `spec` from now on under this id, at once (of thousands, within half a second) and
+    /// then every interval; replaces a probe that has the id already. Never blocks.
     pub fn start(&self, id: u32, spec: Probe) {
         self.send(Change::Start { id, spec });
     }

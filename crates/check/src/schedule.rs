@@ -132,3 +132,94 @@ impl Slots {
         skipped
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::cell::RefCell;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn slots_are_absolute_and_a_late_end_skips_what_is_over() {
+        let zero = Instant::now();
+        let interval = 100 * MS;
+        // (a run of slot 0 ended at, next slot, runs skipped), in milliseconds
+        for (ended, next, skipped) in [
+            (0, 100, 0),
+            (99, 100, 0),
+            (100, 100, 0),
+            (125, 100, 0),
+            (126, 200, 1),
+            (199, 200, 1),
+            (225, 200, 1),
+            (226, 300, 2),
+            (1_000_000, 1_000_000, 9_999),
+        ] {
+            let mut slots = Slots { next: zero, interval };
+            assert_eq!(slots.advance(zero + ended * MS), skipped, "ended at {ended} ms");
+            assert_eq!(slots.next, zero + next * MS, "ended at {ended} ms");
+        }
+    }
+
+    #[test]
+    fn runs_and_skipped_runs_add_up_to_the_time_that_passed() {
+        let zero = Instant::now();
+        let mut slots = Slots { next: zero, interval: 10 * MS };
+        let mut counted = 0;
+        for ended in [3, 14, 57, 58, 61, 200, 203, 999] {
+            counted += 1 + slots.advance(zero + ended * MS);
+        }
+        assert_eq!(slots.next, zero + u32::try_from(counted).expect("few") * 10 * MS);
+    }
+
+    #[test]
+    fn a_clock_that_looks_back_skips_nothing() {
+        let zero = Instant::now();
+        let mut slots = Slots { next: zero + 500 * MS, interval: 100 * MS };
+        assert_eq!(slots.advance(zero), 0);
+        assert_eq!(slots.next, zero + 600 * MS);
+    }
+
+    #[test]
+    fn every_slot_of_a_run_that_cannot_be_killed_fails() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let begin = Instant::now();
+            let slots = Slots { next: begin, interval: 100 * MS };
+            let reported = RefCell::new(Vec::new());
+            let (release, released) = tokio::sync::oneshot::channel();
+            let release = RefCell::new(Some(release));
+            let mut report = |outcome| {
+                reported.borrow_mut().push((begin.elapsed(), outcome));
+                let enough = reported.borrow().len() == 3;
+                if enough && let Some(release) = release.take() {
+                    release.send(()).expect("still waiting");
+                }
+                std::future::ready(())
+            };
+            outlive(released, &slots, &mut report).await;
+            let reported = reported.take();
+            assert_eq!(reported.len(), 3);
+            for (after, outcome) in reported {
+                assert!(after >= UNKILLABLE_AFTER, "too early: {after:?}");
+                assert_eq!(outcome.verdict, Verdict::Fail);
+                assert_eq!(
+                    outcome.detail,
+                    "not run: the run before was killed 2s ago and is still there"
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn a_killed_run_that_is_gone_in_time_is_not_mentioned() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let slots = Slots { next: Instant::now(), interval: 10 * MS };
+            let mut report = |outcome| -> std::future::Ready<()> { panic!("{outcome:?}") };
+            outlive(time::sleep(100 * MS), &slots, &mut report).await;
+        });
+    }
+}

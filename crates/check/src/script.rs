@@ -72,7 +72,8 @@ impl fmt::Display for End {
 ///
 /// After `timeout` the whole group gets SIGTERM, a little later SIGKILL. What a command leaves
 /// running in the background when it exits in time is left alone, and never waited for. Must be
-/// called within a tokio runtime with I/O and time enabled; dropping the future kills the group.
+/// called within a tokio runtime with I/O and time enabled, on a thread that blocks no signals,
+/// since the command inherits that; dropping the future kills the group.
 pub async fn run_command(
     command: &Command,
     environment: &[(String, String)],

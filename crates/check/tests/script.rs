@@ -201,7 +201,7 @@ fn a_time_out_is_reported_when_it_happens_not_after_the_kill() {
     assert_eq!(outcome.verdict, Verdict::Fail);
     assert_eq!(outcome.detail, "timed out after 300ms: stuck");
     assert!(
-        outcome.took >= SHORT && outcome.took < SHORT + Duration::from_millis(400),
+        outcome.took >= SHORT && outcome.took < SHORT + Duration::from_millis(500),
         "{outcome:?}"
     );
 }
@@ -321,6 +321,30 @@ fn no_descriptor_of_ours_reaches_a_script() {
     let pipes =
         ran.output.lines().filter(|line| line.contains(" 1 -> ") || line.contains(" 2 -> "));
     assert_eq!(pipes.filter(|line| line.contains("pipe:")).count(), 2, "{ran:?}");
+}
+
+#[test]
+fn a_script_dies_of_a_broken_pipe_though_we_ignore_the_signal() {
+    let ran = hook(&Command::argv(["/bin/grep", "SigIgn", "/proc/self/status"]), &[], LONG);
+    let ignored = ran.output.split_whitespace().nth(1).expect("a mask");
+    let ignored = u64::from_str_radix(ignored, 16).expect("hexadecimal");
+    assert_eq!(ignored & 1 << (nix::sys::signal::Signal::SIGPIPE as u64 - 1), 0, "{ran:?}");
+}
+
+#[test]
+fn a_start_that_takes_longer_than_the_time_out_is_reported_as_such() {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().max_blocking_threads(1).build().expect("a runtime");
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    runtime.block_on(async {
+        // As a program on a dead file server keeps the thread that starts it.
+        let stuck = tokio::task::spawn_blocking(move || released.recv());
+        let ran = run_command(&shell("exit 0"), &[], SHORT).await;
+        let reason = "could not be started within 300ms: is its disk stuck?";
+        assert_eq!(ran.end, End::CannotRun(reason.into()));
+        release.send(()).expect("still stuck");
+        stuck.await.expect("no panic").expect("released");
+    });
 }
 
 fn kill(pid: &str) {

@@ -1,0 +1,148 @@
+//! When probes run: at once, on time, never twice at once, and not after they were stopped.
+
+mod harness;
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::time::{Duration, Instant};
+
+use harness::{Bench, PATIENCE, shell, wait_for_death};
+use locum_config::plan::{Outcome, Probe, ProbeKind, Verdict};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn script(line: impl Into<String>, interval: Duration, timeout: Duration) -> Probe {
+    Probe { kind: ProbeKind::Script(shell(line)), interval, timeout }
+}
+
+fn skipped(outcome: &Outcome) -> u32 {
+    let note = outcome.detail.split_once(" (").map(|(_, note)| note);
+    let number = note.and_then(|note| note.split(' ').next());
+    number.map_or(0, |number| number.parse().expect("a number of runs"))
+}
+
+#[test]
+fn the_first_run_is_at_once() {
+    let bench = Bench::new();
+    let begin = Instant::now();
+    bench.probes.start(1, script("exit 0", PATIENCE * 10, PATIENCE));
+    assert_eq!(bench.next().0, 1);
+    assert!(begin.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_run_of_most_of_the_interval_does_not_move_the_next() {
+    let bench = Bench::new();
+    let begin = Instant::now();
+    bench.probes.start(1, script("sleep 0.12", 200 * MS, PATIENCE));
+    let slots: u32 = (0..10).map(|_| 1 + skipped(&bench.next().1)).sum();
+    // The tenth run began at 1.8 s; one that waited for the interval after each run, at 2.9 s.
+    let last = 200 * MS * (slots - 1);
+    let end = begin.elapsed();
+    assert!(end > last && end < last + 700 * MS, "{slots} slots took {end:?}");
+}
+
+#[test]
+fn a_slow_probe_never_runs_twice_at_once_and_counts_what_it_skips() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let lock = directory.path().join("lock");
+    let line = format!("mkdir {0} || exit 1; sleep 0.25; rmdir {0}", lock.display());
+    let bench = Bench::new();
+    let begin = Instant::now();
+    bench.probes.start(1, script(line, 100 * MS, PATIENCE));
+    let outcomes: Vec<_> = (0..6).map(|_| bench.next().1).collect();
+    let end = begin.elapsed();
+    for outcome in &outcomes {
+        assert_eq!(outcome.verdict, Verdict::Pass, "two at once: {outcomes:?}");
+    }
+    assert_eq!(skipped(&outcomes[0]), 0, "{outcomes:?}");
+    let missed: u32 = outcomes.iter().map(skipped).sum();
+    assert!(missed >= 10, "two or more before each: {outcomes:?}");
+    // Slots run and skipped are the time that passed, but for the last run.
+    let slots = 100 * MS * (5 + missed);
+    assert!(end > slots && end < slots + 1500 * MS, "{missed} skipped in {end:?}");
+}
+
+#[test]
+fn a_probe_that_always_times_out_fails_in_every_interval() {
+    let bench = Bench::new();
+    let begin = Instant::now();
+    bench.probes.start(1, script("exec sleep 1000", 200 * MS, 200 * MS));
+    let mut slots = 0;
+    for _ in 0..5 {
+        let outcome = bench.next().1;
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        assert!(outcome.detail.starts_with("timed out after 200ms"), "{outcome:?}");
+        slots += 1 + skipped(&outcome);
+    }
+    let end = begin.elapsed();
+    assert!(end >= 200 * MS * slots && end < 200 * MS * (slots + 3), "{slots} slots in {end:?}");
+}
+
+#[test]
+fn a_probe_that_hangs_does_not_keep_others_waiting() {
+    let bench = Bench::new();
+    for id in 0..100 {
+        bench.probes.start(id, script("exec sleep 1000", PATIENCE, PATIENCE));
+    }
+    bench.probes.start(100, script("exit 0", 100 * MS, PATIENCE));
+    for _ in 0..3 {
+        assert_eq!(bench.next().0, 100);
+    }
+}
+
+#[test]
+fn a_stopped_probe_is_silent_and_what_it_ran_is_killed() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    assert!(std::process::Command::new("mkfifo").arg(&pid).status().expect("mkfifo").success());
+    let bench = Bench::new();
+    let line = format!("echo $$ > {}; exec sleep 1000", pid.display());
+    bench.probes.start(1, script(line, 100 * MS, PATIENCE));
+    let pid = fs::read_to_string(pid).expect("a process id");
+    bench.probes.stop(1);
+    bench.probes.stop(77);
+    wait_for_death(&pid);
+    assert_eq!(bench.next_within(300 * MS), None);
+}
+
+#[test]
+fn a_started_probe_replaces_the_one_with_its_id() {
+    let bench = Bench::new();
+    bench.probes.start(1, script("exit 1", 20 * MS, PATIENCE));
+    assert_eq!(bench.next().1.verdict, Verdict::Fail);
+    bench.probes.start(1, script("exit 0", 20 * MS, PATIENCE));
+    // One outcome of the old one may have been on its way; after the new one's there is none.
+    let mut outcomes = std::iter::repeat_with(|| bench.next().1.verdict);
+    assert!(outcomes.by_ref().take(100).any(|verdict| verdict == Verdict::Pass));
+    assert!(outcomes.take(10).all(|verdict| verdict == Verdict::Pass));
+}
+
+#[test]
+fn dropping_the_handle_kills_what_runs_and_does_not_wait_for_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let pid = directory.path().join("pid");
+    assert!(std::process::Command::new("mkfifo").arg(&pid).status().expect("mkfifo").success());
+    let bench = Bench::new();
+    let line = format!("trap '' TERM; echo $$ > {}; exec sleep 1000", pid.display());
+    bench.probes.start(1, script(line, PATIENCE, PATIENCE));
+    let pid = fs::read_to_string(pid).expect("a process id");
+    let begin = Instant::now();
+    drop(bench);
+    assert!(begin.elapsed() < Duration::from_secs(2));
+    wait_for_death(&pid);
+}
+
+#[test]
+fn a_recovering_target_is_seen_at_the_next_slot() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let target = listener.local_addr().expect("an address");
+    drop(listener);
+    let bench = Bench::new();
+    let kind = ProbeKind::Tcp { target };
+    bench.probes.start(1, Probe { kind, interval: 50 * MS, timeout: PATIENCE });
+    assert_eq!(bench.next().1.verdict, Verdict::Fail);
+    let _listener = TcpListener::bind(target).expect("the port again");
+    let verdicts: Vec<_> = (0..3).map(|_| bench.next().1.verdict).collect();
+    assert_eq!(verdicts.last(), Some(&Verdict::Pass), "{verdicts:?}");
+}
