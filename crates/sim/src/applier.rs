@@ -63,8 +63,17 @@ impl Applier {
         self.queue.is_empty() && !self.busy
     }
 
+    /// How long netlink, or the balancer, takes for one change now.
     pub fn latency(&self, random: &mut Random) -> Duration {
         random.span_between(self.temper.latency / 10, self.temper.latency)
+    }
+
+    /// How long the head of the queue takes: frames leave at once whatever netlink does.
+    pub fn job_latency(&self, random: &mut Random) -> Duration {
+        match self.queue.front() {
+            Some(Job::Announce { .. }) => random.span(Temper::CALM.latency),
+            Some(Job::Apply { .. }) | None => self.latency(random),
+        }
     }
 
     pub fn refuses(&self, random: &mut Random) -> bool {

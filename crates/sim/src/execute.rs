@@ -144,7 +144,7 @@ impl World {
         let host = &mut self.nodes[node];
         if host.is_running() && !host.applier.busy && !host.applier.queue.is_empty() {
             host.applier.busy = true;
-            let latency = host.applier.latency(&mut self.random);
+            let latency = host.applier.job_latency(&mut self.random);
             let life = host.life;
             self.schedule.add(self.now + latency, Happening::JobDone { node, life });
         }
@@ -244,6 +244,10 @@ impl World {
     /// The kernel removes what has outlived its lease, and its monitor tells.
     pub fn sweep(&mut self, node: usize) {
         for (interface, address) in self.nodes[node].kernel.sweep(self.now) {
+            // A running engine is about to learn of it; a paused one must not announce on waking.
+            if self.nodes[node].is_running() {
+                self.nodes[node].kernel.note_taken(address);
+            }
             let name = self.name(node);
             self.trace.line(self.now, &name, || format!("kernel lease of {address} ran out"));
             self.report_loss(node, interface, address);

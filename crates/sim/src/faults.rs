@@ -307,7 +307,7 @@ impl World {
         }
         let (interface, address) = self.random.pick(&held);
         self.disturb(self.now);
-        self.nodes[node].kernel.remove(&interface, address);
+        self.nodes[node].kernel.take(&interface, address);
         self.report_loss(node, interface, address);
     }
 

@@ -335,8 +335,9 @@ impl World {
 
     /// Frames leave this node.
     pub fn announced(&mut self, node: usize, frames: &[Announcement]) {
-        let missing =
-            frames.iter().find(|frame| !self.nodes[node].kernel.holds(frame.address)).cloned();
+        let kernel = &self.nodes[node].kernel;
+        let is_wrong = |address| !kernel.holds(address) && !kernel.was_taken(address);
+        let missing = frames.iter().find(|frame| is_wrong(frame.address)).cloned();
         let name = self.name(node);
         self.trace.line(self.now, &name, || format!("announces {} frames", frames.len()));
         if let Some(frame) = missing {

@@ -3,7 +3,7 @@
 //! It outlives the process that programmed it: a crash leaves it as it is, and only the leases
 //! run on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ struct Lifetime {
 #[derive(Default, Debug)]
 pub struct Kernel {
     held: BTreeMap<(Name, IpAddr), Lifetime>,
+    /// What someone else took away and nobody has put back: the engine learns of it too late to
+    /// call back an announcement on its way.
+    taken: BTreeSet<IpAddr>,
 }
 
 impl Kernel {
@@ -50,6 +53,7 @@ impl Kernel {
         let swept = expires.map(|at| at + random.span(SWEEP));
         let key = (held.interface.clone(), held.address.address);
         let prefix = held.address.prefix;
+        self.taken.remove(&held.address.address);
         self.held.insert(key, Lifetime { prefix, expires, swept });
         swept
     }
@@ -58,6 +62,21 @@ impl Kernel {
     pub fn remove(&mut self, interface: &str, address: IpAddr) -> bool {
         let key = (Name::from(interface), address);
         self.held.remove(&key).is_some()
+    }
+
+    /// As [`Self::remove`], by a stranger.
+    pub fn take(&mut self, interface: &str, address: IpAddr) {
+        if self.remove(interface, address) {
+            self.taken.insert(address);
+        }
+    }
+
+    pub fn note_taken(&mut self, address: IpAddr) {
+        self.taken.insert(address);
+    }
+
+    pub fn was_taken(&self, address: IpAddr) -> bool {
+        self.taken.contains(&address)
     }
 
     /// Removes what has outlived its lease and returns it.
@@ -76,7 +95,9 @@ impl Kernel {
 
     /// Everything on a link that ceased to exist.
     pub fn clear(&mut self) -> Vec<(Name, IpAddr)> {
-        std::mem::take(&mut self.held).into_keys().collect()
+        let gone: Vec<_> = std::mem::take(&mut self.held).into_keys().collect();
+        self.taken.extend(gone.iter().map(|(_, address)| *address));
+        gone
     }
 
     /// What a process that starts now finds.
