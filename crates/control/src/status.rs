@@ -30,6 +30,10 @@ pub struct StatusDocument {
     pub checks: Vec<CheckStatus>,
     pub services: Vec<ServiceStatus>,
     pub haproxy: Vec<HaproxyStatus>,
+    pub processes: Vec<ProcessStatus>,
+    pub unmatched: Vec<Unmatched>,
+    /// A stop is under way.
+    pub stopping: bool,
     /// Log lines and history entries that were dropped because a queue was full.
     pub dropped: u64,
 }
@@ -42,44 +46,52 @@ pub struct InstanceStatus {
     pub vrid: u8,
     /// `ipv4` or `ipv6`.
     pub family: String,
+    /// Of VRRP: 2 or 3.
+    pub version: u8,
     /// `initialize`, `backup`, `master`, `resigning` or `fault`.
     pub role: String,
     /// When it took that role.
     pub since: String,
     pub since_ms: u64,
-    /// A word for programs, as in the history and the hooks' environment: `master-silent`, …
+    /// Why, in the words of the log and the history.
     pub cause: String,
-    /// The same for a person.
-    pub cause_text: String,
     /// As configured, before trackers.
     pub base_priority: u8,
     /// As it competes and stands on the wire.
     pub effective_priority: u8,
-    /// What adds to and takes from the base priority, also where it is 0 now.
-    pub weights: Vec<WeightStatus>,
-    /// Who is master: an own address when this node is, the peer's otherwise, if known.
-    pub master: Option<IpAddr>,
-    pub addresses: Vec<String>,
-    pub peers: Vec<PeerStatus>,
-    /// Why it cannot take part; empty unless the role is `fault`.
+    /// What makes the difference between the two.
+    pub adjustments: Vec<Adjustment>,
+    /// Why it cannot take part; empty when it can.
     pub faults: Vec<String>,
-    /// Advertisement interval in force, in milliseconds.
+    /// Handed over by the operator: it stays backup while the other one lives.
+    pub yielded: bool,
+    /// Advertisement interval in milliseconds.
     pub interval_ms: u64,
-    /// Does a higher priority take over from a lower master?
-    pub preempt: bool,
+    /// Source of our adverts; `null` while there is none.
+    pub source: Option<IpAddr>,
+    /// The router that is master as far as this node knows: its own source, or the peer.
+    pub master: Option<IpAddr>,
+    /// The other router last accepted as master.
+    pub peer: Option<PeerStatus>,
+    /// Virtual addresses with their prefix length.
+    pub addresses: Vec<String>,
+    /// Whether this node wants them to be on its interfaces now.
+    pub holds_addresses: bool,
+    /// Times an address that someone removed was put back.
+    pub healed: u64,
+    /// Being handed over because a reload removed it.
+    pub leaving: bool,
+    /// All of them, by name.
     pub counters: Vec<Counter>,
 }
 
-/// What one tracked object does to a priority.
+/// The part of one tracked object in a priority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct WeightStatus {
+pub struct Adjustment {
     /// The check or interface.
     pub name: String,
-    pub up: bool,
     /// Added to the base priority now; negative is taken away.
-    pub adjustment: i32,
-    /// Whether its failure is a fault instead of an adjustment.
-    pub faults: bool,
+    pub value: i32,
 }
 
 /// Another router of the same identifier.
@@ -90,6 +102,14 @@ pub struct PeerStatus {
     pub priority: u8,
     /// Since its last advert.
     pub heard_ms: u64,
+}
+
+/// Datagrams on an interface that no instance could take.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Unmatched {
+    pub interface: String,
+    /// Those that are not zero.
+    pub counters: Vec<Counter>,
 }
 
 /// A count since the daemon began.
@@ -107,8 +127,11 @@ pub struct CheckStatus {
     pub up: Option<bool>,
     /// Of the last run.
     pub detail: String,
-    pub since: Option<String>,
-    pub since_ms: Option<u64>,
+    /// When it came up or went down.
+    pub since: String,
+    pub since_ms: u64,
+    /// It cannot be run and is left out, as keepalived does.
+    pub ignored: bool,
 }
 
 /// One balanced service.
@@ -118,13 +141,19 @@ pub struct ServiceStatus {
     pub listen: SocketAddr,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// By its IPVS name.
     pub scheduler: String,
-    /// Is this node serving it now?
+    /// Is this node wanted to serve it now?
     pub active: bool,
-    /// What moves its connections here: `ipvs`, `proxy`, or what the configuration asks for.
-    pub backend: String,
-    /// What the backend last said that is wrong.
+    /// `ipvs` or `proxy`; `null` while nothing serves it.
+    pub backend: Option<String>,
+    /// `serving`, `ready`, `leaving`, `failed`, or `idle` when nothing serves it.
+    pub state: String,
+    /// What is wrong.
     pub error: Option<String>,
+    /// Client connections under way and accepted so far, where the backend tells.
+    pub connections: u64,
+    pub accepted: u64,
     pub servers: Vec<ServerStatus>,
 }
 
@@ -132,18 +161,35 @@ pub struct ServiceStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServerStatus {
     pub address: SocketAddr,
+    /// As configured.
     pub weight: u32,
-    /// `null` until its first result; `true` when nothing checks it.
+    /// `null`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
+    /// Connections to it under way, where the backend tells.
+    pub connections: u64,
 }
 
 /// One supervised HAProxy.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct HaproxyStatus {
     pub name: String,
-    pub config: String,
-    /// `stopped`, `running`, `refused`, `restarting`, …
+    /// Is it wanted to run on this node now?
+    pub active: bool,
+    /// What is wrong, HAProxy's own message included.
+    pub error: Option<String>,
+}
+
+/// One process that the daemon keeps running: the built-in proxy, each HAProxy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProcessStatus {
+    pub name: String,
+    /// `proxy` or `haproxy`.
+    pub backend: String,
+    /// `running`, `waiting` (for its next start) or `stopping`.
     pub state: String,
-    pub detail: String,
+    pub pid: Option<u32>,
+    /// Starts after the first since the daemon began, reloads not counted.
+    pub restarts: u64,
+    pub error: Option<String>,
 }

@@ -1,1 +1,40 @@
-fn main() {}
+//! The `locum` command: the daemon and everything an operator says to it.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`cli`] | words, defaults, help |
+//! | [`commands`] | what each command but `run` does |
+//! | [`daemon`] | `run`: the threads around the engine |
+//! | [`configuration`], [`source`] | which file, read as which node |
+//! | [`exit`] | exit codes |
+
+mod cli;
+mod commands;
+mod configuration;
+mod daemon;
+mod exit;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    // The proxy is started by the balancer, not by an operator, and reads its own arguments.
+    let mut words = std::env::args().skip(1);
+    if words.next().as_deref() == Some("proxy") {
+        return locum_proxy::main_process(words);
+    }
+    let Cli { place, command } = Cli::parse();
+    match command {
+        Command::Run(options) => daemon::run(&options, &place),
+        Command::Check(options) => commands::check::run(&options).into(),
+        Command::Status(options) => commands::status::run(&options, &place).into(),
+        Command::History(options) => commands::history::run(&options, &place).into(),
+        Command::Reload => commands::operate::reload(&place).into(),
+        Command::Stop => commands::operate::stop(&place).into(),
+        Command::Switchover(options) => commands::operate::switchover(&options, &place).into(),
+    }
+}

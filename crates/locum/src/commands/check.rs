@@ -1,0 +1,58 @@
+//! `check`: what `run` would say about a configuration, and with `--host` about this machine.
+
+use locum_config::{Diagnostics, Severity};
+use serde::Serialize;
+
+use super::host;
+use crate::cli::Check;
+use crate::configuration::Origin;
+use crate::exit;
+
+/// The object of `check --json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    config: String,
+    /// Present when there are no errors: this node's name and the digest of all text read.
+    node: Option<&'a str>,
+    digest: Option<&'a str>,
+    errors: usize,
+    warnings: usize,
+    diagnostics: &'a Diagnostics,
+}
+
+pub fn run(options: &Check) -> u8 {
+    let origin = Origin::as_typed(&options.configuration);
+    let loaded = origin.load();
+    let mut diagnostics = loaded.diagnostics.clone();
+    if options.host {
+        host::check(&loaded, &mut diagnostics);
+        diagnostics.sort();
+    }
+    let count = |severity| diagnostics.iter().filter(|one| one.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if options.json {
+        let report = Report {
+            config: origin.path(),
+            node: loaded.plan.as_ref().map(|plan| &*plan.node),
+            digest: loaded.plan.as_ref().map(|plan| &*plan.digest),
+            errors,
+            warnings,
+            diagnostics: &diagnostics,
+        };
+        match serde_json::to_string_pretty(&report) {
+            Ok(text) => println!("{text}"),
+            Err(error) => eprintln!("locum: {error}"),
+        }
+    } else {
+        eprint!("{diagnostics}");
+        match (&loaded.plan, errors, warnings) {
+            (Some(plan), 0, 0) => println!("{}: fine for node {}", origin.path(), plan.node),
+            _ => eprintln!("{}: {errors} errors, {warnings} warnings", origin.path()),
+        }
+    }
+    match diagnostics.worst() {
+        None => exit::OK,
+        Some(Severity::Warning) => exit::WARNINGS,
+        Some(Severity::Error) => exit::ERRORS,
+    }
+}

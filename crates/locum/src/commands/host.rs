@@ -1,0 +1,193 @@
+//! `check --host`: does this machine have what the plan needs? Looks, and changes nothing.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use locum_check::{End, run_command};
+use locum_config::plan::{Command, HaproxyFile};
+use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Place, Severity};
+use locum_kernel::netlink;
+use nix::ifaddrs::getifaddrs;
+use nix::unistd::{AccessFlags, Group, User, access};
+
+/// HAProxy reads certificates and maps; on a dead file system it would read for ever.
+const HAPROXY_LIMIT: Duration = Duration::from_secs(30);
+
+/// Adds what is missing.
+pub fn check(loaded: &Loaded, diagnostics: &mut Diagnostics) {
+    for need in &loaded.needs {
+        if let Some(missing) = missing(need) {
+            diagnostics.push(missing);
+        }
+    }
+    for file in loaded.plan.iter().flat_map(|plan| &plan.haproxy) {
+        if let Some(refused) = haproxy_refuses(file) {
+            diagnostics.push(refused);
+        }
+    }
+}
+
+fn missing(need: &Need) -> Option<Diagnostic> {
+    let at = |code, message: String, help: &str| {
+        Some(Diagnostic::at(need.place.clone(), Severity::Error, code, message).with_help(help))
+    };
+    match &need.kind {
+        NeedKind::Interface(name) => netlink::link_index(name).err().and_then(|_| {
+            let message = format!("this machine has no interface {name}");
+            at("no-interface", message, "`ip link` lists those there are")
+        }),
+        NeedKind::Program(name) => match find_program(name) {
+            Ok(_) => None,
+            Err(reason) => {
+                at("no-program", format!("{name}: {reason}"), "install it, or correct the path")
+            }
+        },
+        NeedKind::File(path) => File::open(path).err().and_then(|error| {
+            at("no-file", format!("cannot read {path}: {error}"), "create it, or correct the path")
+        }),
+        NeedKind::User(name) => match User::from_name(name) {
+            Ok(Some(_)) => None,
+            Ok(None) | Err(_) => {
+                at("no-user", format!("there is no user {name}"), "create it, or name another")
+            }
+        },
+        NeedKind::Group(name) => match Group::from_name(name) {
+            Ok(Some(_)) => None,
+            Ok(None) | Err(_) => {
+                at("no-group", format!("there is no group {name}"), "create it, or name another")
+            }
+        },
+        NeedKind::Ipvs if has_ipvs() => None,
+        NeedKind::Ipvs => at(
+            "no-ipvs",
+            "this kernel does no IPVS".to_owned(),
+            "`modprobe ip_vs`, or use backend = \"proxy\"",
+        ),
+        NeedKind::Address(address) if has_address(*address) => None,
+        NeedKind::Address(address) => at(
+            "no-address",
+            format!("no interface has the address {address}"),
+            "`ip address` lists those there are",
+        ),
+    }
+}
+
+/// An absolute path as it stands, a name by the directories of PATH.
+fn find_program(name: &str) -> Result<PathBuf, String> {
+    if name.contains('/') {
+        return executable(Path::new(name));
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found =
+        std::env::split_paths(&path).find_map(|directory| executable(&directory.join(name)).ok());
+    found.ok_or_else(|| "not found in PATH".to_owned())
+}
+
+fn executable(path: &Path) -> Result<PathBuf, String> {
+    let found = std::fs::metadata(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => "no such file".to_owned(),
+        _ => error.to_string(),
+    })?;
+    if !found.is_file() {
+        return Err("is not a file".to_owned());
+    }
+    access(path, AccessFlags::X_OK).map_err(|_| "is not executable".to_owned())?;
+    Ok(path.to_owned())
+}
+
+/// The file is there once the module is loaded, whatever the network namespace.
+fn has_ipvs() -> bool {
+    Path::new("/proc/net/ip_vs").exists()
+}
+
+fn has_address(wanted: std::net::IpAddr) -> bool {
+    let Ok(interfaces) = getifaddrs() else { return false };
+    interfaces.filter_map(|interface| interface.address).any(|address| {
+        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+        let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
+        v4.or(v6) == Some(wanted)
+    })
+}
+
+/// HAProxy's own opinion of its file.
+fn haproxy_refuses(file: &HaproxyFile) -> Option<Diagnostic> {
+    // A missing program or file is a need of its own.
+    find_program(&file.program.to_string_lossy()).ok()?;
+    let place = Place::file(file.config.to_string_lossy());
+    let words: [&OsStr; 5] = [
+        file.program.as_os_str(),
+        "-c".as_ref(),
+        "-q".as_ref(),
+        "-f".as_ref(),
+        file.config.as_ref(),
+    ];
+    let command = Command::argv(words.map(|word| word.to_string_lossy().into_owned()));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let message = format!("cannot run haproxy: {error}");
+            return Some(Diagnostic::at(place, Severity::Warning, "haproxy-not-run", message));
+        }
+    };
+    let ran = runtime.block_on(run_command(&command, &[], HAPROXY_LIMIT));
+    let problem = |severity, code, message: String| {
+        let text = ran.output.trim().to_owned();
+        let diagnostic = Diagnostic::at(place.clone(), severity, code, message);
+        Some(if text.is_empty() { diagnostic } else { diagnostic.with_note(text) })
+    };
+    match &ran.end {
+        End::Exited(0) => None,
+        End::Exited(_) => problem(
+            Severity::Error,
+            "haproxy-refuses",
+            format!("haproxy {} refuses its configuration", file.name),
+        ),
+        End::Signalled(signal) => problem(
+            Severity::Warning,
+            "haproxy-not-run",
+            format!("haproxy was killed by signal {signal} while it checked its configuration"),
+        ),
+        End::TimedOut(limit) => problem(
+            Severity::Warning,
+            "haproxy-not-run",
+            format!("haproxy did not check its configuration within {} s", limit.as_secs()),
+        ),
+        End::CannotRun(reason) => {
+            problem(Severity::Error, "haproxy-not-run", format!("cannot run haproxy: {reason}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn need(kind: NeedKind) -> Option<&'static str> {
+        let place = Place { file: "f".into(), line: 1, column: 1, width: 1, excerpt: "x".into() };
+        missing(&Need { kind, place }).map(|diagnostic| diagnostic.code)
+    }
+
+    #[test]
+    fn what_is_there_is_not_reported() {
+        assert_eq!(need(NeedKind::Interface("lo".into())), None);
+        assert_eq!(need(NeedKind::Program("sh".into())), None);
+        assert_eq!(need(NeedKind::Program("/bin/sh".into())), None);
+        assert_eq!(need(NeedKind::File("/etc/passwd".into())), None);
+        assert_eq!(need(NeedKind::User("root".into())), None);
+        assert_eq!(need(NeedKind::Group("root".into())), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_reported_by_kind() {
+        assert_eq!(need(NeedKind::Interface("no-such-if".into())), Some("no-interface"));
+        assert_eq!(need(NeedKind::Program("no-such-program".into())), Some("no-program"));
+        assert_eq!(need(NeedKind::Program("/etc/passwd".into())), Some("no-program"));
+        assert_eq!(need(NeedKind::Program("/etc".into())), Some("no-program"));
+        assert_eq!(need(NeedKind::File("/no/such/file".into())), Some("no-file"));
+        assert_eq!(need(NeedKind::User("no-such-user".into())), Some("no-user"));
+        assert_eq!(need(NeedKind::Group("no-such-group".into())), Some("no-group"));
+        assert_eq!(need(NeedKind::Address("192.0.2.77".parse().unwrap())), Some("no-address"));
+    }
+}

@@ -1,0 +1,50 @@
+//! `reload`, `stop` and `switchover`: ask, tell what became of it.
+
+use locum_control::client::COMMAND_TIMEOUT;
+use locum_control::{Client, ClientError, Request, Response};
+
+use super::{ask, no_answer, not_done};
+use crate::cli::{Place, Switchover};
+use crate::exit;
+
+pub fn reload(place: &Place) -> u8 {
+    report(ask(place, &Request::Reload, COMMAND_TIMEOUT))
+}
+
+/// Returns when the daemon has ended.
+pub fn stop(place: &Place) -> u8 {
+    let mut client = match Client::connect(&place.socket()) {
+        Ok(client) => client,
+        Err(error) => return no_answer(&error),
+    };
+    let code = report(client.call(&Request::Stop, COMMAND_TIMEOUT));
+    if code != exit::OK {
+        return code;
+    }
+    match client.wait_for_end(COMMAND_TIMEOUT) {
+        Ok(()) => {
+            println!("stopped");
+            exit::OK
+        }
+        Err(error) => {
+            eprintln!("locum: {error}");
+            exit::FAILED
+        }
+    }
+}
+
+pub fn switchover(options: &Switchover, place: &Place) -> u8 {
+    let request = Request::Switchover { instance: options.instance.clone() };
+    report(ask(place, &request, COMMAND_TIMEOUT))
+}
+
+fn report(answer: Result<Response, ClientError>) -> u8 {
+    match answer {
+        Ok(Response::Done { message }) => {
+            println!("{message}");
+            exit::OK
+        }
+        Ok(other) => not_done(other),
+        Err(error) => no_answer(&error),
+    }
+}

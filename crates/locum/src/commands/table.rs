@@ -1,0 +1,229 @@
+//! The status for a person: one table per kind of thing, problems first.
+
+use std::fmt::Write;
+
+use locum_control::StatusDocument;
+use locum_control::status::{CheckStatus, InstanceStatus, ServiceStatus};
+
+/// The whole page.
+pub fn render(status: &StatusDocument) -> String {
+    let mut text = head(status);
+    for problem in &status.problems {
+        line(&mut text, &format!("  ! {problem}"));
+    }
+    text.push('\n');
+    instances(&mut text, &status.instances);
+    checks(&mut text, &status.checks);
+    services(&mut text, &status.services);
+    processes(&mut text, status);
+    text
+}
+
+fn head(status: &StatusDocument) -> String {
+    let health = match (status.stopping, status.problems.len()) {
+        (true, _) => "stopping".to_owned(),
+        (false, 0) => "healthy".to_owned(),
+        (false, 1) => "1 problem".to_owned(),
+        (false, count) => format!("{count} problems"),
+    };
+    let digest = status.digest.get(..8).unwrap_or(&status.digest);
+    format!(
+        "node {}: {health}  (locum {}, process {}, {} {digest})\n",
+        status.node, status.version, status.pid, status.config
+    )
+}
+
+fn instances(text: &mut String, instances: &[InstanceStatus]) {
+    let header = ["INSTANCE", "ROLE", "FOR", "PRIORITY", "MASTER", "PEER", "ADDRESSES"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for instance in instances {
+        rows.push(vec![
+            instance.name.clone(),
+            instance.role.to_uppercase(),
+            age(instance.since_ms),
+            priority(instance),
+            master(instance),
+            peer(instance),
+            addresses(instance),
+        ]);
+    }
+    let notes = instances.iter().map(|instance| {
+        let mut note = instance.cause.clone();
+        if instance.yielded {
+            note.push_str("; handed over by the operator, stays backup while the peer lives");
+        }
+        if instance.leaving {
+            note.push_str("; removed from the configuration, being handed over");
+        }
+        note
+    });
+    columns(text, &rows, notes);
+}
+
+fn checks(text: &mut String, checks: &[CheckStatus]) {
+    let mut rows = vec![["CHECK", "STATE", "FOR", "LAST RESULT"].map(str::to_owned).to_vec()];
+    for check in checks {
+        let state = if check.ignored { "ignored" } else { up_down(check.up) };
+        rows.push(vec![
+            check.name.clone(),
+            state.to_owned(),
+            age(check.since_ms),
+            check.detail.clone(),
+        ]);
+    }
+    columns(text, &rows, std::iter::empty());
+}
+
+fn services(text: &mut String, services: &[ServiceStatus]) {
+    let header = ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS", "LAST RESULT"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for service in services {
+        rows.push(vec![
+            service.name.clone(),
+            format!("{}/{}", service.listen, service.protocol),
+            service.backend.clone().unwrap_or_else(|| "-".to_owned()),
+            service.state.clone(),
+            String::new(),
+            service.connections.to_string(),
+            service.error.clone().unwrap_or_default(),
+        ]);
+        for server in &service.servers {
+            rows.push(vec![
+                String::new(),
+                format!("  {}", server.address),
+                String::new(),
+                up_down(server.up).to_owned(),
+                server.weight.to_string(),
+                server.connections.to_string(),
+                server.detail.clone(),
+            ]);
+        }
+    }
+    columns(text, &rows, std::iter::empty());
+}
+
+fn processes(text: &mut String, status: &StatusDocument) {
+    let mut rows =
+        vec![["PROCESS", "STATE", "PID", "RESTARTS", "LAST ERROR"].map(str::to_owned).to_vec()];
+    for process in &status.processes {
+        rows.push(vec![
+            process.name.clone(),
+            process.state.clone(),
+            process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            process.restarts.to_string(),
+            process.error.clone().unwrap_or_default(),
+        ]);
+    }
+    for file in status.haproxy.iter().filter(|file| !file.active) {
+        let idle = [file.name.as_str(), "idle", "-", "0", file.error.as_deref().unwrap_or("")];
+        let known = status.processes.iter().any(|process| process.name == file.name);
+        if !known {
+            rows.push(idle.map(str::to_owned).to_vec());
+        }
+    }
+    columns(text, &rows, std::iter::empty());
+}
+
+fn priority(instance: &InstanceStatus) -> String {
+    if instance.adjustments.is_empty() {
+        return instance.effective_priority.to_string();
+    }
+    let parts: Vec<String> =
+        instance.adjustments.iter().map(|part| format!("{:+} {}", part.value, part.name)).collect();
+    format!("{} = {} {}", instance.effective_priority, instance.base_priority, parts.join(" "))
+}
+
+fn master(instance: &InstanceStatus) -> String {
+    match (instance.role.as_str(), instance.master) {
+        ("master", _) => "this node".to_owned(),
+        (_, Some(address)) => address.to_string(),
+        (_, None) => "unknown".to_owned(),
+    }
+}
+
+fn peer(instance: &InstanceStatus) -> String {
+    instance.peer.as_ref().map_or_else(
+        || "not heard".to_owned(),
+        |peer| format!("{} prio {}, {} ago", peer.address, peer.priority, age(peer.heard_ms)),
+    )
+}
+
+fn addresses(instance: &InstanceStatus) -> String {
+    const SHOWN: usize = 3;
+    let mut text = instance.addresses.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" ");
+    if instance.addresses.len() > SHOWN {
+        let _ = write!(text, " and {} more", instance.addresses.len() - SHOWN);
+    }
+    text
+}
+
+fn up_down(up: Option<bool>) -> &'static str {
+    match up {
+        Some(true) => "up",
+        Some(false) => "DOWN",
+        None => "unknown",
+    }
+}
+
+/// A span of milliseconds with the one or two units that matter.
+pub fn age(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds < 10 => format!("{seconds}.{}s", ms % 1000 / 100),
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m{:02}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h{minutes:02}m"),
+        (days, hours, _) => format!("{days}d{hours:02}h"),
+    }
+}
+
+/// Aligned columns, two spaces apart, a note indented below each row but the first; nothing at all
+/// when there is only the header.
+fn columns(text: &mut String, rows: &[Vec<String>], notes: impl Iterator<Item = String>) {
+    if rows.len() < 2 {
+        return;
+    }
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width_of = |column: usize| {
+        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..count).map(|column| width_of(column).unwrap_or(0)).collect();
+    let mut notes = std::iter::once(String::new()).chain(notes);
+    for row in rows {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        line(text, &cells.collect::<Vec<_>>().join("  "));
+        match notes.next() {
+            Some(note) if !note.is_empty() => line(text, &format!("    {note}")),
+            Some(_) | None => {}
+        }
+    }
+    text.push('\n');
+}
+
+fn line(text: &mut String, content: &str) {
+    text.push_str(content.trim_end());
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_show_the_units_that_matter() {
+        let spans = [340, 9_900, 59_000, 61_000, 7_380_000, 90_000_000];
+        let words: Vec<String> = spans.into_iter().map(age).collect();
+        assert_eq!(words, ["0.3s", "9.9s", "59s", "1m01s", "2h03m", "1d01h"]);
+    }
+
+    #[test]
+    fn columns_align_and_an_empty_table_vanishes() {
+        let mut text = String::new();
+        let rows = vec![vec!["A".to_owned(), "B".to_owned()], vec!["long".into(), "x".into()]];
+        columns(&mut text, &rows, ["why".to_owned()].into_iter());
+        assert_eq!(text, "A     B\nlong  x\n    why\n\n");
+        columns(&mut text, &rows[..1], std::iter::empty());
+        assert_eq!(text.lines().count(), 4);
+    }
+}

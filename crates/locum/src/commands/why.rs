@@ -1,0 +1,114 @@
+//! `status --why`: how each instance came to its role and priority, in sentences.
+
+use std::fmt::Write;
+
+use locum_control::status::InstanceStatus;
+use locum_control::{HistoryEntry, Record, StatusDocument};
+
+use super::table::age;
+
+/// Earlier transitions told per instance.
+const MAX_TRANSITIONS: usize = 5;
+
+/// The whole text.
+pub fn explain(status: &StatusDocument, history: &[HistoryEntry]) -> String {
+    let mut text = String::new();
+    for instance in &status.instances {
+        for sentence in sentences(instance, status) {
+            let _ = writeln!(text, "{sentence}");
+        }
+        transitions(&mut text, instance, history);
+        text.push('\n');
+    }
+    if status.problems.is_empty() {
+        text.push_str("Nothing needs an operator.\n");
+    } else {
+        text.push_str("What needs an operator:\n");
+        for problem in &status.problems {
+            let _ = writeln!(text, "  ! {problem}");
+        }
+    }
+    text
+}
+
+fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> {
+    let mut all = vec![
+        format!(
+            "{}: {} is {} since {} ({} ago).",
+            instance.name,
+            status.node,
+            instance.role.to_uppercase(),
+            instance.since,
+            age(instance.since_ms)
+        ),
+        format!("  Because: {}.", instance.cause),
+    ];
+    all.push(competes(instance));
+    for part in &instance.adjustments {
+        if let Some(check) = status.checks.iter().find(|check| part.name.contains(&check.name)) {
+            let state = match check.up {
+                Some(true) => "passes",
+                Some(false) => "fails",
+                None => "has no result yet",
+            };
+            let since = age(check.since_ms);
+            let sentence = format!("  Check {} {state} for {since}: {}.", check.name, check.detail);
+            all.push(sentence);
+        }
+    }
+    all.extend(instance.faults.iter().map(|fault| format!("  It cannot take part: {fault}.")));
+    all.push(match &instance.peer {
+        Some(peer) => format!(
+            "  Its peer {} competes with priority {} and was heard {} ago.",
+            peer.address,
+            peer.priority,
+            age(peer.heard_ms)
+        ),
+        None => "  No other router of this identifier was heard as master.".to_owned(),
+    });
+    if instance.yielded {
+        let sentence = "  An operator handed it over: it stays backup while the peer lives.";
+        all.push(sentence.to_owned());
+    }
+    all
+}
+
+/// The arithmetic of the priority.
+fn competes(instance: &InstanceStatus) -> String {
+    let effective = instance.effective_priority;
+    if instance.base_priority == 255 {
+        return "  It owns the addresses: priority 255 is never adjusted.".to_owned();
+    }
+    if instance.adjustments.is_empty() {
+        return format!("  It competes with priority {effective}, as configured.");
+    }
+    let parts: Vec<String> = instance
+        .adjustments
+        .iter()
+        .map(|part| format!("{:+} by {}", part.value, part.name))
+        .collect();
+    let base = instance.base_priority;
+    format!("  It competes with priority {effective}: {base} configured, {}.", parts.join(", "))
+}
+
+fn transitions(text: &mut String, instance: &InstanceStatus, history: &[HistoryEntry]) {
+    let mut earlier: Vec<&HistoryEntry> = history
+        .iter()
+        .rev()
+        .filter(|entry| entry.instance.as_deref() == Some(&instance.name))
+        .filter(|entry| matches!(entry.record, Record::Transition { .. }))
+        .take(MAX_TRANSITIONS)
+        .collect();
+    earlier.reverse();
+    if earlier.is_empty() {
+        return;
+    }
+    text.push_str("  How it came so:\n");
+    for entry in earlier {
+        if let Record::Transition { from, to, cause_text, priority, .. } = &entry.record {
+            let at = &entry.at;
+            let _ =
+                writeln!(text, "    {at}  {from} -> {to} with priority {priority}: {cause_text}");
+        }
+    }
+}

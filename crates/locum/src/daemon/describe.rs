@@ -1,0 +1,158 @@
+//! Events of the engine in words: the log line, the history entry, the level.
+//!
+//! The text of a transition begins as keepalived's does, because that is what people grep for.
+
+use locum_control::Record;
+use locum_engine::{Event, EventKind};
+use locum_vrrp::{Cause, Role};
+use tracing::Level;
+
+/// One sentence, without the instance's name unless the phrase has it.
+pub fn sentence(event: &Event) -> String {
+    let name = event.instance.as_deref().unwrap_or("locum");
+    match &event.kind {
+        EventKind::Transition { to, cause, priority, .. } => {
+            format!("({name}) Entering {to} STATE: {cause} (priority {})", priority.0)
+        }
+        EventKind::Priority { from, to, why } => {
+            format!("({name}) Changing effective priority from {} to {}: {why}", from.0, to.0)
+        }
+        EventKind::Check { name: check, up, detail } => {
+            format!("check {check} {}: {detail}", succeeded(*up))
+        }
+        EventKind::Server { service, server, up, detail } => {
+            let state = if *up { "up" } else { "down" };
+            format!("server {server} of {service} is {state}: {detail}")
+        }
+        EventKind::Healed { address, interface, culprit } => {
+            let by = culprit.as_deref().unwrap_or("someone");
+            format!("({name}) {address} was removed from {interface} by {by}: put back")
+        }
+        EventKind::Conflict { peer, peer_priority } => format!(
+            "({name}) {peer} was master too, with priority {}: announcing the addresses again",
+            peer_priority.0
+        ),
+        EventKind::Discard { source: Some(source), reason } => {
+            format!("({name}) discarding adverts from {source}: {reason}")
+        }
+        EventKind::Discard { source: None, reason } => {
+            format!("({name}) discarding adverts: {reason}")
+        }
+        EventKind::Mismatch { peer, what } => {
+            format!("({name}) {peer} is configured differently: {what}")
+        }
+        EventKind::ApplyFailed { error } => format!("({name}) the kernel refused: {error}"),
+        EventKind::ServeFailed { service, error } => {
+            format!("service {service} is not served: {error}")
+        }
+        EventKind::Reloaded { added, changed, removed, unchanged } => format!(
+            "configuration in effect: {added} added, {changed} changed, {removed} removed, \
+             {unchanged} unchanged"
+        ),
+        EventKind::Adopted { address, interface, kept: true } => {
+            format!("({name}) {address} on {interface} taken over from an earlier run")
+        }
+        EventKind::Adopted { address, interface, kept: false } => {
+            format!("{address} on {interface}, left by an earlier run, withdrawn")
+        }
+        EventKind::Note(text) => match &event.instance {
+            Some(name) => format!("({name}) {text}"),
+            None => text.clone(),
+        },
+    }
+}
+
+/// Its form in the history.
+pub fn record(kind: &EventKind) -> Record {
+    match kind.clone() {
+        EventKind::Transition { from, to, cause, priority } => Record::Transition {
+            from: role_word(from).to_owned(),
+            to: role_word(to).to_owned(),
+            cause: cause_word(&cause).to_owned(),
+            cause_text: cause.to_string(),
+            priority: priority.0,
+        },
+        EventKind::Priority { from, to, why } => Record::Priority { from: from.0, to: to.0, why },
+        EventKind::Check { name, up, detail } => {
+            Record::Check { check: name.to_string(), up, detail }
+        }
+        EventKind::Server { service, server, up, detail } => {
+            Record::Server { service: service.to_string(), server, up, detail }
+        }
+        EventKind::Healed { address, interface, culprit } => {
+            Record::Healed { address, interface: interface.to_string(), culprit }
+        }
+        EventKind::Conflict { peer, peer_priority } => {
+            Record::Conflict { peer, peer_priority: peer_priority.0 }
+        }
+        EventKind::Discard { source, reason } => Record::Discard { source, reason },
+        EventKind::Mismatch { peer, what } => Record::Mismatch { peer, what },
+        EventKind::ApplyFailed { error } => Record::ApplyFailed { error },
+        EventKind::ServeFailed { service, error } => {
+            Record::ServeFailed { service: service.to_string(), error }
+        }
+        EventKind::Reloaded { added, changed, removed, unchanged } => {
+            Record::Reloaded { added, changed, removed, unchanged }
+        }
+        EventKind::Adopted { address, interface, kept } => {
+            Record::Adopted { address, interface: interface.to_string(), kept }
+        }
+        EventKind::Note(_) => Record::Note {},
+    }
+}
+
+/// How loud the log is about it.
+pub fn level(kind: &EventKind) -> Level {
+    match kind {
+        EventKind::Transition { to: Role::Fault, .. }
+        | EventKind::Check { up: false, .. }
+        | EventKind::Server { up: false, .. }
+        | EventKind::Healed { .. }
+        | EventKind::Conflict { .. }
+        | EventKind::Discard { .. }
+        | EventKind::Mismatch { .. } => Level::WARN,
+        EventKind::ApplyFailed { .. } | EventKind::ServeFailed { .. } => Level::ERROR,
+        EventKind::Transition { .. }
+        | EventKind::Priority { .. }
+        | EventKind::Check { up: true, .. }
+        | EventKind::Server { up: true, .. }
+        | EventKind::Reloaded { .. }
+        | EventKind::Adopted { .. }
+        | EventKind::Note(_) => Level::INFO,
+    }
+}
+
+/// A role as programs read it.
+pub fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Initialize => "initialize",
+        Role::Backup => "backup",
+        Role::Master => "master",
+        Role::Resigning => "resigning",
+        Role::Fault => "fault",
+    }
+}
+
+/// A cause as programs read it, without its details.
+pub fn cause_word(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Startup => "startup",
+        Cause::Owner => "owner",
+        Cause::MasterSilent { .. } => "master-silent",
+        Cause::PriorityZero { .. } => "priority-zero",
+        Cause::Preempted { .. } => "preempted",
+        Cause::HigherPriority { .. } => "higher-priority",
+        Cause::Adopted => "adopted",
+        Cause::LeaseExpired => "lease-expired",
+        Cause::Fault { .. } => "fault",
+        Cause::FaultCleared => "fault-cleared",
+        Cause::Stopped => "stopped",
+        Cause::Switchover => "switchover",
+        Cause::NoSuccessor => "no-successor",
+        Cause::Removed => "removed",
+    }
+}
+
+fn succeeded(up: bool) -> &'static str {
+    if up { "succeeded" } else { "failed" }
+}

@@ -1,0 +1,251 @@
+//! From the snapshots of the engine and the balancer to the status document.
+
+use std::time::{Duration, SystemTime};
+
+use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
+use locum_config::Plan;
+use locum_config::plan::Protocol;
+use locum_control::status::{
+    Adjustment, CheckStatus, Counter, HaproxyStatus, InstanceStatus, PeerStatus, ProcessStatus,
+    ServerStatus, ServiceStatus, StatusDocument, Unmatched,
+};
+use locum_engine::status as engine;
+use locum_engine::status::Status;
+use locum_vrrp::{Family, Role, Version};
+
+use super::describe::role_word;
+
+/// What the document is made of.
+pub struct Ingredients<'a> {
+    pub engine: &'a Status,
+    /// `None` when the balancer did not answer in time.
+    pub balancer: Option<&'a BalancerStatus>,
+    pub plan: &'a Plan,
+    pub config: &'a str,
+    pub started: SystemTime,
+    pub configured: SystemTime,
+    pub dropped: u64,
+}
+
+pub fn compose(from: &Ingredients<'_>) -> StatusDocument {
+    let now = SystemTime::now();
+    let nothing = BalancerStatus::default();
+    let balancer = from.balancer.unwrap_or(&nothing);
+    let status = from.engine;
+    let mut document = StatusDocument {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        node: from.plan.node.to_string(),
+        now: rfc3339(now),
+        started: rfc3339(from.started),
+        config: from.config.to_owned(),
+        digest: from.plan.digest.clone(),
+        configured: rfc3339(from.configured),
+        stopping: status.stopping,
+        healthy: true,
+        problems: Vec::new(),
+        instances: status.instances.iter().map(|one| instance(one, now)).collect(),
+        checks: status.checks.iter().map(|one| check(one, now)).collect(),
+        services: status.services.iter().map(|one| service(one, from.plan, balancer)).collect(),
+        haproxy: status.haproxy.iter().map(haproxy).collect(),
+        processes: balancer.processes.iter().map(process).collect(),
+        unmatched: status.unmatched.iter().map(unmatched).collect(),
+        dropped: from.dropped,
+    };
+    document.problems = problems(&document, from.balancer.is_none());
+    document.healthy = document.problems.is_empty();
+    document
+}
+
+/// What an operator should look at, the worst first.
+fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> {
+    let mut all = Vec::new();
+    for instance in document.instances.iter().filter(|one| !one.faults.is_empty()) {
+        let reasons = instance.faults.join("; ");
+        all.push(format!("{} cannot take part: {reasons}", instance.name));
+    }
+    for service in &document.services {
+        if let Some(error) = &service.error {
+            all.push(format!("service {} is not served: {error}", service.name));
+        }
+    }
+    for file in &document.haproxy {
+        if let Some(error) = &file.error {
+            all.push(format!("haproxy {}: {error}", file.name));
+        }
+    }
+    for process in document.processes.iter().filter(|process| process.state == "waiting") {
+        let error = process.error.as_deref().unwrap_or("ended");
+        all.push(format!("process {} does not run: {error}", process.name));
+    }
+    for check in &document.checks {
+        if check.ignored {
+            all.push(format!(
+                "check {} cannot be run and is ignored: {}",
+                check.name, check.detail
+            ));
+        } else if check.up == Some(false) {
+            all.push(format!("check {} fails: {}", check.name, check.detail));
+        }
+    }
+    for service in &document.services {
+        for server in service.servers.iter().filter(|server| server.up == Some(false)) {
+            let ServerStatus { address, detail, .. } = server;
+            all.push(format!("server {address} of {} is down: {detail}", service.name));
+        }
+    }
+    if balancer_is_silent {
+        all.push("the balancer is busy: what it serves is not shown".to_owned());
+    }
+    all
+}
+
+fn instance(from: &engine::InstanceStatus, now: SystemTime) -> InstanceStatus {
+    let peer = from.master.as_ref().map(|peer| PeerStatus {
+        address: peer.address,
+        priority: peer.priority.0,
+        heard_ms: millis(peer.heard_ago),
+    });
+    let master = match from.role {
+        Role::Master => from.source,
+        Role::Backup | Role::Resigning => peer.as_ref().map(|peer| peer.address),
+        Role::Initialize | Role::Fault => None,
+    };
+    InstanceStatus {
+        name: from.name.to_string(),
+        interface: from.interface.to_string(),
+        vrid: from.vrid.get(),
+        family: match from.family {
+            Family::V4 => "ipv4".to_owned(),
+            Family::V6 => "ipv6".to_owned(),
+        },
+        version: match from.version {
+            Version::V2 => 2,
+            Version::V3 => 3,
+        },
+        role: role_word(from.role).to_owned(),
+        since: ago(now, from.role_age),
+        since_ms: millis(from.role_age),
+        cause: from.cause.clone(),
+        base_priority: from.base_priority.0,
+        effective_priority: from.priority.0,
+        adjustments: from
+            .adjustments
+            .iter()
+            .map(|(name, value)| Adjustment { name: name.clone(), value: *value })
+            .collect(),
+        faults: from.faults.clone(),
+        yielded: from.yielded,
+        interval_ms: millis(from.interval),
+        source: from.source,
+        master,
+        peer,
+        addresses: from
+            .addresses
+            .iter()
+            .map(|(address, prefix)| format!("{address}/{prefix}"))
+            .collect(),
+        holds_addresses: from.holds_addresses,
+        healed: from.healed,
+        leaving: from.leaving,
+        counters: counters(&from.counters),
+    }
+}
+
+fn check(from: &engine::CheckStatus, now: SystemTime) -> CheckStatus {
+    CheckStatus {
+        name: from.name.to_string(),
+        up: from.up,
+        detail: from.detail.clone(),
+        since: ago(now, from.level_age),
+        since_ms: millis(from.level_age),
+        ignored: from.ignored,
+    }
+}
+
+fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus) -> ServiceStatus {
+    let wish = plan.services.iter().find(|wish| wish.name == from.name);
+    let served = balancer.services.iter().find(|served| served.name == from.name);
+    let connections_of = |address| {
+        served
+            .and_then(|served| served.servers.iter().find(|server| server.address == address))
+            .map_or(0, |server| server.active)
+    };
+    ServiceStatus {
+        name: from.name.to_string(),
+        listen: from.listen,
+        protocol: match wish.map(|wish| wish.protocol) {
+            Some(Protocol::Udp) => "udp".to_owned(),
+            Some(Protocol::Tcp) | None => "tcp".to_owned(),
+        },
+        scheduler: wish.map_or_else(String::new, |wish| wish.scheduler.0.clone()),
+        active: from.active,
+        backend: served.map(|served| served.backend.name().to_owned()),
+        state: match served.map(|served| served.state) {
+            Some(ServiceState::Serving) => "serving",
+            Some(ServiceState::Ready) => "ready",
+            Some(ServiceState::Leaving) => "leaving",
+            Some(ServiceState::Failed) => "failed",
+            None => "idle",
+        }
+        .to_owned(),
+        error: from.error.clone().or_else(|| served.and_then(|served| served.error.clone())),
+        connections: served.map_or(0, |served| served.active),
+        accepted: served.map_or(0, |served| served.accepted),
+        servers: from
+            .servers
+            .iter()
+            .map(|server| ServerStatus {
+                address: server.address,
+                weight: server.weight,
+                up: server.up,
+                detail: server.detail.clone(),
+                connections: connections_of(server.address),
+            })
+            .collect(),
+    }
+}
+
+fn haproxy(from: &engine::HaproxyStatus) -> HaproxyStatus {
+    HaproxyStatus { name: from.name.to_string(), active: from.active, error: from.error.clone() }
+}
+
+fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {
+    ProcessStatus {
+        name: from.name.to_string(),
+        backend: from.backend.name().to_owned(),
+        state: match from.state {
+            ProcessState::Running => "running",
+            ProcessState::Waiting { .. } => "waiting",
+            ProcessState::Stopping => "stopping",
+        }
+        .to_owned(),
+        pid: from.pid,
+        restarts: from.restarts,
+        error: from.error.clone(),
+    }
+}
+
+fn unmatched(
+    (interface, counts): &(locum_config::plan::Name, Vec<(&'static str, u64)>),
+) -> Unmatched {
+    Unmatched { interface: interface.to_string(), counters: counters(counts) }
+}
+
+fn counters(counts: &[(&'static str, u64)]) -> Vec<Counter> {
+    let one =
+        |(name, value): &(&'static str, u64)| Counter { name: (*name).to_owned(), value: *value };
+    counts.iter().map(one).collect()
+}
+
+fn ago(now: SystemTime, age: Duration) -> String {
+    rfc3339(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,357 @@
+//! The election thread: the engine, its sockets and its deadline.
+//!
+//! ```text
+//!        ┌───────────────────── poll until the deadline ◄──────────────┐
+//!        ▼                                                             │
+//!   read adverts ──► fire the timer ──► take messages ──► execute outputs
+//! ```
+//!
+//! Adverts are read before timers fire, so that a thread that was kept from running does not take
+//! a master for dead whose adverts are waiting. It never blocks, takes no lock and writes no log:
+//! every queue it fills is tried once, and what happens when it is full stands beside the try.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::time::Duration;
+
+use locum_check::Probes;
+use locum_config::plan::Name;
+use locum_engine::{
+    CommandId, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange, Reply, Seq,
+};
+use locum_kernel::clock;
+use locum_vrrp::Time;
+use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::time::TimeSpec;
+use tokio::sync::mpsc::Sender;
+use tokio::sync::oneshot;
+
+use super::applier::{FailedApplies, Job};
+use super::describe;
+use super::inbox::{InboxReceiver, Message};
+use super::serving::Wish;
+use super::sockets::{AdvertSockets, Reading, Trouble};
+
+/// Adverts read from one socket before timers have their turn: more than a socket's buffer holds,
+/// and a flood cannot hold up the timers for longer than about two milliseconds.
+const MAX_READS: usize = 1024;
+
+/// Messages taken before adverts and timers have their turn again.
+const MAX_MESSAGES: usize = 64;
+
+/// The largest advert: IP header with options, VRRP header, 255 IPv6 addresses.
+const BUFFER_BYTES: usize = 60 + 8 + 255 * 16 + 8;
+
+/// Pause before a full queue is tried again.
+const OFFER_AGAIN: Duration = Duration::from_millis(10);
+
+/// Where outputs go.
+pub struct Sinks {
+    pub applier: Sender<Job>,
+    pub balancer: SyncSender<Wish>,
+    pub probes: Probes,
+    pub reports: Sender<Report>,
+    /// Reports that found no room.
+    pub dropped: Arc<AtomicU64>,
+    /// Told when everything is handed over.
+    pub stopped: oneshot::Sender<()>,
+}
+
+/// For the control runtime: log, history, hooks.
+#[derive(Debug)]
+pub enum Report {
+    Event(Event),
+    Hook(HookRun),
+    /// Something wrong with sending or receiving, or right again.
+    Socket(String),
+}
+
+pub struct Election {
+    engine: Engine,
+    inbox: InboxReceiver,
+    sockets: AdvertSockets,
+    applier: Sender<Job>,
+    balancer: SyncSender<Wish>,
+    probes: Probes,
+    reports: Sender<Report>,
+    dropped: Arc<AtomicU64>,
+    stopped: Option<oneshot::Sender<()>>,
+    deadline: Option<Time>,
+    out: Vec<Output>,
+    buffer: Vec<u8>,
+    /// Applies that the applier's queue had no room for, to be told to the engine.
+    refused: VecDeque<(Seq, Name)>,
+    failed: FailedApplies,
+    /// The newest level that the balancer's queue had no room for.
+    unserved: Option<Wish>,
+    answers: HashMap<CommandId, oneshot::Sender<Reply>>,
+    next_command: CommandId,
+    plan_answer: Option<oneshot::Sender<String>>,
+}
+
+/// Whether the thread goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Next {
+    Wait,
+    End,
+}
+
+impl Election {
+    pub fn new(inbox: InboxReceiver, sinks: Sinks) -> Self {
+        let Sinks { applier, balancer, probes, reports, dropped, stopped } = sinks;
+        Self {
+            engine: Engine::new(),
+            inbox,
+            sockets: AdvertSockets::default(),
+            applier,
+            balancer,
+            probes,
+            reports,
+            dropped,
+            stopped: Some(stopped),
+            deadline: None,
+            out: Vec::new(),
+            buffer: vec![0; BUFFER_BYTES],
+            refused: VecDeque::new(),
+            failed: FailedApplies::default(),
+            unserved: None,
+            answers: HashMap::new(),
+            next_command: 0,
+            plan_answer: None,
+        }
+    }
+
+    /// Until [`Message::End`].
+    pub fn run(mut self) {
+        loop {
+            let readable = self.wait();
+            self.read_adverts(&readable);
+            self.fire_timers();
+            if self.take_messages() == Next::End {
+                return;
+            }
+        }
+    }
+
+    /// Positions of the sockets that have something, when there is anything to do.
+    fn wait(&self) -> Vec<usize> {
+        let now = now();
+        let congested = !self.refused.is_empty() || self.unserved.is_some();
+        let offer_at = congested.then(|| now + OFFER_AGAIN);
+        let wakes = [self.deadline, self.sockets.retry_at(), offer_at];
+        let wake = wakes.into_iter().flatten().min();
+        let timeout = wake.map(|wake| TimeSpec::from(wake.since(now)));
+        let mut positions = Vec::new();
+        let mut descriptors = vec![PollFd::new(self.inbox_fd(), PollFlags::POLLIN)];
+        for (position, descriptor) in self.sockets.descriptors() {
+            positions.push(position);
+            descriptors.push(PollFd::new(descriptor, PollFlags::POLLIN));
+        }
+        if ppoll(&mut descriptors, timeout, None).is_err() {
+            // A signal, or no memory for a moment: everything is looked at, nothing is lost.
+            return positions;
+        }
+        let ready = descriptors.iter().skip(1).map(|descriptor| descriptor.any() == Some(true));
+        positions.into_iter().zip(ready).filter_map(|(at, ready)| ready.then_some(at)).collect()
+    }
+
+    fn inbox_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        std::os::fd::AsFd::as_fd(&self.inbox)
+    }
+
+    fn read_adverts(&mut self, readable: &[usize]) {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for &position in readable {
+            for _ in 0..MAX_READS {
+                match self.sockets.receive(position, &mut buffer, now()) {
+                    Reading::Datagram(interface, family, received) => {
+                        let bytes = buffer.get(..received.len).unwrap_or(&buffer);
+                        self.feed(Input::Packet(Packet {
+                            interface: &interface,
+                            family,
+                            bytes,
+                            source: received.source,
+                            destination: received.destination,
+                            hop_limit: received.hop_limit,
+                            truncated: received.truncated,
+                        }));
+                    }
+                    Reading::Empty => break,
+                    Reading::Broken(trouble) => {
+                        self.report(Report::Socket(trouble));
+                        break;
+                    }
+                }
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    fn fire_timers(&mut self) {
+        let now = now();
+        if self.sockets.retry_at().is_some_and(|at| at <= now) {
+            let troubles = self.sockets.retry(now);
+            self.report_troubles(troubles);
+        }
+        if self.deadline.is_some_and(|deadline| deadline <= now) {
+            self.feed(Input::Timeout);
+        }
+        if let Some(wish) = self.unserved.take() {
+            self.offer(wish);
+        }
+        // Those refused meanwhile wait for the next turn, so that this one ends.
+        for (seq, instance) in std::mem::take(&mut self.refused) {
+            let result = Err("the applier is too far behind".to_owned());
+            self.feed(Input::Applied { seq, instance, result });
+        }
+    }
+
+    fn take_messages(&mut self) -> Next {
+        self.inbox.quiet();
+        for _ in 0..MAX_MESSAGES {
+            let Some(message) = self.inbox.next() else { return Next::Wait };
+            if self.receive(message) == Next::End {
+                return Next::End;
+            }
+            // A message may take the engine's time; adverts that came meanwhile are not late yet,
+            // but a timer may be.
+            if self.deadline.is_some_and(|deadline| deadline <= now()) {
+                break;
+            }
+        }
+        // There may be more behind the last one taken.
+        self.inbox.ring();
+        Next::Wait
+    }
+
+    fn receive(&mut self, message: Message) -> Next {
+        match message {
+            Message::Probed { probe, outcome } => self.feed(Input::Probed { probe, outcome }),
+            Message::Link(link) => {
+                // The sockets first, so that what the engine sends has one to leave by.
+                let troubles = self.sockets.follow(&link, now());
+                self.report_troubles(troubles);
+                self.feed(Input::Link(link));
+            }
+            Message::AddressLost { interface, address, culprit } => {
+                self.feed(Input::AddressLost { interface, address, culprit });
+            }
+            Message::Applied { seq, instance, result } => {
+                self.feed(Input::Applied { seq, instance, result });
+            }
+            Message::Served { seq, result } => self.feed(Input::Served { seq, result }),
+            Message::Command { command, answer } => {
+                let id = self.next_command;
+                self.next_command += 1;
+                self.answers.insert(id, answer);
+                self.feed(Input::Command { id, command });
+            }
+            Message::Plan { plan, inherited, answer } => {
+                self.plan_answer = Some(answer);
+                self.feed(Input::Plan { plan, inherited });
+                if let Some(answer) = self.plan_answer.take() {
+                    let _ = answer.send("configuration in effect".to_owned());
+                }
+            }
+            Message::Status { answer } => {
+                let _ = answer.send(self.engine.status(now()));
+            }
+            Message::End => return Next::End,
+        }
+        Next::Wait
+    }
+
+    /// One input, full drain.
+    fn feed(&mut self, input: Input<'_>) {
+        self.engine.handle(now(), input, &mut self.out);
+        let mut out = std::mem::take(&mut self.out);
+        for output in out.drain(..) {
+            self.execute(output);
+        }
+        self.out = out;
+    }
+
+    fn execute(&mut self, output: Output) {
+        match output {
+            Output::Advertise(datagram) => {
+                if let Some(trouble) = self.sockets.send(&datagram) {
+                    self.report(Report::Socket(trouble));
+                }
+            }
+            Output::Apply { seq, instance, hold, drop } => {
+                let job = Job::Apply { seq, instance: instance.clone(), hold, drop };
+                if self.applier.try_send(job).is_err() {
+                    self.failed.add(seq);
+                    self.refused.push_back((seq, instance));
+                }
+            }
+            Output::Announce { after, frames } => {
+                // An announcement without room is lost like one on the wire: the next burst or
+                // refresh repeats it.
+                if !self.failed.contains(after)
+                    && self.applier.try_send(Job::Announce { after, frames }).is_err()
+                {
+                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
+            Output::Notify(event) => self.notify(event),
+            Output::Hook(run) => self.report(Report::Hook(run)),
+            Output::Probe(ProbeChange::Start { probe, spec }) => self.probes.start(probe, spec),
+            Output::Probe(ProbeChange::Stop { probe }) => self.probes.stop(probe),
+            Output::Listen(wanted) => {
+                let troubles = self.sockets.listen(wanted, now());
+                self.report_troubles(troubles);
+            }
+            Output::Reply { id, reply } => {
+                if let Some(answer) = self.answers.remove(&id) {
+                    // The client may have gone away.
+                    let _ = answer.send(reply);
+                }
+            }
+            Output::Stopped => {
+                if let Some(stopped) = self.stopped.take() {
+                    let _ = stopped.send(());
+                }
+            }
+            Output::Deadline(deadline) => self.deadline = deadline,
+        }
+    }
+
+    fn notify(&mut self, event: Event) {
+        if let EventKind::Reloaded { .. } = event.kind
+            && let Some(answer) = self.plan_answer.take()
+        {
+            let _ = answer.send(describe::sentence(&event));
+        }
+        self.report(Report::Event(event));
+    }
+
+    /// Hands the newest level to the balancer, or keeps it in place of an older one that found no
+    /// room either.
+    fn offer(&mut self, wish: Wish) {
+        self.unserved = match self.balancer.try_send(wish) {
+            Ok(()) => None,
+            Err(TrySendError::Full(wish)) => Some(wish),
+            // Its thread ends only with the process.
+            Err(TrySendError::Disconnected(_)) => None,
+        };
+    }
+
+    /// Without room a report is counted and forgotten: the log is behind by thousands of lines.
+    fn report(&self, report: Report) {
+        if self.reports.try_send(report).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn report_troubles(&self, troubles: Vec<Trouble>) {
+        troubles.into_iter().for_each(|trouble| self.report(Report::Socket(trouble)));
+    }
+}
+
+fn now() -> Time {
+    Time::from_nanos(clock::now())
+}

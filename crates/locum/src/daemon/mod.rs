@@ -1,0 +1,219 @@
+//! The daemon: starts the threads around the engine in order, and ends them in order.
+//!
+//! | thread | module | does |
+//! |---|---|---|
+//! | election | [`election`] | engine, advert sockets, deadline; never blocks |
+//! | applier | [`applier`] | addresses, announcements, link monitor |
+//! | balancer | [`serving`] | services and their processes |
+//! | probe | `locum-check` | checks |
+//! | main | [`operations`] | signals, control socket, hooks, log, history |
+//! | log | [`log`] | writes lines |
+//!
+//! A panic anywhere ends the process at once and removes nothing: the lease of the virtual
+//! addresses makes the kernel withdraw them unless a restarted daemon adopts them in time.
+
+mod applier;
+mod describe;
+mod document;
+mod election;
+mod history;
+mod hooks;
+mod inbox;
+mod lock;
+mod log;
+mod operations;
+mod serving;
+mod signals;
+mod sockets;
+
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::thread;
+use std::time::Duration;
+
+use locum_balancer::BalancerSettings;
+use locum_check::Probes;
+use locum_config::Plan;
+use locum_config::plan::{Instance, Lease};
+use locum_control::Server;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::cli::{Place, Run};
+use crate::configuration::Origin;
+use crate::exit;
+use election::{Election, Sinks};
+use history::History;
+use inbox::{InboxSender, Message, inbox};
+use lock::RunDirLock;
+use log::Log;
+use operations::{Ending, Operations, Sources, Tools};
+use signals::Signals;
+
+/// Reports on their way to log and history: every instance of a large node changing its role
+/// several times. When it is full, the election drops and counts them.
+const QUEUE_REPORTS: usize = 4096;
+
+/// Requests waiting; a client whose request finds no room waits.
+const QUEUE_CALLS: usize = 32;
+
+/// The engine recurses nowhere and keeps its state on the heap.
+const ELECTION_STACK_BYTES: usize = 512 * 1024;
+
+/// Runs until it is told to stop.
+pub fn run(options: &Run, place: &Place) -> ExitCode {
+    end_at_panic();
+    let origin = Origin::new(&options.configuration);
+    let loaded = origin.load();
+    eprint!("{}", loaded.diagnostics);
+    let Some(plan) = loaded.plan else {
+        eprintln!("locum: not started: {} has errors", origin.path());
+        return exit::ERRORS.into();
+    };
+    match start(options, place, origin, plan) {
+        Ok(Ending::Clean) => ExitCode::SUCCESS,
+        Ok(Ending::Forced) => exit::FAILED.into(),
+        Err(error) => {
+            eprintln!("locum: {error}");
+            exit::FAILED.into()
+        }
+    }
+}
+
+fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Result<Ending, String> {
+    let _lock = RunDirLock::take(&place.run_dir)?;
+    let log = Log::start(options.log_format, options.log_level)
+        .map_err(|error| format!("cannot start the log: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(1)
+        .build()
+        .map_err(|error| format!("cannot start the control runtime: {error}"))?;
+    let ending = runtime.block_on(operate(place, origin, plan, log.clone()));
+    // A reload stuck on a dead file system must not hold up the end.
+    runtime.shutdown_background();
+    log.flush();
+    ending
+}
+
+async fn operate(
+    place: &Place,
+    origin: Origin,
+    plan: Arc<Plan>,
+    log: Log,
+) -> Result<Ending, String> {
+    let system = |what: &'static str| move |error: io::Error| format!("cannot {what}: {error}");
+    // Before anything is changed, so that a second daemon or a wrong path ends here.
+    let owner = nix::unistd::geteuid().as_raw();
+    let server = Server::bind(&place.socket(), owner).map_err(|error| error.to_string())?;
+    let signals = Signals::listen().map_err(system("listen to signals"))?;
+
+    let (sender, receiver) = inbox().map_err(system("create the inbox"))?;
+    let dropped = Arc::new(AtomicU64::new(0));
+    let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
+    let (stopped, is_stopped) = oneshot::channel();
+
+    let settings = balancer_settings(&plan, &place.run_dir)?;
+    let balancer =
+        serving::start(settings, sender.clone()).map_err(system("start the balancer thread"))?;
+    let probes = probes(sender.clone()).map_err(system("start the probe thread"))?;
+    let mut applier =
+        applier::spawn(&plan, sender.clone()).map_err(system("start the applier thread"))?;
+
+    let sinks = Sinks {
+        applier: applier.jobs.clone(),
+        balancer: balancer.clone(),
+        probes,
+        reports,
+        dropped: Arc::clone(&dropped),
+        stopped,
+    };
+    let election = thread::Builder::new()
+        .name("election".to_owned())
+        .stack_size(ELECTION_STACK_BYTES)
+        .spawn(move || Election::new(receiver, sinks).run())
+        .map_err(system("start the election thread"))?;
+
+    // The links come first: the plan is looked at with what is there.
+    let inherited = applier.ready().await?;
+    let (in_effect, is_in_effect) = oneshot::channel();
+    let message = Message::Plan { plan: Arc::clone(&plan), inherited, answer: in_effect };
+    sender.send(message);
+    // It says the same in the log.
+    let _ = is_in_effect.await;
+
+    let (calls, called) = mpsc::channel(QUEUE_CALLS);
+    let serving = tokio::spawn(server.serve(calls));
+    let history = History::open(&place.run_dir);
+    let tools = Tools {
+        inbox: sender.clone(),
+        applier: applier.jobs,
+        balancer,
+        log,
+        dropped,
+        history,
+        origin,
+        plan,
+    };
+    let sources = Sources { reports: reported, calls: called, signals, stopped: is_stopped };
+    let ending = Operations::new(tools).run(sources).await;
+    serving.abort();
+    sender.send(Message::End);
+    // It takes its next message within microseconds; its probes end with it.
+    let _ = election.join();
+    Ok(ending)
+}
+
+fn probes(inbox: InboxSender) -> io::Result<Probes> {
+    Probes::spawn(move |probe, outcome| {
+        // Without room the outcome is lost; the next run of the probe repeats it.
+        let _ = inbox.try_send(Message::Probed { probe, outcome });
+    })
+}
+
+fn balancer_settings(plan: &Plan, run_dir: &Path) -> Result<BalancerSettings, String> {
+    let locum_program = std::env::current_exe()
+        .map_err(|error| format!("cannot find the own program file: {error}"))?;
+    Ok(BalancerSettings {
+        run_dir: run_dir.to_owned(),
+        locum_program,
+        orphan_timeout: orphan_timeout(plan),
+    })
+}
+
+/// A proxy without a daemon serves as long as the virtual addresses stay. `None` where something
+/// it may serve stays for ever.
+fn orphan_timeout(plan: &Plan) -> Option<Duration> {
+    let lease = |instance: &Instance| match instance.lease {
+        Lease::Auto => {
+            let interval = instance.router.interval.as_duration();
+            Some(interval * u32::from(instance.router.down_multiplier))
+        }
+        Lease::Fixed(lease) => Some(lease),
+        Lease::Off => None,
+    };
+    let mut longest = Duration::ZERO;
+    for service in &plan.services {
+        let name = service.instance.as_ref()?;
+        let instance = plan.instances.iter().find(|instance| instance.name == *name)?;
+        longest = longest.max(lease(instance)?);
+    }
+    // The kernel counts leases in seconds.
+    Some(longest + Duration::from_secs(1))
+}
+
+/// The message goes straight to standard error: the log thread may be the one that failed.
+fn end_at_panic() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        eprintln!("locum: internal error in the {name} thread: {panic}");
+        eprintln!(
+            "locum: ending at once; virtual addresses stay until their lease runs out, \
+             a restarted daemon adopts them"
+        );
+        std::process::abort();
+    }));
+}

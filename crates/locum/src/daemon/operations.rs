@@ -1,0 +1,471 @@
+//! The control runtime: signals, the control socket, reloads, hooks, log and history.
+//!
+//! One task owns all of it and decides nothing about elections. What may take time (reading a
+//! configuration, a hook, a question to another thread) runs beside it and comes back as a
+//! [`Done`].
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, SystemTime};
+
+use locum_balancer::BalancerStatus;
+use locum_config::{Loaded, Plan};
+use locum_control::{Call, Record, Request, Response};
+use locum_engine::status::Status;
+use locum_engine::{Command, Event, Reply, Target};
+use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep_until, timeout};
+use tracing::Level;
+
+use super::applier::Job;
+use super::describe;
+use super::document::{Ingredients, compose};
+use super::election::Report;
+use super::history::History;
+use super::hooks::{self, HookResult, Hooks};
+use super::inbox::{InboxSender, Message};
+use super::log::Log;
+use super::serving::Wish;
+use super::signals::{Signal, Signals};
+use crate::configuration::Origin;
+
+/// How long the balancer may take to say what it serves; it may be starting a HAProxy.
+const BALANCER_LIMIT: Duration = Duration::from_secs(1);
+
+/// A status is this fresh: many who ask at once are answered from one look at the engine.
+const STATUS_AGE: Duration = Duration::from_millis(20);
+
+/// A stop waits for the successor at most one skew time, which is 41 s at the longest interval of
+/// version 3.
+const STOP_LIMIT: Duration = Duration::from_secs(50);
+
+/// After everything is handed over: time for stop hooks, and for the balancer's processes to end.
+const FINISH_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the control runtime works with.
+pub struct Tools {
+    pub inbox: InboxSender,
+    pub applier: Sender<Job>,
+    pub balancer: SyncSender<Wish>,
+    pub log: Log,
+    /// Reports that found no room.
+    pub dropped: Arc<AtomicU64>,
+    pub history: History,
+    pub origin: Origin,
+    pub plan: Arc<Plan>,
+}
+
+/// What comes in.
+pub struct Sources {
+    pub reports: Receiver<Report>,
+    pub calls: Receiver<Call>,
+    pub signals: Signals,
+    pub stopped: oneshot::Receiver<()>,
+}
+
+/// How the daemon ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ending {
+    /// Everything was handed over.
+    Clean,
+    /// A second signal, or the time was up.
+    Forced,
+}
+
+/// Something that ran beside the task has ended.
+enum Done {
+    Loaded(Loaded, Option<oneshot::Sender<Response>>),
+    Status(Box<(Status, Option<BalancerStatus>)>),
+    BalancerIdle,
+}
+
+pub struct Operations {
+    tools: Tools,
+    hooks: Hooks,
+    hook_results: UnboundedReceiver<HookResult>,
+    done: UnboundedSender<Done>,
+    finished: UnboundedReceiver<Done>,
+    started: SystemTime,
+    configured: SystemTime,
+    reload: Reload,
+    /// Who waits for the status being collected.
+    askers: Vec<oneshot::Sender<Response>>,
+    status: Option<(Instant, Response)>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reload {
+    Idle,
+    /// A file is being read; `again` when another was asked for meanwhile by a signal.
+    Reading {
+        again: bool,
+    },
+}
+
+/// How far the end is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Running,
+    Stopping { until: Instant },
+    Finishing { until: Instant, balancer_is_idle: bool },
+}
+
+impl Operations {
+    pub fn new(tools: Tools) -> Self {
+        let (results, hook_results) = mpsc::unbounded_channel();
+        let (done, finished) = mpsc::unbounded_channel();
+        let now = SystemTime::now();
+        Self {
+            hooks: Hooks::new(results, tools.plan.hooks.timeout),
+            hook_results,
+            done,
+            finished,
+            started: now,
+            configured: now,
+            reload: Reload::Idle,
+            askers: Vec::new(),
+            status: None,
+            phase: Phase::Running,
+            tools,
+        }
+    }
+
+    /// Until the daemon shall end.
+    pub async fn run(mut self, mut sources: Sources) -> Ending {
+        let plan = Arc::clone(&self.tools.plan);
+        let started = Record::Started {
+            node: plan.node.to_string(),
+            config: self.tools.origin.path(),
+            digest: plan.digest.clone(),
+        };
+        self.remember(0, None, format!("locum started as node {}", plan.node), started);
+        loop {
+            if let Some(ending) = self.ending(sources.reports.is_empty()) {
+                let text = "locum ended".to_owned();
+                self.remember(0, None, text, Record::Ended {});
+                return ending;
+            }
+            let limit = self.phase.until();
+            tokio::select! {
+                Some(report) = sources.reports.recv() => self.take_report(report),
+                Some(result) = self.hook_results.recv() => self.take_hook_result(result),
+                Some(done) = self.finished.recv() => self.take_done(done),
+                Some(call) = sources.calls.recv() => self.take_call(call),
+                signal = sources.signals.next() => match (signal, self.phase) {
+                    (Signal::Stop, Phase::Running) => self.begin_stop(None),
+                    (Signal::Stop, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+                        tracing::warn!("asked twice to stop: ending at once");
+                        return Ending::Forced;
+                    }
+                    (Signal::Reload, _) => self.begin_reload(None),
+                },
+                _ = &mut sources.stopped, if self.phase.awaits_engine() => self.begin_finish(),
+                () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {}
+            }
+        }
+    }
+
+    /// Whether everything is done, or the time is up.
+    fn ending(&self, reports_are_empty: bool) -> Option<Ending> {
+        let late = self.phase.until().is_some_and(|until| until <= Instant::now());
+        match self.phase {
+            Phase::Running => None,
+            Phase::Stopping { .. } if late => {
+                tracing::error!("the handover did not end in time: ending without");
+                Some(Ending::Forced)
+            }
+            Phase::Stopping { .. } => None,
+            Phase::Finishing { .. } if late => {
+                tracing::warn!("hooks or services did not end in time: leaving them");
+                Some(Ending::Clean)
+            }
+            Phase::Finishing { balancer_is_idle, .. } => {
+                let idle = balancer_is_idle && reports_are_empty && self.hooks.is_idle();
+                idle.then_some(Ending::Clean)
+            }
+        }
+    }
+
+    fn take_report(&mut self, report: Report) {
+        match report {
+            Report::Event(event) => self.take_event(&event),
+            Report::Hook(run) => self.hooks.push(run),
+            Report::Socket(trouble) => {
+                tracing::warn!("{trouble}");
+                self.remember(0, None, trouble, Record::Note {});
+            }
+        }
+    }
+
+    fn take_event(&mut self, event: &Event) {
+        let text = describe::sentence(event);
+        let number = event.number;
+        match describe::level(&event.kind) {
+            Level::ERROR => tracing::error!(event = number, "{text}"),
+            Level::WARN => tracing::warn!(event = number, "{text}"),
+            _ => tracing::info!(event = number, "{text}"),
+        }
+        let record = describe::record(&event.kind);
+        self.tools.history.push(number, event.instance.as_deref(), text, record);
+    }
+
+    fn take_hook_result(&mut self, result: HookResult) {
+        let HookResult { run, end } = result;
+        let (outcome, detail) = hooks::describe(&end);
+        let (took, output) = match end {
+            hooks::HookEnd::Ran(ran) => {
+                self.hooks.ended(&run.instance);
+                (ran.took, ran.output)
+            }
+            hooks::HookEnd::Superseded { .. } => (Duration::ZERO, String::new()),
+        };
+        let text = format!("({}) hook {}: {detail}", run.instance, run.command);
+        if outcome == "ok" || outcome == "superseded" {
+            tracing::info!(event = run.event, "{text}");
+        } else {
+            tracing::warn!(event = run.event, output = output.trim_end(), "{text}");
+        }
+        let record = Record::Hook {
+            command: run.command.to_string(),
+            outcome: outcome.to_owned(),
+            detail,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            output,
+        };
+        self.tools.history.push(run.event, Some(&run.instance), text, record);
+    }
+
+    fn take_call(&mut self, call: Call) {
+        let Call { request, answer } = call;
+        match request {
+            Request::Status => self.begin_status(answer),
+            Request::Reload => self.begin_reload(Some(answer)),
+            Request::Stop => match self.phase {
+                Phase::Running => self.begin_stop(Some(answer)),
+                Phase::Stopping { .. } | Phase::Finishing { .. } => {
+                    let message = "stopping already".to_owned();
+                    let _ = answer.send(Response::Done { message });
+                }
+            },
+            Request::Switchover { instance } => {
+                let target =
+                    instance.map_or(Target::All, |name| Target::Instance(name.as_str().into()));
+                self.command(Command::Switchover(target), Some(answer));
+            }
+            Request::History { since_ms } => {
+                let entries = self.tools.history.since(since_ms.unwrap_or(0));
+                // Whoever asked may have gone away; so everywhere below.
+                let _ = answer.send(Response::History { entries });
+            }
+        }
+    }
+
+    fn begin_stop(&mut self, answer: Option<oneshot::Sender<Response>>) {
+        self.phase = Phase::Stopping { until: Instant::now() + STOP_LIMIT };
+        self.command(Command::Stop, answer);
+    }
+
+    /// Everything is handed over: hooks and the balancer's processes may end.
+    fn begin_finish(&mut self) {
+        let until = Instant::now() + FINISH_LIMIT;
+        self.phase = Phase::Finishing { until, balancer_is_idle: false };
+        let (idle, is_idle) = oneshot::channel();
+        let (flush, flushed) = oneshot::channel();
+        let asked = self.tools.balancer.try_send(Wish::Idle(idle)).is_ok()
+            && self.tools.applier.try_send(Job::Flush(flush)).is_ok();
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            if asked {
+                let _ = (is_idle.await, flushed.await);
+            }
+            let _ = done.send(Done::BalancerIdle);
+        });
+    }
+
+    fn command(&mut self, command: Command, answer: Option<oneshot::Sender<Response>>) {
+        let (reply, replied) = oneshot::channel();
+        if self.tools.inbox.try_send(Message::Command { command, answer: reply }).is_err() {
+            return answer_busy(answer);
+        }
+        tokio::spawn(async move {
+            let response = match replied.await {
+                Ok(Reply::Ok(message)) => Response::Done { message },
+                Ok(Reply::Refused(reason)) => Response::Refused { reason },
+                Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
+            };
+            if let Some(answer) = answer {
+                let _ = answer.send(response);
+            }
+        });
+    }
+
+    fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
+        let refuse = |answer: Option<oneshot::Sender<Response>>, reason: &str| {
+            if let Some(answer) = answer {
+                let _ = answer.send(Response::Refused { reason: reason.to_owned() });
+            }
+        };
+        match (self.reload, self.phase) {
+            (Reload::Idle, Phase::Running) => {}
+            (Reload::Reading { .. }, Phase::Running) => {
+                // A signal cannot be told to come again.
+                self.reload = Reload::Reading { again: answer.is_none() };
+                return refuse(answer, "another reload is under way: try again");
+            }
+            (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+                return refuse(answer, "the daemon is stopping");
+            }
+        }
+        self.reload = Reload::Reading { again: false };
+        let origin = self.tools.origin.clone();
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            // Files may lie on a slow or dead file system: not on this thread.
+            let loaded = tokio::task::spawn_blocking(move || origin.load()).await;
+            if let Ok(loaded) = loaded {
+                let _ = done.send(Done::Loaded(loaded, answer));
+            }
+        });
+    }
+
+    fn end_reload(&mut self, loaded: Loaded, answer: Option<oneshot::Sender<Response>>) {
+        let again = self.reload == Reload::Reading { again: true };
+        self.reload = Reload::Idle;
+        for diagnostic in &loaded.diagnostics {
+            match diagnostic.severity {
+                locum_config::Severity::Error => tracing::error!("{}", diagnostic.headline()),
+                locum_config::Severity::Warning => tracing::warn!("{}", diagnostic.headline()),
+            }
+        }
+        match loaded.plan {
+            None => {
+                let reason = loaded.diagnostics.to_string();
+                let text = "configuration refused: the running one stays".to_owned();
+                tracing::error!("{text}");
+                let record = Record::ReloadRefused { reason: reason.clone() };
+                self.tools.history.push(0, None, text.clone(), record);
+                if let Some(answer) = answer {
+                    let reason = format!("{reason}{text}");
+                    let _ = answer.send(Response::Refused { reason });
+                }
+            }
+            Some(plan) => self.put_in_effect(plan, answer),
+        }
+        if again {
+            self.begin_reload(None);
+        }
+    }
+
+    fn put_in_effect(&mut self, plan: Arc<Plan>, answer: Option<oneshot::Sender<Response>>) {
+        let (reply, replied) = oneshot::channel();
+        let message =
+            Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
+        if self.tools.inbox.try_send(message).is_err() {
+            return answer_busy(answer);
+        }
+        self.hooks.set_timeout(plan.hooks.timeout);
+        self.tools.plan = plan;
+        self.configured = SystemTime::now();
+        self.status = None;
+        tokio::spawn(async move {
+            let response = match replied.await {
+                Ok(message) => Response::Done { message },
+                Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
+            };
+            if let Some(answer) = answer {
+                let _ = answer.send(response);
+            }
+        });
+    }
+
+    fn begin_status(&mut self, answer: oneshot::Sender<Response>) {
+        if let Some((taken, response)) = &self.status
+            && taken.elapsed() < STATUS_AGE
+        {
+            let _ = answer.send(response.clone());
+            return;
+        }
+        self.askers.push(answer);
+        if self.askers.len() > 1 {
+            return;
+        }
+        let (engine, from_engine) = oneshot::channel();
+        let (balancer, from_balancer) = oneshot::channel();
+        let asked = self.tools.inbox.try_send(Message::Status { answer: engine });
+        // Without room the balancer's part is missing and the document says so.
+        let _ = self.tools.balancer.try_send(Wish::Status(balancer));
+        if asked.is_err() {
+            return self.askers.drain(..).for_each(|answer| answer_busy(Some(answer)));
+        }
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let balancer = timeout(BALANCER_LIMIT, from_balancer).await;
+            if let Ok(engine) = from_engine.await {
+                let balancer = balancer.ok().and_then(Result::ok);
+                let _ = done.send(Done::Status(Box::new((engine, balancer))));
+            }
+        });
+    }
+
+    fn end_status(&mut self, engine: &Status, balancer: Option<&BalancerStatus>) {
+        let document = compose(&Ingredients {
+            engine,
+            balancer,
+            plan: &self.tools.plan,
+            config: &self.tools.origin.path(),
+            started: self.started,
+            configured: self.configured,
+            dropped: self.tools.dropped.load(Ordering::Relaxed) + self.tools.log.dropped(),
+        });
+        let response = Response::Status { status: Box::new(document) };
+        for answer in self.askers.drain(..) {
+            let _ = answer.send(response.clone());
+        }
+        self.status = Some((Instant::now(), response));
+    }
+
+    fn take_done(&mut self, done: Done) {
+        match done {
+            Done::Loaded(loaded, answer) => self.end_reload(loaded, answer),
+            Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
+            Done::BalancerIdle => {
+                if let Phase::Finishing { until, .. } = self.phase {
+                    self.phase = Phase::Finishing { until, balancer_is_idle: true };
+                }
+            }
+        }
+    }
+
+    fn remember(&mut self, event: u64, instance: Option<&str>, text: String, record: Record) {
+        tracing::debug!("{text}");
+        self.tools.history.push(event, instance, text, record);
+    }
+}
+
+impl Phase {
+    fn until(self) -> Option<Instant> {
+        match self {
+            Self::Running => None,
+            Self::Stopping { until } | Self::Finishing { until, .. } => Some(until),
+        }
+    }
+
+    /// The engine says it is done once; afterwards there is nothing to wait for.
+    fn awaits_engine(self) -> bool {
+        match self {
+            Self::Running | Self::Stopping { .. } => true,
+            Self::Finishing { .. } => false,
+        }
+    }
+}
+
+fn answer_busy(answer: Option<oneshot::Sender<Response>>) {
+    let message = "the daemon is busy: try again".to_owned();
+    tracing::error!("{message}");
+    if let Some(answer) = answer {
+        let _ = answer.send(Response::Error { message });
+    }
+}

@@ -1,0 +1,109 @@
+//! The balancer thread: makes what is served equal to what the engine wants, the latest wish first.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Event};
+use locum_config::plan::WantedServices;
+use locum_engine::Seq;
+use tokio::sync::oneshot;
+
+use super::inbox::{InboxSender, Message};
+
+/// Wishes and questions waiting. Of the wishes only the last counts; when there is no room, the
+/// election keeps the newest and offers it again.
+const QUEUE_WISHES: usize = 64;
+
+/// The backends talk to processes and parse short lines.
+const STACK_BYTES: usize = 512 * 1024;
+
+#[derive(Debug)]
+pub enum Wish {
+    /// What this node serves from now on.
+    Serve { seq: Seq, wanted: Arc<WantedServices> },
+    /// What is served now.
+    Status(oneshot::Sender<BalancerStatus>),
+    /// Told when nothing runs or drains any more.
+    Idle(oneshot::Sender<()>),
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn start(settings: BalancerSettings, inbox: InboxSender) -> io::Result<SyncSender<Wish>> {
+    let (wishes, queue) = mpsc::sync_channel(QUEUE_WISHES);
+    thread::Builder::new().name("balancer".to_owned()).stack_size(STACK_BYTES).spawn(
+        move || {
+            let serving = Serving { balancer: Balancer::new(settings), inbox, idle: Vec::new() };
+            serving.run(&queue);
+        },
+    )?;
+    Ok(wishes)
+}
+
+struct Serving {
+    balancer: Balancer,
+    inbox: InboxSender,
+    idle: Vec<oneshot::Sender<()>>,
+}
+
+impl Serving {
+    fn run(mut self, queue: &Receiver<Wish>) {
+        loop {
+            let first = match self.balancer.next_tick() {
+                Some(wait) => queue.recv_timeout(wait),
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match first {
+                Ok(wish) => self.take(wish, queue),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Ticks are due by the clock, not by silence: a stream of wishes must not delay them.
+            if self.balancer.next_tick() == Some(Duration::ZERO) {
+                self.balancer.tick().into_iter().for_each(report);
+            }
+            if self.balancer.is_idle() {
+                for waiting in self.idle.drain(..) {
+                    let _ = waiting.send(());
+                }
+            }
+        }
+    }
+
+    /// This wish and all that wait behind it; of several levels the last.
+    fn take(&mut self, first: Wish, queue: &Receiver<Wish>) {
+        let mut latest = None;
+        let mut asked = Vec::new();
+        for wish in std::iter::once(first).chain(queue.try_iter()) {
+            match wish {
+                Wish::Serve { seq, wanted } => latest = Some((seq, wanted)),
+                Wish::Status(answer) => asked.push(answer),
+                Wish::Idle(answer) => self.idle.push(answer),
+            }
+        }
+        if let Some((seq, wanted)) = latest {
+            let result = self.balancer.apply(&wanted);
+            self.inbox.send(Message::Served { seq, result });
+        }
+        if !asked.is_empty() {
+            let status = self.balancer.status();
+            for answer in asked {
+                // Whoever asked may have given up waiting.
+                let _ = answer.send(status.clone());
+            }
+        }
+    }
+}
+
+fn report(event: Event) {
+    match event {
+        Event::Failed { name, error } => tracing::error!(service = %name, "not served: {error}"),
+        Event::Recovered { name } => tracing::info!(service = %name, "served again"),
+        Event::Note { name, text } => tracing::info!(service = %name, "{text}"),
+    }
+}

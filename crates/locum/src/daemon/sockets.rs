@@ -1,0 +1,246 @@
+//! The advert sockets of the election thread: which are wanted, which are open.
+//!
+//! A socket is opened when the engine listens on its interface and the interface exists, and again
+//! when that comes back under another index. Opening and closing happen at start, at a reload and
+//! when a link returns, and take as long as the kernel's lock on its interfaces.
+
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use locum_config::plan::Name;
+use locum_engine::{Datagram, LinkState};
+use locum_kernel::advert_socket::{self, AdvertSettings, AdvertSocket, Received};
+use locum_vrrp::{Family, Time};
+
+/// IP protocol number of VRRP. RFC 9568 §5.1.1.4.
+const VRRP_PROTOCOL: u8 = 112;
+
+/// Pause before a socket that could not be opened is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Reads that fail one after the other before a socket is opened anew; a link that goes down
+/// reports that once.
+const MAX_READ_ERRORS: u32 = 16;
+
+/// The sockets, one per interface and family.
+#[derive(Debug, Default)]
+pub struct AdvertSockets {
+    entries: Vec<Entry>,
+    links: Vec<LinkState>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    interface: Name,
+    family: Family,
+    group: Option<IpAddr>,
+    /// Index of the link that `socket` belongs to.
+    index: u32,
+    socket: Option<AdvertSocket>,
+    retry_at: Option<Time>,
+    read_errors: u32,
+    /// What was last reported as wrong, so that it is reported once.
+    trouble: Option<String>,
+}
+
+/// Something wrong with a socket, or right again, for a person.
+pub type Trouble = String;
+
+impl AdvertSockets {
+    /// Makes the open sockets exactly these. Returns what could not be opened.
+    pub fn listen(
+        &mut self,
+        wanted: Vec<(Name, Family, Option<IpAddr>)>,
+        now: Time,
+    ) -> Vec<Trouble> {
+        self.entries
+            .retain(|entry| wanted.contains(&(entry.interface.clone(), entry.family, entry.group)));
+        for (interface, family, group) in wanted {
+            let known = self.entries.iter().any(|entry| {
+                entry.interface == interface && entry.family == family && entry.group == group
+            });
+            if !known {
+                self.entries.push(Entry::new(interface, family, group));
+            }
+        }
+        self.open_where_needed(now, |entry| entry.socket.is_none())
+    }
+
+    /// Follows a link: opens, opens anew, closes or joins again.
+    pub fn follow(&mut self, link: &LinkState, now: Time) -> Vec<Trouble> {
+        let before = self.links.iter().position(|known| known.name == link.name);
+        let came_up = link.running && before.is_none_or(|position| !self.links[position].running);
+        match before {
+            Some(position) => self.links[position] = link.clone(),
+            None => self.links.push(link.clone()),
+        }
+        for entry in self.entries.iter_mut().filter(|entry| entry.interface == link.name) {
+            if entry.index != link.index {
+                entry.close();
+            } else if came_up && let (Some(socket), Some(group)) = (&entry.socket, entry.group) {
+                // A switch that forgot us hears of the membership again. What stays wrong shows
+                // as silence, which the engine handles.
+                let _ = socket.rejoin(group);
+            }
+        }
+        self.open_where_needed(now, |entry| entry.interface == link.name && entry.socket.is_none())
+    }
+
+    /// Tries again what is due.
+    pub fn retry(&mut self, now: Time) -> Vec<Trouble> {
+        self.open_where_needed(now, |entry| entry.retry_at.is_some_and(|at| at <= now))
+    }
+
+    /// When [`AdvertSockets::retry`] has something to do.
+    pub fn retry_at(&self) -> Option<Time> {
+        self.entries.iter().filter_map(|entry| entry.retry_at).min()
+    }
+
+    /// Descriptors to poll, with the position to give to [`AdvertSockets::receive`].
+    pub fn descriptors(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        let entries = self.entries.iter().enumerate();
+        entries.filter_map(|(at, entry)| Some((at, entry.socket.as_ref()?.as_fd())))
+    }
+
+    /// The next datagram of the socket at `position`.
+    pub fn receive(&mut self, position: usize, buffer: &mut [u8], now: Time) -> Reading {
+        let Some(entry) = self.entries.get_mut(position) else { return Reading::Empty };
+        let Some(socket) = &entry.socket else { return Reading::Empty };
+        match socket.recv(buffer) {
+            Ok(Some(received)) => {
+                entry.read_errors = 0;
+                Reading::Datagram(entry.interface.clone(), entry.family, received)
+            }
+            Ok(None) => Reading::Empty,
+            Err(error) => {
+                entry.read_errors += 1;
+                if entry.read_errors < MAX_READ_ERRORS {
+                    return Reading::Empty;
+                }
+                entry.close();
+                entry.retry_at = Some(now + RETRY);
+                match entry.changed(Some(format!("cannot receive adverts: {error}"))) {
+                    Some(trouble) => Reading::Broken(trouble),
+                    None => Reading::Empty,
+                }
+            }
+        }
+    }
+
+    /// Sends one advert. `Some` is news for a person: it began to fail, or works again.
+    pub fn send(&mut self, datagram: &Datagram) -> Option<Trouble> {
+        let family = Family::of(&datagram.destination);
+        let entry = self.entries.iter_mut().find(|entry| {
+            entry.interface == datagram.interface
+                && entry.family == family
+                && entry.socket.is_some()
+        })?;
+        let socket = entry.socket.as_ref()?;
+        let sent =
+            socket.send(datagram.source, datagram.destination, datagram.ttl, &datagram.message);
+        match sent {
+            Ok(()) => entry.changed(None),
+            Err(error) => entry.changed(Some(explain_send(&error, datagram))),
+        }
+    }
+
+    fn open_where_needed(&mut self, now: Time, needs: impl Fn(&Entry) -> bool) -> Vec<Trouble> {
+        let Self { entries, links } = self;
+        let mut troubles = Vec::new();
+        for entry in entries.iter_mut().filter(|entry| needs(entry)) {
+            let index =
+                links.iter().find(|link| link.name == entry.interface).map_or(0, |link| link.index);
+            // Without a link the instance is in fault and says so itself.
+            if index == 0 {
+                entry.retry_at = None;
+                continue;
+            }
+            troubles.extend(entry.open(index, now));
+        }
+        troubles
+    }
+}
+
+/// What a read gave.
+#[derive(Debug)]
+pub enum Reading {
+    Datagram(Name, Family, Received),
+    Empty,
+    /// The socket was closed, and why.
+    Broken(Trouble),
+}
+
+impl Entry {
+    fn new(interface: Name, family: Family, group: Option<IpAddr>) -> Self {
+        Self {
+            interface,
+            family,
+            group,
+            index: 0,
+            socket: None,
+            retry_at: None,
+            read_errors: 0,
+            trouble: None,
+        }
+    }
+
+    fn open(&mut self, index: u32, now: Time) -> Option<Trouble> {
+        let settings = AdvertSettings {
+            interface: self.interface.to_string(),
+            index,
+            family: match self.family {
+                Family::V4 => advert_socket::Family::V4,
+                Family::V6 => advert_socket::Family::V6,
+            },
+            protocol: VRRP_PROTOCOL,
+            group: self.group,
+        };
+        self.index = index;
+        self.read_errors = 0;
+        match AdvertSocket::open(&settings) {
+            Ok(socket) => {
+                self.socket = Some(socket);
+                self.retry_at = None;
+                self.changed(None)
+            }
+            Err(error) => {
+                self.socket = None;
+                self.retry_at = Some(now + RETRY);
+                self.changed(Some(explain_open(&error)))
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        self.socket = None;
+        self.index = 0;
+        self.retry_at = None;
+    }
+
+    /// The sentence to report when `trouble` is not what was reported last.
+    fn changed(&mut self, trouble: Option<String>) -> Option<Trouble> {
+        if self.trouble == trouble {
+            return None;
+        }
+        let interface = &self.interface;
+        let sentence = match &trouble {
+            Some(trouble) => format!("{interface}: {trouble}"),
+            None => format!("{interface}: adverts can be sent and received again"),
+        };
+        self.trouble = trouble;
+        Some(sentence)
+    }
+}
+
+fn explain_open(error: &io::Error) -> String {
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return format!("cannot open the advert socket: {error}: run as root or with CAP_NET_RAW");
+    }
+    format!("cannot open the advert socket: {error}, trying again")
+}
+
+fn explain_send(error: &io::Error, datagram: &Datagram) -> String {
+    format!("cannot send adverts to {}: {error}", datagram.destination)
+}

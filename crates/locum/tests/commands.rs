@@ -1,0 +1,100 @@
+//! Exit codes and messages of the commands that need no daemon, or miss one.
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const GOOD: &str = "[[instance]]\nname = \"web\"\ninterface = \"lo\"\nvrid = 51\npriority = 150\n\
+                    addresses = [\"10.9.0.100/24\"]\n";
+
+struct Files(tempfile::TempDir);
+
+impl Files {
+    fn with(content: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("locum.toml"), content).unwrap();
+        Self(directory)
+    }
+
+    fn config(&self) -> PathBuf {
+        self.0.path().join("locum.toml")
+    }
+
+    fn check(&self, words: &[&str]) -> Output {
+        locum(&[&["check", "-c", self.config().to_str().unwrap()], words].concat())
+    }
+}
+
+fn locum(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_locum")).args(words).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn check_of_a_good_file_is_0() {
+    let output = Files::with(GOOD).check(&[]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("fine"));
+}
+
+#[test]
+fn check_of_several_errors_is_2_and_shows_each_with_its_place() {
+    let bad = GOOD.replace("priority = 150", "prioritty = 150").replace("51", "300");
+    let output = Files::with(&bad).check(&[]);
+    assert_eq!(output.status.code(), Some(2));
+    let errors = text(&output.stderr);
+    assert!(errors.contains("locum.toml:4:") && errors.contains("locum.toml:5:"), "{errors}");
+    assert!(errors.contains("did you mean"), "{errors}");
+}
+
+#[test]
+fn check_of_a_missing_file_is_2_and_names_it() {
+    let output = locum(&["check", "-c", "/nonexistent/locum.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/nonexistent/locum.toml"));
+}
+
+#[test]
+fn check_json_is_one_object_with_the_same_verdict() {
+    let output = Files::with(&GOOD.replace("51", "0")).check(&["--json"]);
+    assert_eq!(output.status.code(), Some(2));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["errors"], 1, "{report:#}");
+    assert_eq!(report["diagnostics"][0]["severity"], "error");
+    let good = Files::with(GOOD).check(&["--json"]);
+    let report: Value = serde_json::from_slice(&good.stdout).unwrap();
+    assert_eq!(report["errors"], 0);
+    assert!(report["digest"].is_string());
+}
+
+#[test]
+fn check_host_finds_what_this_machine_lacks() {
+    let file = Files::with(&GOOD.replace("\"lo\"", "\"nowhere0\""));
+    assert_eq!(file.check(&[]).status.code(), Some(0), "without --host the file is fine");
+    let output = file.check(&["--host"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("nowhere0"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn commands_without_a_daemon_are_2_and_say_what_to_do() {
+    for words in [
+        &["status"][..],
+        &["status", "--json"],
+        &["status", "--why"],
+        &["reload"],
+        &["stop"],
+        &["switchover", "web"],
+        &["history"],
+    ] {
+        let output = locum(&[words, &["--socket", "/nonexistent/control.sock"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{words:?}");
+        let errors = text(&output.stderr);
+        assert!(errors.contains("no daemon answers on /nonexistent/control.sock"), "{errors}");
+        assert!(output.stdout.is_empty(), "{words:?}");
+    }
+}

@@ -1,0 +1,250 @@
+//! The life of one daemon in a network namespace: election, stop, reload, crash, hooks, checks.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use support::{LIMIT, Namespace, Node, stderr, stdout};
+
+const VIP: &str = "10.9.0.100/24";
+
+fn config(interval: &str, extra: &str) -> String {
+    format!(
+        "[[instance]]\nname = \"web\"\ninterface = \"v0\"\nvrid = 51\npriority = 150\n\
+         advert_interval = \"{interval}\"\naddresses = [\"{VIP}\"]\n{extra}\n"
+    )
+}
+
+#[test]
+fn a_lone_daemon_becomes_master_and_a_stop_takes_the_address_away() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    let status = node.wait_for_role("master");
+    assert_eq!(status["healthy"], true, "{status:#}");
+    assert_eq!(status["instances"][0]["addresses"][0], VIP);
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+    assert_eq!(node.locum(&["status"]).status.code(), Some(0));
+    assert!(node.log().contains("(web) Entering MASTER STATE"), "{}", node.log());
+
+    let stopped = node.locum(&["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    assert_eq!(node.ended().code(), Some(0));
+    assert!(!namespace.has(VIP));
+    assert!(!node.path("run/control.sock").exists());
+    assert_eq!(node.locum(&["status"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_termination_signal_is_a_stop() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.signal("TERM");
+    assert_eq!(node.ended().code(), Some(0));
+    assert!(!namespace.has(VIP));
+}
+
+#[test]
+fn a_broken_configuration_never_replaces_the_running_one() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    let before = node.wait_for_role("master");
+
+    node.write("locum.toml", &config("100ms", "prioritty = 3"));
+    let refused = node.locum(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("prioritty"), "{}", stderr(&refused));
+    let after = node.status();
+    assert_eq!(after["digest"], before["digest"]);
+    assert_eq!(after["instances"][0]["role"], "master");
+    node.wait_for_entry("refusal", |entry| entry["kind"] == "reload-refused");
+
+    node.write("locum.toml", &config("100ms", "").replace("150", "120"));
+    let accepted = node.locum(&["reload"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    let after = node.status();
+    assert_ne!(after["digest"], before["digest"]);
+    assert_eq!(after["instances"][0]["base_priority"], 120);
+    assert_eq!(after["instances"][0]["role"], "master", "a changed priority moves nothing");
+}
+
+#[test]
+fn a_hang_up_signal_is_a_reload() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.write("locum.toml", &config("100ms", "").replace("150", "121"));
+    node.signal("HUP");
+    node.wait_for("new priority", |status| status["instances"][0]["base_priority"] == 121);
+}
+
+#[test]
+fn a_daemon_killed_on_the_master_is_master_again_without_an_election() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("1s", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+    node.kill();
+    assert!(namespace.has(VIP), "a crash removes nothing");
+
+    node.start();
+    // An election would take three seconds; the first answer comes after milliseconds.
+    let status = node.status();
+    assert_eq!(status["instances"][0]["role"], "master", "{status:#}\n{}", node.log());
+    assert!(namespace.has(VIP));
+    node.wait_for_entry("adoption", |entry| entry["kind"] == "adopted" && entry["kept"] == true);
+    let before = node.history().iter().filter(|entry| entry["kind"] == "started").count();
+    assert_eq!(before, 2, "the history has both daemons");
+}
+
+#[test]
+fn the_address_of_a_daemon_that_stays_dead_goes_by_itself() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+    node.kill();
+    let begun = std::time::Instant::now();
+    while namespace.has(VIP) {
+        assert!(begun.elapsed() < LIMIT, "the lease does not end");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_second_daemon_of_the_same_run_directory_is_refused() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    let refused = node.start_in_vain();
+    assert_eq!(refused.status.code(), Some(1));
+    let text = stderr(&refused);
+    assert!(text.contains(&format!("process {}", node.pid())), "{text}");
+    assert!(node.status()["node"].is_string(), "the first one goes on");
+}
+
+#[test]
+fn a_missing_interface_is_a_fault_of_its_instance_alone() {
+    let Some(namespace) = Namespace::new() else { return };
+    let other = "\n[[instance]]\nname = \"lost\"\ninterface = \"nowhere0\"\nvrid = 52\n\
+                 addresses = [\"10.9.0.101/24\"]\n";
+    let mut node = Node::new(&namespace, &config("100ms", other));
+    node.start();
+    let status = node.wait_for_role("master");
+    assert_eq!(status["instances"][1]["role"], "fault");
+    assert!(status["problems"][0].as_str().unwrap().contains("nowhere0"), "{status:#}");
+    assert_eq!(node.locum(&["status"]).status.code(), Some(1));
+    let why = stdout(&node.locum(&["status", "--why"]));
+    assert!(why.contains("nowhere0") && why.contains("web: "), "{why}");
+}
+
+#[test]
+fn hooks_run_in_order_and_stand_in_the_history() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let output = node.path("hooks");
+    let hook = node.script("hook", &format!("echo \"$@\" >> {}; echo said", output.display()));
+    node.write("locum.toml", &config("100ms", &format!("notify = [\"{hook}\"]")));
+    node.start();
+    node.wait_for_role("master");
+    let entry = node.wait_for_entry("hook", |entry| {
+        entry["kind"] == "hook" && entry["command"].as_str().unwrap().contains("MASTER")
+    });
+    assert_eq!(entry["outcome"], "ok", "{entry:#}");
+    assert_eq!(entry["output"], "said\n");
+    node.locum(&["stop"]);
+    assert_eq!(node.ended().code(), Some(0));
+    let lines = fs::read_to_string(&output).unwrap();
+    assert!(lines.ends_with("INSTANCE web MASTER 150\nINSTANCE web STOP 150\n"), "{lines}");
+}
+
+#[test]
+fn a_failing_check_lowers_the_priority_and_the_status_says_why() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let flag = node.path("ill");
+    let script = node.script("check", &format!("test ! -e {}", flag.display()));
+    let check = format!(
+        "track = [\"well\"]\n[check.well]\nscript = [\"{script}\"]\ninterval = \"50ms\"\n\
+         rise = 1\nfall = 1\nweight = -60\n"
+    );
+    node.write("locum.toml", &config("100ms", &check));
+    node.start();
+    node.wait_for_role("master");
+    fs::write(&flag, "").unwrap();
+    node.wait_for("lower priority", |s| s["instances"][0]["effective_priority"] == 90);
+    let output = node.locum(&["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("well"), "{}", stdout(&output));
+    fs::remove_file(&flag).unwrap();
+    node.wait_for("full priority", |s| s["instances"][0]["effective_priority"] == 150);
+}
+
+#[test]
+fn an_address_that_someone_deletes_comes_back() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("1s", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+    namespace.ip(&["address", "del", VIP, "dev", "v0"]);
+    node.wait_for("healing", |status| status["instances"][0]["healed"] == 1);
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+}
+
+#[test]
+fn the_daemon_stays_under_ten_megabytes() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+    eprintln!("resident: {kib} KiB");
+    assert!(kib < 10 * 1024, "{kib} KiB");
+}
+
+#[test]
+fn a_daemon_without_privileges_says_what_it_needs() {
+    let Some(namespace) = Namespace::new() else { return };
+    let node = Node::new(&namespace, &config("100ms", ""));
+    let output = namespace
+        .command("setpriv")
+        .args(["--bounding-set=-net_admin,-net_raw", "--inh-caps=-all", "--"])
+        .arg(env!("CARGO_BIN_EXE_locum"))
+        .arg("run")
+        .arg("--run-dir")
+        .arg(node.path("run"))
+        .arg("-c")
+        .arg(node.path("locum.toml"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("CAP_NET_ADMIN"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_configuration_with_errors_never_starts() {
+    let Some(namespace) = Namespace::new() else { return };
+    let node = Node::new(&namespace, &config("100ms", "vrid = 300"));
+    let output = node.start_in_vain();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("locum.toml:"), "{}", stderr(&output));
+    assert!(!node.path("run/control.sock").exists());
+}
+
+#[test]
+fn the_proxy_subcommand_is_reached_before_the_command_line_is_read() {
+    let output = Command::new(env!("CARGO_BIN_EXE_locum")).args(["proxy", "--what"]).output();
+    let output = output.unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("locum proxy"), "{}", stderr(&output));
+}
