@@ -11,7 +11,10 @@
 
 mod address;
 mod apply;
+mod ledger;
+mod links;
 mod monitor;
+mod plan;
 
 pub use address::AddressSpec;
 pub use address::MARK;
@@ -20,7 +23,7 @@ pub use address::Scope;
 pub use apply::ApplyError;
 pub use apply::Failure;
 pub use apply::Netlink;
-pub use monitor::LinkSnapshot;
+pub use links::LinkSnapshot;
 pub use monitor::Monitor;
 pub use monitor::MonitorEvent;
 

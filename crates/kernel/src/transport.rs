@@ -1,6 +1,47 @@
-//! Requests to the kernel over a netlink socket: batched, acknowledged, in order.
+//! Requests to the kernel over a netlink socket: batched, answered in order, never waiting for
+//! anything but the kernel's own work.
+//!
+//! The kernel carries out a request inside the `send` call, so that its answer is in the socket
+//! when `send` returns. Many requests in one `send` cost one system call; their number is bounded
+//! because all their answers must fit into the receive buffer at once.
 
 use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::NlasIterator;
+use netlink_sys::Socket;
+use netlink_sys::SocketAddr;
+use nix::errno::Errno;
+use socket2::SockRef;
+
+/// Requests in one `send`. An answer takes about 1 KiB of the receive buffer, whose default is 208 KiB.
+const BATCH_REQUESTS: usize = 64;
+/// Dumps come in pieces of at most 32 KiB; the kernel never sends a larger datagram.
+pub(crate) const DATAGRAM_OCTETS: usize = 64 * 1024;
+/// The answer is there when `send` returns; a kernel that has not answered by then never will.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; in host order.
+const HEADER_OCTETS: usize = 16;
+
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+
+pub(crate) const NLM_F_REQUEST: u16 = 0x1;
+pub(crate) const NLM_F_ACK: u16 = 0x4;
+pub(crate) const NLM_F_DUMP: u16 = 0x300;
+pub(crate) const NLM_F_REPLACE: u16 = 0x100;
+pub(crate) const NLM_F_EXCL: u16 = 0x200;
+pub(crate) const NLM_F_CREATE: u16 = 0x400;
+/// On an answer: the dump changed under way and may lack something.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// On an error: the request is not repeated behind the code but for its header.
+const NLM_F_CAPPED: u16 = 0x100;
+/// On an error: attributes follow.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// Why the kernel refused a request.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -11,14 +52,348 @@ pub struct KernelError {
     pub message: Option<String>,
 }
 
+impl KernelError {
+    pub(crate) fn new(errno: Errno) -> Self {
+        Self { code: errno as i32, message: None }
+    }
+
+    pub(crate) fn errno(&self) -> Errno {
+        Errno::from_raw(self.code)
+    }
+}
+
 impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = nix::errno::Errno::from_raw(self.code);
+        let errno = self.errno().desc().to_lowercase();
         match &self.message {
-            Some(message) => write!(f, "{} ({message})", errno.desc().to_lowercase()),
-            None => f.write_str(&errno.desc().to_lowercase()),
+            Some(message) => write!(f, "{errno} ({message})"),
+            None => f.write_str(&errno),
         }
     }
 }
 
 impl std::error::Error for KernelError {}
+
+impl From<KernelError> for io::Error {
+    fn from(error: KernelError) -> Self {
+        Self::new(io::Error::from_raw_os_error(error.code).kind(), error)
+    }
+}
+
+/// One request: `flags` without NLM_F_REQUEST; with NLM_F_ACK or NLM_F_DUMP, or it is never answered.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub kind: u16,
+    pub flags: u16,
+    pub body: Vec<u8>,
+}
+
+/// What came back for one request.
+#[derive(Debug, Default)]
+pub(crate) struct Answer {
+    pub messages: Vec<Message>,
+    pub error: Option<KernelError>,
+    /// The dump is not a snapshot: ask again.
+    interrupted: bool,
+    complete: bool,
+}
+
+impl Answer {
+    pub(crate) fn into_result(self) -> Result<Vec<Message>, KernelError> {
+        match self.error {
+            Some(error) => Err(error),
+            None => Ok(self.messages),
+        }
+    }
+}
+
+/// A message without its header.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Message {
+    pub kind: u16,
+    /// Of the socket that asked for the change, in a notification; 0 is the kernel.
+    pub port: u32,
+    pub body: Vec<u8>,
+}
+
+/// A netlink socket for requests.
+#[derive(Debug)]
+pub(crate) struct Transport {
+    socket: Socket,
+    port: u32,
+    sequence: u32,
+}
+
+impl Transport {
+    pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
+        let port = socket.bind_auto()?.port_number();
+        // Both only make errors better; kernels before 4.12 do without.
+        let _ = socket.set_ext_ack(true);
+        let _ = socket.set_cap_ack(true);
+        SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        Ok(Self { socket, port, sequence: 0 })
+    }
+
+    /// Our address on the netlink bus: notifications of changes we asked for carry it.
+    pub(crate) fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// Carries out all requests in order; one answer each. An error means that the socket itself
+    /// failed, and that nothing is known about what was done.
+    pub(crate) fn exchange(&mut self, requests: &[Request]) -> io::Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(BATCH_REQUESTS) {
+            let first = self.sequence.wrapping_add(1);
+            let mut octets = Vec::new();
+            for request in batch {
+                self.sequence = self.sequence.wrapping_add(1);
+                encode(request, self.sequence, &mut octets);
+            }
+            self.send(&octets)?;
+            answers.extend(self.collect(first, batch.len())?);
+        }
+        Ok(answers)
+    }
+
+    /// One dump, repeated while the kernel says that it is not a snapshot.
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+    ) -> io::Result<Result<Vec<Message>, KernelError>> {
+        // Something that changes faster than this is never seen whole; what was seen last serves.
+        const ATTEMPTS: usize = 16;
+        let request = Request { kind, flags: NLM_F_DUMP, body: body.to_vec() };
+        let mut last = Answer::default();
+        for _ in 0..ATTEMPTS {
+            let answers = self.exchange(std::slice::from_ref(&request))?;
+            last = answers.into_iter().next().unwrap_or_default();
+            if !last.interrupted {
+                break;
+            }
+        }
+        Ok(last.into_result())
+    }
+
+    fn send(&self, octets: &[u8]) -> io::Result<()> {
+        let kernel = SocketAddr::new(0, 0);
+        loop {
+            match self.socket.send_to(octets, &kernel, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn collect(&self, first: u32, count: usize) -> io::Result<Vec<Answer>> {
+        let mut answers: Vec<Answer> = (0..count).map(|_| Answer::default()).collect();
+        let mut missing = count;
+        let mut buffer = Vec::with_capacity(DATAGRAM_OCTETS);
+        while missing > 0 {
+            if !receive(&self.socket, &mut buffer)? {
+                continue;
+            }
+            for raw in Messages(&buffer) {
+                // Late answers to an earlier exchange that timed out are of no use any more.
+                let position = raw.sequence.wrapping_sub(first) as usize;
+                let Some(answer) = answers.get_mut(position).filter(|answer| !answer.complete)
+                else {
+                    continue;
+                };
+                take(answer, &raw);
+                if answer.complete {
+                    missing -= 1;
+                }
+            }
+        }
+        Ok(answers)
+    }
+}
+
+/// Reads one datagram; false when it did not come from the kernel and is to be ignored.
+pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool> {
+    loop {
+        buffer.clear();
+        return match socket.recv_from(buffer, libc::MSG_TRUNC) {
+            Ok((length, _)) if length > buffer.len() => {
+                Err(io::Error::new(io::ErrorKind::InvalidData, "netlink datagram was cut"))
+            }
+            Ok((_, from)) => Ok(from.port_number() == 0),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
+            Err(error) => Err(error),
+        };
+    }
+}
+
+/// Adds one raw message to the answer it belongs to.
+fn take(answer: &mut Answer, raw: &Raw<'_>) {
+    answer.interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
+    match raw.kind {
+        NLMSG_NOOP => {}
+        NLMSG_ERROR => {
+            answer.error = error_of(raw);
+            answer.complete = true;
+        }
+        NLMSG_DONE => {
+            let code = read_i32(raw.body).unwrap_or(0);
+            if code < 0 {
+                answer.error = Some(KernelError { code: -code, message: None });
+            }
+            answer.complete = true;
+        }
+        kind => answer.messages.push(Message { kind, port: raw.port, body: raw.body.to_vec() }),
+    }
+}
+
+/// `None` for an acknowledgement.
+fn error_of(raw: &Raw<'_>) -> Option<KernelError> {
+    let code = read_i32(raw.body)?;
+    if code == 0 {
+        return None;
+    }
+    let request = raw.body.get(4..).unwrap_or_default();
+    let repeated = if raw.flags & NLM_F_CAPPED != 0 {
+        HEADER_OCTETS
+    } else {
+        read_i32(request).map_or(0, |length| aligned(length.max(0) as usize))
+    };
+    let mut message = None;
+    if raw.flags & NLM_F_ACK_TLVS != 0 {
+        let attributes = request.get(repeated..).unwrap_or_default();
+        for attribute in NlasIterator::new(attributes).flatten() {
+            if attribute.kind() == NLMSGERR_ATTR_MSG {
+                message = Some(text(attribute.value()));
+            }
+        }
+    }
+    Some(KernelError { code: code.wrapping_neg(), message })
+}
+
+/// A string attribute, with or without its NUL.
+pub(crate) fn text(octets: &[u8]) -> String {
+    let end = octets.iter().position(|octet| *octet == 0).unwrap_or(octets.len());
+    String::from_utf8_lossy(&octets[..end]).into_owned()
+}
+
+fn read_i32(octets: &[u8]) -> Option<i32> {
+    octets.first_chunk::<4>().map(|octets| i32::from_ne_bytes(*octets))
+}
+
+const fn aligned(length: usize) -> usize {
+    (length + 3) & !3
+}
+
+fn encode(request: &Request, sequence: u32, octets: &mut Vec<u8>) {
+    // INVARIANT: bodies are made here and are far smaller than 4 GiB.
+    let length = u32::try_from(HEADER_OCTETS + request.body.len()).expect("small request");
+    octets.extend_from_slice(&length.to_ne_bytes());
+    octets.extend_from_slice(&request.kind.to_ne_bytes());
+    octets.extend_from_slice(&(request.flags | NLM_F_REQUEST).to_ne_bytes());
+    octets.extend_from_slice(&sequence.to_ne_bytes());
+    octets.extend_from_slice(&0u32.to_ne_bytes());
+    octets.extend_from_slice(&request.body);
+    octets.resize(aligned(octets.len()), 0);
+}
+
+/// A message as it lies in a datagram.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Raw<'a> {
+    pub kind: u16,
+    pub flags: u16,
+    pub sequence: u32,
+    pub port: u32,
+    pub body: &'a [u8],
+}
+
+/// The messages of a datagram; ends at the first one that is malformed.
+#[derive(Debug)]
+pub(crate) struct Messages<'a>(pub &'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Raw<'a>;
+
+    fn next(&mut self) -> Option<Raw<'a>> {
+        let header = self.0.first_chunk::<HEADER_OCTETS>()?;
+        let word = |at: usize| {
+            u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        let half = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let length = word(0) as usize;
+        let body = self.0.get(HEADER_OCTETS..length)?;
+        self.0 = self.0.get(aligned(length)..).unwrap_or_default();
+        Some(Raw { kind: half(4), flags: half(6), sequence: word(8), port: word(12), body })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
+        let mut octets = Vec::new();
+        encode(&Request { kind, flags, body: body.to_vec() }, 7, &mut octets);
+        octets
+    }
+
+    fn answer_to(octets: &[u8]) -> Answer {
+        let mut answer = Answer::default();
+        for raw in Messages(octets) {
+            assert_eq!(raw.sequence, 7);
+            take(&mut answer, &raw);
+        }
+        answer
+    }
+
+    #[test]
+    fn a_dump_is_complete_at_done_and_keeps_its_messages_in_order() {
+        let mut octets = message(20, 2, b"abc");
+        octets.extend(message(20, 2, b"defg"));
+        assert!(!answer_to(&octets).complete);
+        octets.extend(message(NLMSG_DONE, 2, &0i32.to_ne_bytes()));
+        let answer = answer_to(&octets);
+        assert!(answer.complete && !answer.interrupted);
+        let bodies: Vec<_> = answer.messages.iter().map(|message| &message.body[..]).collect();
+        assert_eq!(bodies, [&b"abc"[..], b"defg"]);
+    }
+
+    #[test]
+    fn an_interrupted_dump_is_noticed() {
+        let mut octets = message(20, NLM_F_DUMP_INTR, b"abc");
+        octets.extend(message(NLMSG_DONE, 2, &0i32.to_ne_bytes()));
+        assert!(answer_to(&octets).interrupted);
+    }
+
+    #[test]
+    fn the_kernels_words_are_found_behind_capped_and_whole_requests() {
+        let words = b"\x0a\x00\x01\x00no way\x00\x00";
+        let mut capped = (-22i32).to_ne_bytes().to_vec();
+        capped.extend([0; HEADER_OCTETS]);
+        capped.extend(words);
+        let mut whole = (-22i32).to_ne_bytes().to_vec();
+        whole.extend(message(20, 0, b"body"));
+        whole.extend(words);
+        for (flags, body) in [(NLM_F_CAPPED | NLM_F_ACK_TLVS, capped), (NLM_F_ACK_TLVS, whole)] {
+            let error = answer_to(&message(NLMSG_ERROR, flags, &body)).error;
+            let expected = KernelError { code: 22, message: Some("no way".into()) };
+            assert_eq!(error.as_ref(), Some(&expected));
+            assert_eq!(expected.to_string(), "invalid argument (no way)");
+        }
+    }
+
+    #[test]
+    fn malformed_datagrams_end_early_and_never_panic() {
+        let good = message(20, 0, b"abcdefgh");
+        for end in 0..good.len() {
+            assert_eq!(Messages(&good[..end]).count(), 0);
+        }
+        let mut short = good.clone();
+        short[0] = 3;
+        assert_eq!(Messages(&short).count(), 0);
+        let error = message(NLMSG_ERROR, NLM_F_ACK_TLVS, &[0xff; 4]);
+        assert_eq!(answer_to(&error).error.map(|error| error.code), Some(1));
+    }
+}

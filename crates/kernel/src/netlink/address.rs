@@ -1,10 +1,24 @@
-//! An address as it is wanted and as it is found.
+//! An address as it is wanted and as it is found, and the octets of both.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
-/// Our number in IFA_PROTO (kernel 5.18 and later); the IP protocol number of what we do.
+use netlink_packet_core::Emitable;
+use netlink_packet_core::Parseable;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::address::AddressFlags;
+use netlink_packet_route::address::AddressHeaderFlags;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::address::AddressProtocol;
+use netlink_packet_route::address::AddressScope;
+use netlink_packet_route::address::CacheInfo;
+
+/// Our number in IFA_PROTO (kernel 5.18 and later), V-257; the same as the IP protocol's.
 pub const MARK: u8 = 112;
+
+/// IFA_CACHEINFO lifetime that never ends.
+const FOREVER: u32 = u32::MAX;
 
 /// An address to hold on an interface.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -44,4 +58,163 @@ pub struct Marked {
     pub prefix: u8,
     /// Its lifetime is finite and not over.
     pub leased: bool,
+}
+
+/// An address in the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub index: u32,
+    pub address: IpAddr,
+    pub prefix: u8,
+    pub flags: AddressFlags,
+    pub marked: bool,
+    /// Seconds it has left; `None` is for ever.
+    pub valid_seconds: Option<u32>,
+}
+
+impl Found {
+    /// Reads the body of an RTM_NEWADDR or RTM_DELADDR; `None` for what is not an IP address.
+    pub(crate) fn parse(body: &[u8]) -> Option<Self> {
+        let message = AddressMessage::parse(body).ok()?;
+        let mut flags = AddressFlags::from_bits_retain(message.header.flags.bits().into());
+        // On a point-to-point link, IFA_LOCAL is ours and IFA_ADDRESS the peer's.
+        let (mut local, mut address, mut marked, mut valid_seconds) = (None, None, false, None);
+        for attribute in &message.attributes {
+            match attribute {
+                AddressAttribute::Local(value) => local = Some(*value),
+                AddressAttribute::Address(value) => address = Some(*value),
+                AddressAttribute::Flags(value) => flags = *value,
+                AddressAttribute::Protocol(value) => marked = u8::from(*value) == MARK,
+                AddressAttribute::CacheInfo(info) if info.ifa_valid != FOREVER => {
+                    valid_seconds = Some(info.ifa_valid);
+                }
+                // The attribute list is open: the library adds to it with the kernel.
+                _ => {}
+            }
+        }
+        Some(Self {
+            index: message.header.index,
+            address: local.or(address)?,
+            prefix: message.header.prefix_len,
+            flags,
+            marked,
+            valid_seconds,
+        })
+    }
+}
+
+/// Body of an RTM_NEWADDR.
+pub(crate) fn addition(spec: &AddressSpec, index: u32) -> Vec<u8> {
+    let mut flags = AddressFlags::empty();
+    if spec.noprefixroute {
+        flags |= AddressFlags::Noprefixroute;
+    }
+    if spec.nodad && spec.address.is_ipv6() {
+        flags |= AddressFlags::Nodad;
+    }
+    let mut message = identity(index, spec.address, spec.prefix);
+    message.header.scope = match spec.scope {
+        Scope::Global => AddressScope::Universe,
+        Scope::Site => AddressScope::Site,
+        Scope::Link => AddressScope::Link,
+        Scope::Host => AddressScope::Host,
+    };
+    // The header has room for eight flags only; the attribute has them all.
+    message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
+    let attributes = &mut message.attributes;
+    attributes.push(AddressAttribute::Flags(flags));
+    attributes.push(AddressAttribute::CacheInfo(lifetime(spec)));
+    attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARK)));
+    if spec.address.is_ipv4() {
+        if let Some(IpAddr::V4(broadcast)) = spec.broadcast {
+            attributes.push(AddressAttribute::Broadcast(broadcast));
+        }
+        if let Some(label) = &spec.label {
+            attributes.push(AddressAttribute::Label(label.to_string()));
+        }
+    }
+    encode(&message)
+}
+
+/// Body of an RTM_DELADDR.
+pub(crate) fn removal(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
+    encode(&identity(index, address, prefix))
+}
+
+/// Preferred as long as valid, but never for an IPv6 host address, which must not be chosen as a
+/// source (V-256).
+fn lifetime(spec: &AddressSpec) -> CacheInfo {
+    // Zero would be refused, and the largest number would be for ever.
+    let valid = spec.valid_seconds.map_or(FOREVER, |seconds| seconds.clamp(1, FOREVER - 1));
+    let mut info = CacheInfo::default();
+    info.ifa_valid = valid;
+    info.ifa_preferred = if spec.address.is_ipv6() && spec.prefix == 128 { 0 } else { valid };
+    info
+}
+
+fn identity(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family =
+        if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    message.header.prefix_len = prefix;
+    message.header.index = index;
+    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
+    message
+}
+
+fn encode(message: &AddressMessage) -> Vec<u8> {
+    let mut octets = vec![0; message.buffer_len()];
+    message.emit(&mut octets);
+    octets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(address: &str, prefix: u8) -> AddressSpec {
+        AddressSpec {
+            interface: "eth0".into(),
+            address: address.parse().unwrap(),
+            prefix,
+            broadcast: None,
+            label: None,
+            scope: Scope::Global,
+            nodad: true,
+            noprefixroute: true,
+            valid_seconds: Some(3),
+        }
+    }
+
+    fn preferred(spec: &AddressSpec) -> u32 {
+        lifetime(spec).ifa_preferred
+    }
+
+    #[test]
+    fn what_is_added_is_found_again_with_mark_lifetime_and_flags() {
+        let found = Found::parse(&addition(&spec("2001:db8::10", 64), 5)).unwrap();
+        assert!(found.marked);
+        assert_eq!((found.index, found.prefix, found.valid_seconds), (5, 64, Some(3)));
+        assert_eq!(found.flags, AddressFlags::Nodad | AddressFlags::Noprefixroute);
+        let found = Found::parse(&addition(&spec("192.0.2.10", 24), 5)).unwrap();
+        assert_eq!(found.address, "192.0.2.10".parse::<IpAddr>().unwrap());
+        assert_eq!(found.flags, AddressFlags::Noprefixroute, "IPv4 has no nodad");
+    }
+
+    #[test]
+    fn v_256_an_ipv6_host_address_is_never_preferred() {
+        assert_eq!(preferred(&spec("2001:db8::10", 128)), 0);
+        assert_eq!(preferred(&spec("2001:db8::10", 64)), 3);
+        assert_eq!(preferred(&spec("192.0.2.10", 32)), 3);
+        let forever = AddressSpec { valid_seconds: None, ..spec("192.0.2.10", 32) };
+        assert_eq!(preferred(&forever), FOREVER);
+    }
+
+    #[test]
+    fn lifetimes_stay_between_one_second_and_almost_for_ever() {
+        for (asked, valid) in [(0, 1), (1, 1), (u32::MAX, u32::MAX - 1)] {
+            let spec = AddressSpec { valid_seconds: Some(asked), ..spec("192.0.2.10", 32) };
+            assert_eq!(lifetime(&spec).ifa_valid, valid);
+        }
+    }
 }

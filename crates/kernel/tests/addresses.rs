@@ -1,0 +1,337 @@
+//! Addresses put on and taken off real interfaces, each test in a network namespace of its own.
+
+mod namespace;
+
+use std::io::Write;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
+
+use locum_kernel::netlink::AddressSpec;
+use locum_kernel::netlink::ApplyError;
+use locum_kernel::netlink::Monitor;
+use locum_kernel::netlink::MonitorEvent;
+use locum_kernel::netlink::Netlink;
+use locum_kernel::netlink::Scope;
+
+use namespace::in_namespace;
+use namespace::ip;
+use namespace::sysctl;
+use namespace::veth_pair;
+
+/// Longer than anything here takes, even on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn with_netlink(test: &str, body: impl AsyncFnOnce(&mut Netlink, &mut Monitor) + Send + 'static) {
+    in_namespace(test, move || {
+        veth_pair();
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+        runtime.block_on(async {
+            let (mut netlink, mut monitor) = Netlink::connect().expect("netlink");
+            body(&mut netlink, &mut monitor).await;
+        });
+    });
+}
+
+fn spec(address: &str, valid_seconds: Option<u32>) -> AddressSpec {
+    let (address, prefix) = address.split_once('/').expect("prefix length");
+    AddressSpec {
+        interface: "left".into(),
+        address: address.parse().expect("address"),
+        prefix: prefix.parse().expect("prefix length"),
+        broadcast: None,
+        label: None,
+        scope: Scope::Global,
+        nodad: true,
+        noprefixroute: false,
+        valid_seconds,
+    }
+}
+
+/// The line of `text` that speaks of `word`.
+fn line<'a>(text: &'a str, word: &str) -> &'a str {
+    text.lines().find(|line| line.contains(word)).unwrap_or_else(|| panic!("no {word} in {text}"))
+}
+
+fn marked(netlink: &mut Netlink) -> Vec<String> {
+    let mut marked: Vec<_> = netlink
+        .marked_addresses()
+        .expect("dump")
+        .into_iter()
+        .map(|found| {
+            let lease = if found.leased { " leased" } else { "" };
+            format!("{} {}/{}{lease}", found.interface, found.address, found.prefix)
+        })
+        .collect();
+    marked.sort();
+    marked
+}
+
+/// The next loss; other events before it are let pass.
+async fn next_loss(monitor: &mut Monitor) -> (IpAddr, Option<String>) {
+    loop {
+        if let MonitorEvent::AddressLost { address, culprit, interface } = next(monitor).await {
+            assert_eq!(&*interface, "left");
+            return (address, culprit);
+        }
+    }
+}
+
+async fn next(monitor: &mut Monitor) -> MonitorEvent {
+    let event = tokio::time::timeout(PATIENCE, monitor.next()).await;
+    event.expect("an event comes in time").expect("netlink works")
+}
+
+#[test]
+fn v_257_addresses_of_both_families_are_added_marked_renewed_and_removed() {
+    let test = "v_257_addresses_of_both_families_are_added_marked_renewed_and_removed";
+    with_netlink(test, async |netlink, _| {
+        let label = AddressSpec {
+            label: Some("left:vip".into()),
+            broadcast: Some(Ipv4Addr::new(192, 0, 2, 255).into()),
+            ..spec("192.0.2.10/24", Some(30))
+        };
+        let forever = AddressSpec { scope: Scope::Link, ..spec("192.0.2.11/32", None) };
+        let hold =
+            [label, forever, spec("2001:db8::10/64", Some(30)), spec("2001:db8::11/128", Some(30))];
+        netlink.apply(&hold, &[]).expect("added");
+        assert_eq!(
+            marked(netlink),
+            [
+                "left 192.0.2.10/24 leased",
+                "left 192.0.2.11/32",
+                "left 2001:db8::10/64 leased",
+                "left 2001:db8::11/128 leased",
+            ]
+        );
+        let shown = ip("addr show dev left");
+        assert!(
+            shown.contains("192.0.2.10/24 brd 192.0.2.255 scope global dynamic left:vip"),
+            "{shown}"
+        );
+        assert!(shown.contains("192.0.2.11/32 scope link left"), "{shown}");
+        // V-255, V-256: no detection, and a host address is never chosen as a source.
+        let host = line(&shown, "2001:db8::11/128");
+        assert!(host.contains("nodad") && host.contains("deprecated"), "{shown}");
+        assert!(!line(&shown, "2001:db8::10/64").contains("deprecated"), "{shown}");
+
+        let longer: Vec<_> = hold
+            .iter()
+            .map(|spec| AddressSpec { valid_seconds: Some(5000), ..spec.clone() })
+            .collect();
+        netlink.apply(&longer, &[]).expect("renewed");
+        let renewed = ip("addr show dev left");
+        let lifetimes = renewed.matches("valid_lft 5000sec").count()
+            + renewed.matches("valid_lft 4999sec").count();
+        assert_eq!(lifetimes, 4, "{renewed}");
+        assert_eq!(marked(netlink).len(), 4, "the mark survives a renewal");
+
+        netlink.apply(&[], &hold).expect("removed");
+        netlink.apply(&[], &hold).expect("removing what is not there is no error");
+        assert_eq!(marked(netlink), [""; 0]);
+    });
+}
+
+#[test]
+fn a_lease_that_nobody_renews_runs_out_and_is_reported_without_a_culprit() {
+    let test = "a_lease_that_nobody_renews_runs_out_and_is_reported_without_a_culprit";
+    with_netlink(test, async |netlink, monitor| {
+        netlink.apply(&[spec("192.0.2.10/24", Some(1))], &[]).expect("added");
+        let loss = next_loss(monitor).await;
+        assert_eq!(loss, (Ipv4Addr::new(192, 0, 2, 10).into(), None));
+        assert_eq!(marked(netlink), [""; 0]);
+    });
+}
+
+#[test]
+fn v_257_an_address_without_our_mark_counts_as_held_and_is_never_touched() {
+    let test = "v_257_an_address_without_our_mark_counts_as_held_and_is_never_touched";
+    with_netlink(test, async |netlink, monitor| {
+        ip("addr add 192.0.2.10/24 dev left");
+        ip("addr add 2001:db8::10/64 dev left nodad");
+        let state = || {
+            let shown = ip("-oneline addr show dev left");
+            [line(&shown, "192.0.2.10").to_owned(), line(&shown, "2001:db8::10").to_owned()]
+        };
+        let before = state();
+        let hold = [spec("192.0.2.10/32", Some(3)), spec("2001:db8::10/128", Some(3))];
+        for _ in 0..2 {
+            netlink.apply(&hold, &[]).expect("satisfied");
+            assert_eq!(state(), before);
+        }
+        netlink.apply(&[], &hold).expect("nothing to do");
+        assert_eq!(state(), before);
+        assert_eq!(marked(netlink), [""; 0]);
+
+        // It counts as held: when it goes, ours comes.
+        netlink.apply(&hold, &[]).expect("satisfied");
+        ip("addr del 192.0.2.10/24 dev left");
+        assert_eq!(next_loss(monitor).await.0, Ipv4Addr::new(192, 0, 2, 10));
+        netlink.apply(&hold, &[]).expect("added");
+        assert_eq!(marked(netlink), ["left 192.0.2.10/32 leased"]);
+    });
+}
+
+#[test]
+fn v_264_a_lost_address_is_reported_with_its_culprit_and_comes_back() {
+    let test = "v_264_a_lost_address_is_reported_with_its_culprit_and_comes_back";
+    with_netlink(test, async |netlink, monitor| {
+        let hold = [spec("192.0.2.10/24", Some(60)), spec("2001:db8::10/64", Some(60))];
+        netlink.apply(&hold, &[]).expect("added");
+        // Not waited for, so that its name can still be read when it has ended.
+        let mut culprit = Command::new("ip")
+            .args(["addr", "del", "192.0.2.10/24", "dev", "left"])
+            .spawn()
+            .expect("ip runs");
+        let (address, name) = next_loss(monitor).await;
+        assert_eq!(address, Ipv4Addr::new(192, 0, 2, 10));
+        assert_eq!(name, Some(format!("ip (pid {})", culprit.id())));
+        culprit.wait().expect("ip ends");
+
+        ip("addr del 2001:db8::10/64 dev left");
+        assert_eq!(next_loss(monitor).await.0, hold[1].address);
+        netlink.apply(&hold, &[]).expect("put back");
+        assert_eq!(marked(netlink).len(), 2);
+    });
+}
+
+#[test]
+fn what_we_drop_on_purpose_is_not_lost() {
+    with_netlink("what_we_drop_on_purpose_is_not_lost", async |netlink, monitor| {
+        let hold = [
+            spec("192.0.2.10/24", None),
+            spec("2001:db8::10/64", None),
+            spec("192.0.2.99/32", None),
+        ];
+        netlink.apply(&hold, &[]).expect("added");
+        netlink.apply(&hold[2..], &hold[..2]).expect("dropped");
+        ip("addr del 192.0.2.99/32 dev left");
+        assert_eq!(next_loss(monitor).await.0, Ipv4Addr::new(192, 0, 2, 99));
+    });
+}
+
+#[test]
+fn dropping_the_first_address_of_a_subnet_leaves_the_others() {
+    let test = "dropping_the_first_address_of_a_subnet_leaves_the_others";
+    with_netlink(test, async |netlink, monitor| {
+        sysctl("ipv4/conf/left/promote_secondaries", "0");
+        sysctl("ipv4/conf/all/promote_secondaries", "0");
+        let hold = [spec("192.0.2.10/24", Some(60)), spec("192.0.2.11/24", Some(60))];
+        netlink.apply(&hold, &[]).expect("added");
+        ip("addr add 192.0.2.12/24 dev left");
+        netlink.apply(&[], &hold[..1]).expect("dropped");
+        assert_eq!(marked(netlink), ["left 192.0.2.11/24 leased"]);
+        let shown = ip("addr show dev left");
+        assert!(shown.contains("192.0.2.12/24") && !shown.contains("192.0.2.10"), "{shown}");
+        // What we caused ourselves is no loss.
+        netlink.apply(&[spec("192.0.2.99/32", None)], &[]).expect("added");
+        ip("addr del 192.0.2.99/32 dev left");
+        assert_eq!(next_loss(monitor).await.0, Ipv4Addr::new(192, 0, 2, 99));
+    });
+}
+
+#[test]
+fn another_prefix_length_replaces_the_old_one() {
+    with_netlink("another_prefix_length_replaces_the_old_one", async |netlink, _| {
+        let old = [spec("192.0.2.10/32", None), spec("2001:db8::10/128", None)];
+        let new = [spec("192.0.2.10/24", None), spec("2001:db8::10/64", None)];
+        netlink.apply(&old, &[]).expect("added");
+        netlink.apply(&new, &old).expect("replaced");
+        assert_eq!(marked(netlink), ["left 192.0.2.10/24", "left 2001:db8::10/64"]);
+    });
+}
+
+#[test]
+fn one_failing_address_does_not_stop_the_others_and_is_named() {
+    let test = "one_failing_address_does_not_stop_the_others_and_is_named";
+    with_netlink(test, async |netlink, _| {
+        let nowhere = AddressSpec { interface: "nowhere".into(), ..spec("192.0.2.10/24", None) };
+        let invalid = AddressSpec { prefix: 33, ..spec("192.0.2.11/24", None) };
+        let hold = [nowhere.clone(), invalid, spec("192.0.2.12/24", None)];
+        let Err(ApplyError::Addresses(failures)) = netlink.apply(&hold, &[nowhere]) else {
+            panic!("two addresses cannot be added");
+        };
+        let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+        assert_eq!(texts[0], "cannot add 192.0.2.10/24 on nowhere: no such device");
+        assert!(texts[1].starts_with("cannot add 192.0.2.11/33 on left: invalid argument"));
+        assert_eq!(texts.len(), 2);
+        assert_eq!(marked(netlink), ["left 192.0.2.12/24"]);
+    });
+}
+
+#[test]
+fn a_later_process_adopts_what_an_earlier_one_left() {
+    with_netlink("a_later_process_adopts_what_an_earlier_one_left", async |netlink, _| {
+        let hold = [spec("192.0.2.10/24", Some(60)), spec("2001:db8::10/64", Some(60))];
+        netlink.apply(&hold, &[]).expect("added");
+        let (mut later, mut monitor) = Netlink::connect().expect("netlink");
+        assert_eq!(marked(&mut later).len(), 2);
+        later.apply(&hold[..1], &hold[1..]).expect("one renewed, one removed");
+        assert_eq!(marked(&mut later), ["left 192.0.2.10/24 leased"]);
+        ip("addr del 192.0.2.10/24 dev left");
+        assert_eq!(next_loss(&mut monitor).await.0, hold[0].address);
+    });
+}
+
+#[test]
+fn all_255_addresses_of_a_router_are_applied_in_batches() {
+    with_netlink("all_255_addresses_of_a_router_are_applied_in_batches", async |netlink, _| {
+        let hold: Vec<_> =
+            (0..255).map(|host| spec(&format!("192.0.2.{host}/32"), Some(30))).collect();
+        for what in ["add", "renew"] {
+            let start = Instant::now();
+            netlink.apply(&hold, &[]).expect("applied");
+            println!("{what} 255 addresses: {:?}", start.elapsed());
+        }
+        assert_eq!(marked(netlink).len(), 255);
+        let start = Instant::now();
+        netlink.apply(&[], &hold).expect("removed");
+        println!("remove 255 addresses: {:?}", start.elapsed());
+        assert_eq!(marked(netlink).len(), 0);
+    });
+}
+
+#[test]
+fn after_an_overrun_everything_is_told_again() {
+    with_netlink("after_an_overrun_everything_is_told_again", async |netlink, monitor| {
+        ip("link add doomed type veth peer name doomed2");
+        netlink.apply(&[spec("198.51.100.1/32", None)], &[]).expect("added");
+        // It can only be missed if it was known.
+        loop {
+            if let MonitorEvent::Link(link) = next(monitor).await
+                && &*link.name == "doomed"
+            {
+                break;
+            }
+        }
+        let mut churn = Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip runs");
+        let mut lines = String::from("link del doomed\naddr del 198.51.100.1/32 dev left\n");
+        for _ in 0..4000 {
+            lines
+                .push_str("addr add 203.0.113.1/32 dev right\naddr del 203.0.113.1/32 dev right\n");
+        }
+        churn.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
+        assert!(churn.wait().expect("ip ends").success());
+
+        let (mut gone, mut lost, mut told) = (false, false, Vec::new());
+        while !(gone && lost && told.iter().any(|name| name == "right")) {
+            match next(monitor).await {
+                MonitorEvent::Link(link) => told.push(link.name.to_string()),
+                MonitorEvent::LinkGone { name } => gone |= &*name == "doomed",
+                MonitorEvent::AddressLost { address, culprit, .. } => {
+                    assert_eq!(address, Ipv4Addr::new(198, 51, 100, 1));
+                    assert_eq!(culprit, None, "nobody was seen doing it");
+                    lost = true;
+                }
+            }
+        }
+    });
+}

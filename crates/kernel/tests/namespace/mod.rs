@@ -1,0 +1,83 @@
+//! A fresh network namespace for one test.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::process::Stdio;
+use std::thread;
+
+use nix::sched::CloneFlags;
+use nix::sched::unshare;
+
+/// Set in the process that runs as root of its own user namespace.
+const INSIDE: &str = "LOCUM_KERNEL_TEST_INSIDE";
+
+/// Runs `body` in a thread with a network namespace of its own, which ends with the thread.
+/// `test` is the name of the calling test: without privileges it runs once more, alone, in a user
+/// namespace. Where that is not allowed either, the test is reported as skipped, or fails when
+/// `LOCUM_REQUIRE_LAB` is 1.
+pub fn in_namespace(test: &str, body: impl FnOnce() + Send + 'static) {
+    let entered = thread::spawn(|| match unshare(CloneFlags::CLONE_NEWNET) {
+        Ok(()) => {
+            ip("link set lo up");
+            body();
+            true
+        }
+        Err(_) => false,
+    });
+    match entered.join() {
+        Ok(true) => {}
+        Ok(false) => in_user_namespace(test),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+fn in_user_namespace(test: &str) {
+    if std::env::var_os(INSIDE).is_some() {
+        return skip("no network namespace, even as root of a user namespace");
+    }
+    let program = std::env::current_exe().expect("the test binary has a path");
+    let output = Command::new("unshare")
+        .args(["--map-root-user", "--net"])
+        .arg(program)
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE, "1")
+        .stdin(Stdio::null())
+        .output();
+    let Ok(output) = output else { return skip("the program unshare is missing") };
+    let text = String::from_utf8_lossy(&output.stdout);
+    if !text.contains("running 1 test") {
+        let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return skip(&format!("no user namespace: {reason}"));
+    }
+    print!("{text}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "in a user namespace: {text}\n{errors}");
+}
+
+fn skip(reason: &str) {
+    assert!(std::env::var("LOCUM_REQUIRE_LAB").as_deref() != Ok("1"), "cannot run: {reason}");
+    println!("skipped: {reason}");
+}
+
+/// Runs `ip` with these words; its output.
+pub fn ip(words: &str) -> String {
+    let output = Command::new("ip").args(words.split_whitespace()).output().expect("ip runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {words}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Writes a switch under /proc/sys/net.
+pub fn sysctl(name: &str, value: &str) {
+    let path = Path::new("/proc/sys/net").join(name);
+    fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+}
+
+/// A pair of connected interfaces, `left` and `right`, both up, without IPv6 address detection.
+pub fn veth_pair() {
+    sysctl("ipv6/conf/default/accept_dad", "0");
+    ip("link add left type veth peer name right");
+    ip("link set left up");
+    ip("link set right up");
+}
