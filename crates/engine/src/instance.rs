@@ -182,14 +182,17 @@ impl InstanceState {
         true
     }
 
-    /// The instance of a new plan with the same [`Key`]. `true` when anything differs.
-    pub fn replace(&mut self, instance: &Arc<plan::Instance>, now: Time) -> bool {
+    /// The instance of a new plan with the same [`Key`], whose trackers add up to `adjustment`.
+    /// `true` when anything differs.
+    pub fn replace(&mut self, instance: &Arc<plan::Instance>, adjustment: i32, now: Time) -> bool {
         if self.instance == *instance {
             return false;
         }
         let old = std::mem::replace(&mut self.instance, Arc::clone(instance));
         if old.router != instance.router {
-            self.feed(now, RouterEvent::Settings(instance.router.clone()));
+            let settings = instance.router.clone();
+            let priority = settings.priority.adjusted(adjustment);
+            self.feed(now, RouterEvent::Settings(settings, priority));
         }
         self.touched = true;
         true

@@ -85,10 +85,18 @@ impl Engine {
                 continue;
             };
             let mut state = old.swap_remove(at);
-            if state.replace(&instance, now) {
+            let before = state.router.priority();
+            let adjustment = self.judge(&instance, state.presume_up).adjustment;
+            if state.replace(&instance, adjustment, now) {
                 tally.changed += 1;
             } else {
                 tally.unchanged += 1;
+            }
+            let after = state.router.priority();
+            if before != after {
+                let why = "the configuration was reloaded".to_owned();
+                let kind = EventKind::Priority { from: before, to: after, why };
+                self.note(Some(instance.name.clone()), kind);
             }
             self.instances.push(state);
         }

@@ -53,8 +53,8 @@ pub enum Event<'a> {
     Stop(Cause),
     /// Give up to whoever takes it, and leave it to them while they live.
     Switchover,
-    /// New settings of the same identity.
-    Settings(RouterSettings),
+    /// New settings of the same identity, and the effective priority under them.
+    Settings(RouterSettings, Priority),
 }
 
 /// What a router does at once, in order. Levels (addresses, deadline) are read from it instead.
@@ -286,7 +286,10 @@ impl Router {
             Event::Adopt => self.on_adopt(now, out),
             Event::Stop(cause) => self.on_stop(now, cause, out),
             Event::Switchover => self.on_switchover(now, out),
-            Event::Settings(settings) => self.on_settings(now, settings, out),
+            Event::Settings(settings, priority) => {
+                self.priority = priority;
+                self.on_settings(now, settings, out);
+            }
         }
     }
 

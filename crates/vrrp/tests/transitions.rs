@@ -109,7 +109,7 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("adopt", Event::Adopt),
         ("stop", Event::Stop(Cause::Stopped)),
         ("switchover", Event::Switchover),
-        ("settings", Event::Settings(changed)),
+        ("settings", Event::Settings(changed, Priority(120))),
     ]
 }
 
