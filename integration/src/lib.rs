@@ -16,6 +16,7 @@
 pub mod capture;
 pub mod inject;
 pub mod lab;
+pub mod measure;
 pub mod node;
 pub mod pair;
 pub mod peer;
@@ -24,3 +25,4 @@ pub mod process;
 pub mod require;
 pub mod vm;
 pub mod wait;
+pub mod web;

@@ -120,15 +120,16 @@ fn render_toml(routers: &[Router]) -> String {
             Preempt::Yes => {}
             Preempt::No => line(format_args!("preempt = false")),
             Preempt::After(delay) => {
-                line(format_args!("preempt_delay = \"{}ms\"", delay.as_millis()));
+                line(format_args!("preempt = \"{}ms\"", delay.as_millis()));
             }
         }
         if let Some(password) = &router.password {
-            line(format_args!("password = \"{password}\""));
+            line(format_args!("auth = {{ type = \"simple\", password = \"{password}\" }}"));
         }
         if let Some(unicast) = &router.unicast {
             let peers: Vec<String> = unicast.peers.iter().map(ToString::to_string).collect();
-            line(format_args!("source = \"{}\"\npeers = {peers:?}", unicast.source));
+            line(format_args!("source = \"{}\"\ntransport = \"unicast\"", unicast.source));
+            line(format_args!("unicast = {{ peers = {peers:?} }}"));
         }
         if let Some(check) = &router.check {
             let name = format!("check-{}", router.name);

@@ -1,0 +1,108 @@
+//! The smallest web server and client: who answered, and when nobody did.
+
+use std::io::Read as _;
+use std::io::Write as _;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::net::TcpListener;
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::node::Node;
+
+/// A request or an answer that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Answers every request on port 80 of a node with the name of that node.
+pub struct WebServer {
+    stop: Arc<AtomicBool>,
+    status: Arc<AtomicU16>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WebServer {
+    /// Listens on all IPv4 addresses of `node`.
+    pub fn start(node: &Node) -> Self {
+        let any = SocketAddr::from(([0, 0, 0, 0], 80));
+        let listener = node.in_network(|| TcpListener::bind(any)).expect("cannot listen");
+        listener.set_nonblocking(true).expect("cannot set a mode");
+        let stop = Arc::new(AtomicBool::new(false));
+        let status = Arc::new(AtomicU16::new(200));
+        let name = node.name().to_owned();
+        let thread = thread::spawn({
+            let (stop, status) = (Arc::clone(&stop), Arc::clone(&status));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    match listener.accept() {
+                        // A client that gives up is its own affair.
+                        Ok((stream, _)) => drop(answer(stream, &name, &status)),
+                        Err(_) => thread::sleep(Duration::from_millis(2)),
+                    }
+                }
+            }
+        });
+        Self { stop, status, thread: Some(thread) }
+    }
+
+    /// Status code of all answers from now on.
+    pub fn set_status(&self, code: u16) {
+        self.status.store(code, Ordering::Relaxed);
+    }
+}
+
+impl Drop for WebServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn answer(mut stream: TcpStream, name: &str, status: &AtomicU16) -> std::io::Result<()> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut request: Vec<u8> = Vec::new();
+    let mut bytes = [0; 1024];
+    while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+        match stream.read(&mut bytes)? {
+            0 => return Ok(()),
+            length => request.extend(&bytes[..length]),
+        }
+    }
+    let code = status.load(Ordering::Relaxed);
+    let length = name.len();
+    write!(
+        stream,
+        "HTTP/1.1 {code} Lab\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{name}"
+    )
+}
+
+/// Body of the answer to one request from `client`, on a connection of its own; the reason if
+/// there is none.
+pub fn get(client: &Node, address: IpAddr) -> Result<String, String> {
+    client
+        .in_network(|| request(SocketAddr::from((address, 80))))
+        .map_err(|error| error.to_string())
+}
+
+fn request(address: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET /health HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    if head.starts_with("HTTP/1.1 200") {
+        Ok(body.to_owned())
+    } else {
+        Err(std::io::Error::other(head.lines().next().unwrap_or("no answer").to_owned()))
+    }
+}
