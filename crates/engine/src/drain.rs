@@ -91,7 +91,8 @@ impl Engine {
         if self.stopping && self.instances.iter().all(|s| s.router.is_finished()) {
             wanted = WantedServices::default();
         }
-        if wanted != *self.served {
+        // The first level is always told: an earlier run may have left something serving.
+        if wanted != *self.served || (self.serve_seq == 0 && self.plan.is_some()) {
             self.serve_seq += 1;
             self.served = Arc::new(wanted);
             let wanted = Arc::clone(&self.served);

@@ -78,16 +78,24 @@ impl Engine {
         for instance in &plan.instances {
             let key = Key::of(instance);
             let instance = Arc::new(instance.clone());
-            let known = old.iter().position(|s| !s.leaving && Key::of(&s.instance) == key);
+            let known = old.iter().position(|s| Key::of(&s.instance) == key);
             let Some(at) = known else {
                 tally.added += 1;
                 self.instances.push(InstanceState::new(instance, now));
                 continue;
             };
             let mut state = old.swap_remove(at);
+            let was_leaving = state.leaving;
+            if was_leaving {
+                state.leaving = false;
+                state.feed(now, RouterEvent::Resume);
+            }
             let before = state.router.priority();
             let adjustment = self.judge(&instance, state.presume_up).adjustment;
-            if state.replace(&instance, adjustment, now) {
+            let differs = state.replace(&instance, adjustment, now);
+            if was_leaving {
+                tally.added += 1;
+            } else if differs {
                 tally.changed += 1;
             } else {
                 tally.unchanged += 1;

@@ -51,6 +51,8 @@ pub enum Event<'a> {
     Adopt,
     /// Give up for good: operator stop, or removal from the configuration.
     Stop(Cause),
+    /// The stop is taken back: the instance is in the configuration again.
+    Resume,
     /// Give up to whoever takes it, and leave it to them while they live.
     Switchover,
     /// New settings of the same identity, and the effective priority under them.
@@ -285,6 +287,7 @@ impl Router {
             Event::Priority(priority) => self.on_priority(now, priority, out),
             Event::Adopt => self.on_adopt(now, out),
             Event::Stop(cause) => self.on_stop(now, cause, out),
+            Event::Resume => self.on_resume(now),
             Event::Switchover => self.on_switchover(now, out),
             Event::Settings(settings, priority) => {
                 self.priority = priority;
@@ -608,6 +611,25 @@ impl Router {
         }
     }
 
+    /// What is still on offer is taken back unless someone takes it.
+    fn on_resume(&mut self, now: Time) {
+        match &mut self.state {
+            State::Stopped => {
+                self.state = State::Initialize { eligible: false };
+                self.since = now;
+                self.cause = Cause::Startup;
+            }
+            State::Resigning(resignation) if resignation.then == After::Stopped => {
+                resignation.then = After::Yield;
+            }
+            State::Initialize { .. }
+            | State::Fault
+            | State::Backup(_)
+            | State::Master(_)
+            | State::Resigning(_) => {}
+        }
+    }
+
     fn on_switchover(&mut self, now: Time, out: &mut Vec<Action>) {
         if self.role() == Role::Master {
             self.yielded = true;
@@ -629,7 +651,8 @@ impl Router {
         }
     }
 
-    /// V-240: release on the wire, keep answering.
+    /// V-240: release on the wire, keep answering. Every release restarts the skew timers of those
+    /// who hear it, so the second one waits until the first must have been lost.
     fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
         let longest_skew = match self.settings.version {
             Version::V2 => Duration::from_secs(1),
@@ -638,8 +661,8 @@ impl Router {
         out.push(Action::Advertise { priority: Priority::RELEASE });
         let resignation = Resignation {
             cause: cause.clone(),
-            until: now + longest_skew + HANDOVER_MARGIN,
-            again: Some(now + longest_skew / 2),
+            until: now + longest_skew * 2 + HANDOVER_MARGIN,
+            again: Some(now + longest_skew),
             answered: false,
             then,
             waiting: Waiting::new(now, Wait::Down),

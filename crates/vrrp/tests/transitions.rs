@@ -108,6 +108,7 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("priority 140", Event::Priority(Priority(140))),
         ("adopt", Event::Adopt),
         ("stop", Event::Stop(Cause::Stopped)),
+        ("resume", Event::Resume),
         ("switchover", Event::Switchover),
         ("settings", Event::Settings(changed, Priority(120))),
     ]

@@ -71,7 +71,7 @@ fn a_stopping_node_serves_until_it_has_handed_over() {
     let mut node = Node::master(with_service(service()));
     let out = node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
     assert_eq!(served(&out), None);
-    let out = node.run_for(Duration::from_millis(1200)).to_vec();
+    let out = node.run_for(Duration::from_millis(2200)).to_vec();
     assert_eq!(*served(&out).expect("a new level"), WantedServices::default());
 }
 
