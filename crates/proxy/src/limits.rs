@@ -43,11 +43,6 @@ impl Limits {
         }
     }
 
-    /// Waits until one more client may be accepted; meanwhile clients wait in the listener's queue.
-    pub async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        self.permits.clone().acquire_owned().await.ok()
-    }
-
     pub fn note_accept_pause(&self) {
         self.accept_pauses.set(self.accept_pauses.get() + 1);
     }
@@ -69,13 +64,16 @@ impl Limits {
 #[derive(Debug)]
 pub struct Ticket {
     limits: Rc<Limits>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Ticket {
-    pub fn new(limits: Rc<Limits>, permit: OwnedSemaphorePermit) -> Self {
+    /// Waits until one more client may be served.
+    pub async fn take(limits: &Rc<Limits>) -> Self {
+        // The semaphore is never closed; if it were, the limit would no longer hold.
+        let permit = limits.permits.clone().acquire_owned().await.ok();
         limits.active.set(limits.active.get() + 1);
-        Self { limits, _permit: permit }
+        Self { limits: limits.clone(), _permit: permit }
     }
 }
 

@@ -215,12 +215,14 @@ impl Service {
     /// Lets clients in until the task is aborted.
     async fn admit(self: Rc<Self>, listener: TcpListener) {
         let mut pause = SHORTEST_PAUSE;
-        while let Some(permit) = self.limits.permit().await {
+        loop {
             match listener.accept().await {
                 Ok((client, peer)) => {
                     pause = SHORTEST_PAUSE;
+                    // At the limit one client waits here and the others in the kernel's queue. An
+                    // idle listener must not hold a place that another's client could have.
+                    let ticket = Ticket::take(&self.limits).await;
                     add(&self.accepted, 1);
-                    let ticket = Ticket::new(self.limits.clone(), permit);
                     spawn_local(Rc::clone(&self).carry(client, peer.ip(), ticket));
                 }
                 // The client gave up while it waited.
