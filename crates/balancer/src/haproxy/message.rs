@@ -1,0 +1,43 @@
+//! HAProxy's own words, short enough for a status line.
+
+/// Most alerts quoted; what follows the first few repeats that there were errors.
+const QUOTED: usize = 5;
+
+/// The alerts among what it printed, without level and pid; all it printed when there are none.
+pub(super) fn alerts(lines: &[String]) -> String {
+    let alerts: Vec<_> = lines.iter().filter(|line| line.starts_with("[ALERT]")).collect();
+    let chosen = if alerts.is_empty() { lines.iter().collect() } else { alerts };
+    let quoted: Vec<_> = chosen.into_iter().map(|line| text_of(line)).take(QUOTED).collect();
+    if quoted.is_empty() { "it said nothing".to_owned() } else { quoted.join("; ") }
+}
+
+/// `[ALERT]    (123) : config : parsing [FILE:3] : …` without what precedes `parsing`.
+fn text_of(line: &str) -> &str {
+    let Some((_, text)) = line.split_once(") : ") else { return line };
+    if !line.starts_with('[') {
+        return line;
+    }
+    text.strip_prefix("config : ").unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alerts_keep_file_and_line_and_lose_the_rest() {
+        let lines = [
+            "[NOTICE]   (11665) : haproxy version is 2.6.12-1+deb12u4",
+            "[ALERT]    (11665) : config : parsing [/etc/a.cfg:3] : nbproc is not supported.",
+            "[ALERT]    (11665) : config : Fatal errors found in configuration.",
+        ];
+        let lines: Vec<_> = lines.map(str::to_owned).to_vec();
+        assert_eq!(
+            alerts(&lines),
+            "parsing [/etc/a.cfg:3] : nbproc is not supported.; \
+             Fatal errors found in configuration."
+        );
+        assert_eq!(alerts(&["haproxy: not found".to_owned()]), "haproxy: not found");
+        assert_eq!(alerts(&[]), "it said nothing");
+    }
+}

@@ -1,0 +1,91 @@
+//! What `locum status` shows of the balancer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use locum_config::plan::Name;
+
+/// Which backend serves a service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum BackendKind {
+    Ipvs,
+    Proxy,
+    Haproxy,
+}
+
+impl BackendKind {
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            BackendKind::Ipvs => "ipvs",
+            BackendKind::Proxy => "proxy",
+            BackendKind::Haproxy => "haproxy",
+        }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BalancerStatus {
+    /// One per wanted service, then those that are still leaving.
+    pub services: Vec<ServiceStatus>,
+    /// One per supervised process: the proxy, each HAProxy.
+    pub processes: Vec<ProcessStatus>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServiceStatus {
+    pub name: Name,
+    pub backend: BackendKind,
+    pub listen: SocketAddr,
+    /// "serving", "ready", "leaving" or "failed".
+    pub state: ServiceState,
+    /// Why it does not serve, for a person.
+    pub error: Option<String>,
+    /// Client connections under way, where the backend tells.
+    pub active: u64,
+    /// Clients accepted, where the backend tells.
+    pub accepted: u64,
+    pub servers: Vec<ServerStatus>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ServiceState {
+    Serving,
+    /// Kept ready on a node that is not master.
+    Ready,
+    /// Not wanted any more; its last connections finish.
+    Leaving,
+    Failed,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerStatus {
+    pub address: SocketAddr,
+    pub weight: u32,
+    pub active: u64,
+    pub failures: u64,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProcessStatus {
+    /// "proxy", or the name of the HAProxy.
+    pub name: Name,
+    pub backend: BackendKind,
+    pub state: ProcessState,
+    pub pid: Option<u32>,
+    /// Starts after the first one since the daemon began, planned reloads not counted.
+    pub restarts: u64,
+    /// The last thing that went wrong, HAProxy's own message included.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProcessState {
+    Running,
+    /// Died or could not start; tried again after this long.
+    Waiting {
+        retry_in: Duration,
+    },
+    /// Told to end, finishing its connections.
+    Stopping,
+}

@@ -1,0 +1,178 @@
+//! A bench for the balancer: a run directory, real servers, and services in front of them.
+
+#![allow(dead_code, reason = "each test file uses its part of the bench")]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use locum_balancer::{Balancer, BalancerSettings, Event};
+use locum_config::plan::{
+    Activity, Backend, FailedServer, Forwarding, Name, Protocol, Scheduler, Server, Service,
+    Standby, WantedService, WantedServices,
+};
+
+/// Longer than anything takes; what is waited for longer is missing.
+pub const PATIENCE: Duration = Duration::from_secs(15);
+
+/// An address nobody else uses: 127.x.y.N with x.y from this process and N from a counter.
+pub fn fresh_address() -> SocketAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    SocketAddr::from((Ipv4Addr::new(127, 120 | high & 0x07, low, n), 8080))
+}
+
+/// Answers every client, whatever it says, with an HTTP response that holds this letter.
+pub fn start_server(letter: char) -> SocketAddr {
+    let address = fresh_address();
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let mut client = client.unwrap();
+            thread::spawn(move || {
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n{letter}");
+                while client.read(&mut [0; 4096])? > 0 {
+                    client.write_all(answer.as_bytes())?;
+                }
+                std::io::Result::Ok(())
+            });
+        }
+    });
+    address
+}
+
+/// A connection on which requests are made.
+pub struct Client(TcpStream);
+
+impl Client {
+    pub fn connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Self(stream))
+    }
+
+    /// The last character of the answer: the server's letter.
+    pub fn get(&mut self) -> std::io::Result<char> {
+        self.0.write_all(b"GET /index.html HTTP/1.1\r\nHost: test\r\n\r\n")?;
+        let mut answer = [0; 4096];
+        let mut length = 0;
+        while !answer[..length].windows(4).any(|end| end == b"\r\n\r\n")
+            || answer[..length].ends_with(b"\r\n\r\n")
+        {
+            match self.0.read(&mut answer[length..])? {
+                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                count => length += count,
+            }
+        }
+        Ok(char::from(answer[length - 1]))
+    }
+}
+
+/// One request on a connection of its own.
+pub fn get(address: SocketAddr) -> std::io::Result<char> {
+    Client::connect(address)?.get()
+}
+
+pub struct Bench {
+    pub directory: tempfile::TempDir,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn settings(&self) -> BalancerSettings {
+        let mut program = std::env::current_exe().unwrap();
+        program.pop();
+        program.pop();
+        BalancerSettings {
+            run_dir: self.directory.path().to_owned(),
+            locum_program: program.join("examples/locum"),
+            orphan_timeout: Some(PATIENCE),
+        }
+    }
+
+    pub fn balancer(&self) -> Balancer {
+        Balancer::new(self.settings())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+/// Ends what a test left running, through a balancer of its own.
+impl Drop for Bench {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let mut balancer = self.balancer();
+        let _ = balancer.apply(&WantedServices::default());
+        let start = Instant::now();
+        while !balancer.is_idle() && start.elapsed() < PATIENCE {
+            balancer.tick();
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
+    Service {
+        name: Name::from(name),
+        instance: None,
+        listen: fresh_address(),
+        protocol: Protocol::Tcp,
+        backend: Backend::Proxy,
+        scheduler: Scheduler("rr".to_owned()),
+        forwarding: Forwarding::Nat,
+        health: None,
+        failed: FailedServer::default(),
+        standby: Standby::default(),
+        drain: Duration::from_millis(300),
+        servers: servers.iter().map(|&address| Server { address, weight: 1 }).collect(),
+    }
+}
+
+pub fn wanted(services: &[&Service]) -> WantedServices {
+    let active = |service: &&Service| WantedService {
+        service: Arc::new((*service).clone()),
+        activity: Activity::Active,
+        servers: service.servers.clone(),
+    };
+    WantedServices { services: services.iter().map(active).collect(), haproxy: Vec::new() }
+}
+
+/// Ticks until `done`, as the daemon would, and returns what happened.
+pub fn tick_until(
+    balancer: &mut Balancer,
+    what: &str,
+    mut done: impl FnMut(&mut Balancer, &[Event]) -> bool,
+) -> Vec<Event> {
+    let start = Instant::now();
+    let mut events = Vec::new();
+    while start.elapsed() < PATIENCE {
+        events.extend(balancer.tick());
+        if done(balancer, &events) {
+            return events;
+        }
+        thread::sleep(balancer.next_tick().unwrap_or_default().min(Duration::from_millis(50)));
+    }
+    panic!("{what} did not come within {PATIENCE:?}: {events:?} {:?}", balancer.status());
+}
+
+/// Tells it to serve nothing and waits until nothing is left.
+pub fn finish(mut balancer: Balancer) {
+    balancer.apply(&WantedServices::default()).unwrap();
+    tick_until(&mut balancer, "the end", |balancer, _| balancer.is_idle());
+}
+
+pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
+}

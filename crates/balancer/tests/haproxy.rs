@@ -1,0 +1,261 @@
+//! The HAProxy backend with Debian's HAProxy and the published `haproxy.cfg`.
+
+mod bench;
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use bench::{Bench, Client, finish, fresh_address, get, kill, start_server, tick_until};
+use locum_balancer::{Balancer, Event, ProcessState};
+use locum_config::plan::{HaproxyFile, Name, WantedHaproxy, WantedServices};
+use nix::sys::signal::Signal;
+
+/// The published file as it stands; a test replaces addresses and paths of the host, and without
+/// root the lines that need it.
+const PUBLISHED: &str = include_str!("data/haproxy.cfg");
+
+/// Says so and returns false where there is no HAProxy, unless the tests must not be skipped.
+fn has_haproxy() -> bool {
+    let found = Command::new("haproxy").arg("-v").output().is_ok();
+    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
+    if !found {
+        eprintln!("skipped: haproxy is not installed");
+    }
+    found
+}
+
+struct Site {
+    bench: Bench,
+    listen: SocketAddr,
+    config: PathBuf,
+}
+
+impl Site {
+    fn new(letter: char) -> Self {
+        let bench = Bench::new();
+        let config = bench.path("haproxy.cfg");
+        let site = Self { listen: fresh_address(), config, bench };
+        site.write(&site.published(letter));
+        site
+    }
+
+    /// The published file without the line that HAProxy refuses since 2.5, with all its web servers
+    /// being one of ours.
+    fn published(&self, letter: char) -> String {
+        self.adapted(start_server(letter))
+            .lines()
+            .filter(|line| line.trim() != "nbproc 1")
+            .collect::<Vec<_>>()
+            .join("\n")
+            + "\n"
+    }
+
+    fn adapted(&self, server: SocketAddr) -> String {
+        let directory = self.bench.directory.path().to_str().unwrap();
+        let text = PUBLISHED
+            .replace("/var/lib/haproxy/stats", &format!("{directory}/stats"))
+            .replace("/var/lib/haproxy", directory)
+            .replace("/var/run", directory)
+            .replace("bind *:80\n", &format!("bind {}\n", self.listen))
+            .replace("0.0.0.0:8090", &fresh_address().to_string());
+        let mut text = ["192.168.1.8:80", "192.168.1.9:80", "192.168.1.10:80", "192.168.1.3:80"]
+            .iter()
+            .fold(text, |text, address| text.replace(address, &server.to_string()));
+        if !nix::unistd::geteuid().is_root() {
+            text = text
+                .replace(&format!("    chroot {directory}\n"), "")
+                .replace("    user haproxy\n    group haproxy\n", "");
+        }
+        text
+    }
+
+    fn write(&self, text: &str) {
+        fs::write(&self.config, text).unwrap();
+    }
+
+    fn wanted(&self) -> WantedServices {
+        let file = HaproxyFile {
+            name: Name::from("allen"),
+            instance: None,
+            config: self.config.clone(),
+            program: Path::new("haproxy").to_owned(),
+        };
+        let haproxy = vec![WantedHaproxy { file: Arc::new(file) }];
+        WantedServices { services: Vec::new(), haproxy }
+    }
+
+    fn start(&self) -> Balancer {
+        let mut balancer = self.bench.balancer();
+        balancer.apply(&self.wanted()).unwrap();
+        balancer
+    }
+}
+
+fn pid(balancer: &mut Balancer) -> u32 {
+    balancer.status().processes[0].pid.unwrap()
+}
+
+#[test]
+fn the_published_file_serves_while_wanted_and_nothing_is_left_after() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut balancer = site.start();
+    assert_eq!(get(site.listen).unwrap(), 'a');
+    let status = balancer.status().processes.remove(0);
+    assert_eq!((status.state, status.error), (ProcessState::Running, None));
+    // `daemon` and `pidfile` stand in the file; the supervised process neither forks nor writes.
+    assert!(!site.bench.path("haproxy.pid").exists());
+    balancer.apply(&site.wanted()).unwrap();
+    assert_eq!(Some(pid(&mut balancer)), status.pid);
+    finish(balancer);
+    assert!(get(site.listen).is_err());
+}
+
+#[test]
+fn a_refused_file_shows_haproxys_own_words_and_the_old_one_serves_on() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let good = fs::read_to_string(&site.config).unwrap();
+    let mut balancer = site.start();
+    let (before, mut client) = (pid(&mut balancer), Client::connect(site.listen).unwrap());
+    assert_eq!(client.get().unwrap(), 'a');
+    let bad = site.adapted(site.listen);
+    let line = 1 + bad.lines().position(|line| line.trim() == "nbproc 1").unwrap();
+    site.write(&bad);
+    let errors = balancer.apply(&site.wanted()).unwrap_err();
+    let expected = format!("parsing [{}:{line}] : nbproc is not supported", site.config.display());
+    assert!(errors[0].1.contains(&expected), "{errors:?}");
+    assert_eq!((&*errors[0].0, errors.len()), ("allen", 1));
+    assert_eq!(balancer.status().processes[0].error, Some(errors[0].1.clone()));
+    assert_eq!(get(site.listen).unwrap(), 'a');
+    assert_eq!(pid(&mut balancer), before);
+    // The file is put right again: nothing is restarted.
+    site.write(&good);
+    balancer.apply(&site.wanted()).unwrap();
+    assert_eq!(pid(&mut balancer), before);
+    finish(balancer);
+}
+
+#[test]
+fn a_changed_file_is_taken_over_without_refusing_a_client() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut balancer = site.start();
+    let before = pid(&mut balancer);
+    site.write(&site.published('b'));
+    let listen = site.listen;
+    let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let clients = std::thread::spawn(move || {
+        let mut letters = Vec::new();
+        while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
+            letters.push(get(listen).unwrap());
+        }
+        letters
+    });
+    balancer.apply(&site.wanted()).unwrap();
+    assert_ne!(pid(&mut balancer), before);
+    tick_until(&mut balancer, "the new file's server", |_, _| get(listen).unwrap() == 'b');
+    tick_until(&mut balancer, "the old one's end", |_, _| {
+        !Path::new(&format!("/proc/{before}")).exists()
+    });
+    drop(stop);
+    let letters = clients.join().unwrap();
+    assert_eq!(letters.first(), Some(&'a'));
+    assert!(letters.len() > 10, "{letters:?}");
+    finish(balancer);
+}
+
+#[test]
+fn one_that_dies_is_started_again_and_both_are_told() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut balancer = site.start();
+    let before = pid(&mut balancer);
+    kill(before, Signal::SIGKILL);
+    let name = Name::from("allen");
+    let events = tick_until(&mut balancer, "the recovery", |_, events| {
+        events.contains(&Event::Recovered { name: name.clone() })
+    });
+    let failed = |event: &Event| matches!(event, Event::Failed { error, .. } if error.contains("was killed by SIGKILL"));
+    assert!(events.iter().any(failed), "{events:?}");
+    assert_eq!(get(site.listen).unwrap(), 'a');
+    assert_eq!(balancer.status().processes[0].restarts, 1);
+    finish(balancer);
+}
+
+#[test]
+fn a_daemon_that_crashed_and_came_back_keeps_it_and_can_stop_it() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut crashed = site.start();
+    let before = pid(&mut crashed);
+    drop(crashed);
+    let mut restarted = site.start();
+    assert_eq!(pid(&mut restarted), before);
+    kill(before, Signal::SIGKILL);
+    tick_until(&mut restarted, "another one", |balancer, _| {
+        balancer.status().processes[0].pid.is_some_and(|pid| pid != before)
+    });
+    tick_until(&mut restarted, "service", |_, _| get(site.listen).is_ok());
+    drop(restarted);
+    // This time it comes back as a backup.
+    finish(site.bench.balancer());
+    assert!(get(site.listen).is_err());
+}
+
+#[test]
+fn an_address_in_use_is_reported_in_haproxys_words_and_tried_again() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let squatter = std::net::TcpListener::bind(site.listen).unwrap();
+    let mut balancer = site.bench.balancer();
+    let result = balancer.apply(&site.wanted());
+    if result.is_ok() {
+        // It tries to bind for a while before it gives up; then the tick reports it.
+        tick_until(&mut balancer, "the failure", |_, events| {
+            events.iter().any(|event| matches!(event, Event::Failed { .. }))
+        });
+    }
+    let error = balancer.status().processes[0].error.clone().unwrap();
+    assert!(error.contains("cannot bind socket"), "{error}");
+    drop(squatter);
+    tick_until(&mut balancer, "service", |_, _| get(site.listen).is_ok());
+    finish(balancer);
+}
+
+#[test]
+fn a_missing_file_or_program_is_named() {
+    let bench = Bench::new();
+    let file = |config: PathBuf, program: &str| {
+        let (name, program) = (Name::from("none"), PathBuf::from(program));
+        let file = HaproxyFile { name, instance: None, config, program };
+        WantedServices {
+            services: Vec::new(),
+            haproxy: vec![WantedHaproxy { file: Arc::new(file) }],
+        }
+    };
+    let mut balancer = bench.balancer();
+    let missing = bench.path("missing.cfg");
+    let errors = balancer.apply(&file(missing.clone(), "haproxy")).unwrap_err();
+    assert!(errors[0].1.starts_with(&format!("cannot read {}", missing.display())), "{errors:?}");
+    fs::write(&missing, "global\n").unwrap();
+    let errors = balancer.apply(&file(missing, "/nonexistent/haproxy")).unwrap_err();
+    assert!(errors[0].1.contains("cannot run /nonexistent/haproxy"), "{errors:?}");
+    assert!(matches!(balancer.status().processes[0].state, ProcessState::Waiting { .. }));
+    finish(balancer);
+}
