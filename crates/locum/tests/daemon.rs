@@ -166,6 +166,47 @@ fn hooks_run_in_order_and_stand_in_the_history() {
 }
 
 #[test]
+fn a_hook_that_hangs_is_killed_and_the_newest_event_follows() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let hook = node.script("hook", "case $3 in BACKUP) exec sleep 1000;; esac");
+    let web = config("100ms", &format!("notify = [\"{hook}\"]"));
+    node.write("locum.toml", &format!("[hooks]\ntimeout = \"700ms\"\n{web}"));
+    node.start();
+    node.wait_for_role("master");
+    let hung = node.wait_for_entry("time-out", |entry| entry["outcome"] == "timed-out");
+    assert!(hung["command"].as_str().unwrap().contains("BACKUP"), "{hung:#}");
+    let next = node.wait_for_entry("next hook", |entry| entry["outcome"] == "ok");
+    assert!(next["command"].as_str().unwrap().contains("MASTER"), "{next:#}");
+}
+
+#[test]
+fn a_log_that_nobody_reads_delays_nothing() {
+    let Some(namespace) = Namespace::new() else { return };
+    // Two role changes of each instance are far more than the pipe holds.
+    let many: String = (1..=200)
+        .map(|vrid| {
+            format!(
+                "[[instance]]\nname = \"i{vrid}\"\ninterface = \"v0\"\nvrid = {vrid}\n\
+                 advert_interval = \"50ms\"\naddresses = [\"10.9.1.{vrid}/32\"]\n"
+            )
+        })
+        .collect();
+    let mut node = Node::new(&namespace, &many);
+    let (_unread, pipe) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&pipe, nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
+    node.start_logging_to(pipe.into());
+    node.wait_for("200 masters", |status| {
+        let instances = status["instances"].as_array();
+        instances
+            .is_some_and(|all| all.len() == 200 && all.iter().all(|one| one["role"] == "master"))
+    });
+    let stopped = node.locum(&["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
 fn a_failing_check_lowers_the_priority_and_the_status_says_why() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, "");

@@ -3,7 +3,7 @@
 use locum_config::{Diagnostics, Severity};
 use serde::Serialize;
 
-use super::host;
+use super::{host, say};
 use crate::cli::Check;
 use crate::configuration::Origin;
 use crate::exit;
@@ -40,14 +40,19 @@ pub fn run(options: &Check) -> u8 {
             diagnostics: &diagnostics,
         };
         match serde_json::to_string_pretty(&report) {
-            Ok(text) => println!("{text}"),
+            Ok(text) => say(&format!("{text}\n")),
             Err(error) => eprintln!("locum: {error}"),
         }
     } else {
         eprint!("{diagnostics}");
         match (&loaded.plan, errors, warnings) {
-            (Some(plan), 0, 0) => println!("{}: fine for node {}", origin.path(), plan.node),
-            _ => eprintln!("{}: {errors} errors, {warnings} warnings", origin.path()),
+            (Some(plan), 0, 0) => say(&format!("{}: fine for node {}\n", origin.path(), plan.node)),
+            _ => eprintln!(
+                "{}: {}, {}",
+                origin.path(),
+                counted(errors, "error"),
+                counted(warnings, "warning")
+            ),
         }
     }
     match diagnostics.worst() {
@@ -55,4 +60,8 @@ pub fn run(options: &Check) -> u8 {
         Some(Severity::Warning) => exit::WARNINGS,
         Some(Severity::Error) => exit::ERRORS,
     }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

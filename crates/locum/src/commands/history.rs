@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{HistoryEntry, Record, Request, Response};
 
-use super::{ask, no_answer, not_done};
+use super::{ask, no_answer, not_done, say};
 use crate::cli::{History, Place};
 use crate::exit;
 
@@ -22,17 +22,19 @@ pub fn run(options: &History, place: &Place) -> u8 {
         Ok(other) => return not_done(other),
         Err(error) => return no_answer(&error),
     };
-    for entry in &entries {
-        if options.json {
-            match serde_json::to_string(entry) {
-                Ok(line) => println!("{line}"),
-                Err(error) => eprintln!("locum: {error}"),
-            }
-        } else {
-            print!("{}", human(entry));
+    let line = if options.json { json } else { human };
+    say(&entries.iter().map(line).collect::<String>());
+    exit::OK
+}
+
+fn json(entry: &HistoryEntry) -> String {
+    match serde_json::to_string(entry) {
+        Ok(line) => line + "\n",
+        Err(error) => {
+            eprintln!("locum: {error}");
+            String::new()
         }
     }
-    exit::OK
 }
 
 /// The line of an entry; a hook that did not go well has its output indented below.

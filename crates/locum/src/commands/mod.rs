@@ -8,6 +8,7 @@ pub mod status;
 pub mod table;
 pub mod why;
 
+use std::io::Write;
 use std::time::Duration;
 
 use locum_control::{Client, ClientError, Request, Response};
@@ -36,4 +37,10 @@ fn not_done(response: Response) -> u8 {
         }
     }
     exit::FAILED
+}
+
+/// Prints to standard output. A reader that has seen enough, as `head`, is no failure.
+fn say(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

@@ -3,7 +3,7 @@
 use locum_control::client::COMMAND_TIMEOUT;
 use locum_control::{Client, ClientError, Request, Response};
 
-use super::{ask, no_answer, not_done};
+use super::{ask, no_answer, not_done, say};
 use crate::cli::{Place, Switchover};
 use crate::exit;
 
@@ -23,7 +23,7 @@ pub fn stop(place: &Place) -> u8 {
     }
     match client.wait_for_end(COMMAND_TIMEOUT) {
         Ok(()) => {
-            println!("stopped");
+            say("stopped\n");
             exit::OK
         }
         Err(error) => {
@@ -41,7 +41,7 @@ pub fn switchover(options: &Switchover, place: &Place) -> u8 {
 fn report(answer: Result<Response, ClientError>) -> u8 {
     match answer {
         Ok(Response::Done { message }) => {
-            println!("{message}");
+            say(&format!("{message}\n"));
             exit::OK
         }
         Ok(other) => not_done(other),

@@ -1,13 +1,13 @@
 //! `status`: ask, show, and say by the exit code whether something needs an operator.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::thread;
 use std::time::Duration;
 
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{Client, ClientError, HistoryEntry, Request, Response, StatusDocument};
 
-use super::{no_answer, not_done, table, why};
+use super::{no_answer, not_done, say, table, why};
 use crate::cli::{Place, Status};
 use crate::exit;
 
@@ -64,9 +64,7 @@ fn show(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> 
     } else {
         table::render(status)
     };
-    let mut stdout = std::io::stdout().lock();
-    let clear = if options.watch && stdout.is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-    // A reader that has seen enough, as `head`, is no failure.
-    let _ = stdout.write_all(format!("{clear}{text}").as_bytes());
+    let clear = if options.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    say(&format!("{clear}{text}"));
     if status.healthy { exit::OK } else { exit::DEGRADED }
 }

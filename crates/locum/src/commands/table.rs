@@ -49,7 +49,7 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
     }
     let notes = instances.iter().map(|instance| {
         let mut note = instance.cause.clone();
-        if instance.yielded {
+        if instance.yielded && instance.role == "backup" {
             note.push_str("; handed over by the operator, stays backup while the peer lives");
         }
         if instance.leaving {

@@ -55,8 +55,8 @@ pub struct Sinks {
     pub reports: Sender<Report>,
     /// Reports that found no room.
     pub dropped: Arc<AtomicU64>,
-    /// Told when everything is handed over.
-    pub stopped: oneshot::Sender<()>,
+    /// Told, once, when everything is handed over.
+    pub stopped: Option<oneshot::Sender<()>>,
 }
 
 /// For the control runtime: log, history, hooks.
@@ -72,12 +72,7 @@ pub struct Election {
     engine: Engine,
     inbox: InboxReceiver,
     sockets: AdvertSockets,
-    applier: Sender<Job>,
-    balancer: SyncSender<Wish>,
-    probes: Probes,
-    reports: Sender<Report>,
-    dropped: Arc<AtomicU64>,
-    stopped: Option<oneshot::Sender<()>>,
+    sinks: Sinks,
     deadline: Option<Time>,
     out: Vec<Output>,
     buffer: Vec<u8>,
@@ -100,17 +95,11 @@ enum Next {
 
 impl Election {
     pub fn new(inbox: InboxReceiver, sinks: Sinks) -> Self {
-        let Sinks { applier, balancer, probes, reports, dropped, stopped } = sinks;
         Self {
             engine: Engine::new(),
             inbox,
             sockets: AdvertSockets::default(),
-            applier,
-            balancer,
-            probes,
-            reports,
-            dropped,
-            stopped: Some(stopped),
+            sinks,
             deadline: None,
             out: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
@@ -282,7 +271,7 @@ impl Election {
             }
             Output::Apply { seq, instance, hold, drop } => {
                 let job = Job::Apply { seq, instance: instance.clone(), hold, drop };
-                if self.applier.try_send(job).is_err() {
+                if self.sinks.applier.try_send(job).is_err() {
                     self.failed.add(seq);
                     self.refused.push_back((seq, instance));
                 }
@@ -291,16 +280,18 @@ impl Election {
                 // An announcement without room is lost like one on the wire: the next burst or
                 // refresh repeats it.
                 if !self.failed.contains(after)
-                    && self.applier.try_send(Job::Announce { after, frames }).is_err()
+                    && self.sinks.applier.try_send(Job::Announce { after, frames }).is_err()
                 {
-                    self.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
             Output::Notify(event) => self.notify(event),
             Output::Hook(run) => self.report(Report::Hook(run)),
-            Output::Probe(ProbeChange::Start { probe, spec }) => self.probes.start(probe, spec),
-            Output::Probe(ProbeChange::Stop { probe }) => self.probes.stop(probe),
+            Output::Probe(ProbeChange::Start { probe, spec }) => {
+                self.sinks.probes.start(probe, spec)
+            }
+            Output::Probe(ProbeChange::Stop { probe }) => self.sinks.probes.stop(probe),
             Output::Listen(wanted) => {
                 let troubles = self.sockets.listen(wanted, now());
                 self.report_troubles(troubles);
@@ -312,7 +303,7 @@ impl Election {
                 }
             }
             Output::Stopped => {
-                if let Some(stopped) = self.stopped.take() {
+                if let Some(stopped) = self.sinks.stopped.take() {
                     let _ = stopped.send(());
                 }
             }
@@ -332,7 +323,7 @@ impl Election {
     /// Hands the newest level to the balancer, or keeps it in place of an older one that found no
     /// room either.
     fn offer(&mut self, wish: Wish) {
-        self.unserved = match self.balancer.try_send(wish) {
+        self.unserved = match self.sinks.balancer.try_send(wish) {
             Ok(()) => None,
             Err(TrySendError::Full(wish)) => Some(wish),
             // Its thread ends only with the process.
@@ -342,8 +333,8 @@ impl Election {
 
     /// Without room a report is counted and forgotten: the log is behind by thousands of lines.
     fn report(&self, report: Report) {
-        if self.reports.try_send(report).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.sinks.reports.try_send(report).is_err() {
+            self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 

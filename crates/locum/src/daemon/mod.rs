@@ -128,7 +128,7 @@ async fn operate(
         probes,
         reports,
         dropped: Arc::clone(&dropped),
-        stopped,
+        stopped: Some(stopped),
     };
     let election = thread::Builder::new()
         .name("election".to_owned())

@@ -179,7 +179,7 @@ impl Operations {
             }
             Phase::Stopping { .. } => None,
             Phase::Finishing { .. } if late => {
-                tracing::warn!("hooks or services did not end in time: leaving them");
+                tracing::warn!("hooks or services did not end in time: going without them");
                 Some(Ending::Clean)
             }
             Phase::Finishing { balancer_is_idle, .. } => {

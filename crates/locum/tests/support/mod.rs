@@ -130,6 +130,11 @@ impl<'a> Node<'a> {
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
         let log = fs::OpenOptions::new().append(true).create(true).open(self.path("log")).unwrap();
+        self.start_logging_to(log.into());
+    }
+
+    /// As [`Node::start`], with another place for its log.
+    pub fn start_logging_to(&mut self, log: Stdio) {
         self.daemon = Some(self.run_command().stderr(log).spawn().unwrap());
         self.wait_for("an answer", |status| status.get("node").is_some());
     }
