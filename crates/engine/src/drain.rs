@@ -21,6 +21,7 @@ impl Engine {
         for at in &touched {
             self.drain_levels(now, *at, out);
         }
+        self.drain_orphans(out);
         let levels_may_differ = self.levels_touched || self.role_changed(&touched);
         if levels_may_differ {
             self.drain_services(out);
@@ -46,6 +47,16 @@ impl Engine {
             out.push(Output::Stopped);
         }
         out.push(Output::Deadline(self.deadlines.iter().flatten().min().copied()));
+    }
+
+    /// Under a name no instance can have.
+    fn drain_orphans(&mut self, out: &mut Vec<Output>) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        self.seq += 1;
+        let drop = std::mem::take(&mut self.orphans);
+        out.push(Output::Apply { seq: self.seq, instance: "".into(), hold: Vec::new(), drop });
     }
 
     fn role_changed(&self, touched: &[usize]) -> bool {

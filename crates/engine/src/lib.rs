@@ -65,6 +65,8 @@ pub struct Engine {
     trackers: Vec<Tracker>,
     services: Vec<ServiceState>,
     probes: ProbeTable,
+    /// Addresses of an earlier run that no instance of the plan has.
+    orphans: Vec<HeldAddress>,
     /// Counters of what no instance matched, by interface.
     unmatched: HashMap<Name, Counters>,
     listening: Vec<(Name, Family, Option<IpAddr>)>,

@@ -20,7 +20,7 @@ pub enum Output {
     Advertise(Datagram),
     /// Applier, in order: the addresses this instance holds from now on are exactly `hold`.
     /// `drop` are those it may have held before and must not have any more. Applying it again
-    /// renews leases. Answered by `Input::Applied`.
+    /// renews leases. Answered by `Input::Applied`. The empty name stands for what no instance has.
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
     /// Applier, in order: send these frames if `Apply{after}` went well, else forget them.
     Announce { after: Seq, frames: Vec<Announcement> },

@@ -144,10 +144,7 @@ impl Engine {
                     (Some(state.name().clone()), leased)
                 }
                 None => {
-                    // Nobody's any more: any instance can see to its removal.
-                    if let Some(state) = self.instances.first_mut() {
-                        state.add_leftovers([held]);
-                    }
+                    self.orphans.push(held);
                     (None, false)
                 }
             };

@@ -68,8 +68,10 @@ fn a_stopping_master_answers_until_the_successor_is_heard() {
 fn a_stopping_master_without_a_successor_lets_go_after_twice_the_longest_skew() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     node.feed(Input::Command { id: 1, command: Command::Stop });
-    let out = node.run_for(ms(1099)).to_vec();
-    assert_eq!(sent_priorities(&out), [0], "a second release half-way");
+    let out = node.run_for(ms(999)).to_vec();
+    assert_eq!(sent_priorities(&out), [0_u8; 0], "a second release would restart their timers");
+    let out = node.run_for(ms(1100)).to_vec();
+    assert_eq!(sent_priorities(&out), [0], "the first must have been lost");
     assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
     let out = node.run_for(ms(2)).to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
@@ -164,6 +166,15 @@ fn a_restart_with_a_valid_lease_goes_on_as_master_at_once() {
         |o| matches!(o, Output::Apply { hold, drop, .. } if hold.len() == 1 && drop.is_empty()),
     );
     assert!(keeps, "{out:#?}");
+}
+
+#[test]
+fn leftovers_of_no_instance_are_withdrawn_even_by_an_empty_plan() {
+    let inherited =
+        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: true };
+    let mut node = Node::with_links();
+    let out = node.plan_with(plan([]), vec![inherited]).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Apply { drop, .. } if drop.len() == 1)));
 }
 
 #[test]
