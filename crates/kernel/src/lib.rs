@@ -16,6 +16,8 @@ pub mod clock;
 pub mod frame_socket;
 pub mod ipvs;
 pub mod netlink;
+
+mod attribute;
 mod transport;
 
 pub use transport::KernelError;

@@ -9,11 +9,13 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::Socket;
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
 use socket2::SockRef;
+
+use crate::attribute::attributes;
+use crate::attribute::text;
 
 /// Requests in one `send`. An answer takes about 1 KiB of the receive buffer, whose default is 208 KiB.
 const BATCH_REQUESTS: usize = 64;
@@ -223,7 +225,6 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool>
             }
             Ok((_, from)) => Ok(from.port_number() == 0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(error),
             Err(error) => Err(error),
         };
     }
@@ -263,20 +264,11 @@ fn error_of(raw: &Raw<'_>) -> Option<KernelError> {
     };
     let mut message = None;
     if raw.flags & NLM_F_ACK_TLVS != 0 {
-        let attributes = request.get(repeated..).unwrap_or_default();
-        for attribute in NlasIterator::new(attributes).flatten() {
-            if attribute.kind() == NLMSGERR_ATTR_MSG {
-                message = Some(text(attribute.value()));
-            }
-        }
+        let list = request.get(repeated..).unwrap_or_default();
+        let words = attributes(list).find(|attribute| attribute.kind == NLMSGERR_ATTR_MSG);
+        message = words.map(|attribute| text(attribute.value));
     }
     Some(KernelError { code: code.wrapping_neg(), message })
-}
-
-/// A string attribute, with or without its NUL.
-pub(crate) fn text(octets: &[u8]) -> String {
-    let end = octets.iter().position(|octet| *octet == 0).unwrap_or(octets.len());
-    String::from_utf8_lossy(&octets[..end]).into_owned()
 }
 
 fn read_i32(octets: &[u8]) -> Option<i32> {

@@ -180,3 +180,33 @@ impl DestSpec {
         }
     }
 }
+
+/// A service that the kernel has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObservedService {
+    pub spec: ServiceSpec,
+    pub dests: Vec<ObservedDest>,
+    /// Connections scheduled so far.
+    pub connections: u64,
+}
+
+/// A destination that the kernel has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObservedDest {
+    pub spec: DestSpec,
+    pub active_connections: u32,
+    pub inactive_connections: u32,
+    pub persistent_connections: u32,
+}
+
+/// One change in the kernel.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Operation {
+    SetService(ServiceSpec),
+    NewService(ServiceSpec),
+    NewDest(ServiceId, DestSpec),
+    SetDest(ServiceId, DestSpec),
+    DelDest(ServiceId, DestId),
+    /// Takes its destinations with it.
+    DelService(ServiceId),
+}

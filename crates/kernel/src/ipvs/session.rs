@@ -1,42 +1,53 @@
 //! A session with the kernel's load balancer.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::fs;
 use std::io;
+use std::process::Command;
+use std::process::Stdio;
+
+use netlink_sys::protocols::NETLINK_GENERIC;
+use nix::errno::Errno;
 
 use crate::KernelError;
+use crate::attribute::Attributes;
+use crate::attribute::attributes;
 use crate::ipvs::DestId;
 use crate::ipvs::DestSpec;
+use crate::ipvs::ObservedService;
+use crate::ipvs::Operation;
 use crate::ipvs::ServiceId;
 use crate::ipvs::ServiceSpec;
+use crate::ipvs::codec;
+use crate::ipvs::plan::Remedy;
+use crate::ipvs::plan::plan;
+use crate::ipvs::plan::remedy;
+use crate::transport::Message;
+use crate::transport::NLM_F_ACK;
+use crate::transport::Request;
+use crate::transport::Transport;
+
+/// Netlink type of the family that knows all others.
+const CONTROLLER: u16 = 0x10;
+const GET_FAMILY: u8 = 3;
+const CONTROLLER_VERSION: u8 = 2;
+const FAMILY_ID: u16 = 1;
+const FAMILY_NAME: u16 = 2;
+/// struct genlmsghdr.
+const GENERIC_HEADER_OCTETS: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Choose another backend.
-    #[error("the kernel has no ipvs (module ip_vs cannot be loaded)")]
+    #[error("the kernel has no ipvs, and its module ip_vs cannot be loaded")]
     NotSupported,
-    #[error("ipvs needs the capability CAP_NET_ADMIN")]
+    #[error("ipvs needs the capability CAP_NET_ADMIN in this network namespace")]
     NotPermitted,
     #[error("ipvs: {0}")]
     Kernel(#[from] KernelError),
     #[error("ipvs netlink socket: {0}")]
     Socket(#[from] io::Error),
-}
-
-/// What the kernel has.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ObservedService {
-    pub spec: ServiceSpec,
-    pub dests: Vec<ObservedDest>,
-    /// Connections scheduled so far.
-    pub connections: u64,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ObservedDest {
-    pub spec: DestSpec,
-    pub active_connections: u32,
-    pub inactive_connections: u32,
-    pub persistent_connections: u32,
 }
 
 /// What a reconciliation did.
@@ -58,6 +69,33 @@ pub struct Failure {
     pub error: KernelError,
 }
 
+impl Failure {
+    fn of(operation: &Operation, error: KernelError) -> Self {
+        let (service, dest, action) = match operation {
+            Operation::NewService(spec) => (spec.id, None, "add"),
+            Operation::SetService(spec) => (spec.id, None, "change"),
+            Operation::DelService(id) => (*id, None, "remove"),
+            Operation::NewDest(id, dest) => (*id, Some(dest.id), "add"),
+            Operation::SetDest(id, dest) => (*id, Some(dest.id), "change"),
+            Operation::DelDest(id, dest) => (*id, Some(*dest), "remove"),
+        };
+        Self { service, dest, action, error: explained(operation, error) }
+    }
+}
+
+/// Says in words what a bare errno hides (I-036).
+fn explained(operation: &Operation, mut error: KernelError) -> KernelError {
+    let (Operation::NewService(spec) | Operation::SetService(spec)) = operation else {
+        return error;
+    };
+    if error.errno() == Errno::ENOENT && error.message.is_none() {
+        let scheduler = &spec.scheduler;
+        error.message =
+            Some(format!("is there a scheduler {scheduler:?}, module ip_vs_{scheduler}?"));
+    }
+    error
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, dest, action, error } = self;
@@ -70,28 +108,222 @@ impl fmt::Display for Failure {
 
 /// Blocking, for a thread of its own. One writer per network namespace (I-008).
 #[derive(Debug)]
-pub struct Ipvs {}
+pub struct Ipvs {
+    transport: Transport,
+    /// Netlink type of the IPVS family; differs from boot to boot.
+    family: u16,
+    version: [u8; 3],
+}
 
 impl Ipvs {
     /// Finds the kernel's IPVS in the caller's network namespace; tries `modprobe ip_vs` once when
     /// it is not there (I-001).
     pub fn open() -> Result<Self, Error> {
-        Err(Error::NotSupported)
+        let mut transport = Transport::open(NETLINK_GENERIC)?;
+        let mut found = resolve(&mut transport, codec::FAMILY)?;
+        if found.is_none() && load_module() {
+            found = resolve(&mut transport, codec::FAMILY)?;
+        }
+        let family = found.ok_or(Error::NotSupported)?;
+        let mut session = Self { transport, family, version: [0; 3] };
+        // The first question that needs the capability (I-002).
+        let info = session.ask(codec::get_info())?;
+        if let Some(version) = info.iter().find_map(|message| codec::read_info(&message.body)) {
+            session.version = version;
+        }
+        Ok(session)
     }
 
-    /// Everything in this network namespace, foreign services too.
+    /// Major, minor, patch, such as 1.2.1.
+    pub fn version(&self) -> [u8; 3] {
+        self.version
+    }
+
+    /// Everything in this network namespace, foreign services too, except those that only a newer
+    /// kernel has words for.
     pub fn dump(&mut self) -> Result<Vec<ObservedService>, Error> {
-        Err(Error::NotSupported)
+        self.dump_only(|_| true)
     }
 
     /// Makes the kernel serve `wanted`, and none of `owned` that is not wanted. Every other service
-    /// is left alone.
+    /// is left alone. Safe to repeat: what is as wanted is not touched.
     pub fn reconcile(
         &mut self,
         wanted: &[(ServiceSpec, Vec<DestSpec>)],
         owned: &[ServiceId],
     ) -> Result<Report, Error> {
-        let _ = (wanted, owned);
-        Err(Error::NotSupported)
+        // A surprise means that somebody else writes too, and that the dump was old: look again.
+        const PASSES: usize = 3;
+        let concerned: BTreeSet<_> =
+            wanted.iter().map(|(spec, _)| spec.id).chain(owned.iter().copied()).collect();
+        let mut report = Report::default();
+        for _ in 0..PASSES {
+            let observed = self.dump_only(|id| concerned.contains(id))?;
+            let operations = plan(wanted, owned, &observed);
+            let pass = self.execute(&operations)?;
+            report.applied += pass.applied;
+            report.failed = pass.failed;
+            if !pass.surprised {
+                break;
+            }
+        }
+        Ok(report)
+    }
+
+    fn dump_only(
+        &mut self,
+        concerns: impl Fn(&ServiceId) -> bool,
+    ) -> Result<Vec<ObservedService>, Error> {
+        let messages = self.transport.dump(self.family, &codec::get_services())??;
+        let mut services: Vec<_> =
+            messages.iter().filter_map(|message| codec::read_service(&message.body)).collect();
+        services.retain(|service| concerns(&service.spec.id));
+        for service in &mut services {
+            let id = service.spec.id;
+            let messages = self.transport.dump(self.family, &codec::get_dests(&id))??;
+            let read = |message: &Message| codec::read_dest(&message.body, id.family());
+            service.dests = messages.iter().filter_map(read).collect();
+        }
+        Ok(services)
+    }
+
+    fn execute(&mut self, operations: &[Operation]) -> Result<Pass, Error> {
+        let mut pass = Pass::default();
+        let answers = self.send(operations)?;
+        let mut again = Vec::new();
+        for (operation, answer) in operations.iter().zip(answers) {
+            match answer {
+                Ok(()) => pass.applied += 1,
+                Err(error) => match remedy(operation, error.errno()) {
+                    Remedy::Instead(operation) => again.push(operation),
+                    Remedy::Done => pass.surprised = true,
+                    Remedy::None => pass.failed.push(Failure::of(operation, error)),
+                },
+            }
+        }
+        pass.surprised |= !again.is_empty();
+        let answers = self.send(&again)?;
+        for (operation, answer) in again.iter().zip(answers) {
+            match answer {
+                Ok(()) => pass.applied += 1,
+                Err(error) => pass.failed.push(Failure::of(operation, error)),
+            }
+        }
+        forget_consequences(&mut pass.failed);
+        Ok(pass)
+    }
+
+    fn send(&mut self, operations: &[Operation]) -> io::Result<Vec<Result<(), KernelError>>> {
+        let requests: Vec<_> =
+            operations.iter().map(|operation| self.request(codec::operation(operation))).collect();
+        let answers = self.transport.exchange(&requests)?;
+        Ok(answers.into_iter().map(|answer| answer.into_result().map(drop)).collect())
+    }
+
+    fn ask(&mut self, body: Vec<u8>) -> Result<Vec<Message>, Error> {
+        let request = self.request(body);
+        let answers = self.transport.exchange(&[request])?;
+        let answer = answers.into_iter().next().unwrap_or_default();
+        answer.into_result().map_err(|error| match error.errno() {
+            Errno::EPERM | Errno::EACCES => Error::NotPermitted,
+            _ => Error::Kernel(error),
+        })
+    }
+
+    fn request(&self, body: Vec<u8>) -> Request {
+        Request { kind: self.family, flags: NLM_F_ACK, body }
+    }
+}
+
+/// One pass over a plan.
+#[derive(Default)]
+struct Pass {
+    applied: usize,
+    failed: Vec<Failure>,
+    surprised: bool,
+}
+
+/// A service that could not be added has no servers: one failure says it, not one per server.
+fn forget_consequences(failed: &mut Vec<Failure>) {
+    let missing: BTreeSet<_> = failed
+        .iter()
+        .filter(|failure| failure.dest.is_none() && failure.action == "add")
+        .map(|failure| failure.service)
+        .collect();
+    failed.retain(|failure| failure.dest.is_none() || !missing.contains(&failure.service));
+}
+
+/// Netlink type of a generic family; `None` when the kernel does not have it.
+fn resolve(transport: &mut Transport, name: &str) -> Result<Option<u16>, Error> {
+    let mut body = Attributes::after(vec![GET_FAMILY, CONTROLLER_VERSION, 0, 0]);
+    body.put_text(FAMILY_NAME, name);
+    let body = body.into_octets();
+    let answers = transport.exchange(&[Request { kind: CONTROLLER, flags: NLM_F_ACK, body }])?;
+    let answer = answers.into_iter().next().unwrap_or_default();
+    let messages = match answer.into_result() {
+        Ok(messages) => messages,
+        Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
+        Err(error) => return Err(Error::Kernel(error)),
+    };
+    let family = messages.iter().find_map(|message| {
+        let mut list = attributes(message.body.get(GENERIC_HEADER_OCTETS..)?);
+        let value = list.find(|attribute| attribute.kind == FAMILY_ID)?.value;
+        Some(u16::from_ne_bytes(value.try_into().ok()?))
+    });
+    Ok(family)
+}
+
+/// Asks for the module by the program that the kernel itself would use.
+fn load_module() -> bool {
+    const USUAL: &str = "/sbin/modprobe";
+    let program = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
+    let program = Some(program.trim()).filter(|path| !path.is_empty()).unwrap_or(USUAL);
+    let status = Command::new(program)
+        .args(["-q", "ip_vs"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ipvs::Protocol;
+
+    fn id() -> ServiceId {
+        ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], 80).into())
+    }
+
+    #[test]
+    fn i_001_a_family_is_resolved_by_name_and_a_missing_one_is_no_error() {
+        let mut transport = Transport::open(NETLINK_GENERIC).expect("socket");
+        assert_eq!(resolve(&mut transport, "nlctrl").expect("answer"), Some(CONTROLLER));
+        assert_eq!(resolve(&mut transport, "no such family").expect("answer"), None);
+    }
+
+    #[test]
+    fn i_036_a_missing_scheduler_is_explained() {
+        let operation = Operation::SetService(ServiceSpec::new(id(), "wlcc"));
+        let failure = Failure::of(&operation, KernelError::new(Errno::ENOENT));
+        assert_eq!(
+            failure.to_string(),
+            "cannot change service tcp 192.0.2.10:80: no such file or directory \
+             (is there a scheduler \"wlcc\", module ip_vs_wlcc?)"
+        );
+    }
+
+    #[test]
+    fn a_service_that_could_not_be_added_is_one_failure() {
+        let dest = DestSpec::new(([10, 0, 0, 1], 80).into(), crate::ipvs::Forwarding::Masq, 1);
+        let error = || KernelError::new(Errno::ENOENT);
+        let mut failed = vec![
+            Failure::of(&Operation::NewService(ServiceSpec::new(id(), "wlcc")), error()),
+            Failure::of(&Operation::NewDest(id(), dest), error()),
+        ];
+        forget_consequences(&mut failed);
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].dest, None);
     }
 }

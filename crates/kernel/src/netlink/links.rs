@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_packet_core::NlasIterator;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressFlags;
 use netlink_packet_route::link::LinkFlags;
 use netlink_packet_route::link::LinkHeader;
 
+use crate::attribute::attributes;
+use crate::attribute::text;
 use crate::netlink::address::Found;
-use crate::transport::text;
 
 /// Length of struct ifinfomsg.
 const LINK_HEADER_OCTETS: usize = 16;
@@ -55,9 +55,9 @@ impl Link {
             return None;
         }
         let (mut name, mut address, mut mtu) = (None, None, 0);
-        for attribute in NlasIterator::new(body.get(LINK_HEADER_OCTETS..)?).flatten() {
-            let value = attribute.value();
-            match attribute.kind() {
+        for attribute in attributes(body.get(LINK_HEADER_OCTETS..)?) {
+            let value = attribute.value;
+            match attribute.kind {
                 libc::IFLA_IFNAME => name = Some(text(value)),
                 libc::IFLA_ADDRESS => address = <[u8; 6]>::try_from(value).ok(),
                 libc::IFLA_MTU => mtu = value.try_into().map_or(0, u32::from_ne_bytes),

@@ -16,7 +16,6 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use netlink_packet_core::NlasIterator;
 use netlink_sys::Socket;
 use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
@@ -25,6 +24,7 @@ use nix::sys::socket::sockopt;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use crate::attribute::attributes;
 use crate::netlink::LinkSnapshot;
 use crate::netlink::address::Found;
 use crate::netlink::apply::addresses;
@@ -278,14 +278,9 @@ fn is_overrun(error: &io::Error) -> bool {
 
 /// The interface a netconf message is about; `None` for "all" and "default".
 fn netconf_index(body: &[u8]) -> Option<u32> {
-    let attributes = NlasIterator::new(body.get(NETCONF_HEADER_OCTETS..)?).flatten();
-    for attribute in attributes {
-        if attribute.kind() == NETCONFA_IFINDEX {
-            let index = i32::from_ne_bytes(attribute.value().try_into().ok()?);
-            return u32::try_from(index).ok();
-        }
-    }
-    None
+    let mut list = attributes(body.get(NETCONF_HEADER_OCTETS..)?);
+    let index = list.find(|attribute| attribute.kind == NETCONFA_IFINDEX)?.value;
+    u32::try_from(i32::from_ne_bytes(index.try_into().ok()?)).ok()
 }
 
 /// Without IPv6 on the link there is no such file, and nothing is forwarded.
