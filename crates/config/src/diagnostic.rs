@@ -113,7 +113,7 @@ impl fmt::Display for Diagnostic {
             let (excerpt, column) = cut(&self.place.excerpt, self.place.column);
             let room = excerpt.chars().count().saturating_sub(column - 1).max(1);
             let width = (self.place.width.max(1) as usize).min(room);
-            writeln!(f, "{:>5} | {}", self.place.line, excerpt)?;
+            writeln!(f, "{:>5} |{}{}", self.place.line, space(&excerpt), excerpt)?;
             writeln!(f, "      | {}{}", " ".repeat(column - 1), "^".repeat(width))?;
         }
         if let Some(note) = &self.note {
@@ -124,6 +124,11 @@ impl fmt::Display for Diagnostic {
         }
         Ok(())
     }
+}
+
+/// What parts the rule from an excerpt, so that an empty one leaves no white space at the end.
+const fn space(excerpt: &str) -> &'static str {
+    if excerpt.is_empty() { "" } else { " " }
 }
 
 /// Characters of an excerpt: two terminal lines.

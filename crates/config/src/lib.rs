@@ -13,7 +13,9 @@
 //! |---|---|
 //! | [`plan`] | the result: what a node shall do |
 //! | [`diagnostic`] | findings with a place, and how they print |
+//! | [`proxy`] | what the balancer and the built-in proxy say to each other |
 //! | [`source`] | where text comes from |
+//! | `load` | reading, recognising the dialect, the digest, and the order of the steps |
 //! | `span` | places in the files read |
 //! | `toml`, `keepalived` | the two front-ends: spelling only |
 //! | `wish` | what both front-ends produce: typed, spanned, nothing filled in |
@@ -22,7 +24,21 @@
 
 pub mod diagnostic;
 pub mod plan;
+pub mod proxy;
 pub mod source;
+
+mod assemble;
+mod defaults;
+mod duration;
+mod glob;
+mod keepalived;
+mod load;
+mod span;
+mod suggest;
+mod toml;
+mod validate;
+mod values;
+mod wish;
 
 use std::sync::Arc;
 
@@ -89,6 +105,5 @@ pub enum NeedKind {
 /// Reads `path` and what it includes, and makes a plan of it. The dialect is recognised by the
 /// content, not by the name. Reports as many errors at once as it can find; never panics.
 pub fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Loaded {
-    let _ = (source, path, context);
-    Loaded { plan: None, diagnostics: Diagnostics::default(), needs: Vec::new() }
+    load::load(source, path, context)
 }

@@ -1,0 +1,132 @@
+//! Tokens become statements: words, and perhaps a block of further statements.
+
+use crate::keepalived::lexer::{Token, Word};
+use crate::span::{Report, Span};
+
+/// `keyword argument … { … }`.
+#[derive(Clone, Debug)]
+pub(super) struct Statement {
+    /// Never empty; the first is the keyword.
+    pub words: Vec<Word>,
+    pub block: Option<Vec<Statement>>,
+}
+
+impl Statement {
+    pub fn keyword(&self) -> &Word {
+        // INVARIANT: a statement is made from its first word.
+        self.words.first().expect("a statement has a keyword")
+    }
+
+    pub fn arguments(&self) -> &[Word] {
+        self.words.get(1..).unwrap_or_default()
+    }
+
+    /// From the keyword to the last argument.
+    pub fn span(&self) -> Span {
+        let first = self.keyword().span;
+        self.words.last().map_or(first, |last| first.to(last.span))
+    }
+}
+
+/// Blocks inside blocks; keepalived's deepest is 5.
+const MAX_DEPTH: usize = 16;
+
+/// The tree of all statements. Braces that do not match are reported.
+pub(super) fn parse(tokens: &[Token], report: &mut Report) -> Vec<Statement> {
+    let mut reader = Reader { tokens, at: 0, report };
+    let mut all = reader.block(None, 0);
+    while reader.at < reader.tokens.len() {
+        // Only a brace too many stops the outermost block; it has been reported.
+        all.extend(reader.block(None, 0));
+    }
+    all
+}
+
+struct Reader<'t, 'r> {
+    tokens: &'t [Token],
+    at: usize,
+    report: &'r mut Report,
+}
+
+impl Reader<'_, '_> {
+    /// Statements up to the brace that closes what `opened` opened, or the end.
+    fn block(&mut self, opened: Option<Span>, depth: usize) -> Vec<Statement> {
+        let mut statements = Vec::new();
+        while let Some(token) = self.tokens.get(self.at) {
+            self.at += 1;
+            match token {
+                Token::EndOfLine => {}
+                Token::Unclosed(span) => {
+                    self.report.error(*span, "unclosed-quote", "this quote is not closed");
+                }
+                Token::Close(span) => {
+                    if opened.is_none() {
+                        let text = "this brace closes nothing";
+                        self.report.error(*span, "unbalanced-brace", text);
+                    }
+                    return statements;
+                }
+                Token::Open(span) => {
+                    let text = "a block needs a keyword before its brace";
+                    self.report.error(*span, "unbalanced-brace", text);
+                    let span = *span;
+                    self.nested(span, depth);
+                }
+                Token::Word(word) => statements.push(self.statement(word.clone(), depth)),
+            }
+        }
+        if let Some(span) = opened {
+            self.report.error(span, "unbalanced-brace", "this brace is not closed");
+        }
+        statements
+    }
+
+    fn statement(&mut self, keyword: Word, depth: usize) -> Statement {
+        let mut words = vec![keyword];
+        while let Some(Token::Word(word)) = self.tokens.get(self.at) {
+            words.push(word.clone());
+            self.at += 1;
+        }
+        // The opening brace may stand on a later line.
+        let ahead = self.tokens[self.at..]
+            .iter()
+            .position(|token| !matches!(token, Token::EndOfLine))
+            .map(|skip| self.at + skip);
+        let opening = ahead.and_then(|at| match self.tokens.get(at) {
+            Some(Token::Open(span)) => Some((at, *span)),
+            Some(Token::Word(_) | Token::Close(_) | Token::EndOfLine | Token::Unclosed(_))
+            | None => None,
+        });
+        let block = opening.map(|(at, span)| {
+            self.at = at + 1;
+            self.nested(span, depth)
+        });
+        Statement { words, block }
+    }
+
+    fn nested(&mut self, span: Span, depth: usize) -> Vec<Statement> {
+        if depth >= MAX_DEPTH {
+            let text = format!("blocks nest deeper than {MAX_DEPTH}");
+            self.report.error(span, "block-depth", text);
+            self.skip();
+            return Vec::new();
+        }
+        self.block(Some(span), depth + 1)
+    }
+
+    /// Passes over a block without recursion.
+    fn skip(&mut self) {
+        let mut open = 1usize;
+        while let Some(token) = self.tokens.get(self.at) {
+            self.at += 1;
+            match token {
+                Token::Open(_) => open += 1,
+                Token::Close(_) => open -= 1,
+                Token::Word(_) | Token::EndOfLine | Token::Unclosed(_) => {}
+            }
+            if open == 0 {
+                return;
+            }
+        }
+    }
+}

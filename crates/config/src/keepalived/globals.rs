@@ -1,0 +1,213 @@
+//! `global_defs`: what applies to all instances and scripts of the file.
+
+use std::net::IpAddr;
+
+use locum_vrrp::Version;
+
+use crate::keepalived::Lowering;
+use crate::keepalived::blocks::Statement;
+use crate::keepalived::instance;
+use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
+use crate::span::{At, Span};
+use crate::wish::AnnounceWish;
+
+#[derive(Default)]
+pub(super) struct Globals {
+    pub version: Option<At<Version>>,
+    /// User and group of scripts that name none.
+    pub script_user: Option<(Option<String>, Option<String>)>,
+    pub announce: AnnounceWish,
+    pub start_delay: Option<At<std::time::Duration>>,
+    pub group_v4: Option<At<IpAddr>>,
+    pub group_v6: Option<At<IpAddr>>,
+    pub check_unicast_source: Option<At<bool>>,
+    pub answer_lower: Option<At<bool>>,
+    pub answer_higher: Option<At<bool>>,
+    pub owner_ignores_adverts: Option<At<bool>>,
+    pub down_multiplier: Option<At<u8>>,
+    pub strict: Option<Span>,
+}
+
+const PACING: &str = "announcements leave in batches that need no pacing";
+const MAIL: &str = "no mail is sent; use notify scripts";
+const SNMP: &str = "there is no SNMP agent";
+const PROCESS: &str = "there is one process, and it is scheduled by the service manager";
+
+pub(super) const ROWS: &[Row<Globals>] = &[
+    ignore("notification_email", MAIL),
+    accept("notification_email_from"),
+    accept("smtp_server"),
+    accept("smtp_helo_name"),
+    accept("smtp_connect_timeout"),
+    accept("smtp_alert"),
+    accept("smtp_alert_vrrp"),
+    accept("smtp_alert_checker"),
+    accept("no_email_faults"),
+    accept("no_checker_emails"),
+    accept("router_id"),
+    set("vrrp_version", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.version = instance::version(lowering, statement);
+    }),
+    set("script_user", Shape::Line(1, 2), script_user),
+    accept("enable_script_security"),
+    accept("use_symlink_paths"),
+    accept("set_supplementary_groups"),
+    set("vrrp_garp_master_delay", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.delay = lowering.first_seconds(statement);
+    }),
+    set("vrrp_garp_master_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.repeat = lowering.first_number(statement, 0..=255);
+    }),
+    set("vrrp_garp_master_refresh", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.refresh = lowering.first_seconds(statement);
+    }),
+    set("vrrp_garp_master_refresh_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.refresh_repeat = lowering.first_number(statement, 0..=255);
+    }),
+    set("vrrp_garp_lower_prio_delay", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.lower_priority_delay = lowering.first_seconds(statement);
+    }),
+    set("vrrp_garp_lower_prio_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.lower_priority_repeat = lowering.first_number(statement, 0..=255);
+    }),
+    ignore("vrrp_garp_interval", PACING),
+    ignore("vrrp_gna_interval", PACING),
+    ignore("vrrp_min_garp", PACING),
+    set("vrrp_lower_prio_no_advert", Shape::Line(0, 1), |lowering, globals, statement| {
+        globals.answer_lower = lowering.switch(statement).map(|at| at.map(|silent| !silent));
+    }),
+    set("vrrp_higher_prio_send_advert", Shape::Line(0, 1), |lowering, globals, statement| {
+        globals.answer_higher = lowering.switch(statement);
+    }),
+    set("vrrp_owner_ignore_adverts", Shape::Line(0, 1), |lowering, globals, statement| {
+        globals.owner_ignores_adverts = lowering.switch(statement);
+    }),
+    set("vrrp_down_timer_adverts", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.down_multiplier = lowering.first_number(statement, 1..=100);
+    }),
+    set("vrrp_startup_delay", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.start_delay = lowering.first_seconds(statement);
+    }),
+    set("vrrp_mcast_group4", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.group_v4 = statement.arguments().first().and_then(|at| lowering.ip_address(at));
+    }),
+    set("vrrp_mcast_group6", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.group_v6 = statement.arguments().first().and_then(|at| lowering.ip_address(at));
+    }),
+    set("vrrp_check_unicast_src", Shape::Line(0, 1), |lowering, globals, statement| {
+        globals.check_unicast_source = lowering.switch(statement);
+    }),
+    set("vrrp_strict", Shape::Line(0, 1), |lowering, globals, statement| {
+        let on = lowering.switch(statement).is_some_and(|at| at.value);
+        globals.strict = on.then(|| statement.span());
+    }),
+    accept("vrrp_skip_check_adv_addr"),
+    accept("log_unknown_vrids"),
+    accept("dynamic_interfaces"),
+    accept("unicast_fault_no_peer"),
+    ignore("vrrp_delay_after_boot", "use vrrp_startup_delay"),
+    ignore("default_interface", "each instance names its own"),
+    ignore("vrrp_iptables", "traffic to the address is accepted"),
+    ignore("vrrp_ipsets", "traffic to the address is accepted"),
+    ignore("nftables", "traffic to the address is accepted"),
+    ignore("nftables_priority", "traffic to the address is accepted"),
+    ignore("nftables_counters", "traffic to the address is accepted"),
+    ignore("nftables_ifindex", "traffic to the address is accepted"),
+    ignore("disable_local_igmp", "membership reports go out as the kernel sends them"),
+    refuse("lvs_sync_daemon", "remove it: connections are not synchronised between directors"),
+    ignore("lvs_flush", "the table is reconciled; what is not ours is left alone"),
+    ignore("lvs_flush_on_stop", "the table is reconciled; what is not ours is left alone"),
+    ignore("lvs_flush_onstop", "the table is reconciled; what is not ours is left alone"),
+    ignore("lvs_timeouts", "the kernel's time-outs stay as they are"),
+    ignore("vrrp_notify_fifo", "use notify, or `locum history --json`"),
+    ignore("vrrp_notify_fifo_script", "use notify, or `locum history --json`"),
+    ignore("lvs_notify_fifo", "use `locum history --json`"),
+    ignore("lvs_notify_fifo_script", "use `locum history --json`"),
+    ignore("notify_fifo", "use notify, or `locum history --json`"),
+    ignore("notify_fifo_script", "use notify, or `locum history --json`"),
+    ignore("notify_priority_changes", "use `locum history --json`"),
+    ignore("vrrp_notify_priority_changes", "use `locum history --json`"),
+    ignore("startup_script", "use ExecStartPre= of the service manager"),
+    ignore("shutdown_script", "use ExecStopPost= of the service manager"),
+    accept("startup_script_timeout"),
+    accept("shutdown_script_timeout"),
+    ignore("enable_snmp_vrrp", SNMP),
+    ignore("enable_snmp_checker", SNMP),
+    ignore("enable_snmp_keepalived", SNMP),
+    ignore("enable_snmp_rfc", SNMP),
+    ignore("enable_snmp_rfcv2", SNMP),
+    ignore("enable_snmp_rfcv3", SNMP),
+    ignore("enable_traps", SNMP),
+    accept("snmp_socket"),
+    ignore("enable_dbus", "use the control socket"),
+    accept("dbus_service_name"),
+    accept("dbus_no_interface_name"),
+    ignore("vrrp_priority", PROCESS),
+    ignore("checker_priority", PROCESS),
+    ignore("bfd_priority", PROCESS),
+    ignore("vrrp_rt_priority", PROCESS),
+    ignore("checker_rt_priority", PROCESS),
+    ignore("bfd_rt_priority", PROCESS),
+    ignore("vrrp_cpu_affinity", PROCESS),
+    ignore("checker_cpu_affinity", PROCESS),
+    ignore("bfd_cpu_affinity", PROCESS),
+    ignore("vrrp_no_swap", PROCESS),
+    ignore("checker_no_swap", PROCESS),
+    ignore("bfd_no_swap", PROCESS),
+    accept("vrrp_rlimit_rttime"),
+    accept("checker_rlimit_rttime"),
+    accept("bfd_rlimit_rttime"),
+    accept("vrrp_rlimit_rtime"),
+    accept("checker_rlimit_rtime"),
+    accept("bfd_rlimit_rtime"),
+    accept("max_auto_priority"),
+    accept("min_auto_priority_delay"),
+    accept("process_names"),
+    accept("process_name"),
+    accept("vrrp_process_name"),
+    accept("checker_process_name"),
+    accept("lvs_process_name"),
+    accept("bfd_process_name"),
+    accept("use_pid_dir"),
+    accept("child_wait_time"),
+    accept("umask"),
+    accept("tmp_config_directory"),
+    accept("config_save_dir"),
+    accept("reload_check_config"),
+    accept("reload_time_file"),
+    accept("reload_repeat"),
+    accept("reload_file"),
+    accept("json_version"),
+    accept("state_dump_file"),
+    accept("stats_dump_file"),
+    accept("json_dump_file"),
+    accept("state_dump_file_location"),
+    accept("stats_dump_file_location"),
+    accept("json_dump_file_location"),
+    accept("data_use_instance"),
+    accept("vrrp_netlink_cmd_rcv_bufs"),
+    accept("vrrp_netlink_cmd_rcv_bufs_force"),
+    accept("vrrp_netlink_monitor_rcv_bufs"),
+    accept("vrrp_netlink_monitor_rcv_bufs_force"),
+    accept("lvs_netlink_cmd_rcv_bufs"),
+    accept("lvs_netlink_cmd_rcv_bufs_force"),
+    accept("lvs_netlink_monitor_rcv_bufs"),
+    accept("lvs_netlink_monitor_rcv_bufs_force"),
+    accept("process_monitor_rcv_bufs"),
+    accept("process_monitor_rcv_bufs_force"),
+    accept("vrrp_rx_bufs_policy"),
+    accept("vrrp_rx_bufs_multiplier"),
+    accept("rs_init_notifies"),
+    accept("iproute_usr_dir"),
+    accept("iproute_etc_dir"),
+    accept("linkbeat_use_polling"),
+    accept("debug"),
+    refuse("net_namespace", "start the daemon inside the namespace: ip netns exec NAME"),
+    refuse("net_namespace_ipvs", "start the daemon inside the namespace: ip netns exec NAME"),
+    refuse("instance", "use --run-dir to run several daemons on one host"),
+];
+
+fn script_user(_: &mut Lowering<'_>, globals: &mut Globals, statement: &Statement) {
+    let mut words = statement.arguments().iter().map(|word| word.text.clone());
+    globals.script_user = Some((words.next(), words.next()));
+}

@@ -1,0 +1,139 @@
+//! What a keyword row is, and how a block is read by its rows.
+
+use crate::keepalived::Lowering;
+use crate::keepalived::blocks::Statement;
+use crate::keepalived::lexer::Word;
+
+/// One keyword of one block. The tables of rows are the whole vocabulary.
+pub(super) struct Row<T: 'static> {
+    pub name: &'static str,
+    pub shape: Shape,
+    pub effect: Effect<T>,
+}
+
+/// What may follow the keyword.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shape {
+    /// From so many to so many arguments.
+    Line(usize, usize),
+    /// From so many to so many arguments, then a block.
+    Block(usize, usize),
+    /// Anything: keepalived accepts it, and we do not look inside.
+    Any,
+}
+
+pub(super) enum Effect<T: 'static> {
+    /// Lowered into the target.
+    Set(fn(&mut Lowering<'_>, &mut T, &Statement)),
+    /// Means nothing here, and nobody misses it.
+    Accept,
+    /// Means nothing here, and somebody may miss it: a warning with this reason.
+    Ignore(&'static str),
+    /// Would change the behaviour, and is not there yet: an error with this reason.
+    Refuse(&'static str),
+}
+
+/// A row that is lowered.
+pub(super) const fn set<T>(
+    name: &'static str,
+    shape: Shape,
+    handler: fn(&mut Lowering<'_>, &mut T, &Statement),
+) -> Row<T> {
+    Row { name, shape, effect: Effect::Set(handler) }
+}
+
+pub(super) const fn accept<T>(name: &'static str) -> Row<T> {
+    Row { name, shape: Shape::Any, effect: Effect::Accept }
+}
+
+pub(super) const fn ignore<T>(name: &'static str, reason: &'static str) -> Row<T> {
+    Row { name, shape: Shape::Any, effect: Effect::Ignore(reason) }
+}
+
+pub(super) const fn refuse<T>(name: &'static str, reason: &'static str) -> Row<T> {
+    Row { name, shape: Shape::Any, effect: Effect::Refuse(reason) }
+}
+
+impl Lowering<'_> {
+    /// Reads the statements of a block by its table.
+    pub fn run<T>(
+        &mut self,
+        what: &str,
+        rows: &'static [Row<T>],
+        target: &mut T,
+        statements: &[Statement],
+    ) {
+        for statement in statements {
+            let keyword = statement.keyword();
+            match rows.iter().find(|row| row.name == keyword.text) {
+                Some(row) => self.apply(row, target, statement),
+                None => self.unknown(what, keyword, rows.iter().map(|row| row.name)),
+            }
+        }
+    }
+
+    fn apply<T>(&mut self, row: &Row<T>, target: &mut T, statement: &Statement) {
+        if !self.fits(row.shape, statement) {
+            return;
+        }
+        let name = row.name;
+        match row.effect {
+            Effect::Set(handler) => handler(self, target, statement),
+            Effect::Accept => {}
+            Effect::Ignore(reason) => {
+                let text = format!("`{name}` has no effect here: {reason}");
+                self.report.warning(statement.span(), "ignored-keyword", text);
+            }
+            Effect::Refuse(reason) => {
+                let text = format!("`{name}` is not supported yet");
+                self.report.error(statement.span(), "unsupported", text).help(reason);
+            }
+        }
+    }
+
+    fn fits(&mut self, shape: Shape, statement: &Statement) -> bool {
+        let name = &statement.keyword().text;
+        let (low, high, wants_block) = match shape {
+            Shape::Any => return true,
+            Shape::Line(low, high) => (low, high, false),
+            Shape::Block(low, high) => (low, high, true),
+        };
+        let count = statement.arguments().len();
+        if count < low {
+            let text = match low {
+                1 => format!("`{name}` needs an argument"),
+                _ => format!("`{name}` needs {low} arguments"),
+            };
+            self.report.error(statement.span(), "missing-argument", text);
+        } else if let Some(extra) = statement.arguments().get(high) {
+            let text = format!("`{name}` does not take this argument");
+            self.report.error(extra.span, "extra-argument", text);
+        } else if wants_block != statement.block.is_some() {
+            let (code, text) = match wants_block {
+                true => ("missing-block", format!("`{name}` needs a block in braces")),
+                false => ("extra-block", format!("`{name}` takes no block")),
+            };
+            self.report.error(statement.span(), code, text);
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// keepalived logs an unknown keyword and goes on; a setting that is dropped unseen hurts more
+    /// than a refusal.
+    pub fn unknown<'w>(
+        &mut self,
+        what: &str,
+        keyword: &Word,
+        known: impl Iterator<Item = &'w str>,
+    ) {
+        let text = format!("unknown keyword `{}` in {what}", keyword.text);
+        let home = super::home_of(&keyword.text);
+        let finding = self.report.error(keyword.span, "unknown-keyword", text);
+        match home {
+            Some(block) => drop(finding.help(format!("it belongs in {block}"))),
+            None => drop(finding.suggest(&keyword.text, known)),
+        }
+    }
+}

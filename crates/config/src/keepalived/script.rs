@@ -1,0 +1,144 @@
+//! `vrrp_script`: a check that adjusts priorities.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::keepalived::Lowering;
+use crate::keepalived::blocks::Statement;
+use crate::keepalived::keywords::{Row, Shape, accept, set};
+use crate::plan::{Command, CommandLine, ProbeKind};
+use crate::span::At;
+use crate::wish::{CheckWish, Field, Wishes};
+
+/// Longest run counts and seconds that make sense; more is a typing error.
+const MAX_COUNT: i64 = 1_000_000;
+
+pub(super) struct ScriptDraft {
+    wish: CheckWish,
+    command: Field<Command>,
+    user: Option<(String, Option<String>)>,
+}
+
+pub(super) const ROWS: &[Row<ScriptDraft>] = &[
+    set("script", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
+        draft.command = match lowering.command(statement.arguments()) {
+            Some(command) => Field::Given(command),
+            None => Field::Bad,
+        };
+    }),
+    set("interval", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.wish.interval = lowering.first_seconds(statement);
+    }),
+    set("timeout", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.wish.timeout = lowering.first_seconds(statement);
+    }),
+    set("weight", Shape::Line(1, 2), |lowering, draft, statement| {
+        draft.wish.weight = lowering.weight(statement.keyword(), statement.arguments());
+    }),
+    set("rise", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.wish.rise = lowering.first_number(statement, 1..=MAX_COUNT);
+    }),
+    set("fall", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.wish.fall = lowering.first_number(statement, 1..=MAX_COUNT);
+    }),
+    set("user", Shape::Line(1, 2), |_, draft, statement| {
+        let mut words = statement.arguments().iter().map(|word| word.text.clone());
+        draft.user = words.next().map(|user| (user, words.next()));
+    }),
+    set("init_fail", Shape::Line(0, 0), |lowering, draft, statement| {
+        draft.wish.starts_failed = lowering.switch(statement);
+    }),
+    accept("log_all_failures"),
+];
+
+pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: &Statement) {
+    let Some(name) = statement.arguments().first() else { return };
+    let name = At::new(name.text.clone(), name.span);
+    let wish = CheckWish {
+        span: statement.span(),
+        name,
+        probe: Field::Absent,
+        interval: None,
+        timeout: None,
+        rise: None,
+        fall: None,
+        weight: None,
+        starts_failed: None,
+    };
+    let mut draft = ScriptDraft { wish, command: Field::Absent, user: None };
+    let block = statement.block.as_deref().unwrap_or_default();
+    lowering.run("a vrrp_script", ROWS, &mut draft, block);
+    let ScriptDraft { mut wish, command, user } = draft;
+    wish.probe = match command {
+        Field::Absent => Field::Absent,
+        Field::Bad => Field::Bad,
+        Field::Given(at) => Field::Given(at.map(|mut command| {
+            if let Some((name, group)) = user {
+                command.user = Some(name);
+                command.group = group;
+            }
+            probe(command)
+        })),
+    };
+    wishes.checks.push(wish);
+}
+
+/// What the script asks, where we can ask it without a fork: `killall -0 NAME` whether a process
+/// is there, `</dev/tcp/ADDRESS/PORT` whether a port answers.
+fn probe(command: Command) -> ProbeKind {
+    match &command.line {
+        CommandLine::Argv(words) => match process_asked(words) {
+            Some(name) => ProbeKind::Process { name: name.to_owned() },
+            None => ProbeKind::Script(command),
+        },
+        CommandLine::Shell(line) => match port_asked(line) {
+            Some(target) => ProbeKind::Tcp { target },
+            None => ProbeKind::Script(command),
+        },
+    }
+}
+
+fn process_asked(words: &[String]) -> Option<&str> {
+    let mut words = words.iter().map(String::as_str).filter(|word| *word != "-q");
+    let program = words.next()?;
+    let is_killall = program.rsplit('/').next() == Some("killall");
+    let asks = matches!(words.next(), Some("-0"));
+    let name = words.next().filter(|name| !name.is_empty() && !name.starts_with('-'))?;
+    let alone = words.next().is_none();
+    (is_killall && asks && alone && !name.contains('/')).then_some(name)
+}
+
+fn port_asked(line: &str) -> Option<SocketAddr> {
+    let (host, port) = line.strip_prefix('<')?.trim().strip_prefix("/dev/tcp/")?.split_once('/')?;
+    let address: IpAddr = match host {
+        "localhost" => IpAddr::from([127, 0, 0, 1]),
+        other => other.parse().ok()?,
+    };
+    let port = port.parse().ok().filter(|port| *port != 0)?;
+    Some(SocketAddr::new(address, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn killall_with_signal_zero_asks_for_a_process() {
+        let asked = |line: &str| {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            process_asked(&words).map(str::to_owned)
+        };
+        assert_eq!(asked("killall -0 haproxy"), Some("haproxy".to_owned()));
+        assert_eq!(asked("/usr/bin/killall -q -0 nginx"), Some("nginx".to_owned()));
+        assert_eq!(asked("killall -9 haproxy"), None);
+        assert_eq!(asked("killall -0 a b"), None);
+        assert_eq!(asked("pidof haproxy"), None);
+    }
+
+    #[test]
+    fn a_redirection_from_dev_tcp_asks_for_a_port() {
+        assert_eq!(port_asked("</dev/tcp/127.0.0.1/80"), "127.0.0.1:80".parse().ok());
+        assert_eq!(port_asked("< /dev/tcp/localhost/80"), "127.0.0.1:80".parse().ok());
+        assert_eq!(port_asked("</dev/tcp/example.com/80"), None);
+        assert_eq!(port_asked("<file"), None);
+    }
+}

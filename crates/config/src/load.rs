@@ -1,0 +1,128 @@
+//! From a path to a plan: read, recognise the dialect, run its front-end, assemble, validate.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::plan::Dialect;
+use crate::source::{MAX_FILE_SIZE, Source};
+use crate::span::{Report, Span};
+use crate::{Context, Loaded, assemble, keepalived, toml, validate};
+
+pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Loaded {
+    let mut report = Report::default();
+    let mut digest = Sha256::new();
+    let wishes = match read(source, path) {
+        Err(reason) => {
+            let place = Place::file(path);
+            let finding = Diagnostic::at(place, Severity::Error, "unreadable", reason);
+            report.diagnostics.push(finding);
+            None
+        }
+        Ok(octets) => {
+            let text = String::from_utf8_lossy(&octets).into_owned();
+            match dialect(&text) {
+                Dialect::Toml => {
+                    digest.update(&octets);
+                    let file = report.add_file(path, text);
+                    match valid_utf8(&octets, file, &mut report) {
+                        true => toml::read(file, context, &mut report),
+                        false => None,
+                    }
+                }
+                Dialect::Keepalived => {
+                    keepalived::read(source, path, octets, context, &mut digest, &mut report)
+                }
+            }
+        }
+    };
+    let plan = wishes.map(|wishes| {
+        let plan = assemble::assemble(&wishes, hexadecimal(&digest.finalize()), &mut report);
+        validate::validate(&wishes, &plan, &mut report);
+        plan
+    });
+    let Report { mut diagnostics, needs, files: _ } = report;
+    diagnostics.sort();
+    let plan = plan.filter(|_| !diagnostics.has_errors()).map(Arc::new);
+    Loaded { plan, diagnostics, needs }
+}
+
+/// The octets of a file, refused above [`MAX_FILE_SIZE`].
+pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, String> {
+    let octets = source.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
+    if octets.len() > MAX_FILE_SIZE {
+        return Err(format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20));
+    }
+    Ok(octets)
+}
+
+fn valid_utf8(octets: &[u8], file: u32, report: &mut Report) -> bool {
+    match std::str::from_utf8(octets) {
+        Ok(_) => true,
+        Err(error) => {
+            // What precedes the fault is unchanged in the text shown, so positions agree.
+            let start = error.valid_up_to() as u32;
+            let span = Span { file, start, end: start + 1 };
+            report.error(span, "not-utf8", "the text is not UTF-8 from here on");
+            false
+        }
+    }
+}
+
+/// Which front-end reads this: each line that only one of them could mean is a vote. An empty
+/// file is ours.
+fn dialect(text: &str) -> Dialect {
+    let (mut toml, mut keepalived) = (0usize, 0usize);
+    for line in text.lines() {
+        let line = line.trim();
+        let code = line.split(['#', '!']).next().unwrap_or_default().trim_end();
+        if line.starts_with('[') || assigns(line) {
+            toml += 1;
+        } else if line.starts_with(['!', '@', '$'])
+            || (code.ends_with('{') && !code.contains('='))
+            || code.split_whitespace().next().is_some_and(keepalived::is_top_level)
+        {
+            keepalived += 1;
+        }
+    }
+    if keepalived > toml { Dialect::Keepalived } else { Dialect::Toml }
+}
+
+/// `key = …`, with a bare, quoted or dotted key.
+fn assigns(line: &str) -> bool {
+    let Some((key, _)) = line.split_once('=') else { return false };
+    let key = key.trim();
+    let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'');
+    !key.is_empty() && key.chars().all(part)
+}
+
+fn hexadecimal(octets: &[u8]) -> String {
+    octets.iter().fold(String::new(), |mut text, octet| {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{octet:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_dialect_follows_from_the_content() {
+        let cases = [
+            ("", Dialect::Toml),
+            ("# only a comment\n", Dialect::Toml),
+            ("[[instance]]\nname = \"a\"\n", Dialect::Toml),
+            ("! Configuration\nglobal_defs {\n}\n", Dialect::Keepalived),
+            ("vrrp_script a\n{\n script \"x\"\n}\n", Dialect::Keepalived),
+            ("include /etc/keepalived/conf.d/*.conf\n", Dialect::Keepalived),
+            ("$A=1\nvrrp_instance $A { state MASTER }\n", Dialect::Keepalived),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(dialect(text), expected, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Rules that need more than one field: the plan stands beside its wishes, entry by entry, so that
+//! every finding has its place.
+
+mod instance;
+mod service;
+
+use std::collections::HashMap;
+
+pub(crate) use instance::capacity;
+
+use crate::plan::{CommandLine, Dialect, Plan, ProbeKind};
+use crate::span::{At, Report, Span};
+use crate::wish::{CheckWish, HaproxyWish, Wishes};
+use crate::{NeedKind, plan::Command};
+
+/// Reports what is wrong with a plan, and notes what it needs from the host.
+pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+    unique(wishes.instances.iter().map(|wish| &wish.name), "instance", report);
+    unique(wishes.checks.iter().map(|wish| &wish.name), "check", report);
+    unique(wishes.services.iter().map(|wish| &wish.name), "service", report);
+    unique(wishes.haproxy.iter().map(|wish| &wish.name), "haproxy", report);
+    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
+        instance::validate(wish, built, plan.dialect, report);
+    }
+    instance::distinct_routers(wishes, plan, report);
+    instance::distinct_addresses(wishes, plan, report);
+    tracked(wishes, report);
+    for (wish, built) in wishes.checks.iter().zip(&plan.checks) {
+        check(wish, built, report);
+    }
+    for (wish, built) in wishes.services.iter().zip(&plan.services) {
+        service::validate(wish, built, plan, report);
+    }
+    service::distinct_listeners(wishes, plan, report);
+    for wish in &wishes.haproxy {
+        haproxy(wish, wishes, report);
+    }
+    if plan.instances.is_empty() && plan.services.is_empty() && plan.haproxy.is_empty() {
+        nothing_to_do(wishes, report);
+    }
+}
+
+/// A file with nothing but checks is a fragment; one with nothing at all is probably the wrong one.
+fn nothing_to_do(wishes: &Wishes, report: &mut Report) {
+    if wishes.checks.is_empty() && !report.diagnostics.has_errors() {
+        let whole = Span { file: 0, start: 0, end: 0 };
+        report.warning(whole, "empty", "the configuration defines no instance and no service");
+    }
+}
+
+/// Longest name of anything, in octets: names appear in table columns and environment variables.
+const MAX_NAME: usize = 128;
+
+fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, kind: &str, report: &mut Report) {
+    let mut seen: HashMap<&str, Span> = HashMap::new();
+    for name in names {
+        let value = name.value.as_str();
+        if value.is_empty() || value.len() > MAX_NAME || value.chars().any(char::is_control) {
+            let text = format!("the name of a {kind} has 1 to {MAX_NAME} printable characters");
+            report.error(name.span, "bad-name", text);
+        } else if let Some(first) = seen.get(value) {
+            let text = format!("{kind} `{value}` is defined twice");
+            report.error(name.span, "duplicate-name", text).see("first defined", *first);
+        } else {
+            seen.insert(value, name.span);
+        }
+    }
+}
+
+/// Every tracked check exists, and every check is tracked.
+fn tracked(wishes: &Wishes, report: &mut Report) {
+    let known = || wishes.checks.iter().map(|wish| wish.name.value.as_str());
+    let mut used: HashMap<&str, ()> = HashMap::new();
+    for wish in &wishes.instances {
+        let mut here: HashMap<&str, Span> = HashMap::new();
+        for track in &wish.track {
+            let name: &str = &track.value.check;
+            if !known().any(|check| check == name) {
+                report
+                    .error(track.span, "unknown-check", format!("there is no check `{name}`"))
+                    .suggest(name, known());
+            } else if let Some(first) = here.insert(name, track.span) {
+                let text = format!("check `{name}` is tracked twice by this instance");
+                report.error(track.span, "duplicate-track", text).see("first", first);
+            }
+            used.insert(name, ());
+        }
+    }
+    if report.diagnostics.has_errors() {
+        // A track list that was refused may have named them.
+        return;
+    }
+    for wish in &wishes.checks {
+        if !used.contains_key(wish.name.value.as_str()) {
+            let text = format!("no instance tracks check `{}`, so it never runs", wish.name.value);
+            report.warning(wish.name.span, "unused-check", text);
+        }
+    }
+}
+
+fn check(wish: &CheckWish, built: &crate::plan::Check, report: &mut Report) {
+    let probe = &built.probe;
+    if let Some(interval) = &wish.interval
+        && interval.value.is_zero()
+    {
+        report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
+    }
+    if let Some(timeout) = &wish.timeout {
+        if timeout.value.is_zero() {
+            report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
+        } else if timeout.value > probe.interval {
+            let text =
+                "the timeout is longer than the interval: a hung run makes others be skipped";
+            report.warning(timeout.span, "timeout-over-interval", text);
+        }
+    }
+    let Some(at) = wish.probe.given() else { return };
+    if let ProbeKind::Script(command) = &at.value {
+        command_needs(command, at.span, report);
+    }
+}
+
+/// What a command asks of the host.
+fn command_needs(command: &Command, span: Span, report: &mut Report) {
+    match &command.line {
+        CommandLine::Argv(words) => {
+            if let Some(program) = words.first() {
+                report.need(span, NeedKind::Program(program.clone()));
+            }
+        }
+        CommandLine::Shell(_) => report.need(span, NeedKind::Program("/bin/sh".to_owned())),
+    }
+    if let Some(user) = &command.user {
+        report.need(span, NeedKind::User(user.clone()));
+    }
+    if let Some(group) = &command.group {
+        report.need(span, NeedKind::Group(group.clone()));
+    }
+}
+
+fn haproxy(wish: &HaproxyWish, wishes: &Wishes, report: &mut Report) {
+    known_instance(wish.instance.as_ref(), wishes.instances.iter().map(|i| &*i.name.value), report);
+    if let Some(config) = wish.config.given() {
+        report.need(config.span, NeedKind::File(config.value.display().to_string()));
+    }
+    let (program, span) = wish.program.as_ref().map_or_else(
+        || (crate::defaults::HAPROXY_PROGRAM.to_owned(), wish.name.span),
+        |at| (at.value.display().to_string(), at.span),
+    );
+    report.need(span, NeedKind::Program(program));
+}
+
+fn known_instance<'a>(
+    named: Option<&At<String>>,
+    known: impl Iterator<Item = &'a str> + Clone,
+    report: &mut Report,
+) {
+    let Some(named) = named else { return };
+    if !known.clone().any(|name| name == named.value) {
+        let text = format!("there is no instance `{}`", named.value);
+        report.error(named.span, "unknown-instance", text).suggest(&named.value, known);
+    }
+}
+
+/// What our own files refuse and keepalived only remarks on.
+fn strict_in_toml<'r>(
+    dialect: Dialect,
+    span: Span,
+    code: &'static str,
+    text: String,
+    report: &'r mut Report,
+) -> crate::span::Finding<'r> {
+    match dialect {
+        Dialect::Toml => report.error(span, code, text),
+        Dialect::Keepalived => report.warning(span, code, text),
+    }
+}

@@ -1,0 +1,351 @@
+//! Rules of one virtual router, and between routers of one node.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use locum_vrrp::{Family, Preempt, Profile, Transport, Version};
+
+use crate::NeedKind;
+use crate::plan::{Dialect, Instance, Plan, Scope, VirtualAddress};
+use crate::span::{At, Report, Span};
+use crate::validate::{command_needs, strict_in_toml};
+use crate::wish::{Field, InstanceWish, Wishes};
+
+pub(super) fn validate(
+    wish: &InstanceWish,
+    built: &Instance,
+    dialect: Dialect,
+    report: &mut Report,
+) {
+    needs(wish, report);
+    version(wish, built, report);
+    advertised(wish, built, dialect, report);
+    virtual_addresses(wish, built, report);
+    transport(wish, built, report);
+    election(wish, built, report);
+}
+
+fn needs(wish: &InstanceWish, report: &mut Report) {
+    if let Some(interface) = wish.interface.given() {
+        interface_name(interface, report);
+        report.need(interface.span, NeedKind::Interface(interface.value.clone()));
+    }
+    for tracked in &wish.track_interfaces {
+        let name = At::new(tracked.value.interface.to_string(), tracked.span);
+        interface_name(&name, report);
+        report.need(tracked.span, NeedKind::Interface(name.value));
+    }
+    for hook in wish.hooks.all() {
+        command_needs(&hook.value, hook.span, report);
+    }
+    if let Some(source) = &wish.source {
+        report.need(source.span, NeedKind::Address(source.value));
+    }
+}
+
+/// Octets of an interface name: IFNAMSIZ less its final zero.
+const MAX_INTERFACE: usize = 15;
+
+fn interface_name(name: &At<String>, report: &mut Report) {
+    let text = &name.value;
+    let fits = !text.is_empty() && text.len() <= MAX_INTERFACE && text != "." && text != "..";
+    if !fits || text.chars().any(|c| c == '/' || c.is_whitespace() || c.is_control()) {
+        let message = format!("`{text}` cannot be the name of an interface");
+        report
+            .error(name.span, "bad-interface", message)
+            .help(format!("1 to {MAX_INTERFACE} characters without `/` and white space"));
+    }
+}
+
+/// V-004: version 2 has no IPv6.
+fn version(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+    if built.router.version == Version::V2 && built.router.family == Family::V6 {
+        let span = wish.version.as_ref().map_or(wish.span, |at| at.span);
+        report
+            .error(span, "version-family", "VRRP version 2 carries no IPv6 addresses")
+            .help("use version 3 for this instance");
+    }
+}
+
+/// Addresses of an advertisement that keepalived accepts too, at an MTU of 1500 (V-031).
+pub(crate) const fn capacity(version: Version, family: Family) -> usize {
+    match (family, version) {
+        (Family::V4, Version::V2 | Version::V3) => 255,
+        (Family::V6, Version::V2 | Version::V3) => 89,
+    }
+}
+
+/// Addresses that every known implementation accepts; holo and the YANG model stop here (V-032).
+const fn portable(family: Family) -> usize {
+    match family {
+        Family::V4 => 16,
+        Family::V6 => 2,
+    }
+}
+
+fn advertised(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
+    let router = &built.router;
+    let Some(list) = wish.addresses.given() else {
+        if wish.addresses.is_absent() {
+            no_addresses(wish, wish.span, router.version, router.profile, report);
+        }
+        return;
+    };
+    if list.value.is_empty() {
+        return no_addresses(wish, list.span, router.version, router.profile, report);
+    }
+    for at in &list.value {
+        if Family::of(&at.value.address) != router.family {
+            report
+                .error(at.span, "mixed-families", "an instance advertises addresses of one family")
+                .help(match dialect {
+                    Dialect::Toml => {
+                        "move it to `excluded_addresses`, or to an instance of its own"
+                    }
+                    Dialect::Keepalived => {
+                        "move it to `virtual_ipaddress_excluded`, or to an instance of its own"
+                    }
+                });
+        }
+    }
+    let count = list.value.len();
+    let limit = capacity(router.version, router.family);
+    if count > limit {
+        let text =
+            format!("{count} addresses do not fit into one advertisement: at most {limit} do");
+        let span = list.value.get(limit).map_or(list.span, |at| at.span);
+        report
+            .error(span, "too-many-addresses", text)
+            .help("list the rest as excluded: they are installed and announced, not advertised");
+    } else if count > portable(router.family) {
+        let text = format!(
+            "{count} advertised addresses: some implementations refuse more than {}",
+            portable(router.family)
+        );
+        let span = list.value.get(portable(router.family)).map_or(list.span, |at| at.span);
+        report
+            .warning(span, "many-addresses", text)
+            .help("list the rest as excluded: they are installed and announced, not advertised");
+    }
+    link_local_first(router.profile, list, report);
+}
+
+/// V-034: a version 3 receiver discards an advertisement without addresses.
+fn no_addresses(
+    wish: &InstanceWish,
+    span: Span,
+    version: Version,
+    profile: Profile,
+    report: &mut Report,
+) {
+    let name = &wish.name.value;
+    let text = format!("instance `{name}` advertises no address");
+    match (version, profile) {
+        (Version::V2, Profile::Interop) => {
+            if !wish.without_addresses {
+                report.warning(span, "no-addresses", text);
+            }
+        }
+        (Version::V3, _) | (Version::V2, Profile::Strict) => {
+            report
+                .error(span, "no-addresses", text)
+                .help("peers discard an advertisement without one");
+        }
+    }
+}
+
+/// V-027: RFC 9568 §5.2.9 wants the virtual router's link-local address first.
+fn link_local_first(profile: Profile, list: &At<Vec<At<VirtualAddress>>>, report: &mut Report) {
+    let Some(first) = list.value.first() else { return };
+    let IpAddr::V6(address) = first.value.address else { return };
+    if address.is_unicast_link_local() {
+        return;
+    }
+    let text = "the first IPv6 address advertised is not link-local";
+    let help = "put an address of fe80::/64 first: hosts use it as their next hop";
+    match profile {
+        Profile::Interop => report.warning(first.span, "link-local-first", text).help(help),
+        Profile::Strict => report.error(first.span, "link-local-first", text).help(help),
+    };
+}
+
+/// Octets of an address label: as an interface name.
+const MAX_LABEL: usize = MAX_INTERFACE;
+
+fn virtual_addresses(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+    let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
+    let mut seen: HashMap<IpAddr, Span> = HashMap::new();
+    for at in advertised.iter().chain(&wish.excluded) {
+        let virtual_address = &at.value;
+        if let Some(first) = seen.insert(virtual_address.address, at.span) {
+            let text = format!("{} is listed twice", virtual_address.address);
+            report.error(at.span, "duplicate-address", text).see("first", first);
+        }
+        if let Some(label) = &virtual_address.label
+            && (label.len() > MAX_LABEL || label.is_empty() || virtual_address.address.is_ipv6())
+        {
+            let text = "a label has 1 to 15 characters and stands on an IPv4 address";
+            report.error(at.span, "bad-label", text);
+        }
+        if let Some(device) = &virtual_address.device {
+            let name = At::new(device.to_string(), at.span);
+            interface_name(&name, report);
+            report.need(at.span, NeedKind::Interface(name.value));
+        }
+        if virtual_address.broadcast.is_some_and(|broadcast| {
+            Family::of(&broadcast) != Family::V4 || virtual_address.address.is_ipv6()
+        }) {
+            report.error(at.span, "bad-broadcast", "a broadcast address goes with an IPv4 address");
+        }
+        scope(at, report);
+    }
+    let told = !matches!(wish.addresses, Field::Bad);
+    let owner_of_none = told && built.router.priority.is_owner() && seen.is_empty();
+    if owner_of_none && let Some(priority) = &wish.priority {
+        let text = "priority 255 is for the owner of the addresses, and there are none";
+        report.warning(priority.span, "owner-without-addresses", text);
+    }
+}
+
+/// The kernel derives the scope of an IPv6 address from the address.
+fn scope(at: &At<VirtualAddress>, report: &mut Report) {
+    if at.value.scope != Scope::Global && at.value.address.is_ipv6() {
+        report.warning(at.span, "scope-ignored", "the scope of an IPv6 address is the kernel's");
+    }
+}
+
+fn transport(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+    let family = built.router.family;
+    if let Some(source) = &wish.source
+        && Family::of(&source.value) != family
+    {
+        let text = "the source address is not of the family of the instance";
+        report.error(source.span, "source-family", text);
+    }
+    if let Some(group) = &wish.group
+        && (Family::of(&group.value) != family || !group_fits(group.value))
+    {
+        report
+            .error(group.span, "bad-group", "not a group for the adverts of this instance")
+            .help("an IPv4 multicast address, or for IPv6 one of link-local scope, as in ff02::12");
+    }
+    let (Some(unicast), Transport::Unicast { .. }) = (&wish.unicast, &built.router.transport)
+    else {
+        return;
+    };
+    let peers = unicast.peers.value().map_or(&[][..], Vec::as_slice);
+    if unicast.peers.is_absent() || (unicast.peers.given().is_some() && peers.is_empty()) {
+        let text = "unicast without peers: nobody would hear the adverts";
+        report
+            .error(unicast.span, "no-peers", text)
+            .help("list the peers' addresses, or remove the unicast settings to use multicast");
+    }
+    let mut seen: HashMap<IpAddr, Span> = HashMap::new();
+    for peer in peers {
+        let address = peer.value.address;
+        if Family::of(&address) != family {
+            let text = "the peer is not of the family of the instance";
+            report.error(peer.span, "peer-family", text);
+        } else if wish.source.as_ref().is_some_and(|source| source.value == address) {
+            report.error(peer.span, "peer-is-self", "the peer is this node's own source address");
+        } else if address.is_unspecified() || address.is_multicast() {
+            report.error(peer.span, "bad-peer", "a peer has a unicast address");
+        }
+        if let Some(first) = seen.insert(address, peer.span) {
+            let text = format!("peer {address} is listed twice");
+            report.error(peer.span, "duplicate-peer", text).see("first", first);
+        }
+    }
+}
+
+/// V-010: an IPv6 group is of link-local scope.
+fn group_fits(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(v4) => v4.is_multicast(),
+        IpAddr::V6(v6) => v6.is_multicast() && v6.segments()[0] & 0x000f == 2,
+    }
+}
+
+fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+    let router = &built.router;
+    if let Some(multiplier) = &wish.down_multiplier
+        && router.profile == Profile::Strict
+        && multiplier.value != 3
+    {
+        let text = "the strict profile counts a master as dead after 3 adverts, as the RFCs do";
+        report.error(multiplier.span, "multiplier-strict", text);
+    }
+    if let Some(preempt) = &wish.preempt
+        && router.priority.is_owner()
+        && preempt.value != Preempt::After(std::time::Duration::ZERO)
+    {
+        let text = "an owner (priority 255) preempts at once, whatever is set here";
+        report.warning(preempt.span, "owner-preempts", text);
+    }
+    if router.priority.is_owner() {
+        for track in wish.track.iter().filter(|track| track.value.weight.is_some()) {
+            let text =
+                "the priority of an owner (255) is never adjusted, so this weight does nothing";
+            report.warning(track.span, "owner-weight", text);
+        }
+    }
+    for tracked in wish.track_interfaces.iter().filter(|tracked| {
+        wish.interface.value().is_some_and(|own| **own == *tracked.value.interface)
+            && tracked.value.weight.value == 0
+    }) {
+        let text = "the instance's own interface is always tracked";
+        report.warning(tracked.span, "redundant-track", text);
+    }
+}
+
+/// V-003: an instance is known on the wire by its interface, family and VRID.
+pub(super) fn distinct_routers(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+    let mut seen: HashMap<(&str, Family, u8), Span> = HashMap::new();
+    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
+        let (Some(interface), Some(vrid)) = (wish.interface.given(), wish.vrid.given()) else {
+            continue;
+        };
+        let key = (interface.value.as_str(), built.router.family, vrid.value.get());
+        match seen.get(&key) {
+            Some(first) => {
+                let text = format!(
+                    "VRID {} is used twice for {} on interface {}",
+                    vrid.value.get(),
+                    family_name(built.router.family),
+                    interface.value,
+                );
+                report.error(vrid.span, "duplicate-vrid", text).see("first used", *first);
+            }
+            None => {
+                seen.insert(key, vrid.span);
+            }
+        }
+    }
+}
+
+const fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
+/// Two instances with one address would take it from each other. Link-local ones may repeat on
+/// other interfaces.
+pub(super) fn distinct_addresses(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+    let mut seen: HashMap<(IpAddr, Option<&str>), (usize, Span)> = HashMap::new();
+    for (index, wish) in wishes.instances.iter().enumerate() {
+        let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
+        for at in advertised.iter().chain(&wish.excluded) {
+            let local = matches!(at.value.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            let interface = wish.interface.value().map(String::as_str).filter(|_| local);
+            let key = (at.value.address, interface);
+            let (first, first_at) = *seen.entry(key).or_insert((index, at.span));
+            if first != index {
+                let text = format!("{} belongs to another instance already", at.value.address);
+                strict_in_toml(plan.dialect, at.span, "shared-address", text, report)
+                    .see("first listed", first_at);
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Rules of one service, and between services of one node.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use crate::NeedKind;
+use crate::plan::{
+    Backend, Dialect, Forwarding, Health, HealthKind, Plan, Protocol, Service, Standby,
+};
+use crate::span::{At, Report, Span};
+use crate::validate::{known_instance, strict_in_toml};
+use crate::wish::{Field, HealthWish, ServiceWish, Wishes};
+
+/// Schedulers of the built-in proxy.
+const PROXY_SCHEDULERS: [&str; 5] = ["rr", "wrr", "lc", "wlc", "sh"];
+
+/// Schedulers of the kernel, for suggestions; another name may be a module of the user's own.
+pub(crate) const KERNEL_SCHEDULERS: [&str; 14] =
+    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq", "twos"];
+
+/// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
+const MAX_SCHEDULER: usize = 15;
+
+pub(super) fn validate(wish: &ServiceWish, built: &Service, plan: &Plan, report: &mut Report) {
+    known_instance(wish.instance.as_ref(), plan.instances.iter().map(|i| &*i.name), report);
+    listen(wish, built, plan, report);
+    backend(wish, built, report);
+    scheduler(wish, built, report);
+    if let Some(health_wish) = &wish.health
+        && let Some(health_built) = &built.health
+    {
+        health(health_wish, health_built, built.protocol, report);
+    }
+    servers(wish, built, plan.dialect, report);
+}
+
+fn listen(wish: &ServiceWish, built: &Service, plan: &Plan, report: &mut Report) {
+    let Some(at) = wish.listen.given() else { return };
+    if at.value.port() == 0 {
+        report.error(at.span, "port-zero", "a service listens on a port from 1 to 65535");
+    }
+    if at.value.ip().is_multicast() {
+        report.error(at.span, "bad-listen", "a service listens on a unicast address");
+    }
+    if at.value.ip().is_unspecified() && built.backend != Backend::Proxy {
+        report
+            .error(at.span, "bad-listen", "only the built-in proxy listens on every address")
+            .help("name the virtual address, or set the backend to \"proxy\"");
+    }
+    let Some(name) = &built.instance else { return };
+    let Some(instance) = plan.instances.iter().find(|instance| instance.name == *name) else {
+        return;
+    };
+    let address = at.value.ip();
+    if !address.is_unspecified() && instance.addresses.iter().all(|held| held.address != address) {
+        let text = format!("{address} is not an address of instance `{name}`");
+        report
+            .warning(at.span, "listen-elsewhere", text)
+            .help("the service is served while that instance is master, wherever the address is");
+    }
+}
+
+/// What only the kernel can do must not be asked of the proxy.
+fn backend(wish: &ServiceWish, built: &Service, report: &mut Report) {
+    let span = wish.backend.as_ref().map_or(wish.span, |at| at.span);
+    let kernel_only = if built.protocol == Protocol::Udp {
+        Some("the built-in proxy carries TCP only")
+    } else if built.forwarding != Forwarding::Nat {
+        Some("the built-in proxy cannot forward direct or through a tunnel")
+    } else {
+        None
+    };
+    match (built.backend, kernel_only) {
+        (Backend::Proxy, Some(text)) => {
+            report
+                .error(span, "proxy-cannot", text)
+                .help("set the backend to \"ipvs\", or leave it out");
+        }
+        (Backend::Auto, Some(_)) | (Backend::Ipvs, _) => report.need(span, NeedKind::Ipvs),
+        (Backend::Auto, None) if !proxy_schedules(built) => report.need(span, NeedKind::Ipvs),
+        (Backend::Auto | Backend::Proxy, None) => {}
+    }
+    if let Some(standby) = &wish.standby
+        && standby.value == Standby::Warm
+        && built.backend == Backend::Ipvs
+    {
+        report.warning(
+            standby.span,
+            "standby-ipvs",
+            "a warm standby is the built-in proxy's: IPVS has nothing to keep warm",
+        );
+    }
+}
+
+fn proxy_schedules(built: &Service) -> bool {
+    PROXY_SCHEDULERS.contains(&built.scheduler.0.as_str())
+}
+
+fn scheduler(wish: &ServiceWish, built: &Service, report: &mut Report) {
+    let Some(at) = &wish.scheduler else { return };
+    let name = at.value.as_str();
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    if name.is_empty() || name.len() > MAX_SCHEDULER || !name.chars().all(word) {
+        let text = format!("a scheduler name has 1 to {MAX_SCHEDULER} letters and digits");
+        report.error(at.span, "bad-scheduler", text);
+    } else if built.backend == Backend::Proxy && !proxy_schedules(built) {
+        let text = format!("the built-in proxy has no scheduler `{name}`");
+        report
+            .error(at.span, "proxy-scheduler", text)
+            .help(format!("use one of {}", PROXY_SCHEDULERS.join(", ")));
+    } else if !KERNEL_SCHEDULERS.contains(&name) {
+        let text = format!("`{name}` is not a scheduler that the kernel brings along");
+        report.warning(at.span, "unknown-scheduler", text).suggest(name, KERNEL_SCHEDULERS);
+    }
+}
+
+fn health(wish: &HealthWish, built: &Health, protocol: Protocol, report: &mut Report) {
+    if protocol == Protocol::Udp && wish.port.is_none() {
+        let kind = match built.kind {
+            HealthKind::Tcp => "a TCP",
+            HealthKind::Http { .. } => "an HTTP",
+        };
+        let text = format!("{kind} check asks a TCP port, and this service is UDP");
+        report
+            .error(wish.kind.span, "health-protocol", text)
+            .help("give the check a `port` of its own on which the server answers TCP");
+    }
+    if let Some(interval) = wish.interval.as_ref().filter(|at| at.value.is_zero()) {
+        report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
+    }
+    if let Some(timeout) = wish.timeout.as_ref() {
+        if timeout.value.is_zero() {
+            report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
+        } else if timeout.value > built.interval {
+            let text =
+                "the timeout is longer than the interval: a hung run makes others be skipped";
+            report.warning(timeout.span, "timeout-over-interval", text);
+        }
+    }
+}
+
+fn servers(wish: &ServiceWish, built: &Service, dialect: Dialect, report: &mut Report) {
+    if matches!(wish.servers, Field::Bad) {
+        return;
+    }
+    if built.servers.is_empty() {
+        let text = format!("service `{}` has no servers", built.name);
+        strict_in_toml(dialect, wish.span, "no-servers", text, report);
+        return;
+    }
+    let wishes = wish.servers.value().map_or(&[][..], Vec::as_slice);
+    let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
+    for (server_wish, server) in wishes.iter().zip(&built.servers) {
+        let at = At::new(server.address, server_wish.address.span);
+        if let Some(first) = seen.insert(at.value, at.span) {
+            let text = format!("server {} is listed twice", at.value);
+            report.error(at.span, "duplicate-server", text).see("first", first);
+        }
+        if wish.listen.given().is_some() {
+            server_fits(&at, built, report);
+        }
+        if let Some(weight) = server_wish.weight.as_ref().filter(|at| at.value > MAX_WEIGHT) {
+            let text = format!("the weight of a server is 0 to {MAX_WEIGHT}");
+            report.error(weight.span, "weight-range", text);
+        }
+    }
+    if built.servers.iter().all(|server| server.weight == 0) {
+        let text = format!("every server of service `{}` has weight 0", built.name);
+        report.warning(wish.span, "all-weights-zero", text);
+    }
+}
+
+/// IPVS keeps weights in an atomic int, ipvsadm and keepalived stop here.
+const MAX_WEIGHT: u32 = 65_535;
+
+fn server_fits(at: &At<SocketAddr>, built: &Service, report: &mut Report) {
+    let (address, listen) = (at.value, built.listen);
+    if !sends_to(address.ip()) {
+        report.error(
+            at.span,
+            "bad-server",
+            "a server has a unicast address that is not link-local",
+        );
+        return;
+    }
+    if address.port() == 0 && listen.port() != 0 {
+        report.error(at.span, "port-zero", "a server has a port from 1 to 65535");
+    }
+    // I-016: these leave the packet as it is, so the server sees the service's port.
+    if built.forwarding != Forwarding::Nat && address.port() != listen.port() {
+        let way = match built.forwarding {
+            Forwarding::Nat => "nat",
+            Forwarding::Direct => "direct",
+            Forwarding::Tunnel => "tunnel",
+        };
+        let text = format!(
+            "forwarding `{way}` keeps the port: {} instead of {}",
+            address.port(),
+            listen.port()
+        );
+        report.error(at.span, "port-differs", text).help("leave the port out, or forward by nat");
+    }
+    // I-017: only a tunnel crosses families in the kernel.
+    let crosses = address.is_ipv4() != listen.is_ipv4();
+    if crosses && built.backend != Backend::Proxy && built.forwarding != Forwarding::Tunnel {
+        report
+            .error(at.span, "server-family", "server and service are of different families")
+            .help("use the backend \"proxy\", or forward through a tunnel");
+    }
+}
+
+/// I-018.
+fn sends_to(address: IpAddr) -> bool {
+    let local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    !local && !address.is_unspecified() && !address.is_multicast()
+}
+
+pub(super) fn distinct_listeners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+    let mut seen: HashMap<(SocketAddr, Protocol), Span> = HashMap::new();
+    for (wish, built) in wishes.services.iter().zip(&plan.services) {
+        let Some(at) = wish.listen.given() else { continue };
+        match seen.get(&(at.value, built.protocol)) {
+            Some(first) => {
+                let text = format!("{} is listened on twice", at.value);
+                report.error(at.span, "duplicate-listen", text).see("first", *first);
+            }
+            None => {
+                seen.insert((at.value, built.protocol), at.span);
+            }
+        }
+    }
+}

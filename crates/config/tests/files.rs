@@ -1,0 +1,339 @@
+//! Files that must work as they stand: the published examples and our own sample, down to every
+//! field that matters.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_config::plan::{
+    Backend, Command, CommandLine, Dialect, Forwarding, HealthKind, Lease, ProbeKind, Protocol,
+    Scope, StatusRange, Weight,
+};
+use locum_config::{Context, MemorySource, NeedKind, Plan, load};
+use locum_vrrp::{
+    Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
+};
+
+/// Loads a file of the repository on this node; findings beside the plan.
+fn loaded(path: &str, node: &str) -> (Arc<Plan>, Vec<String>) {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    let text = std::fs::read(file).expect("the file is in the repository");
+    load_text(text, node)
+}
+
+fn load_text(text: impl Into<Vec<u8>>, node: &str) -> (Arc<Plan>, Vec<String>) {
+    let source = MemorySource::new().with("file", text);
+    let loaded = load(&source, "file", &Context::host(node));
+    let codes = loaded.diagnostics.iter().map(|item| item.code.to_owned()).collect();
+    (loaded.plan.unwrap_or_else(|| panic!("{}", loaded.diagnostics)), codes)
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().expect("an address with a port")
+}
+
+#[test]
+fn the_active_passive_file_means_what_keepalived_means_by_it() {
+    let (plan, codes) = loaded("tests/data/seed/keepalived-active-passive.conf", "lb1");
+    assert_eq!(codes, ["ignored-keyword"], "only the mail address is remarked on");
+    assert_eq!(plan.dialect, Dialect::Keepalived);
+    let [instance] = &plan.instances[..] else { panic!("one instance") };
+    assert_eq!((&*instance.name, &*instance.interface), ("VI_1", "eth0"));
+    let router = &instance.router;
+    assert_eq!(router.vrid.get(), 51);
+    assert_eq!((router.version, router.family), (Version::V2, Family::V4));
+    assert_eq!(router.profile, Profile::Interop);
+    assert_eq!(router.priority, Priority(100));
+    assert_eq!(router.interval.centis(), 100);
+    assert_eq!(router.preempt, Preempt::After(Duration::ZERO));
+    assert_eq!(router.auth, Auth::Simple(*b"1111\0\0\0\0"));
+    assert_eq!(router.addresses, [ip("182.148.15.239")]);
+    assert_eq!(router.transport, Transport::Multicast { group: ip("224.0.0.18") });
+    assert_eq!(router.checksum, ChecksumMode::Auto(ChecksumForm::Pseudo));
+    assert_eq!(router.down_multiplier, 3);
+    assert_eq!((router.announce.repeat, router.announce.delay), (5, Duration::from_secs(5)));
+    assert!(!router.start_eager, "state MASTER does not skip the wait");
+    let [address] = &instance.addresses[..] else { panic!("one address") };
+    assert_eq!(address.prefix, 32, "no prefix length is a host route");
+    assert_eq!((&address.device, &address.label, address.scope), (&None, &None, Scope::Global));
+    assert_eq!(instance.lease, Lease::Auto);
+    assert_eq!(&*instance.track[0].check, "chk_haproxy");
+    assert_eq!(instance.track[0].weight, None);
+    let clean = Command::argv(["/etc/keepalived/clean_arp.sh", "182.148.15.239"]);
+    assert_eq!(instance.hooks.master, [clean]);
+    assert!(instance.hooks.any.is_empty() && instance.hooks.backup.is_empty());
+    let [check] = &plan.checks[..] else { panic!("one check") };
+    let script = Command::argv(["/etc/keepalived/check_haproxy.sh"]);
+    assert_eq!(check.probe.kind, ProbeKind::Script(script));
+    assert_eq!(check.probe.interval, Duration::from_secs(2));
+    assert_eq!(check.probe.timeout, Duration::from_secs(2), "the timeout is the interval");
+    assert_eq!((check.rise, check.fall, check.starts_failed), (1, 1, false));
+    assert_eq!(check.weight, Weight { value: 2, reverse: false });
+}
+
+#[test]
+fn the_active_active_file_has_two_routers_and_a_process_check() {
+    let (plan, _) = loaded("tests/data/seed/keepalived-active-active.conf", "lb1");
+    let [one, two] = &plan.instances[..] else { panic!("two instances") };
+    assert_eq!((one.router.vrid.get(), two.router.vrid.get()), (56, 58));
+    assert_eq!((one.router.priority, two.router.priority), (Priority(100), Priority(92)));
+    assert_eq!(one.router.auth, Auth::Simple(*b"1056\0\0\0\0"));
+    assert_eq!(two.router.auth, Auth::Simple(*b"1058\0\0\0\0"));
+    assert_eq!(one.addresses[0].address, ip("192.168.1.100"));
+    assert_eq!(two.addresses[0].address, ip("192.168.1.101"));
+    assert_eq!((one.addresses[0].prefix, two.addresses[0].prefix), (24, 24));
+    assert_eq!((one.track.len(), two.track.len()), (1, 0));
+    let check = &plan.checks[0];
+    assert_eq!(check.probe.kind, ProbeKind::Process { name: "haproxy".to_owned() });
+    assert_eq!(check.weight, Weight { value: -2, reverse: false });
+    assert_eq!(check.probe.interval, Duration::from_secs(1));
+}
+
+#[test]
+fn a_file_with_nothing_but_a_check_loads_with_a_remark() {
+    let (plan, codes) = loaded("tests/data/seed/keepalived-check-http.conf", "lb1");
+    assert_eq!(codes, ["unused-check"]);
+    assert!(plan.instances.is_empty());
+    let check = &plan.checks[0];
+    let curl = Command::argv(["/usr/bin/curl", "-sSf", "http://localhost/health"]);
+    assert_eq!(check.probe.kind, ProbeKind::Script(curl));
+    assert_eq!((check.rise, check.fall), (2, 2));
+}
+
+#[test]
+fn the_design_example_gives_each_node_its_own_values() {
+    let (first, codes) = loaded("tests/data/design.toml", "lb1.example.net");
+    let (second, _) = loaded("tests/data/design.toml", "lb2");
+    assert!(codes.is_empty(), "{codes:?}");
+    assert_eq!((&*first.node, &*second.node), ("lb1", "lb2"));
+    assert_eq!(first.digest, second.digest);
+    assert_eq!(first.digest.len(), 64);
+    assert_eq!(first.instances[0].router.priority, Priority(150));
+    assert_eq!(second.instances[0].router.priority, Priority(100));
+    assert_eq!(first.nodes.len(), 2);
+    assert_eq!(first.nodes[1].address, Some(ip("192.0.2.2")));
+    let instance = &first.instances[0];
+    assert_eq!(instance.router.version, Version::V3);
+    assert_eq!(instance.hooks.any, [Command::argv(["/etc/locum/notify.sh"])]);
+    let check = &first.checks[0];
+    assert_eq!(check.weight.value, -60);
+    assert_eq!((check.rise, check.fall), (2, 2));
+    let service = &first.services[0];
+    assert_eq!(service.instance.as_deref(), Some("web"));
+    assert_eq!(service.listen, socket("192.0.2.10:80"));
+    assert_eq!((service.protocol, service.backend), (Protocol::Tcp, Backend::Auto));
+    assert_eq!((service.scheduler.0.as_str(), service.forwarding), ("wlc", Forwarding::Nat));
+    let health = service.health.as_ref().expect("a health check");
+    let expect = vec![StatusRange { first: 200, last: 200 }];
+    let http = HealthKind::Http { path: "/health".to_owned(), host: None, expect };
+    assert_eq!(health.kind, http);
+    assert_eq!((health.interval, health.fall), (Duration::from_secs(2), 3));
+    let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
+    assert_eq!(weights, [1, 2]);
+}
+
+#[test]
+fn the_sample_that_is_installed_has_no_findings() {
+    for node in ["lb1", "lb2"] {
+        let (plan, codes) = loaded("../../etc/locum.toml", node);
+        assert!(codes.is_empty(), "{codes:?}");
+        assert_eq!((plan.instances.len(), plan.checks.len(), plan.services.len()), (1, 1, 1));
+    }
+}
+
+#[test]
+fn commented_keys_of_the_sample_are_valid_when_uncommented() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../etc/locum.toml");
+    let text = std::fs::read_to_string(file).expect("the file is in the repository");
+    let bare: String = text
+        .lines()
+        .map(|line| match line.strip_prefix("# ") {
+            // `auth` belongs to version 2 alone, and the sample stays with 3.
+            Some(rest) if is_setting(rest) && !rest.starts_with("auth") => format!("{rest}\n"),
+            Some(_) | None => format!("{line}\n"),
+        })
+        .collect();
+    assert!(bare.lines().filter(|line| is_setting(line)).count() > 30);
+    let (plan, _) = load_text(bare, "lb1");
+    assert_eq!((plan.checks.len(), plan.haproxy.len()), (3, 1));
+}
+
+fn is_setting(line: &str) -> bool {
+    let key = line.split('=').next().unwrap_or_default().trim();
+    let word = |c: char| c.is_ascii_lowercase() || c == '_';
+    line.starts_with('[') || (line.contains('=') && !key.is_empty() && key.chars().all(word))
+}
+
+#[test]
+fn unicast_peers_and_source_come_from_the_other_nodes() {
+    let text = "[nodes.a]\naddress = \"10.0.0.1\"\n[nodes.b]\naddress = \"10.0.0.2\"\n\
+        [nodes.c]\naddress = \"10.0.0.3\"\n[[instance]]\nname = \"x\"\ninterface = \"eth0\"\n\
+        vrid = 1\ntransport = \"unicast\"\naddresses = [\"10.0.0.9\"]\n";
+    let (plan, _) = load_text(text, "b");
+    let router = &plan.instances[0].router;
+    let Transport::Unicast { peers, ttl, check_source } = &router.transport else {
+        panic!("unicast")
+    };
+    let peers: Vec<IpAddr> = peers.iter().map(|peer| peer.address).collect();
+    assert_eq!(peers, [ip("10.0.0.1"), ip("10.0.0.3")]);
+    assert_eq!((*ttl, *check_source, router.source), (255, false, Some(ip("10.0.0.2"))));
+}
+
+#[test]
+fn a_service_finds_its_instance_by_the_address_and_its_servers_the_port() {
+    let text = "[[instance]]\nname = \"x\"\ninterface = \"eth0\"\nvrid = 1\n\
+        addresses = [\"10.0.0.9\"]\n[[service]]\nname = \"s\"\nlisten = \"10.0.0.9:80\"\n\
+        forwarding = \"direct\"\nservers = [\"10.0.0.1\", { address = \"10.0.0.2\", weight = 0 }]\n";
+    let (plan, _) = load_text(text, "a");
+    let service = &plan.services[0];
+    assert_eq!(service.instance.as_deref(), Some("x"));
+    assert_eq!(service.servers[0].address, socket("10.0.0.1:80"));
+    assert_eq!((service.servers[0].weight, service.servers[1].weight), (1, 0));
+}
+
+#[test]
+fn advertised_addresses_come_first_and_excluded_ones_are_not_advertised() {
+    let text = "vrrp_instance a {\n interface eth0\n virtual_router_id 1\n version 3\n\
+        virtual_ipaddress_excluded {\n 2001:db8::9/64 -nodad\n 10.0.0.8 brd + dev eth1\n }\n\
+        virtual_ipaddress {\n 10.0.0.9/24 label eth0:v scope link\n }\n advert_int 0.25\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let instance = &plan.instances[0];
+    assert_eq!(instance.router.addresses, [ip("10.0.0.9")]);
+    assert_eq!(instance.router.interval.centis(), 25);
+    assert_eq!(instance.router.priority, Priority(100));
+    let all: Vec<IpAddr> = instance.addresses.iter().map(|held| held.address).collect();
+    assert_eq!(all, [ip("10.0.0.9"), ip("2001:db8::9"), ip("10.0.0.8")]);
+    let [first, second, third] = &instance.addresses[..] else { panic!("three addresses") };
+    assert_eq!((first.label.as_deref(), first.scope), (Some("eth0:v"), Scope::Link));
+    assert!(second.duplicate_detection && !first.duplicate_detection);
+    assert_eq!((third.device.as_deref(), third.broadcast), (Some("eth1"), Some(ip("10.0.0.8"))));
+}
+
+#[test]
+fn an_ipv6_instance_of_a_keepalived_file_is_version_3() {
+    let text = "vrrp_instance a {\n interface eth0\n virtual_router_id 1\n\
+        virtual_ipaddress {\n fe80::1/64\n 2001:db8::9/64\n }\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let router = &plan.instances[0].router;
+    assert_eq!((router.version, router.family), (Version::V3, Family::V6));
+    assert_eq!(router.transport, Transport::Multicast { group: ip("ff02::12") });
+}
+
+#[test]
+fn global_values_apply_wherever_their_block_stands() {
+    let text = "vrrp_instance a {\n interface eth0\n virtual_router_id 1\n\
+        virtual_ipaddress {\n 10.0.0.9\n }\n garp_master_repeat 2\n notify /bin/n\n}\n\
+        global_defs {\n vrrp_version 3\n vrrp_garp_master_repeat 9\n vrrp_garp_master_delay 1\n\
+        script_user nobody nogroup\n vrrp_garp_master_refresh 60\n}\n";
+    let (plan, _) = load_text(text, "a");
+    let router = &plan.instances[0].router;
+    assert_eq!(router.version, Version::V3);
+    assert_eq!((router.announce.repeat, router.announce.lower_priority_repeat), (2, 2));
+    assert_eq!(router.announce.delay, Duration::from_secs(1));
+    assert_eq!(router.announce.refresh, Duration::from_secs(60));
+    let hook = &plan.instances[0].hooks.any[0];
+    assert_eq!(hook.line, CommandLine::Argv(vec!["/bin/n".to_owned()]));
+    assert_eq!((hook.user.as_deref(), hook.group.as_deref()), (Some("nobody"), Some("nogroup")));
+}
+
+#[test]
+fn unicast_of_a_keepalived_file_keeps_peers_ttl_and_source() {
+    let text = "vrrp_instance a {\n interface eth0\n virtual_router_id 1\n\
+        unicast_src_ip 10.0.0.1\n unicast_ttl 64\n unicast_peer {\n 10.0.0.2\n\
+        10.0.0.3 min_ttl 250 max_ttl 255\n }\n virtual_ipaddress {\n 10.0.0.9\n }\n\
+        check_unicast_src\n preempt_delay 30\n}\n";
+    let (plan, _) = load_text(text, "a");
+    let router = &plan.instances[0].router;
+    assert_eq!(router.source, Some(ip("10.0.0.1")));
+    assert_eq!(router.preempt, Preempt::After(Duration::from_secs(30)));
+    let Transport::Unicast { peers, ttl, check_source } = &router.transport else {
+        panic!("unicast")
+    };
+    assert_eq!((peers[0].ttl, peers[1].ttl), (None, Some((250, 255))));
+    assert_eq!((*ttl, *check_source), (64, true));
+}
+
+#[test]
+fn more_addresses_than_fit_become_excluded_ones_in_a_keepalived_file() {
+    let list: String = (1..=95).map(|n| format!("fe80::{n:x}/64\n")).collect();
+    let text = format!(
+        "vrrp_instance a {{\n interface eth0\n virtual_router_id 1\n virtual_ipaddress {{\n{list}}}\n}}\n"
+    );
+    let (plan, codes) = load_text(text, "a");
+    assert_eq!(codes, ["many-addresses", "too-many-addresses"]);
+    let instance = &plan.instances[0];
+    assert_eq!((instance.router.addresses.len(), instance.addresses.len()), (89, 95));
+}
+
+#[test]
+fn a_virtual_server_becomes_a_service_on_every_node() {
+    let text = "virtual_server 10.0.0.9 80 {\n delay_loop 6\n lb_algo rr\n lb_kind DR\n\
+        protocol TCP\n inhibit_on_failure\n real_server 10.0.0.1 80 {\n weight 3\n HTTP_GET {\n\
+        url {\n path /h\n status_code 200\n }\n connect_timeout 3\n retry 3\n }\n }\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let service = &plan.services[0];
+    assert_eq!((&*service.name, &service.instance), ("10.0.0.9 80 tcp", &None));
+    assert_eq!((service.backend, service.forwarding), (Backend::Auto, Forwarding::Direct));
+    assert_eq!(service.failed, locum_config::plan::FailedServer::Quiesce);
+    assert_eq!(service.servers[0].weight, 3);
+    let health = service.health.as_ref().expect("a health check");
+    assert_eq!((health.interval, health.timeout), (Duration::from_secs(6), Duration::from_secs(3)));
+    assert_eq!((health.rise, health.fall), (1, 4));
+}
+
+#[test]
+fn includes_are_read_relative_to_the_file_that_names_them() {
+    let source = MemorySource::new()
+        .with("/etc/k/main.conf", "include conf.d/*.conf\ninclude {x,y}.conf\n")
+        .with("/etc/k/conf.d/a.conf", "include ../other/z.conf\n")
+        .with("/etc/k/conf.d/../other/z.conf", "vrrp_script z {\n script /z\n}\n")
+        .with("/etc/k/y.conf", "vrrp_script y {\n script /y\n}\n");
+    let loaded = load(&source, "/etc/k/main.conf", &Context::host("a"));
+    let plan = loaded.plan.unwrap_or_else(|| panic!("{}", loaded.diagnostics));
+    let names: Vec<&str> = plan.checks.iter().map(|check| &*check.name).collect();
+    assert_eq!(names, ["z", "y"]);
+}
+
+#[test]
+fn what_the_host_must_have_is_listed_with_its_place() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/data/seed/keepalived-active-passive.conf");
+    let text = std::fs::read(file).expect("the file is in the repository");
+    let source = MemorySource::new().with("file", text);
+    let needs = load(&source, "file", &Context::host("a")).needs;
+    let found: Vec<(String, u32)> =
+        needs.iter().map(|need| (format!("{:?}", need.kind), need.place.line)).collect();
+    assert!(found.contains(&("Interface(\"eth0\")".to_owned(), 19)), "{found:?}");
+    let script = NeedKind::Program("/etc/keepalived/check_haproxy.sh".to_owned());
+    assert!(needs.iter().any(|need| need.kind == script));
+}
+
+#[test]
+fn a_missing_file_is_an_error_with_its_name() {
+    let loaded = load(&MemorySource::new(), "/etc/locum/locum.toml", &Context::host("a"));
+    assert!(loaded.plan.is_none());
+    let text = loaded.diagnostics.to_string();
+    let expected =
+        "/etc/locum/locum.toml: error: cannot read the file: no such file [unreadable]\n";
+    assert_eq!(text, expected);
+}
+
+#[test]
+fn a_finding_is_one_flat_object_in_json() {
+    let source = MemorySource::new().with("f.toml", "colour = 1\n");
+    let loaded = load(&source, "f.toml", &Context::host("a"));
+    let json = serde_json::to_value(&loaded.diagnostics).expect("plain data");
+    let first = &json[0];
+    assert_eq!(first["severity"], "error");
+    assert_eq!(first["code"], "unknown-key");
+    assert_eq!((&first["file"], &first["line"]), (&"f.toml".into(), &1.into()));
+    assert_eq!((&first["column"], &first["width"]), (&1.into(), &6.into()));
+}
