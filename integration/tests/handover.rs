@@ -1,0 +1,106 @@
+//! What a client notices when the address moves: nothing when it was planned, the interval of RFC
+//! 9568 §6.1 and no more when it was not.
+
+use std::time::Duration;
+
+use locum_integration::lab::Shape;
+use locum_integration::measure;
+use locum_integration::pair::FIRST;
+use locum_integration::pair::Kinds;
+use locum_integration::pair::Pair;
+use locum_integration::pair::SECOND;
+use locum_integration::pair::VIP;
+use locum_integration::peer::Keepalived;
+use locum_integration::peer::Locum;
+use locum_integration::peer::Router;
+use locum_integration::peer::locum_command;
+use locum_integration::wait::millis;
+use locum_integration::wait::seconds;
+
+const OURS: Kinds = Kinds { first: &Locum::NATIVE, second: &Locum::NATIVE };
+const INTO_KEEPALIVED: Kinds = Kinds { first: &Locum::NATIVE, second: &Keepalived };
+
+/// The promise: this many probes, one every millisecond, none of them lost.
+const PERIOD: Duration = seconds(8);
+/// A backup may be so late by its own scheduling and the address it must add.
+const MARGIN: Duration = millis(10);
+
+fn router(director: usize) -> Router {
+    Router::new(51, [FIRST, SECOND][director], &[VIP])
+}
+
+/// Runs `leave` on the master of a settled pair and demands that no probe was lost.
+fn planned(kinds: Kinds, period: Duration, leave: impl FnOnce(&mut Pair)) {
+    if !kinds.available() {
+        return;
+    }
+    let mut pair = Pair::settled(Shape::MEASURED_PAIR, kinds, router);
+    let report = measure::through(&mut pair, period, leave);
+    assert_eq!(report.lost, 0, "{report:?}");
+    assert_eq!(report.answered_by, [0, 1], "{report:?}");
+}
+
+fn succeeds(pair: &Pair, arguments: &[&str]) {
+    let output = locum_command(&pair.lab.directors[0], arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {}: {error}", output.status);
+}
+
+#[test]
+fn stop_by_signal_loses_no_probe() {
+    for _ in 0..2 {
+        planned(OURS, PERIOD, |pair| pair.daemon(0).terminate());
+    }
+}
+
+#[test]
+fn stop_by_command_loses_no_probe() {
+    planned(OURS, seconds(4), |pair| succeeds(pair, &["stop"]));
+}
+
+#[test]
+fn switchover_loses_no_probe() {
+    planned(OURS, seconds(4), |pair| succeeds(pair, &["switchover", "router51"]));
+}
+
+#[test]
+fn reload_that_removes_the_instance_loses_no_probe() {
+    planned(OURS, seconds(4), |pair| {
+        let other = Router::new(52, FIRST, &["192.168.1.99/24"]);
+        Locum::NATIVE.configure(&pair.lab.directors[0], &Locum::NATIVE.render(&[other]));
+        succeeds(pair, &["reload"]);
+    });
+}
+
+#[test]
+fn stop_hands_over_to_keepalived_without_a_lost_probe() {
+    planned(INTO_KEEPALIVED, seconds(4), |pair| pair.daemon(0).terminate());
+}
+
+/// The master's host falls silent, and the client hears nobody until the backup takes over.
+fn unplanned(interval: Duration) {
+    if !OURS.available() {
+        return;
+    }
+    let every = |director| router(director).every(interval);
+    let mut pair = Pair::settled(Shape::MEASURED_PAIR, OURS, every);
+    let limit = pair.routers[1].down_interval() + MARGIN;
+    let report = measure::through(&mut pair, limit + seconds(2), |pair| pair.lab.silence(0));
+    assert_eq!(report.answered_by, [0, 1], "{report:?}");
+    assert!(report.longest_silence <= limit, "longer than {limit:?}: {report:?}");
+}
+
+#[test]
+fn silence_at_one_second_ends_with_the_down_interval() {
+    unplanned(seconds(1));
+}
+
+#[test]
+fn silence_at_100_milliseconds_ends_with_the_down_interval() {
+    unplanned(millis(100));
+}
+
+#[test]
+fn silence_at_10_milliseconds_ends_with_the_down_interval() {
+    unplanned(millis(10));
+}
