@@ -142,6 +142,9 @@ const LINE_COUNT: usize = 20;
 /// Longest line kept; the rest of it is another line.
 const LINE_SIZE: u64 = 1024;
 
+/// Of the reading thread, in octets: a daemon that locks its memory pays for all of it.
+const STACK_SIZE: usize = 128 * 1024;
+
 /// How long the last words of a dead process may take to arrive.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
@@ -174,7 +177,8 @@ impl Messages {
             }
         };
         // Without a thread the pipe closes and the process goes on without a listener.
-        let reader = thread::Builder::new().name("messages".to_owned()).spawn(read).ok();
+        let thread = thread::Builder::new().name("messages".to_owned()).stack_size(STACK_SIZE);
+        let reader = thread.spawn(read).ok();
         Self { lines, reader }
     }
 

@@ -52,8 +52,10 @@ pub(crate) struct ProxyBackend {
     ticked_at: Option<Instant>,
     asked_at: Option<Instant>,
     unanswered: u32,
+    /// The last level it heard was empty: its end is no failure, whatever is wanted since.
+    told_to_end: bool,
     backoff: Backoff,
-    starts: u64,
+    restarts: u64,
     /// What is wrong with the process as a whole.
     trouble: Option<String>,
     failed: BTreeMap<Name, String>,
@@ -74,8 +76,9 @@ impl ProxyBackend {
             ticked_at: None,
             asked_at: None,
             unanswered: 0,
+            told_to_end: false,
             backoff: Backoff::default(),
-            starts: 0,
+            restarts: 0,
             trouble: None,
             failed: BTreeMap::new(),
             notes: Vec::new(),
@@ -89,7 +92,10 @@ impl ProxyBackend {
             self.reach(now);
         }
         if self.link.is_some() {
+            self.told_to_end |= self.level.is_empty();
             self.ask(&Request::Serve { services: self.level.clone() }, now);
+            // Hung up on: it is not there any more, or has not heard the level.
+            self.told_to_end &= self.link.is_none() || self.level.is_empty();
         }
         self.collect_failures();
     }
@@ -100,10 +106,11 @@ impl ProxyBackend {
         let Some(process) = self.process.take() else { return };
         self.link = None;
         self.latest = Status::default();
-        if self.level.is_empty() {
+        if std::mem::take(&mut self.told_to_end) {
             return;
         }
         self.backoff.fail(now, process.age());
+        self.restarts += 1;
         let text = format!("the proxy (pid {}) {end}", process.pid());
         self.notes.push(text.clone());
         self.trouble = Some(text);
@@ -138,26 +145,22 @@ impl ProxyBackend {
         true
     }
 
-    /// Starts a process, unless one is there, and waits until it answers.
+    /// Waits until a proxy answers: one that is starting, or else a new one.
     fn start(&mut self) -> io::Result<()> {
-        if self.process.is_none() {
-            let mut command = Command::new(&self.program);
-            command.arg("proxy").arg("--socket").arg(&self.socket);
-            if let Some(timeout) = self.orphan_timeout {
-                command.arg("--orphan-timeout").arg(timeout.as_millis().to_string());
-            }
-            self.process = Some(Process::start(command)?);
-            self.starts += 1;
-            self.backoff.started();
-        }
         let start = Instant::now();
         while start.elapsed() < START_LIMIT {
+            if self.process.is_none() {
+                self.process = Some(self.spawn()?);
+                self.backoff.started();
+            }
             if self.connect() {
                 return Ok(());
             }
             if let Some(end) = self.process.as_mut().and_then(Process::poll) {
                 self.process = None;
-                return Err(io::Error::other(format!("it {end}")));
+                if !std::mem::take(&mut self.told_to_end) {
+                    return Err(io::Error::other(format!("it {end}")));
+                }
             }
             thread::sleep(START_POLL);
         }
@@ -166,6 +169,15 @@ impl ProxyBackend {
             process.poll();
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
+    }
+
+    fn spawn(&self) -> io::Result<Process> {
+        let mut command = Command::new(&self.program);
+        command.arg("proxy").arg("--socket").arg(&self.socket);
+        if let Some(timeout) = self.orphan_timeout {
+            command.arg("--orphan-timeout").arg(timeout.as_millis().to_string());
+        }
+        Process::start(command)
     }
 
     fn ask(&mut self, request: &Request, now: Instant) {
@@ -235,7 +247,7 @@ impl ProxyBackend {
             backend: BackendKind::Proxy,
             state,
             pid: self.process.as_ref().map(Process::pid),
-            restarts: self.starts.saturating_sub(1),
+            restarts: self.restarts,
             error: self.trouble.clone(),
         })
     }
@@ -280,7 +292,7 @@ impl Backend for ProxyBackend {
             self.backoff.reset();
         }
         self.tell(now);
-        if self.link.is_none() && self.process.is_none() && !self.level.is_empty() {
+        if self.link.is_none() && !self.level.is_empty() && self.backoff.is_due(now) {
             // A proxy that was just ending hung up: the next one is started at once.
             self.tell(now);
         }

@@ -175,6 +175,29 @@ fn a_changed_file_is_taken_over_without_refusing_a_client() {
 }
 
 #[test]
+fn after_the_role_is_lost_connections_finish_and_no_new_ones_begin() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    site.write(&format!(
+        "defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1m\n    \
+         timeout server 1m\nlisten web\n    bind {}\n    server a {}\n",
+        site.listen,
+        start_server('a'),
+    ));
+    let mut balancer = site.start();
+    let mut client = Client::connect(site.listen).unwrap();
+    assert_eq!(client.get().unwrap(), 'a');
+    balancer.apply(&WantedServices::default()).unwrap();
+    tick_until(&mut balancer, "a closed door", |_, _| Client::connect(site.listen).is_err());
+    assert_eq!(client.get().unwrap(), 'a');
+    assert_eq!(balancer.status().processes[0].state, ProcessState::Stopping);
+    drop(client);
+    tick_until(&mut balancer, "the end", |balancer, _| balancer.is_idle());
+}
+
+#[test]
 fn one_that_dies_is_started_again_and_both_are_told() {
     if !has_haproxy() {
         return;

@@ -41,6 +41,21 @@ fn the_same_level_twice_touches_neither_process_nor_connection() {
 }
 
 #[test]
+fn a_role_that_flaps_is_served_at_once_each_time() {
+    let bench = Bench::new();
+    let mut balancer = bench.balancer();
+    let web = service("web", &[start_server('a')]);
+    for _ in 0..20 {
+        balancer.apply(&wanted(&[&web])).unwrap();
+        assert_eq!(get(web.listen).unwrap(), 'a');
+        balancer.apply(&WantedServices::default()).unwrap();
+    }
+    let failed = |event: &Event| matches!(event, Event::Failed { .. });
+    assert!(!balancer.tick().iter().any(failed));
+    finish(balancer);
+}
+
+#[test]
 fn a_daemon_that_crashed_and_came_back_keeps_proxy_and_connections() {
     let bench = Bench::new();
     let web = service("web", &[start_server('a')]);
