@@ -86,6 +86,11 @@ impl Calm {
         self.check_time
     }
 
+    /// How often something went wrong or right so far.
+    pub fn disturbances(&self) -> u64 {
+        self.disturbances
+    }
+
     pub fn died(&mut self, now: Time, node: usize) {
         self.gone[node] = Some(now);
     }
@@ -136,13 +141,16 @@ impl World {
         whole.then_some(part)
     }
 
+    /// [`Self::part_of`], if everything has come to rest.
+    pub fn calm_part(&self, node: usize) -> Option<Vec<usize>> {
+        let calm = self.is_settled() && self.nodes[node].is_running();
+        if calm { self.part_of(node) } else { None }
+    }
+
     /// Notes that `node` is about to give up its mastership of this virtual router, or of all, on
     /// purpose. It is judged when it begins in calm and there is somebody to take over.
     pub fn plan_handover(&mut self, node: usize, only: Option<usize>) {
-        if !self.is_settled() || self.nodes[node].process != Process::Running {
-            return;
-        }
-        let Some(part) = self.part_of(node) else { return };
+        let Some(part) = self.calm_part(node) else { return };
         for (index, router) in self.scenario.routers.iter().enumerate() {
             let role = |of: usize| self.nodes[of].adapter.view(&router.name).map(|v| v.role);
             let successor = part.iter().any(|other| {
@@ -168,6 +176,7 @@ impl World {
             return;
         }
         self.judge_handovers();
+        self.judge_silence();
         if !self.is_settled() {
             return;
         }

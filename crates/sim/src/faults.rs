@@ -132,6 +132,7 @@ impl World {
         let until = self.now + length;
         match fault {
             Fault::Crash if self.nodes[victim].process != Process::Gone => {
+                self.expect_takeovers(victim);
                 self.disturb(until);
                 self.crash(victim);
                 self.schedule.add(until, Happening::Start { node: victim });

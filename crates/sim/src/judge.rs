@@ -22,12 +22,13 @@ use std::time::Duration;
 
 use locum_config::plan::{Activity, WantedServices};
 use locum_engine::{Announcement, Datagram, EventKind, Output};
-use locum_vrrp::{Cause, Preempt, Role, Time, Version};
+use locum_vrrp::{Cause, Preempt, Role, Time};
 
 use crate::adapter::View;
 use crate::lan::Parcel;
 use crate::node::{Node, Stimulus};
 use crate::scenario::{VirtualRouter, sender_address};
+use crate::takeover::exact_skew;
 use crate::wire;
 use crate::world::World;
 
@@ -362,13 +363,4 @@ fn serves(host: &Node, router: &VirtualRouter) -> bool {
         })
     };
     host.balancer.serving.as_deref().is_some_and(active)
-}
-
-/// Spec §6, in nanoseconds, rounded down.
-fn exact_skew(router: &VirtualRouter, priority: u8) -> Duration {
-    let whole = match router.version {
-        Version::V2 => Duration::from_secs(1),
-        Version::V3 => router.interval.as_duration(),
-    };
-    Duration::from_nanos(whole.as_nanos() as u64 * (256 - u64::from(priority)) / 256)
 }

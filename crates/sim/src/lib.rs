@@ -14,7 +14,7 @@
 //! | [`adapter`] | the engine, and the faults planted around it |
 //! | [`world`], [`execute`] | the loop; inputs in, outputs done |
 //! | [`faults`] | what goes wrong, and how it is undone |
-//! | [`judge`], [`calm`] | the invariants: after every event; when at rest |
+//! | [`judge`], [`calm`], [`takeover`] | the invariants: after every event; at rest; when a master dies |
 //! | [`trace`] | one line per event |
 
 pub mod adapter;
@@ -29,6 +29,7 @@ pub mod node;
 pub mod random;
 pub mod scenario;
 pub mod schedule;
+pub mod takeover;
 pub mod trace;
 pub mod wire;
 pub mod world;

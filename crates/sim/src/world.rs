@@ -19,6 +19,7 @@ use crate::node::{Node, Process, Stimulus};
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
+use crate::takeover::Takeovers;
 use crate::trace::Trace;
 
 /// Simulated time does not begin at zero, so that no subtraction hides behind it.
@@ -83,6 +84,7 @@ pub struct World {
     /// By node, then by virtual router.
     pub watches: Vec<Vec<Watch>>,
     pub calm: Calm,
+    pub takeovers: Takeovers,
     pub trace: Trace,
     pub plant: Option<Plant>,
     pub violation: Option<Violation>,
@@ -110,6 +112,7 @@ impl World {
             now: BEGIN,
             lan: Lan::new(scenario.nodes, scenario.delay, scenario.jitter),
             calm: Calm::new(&scenario, BEGIN),
+            takeovers: Takeovers::default(),
             faults_left: scenario.faults,
             random,
             scenario,

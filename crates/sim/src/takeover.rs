@@ -1,0 +1,77 @@
+//! How fast a master that dies is replaced.
+//!
+//! Rule `silence`: one that dies in calm is replaced within 3 × A + the best backup's skew, and
+//! what the wire and the timer add. The rule `timer` bounds the same moment from below, so that no
+//! two backups whose waits differ take over together (V-141).
+
+use std::time::Duration;
+
+use locum_vrrp::{Role, Time};
+
+use crate::scenario::VirtualRouter;
+use crate::world::World;
+
+/// The takeovers that have to come.
+#[derive(Default, Debug)]
+pub struct Takeovers {
+    expected: Vec<Expected>,
+}
+
+#[derive(Clone, Debug)]
+struct Expected {
+    router: usize,
+    part: Vec<usize>,
+    by: Time,
+    disturbance: u64,
+}
+
+impl World {
+    /// This node is about to die in calm: whoever is best among the others has to replace it.
+    pub fn expect_takeovers(&mut self, node: usize) {
+        let Some(part) = self.calm_part(node) else { return };
+        for (index, router) in self.scenario.routers.iter().enumerate() {
+            let view = |of: usize| self.nodes[of].adapter.view(&router.name);
+            if view(node).map(|view| view.role) != Some(Role::Master) {
+                continue;
+            }
+            let others = part.iter().filter(|other| **other != node);
+            let best = others
+                .filter_map(|other| view(*other))
+                .filter(|view| view.role == Role::Backup)
+                .map(|view| view.priority.0)
+                .max();
+            let Some(best) = best else { continue };
+            let wait = router.interval.as_duration() * 3 + exact_skew(router, best);
+            let by = self.now + self.lan.longest() + wait + self.scenario.tardiness;
+            let part = part.iter().copied().filter(|other| *other != node).collect();
+            // The crash itself is the next disturbance.
+            let disturbance = self.calm.disturbances() + 1;
+            self.takeovers.expected.push(Expected { router: index, part, by, disturbance });
+        }
+    }
+
+    pub fn judge_silence(&mut self) {
+        let current = self.calm.disturbances();
+        self.takeovers.expected.retain(|expected| expected.disturbance >= current);
+        let now = self.now;
+        let Some(at) = self.takeovers.expected.iter().position(|e| now > e.by) else { return };
+        let expected = self.takeovers.expected.swap_remove(at);
+        let name = self.scenario.routers[expected.router].name.clone();
+        let is_master = |node: &usize| {
+            self.nodes[*node].adapter.view(&name).is_some_and(|view| view.role == Role::Master)
+        };
+        if expected.disturbance == current && !expected.part.iter().any(is_master) {
+            let detail = format!("{name} has had no master since before {}", expected.by);
+            self.blame(None, "silence", detail);
+        }
+    }
+}
+
+/// Spec §6, in nanoseconds, rounded down.
+pub fn exact_skew(router: &VirtualRouter, priority: u8) -> Duration {
+    let whole = match router.version {
+        locum_vrrp::Version::V2 => Duration::from_secs(1),
+        locum_vrrp::Version::V3 => router.interval.as_duration(),
+    };
+    Duration::from_nanos(whole.as_nanos() as u64 * (256 - u64::from(priority)) / 256)
+}
