@@ -131,6 +131,22 @@ fn a_second_daemon_of_the_same_run_directory_is_refused() {
 }
 
 #[test]
+fn a_switchover_that_cannot_be_is_refused_with_the_reason() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    let unknown = node.locum(&["switchover", "wbe"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("there is web"), "{}", stderr(&unknown));
+
+    let accepted = node.locum(&["switchover", "web"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    node.wait_for_entry("return", |entry| entry["cause"] == "no-successor");
+    assert!(namespace.has(VIP), "nobody took it: it never left");
+}
+
+#[test]
 fn a_missing_interface_is_a_fault_of_its_instance_alone() {
     let Some(namespace) = Namespace::new() else { return };
     let other = "\n[[instance]]\nname = \"lost\"\ninterface = \"nowhere0\"\nvrid = 52\n\

@@ -4,6 +4,8 @@ pub mod check;
 pub mod history;
 pub mod host;
 pub mod operate;
+#[cfg(test)]
+mod sample;
 pub mod status;
 pub mod table;
 pub mod why;

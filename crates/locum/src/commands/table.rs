@@ -209,6 +209,32 @@ fn line(text: &mut String, content: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commands::sample;
+
+    #[test]
+    fn the_page_tells_who_is_master_and_what_makes_the_priority() {
+        let expected = "\
+node lb1: 1 problem  (locum 0.1.0, process 7, /etc/locum/locum.toml 0123abcd)
+  ! check haproxy fails: exited with status 1
+
+INSTANCE  ROLE    FOR    PRIORITY               MASTER      PEER                          ADDRESSES
+web       BACKUP  2m05s  90 = 150 -60 haproxy  192.0.2.2  192.0.2.2 prio 100, 0.3s ago  192.0.2.10/24
+    192.0.2.2 advertises priority 100
+
+CHECK    STATE  FOR    LAST RESULT
+haproxy  DOWN   2m06s  exited with status 1
+
+SERVICE  ADDRESS           BACKEND  STATE  WEIGHT  CONNS  LAST RESULT
+www      192.0.2.10:80/tcp  -        idle           0
+           10.0.0.1:80               up     2       0      status 200 OK
+
+";
+        let squeezed = |text: &str| {
+            let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+            text.lines().map(words).collect::<Vec<_>>()
+        };
+        assert_eq!(squeezed(&render(&sample::document())), squeezed(expected));
+    }
 
     #[test]
     fn ages_show_the_units_that_matter() {

@@ -112,3 +112,33 @@ fn transitions(text: &mut String, instance: &InstanceStatus, history: &[HistoryE
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sample;
+
+    #[test]
+    fn the_chain_of_causes_is_told_in_sentences() {
+        let expected = "\
+web: lb1 is BACKUP since 2026-01-02T03:04:05.000Z (2m05s ago).
+  Because: 192.0.2.2 advertises priority 100.
+  It competes with priority 90: 150 configured, -60 by haproxy.
+  Check haproxy fails for 2m06s: exited with status 1.
+  Its peer 192.0.2.2 competes with priority 100 and was heard 0.3s ago.
+  How it came so:
+    2026-01-02T03:04:05.000Z  master -> backup with priority 90: 192.0.2.2 advertises priority 100
+
+What needs an operator:
+  ! check haproxy fails: exited with status 1
+";
+        assert_eq!(explain(&sample::document(), &sample::history()), expected);
+    }
+
+    #[test]
+    fn an_owner_is_never_adjusted() {
+        let mut document = sample::document();
+        document.instances[0].base_priority = 255;
+        assert!(explain(&document, &[]).contains("It owns the addresses"));
+    }
+}

@@ -4,8 +4,11 @@
 //! configuration, a hook, a question to another thread) runs beside it and comes back as a
 //! [`Done`].
 
+mod reload;
+mod status;
+
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
@@ -16,12 +19,11 @@ use locum_engine::status::Status;
 use locum_engine::{Command, Event, Reply, Target};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
 use super::describe;
-use super::document::{Ingredients, compose};
 use super::election::Report;
 use super::history::History;
 use super::hooks::{self, HookResult, Hooks};
@@ -30,12 +32,8 @@ use super::log::Log;
 use super::serving::Wish;
 use super::signals::{Signal, Signals};
 use crate::configuration::Origin;
-
-/// How long the balancer may take to say what it serves; it may be starting a HAProxy.
-const BALANCER_LIMIT: Duration = Duration::from_secs(1);
-
-/// A status is this fresh: many who ask at once are answered from one look at the engine.
-const STATUS_AGE: Duration = Duration::from_millis(20);
+use reload::Reload;
+use status::StatusDesk;
 
 /// A stop waits for the successor at most one skew time, which is 41 s at the longest interval of
 /// version 3.
@@ -90,19 +88,8 @@ pub struct Operations {
     started: SystemTime,
     configured: SystemTime,
     reload: Reload,
-    /// Who waits for the status being collected.
-    askers: Vec<oneshot::Sender<Response>>,
-    status: Option<(Instant, Response)>,
+    desk: StatusDesk,
     phase: Phase,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Reload {
-    Idle,
-    /// A file is being read; `again` when another was asked for meanwhile by a signal.
-    Reading {
-        again: bool,
-    },
 }
 
 /// How far the end is.
@@ -126,8 +113,7 @@ impl Operations {
             started: now,
             configured: now,
             reload: Reload::Idle,
-            askers: Vec::new(),
-            status: None,
+            desk: StatusDesk::default(),
             phase: Phase::Running,
             tools,
         }
@@ -141,11 +127,13 @@ impl Operations {
             config: self.tools.origin.path(),
             digest: plan.digest.clone(),
         };
-        self.remember(0, None, format!("locum started as node {}", plan.node), started);
+        let version = env!("CARGO_PKG_VERSION");
+        let path = self.tools.origin.path();
+        let text = format!("locum {version} started as node {} with {path}", plan.node);
+        self.remember(text, started);
         loop {
             if let Some(ending) = self.ending(sources.reports.is_empty()) {
-                let text = "locum ended".to_owned();
-                self.remember(0, None, text, Record::Ended {});
+                self.remember("locum ended".to_owned(), Record::Ended {});
                 return ending;
             }
             let limit = self.phase.until();
@@ -195,7 +183,7 @@ impl Operations {
             Report::Hook(run) => self.hooks.push(run),
             Report::Socket(trouble) => {
                 tracing::warn!("{trouble}");
-                self.remember(0, None, trouble, Record::Note {});
+                self.tools.history.push(0, None, trouble, Record::Note {});
             }
         }
     }
@@ -302,131 +290,6 @@ impl Operations {
         });
     }
 
-    fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
-        let refuse = |answer: Option<oneshot::Sender<Response>>, reason: &str| {
-            if let Some(answer) = answer {
-                let _ = answer.send(Response::Refused { reason: reason.to_owned() });
-            }
-        };
-        match (self.reload, self.phase) {
-            (Reload::Idle, Phase::Running) => {}
-            (Reload::Reading { .. }, Phase::Running) => {
-                // A signal cannot be told to come again.
-                self.reload = Reload::Reading { again: answer.is_none() };
-                return refuse(answer, "another reload is under way: try again");
-            }
-            (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
-                return refuse(answer, "the daemon is stopping");
-            }
-        }
-        self.reload = Reload::Reading { again: false };
-        let origin = self.tools.origin.clone();
-        let done = self.done.clone();
-        tokio::spawn(async move {
-            // Files may lie on a slow or dead file system: not on this thread.
-            let loaded = tokio::task::spawn_blocking(move || origin.load()).await;
-            if let Ok(loaded) = loaded {
-                let _ = done.send(Done::Loaded(loaded, answer));
-            }
-        });
-    }
-
-    fn end_reload(&mut self, loaded: Loaded, answer: Option<oneshot::Sender<Response>>) {
-        let again = self.reload == Reload::Reading { again: true };
-        self.reload = Reload::Idle;
-        for diagnostic in &loaded.diagnostics {
-            match diagnostic.severity {
-                locum_config::Severity::Error => tracing::error!("{}", diagnostic.headline()),
-                locum_config::Severity::Warning => tracing::warn!("{}", diagnostic.headline()),
-            }
-        }
-        match loaded.plan {
-            None => {
-                let reason = loaded.diagnostics.to_string();
-                let text = "configuration refused: the running one stays".to_owned();
-                tracing::error!("{text}");
-                let record = Record::ReloadRefused { reason: reason.clone() };
-                self.tools.history.push(0, None, text.clone(), record);
-                if let Some(answer) = answer {
-                    let reason = format!("{reason}{text}");
-                    let _ = answer.send(Response::Refused { reason });
-                }
-            }
-            Some(plan) => self.put_in_effect(plan, answer),
-        }
-        if again {
-            self.begin_reload(None);
-        }
-    }
-
-    fn put_in_effect(&mut self, plan: Arc<Plan>, answer: Option<oneshot::Sender<Response>>) {
-        let (reply, replied) = oneshot::channel();
-        let message =
-            Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
-        if self.tools.inbox.try_send(message).is_err() {
-            return answer_busy(answer);
-        }
-        self.hooks.set_timeout(plan.hooks.timeout);
-        self.tools.plan = plan;
-        self.configured = SystemTime::now();
-        self.status = None;
-        tokio::spawn(async move {
-            let response = match replied.await {
-                Ok(message) => Response::Done { message },
-                Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
-            };
-            if let Some(answer) = answer {
-                let _ = answer.send(response);
-            }
-        });
-    }
-
-    fn begin_status(&mut self, answer: oneshot::Sender<Response>) {
-        if let Some((taken, response)) = &self.status
-            && taken.elapsed() < STATUS_AGE
-        {
-            let _ = answer.send(response.clone());
-            return;
-        }
-        self.askers.push(answer);
-        if self.askers.len() > 1 {
-            return;
-        }
-        let (engine, from_engine) = oneshot::channel();
-        let (balancer, from_balancer) = oneshot::channel();
-        let asked = self.tools.inbox.try_send(Message::Status { answer: engine });
-        // Without room the balancer's part is missing and the document says so.
-        let _ = self.tools.balancer.try_send(Wish::Status(balancer));
-        if asked.is_err() {
-            return self.askers.drain(..).for_each(|answer| answer_busy(Some(answer)));
-        }
-        let done = self.done.clone();
-        tokio::spawn(async move {
-            let balancer = timeout(BALANCER_LIMIT, from_balancer).await;
-            if let Ok(engine) = from_engine.await {
-                let balancer = balancer.ok().and_then(Result::ok);
-                let _ = done.send(Done::Status(Box::new((engine, balancer))));
-            }
-        });
-    }
-
-    fn end_status(&mut self, engine: &Status, balancer: Option<&BalancerStatus>) {
-        let document = compose(&Ingredients {
-            engine,
-            balancer,
-            plan: &self.tools.plan,
-            config: &self.tools.origin.path(),
-            started: self.started,
-            configured: self.configured,
-            dropped: self.tools.dropped.load(Ordering::Relaxed) + self.tools.log.dropped(),
-        });
-        let response = Response::Status { status: Box::new(document) };
-        for answer in self.askers.drain(..) {
-            let _ = answer.send(response.clone());
-        }
-        self.status = Some((Instant::now(), response));
-    }
-
     fn take_done(&mut self, done: Done) {
         match done {
             Done::Loaded(loaded, answer) => self.end_reload(loaded, answer),
@@ -439,9 +302,10 @@ impl Operations {
         }
     }
 
-    fn remember(&mut self, event: u64, instance: Option<&str>, text: String, record: Record) {
-        tracing::debug!("{text}");
-        self.tools.history.push(event, instance, text, record);
+    /// What the daemon as a whole does.
+    fn remember(&mut self, text: String, record: Record) {
+        tracing::info!("{text}");
+        self.tools.history.push(0, None, text, record);
     }
 }
 

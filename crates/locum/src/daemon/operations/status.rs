@@ -1,0 +1,83 @@
+//! A status is collected from the engine and the balancer, once for all who ask meanwhile.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use locum_balancer::BalancerStatus;
+use locum_control::Response;
+use locum_engine::status::Status;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::{Done, Operations, answer_busy};
+use crate::daemon::document::{Ingredients, compose};
+use crate::daemon::inbox::Message;
+use crate::daemon::serving::Wish;
+
+/// How long the balancer may take to say what it serves; it may be starting a HAProxy.
+const BALANCER_LIMIT: Duration = Duration::from_secs(1);
+
+/// A status is this fresh: many who ask at once are answered from one look at the engine.
+const STATUS_AGE: Duration = Duration::from_millis(20);
+
+/// Who waits, and what was answered last.
+#[derive(Debug, Default)]
+pub struct StatusDesk {
+    askers: Vec<oneshot::Sender<Response>>,
+    last: Option<(Instant, Response)>,
+}
+
+impl StatusDesk {
+    /// What was answered last is not so any more.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
+impl Operations {
+    pub(super) fn begin_status(&mut self, answer: oneshot::Sender<Response>) {
+        if let Some((taken, response)) = &self.desk.last
+            && taken.elapsed() < STATUS_AGE
+        {
+            let _ = answer.send(response.clone());
+            return;
+        }
+        self.desk.askers.push(answer);
+        if self.desk.askers.len() > 1 {
+            return;
+        }
+        let (engine, from_engine) = oneshot::channel();
+        let (balancer, from_balancer) = oneshot::channel();
+        let asked = self.tools.inbox.try_send(Message::Status { answer: engine });
+        // Without room the balancer's part is missing and the document says so.
+        let _ = self.tools.balancer.try_send(Wish::Status(balancer));
+        if asked.is_err() {
+            return self.desk.askers.drain(..).for_each(|answer| answer_busy(Some(answer)));
+        }
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            let balancer = timeout(BALANCER_LIMIT, from_balancer).await;
+            if let Ok(engine) = from_engine.await {
+                let balancer = balancer.ok().and_then(Result::ok);
+                let _ = done.send(Done::Status(Box::new((engine, balancer))));
+            }
+        });
+    }
+
+    pub(super) fn end_status(&mut self, engine: &Status, balancer: Option<&BalancerStatus>) {
+        let document = compose(&Ingredients {
+            engine,
+            balancer,
+            plan: &self.tools.plan,
+            config: &self.tools.origin.path(),
+            started: self.started,
+            configured: self.configured,
+            dropped: self.tools.dropped.load(Ordering::Relaxed) + self.tools.log.dropped(),
+        });
+        let response = Response::Status { status: Box::new(document) };
+        for answer in self.desk.askers.drain(..) {
+            let _ = answer.send(response.clone());
+        }
+        self.desk.last = Some((Instant::now(), response));
+    }
+}
