@@ -1,5 +1,8 @@
 //! A fresh network namespace for one test.
 
+// Each test file uses a part of it.
+#![allow(dead_code)]
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
