@@ -337,7 +337,8 @@ impl World {
             }
             Undo::Instance(node, router) => {
                 self.nodes[node].edits.removed[router] = false;
-                self.disturb(self.now);
+                // Its check comes back with it, and begins anew.
+                self.disturb(self.now + self.calm.check_time());
                 self.reload(node);
             }
         }
