@@ -84,7 +84,7 @@ pub struct Need {
     pub place: Place,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum NeedKind {
     /// A network interface of this name.
     Interface(String),

@@ -43,7 +43,7 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
         validate::validate(&wishes, &plan, &mut report);
         plan
     });
-    let Report { mut diagnostics, needs, files: _ } = report;
+    let Report { mut diagnostics, needs, .. } = report;
     diagnostics.sort();
     let plan = plan.filter(|_| !diagnostics.has_errors()).map(Arc::new);
     Loaded { plan, diagnostics, needs }

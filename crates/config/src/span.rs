@@ -1,5 +1,7 @@
 //! Places in the files read: a span is a range of octets of one file until someone must see it.
 
+use std::collections::HashSet;
+
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::{Need, NeedKind};
 
@@ -59,12 +61,18 @@ impl SourceFile {
         let line_end = self.lines.get(row + 1).map_or(self.text.len(), |next| (*next as usize) - 1);
         let end = self.floor(span.end as usize).clamp(start, line_end.max(start));
         let line = self.text[line_start..line_end].trim_end_matches('\r');
+        let before = self.text[line_start..start].chars().count();
+        let skipped = before.saturating_sub(MAX_EXCERPT / 2);
+        let secret = secret_from(line);
+        let shown = |(at, c): (usize, char)| visible(if at < secret { c } else { hidden(c) });
+        let excerpt = line.char_indices().skip(skipped).take(MAX_EXCERPT).map(shown).collect();
         Place {
             file: self.path.clone(),
             line: row as u32 + 1,
-            column: self.text[line_start..start].chars().count() as u32 + 1,
+            column: before as u32 + 1,
             width: (self.text[start..end].chars().count() as u32).max(1),
-            excerpt: line.chars().map(visible).collect(),
+            excerpt_column: (before - skipped) as u32 + 1,
+            excerpt,
         }
     }
 
@@ -72,6 +80,24 @@ impl SourceFile {
     fn floor(&self, at: usize) -> usize {
         self.text.floor_char_boundary(at.min(self.text.len()))
     }
+}
+
+/// Characters of an excerpt: two terminal lines.
+const MAX_EXCERPT: usize = 160;
+
+/// Octet of a line from which its characters are not shown: what follows a key of a password, so
+/// that no finding carries one into a log (V-343). Also after a mistyped key, which is when a
+/// finding shows the line.
+fn secret_from(line: &str) -> usize {
+    let Some(key) = line.find("pass") else { return line.len() };
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    line[key..].find(|c| !word(c)).map_or(line.len(), |end| key + end)
+}
+
+/// A star, unless the character only parts words.
+fn hidden(character: char) -> char {
+    let parts = matches!(character, '=' | '"' | '\'' | '{' | '}' | ',');
+    if parts || character.is_whitespace() { character } else { '*' }
 }
 
 /// One column each, so that the caret stays below what it points at.
@@ -89,6 +115,7 @@ pub(crate) struct Report {
     pub files: Vec<SourceFile>,
     pub diagnostics: Diagnostics,
     pub needs: Vec<Need>,
+    needed: HashSet<(Span, NeedKind)>,
 }
 
 impl Report {
@@ -122,9 +149,9 @@ impl Report {
     }
 
     pub fn need(&mut self, span: Span, kind: NeedKind) {
-        let need = Need { kind, place: self.place(span) };
-        if !self.needs.contains(&need) {
-            self.needs.push(need);
+        if self.needed.insert((span, kind.clone())) {
+            let place = self.place(span);
+            self.needs.push(Need { kind, place });
         }
     }
 
@@ -173,5 +200,49 @@ impl Drop for Finding<'_> {
         if let Some(diagnostic) = self.diagnostic.take() {
             self.report.diagnostics.push(diagnostic);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(text: &str, start: usize, end: usize) -> Place {
+        let mut report = Report::default();
+        let file = report.add_file("f", text.to_owned());
+        report.place(Span { file, start: start as u32, end: end as u32 })
+    }
+
+    #[test]
+    fn a_place_counts_lines_and_characters_from_one() {
+        let found = place("a\n\tä b\r\n", 5, 7);
+        assert_eq!((found.line, found.column, found.width), (2, 3, 2));
+        assert_eq!(found.excerpt, " ä b");
+    }
+
+    #[test]
+    fn a_long_line_is_cut_around_the_finding() {
+        let text = format!("{}bad{}", " ".repeat(500), " ".repeat(500));
+        let found = place(&text, 500, 503);
+        assert_eq!((found.column, found.excerpt.len()), (501, MAX_EXCERPT));
+        let at = found.excerpt_column as usize - 1;
+        assert_eq!(&found.excerpt[at..at + 3], "bad");
+    }
+
+    /// V-343.
+    #[test]
+    fn an_excerpt_shows_no_password() {
+        let found = place("auth_pass geheim # x", 10, 16);
+        assert_eq!(found.excerpt, "auth_pass ****** * *");
+        let found = place("auth = { password = \"geheim\" }", 20, 28);
+        assert_eq!(found.excerpt, "auth = { password = \"******\" }");
+        let found = place("auth_pas geheim", 0, 8);
+        assert_eq!(found.excerpt, "auth_pas ******");
+    }
+
+    #[test]
+    fn a_span_beyond_the_text_is_the_end_of_the_text() {
+        assert_eq!(place("ab", 90, 99).column, 3);
+        assert_eq!(place("", 0, 0).line, 1);
     }
 }

@@ -1,6 +1,9 @@
 //! Files that must work as they stand: the published examples and our own sample, down to every
 //! field that matters.
 
+// Cases are files; only the library itself reads none.
+#![allow(clippy::disallowed_methods)]
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -336,4 +339,42 @@ fn a_finding_is_one_flat_object_in_json() {
     assert_eq!(first["code"], "unknown-key");
     assert_eq!((&first["file"], &first["line"]), (&"f.toml".into(), &1.into()));
     assert_eq!((&first["column"], &first["width"]), (&1.into(), &6.into()));
+}
+
+#[test]
+fn without_a_nodes_table_per_node_values_follow_the_host_name() {
+    let text = "[[instance]]\nname = \"x\"\ninterface = \"eth0\"\nvrid = 1\n\
+        priority = { a = 150, b = 90 }\naddresses = [\"10.0.0.9\"]\n";
+    let (plan, _) = load_text(text, "b.example.net");
+    assert_eq!(plan.instances[0].router.priority, Priority(90));
+}
+
+#[test]
+fn a_node_given_by_name_goes_before_the_host_name() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/design.toml");
+    let source = MemorySource::new().with("f", std::fs::read(file).expect("in the repository"));
+    let context = Context { node: Some("lb2"), ..Context::host("lb1") };
+    let plan = load(&source, "f", &context).plan.expect("a plan");
+    assert_eq!((&*plan.node, plan.instances[0].router.priority), ("lb2", Priority(100)));
+    let context = Context { node: Some("lb9"), ..Context::host("lb1") };
+    assert!(load(&source, "f", &context).plan.is_none());
+}
+
+/// 2,000 services of 20 servers are about what the largest published configuration has.
+#[test]
+fn a_large_configuration_loads_in_a_bounded_number_of_steps() {
+    let mut text = String::new();
+    for n in 0..2_000u32 {
+        text += &format!(
+            "virtual_server 10.{}.{}.1 80 {{\n protocol TCP\n lb_kind DR\n",
+            n / 250,
+            n % 250
+        );
+        for server in 1..=20 {
+            text += &format!(" real_server 10.9.9.{server} 80 {{\n weight 1\n }}\n");
+        }
+        text += "}\n";
+    }
+    let (plan, _) = load_text(text, "a");
+    assert_eq!(plan.services.len(), 2_000);
 }

@@ -1,5 +1,8 @@
 //! Bad text is answered with findings, never with a panic, and never with a plan beside an error.
 
+// Cases are files; only the library itself reads none.
+#![allow(clippy::disallowed_methods)]
+
 use std::path::PathBuf;
 
 use locum_config::{Context, MemorySource, load};

@@ -28,6 +28,8 @@ enum State {
 pub(super) struct InstanceDraft {
     wish: InstanceWish,
     state: Option<At<State>>,
+    /// A priority was written, usable or not.
+    ranked: bool,
     nopreempt: Option<Span>,
     preempt_delay: Option<At<Duration>>,
     peers: Field<Vec<At<UnicastPeer>>>,
@@ -55,10 +57,15 @@ pub(super) const ROWS: &[Row<InstanceDraft>] = &[
         };
     }),
     set("priority", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.ranked = true;
         draft.wish.priority = lowering.first_number(statement, 1..=255);
     }),
     set("advert_int", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.wish.interval = lowering.first_seconds(statement);
+        if let Some(at) = draft.wish.interval.as_ref().filter(|at| at.value < MIN_INTERVAL) {
+            let text = "advert_int is at least 0.01";
+            lowering.report.error(at.span, "out-of-range", text);
+        }
     }),
     set("version", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.wish.version = version(lowering, statement);
@@ -265,6 +272,9 @@ pub(super) fn version(lowering: &mut Lowering<'_>, statement: &Statement) -> Opt
     Some(number.map(|number| if number == 2 { Version::V2 } else { Version::V3 }))
 }
 
+/// keepalived's shortest: one centisecond, as the wire has it.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+
 /// keepalived's longest.
 const MAX_PREEMPT_DELAY: Duration = Duration::from_secs(1000);
 
@@ -369,6 +379,7 @@ pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: 
     let mut draft = InstanceDraft {
         wish: InstanceWish::new(statement.span(), name),
         state: None,
+        ranked: false,
         nopreempt: None,
         preempt_delay: None,
         peers: Field::Absent,
@@ -451,7 +462,7 @@ fn inherit_one<T: Clone>(own: &mut Option<At<T>>, global: &Option<At<T>>) {
 
 /// Without a priority, `state MASTER` means the owner's.
 fn priority(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Option<At<u8>> {
-    if draft.wish.priority.is_some() {
+    if draft.ranked {
         return draft.wish.priority.clone();
     }
     let state = draft.state.as_ref().filter(|at| at.value == State::Master)?;

@@ -67,7 +67,7 @@ impl<'s, 'r> Lines<'s, 'r> {
                 .warning(span, "not-utf8", "the text is not UTF-8 from here on")
                 .help("harmless in a comment; a name or password will not be what it was");
         }
-        for line in logical_lines(&glyph_text, file) {
+        for line in LogicalLines::new(&glyph_text, file) {
             self.line(path, &line, depth);
         }
     }
@@ -296,30 +296,52 @@ fn uncommented(glyphs: &[Glyph]) -> &[Glyph] {
 }
 
 /// Lines of a file, a backslash at the end joining the next one; in a definition the line break
-/// stays, because its value may be several lines.
-fn logical_lines(text: &str, file: u32) -> Vec<Vec<Glyph>> {
-    let mut lines = Vec::new();
-    let mut current: Vec<Glyph> = Vec::new();
-    let mut at = 0u32;
-    for line in text.split_inclusive('\n') {
+/// stays, because its value may be several lines. One at a time: glyphs are large.
+struct LogicalLines<'t> {
+    rest: &'t str,
+    file: u32,
+    at: u32,
+}
+
+impl<'t> LogicalLines<'t> {
+    const fn new(text: &'t str, file: u32) -> Self {
+        Self { rest: text, file, at: 0 }
+    }
+
+    /// Takes one physical line into `glyphs`; true when the next one belongs to it.
+    fn take(&mut self, glyphs: &mut Vec<Glyph>) -> bool {
+        let end = self.rest.find('\n').map_or(self.rest.len(), |found| found + 1);
+        let (line, rest) = self.rest.split_at(end);
         let code = line.trim_end_matches(['\n', '\r']);
         let joined = code.ends_with('\\');
-        let code = if joined { &code[..code.len() - 1] } else { code };
+        let code = code.strip_suffix('\\').unwrap_or(code);
+        let file = self.file;
         for (offset, character) in code.char_indices() {
-            let start = at + offset as u32;
+            let start = self.at + offset as u32;
             let span = Span { file, start, end: start + character.len_utf8() as u32 };
-            current.push(Glyph { character, span, literal: false });
+            glyphs.push(Glyph { character, span, literal: false });
         }
         if joined {
-            let span = Span { file, start: at, end: at };
-            let first = trimmed(&current).first().map(|glyph| glyph.character);
+            let span = Span { file, start: self.at, end: self.at };
+            let first = trimmed(glyphs).first().map(|glyph| glyph.character);
             let character = if first == Some('$') { '\n' } else { ' ' };
-            current.push(Glyph { character, span, literal: false });
-        } else {
-            lines.push(std::mem::take(&mut current));
+            glyphs.push(Glyph { character, span, literal: false });
         }
-        at += line.len() as u32;
+        self.at += line.len() as u32;
+        self.rest = rest;
+        joined
     }
-    lines.push(current);
-    lines
+}
+
+impl Iterator for LogicalLines<'_> {
+    type Item = Vec<Glyph>;
+
+    fn next(&mut self) -> Option<Vec<Glyph>> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let mut glyphs = Vec::new();
+        while !self.rest.is_empty() && self.take(&mut glyphs) {}
+        Some(glyphs)
+    }
 }

@@ -123,7 +123,11 @@ impl Reader<'_> {
             }
         }
         let Some(node) = self.node.clone() else { return entries.values().next() };
-        let found = entries.get(&*node);
+        let short = node.split('.').next().unwrap_or(&node);
+        let found = entries.get(&*node).or_else(|| {
+            let by_host_name = self.nodes.is_empty();
+            by_host_name.then(|| entries.get(short)).flatten()
+        });
         if found.is_none() {
             let keys: Vec<&str> = entries.iter().map(|(key, _)| key.get_ref().as_ref()).collect();
             let message = format!("`{name}` has no value for node `{node}`");

@@ -275,6 +275,10 @@ fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
         let text = "the strict profile counts a master as dead after 3 adverts, as the RFCs do";
         report.error(multiplier.span, "multiplier-strict", text);
     }
+    if let Some(repeat) = wish.announce.repeat.as_ref().filter(|at| at.value == 0) {
+        let text = "without announcements clients find a new master only when their caches expire";
+        report.warning(repeat.span, "no-announcement", text);
+    }
     if let Some(preempt) = &wish.preempt
         && router.priority.is_owner()
         && preempt.value != Preempt::After(std::time::Duration::ZERO)
