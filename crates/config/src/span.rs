@@ -89,7 +89,8 @@ const MAX_EXCERPT: usize = 160;
 /// that no finding carries one into a log (V-343). Also after a mistyped key, which is when a
 /// finding shows the line.
 fn secret_from(line: &str) -> usize {
-    let Some(key) = line.find("pass") else { return line.len() };
+    let keys = ["pass", "pasw", "auth_p"];
+    let Some(key) = keys.iter().filter_map(|key| line.find(key)).min() else { return line.len() };
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line[key..].find(|c| !word(c)).map_or(line.len(), |end| key + end)
 }
