@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     fn need(kind: NeedKind) -> Option<&'static str> {
-        let place = Place { file: "f".into(), line: 1, column: 1, width: 1, excerpt: "x".into() };
+        let place = Place::file("f");
         missing(&Need { kind, place }).map(|diagnostic| diagnostic.code)
     }
 

@@ -265,7 +265,7 @@ impl Election {
     fn execute(&mut self, output: Output) {
         match output {
             Output::Advertise(datagram) => {
-                if let Some(trouble) = self.sockets.send(&datagram) {
+                if let Some(trouble) = self.sockets.send(&datagram, now()) {
                     self.report(Report::Socket(trouble));
                 }
             }
@@ -345,4 +345,102 @@ impl Election {
 
 fn now() -> Time {
     Time::from_nanos(clock::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use locum_config::plan::WantedServices;
+
+    use super::super::inbox::inbox;
+    use super::*;
+
+    /// An election whose queues have room for one thing each.
+    struct Rig {
+        election: Election,
+        jobs: tokio::sync::mpsc::Receiver<Job>,
+        wishes: mpsc::Receiver<Wish>,
+        _reports: tokio::sync::mpsc::Receiver<Report>,
+    }
+
+    impl Rig {
+        fn new() -> Self {
+            let (applier, jobs) = tokio::sync::mpsc::channel(1);
+            let (balancer, wishes) = mpsc::sync_channel(1);
+            let (reports, _reports) = tokio::sync::mpsc::channel(1);
+            let sinks = Sinks {
+                applier,
+                balancer,
+                probes: Probes::spawn(|_, _| {}).unwrap(),
+                reports,
+                dropped: Arc::default(),
+                stopped: None,
+            };
+            let (_, receiver) = inbox().unwrap();
+            Self { election: Election::new(receiver, sinks), jobs, wishes, _reports }
+        }
+
+        fn apply(&mut self, seq: Seq) {
+            let instance = "web".into();
+            let (hold, drop) = (Vec::new(), Vec::new());
+            self.election.execute(Output::Apply { seq, instance, hold, drop });
+        }
+
+        fn announce(&mut self, after: Seq) {
+            self.election.execute(Output::Announce { after, frames: Vec::new() });
+        }
+
+        fn serve(&mut self, seq: Seq) {
+            let wanted = Arc::new(WantedServices::default());
+            self.election.execute(Output::Serve { seq, wanted });
+        }
+
+        fn served(&self) -> Option<Seq> {
+            match self.wishes.try_recv() {
+                Ok(Wish::Serve { seq, .. }) => Some(seq),
+                Ok(Wish::Status(_) | Wish::Idle(_)) | Err(_) => None,
+            }
+        }
+
+        fn dropped(&self) -> u64 {
+            self.election.sinks.dropped.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn an_apply_without_room_is_a_failed_one_and_is_not_announced() {
+        let mut rig = Rig::new();
+        rig.apply(1);
+        rig.apply(2);
+        assert_eq!(rig.election.refused, [(2, Name::from("web"))]);
+        assert!(matches!(rig.jobs.try_recv(), Ok(Job::Apply { seq: 1, .. })));
+        rig.announce(2);
+        assert!(rig.jobs.try_recv().is_err(), "its address is not there");
+        assert_eq!(rig.dropped(), 0, "that is no loss");
+        rig.announce(1);
+        rig.announce(1);
+        assert!(matches!(rig.jobs.try_recv(), Ok(Job::Announce { after: 1, .. })));
+        assert_eq!(rig.dropped(), 1);
+    }
+
+    #[test]
+    fn the_newest_level_is_kept_until_the_balancer_has_room() {
+        let mut rig = Rig::new();
+        (1..=4).for_each(|seq| rig.serve(seq));
+        assert_eq!(rig.served(), Some(1));
+        rig.election.fire_timers();
+        assert_eq!(rig.served(), Some(4));
+        rig.election.fire_timers();
+        assert_eq!(rig.served(), None);
+    }
+
+    #[test]
+    fn reports_without_room_are_counted() {
+        let mut rig = Rig::new();
+        (0..3).for_each(|_| rig.election.report(Report::Socket(String::new())));
+        assert_eq!(rig.dropped(), 2);
+        rig.announce(1);
+        assert_eq!(rig.dropped(), 2);
+    }
 }

@@ -158,6 +158,24 @@ mod tests {
         assert_eq!(waiting(&queue), [4], "the event under way is finished");
     }
 
+    #[tokio::test]
+    async fn one_hook_of_an_instance_runs_at_a_time_in_order() {
+        let (results, mut ended) = tokio::sync::mpsc::unbounded_channel();
+        let mut hooks = Hooks::new(results, Duration::from_secs(10));
+        let slow = HookRun { command: Command::argv(["sleep", "0.2"]), ..run(1, "") };
+        let other = HookRun { instance: "other".into(), ..run(2, "other") };
+        hooks.push(slow.clone());
+        hooks.push(run(1, "second"));
+        hooks.push(other.clone());
+        let mut order = Vec::new();
+        while !hooks.is_idle() {
+            let result = ended.recv().await.unwrap();
+            hooks.ended(&result.run.instance);
+            order.push(result.run);
+        }
+        assert_eq!(order, [other, slow, run(1, "second")]);
+    }
+
     #[test]
     fn all_hooks_of_one_event_stay() {
         let mut queue = Queue { waiting: [run(5, "state")].into(), running: Some(4) };

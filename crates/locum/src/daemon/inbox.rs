@@ -130,3 +130,39 @@ impl AsFd for InboxReceiver {
         self.bell.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn rings(receiver: &InboxReceiver) -> bool {
+        let mut descriptors = [PollFd::new(receiver.as_fd(), PollFlags::POLLIN)];
+        poll(&mut descriptors, PollTimeout::ZERO).unwrap() == 1
+    }
+
+    #[test]
+    fn the_bell_rings_from_the_first_message_until_it_is_quieted() {
+        let (sender, receiver) = inbox().unwrap();
+        assert!(!rings(&receiver));
+        sender.send(Message::End);
+        sender.send(Message::End);
+        assert!(rings(&receiver));
+        receiver.quiet();
+        assert!(!rings(&receiver));
+        assert!(receiver.next().is_some() && receiver.next().is_some());
+        assert!(receiver.next().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_message_back() {
+        let (sender, receiver) = inbox().unwrap();
+        (0..QUEUE_MESSAGES).for_each(|_| sender.send(Message::End));
+        assert!(
+            matches!(sender.try_send(Message::End), Err(back) if matches!(*back, Message::End))
+        );
+        assert!(receiver.next().is_some());
+        assert!(sender.try_send(Message::End).is_ok());
+    }
+}

@@ -24,6 +24,10 @@ const RETRY: Duration = Duration::from_secs(1);
 /// reports that once.
 const MAX_READ_ERRORS: u32 = 16;
 
+/// News of one socket come at most this often: an interface whose queue is full now and then must
+/// not fill the log.
+const TELL_AGAIN: Duration = Duration::from_secs(10);
+
 /// The sockets, one per interface and family.
 #[derive(Debug, Default)]
 pub struct AdvertSockets {
@@ -41,8 +45,9 @@ struct Entry {
     socket: Option<AdvertSocket>,
     retry_at: Option<Time>,
     read_errors: u32,
-    /// What was last reported as wrong, so that it is reported once.
-    trouble: Option<String>,
+    /// What was last told as wrong, so that it is told once, and when.
+    told: Option<String>,
+    told_at: Option<Time>,
 }
 
 /// Something wrong with a socket, or right again, for a person.
@@ -121,7 +126,7 @@ impl AdvertSockets {
                 }
                 entry.close();
                 entry.retry_at = Some(now + RETRY);
-                match entry.changed(Some(format!("cannot receive adverts: {error}"))) {
+                match entry.changed(Some(format!("cannot receive adverts: {error}")), now) {
                     Some(trouble) => Reading::Broken(trouble),
                     None => Reading::Empty,
                 }
@@ -130,7 +135,7 @@ impl AdvertSockets {
     }
 
     /// Sends one advert. `Some` is news for a person: it began to fail, or works again.
-    pub fn send(&mut self, datagram: &Datagram) -> Option<Trouble> {
+    pub fn send(&mut self, datagram: &Datagram, now: Time) -> Option<Trouble> {
         let family = Family::of(&datagram.destination);
         let entry = self.entries.iter_mut().find(|entry| {
             entry.interface == datagram.interface
@@ -141,8 +146,8 @@ impl AdvertSockets {
         let sent =
             socket.send(datagram.source, datagram.destination, datagram.ttl, &datagram.message);
         match sent {
-            Ok(()) => entry.changed(None),
-            Err(error) => entry.changed(Some(explain_send(&error, datagram))),
+            Ok(()) => entry.changed(None, now),
+            Err(error) => entry.changed(Some(explain_send(&error, datagram)), now),
         }
     }
 
@@ -182,7 +187,8 @@ impl Entry {
             socket: None,
             retry_at: None,
             read_errors: 0,
-            trouble: None,
+            told: None,
+            told_at: None,
         }
     }
 
@@ -203,12 +209,12 @@ impl Entry {
             Ok(socket) => {
                 self.socket = Some(socket);
                 self.retry_at = None;
-                self.changed(None)
+                self.changed(None, now)
             }
             Err(error) => {
                 self.socket = None;
                 self.retry_at = Some(now + RETRY);
-                self.changed(Some(explain_open(&error)))
+                self.changed(Some(explain_open(&error)), now)
             }
         }
     }
@@ -219,9 +225,10 @@ impl Entry {
         self.retry_at = None;
     }
 
-    /// The sentence to report when `trouble` is not what was reported last.
-    fn changed(&mut self, trouble: Option<String>) -> Option<Trouble> {
-        if self.trouble == trouble {
+    /// The sentence to tell when `trouble` is not what was told last.
+    fn changed(&mut self, trouble: Option<String>, now: Time) -> Option<Trouble> {
+        let is_early = self.told_at.is_some_and(|at| now.since(at) < TELL_AGAIN);
+        if self.told == trouble || is_early {
             return None;
         }
         let interface = &self.interface;
@@ -229,7 +236,8 @@ impl Entry {
             Some(trouble) => format!("{interface}: {trouble}"),
             None => format!("{interface}: adverts can be sent and received again"),
         };
-        self.trouble = trouble;
+        self.told = trouble;
+        self.told_at = Some(now);
         Some(sentence)
     }
 }
@@ -243,4 +251,21 @@ fn explain_open(error: &io::Error) -> String {
 
 fn explain_send(error: &io::Error, datagram: &Datagram) -> String {
     format!("cannot send adverts to {}: {error}", datagram.destination)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_fails_now_and_then_is_told_of_rarely_and_truly() {
+        let mut entry = Entry::new("v0".into(), Family::V4, None);
+        let wrong = || Some("no buffer space".to_owned());
+        let at = |ms| Time::ZERO + Duration::from_millis(ms);
+        assert_eq!(entry.changed(wrong(), at(0)).as_deref(), Some("v0: no buffer space"));
+        assert_eq!(entry.changed(None, at(10)), None);
+        assert_eq!(entry.changed(wrong(), at(20)), None);
+        assert_eq!(entry.changed(wrong(), at(20_000)), None, "that was told");
+        assert!(entry.changed(None, at(20_010)).is_some_and(|news| news.contains("again")));
+    }
 }
