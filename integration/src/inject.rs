@@ -42,6 +42,13 @@ impl Forged {
         let sum = checksum(&covered);
         self.bytes[6..8].copy_from_slice(&sum.to_be_bytes());
     }
+
+    /// The same over the message alone, password included, as version 2 wants it (RFC 2338 §5.3.8).
+    pub fn fix_checksum_of_message(&mut self) {
+        self.bytes[6..8].fill(0);
+        let sum = checksum(&self.bytes);
+        self.bytes[6..8].copy_from_slice(&sum.to_be_bytes());
+    }
 }
 
 /// Sends a message to the group from `eth0` of `node`, whose address there is `source`.

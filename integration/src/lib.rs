@@ -23,6 +23,7 @@ pub mod peer;
 pub mod probe;
 pub mod process;
 pub mod require;
+pub mod service;
 pub mod vm;
 pub mod wait;
 pub mod web;

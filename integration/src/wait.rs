@@ -22,6 +22,27 @@ pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Du
     }
 }
 
+/// Waits until `look` succeeds, and tells what it found last when it does not.
+///
+/// # Panics
+/// When it still fails after `limit`.
+pub fn eventually<T>(
+    what: &str,
+    limit: Duration,
+    mut look: impl FnMut() -> Result<T, String>,
+) -> T {
+    let start = Instant::now();
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(found) => {
+                assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}: {found}");
+            }
+        }
+        thread::sleep(LOOK);
+    }
+}
+
 /// Looks for as long as `period` and panics as soon as `holds` is false.
 ///
 /// The way to say "and it stays so": a rule about absence has no event to wait for.

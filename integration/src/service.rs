@@ -1,0 +1,122 @@
+//! Two directors with a balanced service on their shared address, from one file for both nodes.
+
+use std::net::IpAddr;
+
+use crate::lab::Lab;
+use crate::lab::Shape;
+use crate::node::Node;
+use crate::pair::ELECTION;
+use crate::peer::Locum;
+use crate::peer::Running;
+use crate::wait;
+use crate::web;
+use crate::web::WebServer;
+
+/// The address the directors share.
+pub const VIP: &str = "192.168.1.100";
+
+/// The instance `web` of both directors, ten adverts a second, the first one better.
+pub const INSTANCE: &str = r#"
+[nodes.lb1]
+[nodes.lb2]
+
+[[instance]]
+name = "web"
+interface = "eth0"
+vrid = 51
+priority = { lb1 = 150, lb2 = 100 }
+advert_interval = "100ms"
+addresses = ["192.168.1.100/24"]
+"#;
+
+/// Directors that serve, and the web servers behind them.
+pub struct Balanced {
+    running: Vec<Option<Running>>,
+    pub web: Vec<WebServer>,
+    pub lab: Lab,
+    config: String,
+}
+
+impl Balanced {
+    /// Builds the machines and starts the web servers; no daemon runs yet.
+    pub fn new(config: &str) -> Self {
+        let lab = Lab::new(Shape::SERVICE);
+        let web = lab.servers.iter().map(WebServer::start).collect();
+        Self { running: vec![None, None], web, lab, config: config.to_owned() }
+    }
+
+    /// Starts both daemons and waits until a request is answered by way of the first.
+    pub fn settled(config: &str) -> Self {
+        let mut balanced = Self::new(config);
+        balanced.start(0);
+        balanced.start(1);
+        balanced.expect_service_by(0);
+        balanced
+    }
+
+    /// Starts the daemon of a director.
+    pub fn start(&mut self, director: usize) {
+        self.running[director] = None;
+        let node = &self.lab.directors[director];
+        self.running[director] = Some(Locum::NATIVE.start_with(node, &self.config));
+    }
+
+    /// The daemon of a director.
+    pub fn daemon(&mut self, director: usize) -> &mut Running {
+        self.running[director].as_mut().expect("the daemon was not started")
+    }
+
+    /// The shared address.
+    pub fn vip(&self) -> IpAddr {
+        VIP.parse().expect("an address")
+    }
+
+    /// One request through the shared address: the name of the server that answered.
+    pub fn get(&self) -> Result<String, String> {
+        web::get(&self.lab.client, self.vip())
+    }
+
+    /// Waits until this director holds the address and a request through it is answered.
+    pub fn expect_service_by(&self, director: usize) {
+        let what = format!("lb{} serves", director + 1);
+        let mut last = Ok(String::new());
+        wait::until(&what, ELECTION, || {
+            self.lab.directors[director].holds(self.vip()) && {
+                last = self.get();
+                last.is_ok()
+            }
+        });
+    }
+
+    /// Waits until both servers answer in turn.
+    pub fn expect_both_servers(&self) {
+        self.expect_servers(&["srv1", "srv2"]);
+    }
+
+    /// Waits until eight requests in a row are answered, by exactly these servers.
+    pub fn expect_servers(&self, names: &[&str]) {
+        wait::until(&format!("requests go to {names:?}"), ELECTION, || {
+            let answers: Result<Vec<String>, String> = (0..8).map(|_| self.get()).collect();
+            answers.is_ok_and(|mut answers| {
+                answers.sort();
+                answers.dedup();
+                answers == names
+            })
+        });
+    }
+}
+
+/// Whether something on the node listens on TCP port 80.
+pub fn listens(node: &Node) -> bool {
+    !node.run(&["ss", "-Hltn", "sport = :80"]).trim().is_empty()
+}
+
+/// Names of the processes of a node that may carry client traffic: not the daemon itself, nor what has ended.
+pub fn carriers(node: &Node) -> Vec<String> {
+    let all = node.run(&["ps", "-eo", "args", "--no-headers"]);
+    let lines = all.lines().filter(|line| line.contains("haproxy") || line.contains("locum"));
+    lines
+        .filter(|line| !line.contains(" run ") && !line.contains("defunct"))
+        .map(str::to_owned)
+        .collect()
+}
