@@ -54,6 +54,8 @@ pub enum Command {
     History(History),
     /// Hand an instance to its backup without losing a packet
     Switchover(Switchover),
+    /// Show two directors at work in namespaces of their own; needs no configuration
+    Demo(crate::demo::Options),
 }
 
 /// Which configuration, seen from which node.

@@ -5,6 +5,7 @@
 //! | [`cli`] | words, defaults, help |
 //! | [`commands`] | what each command but `run` does |
 //! | [`daemon`] | `run`: the threads around the engine |
+//! | [`demo`] | the local demonstration |
 //! | [`configuration`], [`source`] | which file, read as which node |
 //! | [`exit`] | exit codes |
 
@@ -12,6 +13,7 @@ mod cli;
 mod commands;
 mod configuration;
 mod daemon;
+mod demo;
 mod exit;
 mod source;
 
@@ -23,9 +25,9 @@ use cli::{Cli, Command};
 
 fn main() -> ExitCode {
     // The proxy is started by the balancer, not by an operator, and reads its own arguments.
-    let mut words = std::env::args().skip(1);
-    if words.next().as_deref() == Some("proxy") {
-        return locum_proxy::main_process(words);
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == "proxy") {
+        return locum_proxy::main_process(words.map(|word| word.to_string_lossy().into_owned()));
     }
     let Cli { place, command } = Cli::parse();
     match command {
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::History(options) => commands::history::run(&options, &place).into(),
         Command::Reload => commands::operate::reload(&place).into(),
         Command::Stop => commands::operate::stop(&place).into(),
+        Command::Demo(options) => demo::run(&options),
         Command::Switchover(options) => commands::operate::switchover(&options, &place).into(),
     }
 }
