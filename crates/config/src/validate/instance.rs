@@ -20,7 +20,7 @@ pub(super) fn validate(
     needs(wish, report);
     version(wish, built, report);
     advertised(wish, built, dialect, report);
-    virtual_addresses(wish, built, report);
+    virtual_addresses(wish, built, dialect, report);
     transport(wish, built, report);
     election(wish, built, report);
 }
@@ -172,14 +172,15 @@ fn link_local_first(profile: Profile, list: &At<Vec<At<VirtualAddress>>>, report
 /// Octets of an address label: as an interface name.
 const MAX_LABEL: usize = MAX_INTERFACE;
 
-fn virtual_addresses(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+fn virtual_addresses(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
     let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
     let mut seen: HashMap<IpAddr, Span> = HashMap::new();
     for at in advertised.iter().chain(&wish.excluded) {
         let virtual_address = &at.value;
         if let Some(first) = seen.insert(virtual_address.address, at.span) {
             let text = format!("{} is listed twice", virtual_address.address);
-            report.error(at.span, "duplicate-address", text).see("first", first);
+            // keepalived lets it stand, and both are in its adverts.
+            strict_in_toml(dialect, at.span, "duplicate-address", text, report).see("first", first);
         }
         if let Some(label) = &virtual_address.label
             && (label.len() > MAX_LABEL || label.is_empty() || virtual_address.address.is_ipv6())
