@@ -15,9 +15,13 @@ const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
 /// Time for a question whose answer the daemon has at hand.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Time for a command that waits for a successor or for children to end; above the daemon's own
-/// limit, so that its explanation arrives.
+/// Time for a command that may have to read files first; above the daemon's own limit, so that its
+/// explanation arrives.
 pub const COMMAND_TIMEOUT: Duration = Duration::from_secs(65);
+
+/// Time for a daemon to end after it said that it would: it waits for a successor, then for its
+/// hooks and processes, and has limits of its own below this.
+pub const END_TIMEOUT: Duration = Duration::from_secs(95);
 
 #[derive(Debug, Error)]
 pub enum ClientError {

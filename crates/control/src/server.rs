@@ -28,7 +28,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// A client that does not take its answer for so long is closed.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The longest a request may take: a stop waits for the successor, at most one skew time.
+/// The longest a request may take: a reload may read from a slow file system.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Pause after a failed accept: it fails for want of descriptors, and those need time to return.

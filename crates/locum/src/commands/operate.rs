@@ -1,6 +1,6 @@
 //! `reload`, `stop` and `switchover`: ask, tell what became of it.
 
-use locum_control::client::COMMAND_TIMEOUT;
+use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
 use locum_control::{Client, ClientError, Request, Response};
 
 use super::{ask, no_answer, not_done, say};
@@ -21,7 +21,7 @@ pub fn stop(place: &Place) -> u8 {
     if code != exit::OK {
         return code;
     }
-    match client.wait_for_end(COMMAND_TIMEOUT) {
+    match client.wait_for_end(END_TIMEOUT) {
         Ok(()) => {
             say("stopped\n");
             exit::OK

@@ -7,7 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
@@ -125,21 +125,16 @@ impl Write for Line<'_> {
     }
 }
 
+/// Until the process ends. Lines are dropped only while others wait, so the count is looked at
+/// after each of those.
 fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
     let mut told = 0;
-    // The writer itself holds no sender; it ends with the process.
-    loop {
-        let item = match lines.recv_timeout(Duration::from_secs(1)) {
-            Ok(item) => Some(item),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => return,
-        };
+    for item in lines {
         let mut stderr = io::stderr().lock();
         match item {
             // A closed standard error is no reason to end.
-            Some(Item::Line(line)) => drop(stderr.write_all(&line)),
-            Some(Item::Flush(done)) => drop(done.send(())),
-            None => {}
+            Item::Line(line) => drop(stderr.write_all(&line)),
+            Item::Flush(done) => drop(done.send(())),
         }
         let now = dropped.load(Ordering::Relaxed);
         if now != told {

@@ -35,9 +35,9 @@ use crate::configuration::Origin;
 use reload::Reload;
 use status::StatusDesk;
 
-/// A stop waits for the successor at most one skew time, which is 41 s at the longest interval of
-/// version 3.
-const STOP_LIMIT: Duration = Duration::from_secs(50);
+/// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of
+/// version 3, and must end before a service manager loses its patience after 90 s.
+const STOP_LIMIT: Duration = Duration::from_secs(84);
 
 /// After everything is handed over: time for stop hooks, and for the balancer's processes to end.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
