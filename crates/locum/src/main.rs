@@ -27,6 +27,9 @@ fn main() -> ExitCode {
     // The proxy is started by the balancer, not by an operator, and reads its own arguments.
     let mut words = std::env::args_os().skip(1);
     if words.next().is_some_and(|word| word == "proxy") {
+        // It is started by a path that says nothing; a name is all that `ps` and `top` show. It
+        // works without.
+        let _ = nix::sys::prctl::set_name(c"locum-proxy");
         return locum_proxy::main_process(words.map(|word| word.to_string_lossy().into_owned()));
     }
     let Cli { place, command } = Cli::parse();

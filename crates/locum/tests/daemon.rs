@@ -257,6 +257,22 @@ fn an_address_that_someone_deletes_comes_back() {
 }
 
 #[test]
+fn a_daemon_whose_program_was_replaced_still_starts_its_proxy() {
+    let Some(namespace) = Namespace::new() else { return };
+    let service = "[[service]]\nname = \"www\"\ninstance = \"web\"\nlisten = \"10.9.0.100:80\"\n\
+                   backend = \"proxy\"\nscheduler = \"rr\"\nservers = [{ address = \"10.9.0.1:8080\" }]\n";
+    let mut node = Node::new(&namespace, &config("500ms", service));
+    node.program = node.path("locum");
+    fs::copy(env!("CARGO_BIN_EXE_locum"), &node.program).unwrap();
+    node.start();
+    fs::remove_file(&node.program).unwrap();
+    let status = node.wait_for("proxy", |status| status["processes"][0]["state"] == "running");
+    assert_eq!(status["instances"][0]["role"], "master", "not before: {status:#}");
+    node.locum(&["stop"]);
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[test]
 fn the_daemon_stays_under_ten_megabytes() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, &config("100ms", ""));

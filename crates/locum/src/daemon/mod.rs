@@ -27,7 +27,7 @@ mod signals;
 mod sockets;
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -61,6 +61,10 @@ const QUEUE_CALLS: usize = 32;
 
 /// The engine recurses nowhere and keeps its state on the heap.
 const ELECTION_STACK_BYTES: usize = 512 * 1024;
+
+/// The program of this very process, also when an upgrade has replaced or removed its file: a proxy
+/// started later is of the daemon's own release.
+const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs until it is told to stop.
 pub fn run(options: &Run, place: &Place) -> ExitCode {
@@ -115,7 +119,7 @@ async fn operate(
     let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
     let (stopped, is_stopped) = oneshot::channel();
 
-    let settings = balancer_settings(&plan, &place.run_dir)?;
+    let settings = balancer_settings(&plan, &place.run_dir);
     let balancer =
         serving::start(settings, sender.clone()).map_err(system("start the balancer thread"))?;
     let probes = probes(sender.clone()).map_err(system("start the probe thread"))?;
@@ -173,14 +177,12 @@ fn probes(inbox: InboxSender) -> io::Result<Probes> {
     })
 }
 
-fn balancer_settings(plan: &Plan, run_dir: &Path) -> Result<BalancerSettings, String> {
-    let locum_program = std::env::current_exe()
-        .map_err(|error| format!("cannot find the own program file: {error}"))?;
-    Ok(BalancerSettings {
+fn balancer_settings(plan: &Plan, run_dir: &Path) -> BalancerSettings {
+    BalancerSettings {
         run_dir: run_dir.to_owned(),
-        locum_program,
+        locum_program: PathBuf::from(OWN_PROGRAM),
         orphan_timeout: orphan_timeout(plan),
-    })
+    }
 }
 
 /// A proxy without a daemon serves as long as the virtual addresses stay. `None` where something

@@ -90,12 +90,15 @@ pub struct Node<'a> {
     pub namespace: &'a Namespace,
     directory: tempfile::TempDir,
     daemon: Option<Child>,
+    /// The program that [`Node::start`] starts.
+    pub program: PathBuf,
 }
 
 impl<'a> Node<'a> {
     pub fn new(namespace: &'a Namespace, config: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let node = Self { namespace, directory, daemon: None };
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_locum"));
+        let node = Self { namespace, directory, daemon: None, program };
         node.write("locum.toml", config);
         node
     }
@@ -117,7 +120,7 @@ impl<'a> Node<'a> {
     }
 
     fn run_command(&self) -> Command {
-        let mut command = self.namespace.command(env!("CARGO_BIN_EXE_locum"));
+        let mut command = self.namespace.command(&self.program);
         command
             .arg("run")
             .arg("--run-dir")
