@@ -27,7 +27,7 @@ impl Engine {
             self.drain_services(out);
         }
         for at in &touched {
-            self.drain_announcements(*at, out);
+            self.drain_announcements(now, *at, out);
         }
         let hooks: Vec<HookRun> =
             touched.iter().flat_map(|at| self.drain_transitions(*at)).collect();
@@ -111,7 +111,7 @@ impl Engine {
         }
     }
 
-    fn drain_announcements(&mut self, at: usize, out: &mut Vec<Output>) {
+    fn drain_announcements(&mut self, now: Time, at: usize, out: &mut Vec<Output>) {
         let state = &self.instances[at];
         let repeats = state.actions.iter().filter_map(|action| match action {
             Action::Announce { repeat } => Some(*repeat),
@@ -135,6 +135,7 @@ impl Engine {
             return;
         }
         let after = state.seq();
+        let until = now + state.router.shortest_takeover();
         let counters = &mut self.instances[at].counters;
         for frame in &frames {
             match frame.address {
@@ -142,7 +143,7 @@ impl Engine {
                 IpAddr::V6(_) => counters.na_sent += 1,
             }
         }
-        out.push(Output::Announce { after, frames });
+        out.push(Output::Announce { after, until, frames });
     }
 
     /// `None` on hardware that has no use for it (G-018) or is not there.

@@ -22,8 +22,9 @@ pub enum Output {
     /// `drop` are those it may have held before and must not have any more. Applying it again
     /// renews leases. Answered by `Input::Applied`. The empty name stands for what no instance has.
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    /// Applier, in order: send these frames if `Apply{after}` went well, else forget them.
-    Announce { after: Seq, frames: Vec<Announcement> },
+    /// Applier, in order: send these frames if `Apply{after}` went well and it is not later than
+    /// `until`, else forget them. A late one may come from a master that is none any more (G-016).
+    Announce { after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
     /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
     /// one that has not begun. Answered by `Input::Served`.
     Serve { seq: Seq, wanted: Arc<WantedServices> },

@@ -9,6 +9,8 @@ use std::time::Duration;
 use locum_config::plan::{Name, WantedServices};
 use locum_engine::{Announcement, HeldAddress, Seq};
 
+use locum_vrrp::Time;
+
 use crate::random::Random;
 
 /// More jobs than this per instance mean that the engine asks faster than a kernel answers.
@@ -17,7 +19,7 @@ pub const QUEUE_LIMIT: usize = 32;
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    Announce { after: Seq, frames: Vec<Announcement> },
+    Announce { after: Seq, until: Time, frames: Vec<Announcement> },
 }
 
 /// How the kernel takes what it is given now.
@@ -87,17 +89,6 @@ impl Applier {
     /// `Announce` is sent only after an `Apply` that was done.
     pub fn went_well(&self, seq: Seq) -> bool {
         self.went_well.get(&seq).copied().unwrap_or(false)
-    }
-
-    /// An announcement that slept may come from a node that is master no more, and a late one is
-    /// the worst there is (G-016): an applier that wakes sends none of those it had queued.
-    pub fn drop_stale_announcements(&mut self) {
-        for job in &mut self.queue {
-            match job {
-                Job::Announce { frames, .. } => frames.clear(),
-                Job::Apply { .. } => {}
-            }
-        }
     }
 
     /// The process is gone, and what it had not done with it.

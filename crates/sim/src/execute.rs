@@ -57,11 +57,11 @@ impl World {
             Output::Apply { seq, instance, hold, drop } => {
                 self.enqueue(node, Job::Apply { seq, instance, hold, drop });
             }
-            Output::Announce { after, frames } => {
+            Output::Announce { after, until, frames } => {
                 if self.plant == Some(Plant::AnnounceEarly) {
                     self.announced(node, &frames);
                 } else {
-                    self.enqueue(node, Job::Announce { after, frames });
+                    self.enqueue(node, Job::Announce { after, until, frames });
                 }
             }
             Output::Serve { seq, wanted } => {
@@ -162,8 +162,8 @@ impl World {
         host.applier.busy = false;
         let Some(job) = host.applier.queue.pop_front() else { return };
         match job {
-            Job::Announce { after, frames } => {
-                if host.applier.went_well(after) {
+            Job::Announce { after, until, frames } => {
+                if self.now <= until && host.applier.went_well(after) {
                     self.announced(node, &frames);
                 }
             }

@@ -96,7 +96,7 @@ pub fn describe_output(output: &Output) -> String {
         Output::Apply { seq, instance, hold, drop } => {
             format!("apply #{seq} {instance} hold {} drop {}", hold.len(), drop.len())
         }
-        Output::Announce { after, frames } => {
+        Output::Announce { after, frames, .. } => {
             format!("announce {} after #{after}", frames.len())
         }
         Output::Serve { seq, wanted } => {

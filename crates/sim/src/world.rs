@@ -281,7 +281,6 @@ impl World {
         let host = &mut self.nodes[node];
         host.process = Process::Running;
         host.timer = None;
-        host.applier.drop_stale_announcements();
         let unread = std::mem::take(&mut host.unread);
         let unheard = std::mem::take(&mut host.unheard);
         let life = host.life;

@@ -305,12 +305,23 @@ impl Router {
             State::Master(mastership) => now > mastership.last_advert + limit,
             State::Resigning(resignation) => now > resignation.until + limit,
         };
-        if lost {
-            let stopping =
-                matches!(&self.state, State::Resigning(Resignation { then: After::Stopped, .. }));
-            if stopping {
+        if !lost {
+            return;
+        }
+        match &self.state {
+            State::Resigning(Resignation { then: After::Stopped, .. }) => {
                 self.enter(now, State::Stopped, Cause::Stopped, out);
-            } else {
+            }
+            State::Resigning(Resignation { then: After::Fault, cause, .. }) => {
+                let cause = cause.clone();
+                self.enter(now, State::Fault, cause, out);
+            }
+            State::Initialize { .. }
+            | State::Stopped
+            | State::Fault
+            | State::Backup(_)
+            | State::Master(_)
+            | State::Resigning(_) => {
                 self.enter_backup(now, Wait::Down, Cause::LeaseExpired, out);
             }
         }

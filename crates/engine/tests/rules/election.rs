@@ -27,7 +27,7 @@ fn promotion_advertises_then_applies_then_announces() {
     let notify = position(|o| matches!(o, Output::Notify(_)));
     assert!(advertise < apply && apply < announce && announce < notify, "{out:#?}");
     let Output::Apply { seq, hold, .. } = &out[apply] else { unreachable!() };
-    let Output::Announce { after, frames } = &out[announce] else { unreachable!() };
+    let Output::Announce { after, frames, .. } = &out[announce] else { unreachable!() };
     assert_eq!(after, seq);
     assert_eq!(frames.len(), 5, "G-011");
     assert_eq!(hold[0].lease_seconds, Some(3), "the shortest takeover at 1 s");

@@ -19,6 +19,7 @@ use locum_config::plan::{Name, Plan, Scope};
 use locum_engine::{Announcement, HeldAddress, Inherited, LinkState, Seq};
 use locum_kernel::frame_socket::FrameSocket;
 use locum_kernel::netlink::{self, AddressSpec, LinkSnapshot, Monitor, MonitorEvent, Netlink};
+use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -51,6 +52,8 @@ pub enum Job {
     },
     Announce {
         after: Seq,
+        /// Too late afterwards: this node may be master no more.
+        until: Time,
         frames: Vec<Announcement>,
     },
     /// Everything before this is done.
@@ -205,8 +208,9 @@ impl Applier {
                 }
                 self.inbox.send(Message::Applied { seq, instance, result });
             }
-            Job::Announce { after, frames } => {
-                if !self.failed.contains(after) {
+            Job::Announce { after, until, frames } => {
+                let now = Time::from_nanos(locum_kernel::clock::now());
+                if now <= until && !self.failed.contains(after) {
                     self.announce(&frames);
                 }
             }

@@ -276,11 +276,11 @@ impl Election {
                     self.refused.push_back((seq, instance));
                 }
             }
-            Output::Announce { after, frames } => {
+            Output::Announce { after, until, frames } => {
                 // An announcement without room is lost like one on the wire: the next burst or
                 // refresh repeats it.
                 if !self.failed.contains(after)
-                    && self.sinks.applier.try_send(Job::Announce { after, frames }).is_err()
+                    && self.sinks.applier.try_send(Job::Announce { after, until, frames }).is_err()
                 {
                     self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
                 }
@@ -388,7 +388,7 @@ mod tests {
         }
 
         fn announce(&mut self, after: Seq) {
-            self.election.execute(Output::Announce { after, frames: Vec::new() });
+            self.election.execute(Output::Announce { after, until: now(), frames: Vec::new() });
         }
 
         fn serve(&mut self, seq: Seq) {
