@@ -32,6 +32,12 @@ pub enum Request {
         /// `null` or absent means every instance.
         #[serde(default)]
         instance: Option<String>,
+        /// Node that shall take over; refused unless it is the only other one.
+        #[serde(default)]
+        to: Option<String>,
+        /// Only say what would be done.
+        #[serde(default)]
+        dry_run: bool,
     },
     /// What happened: [`Response::History`], oldest first.
     History {
@@ -111,8 +117,8 @@ mod tests {
             Request::Status,
             Request::Reload,
             Request::Stop,
-            Request::Switchover { instance: Some("web".into()) },
-            Request::Switchover { instance: None },
+            Request::Switchover { instance: Some("web".into()), to: None, dry_run: true },
+            Request::Switchover { instance: None, to: Some("lb2".into()), dry_run: false },
             Request::History { since_ms: Some(7) },
         ];
         for request in requests {
@@ -125,7 +131,10 @@ mod tests {
     fn the_wire_form_is_the_documented_one() {
         assert_eq!(to_line(&Request::Status), b"{\"version\":1,\"request\":\"status\"}\n");
         let line = b"{\"version\":1,\"request\":\"switchover\"}";
-        assert_eq!(parse_request(line), Ok(Request::Switchover { instance: None }));
+        assert_eq!(
+            parse_request(line),
+            Ok(Request::Switchover { instance: None, to: None, dry_run: false })
+        );
     }
 
     #[test]

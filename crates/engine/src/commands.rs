@@ -4,7 +4,7 @@ use locum_config::plan::Name;
 use locum_vrrp::{Cause, Event as RouterEvent, Role, Time};
 
 use crate::Engine;
-use crate::input::{Command, CommandId, Target};
+use crate::input::{Command, CommandId, Run, Target};
 use crate::output::{EventKind, Output, Reply};
 
 impl Engine {
@@ -17,7 +17,16 @@ impl Engine {
     ) {
         let reply = match command {
             Command::Stop => self.stop(now),
-            Command::Switchover(target) => self.switchover(now, &target),
+            Command::Switchover { target, to, run } => {
+                let masters = match self.masters_of(&target) {
+                    Ok(masters) => masters,
+                    Err(reply) => return out.push(Output::Reply { id, reply }),
+                };
+                match to.and_then(|node| self.refuse_heir(&node)) {
+                    Some(reply) => reply,
+                    None => self.switchover(now, &masters, run),
+                }
+            }
         };
         out.push(Output::Reply { id, reply });
     }
@@ -33,44 +42,81 @@ impl Engine {
         Reply::Ok(format!("stopping; {masters} instance(s) to hand over first"))
     }
 
-    fn switchover(&mut self, now: Time, target: &Target) -> Reply {
-        if self.stopping {
-            return Reply::Refused("this node is stopping and hands over everything".to_owned());
-        }
-        let name = match target {
-            Target::All => return self.switchover_all(now),
-            Target::Instance(name) => name,
-        };
-        let Some(at) = self.instances.iter().position(|s| s.name() == name && !s.leaving) else {
-            return Reply::Refused(self.no_such_instance(name));
-        };
-        match self.instances[at].router.role() {
-            Role::Master => {
-                self.instances[at].feed(now, RouterEvent::Switchover);
+    /// Hands these instances, of which this node is master, to whoever takes them.
+    fn switchover(&mut self, now: Time, masters: &[usize], run: Run) -> Reply {
+        let names: Vec<&str> = masters.iter().map(|at| &**self.instances[*at].name()).collect();
+        let names = names.join(", ");
+        match run {
+            Run::Dry => Reply::Ok(format!(
+                "{names}: mastership would be offered; the addresses would stay here until it is \
+                 taken, and come back if nobody takes it"
+            )),
+            Run::Real => {
+                for at in masters {
+                    self.instances[*at].feed(now, RouterEvent::Switchover);
+                }
                 Reply::Ok(format!(
-                    "{name}: mastership is on offer; the addresses stay here until it is taken"
+                    "{names}: mastership is on offer; the addresses stay here until it is taken"
                 ))
-            }
-            role @ (Role::Initialize | Role::Backup | Role::Resigning | Role::Fault) => {
-                let master = self.instances[at].router.master();
-                let hint = master.map_or(String::new(), |m| format!(": run it on {}", m.address));
-                Reply::Refused(format!("{name} is {role} here, only its master hands over{hint}"))
             }
         }
     }
 
-    fn switchover_all(&mut self, now: Time) -> Reply {
-        let mut names = Vec::new();
-        for state in &mut self.instances {
-            if state.router.role() == Role::Master && !state.leaving {
-                names.push(state.name().to_string());
-                state.feed(now, RouterEvent::Switchover);
+    /// Positions of the instances meant, all of them master here; else the refusal.
+    fn masters_of(&self, target: &Target) -> Result<Vec<usize>, Reply> {
+        if self.stopping {
+            let why = "this node is stopping and hands over everything";
+            return Err(Reply::Refused(why.to_owned()));
+        }
+        let all = self.instances.iter().enumerate().filter(|(_, state)| !state.leaving);
+        match target {
+            Target::All => {
+                let masters = all.filter(|(_, state)| state.router.role() == Role::Master);
+                let masters: Vec<usize> = masters.map(|(at, _)| at).collect();
+                if masters.is_empty() {
+                    return Err(Reply::Refused("this node is master of nothing".to_owned()));
+                }
+                Ok(masters)
+            }
+            Target::Instance(name) => {
+                let mut named = all.filter(|(_, state)| state.name() == name);
+                let Some((at, state)) = named.next() else {
+                    return Err(Reply::Refused(self.no_such_instance(name)));
+                };
+                match state.router.role() {
+                    Role::Master => Ok(vec![at]),
+                    role @ (Role::Initialize | Role::Backup | Role::Resigning | Role::Fault) => {
+                        let master = state.router.master();
+                        let hint =
+                            master.map_or(String::new(), |m| format!(": run it on {}", m.address));
+                        Err(Reply::Refused(format!(
+                            "{name} is {role} here, only its master hands over{hint}"
+                        )))
+                    }
+                }
             }
         }
-        if names.is_empty() {
-            return Reply::Refused("this node is master of nothing".to_owned());
-        }
-        Reply::Ok(format!("mastership is on offer: {}", names.join(", ")))
+    }
+
+    /// Why `node` cannot be promised the mastership; `None` when it is the only one to take it.
+    fn refuse_heir(&self, node: &Name) -> Option<Reply> {
+        let plan = self.plan.as_ref()?;
+        let others: Vec<&str> =
+            plan.nodes.iter().filter(|n| n.name != plan.node).map(|n| &*n.name).collect();
+        let why = if *node == plan.node {
+            format!("{node} is this node")
+        } else if !others.contains(&&**node) {
+            format!("the configuration has no node {node}; the others are: {}", others.join(", "))
+        } else if others.len() > 1 {
+            format!(
+                "with {} other nodes the one with the highest priority takes over: raise the \
+                 priority of {node} instead",
+                others.len()
+            )
+        } else {
+            return None;
+        };
+        Some(Reply::Refused(why))
     }
 
     fn count_role(&self, role: Role) -> usize {

@@ -91,6 +91,14 @@ pub enum Command {
     /// Hand over everything without losing a packet, then emit [`crate::Output::Stopped`].
     Stop,
     /// Hand this instance to its backup and stay backup until that one fails or hands back. On a
-    /// backup: ask nothing of the wire, refuse with the reason.
-    Switchover(Target),
+    /// backup: ask nothing of the wire, refuse with the reason. `to` names the node that shall take
+    /// over: VRRP lets the sender choose nobody, so it must be the only other one.
+    Switchover { target: Target, to: Option<Name>, run: Run },
+}
+
+/// Whether a command is carried out or only says what it would do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Run {
+    Real,
+    Dry,
 }

@@ -41,7 +41,7 @@ use locum_config::plan::{Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Family, Time};
 
-pub use input::{Command, CommandId, Inherited, Input, LinkState, Packet, Target};
+pub use input::{Command, CommandId, Inherited, Input, LinkState, Packet, Run, Target};
 pub use output::{
     Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Output, ProbeChange, ProbeId,
     Reply, Seq,

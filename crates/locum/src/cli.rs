@@ -138,6 +138,12 @@ pub struct Switchover {
     /// Hand over every instance
     #[arg(long, conflicts_with = "instance")]
     pub all: bool,
+    /// Node that shall take over; refused unless it is the only other one
+    #[arg(long, value_name = "NODE")]
+    pub to: Option<String>,
+    /// Only say what would be done
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use locum_engine::{Command, Target};
+use locum_engine::{Command, Run, Target};
 use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
@@ -294,7 +294,8 @@ impl World {
         let router = self.random.index(self.scenario.routers.len());
         let name = self.scenario.routers[router].name.clone();
         self.plan_handover(node, Some(router));
-        self.command(node, Command::Switchover(Target::Instance(name)));
+        let target = Target::Instance(name);
+        self.command(node, Command::Switchover { target, to: None, run: Run::Real });
         self.disturb(self.now);
         self.calm.allow_handover(self.now);
     }

@@ -61,10 +61,10 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         },
         Stimulus::Served(seq) => format!("served #{seq}"),
         Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
-        Stimulus::Command(_, Command::Switchover(Target::All)) => {
+        Stimulus::Command(_, Command::Switchover { target: Target::All, .. }) => {
             "command switchover all".to_owned()
         }
-        Stimulus::Command(_, Command::Switchover(Target::Instance(name))) => {
+        Stimulus::Command(_, Command::Switchover { target: Target::Instance(name), .. }) => {
             format!("command switchover {name}")
         }
         Stimulus::Plan(plan, inherited) => {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use locum_config::plan::{Check, Lease, Outcome, Probe, ProbeKind, Verdict, Weight};
-use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Target};
+use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Run, Target};
 use locum_vrrp::{Preempt, Priority, Role};
 
 use crate::node::{Node, PEER, VIP, instance, plan, sent_priorities};
@@ -80,7 +80,7 @@ fn a_stopping_master_without_a_successor_lets_go_after_twice_the_longest_skew() 
 #[test]
 fn a_switchover_nobody_takes_is_taken_back_without_letting_go() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let command = Command::Switchover(Target::Instance("web".into()));
+    let command = switchover(None, Run::Real);
     node.feed(Input::Command { id: 1, command });
     let out = node.run_for(ms(2200)).to_vec();
     assert_eq!(node.role(), Role::Master);
@@ -91,7 +91,7 @@ fn a_switchover_nobody_takes_is_taken_back_without_letting_go() {
 #[test]
 fn after_a_switchover_the_lower_peer_is_left_alone() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let command = Command::Switchover(Target::Instance("web".into()));
+    let command = switchover(None, Run::Real);
     node.feed(Input::Command { id: 1, command });
     for _ in 0..20 {
         node.hear(PEER, 90);
@@ -106,13 +106,43 @@ fn after_a_switchover_the_lower_peer_is_left_alone() {
 fn a_switchover_on_a_backup_is_refused_and_names_the_master() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     node.hear(PEER, 150);
-    let command = Command::Switchover(Target::Instance("web".into()));
+    let command = switchover(None, Run::Real);
     let out = node.feed(Input::Command { id: 9, command }).to_vec();
     let refused = out.iter().any(|o| match o {
         Output::Reply { id: 9, reply: Reply::Refused(why) } => why.contains("192.0.2.3"),
         _ => false,
     });
     assert!(refused, "{out:#?}");
+}
+
+#[test]
+fn a_dry_run_says_what_would_happen_and_does_nothing() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let command = switchover(None, Run::Dry);
+    let out = node.feed(Input::Command { id: 1, command }).to_vec();
+    assert!(
+        matches!(&out[0], Output::Reply { reply: Reply::Ok(text), .. } if text.contains("web"))
+    );
+    assert_eq!(out.len(), 2, "the reply and the deadline");
+}
+
+#[test]
+fn an_heir_must_be_the_only_other_node() {
+    let mut two = plan([instance("web", 51, 100)]);
+    let node_of = |name: &str| locum_config::plan::Node { name: name.into(), address: None };
+    two.nodes = vec![node_of("lb1"), node_of("lb2")];
+    let mut three = two.clone();
+    three.nodes.push(node_of("lb3"));
+    for (plan, to, accepted) in
+        [(&two, "lb2", true), (&two, "lb1", false), (&two, "lb9", false), (&three, "lb2", false)]
+    {
+        let mut node = Node::master(plan.clone());
+        let command = switchover(Some(to), Run::Real);
+        let out = node.feed(Input::Command { id: 1, command }).to_vec();
+        let ok = out.iter().any(|o| matches!(o, Output::Reply { reply: Reply::Ok(_), .. }));
+        assert_eq!(ok, accepted, "{to} of {}", plan.nodes.len());
+        assert_eq!(node.role() == Role::Resigning, accepted);
+    }
 }
 
 /// V-241.
@@ -379,6 +409,11 @@ fn the_effective_priority_stays_within_1_and_254() {
     assert_eq!(Priority(100).adjusted(-253), Priority(1));
     assert_eq!(Priority(250).adjusted(253), Priority(254));
     assert_eq!(Priority::OWNER.adjusted(-253), Priority::OWNER);
+}
+
+fn switchover(to: Option<&str>, run: Run) -> Command {
+    let target = Target::Instance("web".into());
+    Command::Switchover { target, to: to.map(Into::into), run }
 }
 
 fn process_check(weight: i16) -> Check {

@@ -34,7 +34,8 @@ pub fn stop(place: &Place) -> u8 {
 }
 
 pub fn switchover(options: &Switchover, place: &Place) -> u8 {
-    let request = Request::Switchover { instance: options.instance.clone() };
+    let (instance, to) = (options.instance.clone(), options.to.clone());
+    let request = Request::Switchover { instance, to, dry_run: options.dry_run };
     report(ask(place, &request, COMMAND_TIMEOUT))
 }
 

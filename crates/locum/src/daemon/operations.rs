@@ -16,7 +16,7 @@ use locum_balancer::BalancerStatus;
 use locum_config::{Loaded, Plan};
 use locum_control::{Call, Record, Request, Response};
 use locum_engine::status::Status;
-use locum_engine::{Command, Event, Reply, Target};
+use locum_engine::{Command, Event, Reply, Run, Target};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
@@ -238,10 +238,12 @@ impl Operations {
                     let _ = answer.send(Response::Done { message });
                 }
             },
-            Request::Switchover { instance } => {
+            Request::Switchover { instance, to, dry_run } => {
                 let target =
                     instance.map_or(Target::All, |name| Target::Instance(name.as_str().into()));
-                self.command(Command::Switchover(target), Some(answer));
+                let to = to.map(|node| node.as_str().into());
+                let run = if dry_run { Run::Dry } else { Run::Real };
+                self.command(Command::Switchover { target, to, run }, Some(answer));
             }
             Request::History { since_ms } => {
                 let entries = self.tools.history.since(since_ms.unwrap_or(0));

@@ -146,7 +146,9 @@ fn switchover(stage: &mut Stage) -> Result<Act, String> {
     let mark = stage.mark();
     stage.watch(CALM);
     stage.announce("2 of 6: planned handover: `locum switchover web` on lb1");
-    stage.directors[LB1].command(&Request::Switchover { instance: Some(INSTANCE.to_owned()) })?;
+    let instance = Some(INSTANCE.to_owned());
+    let switchover = Request::Switchover { instance, to: None, dry_run: false };
+    stage.directors[LB1].command(&switchover)?;
     let moved = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB2, Some(LB1)));
     act.promise("lb2 master, lb1 backup", roles(stage), moved);
     stage.watch(CALM);
