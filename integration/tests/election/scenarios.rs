@@ -76,7 +76,7 @@ pub fn check_script_moves_the_address(kinds: Kinds) {
     pair.expect_master(0);
 }
 
-/// `kill -9` of the master: the other takes over; started again, it takes its place.
+/// `kill -9` of the master and all its processes: the other takes over.
 pub fn killed_master_is_replaced(kinds: Kinds) {
     let mut pair = Pair::settled(Shape::PAIR, kinds, router);
     pair.daemon(0).kill();
