@@ -54,6 +54,7 @@ listen = "192.0.2.10:80"
 backend = "proxy"
 scheduler = "rr"
 standby = "warm"
+drain = "2s"
 health = { http = "/health", interval = "500ms" }
 servers = [
   { address = "198.51.100.11:80" },
