@@ -193,7 +193,7 @@ fn instant(stamp: Option<Duration>) -> Instant {
     now.checked_sub(age).unwrap_or(now)
 }
 
-fn decode(frame: &[u8]) -> Option<Kind> {
+pub(crate) fn decode(frame: &[u8]) -> Option<Kind> {
     let mac: [u8; 6] = frame.get(6..12)?.try_into().ok()?;
     let payload = frame.get(14..)?;
     match frame.get(12..14)? {

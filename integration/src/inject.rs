@@ -1,7 +1,12 @@
-//! Bad adverts: raw VRRP packets with whatever is wrong with them.
+//! Bad frames: raw VRRP packets with whatever is wrong with them, and announcements of what is not
+//! there.
 
 use std::net::Ipv4Addr;
 use std::net::SocketAddrV4;
+use std::os::fd::AsRawFd as _;
+
+use nix::sys::socket::MsgFlags;
+use nix::sys::socket::sendto;
 
 use crate::node::Node;
 
@@ -66,6 +71,29 @@ pub fn send(node: &Node, source: Ipv4Addr, forged: &Forged) {
         socket
             .send_to(&forged.bytes, &SocketAddrV4::new(GROUP, 0).into())
             .expect("cannot send a forged advert");
+    });
+}
+
+/// Sends a gratuitous ARP request for `address` from `eth0` of `node`, whether it has it or not.
+pub fn announce(node: &Node, address: Ipv4Addr) {
+    node.in_network(|| {
+        let links = nix::ifaddrs::getifaddrs().expect("cannot list links");
+        let link = links.filter(|entry| entry.interface_name == "eth0");
+        let link = link.filter_map(|entry| entry.address?.as_link_addr().copied()).next();
+        let link = link.expect("eth0 has a link address");
+        let mac = link.addr().expect("an Ethernet address");
+        // Ethernet header of RFC 894, then ARP of RFC 826 as RFC 5227 §3 wants it.
+        let mut frame = vec![0xff; 6];
+        frame.extend(mac);
+        frame.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+        frame.extend(mac);
+        frame.extend(address.octets());
+        frame.extend([0; 6]);
+        frame.extend(address.octets());
+        let socket = socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, None)
+            .expect("cannot open a packet socket");
+        sendto(socket.as_raw_fd(), &frame, &link, MsgFlags::empty())
+            .expect("cannot send an announcement");
     });
 }
 

@@ -18,6 +18,7 @@ pub mod inject;
 pub mod lab;
 pub mod measure;
 pub mod node;
+pub mod order;
 pub mod pair;
 pub mod peer;
 pub mod probe;
