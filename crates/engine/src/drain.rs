@@ -21,7 +21,7 @@ impl Engine {
         for at in &touched {
             self.drain_levels(now, *at, out);
         }
-        self.drain_orphans(out);
+        self.drain_orphans(now, out);
         let levels_may_differ = self.levels_touched || self.role_changed(&touched);
         if levels_may_differ {
             self.drain_services(out);
@@ -46,16 +46,19 @@ impl Engine {
             self.stopped = true;
             out.push(Output::Stopped);
         }
-        out.push(Output::Deadline(self.deadlines.iter().flatten().min().copied()));
+        let deadlines = self.deadlines.iter().chain([&self.orphans_at]);
+        out.push(Output::Deadline(deadlines.flatten().min().copied()));
     }
 
     /// Under a name no instance can have.
-    fn drain_orphans(&mut self, out: &mut Vec<Output>) {
-        if self.orphans.is_empty() {
+    fn drain_orphans(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.orphans.is_empty() || self.orphans_at.is_none_or(|at| now < at) {
             return;
         }
+        self.orphans_at = None;
         self.seq += 1;
-        let drop = std::mem::take(&mut self.orphans);
+        self.orphans_seq = self.seq;
+        let drop = self.orphans.clone();
         out.push(Output::Apply { seq: self.seq, instance: "".into(), hold: Vec::new(), drop });
     }
 
@@ -70,7 +73,11 @@ impl Engine {
         let others = || before.iter().chain(after.iter());
         let claimed = |held: &HeldAddress| {
             others().filter(|other| other.router.holds_addresses()).any(|other| {
-                other.instance.addresses.iter().any(|a| a.address == held.address.address)
+                let home = &other.instance.interface;
+                other.instance.addresses.iter().any(|a| {
+                    a.address == held.address.address
+                        && a.device.as_ref().unwrap_or(home) == &held.interface
+                })
             })
         };
         let interface = state.instance.interface.clone();
@@ -103,7 +110,10 @@ impl Engine {
             wanted = WantedServices::default();
         }
         // The first level is always told: an earlier run may have left something serving.
-        if wanted != *self.served || (self.serve_seq == 0 && self.plan.is_some()) {
+        // So is the one after a reload when it names files: their text may have changed.
+        let may_differ = self.serve_seq == 0 || !wanted.haproxy.is_empty();
+        let tells = std::mem::take(&mut self.serve_again) && may_differ;
+        if wanted != *self.served || tells {
             self.serve_seq += 1;
             self.served = Arc::new(wanted);
             let wanted = Arc::clone(&self.served);
@@ -175,11 +185,14 @@ impl Engine {
                     }
                     let kind = EventKind::Transition { from, to, cause: cause.clone(), priority };
                     let instance = Arc::clone(&state.instance);
+                    let is_replaced = state.leaving && self.has_successor(&instance.name);
                     let event = self.note(Some(instance.name.clone()), kind);
                     let name = &instance.name;
                     let cause = &cause;
                     let context = HookContext { instance: name, from, to, cause, priority, event };
-                    runs.extend(hooks::runs(&instance.hooks, &context));
+                    if !is_replaced {
+                        runs.extend(hooks::runs(&instance.hooks, &context));
+                    }
                 }
                 Action::ConflictBegan { peer, priority } => {
                     let name = self.instances[at].name().clone();
@@ -196,6 +209,12 @@ impl Engine {
             }
         }
         runs
+    }
+
+    /// A reload gave the name to another VRID or interface: the hooks are that one's now, and a
+    /// late STOP must not end what its MASTER has begun.
+    fn has_successor(&self, name: &locum_config::plan::Name) -> bool {
+        self.instances.iter().any(|state| !state.leaving && state.name() == name)
     }
 
     /// The master hook runs again: a floating-IP script of the other side may have run last.

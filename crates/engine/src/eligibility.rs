@@ -33,13 +33,13 @@ impl Engine {
             self.judge_tracked_interface(track, &mut verdict);
         }
         for track in &instance.track {
-            let Some(tracker) = self.trackers.iter().find(|t| *t.name() == track.check) else {
-                continue;
-            };
+            let Some(at) = self.tracker_index.get(&track.check) else { continue };
+            let tracker = &self.trackers[*at];
             if tracker.ignored {
                 continue;
             }
-            let up = tracker.level.up.or(presume_up.then_some(true));
+            let is_presumed = presume_up && !tracker.level.reported;
+            let up = if is_presumed { Some(true) } else { tracker.level.up };
             let weight = track.weight.unwrap_or(tracker.check.weight);
             let detail = &tracker.level.detail;
             let fault = || format!("check {} is failing: {detail}", track.check);

@@ -72,8 +72,8 @@ pub struct Inherited {
     pub interface: Name,
     pub address: IpAddr,
     pub prefix: u8,
-    /// Its lease has not run out: finite lifetime with time left.
-    pub leased: bool,
+    /// Whole seconds of its lease that are left, rounded up; `None` was for ever.
+    pub valid_seconds: Option<u32>,
 }
 
 /// Which instances a command means.

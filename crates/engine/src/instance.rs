@@ -23,8 +23,16 @@ const HEAL_PAUSE: Duration = Duration::from_millis(100);
 /// not more often than this: a renewal costs a netlink request and an event per address.
 const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 
-/// How long an instance stays out after the kernel refused its addresses.
+/// How long an instance stays out after the kernel refused its addresses: doubled with every
+/// refusal in a row, so that a lasting reason does not make a pair flap.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
+const MOST_DOUBLINGS: u32 = 6;
+
+/// Pause before a withdrawal that failed is tried again.
+const WITHDRAWAL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Failed withdrawals after which a stop does not wait any longer: the lease has to see to it.
+const PATIENCE: u32 = 3;
 
 /// What tells instances apart on the wire (V-003).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -73,6 +81,12 @@ struct KernelState {
     held: Vec<HeldAddress>,
     /// To be removed with the next level.
     leftovers: Vec<HeldAddress>,
+    /// Removals the kernel has not confirmed; each level asks for them again.
+    unconfirmed: Vec<HeldAddress>,
+    failed_withdrawals: u32,
+    retry_at: Option<Time>,
+    /// Refusals in a row.
+    refusals: u32,
     /// Number of the last level, and whether its result is still to come.
     seq: Seq,
     outstanding: bool,
@@ -120,15 +134,30 @@ impl InstanceState {
 
     pub fn deadline(&self) -> Option<Time> {
         let refused = self.kernel.refused.as_ref().map(|refusal| refusal.until);
-        [self.router.deadline(), self.kernel.renew_at, self.kernel.heal_at, refused]
+        let kernel = &self.kernel;
+        [self.router.deadline(), kernel.renew_at, kernel.heal_at, kernel.retry_at, refused]
             .into_iter()
             .flatten()
             .min()
     }
 
-    /// Handed over, and the kernel has confirmed it.
+    /// Handed over, and the kernel has confirmed it or will not.
     pub fn is_gone(&self) -> bool {
-        self.router.is_finished() && !self.kernel.outstanding && self.kernel.leftovers.is_empty()
+        let kernel = &self.kernel;
+        let is_clean = kernel.leftovers.is_empty() && kernel.unconfirmed.is_empty();
+        let is_hopeless = kernel.failed_withdrawals >= PATIENCE;
+        self.router.is_finished() && !kernel.outstanding && (is_clean || is_hopeless)
+    }
+
+    /// An address of an earlier run with this much of its lease left was renewed so recently that no
+    /// peer can have taken over since (V-242). What is longer ago than that, or unknown, is lost.
+    pub fn is_adoptable(&self, valid_seconds: Option<u32>) -> bool {
+        let takeover = self.router.shortest_takeover();
+        let granted = lease_seconds(self.instance.lease, takeover);
+        let (Some(granted), Some(left)) = (granted, valid_seconds) else { return false };
+        // The kernel counts whole seconds: the renewal may be up to one longer ago.
+        let oldest = u64::from(granted.saturating_sub(left)) + 1;
+        left > 0 && Duration::from_secs(oldest) <= takeover
     }
 
     /// Addresses found in the kernel that must go, unless the next level wants them.
@@ -152,20 +181,42 @@ impl InstanceState {
         self.kernel.refused.is_some()
     }
 
-    /// The result of the level with this number; older ones are stale. `true` for a new refusal.
+    /// The reason for a refusal may be gone: the next election finds out.
+    pub fn forget_refusal(&mut self) {
+        self.kernel.refused = None;
+        self.kernel.refusals = 0;
+    }
+
+    /// The result of the level with this number; older ones are stale. `true` for a failure that
+    /// is news.
     pub fn applied(&mut self, seq: Seq, result: Result<(), String>, now: Time) -> bool {
         if seq != self.kernel.seq {
             return false;
         }
-        self.kernel.outstanding = false;
-        match result {
-            Ok(()) => false,
-            Err(error) => {
-                let is_new = self.kernel.refused.is_none();
-                self.kernel.refused = Some(Refusal { error, until: now + REFUSAL_PAUSE });
-                is_new && self.router.holds_addresses()
+        let kernel = &mut self.kernel;
+        kernel.outstanding = false;
+        let Err(error) = result else {
+            kernel.unconfirmed.clear();
+            kernel.failed_withdrawals = 0;
+            kernel.retry_at = None;
+            if !kernel.held.is_empty() {
+                kernel.refusals = 0;
             }
+            return false;
+        };
+        let mut is_new = false;
+        if !kernel.unconfirmed.is_empty() {
+            is_new = kernel.failed_withdrawals == 0;
+            kernel.failed_withdrawals += 1;
+            kernel.retry_at = Some(now + WITHDRAWAL_PAUSE);
         }
+        if self.router.holds_addresses() {
+            is_new |= kernel.refused.is_none();
+            let pause = REFUSAL_PAUSE * (1 << kernel.refusals.min(MOST_DOUBLINGS));
+            kernel.refusals += 1;
+            kernel.refused = Some(Refusal { error, until: now + pause });
+        }
+        is_new
     }
 
     /// Someone removed `address`; `true` when it is ours to put back, at once or after the pause.
@@ -271,17 +322,30 @@ impl InstanceState {
         let kernel = &mut self.kernel;
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let heals = due(kernel.heal_at);
+        let retries = due(kernel.retry_at);
         let changed = wanted != kernel.held;
-        if !changed && !heals && !due(kernel.renew_at) && kernel.leftovers.is_empty() {
+        let is_due = heals || retries || due(kernel.renew_at);
+        if !changed && !is_due && kernel.leftovers.is_empty() {
             return;
+        }
+        if retries {
+            kernel.retry_at = None;
         }
         let same = |a: &HeldAddress, b: &HeldAddress| {
             a.interface == b.interface && a.address.address == b.address.address
         };
         let former = std::mem::replace(&mut kernel.held, wanted);
+        let is_new = |new: &HeldAddress| !former.iter().any(|old| same(old, new));
+        let extends = !former.is_empty() && kernel.held.iter().any(is_new);
         let mut drop: Vec<HeldAddress> = former;
         drop.append(&mut kernel.leftovers);
+        for unconfirmed in kernel.unconfirmed.drain(..) {
+            if !drop.iter().any(|other| same(other, &unconfirmed)) {
+                drop.push(unconfirmed);
+            }
+        }
         drop.retain(|old| !kernel.held.iter().any(|new| same(old, new)) && !claimed(old));
+        kernel.unconfirmed.clone_from(&drop);
         *seq += 1;
         kernel.seq = *seq;
         kernel.outstanding = true;
@@ -289,6 +353,12 @@ impl InstanceState {
             kernel.heal_at = None;
             kernel.healed_at = Some(now);
             self.actions.push(Action::Announce { repeat: 1 });
+        }
+        if extends {
+            // V-227.
+            let repeat = self.instance.router.announce.repeat;
+            self.actions.push(Action::Announce { repeat });
+            self.router.announce_more(now);
         }
         let lease = kernel.held.iter().filter_map(|held| held.lease_seconds).min();
         kernel.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);

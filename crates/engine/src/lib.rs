@@ -36,8 +36,9 @@ mod tracker;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use locum_config::plan::{Dialect, Name, Outcome, Plan, WantedServices};
+use locum_config::plan::{self, Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Family, Time};
 
@@ -49,9 +50,12 @@ pub use output::{
 
 use eligibility::effective;
 use instance::{InstanceState, Key};
-use probes::ProbeTable;
+use probes::{Asker, ProbeTable};
 use service::ServiceState;
 use tracker::{Change, Tracker};
+
+/// Pause before leftovers that could not be withdrawn are tried again.
+const ORPHAN_PAUSE: Duration = Duration::from_secs(30);
 
 /// One node's decisions.
 #[derive(Debug, Default)]
@@ -63,10 +67,16 @@ pub struct Engine {
     deadlines: Vec<Option<Time>>,
     index: HashMap<Key, usize>,
     trackers: Vec<Tracker>,
+    tracker_index: HashMap<Name, usize>,
     services: Vec<ServiceState>,
     probes: ProbeTable,
     /// Addresses of an earlier run that no instance of the plan has.
     orphans: Vec<HeldAddress>,
+    /// When to withdraw them (again), and the number of the last try.
+    orphans_at: Option<Time>,
+    orphans_seq: Seq,
+    /// The next service level is told even if it is the same.
+    serve_again: bool,
     /// Counters of what no instance matched, by interface.
     unmatched: HashMap<Name, Counters>,
     listening: Vec<(Name, Family, Option<IpAddr>)>,
@@ -124,48 +134,52 @@ impl Engine {
     }
 
     fn on_probed(&mut self, now: Time, probe: ProbeId, outcome: &Outcome) {
-        let dialect = self.plan.as_ref().map_or(Dialect::Toml, |plan| plan.dialect);
-        let mut notes = Vec::new();
-        for tracker in &mut self.trackers {
-            if self.probes.id(&tracker.check.probe) != Some(probe) {
-                continue;
-            }
-            let name = tracker.name().clone();
-            let detail = outcome.detail.clone();
-            match tracker.record(outcome, dialect, now) {
-                Change::None => {}
-                Change::Turned => {
-                    let up = tracker.level.up == Some(true);
-                    notes.push(EventKind::Check { name, up, detail });
-                }
-                Change::Ignored => notes.push(EventKind::Note(format!(
-                    "check {name} cannot be run and is left out, as keepalived would: {detail}"
-                ))),
-            }
-        }
-        let reviews = !notes.is_empty();
-        for service in &mut self.services {
-            for at in 0..service.servers.len() {
-                let asked = service.servers[at].probe.as_ref();
-                if asked.and_then(|spec| self.probes.id(spec)) != Some(probe) {
-                    continue;
-                }
-                if service.record(at, outcome, now) {
+        for asker in self.probes.askers(probe) {
+            match asker {
+                Asker::Tracker(at) => self.on_checked(now, at, outcome),
+                Asker::Server { service, server } => {
+                    let state = &mut self.services[service];
+                    if !state.record(server, outcome, now) {
+                        continue;
+                    }
                     self.levels_touched = true;
-                    notes.push(EventKind::Server {
-                        service: service.service.name.clone(),
-                        server: service.servers[at].server.address,
-                        up: service.servers[at].level.up == Some(true),
+                    let state = &self.services[service];
+                    let kind = EventKind::Server {
+                        service: state.service.name.clone(),
+                        server: state.servers[server].server.address,
+                        up: state.servers[server].level.up == Some(true),
                         detail: outcome.detail.clone(),
-                    });
+                    };
+                    self.note(None, kind);
                 }
             }
         }
-        for kind in notes {
-            self.note(None, kind);
+    }
+
+    fn on_checked(&mut self, now: Time, at: usize, outcome: &Outcome) {
+        let dialect = self.plan.as_ref().map_or(Dialect::Toml, |plan| plan.dialect);
+        let tracker = &mut self.trackers[at];
+        let name = tracker.name().clone();
+        let detail = outcome.detail.clone();
+        match tracker.record(outcome, dialect, now) {
+            Change::None => return,
+            Change::Reported => {}
+            Change::Turned => {
+                let up = tracker.level.up == Some(true);
+                let name = name.clone();
+                self.note(None, EventKind::Check { name, up, detail });
+            }
+            Change::Ignored => {
+                let text = format!(
+                    "check {name} cannot be run and is left out, as keepalived would: {detail}"
+                );
+                self.note(None, EventKind::Note(text));
+            }
         }
-        if reviews {
-            self.review_all(now);
+        for at in 0..self.instances.len() {
+            if self.instances[at].instance.track.iter().any(|track| track.check == name) {
+                self.review(now, at);
+            }
         }
     }
 
@@ -173,6 +187,14 @@ impl Engine {
         let known = self.links.get(&link.name);
         if known == Some(&link) {
             return;
+        }
+        let is_new = |known: &LinkState| (known.index, known.running) != (link.index, link.running);
+        if known.is_none_or(is_new) {
+            for state in &mut self.instances {
+                if state.instance.interface == link.name {
+                    state.forget_refusal();
+                }
+            }
         }
         if link.index == 0 {
             self.links.remove(&link.name);
@@ -203,6 +225,9 @@ impl Engine {
     }
 
     fn on_applied(&mut self, now: Time, seq: Seq, name: &Name, result: Result<(), String>) {
+        if name.is_empty() && seq == self.orphans_seq {
+            return self.on_orphans_applied(now, result);
+        }
         let at = self.instances.iter().position(|s| s.name() == name && s.seq() == seq);
         let Some(at) = at else { return };
         let error = result.as_ref().err().cloned();
@@ -211,6 +236,16 @@ impl Engine {
         if let (true, Some(error)) = (refused, error) {
             self.note(Some(name.clone()), EventKind::ApplyFailed { error });
             self.review(now, at);
+        }
+    }
+
+    fn on_orphans_applied(&mut self, now: Time, result: Result<(), String>) {
+        match result {
+            Ok(()) => self.orphans.clear(),
+            Err(error) => {
+                self.orphans_at = Some(now + ORPHAN_PAUSE);
+                self.note(None, EventKind::ApplyFailed { error });
+            }
         }
     }
 
@@ -253,11 +288,12 @@ impl Engine {
     fn review(&mut self, now: Time, at: usize) {
         let source = self.source_of(at);
         let instance = Arc::clone(&self.instances[at].instance);
-        let verdict = self.judge(&instance, self.instances[at].presume_up);
-        let can_adopt = self.instances[at].adoptable && verdict.faults.is_empty();
         // Adopted instances go on with the checks as they were; the next result speaks for itself.
-        let verdict = if can_adopt { self.judge(&instance, true) } else { verdict };
+        let presumes = self.instances[at].presume_up || self.instances[at].adoptable;
+        let verdict = self.judge(&instance, presumes);
+        let waits_for_reports = self.waits_for_reports(&instance);
         let state = &mut self.instances[at];
+        state.presume_up &= waits_for_reports;
         state.router.set_source(source);
         let mut faults = verdict.faults;
         if let Some(error) = state.refusal(now) {
@@ -286,6 +322,13 @@ impl Engine {
             let name = instance.name.clone();
             self.note(Some(name), EventKind::Priority { from, to, why });
         }
+    }
+
+    fn waits_for_reports(&self, instance: &plan::Instance) -> bool {
+        instance.track.iter().any(|track| {
+            let tracker = self.tracker_index.get(&track.check).map(|at| &self.trackers[*at]);
+            tracker.is_some_and(|tracker| !tracker.level.reported)
+        })
     }
 
     /// The address adverts of this instance leave from.

@@ -10,6 +10,7 @@ use crate::Engine;
 use crate::input::Inherited;
 use crate::instance::{InstanceState, Key};
 use crate::output::{EventKind, HeldAddress, Output};
+use crate::probes::Asker;
 use crate::service::ServiceState;
 use crate::tracker::Tracker;
 
@@ -36,28 +37,43 @@ impl Engine {
         self.replace_services(now, &plan);
         let tally = self.replace_instances(now, &plan);
         self.plan = Some(Arc::clone(&plan));
-        let checks = self.trackers.iter().map(|tracker| &tracker.check.probe);
-        let servers = self.services.iter().flat_map(|service| &service.servers);
-        let wanted = checks.chain(servers.filter_map(|server| server.probe.as_ref()));
-        self.probes.set(wanted, out);
-        self.inherit(inherited);
+        self.replace_probes(out);
+        self.inherit(now, inherited);
         self.levels_touched = true;
+        self.serve_again = true;
         self.reindex();
         let Tally { added, changed, removed, unchanged } = tally;
         self.note(None, EventKind::Reloaded { added, changed, removed, unchanged });
         self.review_all(now);
     }
 
+    fn replace_probes(&mut self, out: &mut Vec<Output>) {
+        let checks = self.trackers.iter().enumerate();
+        let checks = checks.map(|(at, t)| (&t.check.probe, Asker::Tracker(at)));
+        let services = self.services.iter().enumerate();
+        let servers = services.flat_map(|(service, state)| {
+            let servers = state.servers.iter().enumerate();
+            servers.filter_map(move |(server, state)| {
+                Some((state.probe.as_ref()?, Asker::Server { service, server }))
+            })
+        });
+        self.probes.set(checks.chain(servers), out);
+    }
+
     fn replace_trackers(&mut self, now: Time, plan: &Plan) {
         let mut old = std::mem::take(&mut self.trackers);
         let keep = |check: &plan::Check| {
-            let same = |t: &Tracker| t.check.name == check.name && t.check.probe == check.probe;
+            // A check that asks the same in another rhythm keeps what it knows.
+            let same =
+                |t: &Tracker| t.check.name == check.name && t.check.probe.kind == check.probe.kind;
             match old.iter().position(same) {
                 Some(at) => Tracker { check: check.clone(), ..old.swap_remove(at) },
                 None => Tracker::new(check.clone(), now),
             }
         };
         self.trackers = plan.checks.iter().map(keep).collect();
+        let names = self.trackers.iter().enumerate();
+        self.tracker_index = names.map(|(at, tracker)| (tracker.name().clone(), at)).collect();
     }
 
     fn replace_services(&mut self, now: Time, plan: &Plan) {
@@ -121,9 +137,9 @@ impl Engine {
 
     /// What an earlier run left: an instance whose address has a valid lease goes on as master;
     /// all else is withdrawn (V-242).
-    fn inherit(&mut self, inherited: Vec<Inherited>) {
+    fn inherit(&mut self, now: Time, inherited: Vec<Inherited>) {
         for found in inherited {
-            let Inherited { interface, address, prefix, leased } = found;
+            let Inherited { interface, address, prefix, valid_seconds } = found;
             let owner = self.instances.iter_mut().find(|state| {
                 let mut addresses = state.instance.addresses.iter();
                 !state.leaving
@@ -139,12 +155,14 @@ impl Engine {
             };
             let (name, kept) = match owner {
                 Some(state) => {
-                    state.adoptable |= leased;
+                    let kept = state.is_adoptable(valid_seconds);
+                    state.adoptable |= kept;
                     state.add_leftovers([held]);
-                    (Some(state.name().clone()), leased)
+                    (Some(state.name().clone()), kept)
                 }
                 None => {
                     self.orphans.push(held);
+                    self.orphans_at = Some(now);
                     (None, false)
                 }
             };

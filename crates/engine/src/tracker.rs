@@ -11,6 +11,8 @@ pub struct Level {
     /// Consecutive results that contradict `up`.
     streak: u32,
     pub since: Time,
+    /// A run has ended since this process began.
+    pub reported: bool,
     /// What the last run said.
     pub detail: String,
 }
@@ -25,11 +27,12 @@ pub struct Thresholds {
 impl Level {
     /// `up` is `Some(false)` for a check that has to earn its first success.
     pub fn new(up: Option<bool>, now: Time) -> Self {
-        Self { up, streak: 0, since: now, detail: String::new() }
+        Self { up, streak: 0, since: now, reported: false, detail: String::new() }
     }
 
     /// One more result; `true` when the level is another now. The first result decides at once.
     pub fn record(&mut self, passed: bool, thresholds: Thresholds, now: Time) -> bool {
+        self.reported = true;
         match self.up {
             Some(up) if up == passed => {
                 self.streak = 0;
@@ -89,9 +92,14 @@ impl Tracker {
             (Verdict::Fail | Verdict::CannotRun, _) => false,
         };
         let was_ignored = std::mem::replace(&mut self.ignored, false);
+        let is_first = !self.level.reported;
         let thresholds = Thresholds { rise: self.check.rise, fall: self.check.fall };
         let turned = self.level.record(passed, thresholds, now);
-        if turned || was_ignored { Change::Turned } else { Change::None }
+        match (turned || was_ignored, is_first) {
+            (true, _) => Change::Turned,
+            (false, true) => Change::Reported,
+            (false, false) => Change::None,
+        }
     }
 }
 
@@ -100,6 +108,8 @@ impl Tracker {
 pub enum Change {
     None,
     Turned,
+    /// The first result: it only confirms, but nobody need presume any more.
+    Reported,
     /// The program cannot be run and keepalived's meaning is to go on without it.
     Ignored,
 }

@@ -106,7 +106,7 @@ impl Kernel {
             interface: interface.clone(),
             address: *address,
             prefix: life.prefix,
-            leased: life.expires.is_some_and(|at| at > now),
+            valid_seconds: life.expires.map(|at| whole_seconds(at.since(now))),
         });
         found.collect()
     }
@@ -114,4 +114,9 @@ impl Kernel {
     pub fn is_empty(&self) -> bool {
         self.held.is_empty()
     }
+}
+
+/// As the kernel reports them: rounded up.
+fn whole_seconds(span: Duration) -> u32 {
+    u32::try_from(span.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u32::MAX)
 }

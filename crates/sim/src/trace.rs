@@ -80,8 +80,10 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
                     )
                 })
                 .collect();
-            let found: Vec<_> =
-                inherited.iter().map(|i| format!("{} leased {}", i.address, i.leased)).collect();
+            let found: Vec<_> = inherited
+                .iter()
+                .map(|i| format!("{} left {:?}", i.address, i.valid_seconds))
+                .collect();
             format!("plan {instances:?} inherited {found:?}")
         }
     }

@@ -38,8 +38,13 @@ impl Schedule {
     /// A lower-priority master was heard and its hosts misled: announce again, twice (G-013).
     /// Returns the frames per address to send now.
     pub fn conflict(&mut self, settings: &AnnounceSettings, now: Time) -> u8 {
-        self.after_conflict = after(now, settings.lower_priority_delay);
+        self.after_conflict = self.after_conflict.or(after(now, settings.lower_priority_delay));
         settings.lower_priority_repeat
+    }
+
+    /// The addresses of a master have changed: a second burst follows for the new ones (G-012).
+    pub fn extended(&mut self, settings: &AnnounceSettings, now: Time) {
+        self.second = after(now, settings.delay);
     }
 
     /// Frames per address that are due at `now`; 0 is nothing due. What is due is taken.

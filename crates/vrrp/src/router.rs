@@ -15,15 +15,15 @@
 //! `Resigning` is make before break (V-240): mastership is given up on the wire, but the addresses
 //! answer until the successor has been heard and has had time to announce them.
 
+mod holding;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::announce::Schedule;
+use self::holding::{After, Mastership, Resignation};
 use crate::receive::Heard;
 use crate::role::{Cause, Role};
-use crate::settings::{
-    ChecksumForm, ChecksumMode, Interval, Preempt, Priority, Profile, RouterSettings, Version,
-};
+use crate::settings::{ChecksumForm, ChecksumMode, Interval, Preempt, Priority, RouterSettings};
 use crate::time::Time;
 use crate::timers;
 
@@ -125,6 +125,8 @@ struct Waiting {
     lower: Option<(IpAddr, Priority)>,
     /// Until then lower masters are left alone (V-171).
     preempt_at: Option<Time>,
+    /// This node slept through a down interval and listens for one more.
+    listened_again: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,47 +137,6 @@ enum Wait {
     Skew(IpAddr),
     /// One interval: configured to start as master (V-172).
     Eager,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Mastership {
-    next_advert: Time,
-    last_advert: Time,
-    /// Earliest answer to a lower master (V-231).
-    answer_at: Time,
-    schedule: Schedule,
-    conflict: Option<Conflict>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Conflict {
-    peer: IpAddr,
-    priority: Priority,
-    quiet_at: Time,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Resignation {
-    cause: Cause,
-    /// Addresses answer until then.
-    until: Time,
-    /// Second priority-0 advert if nobody has answered by then.
-    again: Option<Time>,
-    /// The successor has been heard.
-    answered: bool,
-    /// What to be afterwards.
-    then: After,
-    /// The down timer to go on with, kept from the moment of resignation.
-    waiting: Waiting,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum After {
-    Backup,
-    /// Backup if someone took over, else master again.
-    Yield,
-    Fault,
-    Stopped,
 }
 
 impl Router {
@@ -251,9 +212,17 @@ impl Router {
         self.form
     }
 
-    /// The shortest time any peer waits before it takes over from us: 3 × A (V-241).
+    /// The shortest time any peer waits before it takes over from us: 3 × A (V-241). With a down
+    /// multiplier of 1 the next advert itself would come too late, so it counts as 2.
     pub fn shortest_takeover(&self) -> Duration {
-        self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier)
+        self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier.max(2))
+    }
+
+    /// Addresses were added to a master: they are announced now and once more after the delay.
+    pub fn announce_more(&mut self, now: Time) {
+        if let State::Master(mastership) = &mut self.state {
+            mastership.schedule.extended(&self.settings.announce, now);
+        }
     }
 
     /// When to feed [`Event::Timeout`] next.
@@ -342,9 +311,14 @@ impl Router {
                 }
                 // A backup that sleeps through a whole down interval cannot tell a silent master
                 // from its own absence: it listens once more before it judges.
-                if now > due + self.down_interval() {
-                    let waiting = Waiting::new(now, Wait::Down);
-                    self.state = State::Backup(waiting);
+                if now > due + self.down_interval() && !waiting.listened_again {
+                    let waiting = waiting.clone();
+                    self.state = State::Backup(Waiting {
+                        restarted: now,
+                        wait: Wait::Down,
+                        listened_again: true,
+                        ..waiting
+                    });
                     return;
                 }
                 let cause = self.takeover_cause(waiting);
@@ -352,48 +326,6 @@ impl Router {
             }
             State::Master(_) => self.master_timeout(now, out),
             State::Resigning(_) => self.resigning_timeout(now, out),
-        }
-    }
-
-    fn master_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
-        let interval = self.settings.interval.as_duration();
-        let priority = self.priority;
-        let State::Master(mastership) = &mut self.state else { return };
-        if now >= mastership.next_advert {
-            out.push(Action::Advertise { priority });
-            mastership.advertised(now, interval);
-        }
-        let repeat = mastership.schedule.take_due(&self.settings.announce, now);
-        if repeat > 0 {
-            out.push(Action::Announce { repeat });
-        }
-        let over = mastership.conflict.take_if(|conflict| conflict.quiet_at <= now);
-        if let Some(Conflict { peer, priority, .. }) = over {
-            out.push(Action::ConflictEnded { peer, priority });
-            out.push(Action::Announce { repeat: self.settings.announce.repeat });
-        }
-    }
-
-    fn resigning_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
-        let State::Resigning(resignation) = &mut self.state else { return };
-        if now < resignation.until {
-            if resignation.again.take_if(|again| *again <= now).is_some() {
-                out.push(Action::Advertise { priority: Priority::RELEASE });
-            }
-            return;
-        }
-        let resignation = resignation.clone();
-        self.release(now, resignation, out);
-    }
-
-    /// The end of a resignation: the addresses are free to go, or come back for want of an heir.
-    fn release(&mut self, now: Time, resignation: Resignation, out: &mut Vec<Action>) {
-        let Resignation { cause, answered, then, waiting, .. } = resignation;
-        match then {
-            After::Stopped => self.enter(now, State::Stopped, cause, out),
-            After::Fault => self.enter(now, State::Fault, cause, out),
-            After::Yield if !answered => self.enter_master(now, Cause::NoSuccessor, out),
-            After::Yield | After::Backup => self.enter(now, State::Backup(waiting), cause, out),
         }
     }
 
@@ -440,6 +372,7 @@ impl Router {
             waiting.restarted = now;
             waiting.wait = wait;
             waiting.lower = None;
+            waiting.listened_again = false;
         }
     }
 
@@ -455,94 +388,6 @@ impl Router {
         if heard.priority == Priority::RELEASE { Wait::Skew(heard.source) } else { Wait::Down }
     }
 
-    fn master_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
-        if self.priority.is_owner() && self.settings.owner_ignores_adverts {
-            return;
-        }
-        if heard.priority == Priority::RELEASE {
-            self.released_heard(now, out);
-        } else if self.loses_to(heard) {
-            if self.settings.answer_higher {
-                out.push(Action::Advertise { priority: self.priority });
-            }
-            self.accept(now, heard);
-            let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
-            let resignation = Resignation {
-                cause: cause.clone(),
-                until: now + HANDOVER_MARGIN,
-                again: None,
-                answered: true,
-                then: After::Backup,
-                waiting: Waiting::new(now, Wait::Down),
-            };
-            self.enter(now, State::Resigning(resignation), cause, out);
-        } else {
-            self.worse_heard(now, heard, out);
-        }
-    }
-
-    /// V-222, at most once per half interval so that a forger cannot make us flood (V-231).
-    fn released_heard(&mut self, now: Time, out: &mut Vec<Action>) {
-        let interval = self.settings.interval.as_duration();
-        let State::Master(mastership) = &mut self.state else { return };
-        if now >= mastership.answer_at {
-            mastership.answer_at = now + interval / 2;
-            self.advertise(now, out);
-        }
-    }
-
-    /// V-165: the source of the packet decides between equals.
-    fn loses_to(&self, heard: &Heard) -> bool {
-        heard.priority > self.priority
-            || (heard.priority == self.priority
-                && self.source.is_some_and(|own| heard.source > own))
-    }
-
-    /// V-224, G-013: tell the lower master that we are here, and the hosts it has misled.
-    fn worse_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
-        let interval = self.settings.interval.as_duration();
-        let quiet_at = now + self.shortest_takeover().max(heard.interval.as_duration() * 3);
-        let is_strict = self.settings.profile == Profile::Strict;
-        let announce = self.settings.announce.clone();
-        let (answers, priority) = (self.settings.answer_lower, self.priority);
-        let State::Master(mastership) = &mut self.state else { return };
-        let began = mastership.conflict.is_none();
-        let conflict = Conflict { peer: heard.source, priority: heard.priority, quiet_at };
-        mastership.conflict = Some(conflict);
-        if now >= mastership.answer_at {
-            mastership.answer_at = now + interval / 2;
-            if answers {
-                out.push(Action::Advertise { priority });
-                mastership.last_advert = now;
-                mastership.next_advert = now + interval;
-            }
-            let repeat = mastership.schedule.conflict(&announce, now);
-            if !is_strict && repeat > 0 {
-                out.push(Action::Announce { repeat });
-            }
-        }
-        if began {
-            out.push(Action::ConflictBegan { peer: heard.source, priority: heard.priority });
-        }
-    }
-
-    fn resigning_heard(&mut self, now: Time, heard: &Heard) {
-        let is_release = heard.priority == Priority::RELEASE;
-        // Two that resign at once are no heirs to each other.
-        if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
-            return;
-        }
-        self.accept(now, heard);
-        let wait = self.wait_after(heard);
-        let State::Resigning(resignation) = &mut self.state else { return };
-        resignation.waiting = Waiting::new(now, wait);
-        if !resignation.answered {
-            resignation.answered = true;
-            resignation.again = None;
-            resignation.until = resignation.until.min(now + HANDOVER_MARGIN);
-        }
-    }
-
     fn on_eligible(&mut self, now: Time, out: &mut Vec<Action>) {
         match &mut self.state {
             State::Initialize { eligible } => {
@@ -551,9 +396,13 @@ impl Router {
                     self.begin(now, Cause::Startup, out);
                 }
             }
+            State::Fault if now < self.start_until => {
+                self.enter(now, State::Initialize { eligible: true }, Cause::FaultCleared, out);
+            }
             State::Fault => self.begin(now, Cause::FaultCleared, out),
+            // What is still on offer comes back unless someone takes it.
             State::Resigning(resignation) if resignation.then == After::Fault => {
-                resignation.then = After::Backup;
+                resignation.then = After::Yield;
             }
             State::Stopped | State::Backup(_) | State::Master(_) | State::Resigning(_) => {}
         }
@@ -562,7 +411,7 @@ impl Router {
     /// V-200, V-201: an owner is master at once, everybody else listens first.
     fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
         self.active_interval = self.settings.interval;
-        if self.priority.is_owner() {
+        if self.priority.is_owner() && !self.yielded {
             self.enter_master(now, Cause::Owner, out);
             return;
         }
@@ -649,7 +498,8 @@ impl Router {
     }
 
     fn on_settings(&mut self, now: Time, settings: RouterSettings, out: &mut Vec<Action>) {
-        if self.active_interval == self.settings.interval {
+        // A learnt interval is the master's, not ours to change (V-142).
+        if self.master.is_none() || settings.version != self.settings.version {
             self.active_interval = settings.interval;
         }
         if self.settings.checksum != settings.checksum {
@@ -662,43 +512,8 @@ impl Router {
         }
     }
 
-    /// V-240: release on the wire, keep answering. Every release restarts the skew timers of those
-    /// who hear it, so the second one waits until the first must have been lost.
-    fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
-        let longest_skew = match self.settings.version {
-            Version::V2 => Duration::from_secs(1),
-            Version::V3 => self.settings.interval.as_duration(),
-        };
-        out.push(Action::Advertise { priority: Priority::RELEASE });
-        let resignation = Resignation {
-            cause: cause.clone(),
-            until: now + longest_skew * 2 + HANDOVER_MARGIN,
-            again: Some(now + longest_skew),
-            answered: false,
-            then,
-            waiting: Waiting::new(now, Wait::Down),
-        };
-        self.enter(now, State::Resigning(resignation), cause, out);
-    }
-
     fn enter_backup(&mut self, now: Time, wait: Wait, cause: Cause, out: &mut Vec<Action>) {
         self.enter(now, State::Backup(Waiting::new(now, wait)), cause, out);
-    }
-
-    /// V-055: the advert first, then (by the level) the addresses, then their announcement.
-    fn enter_master(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
-        let interval = self.settings.interval.as_duration();
-        out.push(Action::Advertise { priority: self.priority });
-        self.yielded = false;
-        let mastership = Mastership {
-            next_advert: now + interval,
-            last_advert: now,
-            answer_at: now,
-            schedule: Schedule::promoted(&self.settings.announce, now),
-            conflict: None,
-        };
-        self.enter(now, State::Master(mastership), cause, out);
-        out.push(Action::Announce { repeat: self.settings.announce.repeat });
     }
 
     fn enter(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
@@ -707,16 +522,6 @@ impl Router {
         self.since = now;
         self.cause = cause.clone();
         out.push(Action::Changed { from, to: self.role(), cause });
-    }
-
-    /// One advert as master, outside the schedule.
-    fn advertise(&mut self, now: Time, out: &mut Vec<Action>) {
-        let interval = self.settings.interval.as_duration();
-        if let State::Master(mastership) = &mut self.state {
-            out.push(Action::Advertise { priority: self.priority });
-            mastership.last_advert = now;
-            mastership.next_advert = now + interval;
-        }
     }
 
     fn down_interval(&self) -> Duration {
@@ -771,16 +576,7 @@ impl Router {
 
 impl Waiting {
     fn new(restarted: Time, wait: Wait) -> Self {
-        Self { restarted, wait, lower: None, preempt_at: None }
-    }
-}
-
-impl Mastership {
-    /// V-059: from the previous deadline, so that lateness does not add up.
-    fn advertised(&mut self, now: Time, interval: Duration) {
-        self.last_advert = now;
-        let next = self.next_advert + interval;
-        self.next_advert = if next > now { next } else { now + interval };
+        Self { restarted, wait, lower: None, preempt_at: None, listened_again: false }
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use locum_config::plan::{Check, Lease, Outcome, Probe, ProbeKind, Verdict, Weight};
 use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Run, Target};
-use locum_vrrp::{Preempt, Priority, Role};
+use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
 use crate::node::{Node, PEER, VIP, instance, plan, sent_priorities};
 
@@ -186,8 +186,12 @@ fn a_deleted_address_is_put_back_at_once_and_announced() {
 /// V-242.
 #[test]
 fn a_restart_with_a_valid_lease_goes_on_as_master_at_once() {
-    let inherited =
-        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: true };
+    let inherited = Inherited {
+        interface: "eth0".into(),
+        address: VIP.into(),
+        prefix: 24,
+        valid_seconds: Some(2),
+    };
     let mut node = Node::with_links();
     let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
     assert_eq!(node.role(), Role::Master);
@@ -198,10 +202,36 @@ fn a_restart_with_a_valid_lease_goes_on_as_master_at_once() {
     assert!(keeps, "{out:#?}");
 }
 
+/// V-242: peers of a fast instance have taken over long before the kernel's second is over.
+#[test]
+fn a_lease_is_no_proof_when_peers_may_have_taken_over_since() {
+    let cases = [
+        (Lease::Auto, 100, Some(3), true),
+        (Lease::Auto, 1, Some(1), false),
+        (Lease::Fixed(Duration::from_secs(3600)), 100, Some(1800), false),
+        (Lease::Fixed(Duration::from_secs(3600)), 100, Some(3599), true),
+        (Lease::Off, 100, None, false),
+    ];
+    for (lease, centis, valid_seconds, adopts) in cases {
+        let mut web = instance("web", 51, 100);
+        web.lease = lease;
+        web.router.interval = Interval::new(Version::V3, centis).expect("in range");
+        let inherited =
+            Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, valid_seconds };
+        let mut node = Node::with_links();
+        node.plan_with(plan([web]), vec![inherited]);
+        assert_eq!(node.role() == Role::Master, adopts, "{lease:?} {centis} {valid_seconds:?}");
+    }
+}
+
 #[test]
 fn leftovers_of_no_instance_are_withdrawn_even_by_an_empty_plan() {
-    let inherited =
-        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: true };
+    let inherited = Inherited {
+        interface: "eth0".into(),
+        address: VIP.into(),
+        prefix: 24,
+        valid_seconds: Some(2),
+    };
     let mut node = Node::with_links();
     let out = node.plan_with(plan([]), vec![inherited]).to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Apply { drop, .. } if drop.len() == 1)));
@@ -209,8 +239,12 @@ fn leftovers_of_no_instance_are_withdrawn_even_by_an_empty_plan() {
 
 #[test]
 fn a_leftover_without_a_lease_is_withdrawn_before_anything_else() {
-    let inherited =
-        Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, leased: false };
+    let inherited = Inherited {
+        interface: "eth0".into(),
+        address: VIP.into(),
+        prefix: 24,
+        valid_seconds: None,
+    };
     let mut node = Node::with_links();
     let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
     assert_eq!(node.role(), Role::Backup);

@@ -23,6 +23,8 @@ pub struct Node {
     out: Vec<Output>,
     /// Applies the kernel has not answered yet.
     applies: Vec<(u64, locum_config::plan::Name)>,
+    /// Those of them that hold nothing.
+    withdrawals: Vec<(u64, locum_config::plan::Name)>,
     probes: Vec<u32>,
 }
 
@@ -35,6 +37,7 @@ impl Node {
             deadline: None,
             out: Vec::new(),
             applies: Vec::new(),
+            withdrawals: Vec::new(),
             probes: Vec::new(),
         };
         node.link("eth0", true);
@@ -126,6 +129,14 @@ impl Node {
         self.answer_applies(&Err(why.to_owned()))
     }
 
+    /// Confirms the levels that only withdraw; the others stay unanswered.
+    pub fn confirm_applies_of_nothing(&mut self) {
+        for (seq, instance) in std::mem::take(&mut self.withdrawals) {
+            self.applies.retain(|(other, _)| *other != seq);
+            self.step(Input::Applied { seq, instance, result: Ok(()) });
+        }
+    }
+
     fn answer_applies(&mut self, result: &Result<(), String>) -> &[Output] {
         self.out.clear();
         for (seq, instance) in std::mem::take(&mut self.applies) {
@@ -158,7 +169,10 @@ impl Node {
         for output in &self.out[from..] {
             match output {
                 Output::Deadline(deadline) => self.deadline = *deadline,
-                Output::Apply { seq, instance, .. } => {
+                Output::Apply { seq, instance, hold, .. } => {
+                    if hold.is_empty() {
+                        self.withdrawals.push((*seq, instance.clone()));
+                    }
                     self.applies.push((*seq, instance.clone()));
                 }
                 Output::Probe(ProbeChange::Start { probe, .. }) => self.probes.push(*probe),

@@ -56,8 +56,8 @@ pub struct Marked {
     pub interface: Arc<str>,
     pub address: IpAddr,
     pub prefix: u8,
-    /// Its lifetime is finite and not over.
-    pub leased: bool,
+    /// Whole seconds of its lifetime that are left, rounded up; `None` is for ever.
+    pub valid_seconds: Option<u32>,
 }
 
 /// An address in the kernel.

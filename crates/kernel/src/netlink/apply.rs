@@ -149,9 +149,8 @@ impl Netlink {
             // A link that went away since the dump took its addresses with it.
             let name = names.entry(found.index).or_insert_with(|| link_name(found.index));
             let Some(interface) = name.clone() else { continue };
-            let leased = found.valid_seconds.is_some_and(|seconds| seconds > 0);
-            let Found { address, prefix, .. } = found;
-            marked.push(Marked { interface, address, prefix, leased });
+            let Found { address, prefix, valid_seconds, .. } = found;
+            marked.push(Marked { interface, address, prefix, valid_seconds });
         }
         Ok(marked)
     }

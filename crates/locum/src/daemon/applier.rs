@@ -147,7 +147,7 @@ impl Applier {
                 interface: found.interface,
                 address: found.address,
                 prefix: found.prefix,
-                leased: found.leased,
+                valid_seconds: found.valid_seconds,
             })
             .collect();
         let failed = FailedApplies::default();

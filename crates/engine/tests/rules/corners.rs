@@ -1,0 +1,295 @@
+//! Rules where two things meet: a reload and a role, a failure and a withdrawal, a restart and a
+//! check.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use locum_config::plan::{
+    Check, Command as Hook, Lease, Outcome, Plan, Probe, ProbeKind, Track, Verdict, Weight,
+};
+use locum_engine::{Command, Inherited, Input, LinkState, Output};
+use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
+
+use crate::node::{Node, PEER, VIP, instance, plan, sent_priorities};
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// V-147: the next advert itself would come too late for a multiplier of one.
+#[test]
+fn a_down_multiplier_of_one_does_not_make_a_master_give_up() {
+    let mut web = instance("web", 51, 100);
+    web.router.down_multiplier = 1;
+    let mut node = Node::master(plan([web]));
+    for _ in 0..5 {
+        node.sleep(ms(1005));
+        node.feed(Input::Timeout);
+    }
+    assert_eq!(node.role(), Role::Master);
+}
+
+/// V-142: the interval learnt from the master is not ours to change.
+#[test]
+fn a_shorter_interval_of_our_own_does_not_shorten_the_wait_for_a_slow_master() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.hear(PEER, 150);
+    let mut faster = instance("web", 51, 100);
+    faster.router.interval = Interval::new(Version::V3, 1).expect("in range");
+    node.plan_with(plan([faster]), Vec::new());
+    node.run_for(ms(900));
+    node.hear(PEER, 150);
+    node.run_for(ms(900));
+    assert_eq!(node.role(), Role::Backup);
+}
+
+/// V-250.
+#[test]
+fn a_withdrawal_that_failed_is_tried_again_and_told() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.hear(PEER, 150);
+    node.run_for(ms(101));
+    let out = node.refuse_applies("no buffer space").to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Notify(_))), "{out:#?}");
+    assert_eq!(node.role(), Role::Backup, "a backup that cannot clean up still takes part");
+    let out = node.run_for(ms(1001)).to_vec();
+    let again = out.iter().any(|o| matches!(o, Output::Apply { drop, .. } if drop.len() == 1));
+    assert!(again, "{out:#?}");
+    node.confirm_applies();
+    let out = node.run_for(ms(2000)).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "{out:#?}");
+}
+
+#[test]
+fn a_stop_does_not_wait_for_ever_for_a_kernel_that_refuses() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    node.feed(Input::Command { id: 1, command: Command::Stop });
+    let mut stopped = node.run_for(ms(2101)).contains(&Output::Stopped);
+    for _ in 0..5 {
+        stopped |= node.refuse_applies("no").contains(&Output::Stopped);
+        stopped |= node.run_for(ms(1001)).contains(&Output::Stopped);
+    }
+    assert!(stopped);
+}
+
+#[test]
+fn refusals_in_a_row_keep_an_instance_out_for_longer_each_time() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let mut outs = Vec::new();
+    for _ in 0..3 {
+        let mut waited = 0;
+        while node.role() != Role::Master {
+            node.run_for(ms(1000));
+            node.confirm_applies_of_nothing();
+            waited += 1;
+        }
+        outs.push(waited);
+        node.refuse_applies("permission denied");
+    }
+    assert!(outs[0] < outs[1] && outs[1] < outs[2], "{outs:?}");
+}
+
+#[test]
+fn a_link_that_changes_ends_the_pause_after_a_refusal() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.run_for(ms(3610));
+    node.refuse_applies("no such device");
+    node.run_for(ms(2200));
+    assert_eq!(node.role(), Role::Fault);
+    node.link("eth0", false);
+    node.link("eth0", true);
+    assert_eq!(node.role(), Role::Backup);
+}
+
+/// V-227.
+#[test]
+fn an_address_added_to_a_master_is_announced() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let mut more = instance("web", 51, 100);
+    let mut second = more.addresses[0].clone();
+    second.address = Ipv4Addr::new(192, 0, 2, 11).into();
+    more.addresses.push(second);
+    let out = node.plan_with(plan([more]), Vec::new()).to_vec();
+    assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })), "{out:#?}");
+}
+
+#[test]
+fn an_address_that_moves_to_another_device_leaves_the_first() {
+    let first = instance("web", 51, 100);
+    let mut other = instance("db", 52, 100);
+    other.addresses[0].address = Ipv4Addr::new(192, 0, 2, 20).into();
+    let mut node = Node::master(plan([first.clone(), other.clone()]));
+    let mut web = first;
+    let mut moved = web.addresses.remove(0);
+    moved.device = Some("eth1".into());
+    other.addresses.push(moved);
+    let out = node.plan_with(plan([web, other]), Vec::new()).to_vec();
+    let leaves = out.iter().any(|output| match output {
+        Output::Apply { drop, .. } => drop.iter().any(|held| &*held.interface == "eth0"),
+        _ => false,
+    });
+    assert!(leaves, "{out:#?}");
+}
+
+#[test]
+fn a_check_that_starts_failed_does_not_undo_an_adoption() {
+    let mut tracked = tracked(0);
+    tracked.checks[0].starts_failed = true;
+    let mut node = Node::with_links();
+    let inherited = Inherited {
+        interface: "eth0".into(),
+        address: VIP.into(),
+        prefix: 24,
+        valid_seconds: Some(3),
+    };
+    node.plan_with(tracked, vec![inherited]);
+    assert_eq!(node.role(), Role::Master, "as it was before the restart");
+    let probe = node.probe();
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) });
+    assert_eq!(node.role(), Role::Resigning, "the first report counts");
+}
+
+#[test]
+fn a_fault_that_passes_before_anybody_took_over_costs_nothing() {
+    let mut node = Node::started(tracked(0));
+    let probe = node.probe();
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Pass) });
+    node.run_for(ms(3700));
+    node.confirm_applies();
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) });
+    node.run_for(ms(500));
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Pass) });
+    let out = node.run_for(ms(3000)).to_vec();
+    assert_eq!(node.role(), Role::Master);
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.is_empty())));
+}
+
+/// V-148.
+#[test]
+fn a_fault_at_start_does_not_shorten_the_start_delay() {
+    let mut web = instance("web", 51, 100);
+    web.router.start_delay = Duration::from_secs(30);
+    let mut node = Node::with_links();
+    node.link("eth0", false);
+    node.plan_with(plan([web]), Vec::new());
+    node.run_for(ms(2000));
+    node.link("eth0", true);
+    node.run_for(ms(20_000));
+    assert_eq!(node.role(), Role::Initialize);
+    node.run_for(ms(8_001));
+    assert_eq!(node.role(), Role::Backup);
+}
+
+/// G-013: a conflict may last; hosts need an announcement, not a storm.
+#[test]
+fn announcements_in_a_lasting_conflict_are_a_second_apart() {
+    let mut web = instance("web", 51, 100);
+    web.router.interval = Interval::new(Version::V3, 1).expect("in range");
+    let mut node = Node::master(plan([web]));
+    node.run_for(ms(10_000));
+    let mut bursts = 0;
+    for _ in 0..200 {
+        let heard = node.hear(PEER, 50).to_vec();
+        let run = node.run_for(ms(5)).to_vec();
+        let all = heard.iter().chain(&run);
+        bursts += all.filter(|o| matches!(o, Output::Announce { .. })).count();
+    }
+    assert!(bursts <= 2, "{bursts} in a second");
+}
+
+#[test]
+fn a_check_in_another_rhythm_keeps_what_it_knows() {
+    let mut node = Node::started(tracked(-60));
+    let probe = node.probe();
+    node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) });
+    let mut slower = tracked(-60);
+    slower.checks[0].probe.interval = Duration::from_secs(5);
+    node.plan_with(slower, Vec::new());
+    assert_eq!(node.status().instances[0].priority.0, 40);
+}
+
+#[test]
+fn the_hooks_of_a_name_belong_to_its_new_instance() {
+    let mut owner = instance("web", 51, 255);
+    owner.hooks.stop = vec![Hook::argv(["/bin/stop"])];
+    owner.hooks.master = vec![Hook::argv(["/bin/start"])];
+    let mut node = Node::master(plan([owner.clone()]));
+    owner.router.vrid = Vrid::new(52).expect("1..=255");
+    let mut ran = hooks(node.plan_with(plan([owner]), Vec::new()));
+    ran.extend(hooks(node.run_for(ms(3000))));
+    assert_eq!(ran, ["/bin/start"]);
+}
+
+#[test]
+fn a_backup_that_is_always_late_takes_over_all_the_same() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.sleep(ms(8000));
+    node.feed(Input::Timeout);
+    assert_eq!(node.role(), Role::Backup, "it listens once more");
+    node.sleep(ms(8000));
+    node.feed(Input::Timeout);
+    assert_eq!(node.role(), Role::Master);
+}
+
+#[test]
+fn a_lower_peer_met_without_preemption_is_left_alone_after_a_link_flap() {
+    let mut web = instance("web", 51, 200);
+    web.router.preempt = Preempt::Never;
+    web.lease = Lease::Off;
+    let mut node = Node::master(plan([web]));
+    node.link("eth0", false);
+    let out = node.link("eth0", true).to_vec();
+    assert_eq!(sent_priorities(&out), [0_u8; 0]);
+    for _ in 0..5 {
+        node.hear(PEER, 90);
+        node.run_for(ms(1000));
+    }
+    assert_eq!(node.role(), Role::Backup);
+}
+
+#[test]
+fn a_link_that_is_gone_is_forgotten() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let gone = LinkState {
+        name: "eth0".into(),
+        index: 0,
+        running: false,
+        mac: None,
+        mtu: 0,
+        addresses: Vec::new(),
+        forwards_v6: false,
+    };
+    node.feed(Input::Link(gone));
+    assert_eq!(node.status().instances[0].faults, ["interface eth0 does not exist"]);
+}
+
+fn hooks(out: &[Output]) -> Vec<String> {
+    let run = |output: &Output| match output {
+        Output::Hook(run) => Some(run.command.to_string()),
+        _ => None,
+    };
+    out.iter().filter_map(run).collect()
+}
+
+fn tracked(weight: i16) -> Plan {
+    let mut web = instance("web", 51, 100);
+    web.track = vec![Track { check: "app".into(), weight: None }];
+    let mut plan = plan([web]);
+    plan.checks = vec![Check {
+        name: "app".into(),
+        probe: Probe {
+            kind: ProbeKind::Process { name: "app".to_owned() },
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        },
+        rise: 1,
+        fall: 1,
+        weight: Weight { value: weight, reverse: false },
+        starts_failed: false,
+    }];
+    plan
+}
+
+fn outcome(verdict: Verdict) -> Outcome {
+    Outcome { verdict, detail: "no process app".to_owned(), took: Duration::ZERO }
+}
