@@ -26,7 +26,7 @@ const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 /// How long an instance stays out after the kernel refused its addresses: doubled with every
 /// refusal in a row, so that a lasting reason does not make a pair flap.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
-const MOST_DOUBLINGS: u32 = 6;
+const MOST_DOUBLINGS: u32 = 2;
 
 /// Pause before a withdrawal that failed is tried again.
 const WITHDRAWAL_PAUSE: Duration = Duration::from_secs(1);

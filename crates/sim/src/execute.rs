@@ -184,19 +184,17 @@ impl World {
         drop: &[HeldAddress],
     ) {
         let host = &mut self.nodes[node];
-        for gone in drop {
-            host.kernel.remove(&gone.interface, gone.address.address);
-        }
-        let refusal = if hold.is_empty() {
-            None
-        } else if host.link.index == 0 {
+        let refusal = if !hold.is_empty() && host.link.index == 0 {
             Some("cannot add the address: no such device")
         } else if host.applier.refuses(&mut self.random) {
-            Some("cannot add the address: no buffer space available")
+            Some("no buffer space available")
         } else {
             None
         };
         if refusal.is_none() {
+            for gone in drop {
+                host.kernel.remove(&gone.interface, gone.address.address);
+            }
             for held in hold {
                 if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
                     self.schedule.add(at, Happening::Sweep { node });

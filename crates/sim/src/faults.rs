@@ -69,7 +69,7 @@ const EVERY_FAULT: [Fault; 18] = [
 ];
 
 /// The longest an engine waits before it asks a kernel again that has refused.
-const RETRY: Duration = Duration::from_secs(11);
+const RETRY: Duration = Duration::from_secs(41);
 
 impl World {
     /// The next fault, and the time of the one after it; after the last, everything is healed.
