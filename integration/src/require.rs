@@ -63,6 +63,30 @@ pub fn locum() -> &'static Path {
     })
 }
 
+/// The binary of an integration test of another package, built now where it is not.
+///
+/// # Panics
+/// When it cannot be built or is not there.
+pub fn test_binary(package: &str, test: &str) -> PathBuf {
+    // The whole workspace, so that dependencies have the features they have in a full run, and
+    // nothing is built twice.
+    let output = Command::new(env!("CARGO"))
+        .args(["test", "--quiet", "--workspace", "--no-run", "--message-format=json"])
+        .args(["--test", test])
+        .current_dir(workspace())
+        .output()
+        .expect("cannot run cargo");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str(line).ok());
+    let found = messages.into_iter().find_map(|message: serde_json::Value| {
+        let id = message["package_id"].as_str()?;
+        let named = id.contains(&format!("crates/{package}#")) && message["target"]["name"] == test;
+        named.then(|| message["executable"].as_str().map(PathBuf::from)).flatten()
+    });
+    found.unwrap_or_else(|| panic!("cargo built no test {test} of {package}"))
+}
+
 /// The workspace's directory.
 pub fn workspace() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -130,6 +130,26 @@ fn guest_runs_each_seed_script_and_shows_its_table() {
     assert!(output.text.contains("  -> 10.0.0.101:3306              Masq    3"), "{}", output.text);
 }
 
+/// The tests of other crates that need this kernel, and are not run elsewhere.
+#[test]
+fn tests_of_other_crates_pass_in_the_guest() {
+    if !vm::available() {
+        return;
+    }
+    const TESTS: [(&str, &str); 2] = [("kernel", "ipvs_kernel"), ("balancer", "ipvs")];
+    let mut script = String::from("set -e\nexport LOCUM_REQUIRE_LAB=1 LOCUM_KERNEL_VM=1\n");
+    for (package, test) in TESTS {
+        let binary = require::test_binary(package, test);
+        script += &format!("{} --nocapture --test-threads=1\nipvsadm -C\n", binary.display());
+    }
+    let output = vm::run(&script, seconds(120));
+    println!("{}", output.text);
+    assert_eq!(output.status, Some(0), "failed in the guest");
+    assert_eq!(output.text.matches("test result: ok").count(), TESTS.len());
+    assert!(!output.text.contains("skipped") && !output.text.contains("not run"));
+    assert!(!output.text.contains(" 0 passed"), "a binary without tests");
+}
+
 #[test]
 fn tables_equal_those_of_the_seed_scripts_on_the_master_only() {
     vm::inside("tables_equal_those_of_the_seed_scripts_on_the_master_only", seconds(240), || {
