@@ -347,8 +347,10 @@ impl World {
         }
     }
 
+    /// A kernel that refuses withdrawals again and again is not waited for: the lease ends them.
     pub fn judge_stopped(&mut self, node: usize) {
-        if !self.nodes[node].kernel.is_empty() {
+        let is_refused = self.watches[node].iter().any(|watch| watch.refused);
+        if !is_refused && !self.nodes[node].kernel.is_empty() {
             let held: Vec<_> = self.nodes[node].kernel.addresses().map(|(_, a)| a).collect();
             self.blame(Some(node), "stopped", format!("the process may end and holds {held:?}"));
         }
