@@ -51,6 +51,17 @@ impl Server {
         });
     }
 
+    /// Its connections end now, unless it is wanted.
+    pub fn abandon(&self) {
+        self.cut.send_if_modified(|cut| match cut {
+            Some(at) => {
+                *at = Instant::now();
+                true
+            }
+            None => false,
+        });
+    }
+
     /// It is wanted again: its connections go on.
     pub fn stay(&self) {
         self.cut.send_if_modified(|cut| cut.take().is_some());

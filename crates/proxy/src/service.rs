@@ -27,6 +27,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
+/// How often a service that left looks whether its address has gone too: often enough that a backup
+/// is idle within a second, and one system call each time.
+const STRANDED_POLL: Duration = Duration::from_millis(250);
+
 /// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -79,8 +83,9 @@ impl Service {
 
     /// Closes the door unless `spec` (absent: not wanted) has it where and as it is. Returns once
     /// the address is free for another service.
-    pub async fn close_unless(&self, spec: Option<&ProxyService>) {
+    pub async fn close_unless(self: &Rc<Self>, spec: Option<&ProxyService>) {
         let door = self.door.replace(Door::Closed);
+        let leaves = spec.is_none() && !matches!(door, Door::Closed);
         let keep = spec.is_some_and(|spec| {
             let here = spec.listen == self.listen.get();
             match &door {
@@ -98,6 +103,9 @@ impl Service {
         }
         if spec.is_none() {
             self.leave();
+        }
+        if leaves {
+            spawn_local(Rc::clone(self).abandon_stranded());
         }
     }
 
@@ -148,6 +156,20 @@ impl Service {
         leaving.extend(self.wanted.borrow_mut().drain(..));
         leaving.retain(|server| server.active.get() > 0);
         leaving.iter().for_each(|server| server.leave(drain));
+    }
+
+    /// Once the address of a service that left is gone from this node, the connections to it are
+    /// stranded: whoever has the address now gets the clients' packets, and the kernel sends none of
+    /// ours from an address it does not have. They end at once instead of holding up this process
+    /// for their whole drain time; until then they go on.
+    async fn abandon_stranded(self: Rc<Self>) {
+        while matches!(*self.door.borrow(), Door::Closed) && !self.is_over() {
+            if is_gone(self.listen.get().ip()) {
+                self.leaving.borrow().iter().for_each(|server| server.abandon());
+                return;
+            }
+            sleep(STRANDED_POLL).await;
+        }
     }
 
     /// Edits the servers in place; the connections of those that stay are not touched.
@@ -301,6 +323,13 @@ fn bind(listen: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&listen.into())?;
     Ok(socket)
+}
+
+/// Whether no interface has this address: then no socket can be bound to it. Any other error says
+/// nothing about that.
+fn is_gone(address: IpAddr) -> bool {
+    std::net::UdpSocket::bind((address, 0))
+        .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 fn add(counter: &Cell<u64>, count: u64) {
