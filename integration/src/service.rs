@@ -61,6 +61,12 @@ impl Balanced {
         self.running[director] = Some(Locum::NATIVE.start_with(node, &self.config));
     }
 
+    /// Starts the daemon of a director over what an earlier run, which must be dead, left behind.
+    pub fn start_again(&mut self, director: usize) {
+        let again = Locum::NATIVE.start_again(&self.lab.directors[director]);
+        self.running[director] = Some(again);
+    }
+
     /// The daemon of a director.
     pub fn daemon(&mut self, director: usize) -> &mut Running {
         self.running[director].as_mut().expect("the daemon was not started")
@@ -104,6 +110,20 @@ impl Balanced {
             })
         });
     }
+}
+
+/// Nothing on the director carries or waits for traffic.
+///
+/// # Panics
+/// When it still does after five seconds.
+pub fn expect_idle(node: &Node) {
+    wait::eventually("nothing serves on the backup", wait::seconds(5), || {
+        let (listens, carriers) = (listens(node), carriers(node));
+        match listens || !carriers.is_empty() {
+            true => Err(format!("listens: {listens}, processes: {carriers:?}")),
+            false => Ok(()),
+        }
+    });
 }
 
 /// Whether something on the node listens on TCP port 80.

@@ -1,5 +1,6 @@
 //! The smallest web server and client: who answered, and when nobody did.
 
+use std::fs::File;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -18,6 +19,8 @@ use crate::node::Node;
 
 /// A request or an answer that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// A client that begins a request may take so long to end it.
+const SLOW_CLIENT: Duration = Duration::from_secs(10);
 
 /// Answers every request on port 80 of a node with the name of that node.
 pub struct WebServer {
@@ -41,7 +44,10 @@ impl WebServer {
                 while !stop.load(Ordering::Relaxed) {
                     match listener.accept() {
                         // A client that gives up is its own affair.
-                        Ok((stream, _)) => drop(answer(stream, &name, &status)),
+                        Ok((stream, _)) => {
+                            let (name, status) = (name.clone(), Arc::clone(&status));
+                            thread::spawn(move || drop(answer(stream, &name, &status)));
+                        }
                         Err(_) => thread::sleep(Duration::from_millis(2)),
                     }
                 }
@@ -68,7 +74,7 @@ impl Drop for WebServer {
 
 fn answer(mut stream: TcpStream, name: &str, status: &AtomicU16) -> std::io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(SLOW_CLIENT))?;
     let mut request: Vec<u8> = Vec::new();
     let mut bytes = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -88,15 +94,29 @@ fn answer(mut stream: TcpStream, name: &str, status: &AtomicU16) -> std::io::Res
 /// Body of the answer to one request from `client`, on a connection of its own; the reason if
 /// there is none.
 pub fn get(client: &Node, address: IpAddr) -> Result<String, String> {
+    get_path(client, address, "lab", "/health")
+}
+
+/// The same with a host and a path of one's own.
+pub fn get_path(client: &Node, address: IpAddr, host: &str, path: &str) -> Result<String, String> {
     client
-        .in_network(|| request(SocketAddr::from((address, 80))))
+        .in_network(|| request(SocketAddr::from((address, 80)), host, path))
         .map_err(|error| error.to_string())
 }
 
-fn request(address: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+fn request(address: SocketAddr, host: &str, path: &str) -> std::io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    ask(stream, &head(host, path))
+}
+
+fn head(host: &str, path: &str) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")
+}
+
+/// Sends the rest of a request and reads the answer to its end.
+fn ask(mut stream: TcpStream, rest: &str) -> std::io::Result<String> {
     stream.set_read_timeout(Some(PATIENCE))?;
-    write!(stream, "GET /health HTTP/1.1\r\nHost: lab\r\nConnection: close\r\n\r\n")?;
+    stream.write_all(rest.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -104,5 +124,62 @@ fn request(address: SocketAddr) -> std::io::Result<String> {
         Ok(body.to_owned())
     } else {
         Err(std::io::Error::other(head.lines().next().unwrap_or("no answer").to_owned()))
+    }
+}
+
+/// A connection on which half a request has been sent.
+pub struct HalfAsked(TcpStream);
+
+impl HalfAsked {
+    /// Connects from `client` and says the first line only.
+    pub fn start(client: &Node, address: IpAddr) -> Self {
+        let address = SocketAddr::from((address, 80));
+        let stream = client.in_network(|| TcpStream::connect_timeout(&address, PATIENCE));
+        let mut stream = stream.expect("cannot connect");
+        stream.write_all(b"GET /health HTTP/1.1\r\n").expect("cannot begin a request");
+        Self(stream)
+    }
+
+    /// Says the rest: the body of the answer, or the reason if there is none.
+    pub fn finish(self) -> Result<String, String> {
+        ask(self.0, "Host: lab\r\nConnection: close\r\n\r\n").map_err(|error| error.to_string())
+    }
+}
+
+/// A series of requests, one after the other, each on a connection of its own.
+pub struct Requests {
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<(usize, Vec<String>)>,
+}
+
+impl Requests {
+    /// Starts to ask from `client` until told to stop.
+    pub fn start(client: &Node, address: IpAddr) -> Self {
+        let network = client.in_network(|| File::open("/proc/thread-self/ns/net"));
+        let network = network.expect("cannot open a namespace");
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)
+                    .expect("cannot enter a namespace");
+                let (mut answered, mut failed) = (0, Vec::new());
+                while !stop.load(Ordering::Relaxed) {
+                    match request(SocketAddr::from((address, 80)), "lab", "/health") {
+                        Ok(_) => answered += 1,
+                        Err(error) => failed.push(error.to_string()),
+                    }
+                    thread::sleep(Duration::from_millis(5));
+                }
+                (answered, failed)
+            }
+        });
+        Self { stop, thread }
+    }
+
+    /// Ends it: how many were answered, and why the others were not.
+    pub fn stop(self) -> (usize, Vec<String>) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the requests failed")
     }
 }

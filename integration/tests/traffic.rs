@@ -6,10 +6,12 @@ use locum_integration::require;
 use locum_integration::service::Balanced;
 use locum_integration::service::INSTANCE;
 use locum_integration::service::carriers;
-use locum_integration::service::listens;
+use locum_integration::service::expect_idle;
 use locum_integration::wait;
+use locum_integration::wait::millis;
 use locum_integration::wait::seconds;
-use locum_integration::web::WebServer;
+use locum_integration::web::HalfAsked;
+use locum_integration::web::Requests;
 
 const PROXY: &str = r#"
 [[service]]
@@ -19,7 +21,6 @@ listen = "192.168.1.100:80"
 backend = "proxy"
 scheduler = "rr"
 standby = "cold"
-drain = "1s"
 health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
 servers = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80" }]
 "#;
@@ -65,25 +66,13 @@ fn through_haproxy() -> Balanced {
     balanced
 }
 
-/// Nothing on the director carries or waits for traffic.
-fn expect_idle(balanced: &Balanced, director: usize) {
-    let node = &balanced.lab.directors[director];
-    wait::eventually("nothing serves on the backup", seconds(5), || {
-        let (listens, carriers) = (listens(node), carriers(node));
-        match listens || !carriers.is_empty() {
-            true => Err(format!("listens: {listens}, processes: {carriers:?}")),
-            false => Ok(()),
-        }
-    });
-}
-
 fn moves_with_a_stop(mut balanced: Balanced) {
     balanced.expect_both_servers();
-    expect_idle(&balanced, 1);
+    expect_idle(&balanced.lab.directors[1]);
     balanced.daemon(0).terminate();
     balanced.expect_service_by(1);
     balanced.expect_both_servers();
-    expect_idle(&balanced, 0);
+    expect_idle(&balanced.lab.directors[0]);
 }
 
 fn moves_with_a_kill(mut balanced: Balanced) {
@@ -93,7 +82,7 @@ fn moves_with_a_kill(mut balanced: Balanced) {
     balanced.start(0);
     balanced.expect_service_by(0);
     balanced.expect_both_servers();
-    expect_idle(&balanced, 1);
+    expect_idle(&balanced.lab.directors[1]);
 }
 
 fn moves_with_silence_and_back(balanced: &Balanced) {
@@ -101,13 +90,13 @@ fn moves_with_silence_and_back(balanced: &Balanced) {
     balanced.expect_service_by(1);
     balanced.lab.unsilence(0);
     balanced.expect_service_by(0);
-    expect_idle(balanced, 1);
+    expect_idle(&balanced.lab.directors[1]);
 }
 
 fn moves_with_the_link_and_back(balanced: &Balanced) {
     balanced.lab.unplug(0);
     balanced.expect_service_by(1);
-    expect_idle(balanced, 0);
+    expect_idle(&balanced.lab.directors[0]);
     balanced.lab.replug(0);
     balanced.expect_service_by(0);
     balanced.expect_both_servers();
@@ -167,34 +156,6 @@ fn failing_server_gets_no_requests_until_it_is_well() {
 }
 
 #[test]
-fn seed_haproxy_file_serves_on_the_master_only() {
-    if !require::lab(&["nft", "haproxy", "ss"]) {
-        return;
-    }
-    let mut balanced = Balanced::new(&with(&HAPROXY.replace("lab.cfg", "haproxy.cfg")));
-    // The web servers of the file, all on one machine.
-    let client = &balanced.lab.client;
-    for address in ["192.168.1.8", "192.168.1.9", "192.168.1.10", "192.168.1.3"] {
-        client.run(&["ip", "addr", "add", &format!("{address}/24"), "dev", "eth0"]);
-    }
-    let _web = WebServer::start(client);
-    let file =
-        std::fs::read_to_string(require::workspace().join("integration/data/seed/haproxy.cfg"));
-    // HAProxy 2.5 and later refuses this one line.
-    let file = file.expect("the seed file").replace("    nbproc 1\n", "");
-    for director in &balanced.lab.directors {
-        director.write("/etc/haproxy/haproxy.cfg", &file);
-    }
-    balanced.start(0);
-    balanced.start(1);
-    balanced.expect_service_by(0);
-    balanced.expect_servers(&["client"]);
-    expect_idle(&balanced, 1);
-    balanced.daemon(0).terminate();
-    balanced.expect_service_by(1);
-}
-
-#[test]
 fn haproxy_that_refuses_its_file_shows_its_message_and_moves_no_address() {
     if !require::lab(&["nft", "haproxy"]) {
         return;
@@ -211,6 +172,87 @@ fn haproxy_that_refuses_its_file_shows_its_message_and_moves_no_address() {
         said.contains("no_such_word") && said.contains("lab.cfg:")
     });
     assert!(node.holds(balanced.vip()));
+}
+
+#[test]
+fn killed_proxy_is_started_again() {
+    if !require::lab(&["nft", "pgrep"]) {
+        return;
+    }
+    let balanced = proxied();
+    let node = &balanced.lab.directors[0];
+    // The brackets keep the pattern from matching the shell that it stands in.
+    let pids = || node.shell("pgrep -f '[p]roxy --socket' || true");
+    let before = pids();
+    assert_eq!(before.lines().count(), 1, "one proxy: {before}");
+    node.run(&["kill", "-9", before.trim()]);
+    wait::until("another proxy runs", seconds(2), || {
+        let now = pids();
+        !now.is_empty() && now != before
+    });
+    balanced.expect_both_servers();
+    assert!(node.holds(balanced.vip()), "the address stays");
+}
+
+/// `kill -9` of the daemon alone, and a start half a second later: whoever carries the traffic goes
+/// on meanwhile, with the connections it has.
+fn survives_its_daemon(part: &str) {
+    let slow = INSTANCE.replace("100ms", "1s");
+    let mut balanced = Balanced::new(&format!("{slow}{part}"));
+    for director in &balanced.lab.directors {
+        director.write("/etc/haproxy/lab.cfg", HAPROXY_FILE);
+    }
+    balanced.start(0);
+    balanced.expect_service_by(0);
+    balanced.start(1);
+    balanced.expect_both_servers();
+    let before = carriers(&balanced.lab.directors[0]);
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
+    balanced.daemon(0).kill_main();
+    std::thread::sleep(millis(500));
+    balanced.start_again(0);
+    std::thread::sleep(seconds(3));
+    assert!(held.finish().is_ok(), "the connection that was there");
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    assert!(answered > 50, "only {answered} answered");
+    assert_eq!(carriers(&balanced.lab.directors[0]), before, "taken over, not started anew");
+}
+
+#[test]
+fn proxy_keeps_its_connections_while_its_daemon_is_started_again() {
+    if require::lab(&["nft"]) {
+        survives_its_daemon(PROXY);
+    }
+}
+
+#[test]
+fn haproxy_keeps_its_connections_while_its_daemon_is_started_again() {
+    if require::lab(&["nft", "haproxy"]) {
+        survives_its_daemon(HAPROXY);
+    }
+}
+
+/// With the default drain time: a client whose connection can never end, as the address is gone,
+/// holds nothing up.
+#[test]
+fn stranded_connection_does_not_keep_a_proxy_on_the_backup() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let mut balanced = proxied();
+    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
+    wait::until("the proxy carries it", seconds(2), || {
+        let node = &balanced.lab.directors[0];
+        !node.run(&["ss", "-Htn", "state", "established", "sport = :80"]).trim().is_empty()
+    });
+    let output = locum_command(&balanced.lab.directors[0], &["switchover", "web"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    balanced.expect_service_by(1);
+    expect_idle(&balanced.lab.directors[0]);
+    drop(held);
+    balanced.daemon(0).terminate();
 }
 
 #[test]
