@@ -68,6 +68,8 @@ pub struct InstanceState {
     pub healed: u64,
     /// Reasons already told since the last role change (V-124).
     pub told: HashSet<Discard>,
+    /// Told that a peer has our priority (V-163).
+    pub told_tie: bool,
     /// Of this drain.
     pub actions: Vec<Action>,
     pub touched: bool,
@@ -116,6 +118,7 @@ impl InstanceState {
             adoptable: false,
             healed: 0,
             told: HashSet::new(),
+            told_tie: false,
             actions: Vec::new(),
             touched: true,
             kernel: KernelState::default(),

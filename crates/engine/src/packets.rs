@@ -56,8 +56,20 @@ impl Engine {
     fn on_heard(&mut self, now: Time, at: usize, heard: &Heard) {
         let state = &mut self.instances[at];
         state.counters.record_heard(heard);
-        let is_owner = state.router.priority().is_owner();
+        let own = state.router.priority();
+        let master = state.router.master().map(|master| master.address);
         state.feed(now, RouterEvent::Heard(heard));
+        if state.router.master().map(|master| master.address) != master {
+            // Another master: what it does wrong is news again (V-124).
+            state.told.clear();
+            state.told_tie = false;
+        }
+        let is_owner = own.is_owner();
+        if heard.priority == own && !is_owner && !std::mem::replace(&mut state.told_tie, true) {
+            let what = format!("it has our priority {}, so the address decides", own.0);
+            let name = state.name().clone();
+            self.note(Some(name), EventKind::Mismatch { peer: heard.source, what });
+        }
         if heard.interval_differs {
             self.tell(at, Discard::IntervalErrors, heard.source);
         }

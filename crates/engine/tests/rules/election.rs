@@ -394,6 +394,18 @@ fn a_preempt_delay_runs_from_the_first_lower_advert() {
     assert_eq!(seconds, 8, "5 s of patience, then the rest of 3A + skew");
 }
 
+/// V-163.
+#[test]
+fn a_peer_with_our_priority_is_told_once() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let mut told = 0;
+    for _ in 0..5 {
+        let out = node.hear(PEER, 100);
+        told += out.iter().filter(|o| matches!(o, Output::Notify(_))).count();
+    }
+    assert_eq!(told, 1);
+}
+
 /// V-165: the higher address wins among equals, and only in master.
 #[test]
 fn equal_priorities_are_settled_by_the_source_address() {
