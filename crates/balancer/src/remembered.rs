@@ -3,8 +3,9 @@
 //! processes and tables.
 
 use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,16 +35,52 @@ impl StateFile {
         })
     }
 
-    /// Replaces the file whole or not at all, so that a crash never leaves half of it.
+    /// Replaces the file whole or not at all, so that a crash never leaves half of it. Whoever can
+    /// write it decides which processes are signalled: nobody else may, nor read it.
     pub(crate) fn save<T: Serialize>(&self, state: &T) {
         let draft = self.path.with_extension("new");
         let write = || {
-            fs::write(&draft, serde_json::to_vec(state)?)?;
+            create_private(&draft)?.write_all(&serde_json::to_vec(state)?)?;
             fs::rename(&draft, &self.path)
         };
         if let Err(error) = write() {
             let path = self.path.display();
             tracing::warn!(%path, %error, "cannot remember what is ours, a crash would leave it behind");
         }
+    }
+}
+
+/// A new file at `path`, in place of what a crash left there. A link that somebody put there leads
+/// nowhere: it is removed itself, and an exclusive creation follows none.
+fn create_private(path: &Path) -> io::Result<fs::File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn nobody_else_reads_the_state_and_a_planted_link_is_not_followed() {
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("shadow");
+        fs::write(&victim, "precious").unwrap();
+        symlink(&victim, directory.path().join("state.new")).unwrap();
+        let file = StateFile::new(directory.path().join("state.json"));
+        file.save(&[1, 2]);
+        assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+        assert_eq!(file.load::<Vec<i32>>(), [1, 2]);
+        let mode = fs::metadata(&file.path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // What a crash left half-written does not stop the next save.
+        fs::write(directory.path().join("state.new"), "[1").unwrap();
+        file.save(&[3]);
+        assert_eq!(file.load::<Vec<i32>>(), [3]);
     }
 }
