@@ -47,6 +47,12 @@ impl Balancer {
         }
     }
 
+    /// As [`BalancerSettings::orphan_timeout`], which a reload may change. A proxy that runs hears
+    /// of it with the next [`Balancer::apply`].
+    pub fn set_orphan_timeout(&mut self, timeout: Option<Duration>) {
+        self.proxy.set_orphan_timeout(timeout);
+    }
+
     /// Makes what this node serves exactly `wanted`. One service's failure does not stop the
     /// others; the failed ones come back, each once, and are tried again by [`Balancer::tick`].
     pub fn apply(&mut self, wanted: &WantedServices) -> Result<(), Vec<ServeError>> {

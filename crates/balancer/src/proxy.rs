@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_config::plan::{self, Activity, Name, WantedService, WantedServices};
-use locum_config::proxy::{self, ProxyServer, ProxyService, Request, Status};
+use locum_config::proxy::{self, Orphan, ProxyServer, ProxyService, Request, Status};
 use nix::sys::signal::Signal;
 
 use crate::backend::{Backend, Event, changes};
@@ -85,6 +85,11 @@ impl ProxyBackend {
         }
     }
 
+    /// Told with the next level.
+    pub(crate) fn set_orphan_timeout(&mut self, timeout: Option<Duration>) {
+        self.orphan_timeout = timeout;
+    }
+
     /// Tells the level, to a proxy that is taken over or started where there is none.
     fn tell(&mut self, now: Instant) {
         self.reap(now);
@@ -93,7 +98,8 @@ impl ProxyBackend {
         }
         if self.link.is_some() {
             self.told_to_end |= self.level.is_empty();
-            self.ask(&Request::Serve { services: self.level.clone() }, now);
+            let orphan = Orphan::from(self.orphan_timeout);
+            self.ask(&Request::Serve { services: self.level.clone(), orphan }, now);
             // Hung up on: it is not there any more, or has not heard the level.
             self.told_to_end &= self.link.is_none() || self.level.is_empty();
         }

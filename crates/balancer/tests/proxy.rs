@@ -2,7 +2,11 @@
 
 mod bench;
 
-use bench::{Bench, Client, finish, get, kill, service, start_server, tick_until, wanted};
+use std::time::{Duration, Instant};
+
+use bench::{
+    Bench, Client, PATIENCE, finish, get, kill, service, start_server, tick_until, wanted,
+};
 use locum_balancer::{BackendKind, Event, ProcessState, ServiceState};
 use locum_config::plan::{Activity, Protocol, Scheduler, WantedServices};
 use nix::sys::signal::Signal;
@@ -139,6 +143,25 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
         events.contains(&Event::Recovered { name: taken.name.clone() })
     });
     finish(balancer);
+}
+
+#[test]
+fn a_running_proxy_hears_of_a_changed_lease_with_the_next_level() {
+    let bench = Bench::new();
+    let mut balancer = bench.balancer();
+    let web = service("web", &[start_server('a')]);
+    balancer.apply(&wanted(&[&web])).unwrap();
+    let proxy = balancer.status().processes[0].pid.unwrap();
+    balancer.set_orphan_timeout(Some(Duration::from_millis(200)));
+    balancer.apply(&wanted(&[&web])).unwrap();
+    assert_eq!(balancer.status().processes[0].pid, Some(proxy));
+    // The daemon dies; the lease it was started with would outlast the patience.
+    drop(balancer);
+    let start = Instant::now();
+    while get(web.listen).is_ok() {
+        assert!(start.elapsed() < PATIENCE, "it serves on alone");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]

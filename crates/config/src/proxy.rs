@@ -6,6 +6,7 @@
 //! only ever added, with a default, and unknown ones are ignored.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -16,9 +17,36 @@ pub const LINE_LIMIT: usize = 4 << 20;
 #[serde(tag = "request", rename_all = "lowercase")]
 pub enum Request {
     /// From now on serve exactly these. An empty level makes the proxy exit once it is drained.
-    Serve { services: Vec<ProxyService> },
+    Serve {
+        services: Vec<ProxyService>,
+        #[serde(default)]
+        orphan: Orphan,
+    },
     /// Only answer.
     Status,
+}
+
+/// How long the proxy serves on once no balancer is connected: the lease of the virtual addresses,
+/// which a reload may change.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Orphan {
+    /// As it was told last or started with.
+    #[default]
+    Unchanged,
+    ForEver,
+    Milliseconds(u64),
+}
+
+impl From<Option<Duration>> for Orphan {
+    fn from(timeout: Option<Duration>) -> Self {
+        match timeout {
+            Some(timeout) => {
+                Self::Milliseconds(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+            }
+            None => Self::ForEver,
+        }
+    }
 }
 
 /// One wanted service. Its name is its identity.
@@ -100,4 +128,27 @@ pub struct ServerStatus {
     pub connected: u64,
     /// Attempts that failed or timed out.
     pub failures: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_orphan_timeout_is_told_in_three_ways_and_its_absence_changes_nothing() {
+        let read = |orphan: &str| {
+            let text = format!(r#"{{"request":"serve","services":[]{orphan}}}"#);
+            match serde_json::from_str(&text).unwrap() {
+                Request::Serve { orphan, .. } => orphan,
+                Request::Status => unreachable!("it serves"),
+            }
+        };
+        assert_eq!(read(""), Orphan::Unchanged);
+        assert_eq!(read(r#","orphan":"for_ever""#), Orphan::from(None));
+        let three = Orphan::from(Some(Duration::from_secs(3)));
+        assert_eq!(read(r#","orphan":{"milliseconds":3000}"#), three);
+        let request = Request::Serve { services: Vec::new(), orphan: three };
+        let text = serde_json::to_string(&request).unwrap();
+        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use locum_config::proxy::{LINE_LIMIT, Request, Status};
+use locum_config::proxy::{LINE_LIMIT, Orphan, Request, Status};
 use nix::sys::signal::SigSet;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -42,6 +42,8 @@ struct Control {
     table: Mutex<Table>,
     /// Controllers connected now.
     controllers: Cell<usize>,
+    /// How long to go on without one; for ever when `None`.
+    orphan_timeout: Cell<Option<Duration>>,
     /// A controller came or went, or a level was told.
     changed: Notify,
 }
@@ -54,12 +56,13 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     let control = Rc::new(Control {
         table: Mutex::new(Table::new(limits.clone())),
         controllers: Cell::new(0),
+        orphan_timeout: Cell::new(settings.orphan_timeout),
         changed: Notify::new(),
     });
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
     let acceptor = spawn_local(admit(control.clone(), listener));
-    watch(&control, &limits, settings.orphan_timeout, terminate).await;
+    watch(&control, &limits, terminate).await;
     acceptor.abort();
     // A newer proxy cannot be there yet: it would have found this one answering.
     let _ = std::fs::remove_file(&settings.socket);
@@ -85,18 +88,15 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
 }
 
 /// Returns when the process shall end.
-async fn watch(
-    control: &Control,
-    limits: &Limits,
-    orphan_timeout: Option<Duration>,
-    mut terminate: Signal,
-) {
+async fn watch(control: &Control, limits: &Limits, mut terminate: Signal) {
     let mut alone_since = Some(Instant::now());
     loop {
         if control.table.lock().await.is_over() {
             return;
         }
-        let orphaned_at = orphan_timeout.zip(alone_since).map(|(timeout, since)| since + timeout);
+        let orphaned_at = alone_since.zip(control.orphan_timeout.get());
+        // One too long for the clock is for ever.
+        let orphaned_at = orphaned_at.and_then(|(since, timeout)| since.checked_add(timeout));
         tokio::select! {
             () = control.changed.notified() => {
                 alone_since = match (control.controllers.get(), alone_since) {
@@ -172,7 +172,14 @@ async fn converse(control: &Control, stream: UnixStream) -> io::Result<()> {
 async fn answer(control: &Control, line: &[u8]) -> Status {
     let mut table = control.table.lock().await;
     match serde_json::from_slice(line) {
-        Ok(Request::Serve { services }) => {
+        Ok(Request::Serve { services, orphan }) => {
+            match orphan {
+                Orphan::Unchanged => {}
+                Orphan::ForEver => control.orphan_timeout.set(None),
+                Orphan::Milliseconds(ms) => {
+                    control.orphan_timeout.set(Some(Duration::from_millis(ms)));
+                }
+            }
             table.apply(&services).await;
             table.status()
         }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use bench::{Client, PATIENCE, Proxy, eventually, service, start_server};
-use locum_config::proxy::ServiceState;
+use locum_config::proxy::{Orphan, ServiceState};
 
 fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -100,6 +100,35 @@ fn left_alone_for_longer_than_the_lease_it_stops_serving_and_exits() {
     assert!(client.ends_in_reset());
     assert!(proxy.wait_for_exit().success());
     assert!(is_refused(web.listen));
+}
+
+#[test]
+fn a_lease_that_a_reload_changed_counts_from_the_level_on() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.drain_ms = 100;
+    let mut proxy = Proxy::start(&["--orphan-timeout", "3600000"]);
+    proxy.serve_as(std::slice::from_ref(&web), Orphan::Milliseconds(200));
+    // One that says nothing of it leaves it as it is.
+    proxy.serve(std::slice::from_ref(&web));
+    let client = Client::connect(web.listen);
+    proxy.hang_up();
+    assert!(client.ends_in_reset());
+    assert!(proxy.wait_for_exit().success());
+}
+
+#[test]
+fn a_lease_that_a_reload_took_away_lets_it_serve_on_alone() {
+    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let mut proxy = Proxy::start(&["--orphan-timeout", "200"]);
+    proxy.serve_as(std::slice::from_ref(&web), Orphan::ForEver);
+    let mut client = Client::connect(web.listen);
+    proxy.hang_up();
+    // Twice as long as the lease was; an end would show as something else than a time-out.
+    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+    assert_eq!(client.echo_nothing().unwrap_err().kind(), ErrorKind::WouldBlock);
+    assert_eq!(Client::connect(web.listen).letter, 'a');
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.echo("still here").unwrap();
 }
 
 #[test]

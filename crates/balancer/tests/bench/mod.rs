@@ -94,7 +94,7 @@ impl Bench {
         BalancerSettings {
             run_dir: self.directory.path().to_owned(),
             locum_program: program.join("examples/locum"),
-            orphan_timeout: Some(PATIENCE),
+            orphan_timeout: Some(2 * PATIENCE),
         }
     }
 

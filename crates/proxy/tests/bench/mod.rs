@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_config::proxy::{ProxyServer, ProxyService, Request, ServiceStatus, Status};
+use locum_config::proxy::{Orphan, ProxyServer, ProxyService, Request, ServiceStatus, Status};
 
 /// Longer than anything takes; what is waited for longer is missing.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -72,7 +72,13 @@ impl Proxy {
     }
 
     pub fn serve(&mut self, services: &[ProxyService]) -> Status {
-        self.ask(&serde_json::to_string(&Request::Serve { services: services.to_vec() }).unwrap())
+        self.serve_as(services, Orphan::Unchanged)
+    }
+
+    /// A level that also says how long to go on alone.
+    pub fn serve_as(&mut self, services: &[ProxyService], orphan: Orphan) -> Status {
+        let request = Request::Serve { services: services.to_vec(), orphan };
+        self.ask(&serde_json::to_string(&request).unwrap())
     }
 
     pub fn status(&mut self) -> Status {
