@@ -6,11 +6,17 @@ use std::net::IpAddr;
 
 use locum_integration::lab::Lab;
 use locum_integration::lab::Shape;
+use locum_integration::node::Node;
 use locum_integration::pair::ELECTION;
+use locum_integration::peer::Keepalived;
 use locum_integration::peer::Locum;
+use locum_integration::peer::Running;
 use locum_integration::require;
 use locum_integration::wait;
 use locum_integration::wait::seconds;
+
+use Director::Ours;
+use Director::Theirs;
 
 fn seed(name: &str) -> String {
     let path = require::workspace().join("integration/data/seed").join(name);
@@ -28,9 +34,39 @@ fn expect(lab: &Lab, what: &str, wanted: &[(IpAddr, usize)]) {
     });
 }
 
-#[test]
-fn active_passive_file_elects_and_moves_with_its_script() {
-    if !require::lab(&["nft"]) {
+/// What runs a file on a director.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Director {
+    Ours,
+    /// keepalived.
+    Theirs,
+}
+
+impl Director {
+    fn start(self, node: &Node, file: &str) -> Running {
+        match self {
+            Self::Ours => Locum::DROP_IN.start_with(node, file),
+            Self::Theirs => Keepalived.start_with(node, file),
+        }
+    }
+
+    /// The node dies. Ours by `kill -9`; keepalived then keeps its address for ever, so it is
+    /// stopped.
+    fn end(self, running: &mut Running) {
+        match self {
+            Self::Ours => running.kill(),
+            Self::Theirs => {
+                running.terminate();
+                running.wait(seconds(5));
+            }
+        }
+    }
+}
+
+/// The MASTER of the file is master, runs its script with its word, and gives the address away
+/// while its check fails.
+fn active_passive(directors: [Director; 2]) {
+    if !require::lab(&["nft", "keepalived"]) {
         return;
     }
     let lab = Lab::new(Shape::PAIR);
@@ -42,42 +78,78 @@ fn active_passive_file_elects_and_moves_with_its_script() {
         director.write_script("/etc/keepalived/check_haproxy.sh", "test ! -e /run/lab/failing");
         director.write_script("/etc/keepalived/clean_arp.sh", "echo \"$@\" >> /run/lab/cleaned");
         director.write("/run/lab/cleaned", "");
+        director.shell("chmod 777 /run/lab && chmod 666 /run/lab/cleaned");
     }
-    let _first = Locum::DROP_IN.start_with(&lab.directors[0], &file);
-    let _second = Locum::DROP_IN.start_with(&lab.directors[1], &second);
+    let _first = directors[0].start(&lab.directors[0], &file);
     expect(&lab, "the MASTER of the file is master", &[(vip, 0)]);
-    wait::until("its notify_master ran once with its argument", seconds(5), || {
-        lab.directors[0].read("/run/lab/cleaned").as_deref() == Some("182.148.15.239\n")
-    });
+    let _second = directors[1].start(&lab.directors[1], &second);
+    let cleaned = |director: usize| {
+        let node = &lab.directors[director];
+        wait::until("its notify_master ran once with its argument", seconds(5), || {
+            node.read("/run/lab/cleaned").as_deref() == Some("182.148.15.239\n")
+        });
+    };
+    cleaned(0);
+    wait::throughout("the MASTER alone is master", seconds(3), || lab.holders(vip) == [0]);
     lab.directors[0].write("/run/lab/failing", "");
     expect(&lab, "a failing check_haproxy.sh moves the address", &[(vip, 1)]);
+    cleaned(1);
     lab.directors[0].remove("/run/lab/failing");
     expect(&lab, "a passing one brings it back", &[(vip, 0)]);
 }
 
 #[test]
-fn active_active_pair_survives_either_node_and_returns_to_its_own() {
-    if !require::lab(&["nft", "killall"]) {
+fn active_passive_file_elects_and_moves_with_its_script() {
+    active_passive([Ours, Ours]);
+}
+
+#[test]
+fn active_passive_file_elects_with_keepalived_as_backup() {
+    active_passive([Ours, Theirs]);
+}
+
+#[test]
+fn active_passive_file_elects_with_keepalived_as_master() {
+    active_passive([Theirs, Ours]);
+}
+
+/// Each address on its own node; both on the other when one dies; each back when it returns.
+fn active_active(directors: [Director; 2]) {
+    if !require::lab(&["nft", "killall", "keepalived"]) {
         return;
     }
     let lab = Lab::new(Shape::PAIR);
     let files = [seed("keepalived-active-active.conf"), mirrored()];
     let (one, two) = (address("192.168.1.100"), address("192.168.1.101"));
-    let start =
-        |director: usize| Locum::DROP_IN.start_with(&lab.directors[director], &files[director]);
+    let start = |at: usize| directors[at].start(&lab.directors[at], &files[at]);
     let mut first = start(0);
     let mut second = start(1);
     let own = [(one, 0), (two, 1)];
     expect(&lab, "each address is on its own node", &own);
-    second.kill();
+    directors[1].end(&mut second);
     expect(&lab, "the second's address is on the first", &[(one, 0), (two, 0)]);
     second = start(1);
     expect(&lab, "each address is on its own node again", &own);
-    first.kill();
+    directors[0].end(&mut first);
     expect(&lab, "the first's address is on the second", &[(one, 1), (two, 1)]);
     first = start(0);
     expect(&lab, "each address is on its own node at last", &own);
     drop((first, second));
+}
+
+#[test]
+fn active_active_pair_survives_either_node_and_returns_to_its_own() {
+    active_active([Ours, Ours]);
+}
+
+#[test]
+fn active_active_pair_works_with_keepalived_as_second() {
+    active_active([Ours, Theirs]);
+}
+
+#[test]
+fn active_active_pair_works_with_keepalived_as_first() {
+    active_active([Theirs, Ours]);
 }
 
 /// The file of the second node: states and priorities change places.
@@ -93,7 +165,7 @@ fn check_http_file_is_accepted_as_it_stands() {
     if !require::lab(&["curl"]) {
         return;
     }
-    let node = locum_integration::node::Node::new("lb1");
+    let node = Node::new("lb1");
     node.write("/run/lab/file.conf", &seed("keepalived-check-http.conf"));
     let binary = require::locum().to_string_lossy();
     let output = node.output(&[&binary, "check", "-c", "/run/lab/file.conf"]);
