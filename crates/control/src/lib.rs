@@ -28,5 +28,5 @@ pub mod status;
 pub use client::{Client, ClientError};
 pub use history::{HistoryEntry, Record};
 pub use protocol::{MAX_REQUEST_BYTES, PROTOCOL_VERSION, Request, Response};
-pub use server::{Call, Server, ServerError};
+pub use server::{Call, Server, ServerError, SocketPlace};
 pub use status::StatusDocument;

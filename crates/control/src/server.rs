@@ -5,7 +5,7 @@
 //! channel; when it is full, a client waits.
 
 use std::io;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,7 +58,29 @@ pub enum ServerError {
     Open { path: PathBuf, source: io::Error },
 }
 
-/// A listening control socket. Its file is removed when this is dropped.
+/// The file a control socket was bound to, told apart from any other that takes its path later.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SocketPlace {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl SocketPlace {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device: found.dev(), inode: found.ino() })
+    }
+
+    /// Whether the path still leads to this very file. Once it does not, no new client finds the
+    /// way to the server.
+    pub fn is_held(&self) -> bool {
+        Self::of(&self.path).is_ok_and(|found| found == *self)
+    }
+}
+
+/// A listening control socket. Its file is removed when this is dropped, unless another has taken
+/// its path.
 #[derive(Debug)]
 pub struct Server {
     listener: UnixListener,
@@ -88,14 +110,19 @@ impl Server {
             Err(error) => return Err(open(error)),
         }
         let listener = UnixListener::bind(path).map_err(open)?;
-        let file = SocketFile(path.to_owned());
+        let file = SocketFile(SocketPlace::of(path).map_err(open)?);
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE))
             .map_err(open)?;
         Ok(Self { listener, owner, file })
     }
 
     pub fn path(&self) -> &Path {
-        &self.file.0
+        &self.file.0.path
+    }
+
+    /// For watching over the file while [`Server::serve`] runs.
+    pub fn place(&self) -> SocketPlace {
+        self.file.0.clone()
     }
 
     /// Serves until `calls` has no receiver any more.
@@ -135,12 +162,14 @@ impl Server {
 
 /// Removes its socket when the daemon ends.
 #[derive(Debug)]
-struct SocketFile(PathBuf);
+struct SocketFile(SocketPlace);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // It may be gone already; there is nobody to tell.
-        let _ = std::fs::remove_file(&self.0);
+        if self.0.is_held() {
+            // Should it fail, the next daemon replaces what nobody answers on.
+            let _ = std::fs::remove_file(&self.0.path);
+        }
     }
 }
 

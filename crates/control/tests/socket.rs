@@ -189,3 +189,20 @@ fn without_a_daemon_the_error_says_what_to_do() {
     assert!(matches!(error, ClientError::NoDaemon { .. }));
     assert!(error.to_string().contains("locum run"), "{error}");
 }
+
+#[tokio::test]
+async fn a_server_knows_its_file_from_another_at_its_path_and_leaves_that_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("control.sock");
+    let first = Server::bind(&path, 0).unwrap();
+    let place = first.place();
+    assert!(place.is_held());
+    std::fs::remove_file(&path).unwrap();
+    assert!(!place.is_held());
+    let second = Server::bind(&path, 0).unwrap();
+    assert!(!place.is_held() && second.place().is_held());
+    drop(first);
+    assert!(second.place().is_held());
+    drop(second);
+    assert!(!path.exists());
+}
