@@ -131,6 +131,40 @@ fn a_second_daemon_of_the_same_run_directory_is_refused() {
 }
 
 #[test]
+fn a_second_daemon_in_the_network_namespace_is_refused_whatever_its_run_directory() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.wait_for("address in the kernel", |_| namespace.has(VIP));
+    let second = Node::new(&namespace, &config("100ms", ""));
+    let refused = second.start_in_vain();
+    assert_eq!(refused.status.code(), Some(1));
+    let text = stderr(&refused);
+    assert!(text.contains("network namespace"), "{text}");
+    assert!(text.contains(&format!("process {}", node.pid())), "{text}");
+    assert!(namespace.has(VIP), "the first one keeps its address");
+}
+
+#[test]
+fn a_daemon_whose_run_directory_was_removed_makes_it_again_and_stays_alone() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    fs::remove_dir_all(node.path("run")).unwrap();
+    let refused = node.start_in_vain();
+    assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+    let status = node.wait_for_role("master");
+    assert_eq!(status["pid"], node.pid());
+    node.wait_for_entry("mention", |entry| {
+        entry["text"].as_str().is_some_and(|text| text.contains("made again"))
+    });
+    assert!(node.path("run/history.jsonl").exists());
+    assert!(stderr(&node.start_in_vain()).contains("already runs in"));
+}
+
+#[test]
 fn a_switchover_that_cannot_be_is_refused_with_the_reason() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, &config("100ms", ""));

@@ -5,18 +5,22 @@
 //! across restarts and nothing else.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use locum_control::{HistoryEntry, Record};
+use nix::fcntl::OFlag;
 
 /// Entries in memory, and so in an answer: a month of a quiet pair, about half a megabyte.
 const MAX_ENTRIES: usize = 1_000;
 
 /// Size of the file before it is turned over; two of them are kept.
 const MAX_FILE_BYTES: u64 = 1 << 20;
+
+const FILE_MODE: u32 = 0o600;
 
 /// A longer line is no entry of ours.
 const MAX_LINE_BYTES: usize = 64 * 1024;
@@ -36,7 +40,6 @@ impl History {
             Self { entries: VecDeque::new(), path: path.clone(), file: None, bytes: 0 };
         history.read(&old(&path));
         history.read(&path);
-        history.bytes = fs::metadata(&path).map_or(0, |found| found.len());
         history.reopen();
         history
     }
@@ -86,7 +89,6 @@ impl History {
         if self.bytes >= MAX_FILE_BYTES {
             // Without the rename the file goes on growing, and the next entry tries again.
             if fs::rename(&self.path, old(&self.path)).is_ok() {
-                self.bytes = 0;
                 self.reopen();
             }
         }
@@ -100,15 +102,32 @@ impl History {
         }
     }
 
-    fn reopen(&mut self) {
-        self.file = match OpenOptions::new().append(true).create(true).open(&self.path) {
-            Ok(file) => Some(file),
+    /// Opens the file by its path again, after it was renamed or removed.
+    pub fn reopen(&mut self) {
+        match open(&self.path) {
+            Ok((file, bytes)) => {
+                self.file = Some(file);
+                self.bytes = bytes;
+            }
             Err(error) => {
                 tracing::warn!(%error, path = %self.path.display(), "no history file");
-                None
+                self.file = None;
             }
-        };
+        }
     }
+}
+
+/// What hooks and checks printed is in it: not for every user's eyes.
+fn open(path: &Path) -> io::Result<(File, u64)> {
+    let file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .mode(FILE_MODE)
+        .custom_flags(OFlag::O_NOFOLLOW.bits())
+        .open(path)?;
+    file.set_permissions(Permissions::from_mode(FILE_MODE))?;
+    let bytes = file.metadata()?.len();
+    Ok((file, bytes))
 }
 
 fn old(path: &Path) -> PathBuf {
@@ -140,6 +159,16 @@ mod tests {
         assert_eq!(texts(&again), ["one", "two"]);
         assert_eq!(again.since(0)[0].instance.as_deref(), Some("web"));
         assert!(again.since(u64::MAX).is_empty());
+    }
+
+    #[test]
+    fn only_its_owner_can_read_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("history.jsonl");
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
+        History::open(directory.path());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

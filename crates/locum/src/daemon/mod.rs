@@ -13,6 +13,8 @@
 //! addresses makes the kernel withdraw them unless a restarted daemon adopts them in time.
 
 mod applier;
+mod claim;
+mod control_socket;
 mod describe;
 mod document;
 mod election;
@@ -38,12 +40,13 @@ use locum_balancer::BalancerSettings;
 use locum_check::Probes;
 use locum_config::Plan;
 use locum_config::plan::{Instance, Lease};
-use locum_control::Server;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Place, Run};
 use crate::configuration::Origin;
 use crate::exit;
+use claim::NamespaceClaim;
+use control_socket::ControlSocket;
 use election::{Election, Sinks};
 use history::History;
 use inbox::{InboxSender, Message, inbox};
@@ -87,15 +90,16 @@ pub fn run(options: &Run, place: &Place) -> ExitCode {
 }
 
 fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Result<Ending, String> {
-    let _lock = RunDirLock::take(&place.run_dir)?;
+    let lock = RunDirLock::take(&place.run_dir)?;
     let log = Log::start(options.log_format, options.log_level)
         .map_err(|error| format!("cannot start the log: {error}"))?;
+    let claim = NamespaceClaim::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(1)
         .build()
         .map_err(|error| format!("cannot start the control runtime: {error}"))?;
-    let ending = runtime.block_on(operate(place, origin, plan, log.clone()));
+    let ending = runtime.block_on(operate(place, (lock, claim), origin, plan, log.clone()));
     // A reload stuck on a dead file system must not hold up the end.
     runtime.shutdown_background();
     log.flush();
@@ -104,14 +108,14 @@ fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Resul
 
 async fn operate(
     place: &Place,
+    (lock, claim): (RunDirLock, NamespaceClaim),
     origin: Origin,
     plan: Arc<Plan>,
     log: Log,
 ) -> Result<Ending, String> {
     let system = |what: &'static str| move |error: io::Error| format!("cannot {what}: {error}");
     // Before anything is changed, so that a second daemon or a wrong path ends here.
-    let owner = nix::unistd::geteuid().as_raw();
-    let server = Server::bind(&place.socket(), owner).map_err(|error| error.to_string())?;
+    let server = control_socket::bind(&place.socket())?;
     let signals = Signals::listen().map_err(system("listen to signals"))?;
 
     let (sender, receiver) = inbox().map_err(system("create the inbox"))?;
@@ -149,7 +153,7 @@ async fn operate(
     let _ = is_in_effect.await;
 
     let (calls, called) = mpsc::channel(QUEUE_CALLS);
-    let serving = tokio::spawn(server.serve(calls));
+    let socket = ControlSocket::serve(place.clone(), lock, server, calls);
     let history = History::open(&place.run_dir);
     let tools = Tools {
         inbox: sender.clone(),
@@ -160,10 +164,11 @@ async fn operate(
         history,
         origin,
         plan,
+        socket,
+        claim,
     };
     let sources = Sources { reports: reported, calls: called, signals, stopped: is_stopped };
     let ending = Operations::new(tools).run(sources).await;
-    serving.abort();
     sender.send(Message::End);
     // It takes its next message within microseconds; its probes end with it.
     let _ = election.join();

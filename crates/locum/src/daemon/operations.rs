@@ -19,10 +19,12 @@ use locum_engine::status::Status;
 use locum_engine::{Command, Event, Reply, Run, Target};
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
+use super::claim::NamespaceClaim;
+use super::control_socket::{ControlSocket, News};
 use super::describe;
 use super::election::Report;
 use super::history::History;
@@ -42,6 +44,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(84);
 /// After everything is handed over: time for stop hooks, and for the balancer's processes to end.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often it is looked whether the daemon can still be reached.
+const LOOK_AROUND: Duration = Duration::from_secs(1);
+
 /// What the control runtime works with.
 pub struct Tools {
     pub inbox: InboxSender,
@@ -53,6 +58,8 @@ pub struct Tools {
     pub history: History,
     pub origin: Origin,
     pub plan: Arc<Plan>,
+    pub socket: ControlSocket,
+    pub claim: NamespaceClaim,
 }
 
 /// What comes in.
@@ -131,9 +138,12 @@ impl Operations {
         let path = self.tools.origin.path();
         let text = format!("locum {version} started as node {} with {path}", plan.node);
         self.remember(text, started);
+        let mut look_around = interval(LOOK_AROUND);
+        look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(ending) = self.ending(sources.reports.is_empty()) {
                 self.remember("locum ended".to_owned(), Record::Ended {});
+                self.tools.socket.close().await;
                 return ending;
             }
             let limit = self.phase.until();
@@ -151,8 +161,26 @@ impl Operations {
                     (Signal::Reload, _) => self.begin_reload(None),
                 },
                 _ = &mut sources.stopped, if self.phase.awaits_engine() => self.begin_finish(),
+                _ = look_around.tick() => self.look_around().await,
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {}
             }
+        }
+    }
+
+    /// Whether commands still find this daemon, and a second one would.
+    async fn look_around(&mut self) {
+        self.tools.claim.turn_away();
+        match self.tools.socket.keep().await {
+            Some(News::Restored(text)) => {
+                tracing::warn!("{text}");
+                self.tools.history.reopen();
+                self.tools.history.push(0, None, text, Record::Note {});
+            }
+            Some(News::Lost(text)) => {
+                tracing::error!("{text}");
+                self.tools.history.push(0, None, text, Record::Note {});
+            }
+            None => {}
         }
     }
 

@@ -144,7 +144,18 @@ impl<'a> Node<'a> {
 
     /// Starts a daemon that is expected to end by itself.
     pub fn start_in_vain(&self) -> Output {
-        self.run_command().output().unwrap()
+        let mut daemon =
+            self.run_command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let begun = Instant::now();
+        while daemon.try_wait().unwrap().is_none() {
+            if begun.elapsed() > LIMIT {
+                daemon.kill().unwrap();
+                let output = daemon.wait_with_output().unwrap();
+                panic!("it runs: {}", String::from_utf8_lossy(&output.stderr));
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        daemon.wait_with_output().unwrap()
     }
 
     pub fn pid(&self) -> u32 {
