@@ -2,6 +2,7 @@
 
 mod listening;
 mod message;
+mod survivors;
 mod unit;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use locum_config::plan::{Name, WantedServices};
 
 use crate::backend::{Backend, Event, changes};
 use crate::balancer::{BalancerSettings, ServeError};
+use crate::haproxy::survivors::{Inheritance, Mark, Survivor};
 use crate::haproxy::unit::{Remembered, Unit};
 use crate::remembered::StateFile;
 use crate::status::BalancerStatus;
@@ -29,6 +31,7 @@ const BUSY_TICK: Duration = Duration::from_millis(20);
 
 pub(crate) struct HaproxyBackend {
     units: BTreeMap<Name, Unit>,
+    mark: Mark,
     state: StateFile,
     /// As in the state file; `None` until it was read.
     saved: Option<BTreeMap<String, Remembered>>,
@@ -42,6 +45,7 @@ impl HaproxyBackend {
     pub(crate) fn new(settings: &BalancerSettings) -> Self {
         Self {
             units: BTreeMap::new(),
+            mark: Mark::new(&settings.run_dir),
             state: StateFile::new(settings.run_dir.join("balancer-haproxy.json")),
             saved: None,
             reported: BTreeMap::new(),
@@ -50,24 +54,38 @@ impl HaproxyBackend {
         }
     }
 
-    /// Once: makes units of what an earlier daemon left running.
+    /// Once: makes units of what an earlier daemon left running, whether or not it could write it
+    /// down.
     fn adopt(&mut self) {
         if self.saved.is_some() {
             return;
         }
         let saved: BTreeMap<String, Remembered> = self.state.load();
-        for (name, remembered) in &saved {
-            let name = Name::from(name.as_str());
-            self.units
-                .insert(name.clone(), Unit::new(unit::unknown_file(name), remembered.clone()));
+        let mut found: BTreeMap<String, Vec<Survivor>> =
+            saved.keys().map(|name| (name.clone(), Vec::new())).collect();
+        for survivor in self.mark.survivors() {
+            found.entry(survivor.unit.clone()).or_default().push(survivor);
+        }
+        for (name, survivors) in found {
+            let remembered = saved.get(&name).cloned().unwrap_or_default();
+            let inheritance = survivors::choose(remembered, survivors);
+            let name = Name::from(name);
+            let file = unit::unknown_file(name.clone());
+            self.units.insert(name, Unit::new(file, self.mark.clone(), inheritance));
         }
         self.saved = Some(saved);
     }
 
     /// True when no unit is being checked or started.
     fn step(&mut self, now: Instant) -> bool {
-        // Every unit goes on, also after one that is not settled.
-        self.is_settled = self.units.values_mut().fold(true, |all, unit| unit.step(now) & all);
+        self.is_settled = true;
+        let names: Vec<Name> = self.units.keys().cloned().collect();
+        for name in names {
+            let Some(unit) = self.units.get_mut(&name) else { continue };
+            self.is_settled &= unit.step(now);
+            // At once: a crash must find on file what this unit has just started.
+            self.remember();
+        }
         self.units.retain(|_, unit| !unit.is_over());
         self.remember();
         self.is_settled
@@ -97,7 +115,8 @@ impl Backend for HaproxyBackend {
         for wanted in &share.haproxy {
             let name = &wanted.file.name;
             if !self.units.contains_key(name) {
-                let unit = Unit::new(wanted.file.clone(), Remembered::default());
+                let unit =
+                    Unit::new(wanted.file.clone(), self.mark.clone(), Inheritance::default());
                 self.units.insert(name.clone(), unit);
             }
         }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Identity {
     pub pid: u32,
     /// Clock ticks since boot, field 22 of /proc/PID/stat.
-    start_time: u64,
+    pub start_time: u64,
 }
 
 impl Identity {

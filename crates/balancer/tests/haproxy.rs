@@ -98,6 +98,12 @@ fn pid(balancer: &mut Balancer) -> u32 {
     balancer.status().processes[0].pid.unwrap()
 }
 
+fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The corpse of a child whose owner was dropped stays until the test ends.
+    stat.rsplit_once(')').is_some_and(|(_, fields)| !fields.starts_with(" Z"))
+}
+
 #[test]
 fn the_published_file_serves_while_wanted_and_nothing_is_left_after() {
     if !has_haproxy() {
@@ -237,6 +243,120 @@ fn a_daemon_that_crashed_and_came_back_keeps_it_and_can_stop_it() {
     // This time it comes back as a backup.
     finish(site.bench.balancer());
     assert!(get(site.listen).is_err());
+}
+
+/// What a crash between a start and the next save, or an emptied run directory, leaves: a process
+/// and nothing that names it.
+fn forget(site: &Site) {
+    fs::remove_file(site.bench.path("balancer-haproxy.json")).unwrap();
+}
+
+#[test]
+fn one_that_no_file_names_is_known_by_its_mark_and_kept() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut crashed = site.start();
+    let before = pid(&mut crashed);
+    drop(crashed);
+    forget(&site);
+    let mut restarted = site.start();
+    assert_eq!(pid(&mut restarted), before);
+    // This time it comes back as a backup.
+    drop(restarted);
+    forget(&site);
+    finish(site.bench.balancer());
+    assert!(get(site.listen).is_err());
+}
+
+#[test]
+fn one_that_no_file_names_and_that_runs_another_content_is_replaced() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut crashed = site.start();
+    let before = pid(&mut crashed);
+    drop(crashed);
+    forget(&site);
+    site.write(&site.published('b'));
+    let mut restarted = site.start();
+    assert_ne!(pid(&mut restarted), before);
+    tick_until(&mut restarted, "the old one's end", |_, _| !is_alive(before));
+    assert_eq!(get(site.listen).unwrap(), 'b');
+    finish(restarted);
+}
+
+#[test]
+fn of_two_that_no_file_names_one_is_kept_and_a_strangers_is_not_touched() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let mut crashed = site.start();
+    let older = pid(&mut crashed);
+    drop(crashed);
+    let start = |run_dir: &Path| {
+        let mut command = Command::new("haproxy");
+        command.arg("-db").arg("-f").arg(&site.config);
+        command.env("LOCUM_UNIT", run_dir.join("allen")).env("LOCUM_UNIT_CONFIG", "00");
+        command.spawn().unwrap()
+    };
+    let mut stranger = start(Path::new("/nonexistent"));
+    let mut younger = start(site.bench.directory.path());
+    forget(&site);
+    let mut restarted = site.start();
+    let kept = pid(&mut restarted);
+    // The younger one if it listened already; one with another content is replaced in turn.
+    tick_until(&mut restarted, "the end of the surplus", |_, _| {
+        (older == kept || !is_alive(older)) && younger.try_wait().unwrap().is_some()
+    });
+    assert!(is_alive(kept));
+    assert_eq!(stranger.try_wait().unwrap(), None);
+    finish(restarted);
+    assert_eq!(stranger.try_wait().unwrap(), None);
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
+}
+
+#[test]
+fn the_same_level_notices_a_changed_file_and_takes_over_only_a_good_one() {
+    if !has_haproxy() {
+        return;
+    }
+    let site = Site::new('a');
+    let text = |letter| {
+        format!(
+            "defaults\n    mode tcp\n    timeout connect 5s\n    timeout client 1m\n    \
+             timeout server 1m\nlisten web\n    bind {}\n    server a {}\n",
+            site.listen,
+            start_server(letter),
+        )
+    };
+    site.write(&text('a'));
+    let wanted = site.wanted();
+    let mut balancer = site.bench.balancer();
+    balancer.apply(&wanted).unwrap();
+    let first = pid(&mut balancer);
+    let mut client = Client::connect(site.listen).unwrap();
+    assert_eq!(client.get().unwrap(), 'a');
+
+    site.write(&text('b').replace("mode tcp", "mode carrier-pigeon"));
+    let errors = balancer.apply(&wanted).unwrap_err();
+    assert!(errors[0].1.contains("haproxy refuses"), "{errors:?}");
+    assert!(errors[0].1.contains("carrier-pigeon"), "{errors:?}");
+    // Told again, it says so again.
+    assert_eq!(balancer.apply(&wanted).unwrap_err(), errors);
+    assert_eq!((pid(&mut balancer), get(site.listen).unwrap()), (first, 'a'));
+
+    site.write(&text('b'));
+    balancer.apply(&wanted).unwrap();
+    assert_ne!(pid(&mut balancer), first);
+    tick_until(&mut balancer, "the new server", |_, _| get(site.listen).unwrap() == 'b');
+    assert_eq!(client.get().unwrap(), 'a', "the connection made before goes on");
+    drop(client);
+    finish(balancer);
 }
 
 #[test]

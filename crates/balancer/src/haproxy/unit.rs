@@ -25,6 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::haproxy::listening::is_listening;
 use crate::haproxy::message::alerts;
+use crate::haproxy::survivors::{Inheritance, Mark};
 use crate::process::{Backoff, Identity, Process};
 use crate::status::{BackendKind, ProcessState, ProcessStatus};
 
@@ -53,6 +54,7 @@ pub(super) struct Remembered {
 #[derive(Debug)]
 pub(super) struct Unit {
     pub file: Arc<HaproxyFile>,
+    mark: Mark,
     pub wanted: bool,
     pub error: Option<String>,
     running: Option<Running>,
@@ -97,7 +99,8 @@ struct Leaving {
 }
 
 impl Unit {
-    pub(super) fn new(file: Arc<HaproxyFile>, remembered: Remembered) -> Self {
+    pub(super) fn new(file: Arc<HaproxyFile>, mark: Mark, inheritance: Inheritance) -> Self {
+        let Inheritance { keep: remembered, surplus } = inheritance;
         let alive = |identity: &Identity| identity.is_alive();
         let mut notes = Vec::new();
         let running = remembered.running.filter(|(identity, _)| alive(identity));
@@ -105,14 +108,23 @@ impl Unit {
             notes.push(format!("haproxy (pid {}) of an earlier run is taken over", identity.pid));
         }
         let adopt = |identity| Leaving { process: Process::adopt(identity), next: None };
+        let mut leaving: Vec<_> = remembered.leaving.into_iter().filter(alive).map(adopt).collect();
+        for identity in surplus {
+            let text = "of an earlier run is one too many and told to finish";
+            notes.push(format!("haproxy (pid {}) {text}", identity.pid));
+            let mut one = adopt(identity);
+            one.process.signal(Signal::SIGUSR1);
+            leaving.push(one);
+        }
         Self {
             file,
+            mark,
             wanted: false,
             error: None,
             running: running
                 .map(|(identity, digest)| Running { process: Process::adopt(identity), digest }),
             phase: Phase::Settled,
-            leaving: remembered.leaving.into_iter().filter(alive).map(adopt).collect(),
+            leaving,
             backoff: Backoff::default(),
             restarts: 0,
             notes,
@@ -280,6 +292,7 @@ impl Unit {
         // In the foreground whatever the file says: a daemon would fork away from its supervisor.
         // With -db HAProxy writes no pid file either.
         command.arg("-db").arg("-f").arg(&self.file.config).stderr(Stdio::piped());
+        self.mark.put(&mut command, &self.file.name, &digest);
         if let Some(running) = &self.running {
             command.arg("-sf").arg(running.process.pid().to_string());
         }
