@@ -22,6 +22,18 @@ use crate::output::Output;
 /// removes the same ones as keepalived.
 const REMOVED_VARIABLES: [&str; 3] = ["IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"];
 
+/// Addressed by the service manager to the daemon itself: a child that answered them would speak
+/// in its name, or take its standard streams for the journal.
+const DAEMONS_VARIABLES: [&str; 7] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "JOURNAL_STREAM",
+];
+
 const SHELL: &str = "/bin/sh";
 
 /// A command that is running.
@@ -56,7 +68,7 @@ fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Sta
             .stderr(writer)
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .process_group(0);
-        for variable in REMOVED_VARIABLES {
+        for variable in REMOVED_VARIABLES.into_iter().chain(DAEMONS_VARIABLES) {
             order.env_remove(variable);
         }
         identity.put_on(&mut order);
