@@ -41,6 +41,8 @@ const HOP_LIMIT: u8 = 255;
 const PRIORITY: u32 = 7;
 const PRIORITY_UNPRIVILEGED: u32 = 6;
 const IPV4_HEADER_OCTETS: usize = 20;
+/// More than a receive buffer holds; under a flood there would always be one more.
+const MAX_STRANGERS: usize = 1024;
 
 /// Takes away frames that were sent to the broadcast MAC, that the interface only saw because it
 /// is in promiscuous mode, or that came round by the loopback. None of them is a datagram sent to
@@ -259,7 +261,11 @@ impl AdvertSocket {
     /// Between its creation and its binding the socket hears every interface. Whatever came in
     /// until now goes: from one of our own peers it comes again.
     fn discard_strangers(&self) -> io::Result<()> {
-        while self.recv(&mut [0; IPV4_HEADER_OCTETS])?.is_some() {}
+        for _ in 0..MAX_STRANGERS {
+            if self.recv(&mut [0; IPV4_HEADER_OCTETS])?.is_none() {
+                break;
+            }
+        }
         Ok(())
     }
 
