@@ -1,11 +1,13 @@
 //! Configuration text from the file system.
 
-use std::fs::{self, File};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use locum_config::source::MAX_FILE_SIZE;
 use locum_config::{Source, SourceError};
+use nix::fcntl::OFlag;
 
 /// Reads files; relative paths start at the working directory.
 #[derive(Clone, Copy, Debug)]
@@ -13,11 +15,20 @@ pub struct FileSource;
 
 impl Source for FileSource {
     fn read(&self, path: &str) -> Result<Vec<u8>, SourceError> {
-        let file = File::open(path).map_err(explain)?;
-        if file.metadata().map_err(explain)?.is_dir() {
+        // Opening a pipe that nobody writes to would wait for ever.
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(OFlag::O_NONBLOCK.bits())
+            .open(path)
+            .map_err(explain)?;
+        let kind = file.metadata().map_err(explain)?.file_type();
+        if kind.is_dir() {
             return Err(SourceError::Failed("is a directory".to_owned()));
         }
-        // One octet more than allowed, so that a pipe or a growing file is noticed too.
+        if !kind.is_file() {
+            return Err(SourceError::Failed("is no regular file: write it to one".to_owned()));
+        }
+        // One octet more than allowed, so that a growing file is noticed too.
         let mut content = Vec::new();
         let limit = MAX_FILE_SIZE as u64 + 1;
         file.take(limit).read_to_end(&mut content).map_err(explain)?;
@@ -43,5 +54,19 @@ fn explain(error: io::Error) -> SourceError {
         io::ErrorKind::NotFound => SourceError::NotFound,
         io::ErrorKind::PermissionDenied => SourceError::Failed("permission denied".to_owned()),
         _ => SourceError::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("locum.toml");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let refused = FileSource.read(path.to_str().unwrap());
+        assert!(matches!(refused, Err(SourceError::Failed(why)) if why.contains("regular file")));
     }
 }

@@ -216,6 +216,68 @@ fn hooks_run_in_order_and_stand_in_the_history() {
 }
 
 #[test]
+fn what_a_service_manager_left_for_the_daemon_reaches_no_hook_and_costs_no_exit_status() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let hook = node.script("hook", "env; exit 7");
+    node.write("locum.toml", &config("100ms", &format!("notify = [\"{hook}\"]")));
+    let start = format!(
+        "exec env --ignore-signal=CHLD NOTIFY_SOCKET=/nowhere LISTEN_FDS=1 WATCHDOG_USEC=1 \
+         JOURNAL_STREAM=8:1 {} \"$@\"",
+        env!("CARGO_BIN_EXE_locum")
+    );
+    node.program = node.script("start", &start).into();
+    node.start();
+    let entry = node.wait_for_entry("hook", |entry| entry["kind"] == "hook");
+    assert_eq!(entry["detail"], "exited with status 7", "{entry:#}");
+    let output = entry["output"].as_str().unwrap();
+    assert!(output.contains("PATH="), "{output}");
+    for name in ["NOTIFY_SOCKET", "LISTEN_FDS", "WATCHDOG_USEC", "JOURNAL_STREAM"] {
+        assert!(!output.contains(name), "{output}");
+    }
+}
+
+#[test]
+fn a_signal_that_means_nothing_here_ends_nothing() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.signal("USR1");
+    node.signal("USR2");
+    node.wait_for("both answers", |_| {
+        ["SIGUSR1", "SIGUSR2"].iter().all(|name| node.log().contains(name))
+    });
+    assert_eq!(node.status()["pid"], node.pid());
+}
+
+#[test]
+fn a_role_that_lasts_has_one_since() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    let since = node.wait_for_role("master")["instances"][0]["since"].clone();
+    for _ in 0..40 {
+        // Longer than one look at the engine serves those who ask.
+        std::thread::sleep(std::time::Duration::from_millis(21));
+        assert_eq!(node.status()["instances"][0]["since"], since);
+    }
+}
+
+#[test]
+fn a_configuration_that_is_a_pipe_is_refused_and_holds_nothing_up() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    fs::remove_file(node.path("locum.toml")).unwrap();
+    nix::unistd::mkfifo(&node.path("locum.toml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let refused = node.locum(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("regular file"), "{}", stderr(&refused));
+    assert_eq!(node.status()["instances"][0]["role"], "master");
+}
+
+#[test]
 fn a_hook_that_hangs_is_killed_and_the_newest_event_follows() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, "");

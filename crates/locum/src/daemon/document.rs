@@ -11,9 +11,10 @@ use locum_control::status::{
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
-use locum_vrrp::{Family, Role, Version};
+use locum_vrrp::{Family, Role, Time, Version};
 
 use super::describe::role_word;
+use super::wall_clock::WallClock;
 
 /// What the document is made of.
 pub struct Ingredients<'a> {
@@ -25,10 +26,14 @@ pub struct Ingredients<'a> {
     pub started: SystemTime,
     pub configured: SystemTime,
     pub dropped: u64,
+    pub now: SystemTime,
+    /// When `engine` was taken.
+    pub taken: Time,
+    pub wall: &'a WallClock,
 }
 
 pub fn compose(from: &Ingredients<'_>) -> StatusDocument {
-    let now = SystemTime::now();
+    let ago = |age| rfc3339(from.wall.before(from.taken, age));
     let nothing = BalancerStatus::default();
     let balancer = from.balancer.unwrap_or(&nothing);
     let status = from.engine;
@@ -36,7 +41,7 @@ pub fn compose(from: &Ingredients<'_>) -> StatusDocument {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         node: from.plan.node.to_string(),
-        now: rfc3339(now),
+        now: rfc3339(from.now),
         started: rfc3339(from.started),
         config: from.config.to_owned(),
         digest: from.plan.digest.clone(),
@@ -44,8 +49,8 @@ pub fn compose(from: &Ingredients<'_>) -> StatusDocument {
         stopping: status.stopping,
         healthy: true,
         problems: Vec::new(),
-        instances: status.instances.iter().map(|one| instance(one, now)).collect(),
-        checks: status.checks.iter().map(|one| check(one, now)).collect(),
+        instances: status.instances.iter().map(|one| instance(one, ago(one.role_age))).collect(),
+        checks: status.checks.iter().map(|one| check(one, ago(one.level_age))).collect(),
         services: status.services.iter().map(|one| service(one, from.plan, balancer)).collect(),
         haproxy: status.haproxy.iter().map(haproxy).collect(),
         processes: balancer.processes.iter().map(process).collect(),
@@ -100,7 +105,7 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
     all
 }
 
-fn instance(from: &engine::InstanceStatus, now: SystemTime) -> InstanceStatus {
+fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
     let peer = from.master.as_ref().map(|peer| PeerStatus {
         address: peer.address,
         priority: peer.priority.0,
@@ -124,7 +129,7 @@ fn instance(from: &engine::InstanceStatus, now: SystemTime) -> InstanceStatus {
             Version::V3 => 3,
         },
         role: role_word(from.role).to_owned(),
-        since: ago(now, from.role_age),
+        since,
         since_ms: millis(from.role_age),
         cause: from.cause.clone(),
         base_priority: from.base_priority.0,
@@ -152,12 +157,12 @@ fn instance(from: &engine::InstanceStatus, now: SystemTime) -> InstanceStatus {
     }
 }
 
-fn check(from: &engine::CheckStatus, now: SystemTime) -> CheckStatus {
+fn check(from: &engine::CheckStatus, since: String) -> CheckStatus {
     CheckStatus {
         name: from.name.to_string(),
         up: from.up,
         detail: from.detail.clone(),
-        since: ago(now, from.level_age),
+        since,
         since_ms: millis(from.level_age),
         ignored: from.ignored,
     }
@@ -236,10 +241,6 @@ fn counters(counts: &[(&'static str, u64)]) -> Vec<Counter> {
     let one =
         |(name, value): &(&'static str, u64)| Counter { name: (*name).to_owned(), value: *value };
     counts.iter().map(one).collect()
-}
-
-fn ago(now: SystemTime, age: Duration) -> String {
-    rfc3339(now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 fn rfc3339(time: SystemTime) -> String {

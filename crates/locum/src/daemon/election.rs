@@ -26,6 +26,7 @@ use locum_vrrp::Time;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
 use tokio::sync::mpsc::Sender;
+use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::oneshot;
 
 use super::applier::{FailedApplies, Job};
@@ -53,10 +54,17 @@ pub struct Sinks {
     pub balancer: SyncSender<Wish>,
     pub probes: Probes,
     pub reports: Sender<Report>,
-    /// Reports that found no room.
-    pub dropped: Arc<AtomicU64>,
+    pub dropped: Arc<Dropped>,
     /// Told, once, when everything is handed over.
     pub stopped: Option<oneshot::Sender<()>>,
+}
+
+/// What found no room, counted.
+#[derive(Debug, Default)]
+pub struct Dropped {
+    /// Lines for log and history, and announcements.
+    pub reports: AtomicU64,
+    pub hooks: AtomicU64,
 }
 
 /// For the control runtime: log, history, hooks.
@@ -245,7 +253,8 @@ impl Election {
                 }
             }
             Message::Status { answer } => {
-                let _ = answer.send(self.engine.status(now()));
+                let now = now();
+                let _ = answer.send((now, self.engine.status(now)));
             }
             Message::End => return Next::End,
         }
@@ -282,7 +291,7 @@ impl Election {
                 if !self.failed.contains(after)
                     && self.sinks.applier.try_send(Job::Announce { after, until, frames }).is_err()
                 {
-                    self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
+                    self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
@@ -333,8 +342,15 @@ impl Election {
 
     /// Without room a report is counted and forgotten: the log is behind by thousands of lines.
     fn report(&self, report: Report) {
-        if self.sinks.reports.try_send(report).is_err() {
-            self.sinks.dropped.fetch_add(1, Ordering::Relaxed);
+        if let Err(TrySend::Full(report) | TrySend::Closed(report)) =
+            self.sinks.reports.try_send(report)
+        {
+            let counter = match report {
+                // A system that follows by hooks has missed a change: the log says so.
+                Report::Hook(_) => &self.sinks.dropped.hooks,
+                Report::Event(_) | Report::Socket(_) => &self.sinks.dropped.reports,
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -404,8 +420,25 @@ mod tests {
         }
 
         fn dropped(&self) -> u64 {
-            self.election.sinks.dropped.load(Ordering::Relaxed)
+            self.election.sinks.dropped.reports.load(Ordering::Relaxed)
         }
+    }
+
+    #[test]
+    fn a_hook_that_finds_no_room_is_counted_by_itself() {
+        let rig = Rig::new();
+        let hook = || HookRun {
+            instance: "web".into(),
+            command: locum_config::plan::Command::argv(["true"]),
+            environment: Vec::new(),
+            event: 1,
+        };
+        rig.election.report(Report::Hook(hook()));
+        rig.election.report(Report::Hook(hook()));
+        rig.election.report(Report::Socket(String::new()));
+        let dropped = &rig.election.sinks.dropped;
+        assert_eq!(dropped.hooks.load(Ordering::Relaxed), 1);
+        assert_eq!(dropped.reports.load(Ordering::Relaxed), 1);
     }
 
     #[test]

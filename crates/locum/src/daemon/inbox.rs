@@ -12,6 +12,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use locum_config::plan::{Name, Outcome, Plan};
 use locum_engine::status::Status;
 use locum_engine::{Command, Inherited, LinkState, ProbeId, Reply, Seq};
+use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 
@@ -50,8 +51,9 @@ pub enum Message {
         inherited: Vec<Inherited>,
         answer: oneshot::Sender<String>,
     },
+    /// `answer` hears when it was taken too.
     Status {
-        answer: oneshot::Sender<Status>,
+        answer: oneshot::Sender<(Time, Status)>,
     },
     /// The thread shall end; nothing is handed over.
     End,

@@ -24,15 +24,16 @@ mod inbox;
 mod lock;
 mod log;
 mod operations;
+mod panic;
 mod serving;
 mod signals;
 mod sockets;
+mod wall_clock;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::thread;
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ use crate::configuration::Origin;
 use crate::exit;
 use claim::NamespaceClaim;
 use control_socket::ControlSocket;
-use election::{Election, Sinks};
+use election::{Dropped, Election, Sinks};
 use history::History;
 use inbox::{InboxSender, Message, inbox};
 use lock::RunDirLock;
@@ -62,6 +63,10 @@ const QUEUE_REPORTS: usize = 4096;
 /// Requests waiting; a client whose request finds no room waits.
 const QUEUE_CALLS: usize = 32;
 
+/// Hooks that may be starting at a time: one whose program lies on a dead file system, or whose user
+/// is looked up in a dead directory, must not hold up those of other instances.
+const MAX_HOOK_STARTS: usize = 32;
+
 /// The engine recurses nowhere and keeps its state on the heap.
 const ELECTION_STACK_BYTES: usize = 512 * 1024;
 
@@ -71,7 +76,7 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs until it is told to stop.
 pub fn run(options: &Run, place: &Place) -> ExitCode {
-    end_at_panic();
+    panic::end_at_panic();
     let origin = Origin::new(&options.configuration);
     let loaded = origin.load();
     eprint!("{}", loaded.diagnostics);
@@ -96,11 +101,11 @@ fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Resul
     let claim = NamespaceClaim::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(1)
+        .max_blocking_threads(MAX_HOOK_STARTS)
         .build()
         .map_err(|error| format!("cannot start the control runtime: {error}"))?;
     let ending = runtime.block_on(operate(place, (lock, claim), origin, plan, log.clone()));
-    // A reload stuck on a dead file system must not hold up the end.
+    // A hook stuck on a dead file system must not hold up the end.
     runtime.shutdown_background();
     log.flush();
     ending
@@ -116,10 +121,10 @@ async fn operate(
     let system = |what: &'static str| move |error: io::Error| format!("cannot {what}: {error}");
     // Before anything is changed, so that a second daemon or a wrong path ends here.
     let server = control_socket::bind(&place.socket())?;
-    let signals = Signals::listen().map_err(system("listen to signals"))?;
+    let mut signals = Signals::listen().map_err(system("listen to signals"))?;
 
     let (sender, receiver) = inbox().map_err(system("create the inbox"))?;
-    let dropped = Arc::new(AtomicU64::new(0));
+    let dropped = Arc::new(Dropped::default());
     let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
     let (stopped, is_stopped) = oneshot::channel();
 
@@ -145,7 +150,11 @@ async fn operate(
         .map_err(system("start the election thread"))?;
 
     // The links come first: the plan is looked at with what is there.
-    let inherited = applier.ready().await?;
+    let inherited = tokio::select! {
+        inherited = applier.ready() => inherited?,
+        // Nothing is held yet, so there is nothing to hand over.
+        () = signals.stop() => return Ok(Ending::Clean),
+    };
     let (in_effect, is_in_effect) = oneshot::channel();
     let message = Message::Plan { plan: Arc::clone(&plan), inherited, answer: in_effect };
     sender.send(message);
@@ -209,18 +218,4 @@ fn orphan_timeout(plan: &Plan) -> Option<Duration> {
     }
     // The kernel counts leases in seconds.
     Some(longest + Duration::from_secs(1))
-}
-
-/// The message goes straight to standard error: the log thread may be the one that failed.
-fn end_at_panic() {
-    std::panic::set_hook(Box::new(|panic| {
-        let thread = thread::current();
-        let name = thread.name().unwrap_or("unnamed");
-        eprintln!("locum: internal error in the {name} thread: {panic}");
-        eprintln!(
-            "locum: ending at once; virtual addresses stay until their lease runs out, \
-             a restarted daemon adopts them"
-        );
-        std::process::abort();
-    }));
 }

@@ -4,37 +4,41 @@
 //! configuration, a hook, a question to another thread) runs beside it and comes back as a
 //! [`Done`].
 
+mod outbox;
 mod reload;
 mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
 use locum_balancer::BalancerStatus;
-use locum_config::{Loaded, Plan};
+use locum_config::Plan;
 use locum_control::{Call, Record, Request, Response};
 use locum_engine::status::Status;
 use locum_engine::{Command, Event, Reply, Run, Target};
+use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
 use super::claim::NamespaceClaim;
 use super::control_socket::{ControlSocket, News};
 use super::describe;
-use super::election::Report;
+use super::election::{Dropped, Report};
 use super::history::History;
 use super::hooks::{self, HookResult, Hooks};
 use super::inbox::{InboxSender, Message};
 use super::log::Log;
 use super::serving::Wish;
 use super::signals::{Signal, Signals};
+use super::wall_clock::WallClock;
 use crate::configuration::Origin;
-use reload::Reload;
+use outbox::{OFFER_AGAIN, Outbox};
+use reload::{Reading, Reload};
 use status::StatusDesk;
 
 /// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of
@@ -54,7 +58,7 @@ pub struct Tools {
     pub balancer: SyncSender<Wish>,
     pub log: Log,
     /// Reports that found no room.
-    pub dropped: Arc<AtomicU64>,
+    pub dropped: Arc<Dropped>,
     pub history: History,
     pub origin: Origin,
     pub plan: Arc<Plan>,
@@ -81,8 +85,8 @@ pub enum Ending {
 
 /// Something that ran beside the task has ended.
 enum Done {
-    Loaded(Loaded, Option<oneshot::Sender<Response>>),
-    Status(Box<(Status, Option<BalancerStatus>)>),
+    Loaded(Reading, Option<oneshot::Sender<Response>>),
+    Status(Box<((Time, Status), Option<BalancerStatus>)>),
     BalancerIdle,
 }
 
@@ -95,6 +99,11 @@ pub struct Operations {
     started: SystemTime,
     configured: SystemTime,
     reload: Reload,
+    outbox: Outbox,
+    /// Hooks known as dropped.
+    lost_hooks: u64,
+    /// When things happened, for people.
+    wall: WallClock,
     desk: StatusDesk,
     phase: Phase,
 }
@@ -119,7 +128,10 @@ impl Operations {
             finished,
             started: now,
             configured: now,
-            reload: Reload::Idle,
+            reload: Reload::default(),
+            outbox: Outbox::new(tools.inbox.clone()),
+            lost_hooks: 0,
+            wall: WallClock::default(),
             desk: StatusDesk::default(),
             phase: Phase::Running,
             tools,
@@ -159,16 +171,29 @@ impl Operations {
                         return Ending::Forced;
                     }
                     (Signal::Reload, _) => self.begin_reload(None),
+                    (Signal::Unused(name), _) => tracing::warn!(
+                        "{name} does nothing: use `locum status` and `locum history`, \
+                         with --json for programs"
+                    ),
                 },
                 _ = &mut sources.stopped, if self.phase.awaits_engine() => self.begin_finish(),
+                () = sleep(OFFER_AGAIN), if !self.outbox.is_empty() => self.offer_again(),
                 _ = look_around.tick() => self.look_around().await,
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {}
             }
         }
     }
 
-    /// Whether commands still find this daemon, and a second one would.
+    /// Whether commands still find this daemon, and a second one would; and what was lost.
     async fn look_around(&mut self) {
+        let hooks = self.tools.dropped.hooks.load(Ordering::Relaxed);
+        if hooks != self.lost_hooks {
+            let lost = hooks - self.lost_hooks;
+            self.lost_hooks = hooks;
+            let text = format!("{lost} hooks were not run: too many reports at once");
+            tracing::error!("{text}");
+            self.tools.history.push(0, None, text, Record::Note {});
+        }
         self.tools.claim.turn_away();
         match self.tools.socket.keep().await {
             Some(News::Restored(text)) => {
@@ -283,7 +308,14 @@ impl Operations {
 
     fn begin_stop(&mut self, answer: Option<oneshot::Sender<Response>>) {
         self.phase = Phase::Stopping { until: Instant::now() + STOP_LIMIT };
-        self.command(Command::Stop, answer);
+        let (reply, replied) = oneshot::channel();
+        self.outbox.send(Message::Command { command: Command::Stop, answer: reply });
+        pass_on(replied, answer);
+    }
+
+    fn offer_again(&mut self) {
+        self.outbox.offer();
+        self.reload_again();
     }
 
     /// Everything is handed over: hooks and the balancer's processes may end.
@@ -308,21 +340,12 @@ impl Operations {
         if self.tools.inbox.try_send(Message::Command { command, answer: reply }).is_err() {
             return answer_busy(answer);
         }
-        tokio::spawn(async move {
-            let response = match replied.await {
-                Ok(Reply::Ok(message)) => Response::Done { message },
-                Ok(Reply::Refused(reason)) => Response::Refused { reason },
-                Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
-            };
-            if let Some(answer) = answer {
-                let _ = answer.send(response);
-            }
-        });
+        pass_on(replied, answer);
     }
 
     fn take_done(&mut self, done: Done) {
         match done {
-            Done::Loaded(loaded, answer) => self.end_reload(loaded, answer),
+            Done::Loaded(reading, answer) => self.end_reload(reading, answer),
             Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
             Done::BalancerIdle => {
                 if let Phase::Finishing { until, .. } = self.phase {
@@ -354,6 +377,19 @@ impl Phase {
             Self::Finishing { .. } => false,
         }
     }
+}
+
+/// The engine's reply, when it comes, to whoever asked.
+fn pass_on(replied: oneshot::Receiver<Reply>, answer: Option<oneshot::Sender<Response>>) {
+    let Some(answer) = answer else { return };
+    tokio::spawn(async move {
+        let response = match replied.await {
+            Ok(Reply::Ok(message)) => Response::Done { message },
+            Ok(Reply::Refused(reason)) => Response::Refused { reason },
+            Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
+        };
+        let _ = answer.send(response);
+    });
 }
 
 fn answer_busy(answer: Option<oneshot::Sender<Response>>) {

@@ -4,6 +4,7 @@
 //! when that comes back under another index. Opening and closing happen at start, at a reload and
 //! when a link returns, and take as long as the kernel's lock on its interfaces.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -32,7 +33,14 @@ const TELL_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct AdvertSockets {
     entries: Vec<Entry>,
-    links: Vec<LinkState>,
+    /// Those that exist, whatever is wanted: what is wanted next may lie on any of them.
+    links: HashMap<Name, Link>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    index: u32,
+    running: bool,
 }
 
 #[derive(Debug)]
@@ -75,12 +83,13 @@ impl AdvertSockets {
 
     /// Follows a link: opens, opens anew, closes or joins again.
     pub fn follow(&mut self, link: &LinkState, now: Time) -> Vec<Trouble> {
-        let before = self.links.iter().position(|known| known.name == link.name);
-        let came_up = link.running && before.is_none_or(|position| !self.links[position].running);
-        match before {
-            Some(position) => self.links[position] = link.clone(),
-            None => self.links.push(link.clone()),
-        }
+        let before = if link.index == 0 {
+            self.links.remove(&link.name)
+        } else {
+            let now = Link { index: link.index, running: link.running };
+            self.links.insert(link.name.clone(), now)
+        };
+        let came_up = link.running && before.is_none_or(|before| !before.running);
         for entry in self.entries.iter_mut().filter(|entry| entry.interface == link.name) {
             if entry.index != link.index {
                 entry.close();
@@ -155,8 +164,7 @@ impl AdvertSockets {
         let Self { entries, links } = self;
         let mut troubles = Vec::new();
         for entry in entries.iter_mut().filter(|entry| needs(entry)) {
-            let index =
-                links.iter().find(|link| link.name == entry.interface).map_or(0, |link| link.index);
+            let index = links.get(&entry.interface).map_or(0, |link| link.index);
             // Without a link the instance is in fault and says so itself.
             if index == 0 {
                 entry.retry_at = None;
@@ -256,6 +264,27 @@ fn explain_send(error: &io::Error, datagram: &Datagram) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_that_went_away_are_forgotten() {
+        let mut sockets = AdvertSockets::default();
+        for number in 1..=1000 {
+            let mut link = LinkState {
+                name: format!("veth{number}").as_str().into(),
+                index: number,
+                running: true,
+                mac: None,
+                mtu: 1500,
+                addresses: Vec::new(),
+                forwards_v6: false,
+            };
+            sockets.follow(&link, Time::ZERO);
+            assert_eq!(sockets.links.len(), 1);
+            link.index = 0;
+            sockets.follow(&link, Time::ZERO);
+        }
+        assert!(sockets.links.is_empty());
+    }
 
     #[test]
     fn a_socket_that_fails_now_and_then_is_told_of_rarely_and_truly() {

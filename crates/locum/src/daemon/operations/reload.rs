@@ -1,57 +1,150 @@
 //! A reload is a transaction: read beside the loop, then all of it takes effect or nothing.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::thread;
+use std::time::{Duration, SystemTime};
 
 use locum_config::{Loaded, Plan, Severity};
 use locum_control::{Record, Response};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::{Done, Operations, Phase, answer_busy};
+use super::{Done, Operations, Phase};
+use crate::configuration::Origin;
 use crate::daemon::inbox::Message;
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reload {
+/// How long a file system may take to give the configuration; less than a client waits.
+const READING_LIMIT: Duration = Duration::from_secs(30);
+
+/// Reads that never came back, before no other is begun: each keeps a thread.
+const MAX_STUCK: usize = 4;
+
+/// What came of reading; the error is for a person.
+pub type Reading = Result<Loaded, String>;
+
+/// How far the reload under way is.
+#[derive(Debug, Default)]
+pub struct Reload {
+    state: State,
+    /// One clone in each thread that reads.
+    readers: Arc<()>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    #[default]
     Idle,
-    /// A file is being read; `again` when another was asked for meanwhile by a signal.
-    Reading {
-        again: bool,
-    },
+    /// Until the file is read and judged; `again` when a signal asked for another meanwhile.
+    Reading { again: bool },
+    /// Until the election's inbox has it.
+    Sending { again: bool },
+}
+
+impl State {
+    fn and_again(self) -> Self {
+        match self {
+            Self::Idle => Self::Idle,
+            Self::Reading { .. } => Self::Reading { again: true },
+            Self::Sending { .. } => Self::Sending { again: true },
+        }
+    }
+}
+
+impl Reload {
+    /// Reads on a thread of its own: one that hangs on a dead file system keeps nothing else from
+    /// running.
+    fn read(&self, origin: Origin) -> Result<oneshot::Receiver<Loaded>, String> {
+        if Arc::strong_count(&self.readers) > MAX_STUCK {
+            return Err(format!(
+                "{MAX_STUCK} earlier reads of {} still hang: look at its file system",
+                origin.path()
+            ));
+        }
+        let (tell, told) = oneshot::channel();
+        let reader = Arc::clone(&self.readers);
+        thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(move || {
+                // Whoever waited may have given up.
+                let _ = tell.send(origin.load());
+                drop(reader);
+            })
+            .map_err(|error| format!("cannot start a thread to read it: {error}"))?;
+        Ok(told)
+    }
+}
+
+/// What a read gave within its limit.
+async fn read_in_time(path: String, told: oneshot::Receiver<Loaded>) -> Reading {
+    match timeout(READING_LIMIT, told).await {
+        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Err(_)) => Err(format!("{path}: its reader ended without a result")),
+        Err(_) => Err(format!(
+            "{path} could not be read within {} seconds: look at its file system",
+            READING_LIMIT.as_secs()
+        )),
+    }
 }
 
 impl Operations {
     pub(super) fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
-        let refuse = |answer: Option<oneshot::Sender<Response>>, reason: &str| {
-            if let Some(answer) = answer {
-                let _ = answer.send(Response::Refused { reason: reason.to_owned() });
-            }
-        };
-        match (self.reload, self.phase) {
-            (Reload::Idle, Phase::Running) => {}
-            (Reload::Reading { .. }, Phase::Running) => {
-                // A signal cannot be told to come again.
-                self.reload = Reload::Reading { again: answer.is_none() };
+        match (self.reload.state, self.phase) {
+            (State::Idle, Phase::Running) => {}
+            (state @ (State::Reading { .. } | State::Sending { .. }), Phase::Running) => {
+                // A signal cannot be told to come again; a request can.
+                self.reload.state = if answer.is_none() { state.and_again() } else { state };
                 return refuse(answer, "another reload is under way: try again");
             }
             (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
                 return refuse(answer, "the daemon is stopping");
             }
         }
-        self.reload = Reload::Reading { again: false };
         let origin = self.tools.origin.clone();
+        let path = origin.path();
+        let told = match self.reload.read(origin) {
+            Ok(told) => told,
+            Err(reason) => return self.give_up(&reason, answer),
+        };
+        self.reload.state = State::Reading { again: false };
         let done = self.done.clone();
         tokio::spawn(async move {
-            // Files may lie on a slow or dead file system: not on this thread.
-            let loaded = tokio::task::spawn_blocking(move || origin.load()).await;
-            if let Ok(loaded) = loaded {
-                let _ = done.send(Done::Loaded(loaded, answer));
-            }
+            let reading = read_in_time(path, told).await;
+            let _ = done.send(Done::Loaded(reading, answer));
         });
     }
 
-    pub(super) fn end_reload(&mut self, loaded: Loaded, answer: Option<oneshot::Sender<Response>>) {
-        let again = self.reload == Reload::Reading { again: true };
-        self.reload = Reload::Idle;
+    pub(super) fn end_reload(
+        &mut self,
+        reading: Reading,
+        answer: Option<oneshot::Sender<Response>>,
+    ) {
+        if let State::Reading { again } = self.reload.state {
+            self.reload.state = State::Sending { again };
+        }
+        match (reading, self.phase) {
+            (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+                refuse(answer, "the daemon is stopping");
+            }
+            (Ok(loaded), Phase::Running) => self.judge(loaded, answer),
+            (Err(reason), Phase::Running) => self.give_up(&reason, answer),
+        }
+        self.reload_again();
+    }
+
+    /// Ends the reload under way once the election has it, and begins the one that a signal asked
+    /// for meanwhile.
+    pub(super) fn reload_again(&mut self) {
+        if let State::Sending { again } = self.reload.state
+            && self.outbox.is_empty()
+        {
+            self.reload.state = State::Idle;
+            if again {
+                self.begin_reload(None);
+            }
+        }
+    }
+
+    fn judge(&mut self, loaded: Loaded, answer: Option<oneshot::Sender<Response>>) {
         for diagnostic in &loaded.diagnostics {
             match diagnostic.severity {
                 Severity::Error => tracing::error!("{}", diagnostic.headline()),
@@ -59,21 +152,26 @@ impl Operations {
             }
         }
         match loaded.plan {
-            None => {
-                let reason = loaded.diagnostics.to_string();
-                let text = "configuration refused: the running one stays".to_owned();
-                tracing::error!("{text}");
-                let record = Record::ReloadRefused { reason: reason.clone() };
-                self.tools.history.push(0, None, text.clone(), record);
-                if let Some(answer) = answer {
-                    let reason = format!("{reason}{text}");
-                    let _ = answer.send(Response::Refused { reason });
-                }
-            }
+            None => self.reject(loaded.diagnostics.to_string(), answer),
             Some(plan) => self.put_in_effect(plan, answer),
         }
-        if again {
-            self.begin_reload(None);
+    }
+
+    /// Nothing could be read.
+    fn give_up(&mut self, reason: &str, answer: Option<oneshot::Sender<Response>>) {
+        tracing::error!("{reason}");
+        self.reject(format!("{reason}\n"), answer);
+    }
+
+    /// `reason` ends with its line.
+    fn reject(&mut self, reason: String, answer: Option<oneshot::Sender<Response>>) {
+        let text = "configuration refused: the running one stays".to_owned();
+        tracing::error!("{text}");
+        let record = Record::ReloadRefused { reason: reason.clone() };
+        self.tools.history.push(0, None, text.clone(), record);
+        if let Some(answer) = answer {
+            let reason = format!("{reason}{text}");
+            let _ = answer.send(Response::Refused { reason });
         }
     }
 
@@ -81,9 +179,7 @@ impl Operations {
         let (reply, replied) = oneshot::channel();
         let message =
             Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
-        if self.tools.inbox.try_send(message).is_err() {
-            return answer_busy(answer);
-        }
+        self.outbox.send(message);
         self.hooks.set_timeout(plan.hooks.timeout);
         self.tools.plan = plan;
         self.configured = SystemTime::now();
@@ -97,5 +193,11 @@ impl Operations {
                 let _ = answer.send(response);
             }
         });
+    }
+}
+
+fn refuse(answer: Option<oneshot::Sender<Response>>, reason: &str) {
+    if let Some(answer) = answer {
+        let _ = answer.send(Response::Refused { reason: reason.to_owned() });
     }
 }

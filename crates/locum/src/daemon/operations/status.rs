@@ -1,11 +1,12 @@
 //! A status is collected from the engine and the balancer, once for all who ask meanwhile.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use locum_balancer::BalancerStatus;
 use locum_control::Response;
 use locum_engine::status::Status;
+use locum_vrrp::Time;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
@@ -64,7 +65,13 @@ impl Operations {
         });
     }
 
-    pub(super) fn end_status(&mut self, engine: &Status, balancer: Option<&BalancerStatus>) {
+    pub(super) fn end_status(
+        &mut self,
+        (taken, engine): &(Time, Status),
+        balancer: Option<&BalancerStatus>,
+    ) {
+        let now = SystemTime::now();
+        self.wall.measure(Time::from_nanos(locum_kernel::clock::now()), now);
         let document = compose(&Ingredients {
             engine,
             balancer,
@@ -72,7 +79,12 @@ impl Operations {
             config: &self.tools.origin.path(),
             started: self.started,
             configured: self.configured,
-            dropped: self.tools.dropped.load(Ordering::Relaxed) + self.tools.log.dropped(),
+            dropped: self.tools.dropped.reports.load(Ordering::Relaxed)
+                + self.tools.dropped.hooks.load(Ordering::Relaxed)
+                + self.tools.log.dropped(),
+            now,
+            taken: *taken,
+            wall: &self.wall,
         });
         let response = Response::Status { status: Box::new(document) };
         for answer in self.desk.askers.drain(..) {
