@@ -63,7 +63,7 @@ fn marked(netlink: &mut Netlink) -> Vec<String> {
         .expect("dump")
         .into_iter()
         .map(|found| {
-            let lease = if found.leased { " leased" } else { "" };
+            let lease = if found.valid_seconds.is_some() { " leased" } else { "" };
             format!("{} {}/{}{lease}", found.interface, found.address, found.prefix)
         })
         .collect();
@@ -333,5 +333,22 @@ fn after_an_overrun_everything_is_told_again() {
                 }
             }
         }
+    });
+}
+
+#[test]
+fn what_is_held_is_remembered_over_a_lost_connection() {
+    let test = "what_is_held_is_remembered_over_a_lost_connection";
+    with_netlink(test, async |netlink, monitor| {
+        let hold = [spec("192.0.2.10/24", Some(30))];
+        netlink.apply(&hold, &[]).expect("added");
+        // Deleted while nobody listens: only the memory knows that it was held.
+        let deaf = std::mem::replace(monitor, Netlink::connect().expect("netlink").1);
+        drop(deaf);
+        ip("address delete 192.0.2.10/24 dev left");
+        *monitor = netlink.reconnect().expect("reconnected");
+        assert_eq!(next_loss(monitor).await.0, hold[0].address);
+        netlink.apply(&hold, &[]).expect("put back");
+        assert!(ip("address show dev left").contains("192.0.2.10/24"));
     });
 }

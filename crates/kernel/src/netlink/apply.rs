@@ -101,6 +101,16 @@ impl Netlink {
         Ok((Self { transport, ledger }, monitor))
     }
 
+    /// New sockets in place of failed ones. What this process holds is remembered: a kernel before
+    /// 5.18 could not tell. The new monitor reports what was lost meanwhile. After an error the old
+    /// sockets stay.
+    pub fn reconnect(&mut self) -> io::Result<Monitor> {
+        let transport = Transport::open(NETLINK_ROUTE)?;
+        let monitor = Monitor::open(self.ledger.clone(), transport.port())?;
+        self.transport = transport;
+        Ok(monitor)
+    }
+
     /// Makes the kernel hold every address of `hold` (added, or renewed when it is ours) and none of
     /// `drop` (removed when it is ours). Applying the same again only renews. An address of `hold`
     /// that is on its interface without our mark is left alone and counts as held, whatever its

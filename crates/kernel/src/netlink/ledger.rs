@@ -79,6 +79,11 @@ impl Ledger {
         self.book().entries.retain(|(at, _), _| *at != index);
     }
 
+    /// Forgets the entries of every link that does not exist.
+    pub(crate) fn keep_links(&self, exists: impl Fn(u32) -> bool) {
+        self.book().entries.retain(|(at, _), _| exists(*at));
+    }
+
     /// The monitor saw it disappear. True when it was held: it is lost, not dropped.
     pub(crate) fn disappeared(&self, key: Key, prefix: u8) -> bool {
         match self.book().entries.get_mut(&key) {

@@ -158,6 +158,8 @@ impl Monitor {
                 self.link_gone(index);
             }
         }
+        // Links that vanished while nobody listened are in no table.
+        self.ledger.keep_links(|index| links.iter().any(|link| link.index == index));
         for link in links {
             self.link_seen(link);
         }
