@@ -139,6 +139,12 @@ struct Applier {
 impl Applier {
     fn connect(inbox: InboxSender) -> io::Result<(Self, Vec<Inherited>)> {
         let (mut netlink, monitor) = Netlink::connect()?;
+        if !netlink::keeps_marks() {
+            tracing::warn!(
+                "this kernel is older than 5.18 and keeps no mark of addresses: after a crash they \
+                 are not taken over but stay until their lease is over"
+            );
+        }
         let frames = FrameSocket::open()?;
         let marked = netlink.marked_addresses()?;
         let inherited = marked
@@ -256,9 +262,8 @@ impl Applier {
     /// New sockets in place of failed ones; the new monitor begins with every link.
     async fn reconnect(&mut self) {
         loop {
-            match Netlink::connect() {
-                Ok((netlink, monitor)) => {
-                    self.netlink = netlink;
+            match self.netlink.reconnect() {
+                Ok(monitor) => {
                     self.monitor = monitor;
                     break;
                 }
