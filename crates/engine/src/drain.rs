@@ -29,8 +29,11 @@ impl Engine {
         for at in &touched {
             self.drain_announcements(now, *at, out);
         }
-        let hooks: Vec<HookRun> =
-            touched.iter().flat_map(|at| self.drain_transitions(*at)).collect();
+        let mut hooks = Vec::new();
+        for at in &touched {
+            let runs = self.drain_transitions(*at);
+            hooks.extend(self.instances[*at].ripe_hooks(runs));
+        }
         out.extend(self.notes.drain(..).map(Output::Notify));
         out.extend(hooks.into_iter().map(Output::Hook));
         if levels_may_differ {

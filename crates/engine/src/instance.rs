@@ -13,7 +13,7 @@ use locum_vrrp::counters::{Counters, Discard};
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{Action, Event as RouterEvent, Family, Priority, Router, Time, Transport, Vrid};
 
-use crate::output::{Datagram, HeldAddress, Output, Seq};
+use crate::output::{Datagram, HeldAddress, HookRun, Output, Seq};
 
 /// Least time between two repairs of one instance: whoever removes our addresses in a loop shall
 /// not keep this node busy.
@@ -73,6 +73,8 @@ pub struct InstanceState {
     /// Of this drain.
     pub actions: Vec<Action>,
     pub touched: bool,
+    /// Waiting for the kernel to be as they will expect it.
+    hooks: Vec<HookRun>,
     kernel: KernelState,
 }
 
@@ -121,6 +123,7 @@ impl InstanceState {
             told_tie: false,
             actions: Vec::new(),
             touched: true,
+            hooks: Vec::new(),
             kernel: KernelState::default(),
         }
     }
@@ -382,6 +385,13 @@ impl InstanceState {
             lease_seconds,
         };
         self.instance.addresses.iter().map(held).collect()
+    }
+
+    /// The hooks to run now: a master hook finds the address in place, a backup hook finds it gone.
+    /// They wait for the kernel's answer, whatever it is, and keep their order.
+    pub fn ripe_hooks(&mut self, fresh: Vec<HookRun>) -> Vec<HookRun> {
+        self.hooks.extend(fresh);
+        if self.kernel.outstanding { Vec::new() } else { std::mem::take(&mut self.hooks) }
     }
 
     /// Number of the level that announcements must wait for.

@@ -30,7 +30,8 @@ pub enum Output {
     Serve { seq: Seq, wanted: Arc<WantedServices> },
     /// Log, history and API subscribers.
     Notify(Event),
-    /// Queue of this instance: run in order, one at a time.
+    /// Queue of this instance: run in order, one at a time. It comes when the kernel has answered
+    /// the `Apply` of its transition: a master hook may use the address.
     Hook(HookRun),
     /// Probe runtime.
     Probe(ProbeChange),

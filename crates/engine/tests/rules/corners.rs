@@ -216,8 +216,25 @@ fn the_hooks_of_a_name_belong_to_its_new_instance() {
     let mut node = Node::master(plan([owner.clone()]));
     owner.router.vrid = Vrid::new(52).expect("1..=255");
     let mut ran = hooks(node.plan_with(plan([owner]), Vec::new()));
-    ran.extend(hooks(node.run_for(ms(3000))));
+    assert_eq!(ran, [""; 0], "its address is not there yet");
+    for _ in 0..3 {
+        ran.extend(hooks(node.confirm_applies()));
+        ran.extend(hooks(node.run_for(ms(1000))));
+    }
     assert_eq!(ran, ["/bin/start"]);
+}
+
+#[test]
+fn hooks_wait_for_the_kernel_and_keep_their_order() {
+    let mut web = instance("web", 51, 100);
+    web.hooks.any = vec![Hook::argv(["/bin/any"])];
+    let mut node = Node::started(plan([web]));
+    let out = node.run_for(ms(3610)).to_vec();
+    assert!(!hooks(&out).iter().any(|hook| hook.contains("MASTER")), "{out:#?}");
+    assert_eq!(hooks(node.confirm_applies()), ["/bin/any INSTANCE web MASTER 100"]);
+    node.hear(PEER, 150);
+    assert_eq!(hooks(node.run_for(ms(101))), [""; 0]);
+    assert_eq!(hooks(node.confirm_applies()), ["/bin/any INSTANCE web BACKUP 100"]);
 }
 
 #[test]

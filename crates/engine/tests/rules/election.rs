@@ -350,7 +350,8 @@ fn the_survivor_of_a_conflict_announces_again_and_reruns_its_master_hook() {
     let out = node.hear(PEER, 50).to_vec();
     assert_eq!(sent_priorities(&out), [100], "V-230");
     assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })), "G-013");
-    let out = node.run_for(ms(3500)).to_vec();
+    let mut out = node.run_for(ms(3500)).to_vec();
+    out.extend(node.confirm_applies().to_vec());
     assert!(out.iter().any(|o| matches!(o, Output::Hook(_))), "{out:#?}");
     assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })));
 }
