@@ -4,13 +4,11 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use locum_config::plan::{
-    Check, Command as Hook, Lease, Outcome, Plan, Probe, ProbeKind, Track, Verdict, Weight,
-};
+use locum_config::plan::{Command as Hook, Lease, Plan, Track, Verdict};
 use locum_engine::{Command, Inherited, Input, LinkState, Output};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
-use crate::node::{Node, PEER, VIP, instance, plan, sent_priorities};
+use crate::node::{Node, PEER, VIP, instance, outcome, plan, process_check, sent_priorities};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -292,21 +290,6 @@ fn tracked(weight: i16) -> Plan {
     let mut web = instance("web", 51, 100);
     web.track = vec![Track { check: "app".into(), weight: None }];
     let mut plan = plan([web]);
-    plan.checks = vec![Check {
-        name: "app".into(),
-        probe: Probe {
-            kind: ProbeKind::Process { name: "app".to_owned() },
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-        },
-        rise: 1,
-        fall: 1,
-        weight: Weight { value: weight, reverse: false },
-        starts_failed: false,
-    }];
+    plan.checks = vec![process_check(weight)];
     plan
-}
-
-fn outcome(verdict: Verdict) -> Outcome {
-    Outcome { verdict, detail: "no process app".to_owned(), took: Duration::ZERO }
 }

@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::{Check, Lease, Outcome, Probe, ProbeKind, Verdict, Weight};
+use locum_config::plan::{Lease, Verdict};
 use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Run, Target};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
-use crate::node::{Node, PEER, VIP, instance, plan, sent_priorities};
+use crate::node::{Node, PEER, VIP, instance, outcome, plan, process_check, sent_priorities};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -26,8 +26,8 @@ fn promotion_advertises_then_applies_then_announces() {
     let announce = position(|o| matches!(o, Output::Announce { .. }));
     let notify = position(|o| matches!(o, Output::Notify(_)));
     assert!(advertise < apply && apply < announce && announce < notify, "{out:#?}");
-    let Output::Apply { seq, hold, .. } = &out[apply] else { unreachable!() };
-    let Output::Announce { after, frames, .. } = &out[announce] else { unreachable!() };
+    let Output::Apply { seq, hold, .. } = &out[apply] else { panic!("{out:#?}") };
+    let Output::Announce { after, frames, .. } = &out[announce] else { panic!("{out:#?}") };
     assert_eq!(after, seq);
     assert_eq!(frames.len(), 5, "G-011");
     assert_eq!(hold[0].lease_seconds, Some(3), "the shortest takeover at 1 s");
@@ -461,23 +461,4 @@ fn the_effective_priority_stays_within_1_and_254() {
 fn switchover(to: Option<&str>, run: Run) -> Command {
     let target = Target::Instance("web".into());
     Command::Switchover { target, to: to.map(Into::into), run }
-}
-
-fn process_check(weight: i16) -> Check {
-    Check {
-        name: "app".into(),
-        probe: Probe {
-            kind: ProbeKind::Process { name: "app".to_owned() },
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-        },
-        rise: 1,
-        fall: 1,
-        weight: Weight { value: weight, reverse: false },
-        starts_failed: false,
-    }
-}
-
-fn outcome(verdict: Verdict) -> Outcome {
-    Outcome { verdict, detail: "no process app".to_owned(), took: Duration::ZERO }
 }

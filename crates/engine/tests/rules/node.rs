@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::plan::{
-    Dialect, HookSettings, Hooks, Instance, Lease, Plan, Scope, VirtualAddress,
+    Check, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, ProbeKind, Scope,
+    Verdict, VirtualAddress, Weight,
 };
 use locum_engine::status::Status;
 use locum_engine::{Engine, Inherited, Input, LinkState, Output, Packet, ProbeChange};
@@ -246,4 +247,25 @@ pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
         hooks: HookSettings::default(),
         digest: String::new(),
     }
+}
+
+/// Check "app": is a process there, every second, one result decides.
+pub fn process_check(weight: i16) -> Check {
+    Check {
+        name: "app".into(),
+        probe: Probe {
+            kind: ProbeKind::Process { name: "app".to_owned() },
+            interval: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
+        },
+        rise: 1,
+        fall: 1,
+        weight: Weight { value: weight, reverse: false },
+        starts_failed: false,
+    }
+}
+
+/// A run that passed or failed, in no time.
+pub fn outcome(verdict: Verdict) -> Outcome {
+    Outcome { verdict, detail: "no process app".to_owned(), took: Duration::ZERO }
 }
