@@ -31,6 +31,8 @@ const CONTESTANTS: [Kinds; 2] = [
 ];
 /// Instances of `election`: as many as one link can have.
 const INSTANCES: u8 = 255;
+/// How long 255 instances have to elect before anybody asks.
+const SETTLING: Duration = seconds(15);
 /// How long `election` measures.
 const LOAD_PERIOD: Duration = seconds(20);
 /// Clock ticks per second of `/proc/PID/stat`: fixed at 100 on Linux for x86 and Arm.
@@ -216,6 +218,8 @@ fn load(kinds: Kinds) -> Load {
     };
     let mut daemons = [start(kinds.first, 0), start(kinds.second, 1)];
     let last = routers(0).last().expect("instances").vip();
+    // Asking for 255 addresses every few milliseconds would take the time they need to settle.
+    thread::sleep(SETTLING);
     wait::until("the last address is held", seconds(60), || pair.lab.holders(last) == [0]);
     // The bursts of announcements that follow an election are over after the delayed second one.
     thread::sleep(seconds(8));
