@@ -18,6 +18,7 @@ use nix::poll::PollFlags;
 use nix::poll::PollTimeout;
 use nix::poll::poll;
 
+use namespace::connect;
 use namespace::in_namespace;
 use namespace::ip;
 use namespace::sysctl;
@@ -126,8 +127,7 @@ fn a_socket_hears_only_its_own_interface_and_group() {
         veth_pair();
         accept_own_addresses();
         ip("link add other type veth peer name other2");
-        ip("link set other up");
-        ip("link set other2 up");
+        connect("other", "other2");
         let left = open("left", Family::V4, None);
         let other = open("other", Family::V4, Some(GROUP_V4));
         let joined = open("right", Family::V4, Some(GROUP_V4));
@@ -150,7 +150,7 @@ fn v_075_a_group_can_be_joined_again_after_the_link_was_down() {
         ip("link set right down");
         // The loss of the link is reported once.
         let _ = right.recv(&mut [0; 100]);
-        ip("link set right up");
+        connect("left", "right");
         right.rejoin(address(GROUP_V4)).expect("joined again");
         left.send(address("192.0.2.1"), address(GROUP_V4), 255, b"one").expect("sent");
         assert_eq!(wait(&right, &mut [0; 100]).len, 23);

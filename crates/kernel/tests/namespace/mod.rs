@@ -8,12 +8,16 @@ use std::path::Path;
 use std::process::Command;
 use std::process::Stdio;
 use std::thread;
+use std::time::Duration;
+use std::time::Instant;
 
 use nix::sched::CloneFlags;
 use nix::sched::unshare;
 
 /// Set in the process that runs as root of its own user namespace.
 const INSIDE: &str = "LOCUM_KERNEL_TEST_INSIDE";
+/// Until a new cable carries frames: milliseconds on an idle machine.
+const CARRIER_PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `body` in a thread with a network namespace of its own, which ends with the thread.
 /// `test` is the name of the calling test: without privileges it runs once more, alone, in a user
@@ -77,10 +81,28 @@ pub fn sysctl(name: &str, value: &str) {
     fs::write(&path, value).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
-/// A pair of connected interfaces, `left` and `right`, both up, without IPv6 address detection.
+/// A pair of connected interfaces, `left` and `right`, that carry frames, without IPv6 address
+/// detection.
 pub fn veth_pair() {
     sysctl("ipv6/conf/default/accept_dad", "0");
     ip("link add left type veth peer name right");
-    ip("link set left up");
-    ip("link set right up");
+    connect("left", "right");
+}
+
+/// Brings both ends of a cable up and waits until they carry frames: the kernel does that after the
+/// command has returned, and until then drops what is sent and reports success.
+pub fn connect(one: &str, other: &str) {
+    ip(&format!("link set {one} up"));
+    ip(&format!("link set {other} up"));
+    let limit = Instant::now() + CARRIER_PATIENCE;
+    for end in [one, other] {
+        let words = format!("-oneline link show dev {end}");
+        loop {
+            let state = ip(&words);
+            if state.contains("state UP") && !state.contains("qdisc noop ") {
+                break;
+            }
+            assert!(Instant::now() < limit, "{end} never came up: {state}");
+        }
+    }
 }
