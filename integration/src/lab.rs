@@ -7,6 +7,8 @@ use crate::capture::Capture;
 use crate::node::Node;
 use crate::require::Company;
 use crate::require::Turn;
+use crate::wait::eventually;
+use crate::wait::seconds;
 
 /// How many machines a test wants.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,7 +58,7 @@ END
 ";
 
 impl Lab {
-    /// Builds it and waits for nothing: links are up, addresses are usable.
+    /// Builds it and waits until every link carries frames and every address is usable.
     pub fn new(shape: Shape) -> Self {
         let turn = Turn::take(shape.company);
         let lab = Self {
@@ -79,7 +81,23 @@ impl Lab {
         for (index, server) in lab.servers.iter().enumerate() {
             lab.plug(server, "eth0", "back", &[&format!("10.0.0.{}", index + 1)]);
         }
+        lab.wait_for_links();
         lab
+    }
+
+    /// A cable carries frames some time after the command that brought it up has returned. Until
+    /// then the kernel drops what is sent and says that it was sent.
+    fn wait_for_links(&self) {
+        let ends = self.directors.iter().chain(&self.servers).chain([&self.client, &self.switch]);
+        for node in ends {
+            eventually("the cables carry frames", seconds(20), || {
+                let links = node.run(&["ip", "-oneline", "-details", "link", "show", "up"]);
+                match links.lines().find(|link| !carries(link)) {
+                    Some(link) => Err(format!("on {}: {link}", node.name())),
+                    None => Ok(()),
+                }
+            });
+        }
     }
 
     /// Connects `node` by a new cable whose far end on the switch is named after the node.
@@ -158,6 +176,14 @@ impl Lab {
         let holding = self.directors.iter().enumerate().filter(|(_, node)| node.holds(address));
         holding.map(|(index, _)| index).collect()
     }
+}
+
+/// Whether a line of `ip link` shows an end of a cable that passes on what it is given. At the
+/// switch it has to forward as well. Other links do not matter: a bridge without cables stays down.
+fn carries(link: &str) -> bool {
+    let ready = link.contains("state UP") && !link.contains("qdisc noop ");
+    let forwards = !link.contains("bridge_slave") || link.contains("bridge_slave state forwarding");
+    !link.contains(" veth ") || ready && forwards
 }
 
 /// Name of the switch's end of a node's cable.
