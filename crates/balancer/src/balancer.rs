@@ -18,9 +18,6 @@ pub struct BalancerSettings {
     pub run_dir: PathBuf,
     /// The main binary: the proxy is `PROGRAM proxy …`.
     pub locum_program: PathBuf,
-    /// How long a proxy serves on without a daemon: the lease of the virtual addresses. `None`
-    /// where they have none: then it serves for ever.
-    pub orphan_timeout: Option<Duration>,
 }
 
 /// A service or HAProxy that could not be served, and why, for a person.
@@ -45,12 +42,6 @@ impl Balancer {
             haproxy: HaproxyBackend::new(&settings),
             wanted: WantedServices::default(),
         }
-    }
-
-    /// As [`BalancerSettings::orphan_timeout`], which a reload may change. A proxy that runs hears
-    /// of it with the next [`Balancer::apply`].
-    pub fn set_orphan_timeout(&mut self, timeout: Option<Duration>) {
-        self.proxy.set_orphan_timeout(timeout);
     }
 
     /// Makes what this node serves exactly `wanted`. One service's failure does not stop the

@@ -42,7 +42,6 @@ const HUNG_AFTER: u32 = 3;
 pub(crate) struct ProxyBackend {
     program: PathBuf,
     socket: PathBuf,
-    orphan_timeout: Option<Duration>,
     share: WantedServices,
     /// What the proxy is told, less the services it cannot serve at all.
     level: Vec<ProxyService>,
@@ -67,7 +66,6 @@ impl ProxyBackend {
         Self {
             program: settings.locum_program.clone(),
             socket: settings.run_dir.join("proxy.sock"),
-            orphan_timeout: settings.orphan_timeout,
             share: WantedServices::default(),
             level: Vec::new(),
             process: None,
@@ -85,11 +83,6 @@ impl ProxyBackend {
         }
     }
 
-    /// Told with the next level.
-    pub(crate) fn set_orphan_timeout(&mut self, timeout: Option<Duration>) {
-        self.orphan_timeout = timeout;
-    }
-
     /// Tells the level, to a proxy that is taken over or started where there is none.
     fn tell(&mut self, now: Instant) {
         self.reap(now);
@@ -98,8 +91,8 @@ impl ProxyBackend {
         }
         if self.link.is_some() {
             self.told_to_end |= self.level.is_empty();
-            let orphan = Orphan::from(self.orphan_timeout);
-            self.ask(&Request::Serve { services: self.level.clone(), orphan }, now);
+            let (services, orphan) = (self.level.clone(), orphan_of(&self.share));
+            self.ask(&Request::Serve { services, orphan }, now);
             // Hung up on: it is not there any more, or has not heard the level.
             self.told_to_end &= self.link.is_none() || self.level.is_empty();
         }
@@ -180,8 +173,9 @@ impl ProxyBackend {
     fn spawn(&self) -> io::Result<Process> {
         let mut command = Command::new(&self.program);
         command.arg("proxy").arg("--socket").arg(&self.socket);
-        if let Some(timeout) = self.orphan_timeout {
-            command.arg("--orphan-timeout").arg(timeout.as_millis().to_string());
+        // It may never hear a level: this daemon may end first.
+        if let Orphan::Milliseconds(timeout) = orphan_of(&self.share) {
+            command.arg("--orphan-timeout").arg(timeout.to_string());
         }
         Process::start(command)
     }
@@ -287,6 +281,20 @@ fn level_of(share: &WantedServices) -> Vec<ProxyService> {
             .collect(),
     })
     .collect()
+}
+
+/// One process serves all: without a daemon it goes on as long as any of their addresses stays.
+fn orphan_of(share: &WantedServices) -> Orphan {
+    let fit = share.services.iter().filter(|wanted| unfit(wanted).is_none());
+    let leases: Option<Vec<Duration>> = fit.map(|wanted| wanted.lease).collect();
+    match leases {
+        None => Orphan::ForEver,
+        Some(leases) => {
+            // The last connections of what was served finish under the lease they had.
+            let longest = leases.into_iter().max();
+            longest.map_or(Orphan::Unchanged, |longest| Orphan::from(Some(longest)))
+        }
+    }
 }
 
 impl Backend for ProxyBackend {

@@ -2,6 +2,7 @@
 
 mod bench;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bench::{
@@ -146,19 +147,46 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
 }
 
 #[test]
-fn a_running_proxy_hears_of_a_changed_lease_with_the_next_level() {
+fn a_running_proxy_learns_a_changed_lease_and_obeys_it() {
     let bench = Bench::new();
     let mut balancer = bench.balancer();
     let web = service("web", &[start_server('a')]);
-    balancer.apply(&wanted(&[&web])).unwrap();
+    let mut level = wanted(&[&web]);
+    balancer.apply(&level).unwrap();
     let proxy = balancer.status().processes[0].pid.unwrap();
-    balancer.set_orphan_timeout(Some(Duration::from_millis(200)));
-    balancer.apply(&wanted(&[&web])).unwrap();
+    level.services[0].lease = Some(Duration::from_millis(200));
+    balancer.apply(&level).unwrap();
     assert_eq!(balancer.status().processes[0].pid, Some(proxy));
-    // The daemon dies; the lease it was started with would outlast the patience.
+    // The daemon dies; the lease the proxy was started with would outlast the patience.
     drop(balancer);
+    expect_end(web.listen);
+}
+
+#[test]
+fn a_proxy_left_alone_serves_as_long_as_the_longest_of_its_leases() {
+    let bench = Bench::new();
+    let mut balancer = bench.balancer();
+    let (web, shop) = (service("web", &[start_server('a')]), service("shop", &[]));
+    let mut level = wanted(&[&shop, &web]);
+    level.services[0].lease = Some(Duration::from_millis(200));
+    level.services[1].lease = None;
+    balancer.apply(&level).unwrap();
+    drop(balancer);
+    // Well past the shorter one; the other has no end.
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(get(web.listen).unwrap(), 'a');
+
+    let mut balancer = bench.balancer();
+    level.services[1].lease = Some(Duration::from_millis(400));
+    balancer.apply(&level).unwrap();
+    drop(balancer);
+    expect_end(web.listen);
+}
+
+/// Waits until nobody serves there.
+fn expect_end(listen: SocketAddr) {
     let start = Instant::now();
-    while get(web.listen).is_ok() {
+    while get(listen).is_ok() {
         assert!(start.elapsed() < PATIENCE, "it serves on alone");
         std::thread::sleep(Duration::from_millis(20));
     }

@@ -362,6 +362,9 @@ pub struct WantedService {
     /// The servers to send clients to, with the weight in force; failed ones are absent or have
     /// weight 0, as [`FailedServer`] says.
     pub servers: Vec<Server>,
+    /// How long the address of the service stays on this node when no daemon renews it, and how
+    /// long therefore it may be served without one; `None` for ever.
+    pub lease: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

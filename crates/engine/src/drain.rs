@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_config::plan::{WantedHaproxy, WantedServices};
+use locum_config::plan::{Name, WantedHaproxy, WantedServices};
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
 use locum_vrrp::{Action, Profile, Role, Time, Transport};
 
@@ -95,14 +95,22 @@ impl Engine {
 
     /// What this node serves follows the addresses it holds; a newer level replaces an older one.
     fn drain_services(&mut self, out: &mut Vec<Output>) {
-        let holds = |instance: &Option<locum_config::plan::Name>| {
+        let holds = |instance: &Option<Name>| {
             instance.as_ref().is_none_or(|name| {
                 let mut all = self.instances.iter();
                 all.any(|s| s.name() == name && s.router.holds_addresses())
             }) && !self.stopped
         };
+        let lease = |instance: &Option<Name>| {
+            let mut all = self.instances.iter().filter(|state| !state.leaving);
+            all.find(|state| Some(state.name()) == instance.as_ref())?.lease()
+        };
         let services = self.services.iter();
-        let services = services.filter_map(|s| s.wanted(holds(&s.service.instance))).collect();
+        let services = services.filter_map(|state| {
+            let instance = &state.service.instance;
+            state.wanted(holds(instance), lease(instance))
+        });
+        let services = services.collect();
         let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
         let haproxy = files
             .filter(|file| holds(&file.instance))
@@ -216,7 +224,7 @@ impl Engine {
 
     /// A reload gave the name to another VRID or interface: the hooks are that one's now, and a
     /// late STOP must not end what its MASTER has begun.
-    fn has_successor(&self, name: &locum_config::plan::Name) -> bool {
+    fn has_successor(&self, name: &Name) -> bool {
         self.instances.iter().any(|state| !state.leaving && state.name() == name)
     }
 

@@ -23,6 +23,9 @@ const HEAL_PAUSE: Duration = Duration::from_millis(100);
 /// not more often than this: a renewal costs a netlink request and an event per address.
 const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 
+/// The kernel looks for leases that have run out once a second.
+const LATEST_EXPIRY: Duration = Duration::from_secs(1);
+
 /// How long an instance stays out after the kernel refused its addresses: doubled with every
 /// refusal in a row, so that a lasting reason does not make a pair flap.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
@@ -392,6 +395,12 @@ impl InstanceState {
     pub fn ripe_hooks(&mut self, fresh: Vec<HookRun>) -> Vec<HookRun> {
         self.hooks.extend(fresh);
         if self.kernel.outstanding { Vec::new() } else { std::mem::take(&mut self.hooks) }
+    }
+
+    /// How long its addresses stay when nobody renews them; `None` for ever.
+    pub fn lease(&self) -> Option<Duration> {
+        let seconds = lease_seconds(self.instance.lease, self.router.shortest_takeover())?;
+        Some(Duration::from_secs(u64::from(seconds)) + LATEST_EXPIRY)
     }
 
     /// Number of the level that announcements must wait for.

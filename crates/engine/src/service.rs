@@ -1,6 +1,7 @@
 //! Load-balanced services: health of their servers, and what this node serves now.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use locum_config::plan::{
     Activity, FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service,
@@ -57,8 +58,9 @@ impl ServiceState {
         state.level.record(outcome.verdict == Verdict::Pass, thresholds, now)
     }
 
-    /// The level for the balancer; `None` when this node runs nothing for it.
-    pub fn wanted(&self, holds: bool) -> Option<WantedService> {
+    /// The level for the balancer; `None` when this node runs nothing for it. `lease` is that of
+    /// its address.
+    pub fn wanted(&self, holds: bool, lease: Option<Duration>) -> Option<WantedService> {
         let activity = match (holds, self.service.standby) {
             (true, _) => Activity::Active,
             (false, Standby::Warm) => Activity::Ready,
@@ -73,7 +75,7 @@ impl ServiceState {
             }
         });
         let servers = servers.collect();
-        Some(WantedService { service: Arc::clone(&self.service), activity, servers })
+        Some(WantedService { service: Arc::clone(&self.service), activity, servers, lease })
     }
 }
 

@@ -35,6 +35,7 @@ fn wanted(
             servers: servers.clone(),
         }),
         activity: Activity::Active,
+        lease: None,
         servers,
     }
 }

@@ -94,7 +94,6 @@ impl Bench {
         BalancerSettings {
             run_dir: self.directory.path().to_owned(),
             locum_program: program.join("examples/locum"),
-            orphan_timeout: Some(2 * PATIENCE),
         }
     }
 
@@ -145,6 +144,7 @@ pub fn wanted(services: &[&Service]) -> WantedServices {
         service: Arc::new((*service).clone()),
         activity: Activity::Active,
         servers: service.servers.clone(),
+        lease: Some(2 * PATIENCE),
     };
     WantedServices { services: services.iter().map(active).collect(), haproxy: Vec::new() }
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::plan::{
-    Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Outcome, Plan, Protocol,
-    Scheduler, Server, Service, Standby, Verdict, WantedServices,
+    Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Lease, Outcome, Plan,
+    Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
 };
 use locum_engine::{Command, Input, Output, ProbeChange};
+use locum_vrrp::{Interval, Version};
 
 use crate::node::{Node, instance, plan};
 
@@ -24,6 +25,38 @@ fn a_service_of_an_instance_is_served_by_its_master_only() {
     node.confirm_applies();
     let out = node.link("eth0", false).to_vec();
     assert_eq!(served(&out).expect("a new level").services.len(), 0);
+}
+
+/// The kernel rounds leases down to seconds and drops addresses up to a second late.
+#[test]
+fn a_service_may_be_served_without_a_daemon_as_long_as_its_address_stays() {
+    let lease = |lease, instance: Option<&str>| {
+        let mut plan = with_service(Service {
+            instance: instance.map(Into::into),
+            standby: Standby::Warm,
+            ..service()
+        });
+        plan.instances[0].lease = lease;
+        let out = Node::with_links().plan_with(plan, Vec::new()).to_vec();
+        served(&out).expect("a level").services[0].lease
+    };
+    let web = Some("web");
+    // Three adverts, one a second.
+    assert_eq!(lease(Lease::Auto, web), Some(Duration::from_secs(3 + 1)));
+    assert_eq!(lease(Lease::Fixed(Duration::from_secs(60)), web), Some(Duration::from_secs(61)));
+    assert_eq!(lease(Lease::Off, web), None);
+    assert_eq!(lease(Lease::Auto, None), None, "served whoever is master");
+}
+
+#[test]
+fn a_reload_that_changes_only_the_lease_tells_the_level_again() {
+    let mut node = Node::master(with_service(service()));
+    let mut plan = with_service(service());
+    plan.instances[0].router.interval = Interval::new(Version::V3, 500).expect("5 s");
+    let out = node.plan_with(plan, Vec::new()).to_vec();
+    let wanted = served(&out).expect("a new level");
+    assert_eq!(wanted.services[0].activity, Activity::Active);
+    assert_eq!(wanted.services[0].lease, Some(Duration::from_secs(15 + 1)));
 }
 
 /// I-035.

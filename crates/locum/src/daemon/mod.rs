@@ -31,16 +31,14 @@ mod sockets;
 mod wall_clock;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
 use locum_balancer::BalancerSettings;
 use locum_check::Probes;
 use locum_config::Plan;
-use locum_config::plan::{Instance, Lease};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Place, Run};
@@ -128,7 +126,10 @@ async fn operate(
     let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
     let (stopped, is_stopped) = oneshot::channel();
 
-    let settings = balancer_settings(&plan, &place.run_dir);
+    let settings = BalancerSettings {
+        run_dir: place.run_dir.clone(),
+        locum_program: PathBuf::from(OWN_PROGRAM),
+    };
     let balancer =
         serving::start(settings, sender.clone()).map_err(system("start the balancer thread"))?;
     let probes = probes(sender.clone()).map_err(system("start the probe thread"))?;
@@ -189,33 +190,4 @@ fn probes(inbox: InboxSender) -> io::Result<Probes> {
         // Without room the outcome is lost; the next run of the probe repeats it.
         let _ = inbox.try_send(Message::Probed { probe, outcome });
     })
-}
-
-fn balancer_settings(plan: &Plan, run_dir: &Path) -> BalancerSettings {
-    BalancerSettings {
-        run_dir: run_dir.to_owned(),
-        locum_program: PathBuf::from(OWN_PROGRAM),
-        orphan_timeout: orphan_timeout(plan),
-    }
-}
-
-/// A proxy without a daemon serves as long as the virtual addresses stay. `None` where something
-/// it may serve stays for ever.
-fn orphan_timeout(plan: &Plan) -> Option<Duration> {
-    let lease = |instance: &Instance| match instance.lease {
-        Lease::Auto => {
-            let interval = instance.router.interval.as_duration();
-            Some(interval * u32::from(instance.router.down_multiplier))
-        }
-        Lease::Fixed(lease) => Some(lease),
-        Lease::Off => None,
-    };
-    let mut longest = Duration::ZERO;
-    for service in &plan.services {
-        let name = service.instance.as_ref()?;
-        let instance = plan.instances.iter().find(|instance| instance.name == *name)?;
-        longest = longest.max(lease(instance)?);
-    }
-    // The kernel counts leases in seconds.
-    Some(longest + Duration::from_secs(1))
 }
