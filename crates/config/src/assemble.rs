@@ -231,6 +231,8 @@ fn announce(wish: &AnnounceWish) -> AnnounceSettings {
         refresh_repeat: or(&wish.refresh_repeat, base.refresh_repeat),
         lower_priority_repeat: or(&wish.lower_priority_repeat, repeat),
         lower_priority_delay: or(&wish.lower_priority_delay, delay),
+        garp_interval: or(&wish.garp_interval, base.garp_interval),
+        gna_interval: or(&wish.gna_interval, base.gna_interval),
     }
 }
 

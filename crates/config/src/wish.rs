@@ -153,6 +153,8 @@ pub(crate) struct AnnounceWish {
     pub refresh_repeat: Option<At<u8>>,
     pub lower_priority_repeat: Option<At<u8>>,
     pub lower_priority_delay: Option<At<Duration>>,
+    pub garp_interval: Option<At<Duration>>,
+    pub gna_interval: Option<At<Duration>>,
 }
 
 #[derive(Default, Debug)]

@@ -9,6 +9,7 @@ use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement
 use locum_vrrp::{Action, Profile, Role, Time, Transport};
 
 use crate::Engine;
+use crate::explain;
 use crate::hooks::{self, HookContext};
 use crate::input::LinkState;
 use crate::instance::{InstanceState, Key, Link};
@@ -139,7 +140,9 @@ impl Engine {
             Action::Advertise { .. }
             | Action::Changed { .. }
             | Action::ConflictBegan { .. }
-            | Action::ConflictEnded { .. } => None,
+            | Action::ConflictEnded { .. }
+            | Action::ClaimChanged { .. }
+            | Action::Late { .. } => None,
         });
         let repeat = repeats.max().unwrap_or(0);
         // A router that left master in the same drain has nothing to announce (G-016).
@@ -216,6 +219,15 @@ impl Engine {
                 }
                 Action::ConflictEnded { peer, priority } => {
                     runs.extend(self.repair(at, peer, priority));
+                }
+                Action::ClaimChanged { from, to, peer } => {
+                    let name = self.instances[at].name().clone();
+                    let why = explain::claim(to, peer);
+                    self.note(Some(name), EventKind::Priority { from, to, why });
+                }
+                Action::Late { by } => {
+                    let name = self.instances[at].name().clone();
+                    self.note(Some(name), EventKind::Note(explain::late(by)));
                 }
             }
         }

@@ -118,5 +118,5 @@ fn no_source(settings: &locum_vrrp::RouterSettings, interface: &str) -> String {
 
 /// The router's effective priority under an adjustment.
 pub fn effective(router: &Router, adjustment: i32) -> locum_vrrp::Priority {
-    router.settings().priority.adjusted(adjustment)
+    router.competing(router.settings().priority.adjusted(adjustment))
 }

@@ -276,7 +276,9 @@ impl InstanceState {
                 Action::Changed { .. }
                 | Action::Announce { .. }
                 | Action::ConflictBegan { .. }
-                | Action::ConflictEnded { .. } => None,
+                | Action::ConflictEnded { .. }
+                | Action::ClaimChanged { .. }
+                | Action::Late { .. } => None,
             })
             .collect();
         let renewable = self.kernel.renewable_at.is_some_and(|at| at <= now);
@@ -365,9 +367,8 @@ impl InstanceState {
         }
         if extends {
             // V-227.
-            let repeat = self.instance.router.announce.repeat;
+            let repeat = self.router.announce_more(now);
             self.actions.push(Action::Announce { repeat });
-            self.router.announce_more(now);
         }
         let lease = kernel.held.iter().filter_map(|held| held.lease_seconds).min();
         kernel.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);

@@ -22,6 +22,7 @@
 mod commands;
 mod drain;
 mod eligibility;
+mod explain;
 mod hooks;
 mod input;
 mod instance;

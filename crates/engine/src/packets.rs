@@ -8,6 +8,7 @@ use locum_vrrp::receive::{self, Datagram, Heard, Local};
 use locum_vrrp::{Event as RouterEvent, Family, Role, Time};
 
 use crate::Engine;
+use crate::explain;
 use crate::input::Packet;
 use crate::instance::Key;
 use crate::output::EventKind;
@@ -92,7 +93,7 @@ impl Engine {
         let name = state.name().clone();
         let kind = match reason {
             Discard::IntervalErrors | Discard::AddressListErrors => {
-                EventKind::Mismatch { peer: source, what: explain(reason).to_owned() }
+                EventKind::Mismatch { peer: source, what: explain::discard(reason).to_owned() }
             }
             Discard::PacketLengthErrors
             | Discard::IpTtlErrors
@@ -108,7 +109,7 @@ impl Engine {
             | Discard::AuthTypeMismatch
             | Discard::AuthFailures
             | Discard::OwnerConflicts => {
-                let reason = format!("{} ({})", explain(reason), reason.reason());
+                let reason = format!("{} ({})", explain::discard(reason), reason.reason());
                 EventKind::Discard { source: Some(source), reason }
             }
         };
@@ -128,27 +129,5 @@ fn datagram<'a>(packet: &Packet<'a>) -> Result<Datagram<'a>, Discard> {
             hop_limit: packet.hop_limit,
             message: packet.bytes,
         }),
-    }
-}
-
-/// What an operator should look at.
-fn explain(reason: Discard) -> &'static str {
-    match reason {
-        Discard::PacketLengthErrors => "the packet is not as long as it says",
-        Discard::IpTtlErrors => "the TTL is not 255: the packet was forwarded or forged",
-        Discard::VersionErrors => "the peer speaks another VRRP version",
-        Discard::InvalidTypePktsRcvd => "the packet is no advertisement",
-        Discard::ChecksumErrors => "the checksum is wrong",
-        Discard::VridErrors => "the VRID is not ours",
-        Discard::AdvertsIgnored => "this instance takes no part at the moment",
-        Discard::UnexpectedDestination => "multicast and unicast peers are mixed",
-        Discard::UnknownSource => "the sender is not a configured peer",
-        Discard::OwnSourceRcvd => "our own address sent it: a loop or a duplicate address",
-        Discard::InvalidAuthType => "the authentication type does not exist",
-        Discard::AuthTypeMismatch => "the peer authenticates in another way",
-        Discard::AuthFailures => "the password is wrong",
-        Discard::IntervalErrors => "the peer's advertisement interval is not ours",
-        Discard::AddressListErrors => "the peer's address list is not ours",
-        Discard::OwnerConflicts => "another router speaks for the addresses this one owns",
     }
 }

@@ -20,6 +20,7 @@
 //! | [`timers`] | skew and down intervals |
 //! | [`router`] | the state machine |
 //! | [`role`] | what a router is, and why |
+//! | [`report`] | what RFC 8347 wants told of a router |
 //! | [`announce`] | when to announce the addresses of a master |
 //! | [`time`] | a point in time without a clock |
 
@@ -30,6 +31,7 @@ pub mod datagram;
 pub mod frame;
 pub mod packet;
 pub mod receive;
+pub mod report;
 pub mod role;
 pub mod router;
 pub mod settings;
@@ -39,6 +41,7 @@ pub mod timers;
 pub use counters::{Counters, Discard};
 pub use datagram::Datagram;
 pub use receive::{Heard, Local};
+pub use report::{LastEvent, LinkCondition, NewMasterReason, Report};
 pub use role::{Cause, Role};
 pub use router::{Action, Event, Router};
 pub use settings::{

@@ -16,14 +16,18 @@
 //! answer until the successor has been heard and has had time to announce them.
 
 mod holding;
+mod owner;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use self::holding::{After, Mastership, Resignation};
 use crate::receive::Heard;
+use crate::report::{LastEvent, LinkCondition, Report};
 use crate::role::{Cause, Role};
-use crate::settings::{ChecksumForm, ChecksumMode, Interval, Preempt, Priority, RouterSettings};
+use crate::settings::{
+    ChecksumForm, ChecksumMode, Interval, Preempt, Priority, RouterSettings, Version,
+};
 use crate::time::Time;
 use crate::timers;
 
@@ -72,6 +76,10 @@ pub enum Action {
     ConflictBegan { peer: IpAddr, priority: Priority },
     /// It has fallen silent: repair what it may have misled.
     ConflictEnded { peer: IpAddr, priority: Priority },
+    /// An owner concedes to another owner, or claims its priority again (V-176).
+    ClaimChanged { from: Priority, to: Priority, peer: IpAddr },
+    /// The advert before this one leaves so much after its time: peers may have given up (V-059).
+    Late { by: Duration },
 }
 
 /// One virtual router.
@@ -80,6 +88,8 @@ pub struct Router {
     settings: RouterSettings,
     /// Effective priority, 1..=255.
     priority: Priority,
+    /// The other owner to whom this one has conceded (V-176).
+    conceded: Option<IpAddr>,
     /// The master's interval: our own until learnt (V-142).
     active_interval: Interval,
     form: ChecksumForm,
@@ -93,6 +103,7 @@ pub struct Router {
     since: Time,
     cause: Cause,
     master: Option<Master>,
+    report: Report,
 }
 
 /// The master last heard.
@@ -144,6 +155,7 @@ impl Router {
     pub fn new(settings: RouterSettings, now: Time) -> Self {
         Self {
             priority: settings.priority,
+            conceded: None,
             active_interval: settings.interval,
             form: initial_form(settings.checksum),
             form_learnt: None,
@@ -154,6 +166,7 @@ impl Router {
             since: now,
             cause: Cause::Startup,
             master: None,
+            report: Report::default(),
             settings,
         }
     }
@@ -202,6 +215,17 @@ impl Router {
         self.source = source;
     }
 
+    /// Why it became master last, and what happened to it last.
+    pub fn report(&self) -> Report {
+        self.report
+    }
+
+    /// The link as it is now, for [`Report::last_event`]; whether the router may take part is said
+    /// by [`Event::Eligible`] and [`Event::Fault`].
+    pub fn observe_link(&mut self, link: LinkCondition) {
+        self.report.observe_link(link);
+    }
+
     /// The virtual addresses shall be in the kernel.
     pub fn holds_addresses(&self) -> bool {
         matches!(self.state, State::Master(_) | State::Resigning(_))
@@ -218,10 +242,15 @@ impl Router {
         self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier.max(2))
     }
 
-    /// Addresses were added to a master: they are announced now and once more after the delay.
-    pub fn announce_more(&mut self, now: Time) {
-        if let State::Master(mastership) = &mut self.state {
-            mastership.schedule.extended(&self.settings.announce, now);
+    /// Addresses were added to a master: they are announced now, this often, and again later.
+    pub fn announce_more(&mut self, now: Time) -> u8 {
+        match &mut self.state {
+            State::Master(mastership) => mastership.schedule.extended(&self.settings, now),
+            State::Initialize { .. }
+            | State::Stopped
+            | State::Fault
+            | State::Backup(_)
+            | State::Resigning(_) => 0,
         }
     }
 
@@ -259,7 +288,7 @@ impl Router {
             Event::Resume => self.on_resume(now),
             Event::Switchover => self.on_switchover(now, out),
             Event::Settings(settings, priority) => {
-                self.priority = priority;
+                self.claim(priority);
                 self.on_settings(now, settings, out);
             }
         }
@@ -322,6 +351,9 @@ impl Router {
                     return;
                 }
                 let cause = self.takeover_cause(waiting);
+                self.report.last_event = self.takeover_event(waiting);
+                // An owner conceded to is gone, or it would have been heard.
+                self.reclaim(out);
                 self.enter_master(now, cause, out);
             }
             State::Master(_) => self.master_timeout(now, out),
@@ -330,6 +362,7 @@ impl Router {
     }
 
     fn on_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        self.reclaim_from(heard, out);
         match &self.state {
             // V-109: counted by the caller, otherwise ignored.
             State::Initialize { .. } | State::Stopped | State::Fault => return,
@@ -360,6 +393,7 @@ impl Router {
             if !held_back {
                 // V-214: ignored, the timer runs on.
                 waiting.lower = Some((heard.source, heard.priority));
+                self.report.last_event = LastEvent::LowerPriorityMaster;
                 return;
             }
         }
@@ -411,7 +445,13 @@ impl Router {
     /// V-200, V-201: an owner is master at once, everybody else listens first.
     fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
         self.active_interval = self.settings.interval;
+        if cause == Cause::Startup {
+            self.report.last_event = LastEvent::Startup;
+        }
         if self.priority.is_owner() && !self.yielded {
+            if cause != Cause::Startup {
+                self.report.last_event = LastEvent::OwnerPreempt;
+            }
             self.enter_master(now, Cause::Owner, out);
             return;
         }
@@ -444,9 +484,9 @@ impl Router {
 
     /// V-226: the next advert carries it; a drop is told at once.
     fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<Action>) {
-        let dropped = priority < self.priority;
-        self.priority = priority;
-        if dropped && self.role() == Role::Master {
+        let before = self.priority;
+        self.claim(priority);
+        if self.priority < before && self.role() == Role::Master {
             self.advertise(now, out);
         }
     }
@@ -458,6 +498,7 @@ impl Router {
     }
 
     fn on_stop(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+        self.report.last_event = LastEvent::Shutdown;
         match &mut self.state {
             State::Stopped => {}
             State::Initialize { .. } | State::Fault | State::Backup(_) => {
@@ -498,14 +539,18 @@ impl Router {
     }
 
     fn on_settings(&mut self, now: Time, settings: RouterSettings, out: &mut Vec<Action>) {
-        // A learnt interval is the master's, not ours to change (V-142).
-        if self.master.is_none() || settings.version != self.settings.version {
+        // A learnt interval is the master's, not ours to change (V-142). Version 2 learns none: its
+        // masters have ours or are not heard.
+        let learns = settings.version == Version::V3 && settings.version == self.settings.version;
+        if self.master.is_none() || !learns {
             self.active_interval = settings.interval;
         }
         if self.settings.checksum != settings.checksum {
             self.form = initial_form(settings.checksum);
             self.form_learnt = None;
         }
+        let (had, has) = (!self.settings.addresses.is_empty(), !settings.addresses.is_empty());
+        self.report.observe_addresses(had, has);
         self.settings = settings;
         if self.role() == Role::Master {
             self.advertise(now, out);
@@ -524,7 +569,8 @@ impl Router {
         out.push(Action::Changed { from, to: self.role(), cause });
     }
 
-    fn down_interval(&self) -> Duration {
+    /// Active_Down_Interval as it is now: silence after which this router takes over.
+    pub fn down_interval(&self) -> Duration {
         timers::down_interval(
             self.settings.version,
             self.priority,
@@ -533,13 +579,18 @@ impl Router {
         )
     }
 
+    /// Skew_Time as it is now.
+    pub fn skew(&self) -> Duration {
+        timers::skew(self.settings.version, self.priority, self.active_interval)
+    }
+
     fn down_at(&self, waiting: &Waiting) -> Time {
-        let version = self.settings.version;
         let length = match waiting.wait {
             Wait::Down => self.down_interval(),
-            Wait::Skew(_) => timers::skew(version, self.priority, self.active_interval),
+            Wait::Skew(_) => self.skew(),
             Wait::Eager => {
                 // The skew of a priority one below the owner's: A + 1/256 (V-172).
+                let version = self.settings.version;
                 let skew = timers::skew(version, Priority::OWNER, self.settings.interval);
                 self.settings.interval.as_duration() + skew
             }
@@ -557,6 +608,15 @@ impl Router {
             (Wait::Down | Wait::Eager, None) => {
                 Cause::MasterSilent { last: self.master.map(|master| master.address) }
             }
+        }
+    }
+
+    /// V-238: what the end of a down timer is called.
+    fn takeover_event(&self, waiting: &Waiting) -> LastEvent {
+        match (waiting.lower, waiting.preempt_at) {
+            (Some(_), _) if self.priority.is_owner() => LastEvent::OwnerPreempt,
+            (Some(_), Some(_)) => LastEvent::PreemptHoldTimeout,
+            (Some(_), None) | (None, _) => LastEvent::MasterTimeout,
         }
     }
 

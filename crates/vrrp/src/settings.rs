@@ -173,7 +173,7 @@ pub enum ChecksumMode {
     Auto(ChecksumForm),
 }
 
-/// When a master announces its addresses by gratuitous ARP or unsolicited NA (G-011..G-014).
+/// When a master announces its addresses by gratuitous ARP or unsolicited NA (G-011..G-015).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AnnounceSettings {
     /// Frames per address in the first and the second burst.
@@ -186,6 +186,10 @@ pub struct AnnounceSettings {
     /// The same two after a lower-priority master was heard.
     pub lower_priority_repeat: u8,
     pub lower_priority_delay: Duration,
+    /// Least time between two ARP frames, and two neighbour advertisements, on one interface; zero
+    /// is none (G-015).
+    pub garp_interval: Duration,
+    pub gna_interval: Duration,
 }
 
 impl Default for AnnounceSettings {
@@ -198,6 +202,8 @@ impl Default for AnnounceSettings {
             refresh_repeat: 1,
             lower_priority_repeat: 5,
             lower_priority_delay: Duration::from_secs(5),
+            garp_interval: Duration::ZERO,
+            gna_interval: Duration::ZERO,
         }
     }
 }

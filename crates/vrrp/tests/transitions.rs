@@ -165,5 +165,7 @@ fn action(action: &Action) -> String {
         Action::Announce { repeat } => format!("announce ×{repeat}"),
         Action::ConflictBegan { .. } => "conflict began".to_owned(),
         Action::ConflictEnded { .. } => "conflict ended".to_owned(),
+        Action::ClaimChanged { from, to, .. } => format!("claim {} → {}", from.0, to.0),
+        Action::Late { by } => format!("late by {by:?}"),
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Globals {
     /// User and group of scripts that name none.
     pub script_user: Option<(Option<String>, Option<String>)>,
     pub announce: AnnounceWish,
+    /// One frame per address and no second burst, where nothing else is said.
+    pub min_garp: Option<At<bool>>,
     pub start_delay: Option<At<std::time::Duration>>,
     pub group_v4: Option<At<IpAddr>>,
     pub group_v6: Option<At<IpAddr>>,
@@ -28,7 +30,6 @@ pub(super) struct Globals {
     pub strict: Option<Span>,
 }
 
-const PACING: &str = "announcements leave in batches that need no pacing";
 const MAIL: &str = "no mail is sent; use notify scripts";
 const SNMP: &str = "there is no SNMP agent";
 const PROCESS: &str = "there is one process, and it is scheduled by the service manager";
@@ -70,9 +71,15 @@ pub(super) const ROWS: &[Row<Globals>] = &[
     set("vrrp_garp_lower_prio_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
         globals.announce.lower_priority_repeat = lowering.first_number(statement, 0..=255);
     }),
-    ignore("vrrp_garp_interval", PACING),
-    ignore("vrrp_gna_interval", PACING),
-    ignore("vrrp_min_garp", PACING),
+    set("vrrp_garp_interval", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.garp_interval = lowering.first_seconds(statement);
+    }),
+    set("vrrp_gna_interval", Shape::Line(1, 1), |lowering, globals, statement| {
+        globals.announce.gna_interval = lowering.first_seconds(statement);
+    }),
+    set("vrrp_min_garp", Shape::Line(0, 1), |lowering, globals, statement| {
+        globals.min_garp = lowering.switch(statement);
+    }),
     set("vrrp_lower_prio_no_advert", Shape::Line(0, 1), |lowering, globals, statement| {
         globals.answer_lower = lowering.switch(statement).map(|at| at.map(|silent| !silent));
     }),

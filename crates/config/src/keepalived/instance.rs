@@ -419,9 +419,12 @@ fn inherit(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
     let wish = &mut draft.wish;
     let global = &globals.announce;
     let own = std::mem::take(&mut wish.announce);
+    let min_garp = globals.min_garp.as_ref().filter(|at| at.value).map(|at| at.span);
+    let once = || min_garp.map(|span| At::new(1, span));
+    let never = || min_garp.map(|span| At::new(Duration::ZERO, span));
     wish.announce = AnnounceWish {
-        repeat: own.repeat.or_else(|| global.repeat.clone()),
-        delay: own.delay.or_else(|| global.delay.clone()),
+        repeat: own.repeat.or_else(|| global.repeat.clone()).or_else(once),
+        delay: own.delay.or_else(|| global.delay.clone()).or_else(never),
         refresh: own.refresh.or_else(|| global.refresh.clone()),
         refresh_repeat: own.refresh_repeat.or_else(|| global.refresh_repeat.clone()),
         lower_priority_repeat: own
@@ -430,6 +433,8 @@ fn inherit(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
         lower_priority_delay: own
             .lower_priority_delay
             .or_else(|| global.lower_priority_delay.clone()),
+        garp_interval: global.garp_interval.clone(),
+        gna_interval: global.gna_interval.clone(),
     };
     inherit_one(&mut wish.start_delay, &globals.start_delay);
     inherit_one(&mut wish.answer_lower, &globals.answer_lower);

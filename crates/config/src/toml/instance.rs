@@ -227,6 +227,8 @@ fn announce(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Op
         refresh_repeat: reader.optional(&table, "refresh_repeat", repeat),
         lower_priority_repeat: reader.optional(&table, "lower_priority_repeat", repeat),
         lower_priority_delay: reader.optional(&table, "lower_priority_delay", Reader::duration),
+        garp_interval: reader.optional(&table, "garp_interval", Reader::duration),
+        gna_interval: reader.optional(&table, "gna_interval", Reader::duration),
     })
 }
 

@@ -144,6 +144,8 @@ pub(super) const ANNOUNCE: Section = Section {
         key("refresh_repeat", REPEAT),
         key("lower_priority_repeat", REPEAT),
         key("lower_priority_delay", DURATION),
+        key("garp_interval", DURATION),
+        key("gna_interval", DURATION),
     ],
 };
 

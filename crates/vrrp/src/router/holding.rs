@@ -3,12 +3,18 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::owner::Rival;
 use super::{Action, HANDOVER_MARGIN, Router, State, Wait, Waiting};
-use crate::announce::Schedule;
+use crate::announce::{self, Schedule};
 use crate::receive::Heard;
+use crate::report::{LastEvent, NewMasterReason};
 use crate::role::Cause;
 use crate::settings::{Priority, Profile, Version};
 use crate::time::Time;
+
+/// Lateness of an advert, in intervals, that is told: a peer with the usual patience has given up.
+/// One with that patience itself does not come so far, because it has lost its mastership (V-241).
+const LATE_INTERVALS: u32 = 2;
 
 /// Least time between announcements because of a lower master: hosts need one, not a storm, and a
 /// conflict may last.
@@ -24,6 +30,7 @@ pub(super) struct Mastership {
     pub(super) announce_at: Time,
     pub(super) schedule: Schedule,
     pub(super) conflict: Option<Conflict>,
+    pub(super) rival: Option<Rival>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,11 +75,14 @@ impl Router {
             last_advert: now,
             answer_at: now,
             announce_at: now,
-            schedule: Schedule::promoted(&self.settings.announce, now),
+            schedule: Schedule::promoted(&self.settings, now),
             conflict: None,
+            rival: None,
         };
+        let reason = &mut self.report.new_master_reason;
+        *reason = NewMasterReason::of(&cause, *reason);
         self.enter(now, State::Master(mastership), cause, out);
-        out.push(Action::Announce { repeat: self.settings.announce.repeat });
+        out.push(Action::Announce { repeat: announce::burst(&self.settings) });
     }
 
     pub(super) fn master_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
@@ -81,16 +91,20 @@ impl Router {
         let State::Master(mastership) = &mut self.state else { return };
         if now >= mastership.next_advert {
             out.push(Action::Advertise { priority });
+            let by = now.since(mastership.next_advert);
+            if by > interval * LATE_INTERVALS {
+                out.push(Action::Late { by });
+            }
             mastership.advertised(now, interval);
         }
-        let repeat = mastership.schedule.take_due(&self.settings.announce, now);
+        let repeat = mastership.schedule.take_due(&self.settings, now);
         if repeat > 0 {
             out.push(Action::Announce { repeat });
         }
         let over = mastership.conflict.take_if(|conflict| conflict.quiet_at <= now);
         if let Some(Conflict { peer, priority, .. }) = over {
             out.push(Action::ConflictEnded { peer, priority });
-            out.push(Action::Announce { repeat: self.settings.announce.repeat });
+            out.push(Action::Announce { repeat: announce::burst(&self.settings) });
         }
     }
 
@@ -118,29 +132,38 @@ impl Router {
     }
 
     pub(super) fn master_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
-        if self.priority.is_owner() && self.settings.owner_ignores_adverts {
+        if self.ignores_as_owner() {
             return;
         }
         if heard.priority == Priority::RELEASE {
             self.released_heard(now, out);
         } else if self.loses_to(heard) {
-            if self.settings.answer_higher {
-                out.push(Action::Advertise { priority: self.priority });
-            }
-            self.accept(now, heard);
-            let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
-            let resignation = Resignation {
-                cause: cause.clone(),
-                until: now + HANDOVER_MARGIN,
-                again: None,
-                answered: true,
-                then: After::Backup,
-                waiting: Waiting::new(now, Wait::Down),
-            };
-            self.enter(now, State::Resigning(resignation), cause, out);
+            self.step_down(now, heard, out);
+        } else if self.outstayed_by(now, heard) {
+            self.concede(heard.source, out);
+            self.step_down(now, heard, out);
         } else {
             self.worse_heard(now, heard, out);
         }
+    }
+
+    /// V-223: the sender is master from now on. No release is sent (V-233).
+    fn step_down(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        self.report.last_event = LastEvent::HigherPriorityBackup;
+        if self.settings.answer_higher {
+            out.push(Action::Advertise { priority: self.priority });
+        }
+        self.accept(now, heard);
+        let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
+        let resignation = Resignation {
+            cause: cause.clone(),
+            until: now + HANDOVER_MARGIN,
+            again: None,
+            answered: true,
+            then: After::Backup,
+            waiting: Waiting::new(now, Wait::Down),
+        };
+        self.enter(now, State::Resigning(resignation), cause, out);
     }
 
     /// V-222, at most once per half interval so that a forger cannot make us flood (V-231).
@@ -165,8 +188,11 @@ impl Router {
         let interval = self.settings.interval.as_duration();
         let quiet_at = now + self.shortest_takeover().max(heard.interval.as_duration() * 3);
         let is_strict = self.settings.profile == Profile::Strict;
-        let announce = self.settings.announce.clone();
-        let (answers, priority) = (self.settings.answer_lower, self.priority);
+        // RFC 3768 §6.4.3 discards; RFC 9568 §6.4.3 answers, and lets the timer run on.
+        let discards = is_strict && self.settings.version == Version::V2;
+        let answers = self.settings.answer_lower && !discards;
+        let priority = self.priority;
+        self.report.last_event = LastEvent::LowerPriorityMaster;
         let State::Master(mastership) = &mut self.state else { return };
         let began = mastership.conflict.is_none();
         let conflict = Conflict { peer: heard.source, priority: heard.priority, quiet_at };
@@ -176,12 +202,14 @@ impl Router {
             if answers {
                 out.push(Action::Advertise { priority });
                 mastership.last_advert = now;
-                mastership.next_advert = now + interval;
+                if !is_strict {
+                    mastership.next_advert = now + interval;
+                }
             }
         }
         if now >= mastership.announce_at && !is_strict {
             mastership.announce_at = now + CONFLICT_PAUSE;
-            let repeat = mastership.schedule.conflict(&announce, now);
+            let repeat = mastership.schedule.conflict(&self.settings, now);
             if repeat > 0 {
                 out.push(Action::Announce { repeat });
             }

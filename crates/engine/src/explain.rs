@@ -1,0 +1,49 @@
+//! Sentences for an operator about what a router met on the wire or in its own timing.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use locum_vrrp::counters::Discard;
+use locum_vrrp::Priority;
+
+/// V-176: why an owner competes with another priority from now on.
+pub fn claim(to: Priority, peer: IpAddr) -> String {
+    if to.is_owner() {
+        format!("the other owner, {peer}, is gone or owns the addresses no more")
+    } else {
+        format!(
+            "{peer} owns the addresses too (priority 255) and does not yield: one of the two must \
+             be given a lower priority"
+        )
+    }
+}
+
+/// V-059.
+pub fn late(by: Duration) -> String {
+    format!(
+        "an advert left {} ms late, because this node did not run in time: peers may have taken over",
+        by.as_millis()
+    )
+}
+
+/// What an operator should look at when datagrams are discarded for this reason.
+pub fn discard(reason: Discard) -> &'static str {
+    match reason {
+        Discard::PacketLengthErrors => "the packet is not as long as it says",
+        Discard::IpTtlErrors => "the TTL is not 255: the packet was forwarded or forged",
+        Discard::VersionErrors => "the peer speaks another VRRP version",
+        Discard::InvalidTypePktsRcvd => "the packet is no advertisement",
+        Discard::ChecksumErrors => "the checksum is wrong",
+        Discard::VridErrors => "the VRID is not ours",
+        Discard::AdvertsIgnored => "this instance takes no part at the moment",
+        Discard::UnexpectedDestination => "multicast and unicast peers are mixed",
+        Discard::UnknownSource => "the sender is not a configured peer",
+        Discard::OwnSourceRcvd => "our own address sent it: a loop or a duplicate address",
+        Discard::InvalidAuthType => "the authentication type does not exist",
+        Discard::AuthTypeMismatch => "the peer authenticates in another way",
+        Discard::AuthFailures => "the password is wrong",
+        Discard::IntervalErrors => "the peer's advertisement interval is not ours",
+        Discard::AddressListErrors => "the peer's address list is not ours",
+        Discard::OwnerConflicts => "another router speaks for the addresses this one owns",
+    }
+}

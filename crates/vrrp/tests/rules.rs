@@ -1,0 +1,10 @@
+//! Rules of the state machine that need more than one event: owners, strict profile, reports.
+
+#[path = "rules/bench.rs"]
+mod bench;
+#[path = "rules/owners.rs"]
+mod owners;
+#[path = "rules/profiles.rs"]
+mod profiles;
+#[path = "rules/report.rs"]
+mod report;

@@ -1,0 +1,95 @@
+//! One router, its clock, and what it did.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use locum_vrrp::{
+    Action, Event, Family, Heard, Interval, Priority, Router, RouterSettings, Time, Version, Vrid,
+};
+
+pub const LOW: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+pub const HIGH: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+
+pub struct Bench {
+    pub router: Router,
+    pub now: Time,
+}
+
+impl Bench {
+    /// Source 192.0.2.2, nothing happened yet.
+    pub fn new(settings: RouterSettings) -> Self {
+        let now = Time::ZERO + Duration::from_secs(100);
+        let mut router = Router::new(settings, now);
+        router.set_source(Some(OWN));
+        Self { router, now }
+    }
+
+    pub fn eligible(settings: RouterSettings) -> Self {
+        let mut bench = Self::new(settings);
+        bench.feed(Event::Eligible);
+        bench
+    }
+
+    pub fn feed(&mut self, event: Event<'_>) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.router.handle(self.now, event, &mut out);
+        out
+    }
+
+    pub fn hear(&mut self, source: IpAddr, priority: u8) -> Vec<Action> {
+        self.feed(Event::Heard(&heard(source, priority)))
+    }
+
+    /// Lets the clock run, with every deadline served when it comes.
+    pub fn run(&mut self, millis: u64) -> Vec<Action> {
+        let end = self.now + Duration::from_millis(millis);
+        let mut out = Vec::new();
+        while let Some(due) = self.router.deadline().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.router.handle(self.now, Event::Timeout, &mut out);
+        }
+        self.now = end;
+        out
+    }
+
+    /// The peer sends every second for so many seconds; what the router did meanwhile.
+    pub fn beside(&mut self, source: IpAddr, priority: u8, seconds: u32) -> Vec<Action> {
+        let mut out = Vec::new();
+        for _ in 0..seconds {
+            out.extend(self.hear(source, priority));
+            out.extend(self.run(1000));
+        }
+        out
+    }
+}
+
+/// VRID 51 over IPv4 with one address.
+pub fn settings(version: Version, priority: u8) -> RouterSettings {
+    let vrid = Vrid::new(51).expect("1..=255");
+    RouterSettings {
+        priority: Priority(priority),
+        addresses: vec![IpAddr::from([192, 0, 2, 10])],
+        ..RouterSettings::new(vrid, Family::V4, version)
+    }
+}
+
+pub fn heard(source: IpAddr, priority: u8) -> Heard {
+    Heard {
+        source,
+        priority: Priority(priority),
+        interval: Interval::DEFAULT,
+        form: None,
+        interval_differs: false,
+        addresses_differ: false,
+    }
+}
+
+/// Priorities of the adverts among these actions.
+pub fn sent(actions: &[Action]) -> Vec<u8> {
+    let priority = |action: &Action| match action {
+        Action::Advertise { priority } => Some(priority.0),
+        _ => None,
+    };
+    actions.iter().filter_map(priority).collect()
+}

@@ -1,0 +1,115 @@
+//! Where the profiles and the versions differ, and what a reload or a pause does to timers.
+
+use std::time::Duration;
+
+use locum_vrrp::{Action, Event, Interval, Priority, Profile, RouterSettings, Version};
+
+use crate::bench::{Bench, HIGH, LOW, sent, settings};
+
+/// V-224, V-230: who answers a lower master, and whose advert timer starts anew by it.
+#[test]
+fn lower_master_is_answered_except_in_strict_version_2() {
+    for (version, profile, answers, next_ms) in [
+        (Version::V3, Profile::Interop, true, 1000),
+        (Version::V3, Profile::Strict, true, 500),
+        (Version::V2, Profile::Interop, true, 1000),
+        (Version::V2, Profile::Strict, false, 500),
+    ] {
+        let announce = locum_vrrp::AnnounceSettings { delay: Duration::ZERO, ..Default::default() };
+        let settings = RouterSettings { profile, announce, ..settings(version, 100) };
+        let mut bench = Bench::new(settings);
+        bench.feed(Event::Adopt);
+        bench.run(500);
+        let out = bench.hear(HIGH, 50);
+        assert_eq!(sent(&out), vec![100; usize::from(answers)], "{version:?} {profile:?}");
+        let announces = out.iter().any(|action| matches!(action, Action::Announce { .. }));
+        assert_eq!(announces, profile == Profile::Interop, "G-013");
+        assert_eq!(sent(&bench.run(next_ms - 1)), [0_u8; 0], "{version:?} {profile:?}");
+        assert_eq!(sent(&bench.run(1)), [100], "{version:?} {profile:?}");
+    }
+}
+
+/// V-142, V-143: version 2 has one interval, its own; version 3 keeps what the master taught it.
+#[test]
+fn reload_with_another_interval_changes_the_wait_in_version_2_alone() {
+    for (version, wait_ms) in [(Version::V2, 15_610), (Version::V3, 3_610)] {
+        let mut bench = Bench::eligible(settings(version, 100));
+        bench.hear(HIGH, 150);
+        let slower = RouterSettings {
+            interval: Interval::new(version, 500).expect("5 s"),
+            ..settings(version, 100)
+        };
+        bench.feed(Event::Settings(slower, Priority(100)));
+        let wait = bench.router.deadline().expect("it waits").since(bench.now);
+        assert_eq!(wait.as_millis().div_ceil(10) * 10, wait_ms, "{version:?}");
+    }
+}
+
+/// V-144: what a master has taught is forgotten in fault.
+#[test]
+fn learnt_interval_is_forgotten_in_fault() {
+    let mut bench = Bench::eligible(settings(Version::V3, 100));
+    let slow = locum_vrrp::Heard {
+        interval: Interval::new(Version::V3, 1000).expect("10 s"),
+        ..crate::bench::heard(HIGH, 150)
+    };
+    bench.feed(Event::Heard(&slow));
+    assert!(bench.router.down_interval() > Duration::from_secs(30));
+    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
+    bench.feed(Event::Eligible);
+    assert_eq!(bench.router.down_interval(), Duration::from_micros(3_609_375));
+}
+
+/// V-145, V-212: the skew after a release is that of the master's interval, not of ours.
+#[test]
+fn skew_after_a_release_is_of_the_learnt_interval() {
+    let mut bench = Bench::eligible(settings(Version::V3, 100));
+    let slow = locum_vrrp::Heard {
+        interval: Interval::new(Version::V3, 1000).expect("10 s"),
+        ..crate::bench::heard(HIGH, 150)
+    };
+    bench.feed(Event::Heard(&slow));
+    bench.hear(HIGH, 0);
+    let wait = bench.router.deadline().expect("it waits").since(bench.now);
+    assert_eq!(wait, Duration::from_micros(6_093_750));
+}
+
+/// V-167: nobody wins against itself.
+#[test]
+fn equal_priority_and_address_changes_nothing() {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    bench.router.set_source(Some(LOW));
+    bench.hear(LOW, 100);
+    assert_eq!(bench.router.role(), locum_vrrp::Role::Master);
+}
+
+/// V-059: lateness does not add up.
+#[test]
+fn a_late_advert_does_not_delay_the_next() {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    let begun = bench.now;
+    for second in 1..=20 {
+        let due = begun + Duration::from_secs(second);
+        let late_ms = if second % 2 == 1 { 300 } else { 0 };
+        bench.now = due + Duration::from_millis(late_ms);
+        assert_eq!(sent(&bench.feed(Event::Timeout)), [100], "{second}");
+    }
+}
+
+/// V-059: told when peers of the usual patience have given up, where that is not the end of this
+/// mastership anyway (V-241).
+#[test]
+fn an_advert_that_is_late_by_more_than_two_intervals_is_told() {
+    for (late_ms, told) in [(1900, false), (2000, false), (2001, true)] {
+        let patient = RouterSettings { down_multiplier: 10, ..settings(Version::V3, 100) };
+        let mut bench = Bench::new(patient);
+        bench.feed(Event::Adopt);
+        bench.now += Duration::from_millis(1000 + late_ms);
+        let out = bench.feed(Event::Timeout);
+        let by = Duration::from_millis(late_ms);
+        assert_eq!(out.contains(&Action::Late { by }), told, "{late_ms} {out:?}");
+        assert_eq!(sent(&out), [100]);
+    }
+}

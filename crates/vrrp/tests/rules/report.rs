@@ -1,0 +1,114 @@
+//! What RFC 8347 wants told (V-237, V-238).
+
+use std::time::Duration;
+
+use locum_vrrp::{
+    Cause, Event, LastEvent, LinkCondition, NewMasterReason, Preempt, Priority, RouterSettings,
+    Version,
+};
+
+use crate::bench::{Bench, HIGH, LOW, settings};
+
+fn backup() -> Bench {
+    Bench::eligible(settings(Version::V3, 100))
+}
+
+fn reason(bench: &Bench) -> NewMasterReason {
+    bench.router.report().new_master_reason
+}
+
+fn last(bench: &Bench) -> LastEvent {
+    bench.router.report().last_event
+}
+
+/// V-237.
+#[test]
+fn new_master_reason_is_that_of_the_last_promotion() {
+    let mut bench = backup();
+    assert_eq!(reason(&bench), NewMasterReason::NotMaster);
+    bench.run(3610);
+    assert_eq!(reason(&bench), NewMasterReason::NoResponse);
+    bench.hear(HIGH, 150);
+    bench.run(200);
+    assert_eq!(reason(&bench), NewMasterReason::NoResponse, "it says why it was master");
+    bench.hear(HIGH, 0);
+    bench.run(1000);
+    assert_eq!(reason(&bench), NewMasterReason::Priority);
+    bench.hear(HIGH, 150);
+    bench.run(200);
+    bench.beside(HIGH, 50, 4);
+    assert_eq!(reason(&bench), NewMasterReason::Preempted);
+    bench.feed(Event::Switchover);
+    bench.run(2200);
+    assert_eq!(reason(&bench), NewMasterReason::Preempted, "what nobody took was not lost");
+    let owner = Bench::eligible(settings(Version::V3, 255));
+    assert_eq!(reason(&owner), NewMasterReason::Priority);
+}
+
+/// V-238: each event of the wire and of the operator.
+#[test]
+fn last_event_follows_the_election() {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    assert_eq!(last(&bench), LastEvent::None);
+    bench.feed(Event::Eligible);
+    assert_eq!(last(&bench), LastEvent::Startup);
+    bench.hear(LOW, 50);
+    assert_eq!(last(&bench), LastEvent::LowerPriorityMaster);
+    bench.run(3610);
+    assert_eq!(last(&bench), LastEvent::MasterTimeout);
+    bench.hear(LOW, 50);
+    assert_eq!(last(&bench), LastEvent::LowerPriorityMaster);
+    bench.hear(HIGH, 150);
+    assert_eq!(last(&bench), LastEvent::HigherPriorityBackup);
+    bench.feed(Event::Stop(Cause::Stopped));
+    assert_eq!(last(&bench), LastEvent::Shutdown);
+}
+
+/// V-238.
+#[test]
+fn last_event_names_the_end_of_a_preempt_delay() {
+    let preempt = Preempt::After(Duration::from_secs(10));
+    let mut bench = Bench::eligible(RouterSettings { preempt, ..settings(Version::V3, 100) });
+    bench.beside(LOW, 50, 14);
+    assert_eq!(last(&bench), LastEvent::LowerPriorityMaster);
+    assert_eq!(bench.router.role(), locum_vrrp::Role::Master);
+    let mut bench = Bench::eligible(RouterSettings { preempt, ..settings(Version::V3, 100) });
+    bench.beside(LOW, 50, 11);
+    bench.run(3610);
+    assert_eq!(last(&bench), LastEvent::PreemptHoldTimeout);
+}
+
+/// V-238.
+#[test]
+fn last_event_names_an_owner_that_comes_back() {
+    let mut bench = Bench::eligible(settings(Version::V3, 255));
+    assert_eq!(last(&bench), LastEvent::Startup);
+    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
+    bench.feed(Event::Eligible);
+    assert_eq!(last(&bench), LastEvent::OwnerPreempt);
+}
+
+/// V-238.
+#[test]
+fn last_event_follows_the_link_and_its_addresses() {
+    let mut bench = backup();
+    bench.router.observe_link(LinkCondition::Ready);
+    assert_eq!(last(&bench), LastEvent::Startup, "as it should be is no event");
+    for (link, event) in [
+        (LinkCondition::Down, LastEvent::InterfaceDown),
+        (LinkCondition::Ready, LastEvent::InterfaceUp),
+        (LinkCondition::NoSource, LastEvent::NoPrimaryIpAddress),
+        (LinkCondition::Ready, LastEvent::PrimaryIpAddress),
+    ] {
+        bench.router.observe_link(link);
+        assert_eq!(last(&bench), event);
+    }
+    bench.hear(LOW, 50);
+    bench.router.observe_link(LinkCondition::Ready);
+    assert_eq!(last(&bench), LastEvent::LowerPriorityMaster, "it stayed as it was");
+    let none = RouterSettings { addresses: Vec::new(), ..settings(Version::V3, 100) };
+    bench.feed(Event::Settings(none, Priority(100)));
+    assert_eq!(last(&bench), LastEvent::NoVirtualIpAddresses);
+    bench.feed(Event::Settings(settings(Version::V3, 100), Priority(100)));
+    assert_eq!(last(&bench), LastEvent::VirtualIpAddresses);
+}
