@@ -18,7 +18,7 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
         Err(reason) => {
             let place = Place::file(path);
             let finding = Diagnostic::at(place, Severity::Error, "unreadable", reason);
-            report.diagnostics.push(finding);
+            report.diagnostics.push(finding.with_help("restore it, or name another with -c FILE"));
             None
         }
         Ok(octets) => {
@@ -55,8 +55,23 @@ pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, String> {
     if octets.len() > MAX_FILE_SIZE {
         return Err(format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20));
     }
+    if let Some(reason) = no_text(&octets) {
+        return Err(reason.to_owned());
+    }
     Ok(octets)
 }
+
+/// Why these octets are no text at all: one sentence instead of a finding for each line of an
+/// archive or a program.
+fn no_text(octets: &[u8]) -> Option<&'static str> {
+    if octets.starts_with(&[0xff, 0xfe]) || octets.starts_with(&[0xfe, 0xff]) {
+        return Some("the file is UTF-16: save it as UTF-8");
+    }
+    octets.contains(&0).then_some("the file is not text but binary data")
+}
+
+/// What some editors put before UTF-8 text.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 fn valid_utf8(octets: &[u8], file: u32, report: &mut Report) -> bool {
     match std::str::from_utf8(octets) {
@@ -75,6 +90,7 @@ fn valid_utf8(octets: &[u8], file: u32, report: &mut Report) -> bool {
 /// file is ours.
 fn dialect(text: &str) -> Dialect {
     let (mut toml, mut keepalived) = (0usize, 0usize);
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     for line in text.lines() {
         let line = line.trim();
         let code = line.split(['#', '!']).next().unwrap_or_default().trim_end();
@@ -120,6 +136,7 @@ mod tests {
             ("vrrp_script a\n{\n script \"x\"\n}\n", Dialect::Keepalived),
             ("include /etc/keepalived/conf.d/*.conf\n", Dialect::Keepalived),
             ("$A=1\nvrrp_instance $A { state MASTER }\n", Dialect::Keepalived),
+            ("\u{feff}global_defs {\n}\n", Dialect::Keepalived),
         ];
         for (text, expected) in cases {
             assert_eq!(dialect(text), expected, "{text:?}");

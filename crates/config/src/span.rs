@@ -180,11 +180,15 @@ impl Finding<'_> {
         self
     }
 
-    /// Points at the other place that is concerned.
-    pub fn see(mut self, what: &str, span: Span) -> Self {
-        let note = format!("{what} at {}", self.report.place(span));
+    pub fn note(mut self, note: impl Into<String>) -> Self {
         self.diagnostic = self.diagnostic.take().map(|finding| finding.with_note(note));
         self
+    }
+
+    /// Points at the other place that is concerned.
+    pub fn see(self, what: &str, span: Span) -> Self {
+        let note = format!("{what} at {}", self.report.place(span));
+        self.note(note)
     }
 
     /// Adds "did you mean" when a known word is close.

@@ -13,20 +13,26 @@ use ::toml::de::{DeTable, DeValue};
 
 use crate::Context;
 use crate::plan::{Dialect, Name, Node};
-use crate::span::{At, Report, Span};
+use crate::span::{At, Finding, Report, Span};
 use crate::toml::keys::Section;
 use crate::toml::reader::{Reader, Table, Value};
 use crate::wish::{HaproxyWish, Wishes};
+
+/// Syntax errors told of one file. One missing bracket makes an error of every line that follows;
+/// so does a file in another language.
+const MAX_SYNTAX_ERRORS: usize = 5;
 
 /// Reads the file of this number. `None` when it is no TOML, which is reported.
 pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Option<Wishes> {
     let text = report.files.get(file as usize)?.text.clone();
     let (document, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
-        for error in errors {
-            let range = error.span().unwrap_or(text.len()..text.len());
-            let span = Span { file, start: range.start as u32, end: range.end as u32 };
-            report.error(span, "syntax", error.message());
+        let more = errors.len().saturating_sub(MAX_SYNTAX_ERRORS);
+        for (at, error) in errors.iter().take(MAX_SYNTAX_ERRORS).enumerate() {
+            let finding = syntax_error(file, &text, error, report);
+            if more > 0 && at + 1 == MAX_SYNTAX_ERRORS {
+                finding.note(format!("{more} more follow, perhaps only because of these: mend the first"));
+            }
         }
         return None;
     }
@@ -58,6 +64,29 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
         nodes: std::mem::take(&mut reader.nodes),
     };
     Some(wishes)
+}
+
+/// One of the parser's own errors, with what its words leave open.
+fn syntax_error<'r>(
+    file: u32,
+    text: &str,
+    error: &::toml::de::Error,
+    report: &'r mut Report,
+) -> Finding<'r> {
+    let range = error.span().unwrap_or(text.len()..text.len());
+    let span = Span { file, start: range.start as u32, end: range.end as u32 };
+    match error.message() {
+        "duplicate key" => {
+            let key = text.get(range).unwrap_or_default();
+            report
+                .error(span, "syntax", format!("`{key}` is defined twice"))
+                .help("merge the two, or remove one")
+        }
+        message if message.contains("comma between array elements") => report
+            .error(span, "syntax", message)
+            .help("the list before it may lack its closing `]`"),
+        message => report.error(span, "syntax", message),
+    }
 }
 
 /// The tables of `[[name]]`, with the name each carries.

@@ -25,6 +25,7 @@ pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
     instance::distinct_routers(wishes, plan, report);
     instance::distinct_addresses(wishes, plan, report);
     tracked(wishes, report);
+    owners(wishes, plan, report);
     for (wish, built) in wishes.checks.iter().zip(&plan.checks) {
         check(wish, built, report);
     }
@@ -92,8 +93,43 @@ fn tracked(wishes: &Wishes, report: &mut Report) {
     }
     for wish in &wishes.checks {
         if !used.contains_key(wish.name.value.as_str()) {
-            let text = format!("no instance tracks check `{}`, so it never runs", wish.name.value);
-            report.warning(wish.name.span, "unused-check", text);
+            let list = match wishes.dialect {
+                Dialect::Toml => "track",
+                Dialect::Keepalived => "track_script",
+            };
+            let text = format!(
+                "no instance tracks check `{}`: it runs and decides nothing",
+                wish.name.value
+            );
+            report
+                .warning(wish.name.span, "unused-check", text)
+                .help(format!("name it in the `{list}` of an instance"));
+        }
+    }
+}
+
+/// V-161: an owner's priority stays 255, so a check can do no more to it than make it a fault.
+fn owners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
+        if !built.router.priority.is_owner() {
+            continue;
+        }
+        for track in &wish.track {
+            let mut checks = plan.checks.iter().filter(|check| check.name == track.value.check);
+            let weight = match track.value.weight {
+                Some(weight) => weight.value,
+                None => checks.next().map_or(0, |check| check.weight.value),
+            };
+            if weight != 0 {
+                let text = format!(
+                    "the priority of an owner (255) is never adjusted, so the weight of check \
+                     `{}` does nothing",
+                    track.value.check
+                );
+                report.warning(track.span, "owner-weight", text).help(
+                    "lower the priority, or give the check weight 0 to make a failure a fault",
+                );
+            }
         }
     }
 }

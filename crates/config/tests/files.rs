@@ -325,7 +325,8 @@ fn a_missing_file_is_an_error_with_its_name() {
     assert!(loaded.plan.is_none());
     let text = loaded.diagnostics.to_string();
     let expected =
-        "/etc/locum/locum.toml: error: cannot read the file: no such file [unreadable]\n";
+        "/etc/locum/locum.toml: error: cannot read the file: no such file [unreadable]\n      \
+         = help: restore it, or name another with -c FILE\n";
     assert_eq!(text, expected);
 }
 

@@ -58,7 +58,11 @@ impl<'s, 'r> Lines<'s, 'r> {
         self.digest.update(octets);
         self.total += octets.len();
         let text = String::from_utf8_lossy(octets).into_owned();
-        let glyph_text = text.clone();
+        // White space of the same length, so that positions stay true.
+        let glyph_text = match text.strip_prefix(load::BYTE_ORDER_MARK) {
+            Some(rest) => format!("{:1$}{rest}", "", load::BYTE_ORDER_MARK.len_utf8()),
+            None => text.clone(),
+        };
         let file = self.report.add_file(path, text);
         if let Err(error) = std::str::from_utf8(octets) {
             let start = error.valid_up_to() as u32;

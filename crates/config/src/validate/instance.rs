@@ -287,13 +287,6 @@ fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
         let text = "an owner (priority 255) preempts at once, whatever is set here";
         report.warning(preempt.span, "owner-preempts", text);
     }
-    if router.priority.is_owner() {
-        for track in wish.track.iter().filter(|track| track.value.weight.is_some()) {
-            let text =
-                "the priority of an owner (255) is never adjusted, so this weight does nothing";
-            report.warning(track.span, "owner-weight", text);
-        }
-    }
     for tracked in wish.track_interfaces.iter().filter(|tracked| {
         wish.interface.value().is_some_and(|own| **own == *tracked.value.interface)
             && tracked.value.weight.value == 0
