@@ -58,7 +58,8 @@ pub struct ProxyService {
     pub scheduler: String,
     /// How long connections may go on after their server or their service left, milliseconds.
     pub drain_ms: u64,
-    /// The port is taken, but connections are refused: what a warm standby does.
+    /// The port is taken, but connections are refused and those that are there finish within the
+    /// drain time: what a warm standby does.
     #[serde(default)]
     pub ready_only: bool,
     pub servers: Vec<ProxyServer>,
@@ -121,7 +122,7 @@ pub enum ServiceState {
 pub struct ServerStatus {
     pub address: SocketAddr,
     pub weight: u32,
-    /// Not wanted any more, or weight 0: takes no new connections.
+    /// Not wanted any more, weight 0, or of a service that stands by: takes no new connections.
     pub leaving: bool,
     pub active: u64,
     /// Connections made since the proxy started.

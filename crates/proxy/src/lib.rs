@@ -16,6 +16,7 @@
 //! One thread: a connection costs two sockets and no buffer while it is idle, counters need no
 //! atomics, and the process stays small beside the election. Load never meets the election thread.
 
+mod address;
 mod arguments;
 mod control;
 mod limits;

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
+use crate::address;
 use crate::limits::{Limits, Ticket};
 use crate::relay;
 use crate::scheduler::Scheduler;
@@ -27,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// How often a service that left looks whether its address has gone too: often enough that a backup
+/// How often a service that does not serve looks whether its address has gone too: often enough that a backup
 /// is idle within a second, and one system call each time.
 const STRANDED_POLL: Duration = Duration::from_millis(250);
 
@@ -45,12 +46,25 @@ pub struct Service {
     /// Not wanted any more, with connections under way.
     leaving: RefCell<Vec<Rc<Server>>>,
     door: RefCell<Door>,
+    duty: Cell<Duty>,
+    /// Somebody looks whether its address is still there.
+    watched: Cell<bool>,
     turn: Cell<u64>,
     accepted: Cell<u64>,
     refused: Cell<u64>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     limits: Rc<Limits>,
+}
+
+/// What the level asks of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Duty {
+    Serve,
+    /// Keep the port; take no clients and let those that are there finish.
+    StandBy,
+    /// Let the clients finish and go.
+    Leave,
 }
 
 #[derive(Debug)]
@@ -72,6 +86,8 @@ impl Service {
             wanted: RefCell::default(),
             leaving: RefCell::default(),
             door: RefCell::new(Door::Closed),
+            duty: Cell::new(Duty::Leave),
+            watched: Cell::new(false),
             turn: Cell::new(0),
             accepted: Cell::new(0),
             refused: Cell::new(0),
@@ -85,7 +101,6 @@ impl Service {
     /// the address is free for another service.
     pub async fn close_unless(self: &Rc<Self>, spec: Option<&ProxyService>) {
         let door = self.door.replace(Door::Closed);
-        let leaves = spec.is_none() && !matches!(door, Door::Closed);
         let keep = spec.is_some_and(|spec| {
             let here = spec.listen == self.listen.get();
             match &door {
@@ -103,9 +118,7 @@ impl Service {
         }
         if spec.is_none() {
             self.leave();
-        }
-        if leaves {
-            spawn_local(Rc::clone(self).abandon_stranded());
+            self.watch_address();
         }
     }
 
@@ -113,6 +126,7 @@ impl Service {
     pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
         self.listen.set(spec.listen);
         self.drain.set(Duration::from_millis(spec.drain_ms));
+        self.duty.set(if spec.ready_only { Duty::StandBy } else { Duty::Serve });
         self.set_servers(&spec.servers);
         self.scheduler.set(Scheduler::from_name(&spec.scheduler));
         let door = self.door.replace(Door::Closed);
@@ -133,6 +147,7 @@ impl Service {
             }
         };
         self.door.replace(opened);
+        self.watch_address();
     }
 
     fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> Door {
@@ -151,6 +166,7 @@ impl Service {
 
     /// The service is not wanted any more: every server leaves.
     fn leave(&self) {
+        self.duty.set(Duty::Leave);
         let drain = self.drain.get();
         let mut leaving = self.leaving.borrow_mut();
         leaving.extend(self.wanted.borrow_mut().drain(..));
@@ -158,18 +174,36 @@ impl Service {
         leaving.iter().for_each(|server| server.leave(drain));
     }
 
-    /// Once the address of a service that left is gone from this node, the connections to it are
-    /// stranded: whoever has the address now gets the clients' packets, and the kernel sends none of
-    /// ours from an address it does not have. They end at once instead of holding up this process
-    /// for their whole drain time; until then they go on.
+    /// Sees to it that connections left over from a lost role end once they are stranded.
+    fn watch_address(self: &Rc<Self>) {
+        if self.is_finishing() && !self.watched.replace(true) {
+            spawn_local(Rc::clone(self).abandon_stranded());
+        }
+    }
+
+    /// Once the address of a service that does not serve is gone from this node, the connections to
+    /// it are stranded: whoever has the address now gets the clients' packets, and the kernel sends
+    /// none of ours from an address it does not have. They end at once instead of holding up this
+    /// process for their whole drain time; until then they go on.
     async fn abandon_stranded(self: Rc<Self>) {
-        while matches!(*self.door.borrow(), Door::Closed) && !self.is_over() {
-            if is_gone(self.listen.get().ip()) {
-                self.leaving.borrow().iter().for_each(|server| server.abandon());
-                return;
+        while self.is_finishing() {
+            if address::is_gone(self.listen.get().ip()) {
+                let (wanted, leaving) = (self.wanted.borrow(), self.leaving.borrow());
+                wanted.iter().chain(leaving.iter()).for_each(|server| server.abandon());
+                break;
             }
             sleep(STRANDED_POLL).await;
         }
+        self.watched.set(false);
+    }
+
+    /// It takes no clients, and those that it had are not through.
+    fn is_finishing(&self) -> bool {
+        let is_on_duty = match self.duty.get() {
+            Duty::Serve => true,
+            Duty::StandBy | Duty::Leave => false,
+        };
+        !is_on_duty && self.has_connections()
     }
 
     /// Edits the servers in place; the connections of those that stay are not touched.
@@ -187,7 +221,7 @@ impl Service {
             };
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
-            if spec.weight == 0 {
+            if spec.weight == 0 || self.duty.get() == Duty::StandBy {
                 server.leave(drain)
             } else {
                 server.stay()
@@ -206,10 +240,12 @@ impl Service {
 
     /// Nothing is left of a service that is not wanted: no door, no connection.
     pub fn is_over(&self) -> bool {
-        let idle = |servers: &[Rc<Server>]| servers.iter().all(|server| server.active.get() == 0);
-        matches!(*self.door.borrow(), Door::Closed)
-            && idle(&self.wanted.borrow())
-            && idle(&self.leaving.borrow())
+        matches!(*self.door.borrow(), Door::Closed) && !self.has_connections()
+    }
+
+    fn has_connections(&self) -> bool {
+        let busy = |servers: &[Rc<Server>]| servers.iter().any(|server| server.active.get() > 0);
+        busy(&self.wanted.borrow()) || busy(&self.leaving.borrow())
     }
 
     pub fn status(&self) -> ServiceStatus {
@@ -323,13 +359,6 @@ fn bind(listen: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&listen.into())?;
     Ok(socket)
-}
-
-/// Whether no interface has this address: then no socket can be bound to it. Any other error says
-/// nothing about that.
-fn is_gone(address: IpAddr) -> bool {
-    std::net::UdpSocket::bind((address, 0))
-        .is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable)
 }
 
 fn add(counter: &Cell<u64>, count: u64) {

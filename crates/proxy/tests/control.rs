@@ -180,6 +180,46 @@ fn a_warm_standby_refuses_until_it_is_told_to_serve() {
 }
 
 #[test]
+fn a_warm_standby_lets_connections_finish_and_cuts_what_is_left_after_the_drain_time() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.drain_ms = 2000;
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let (mut polite, stubborn) = (Client::connect(web.listen), Client::connect(web.listen));
+    web.ready_only = true;
+    let status = proxy.serve(std::slice::from_ref(&web));
+    assert_eq!((status.services[0].active, status.services[0].servers[0].leaving), (2, true));
+    polite.echo("going on").unwrap();
+    assert_eq!(polite.finish(), "bye");
+    // The same level again does not lengthen the time.
+    proxy.serve(std::slice::from_ref(&web));
+    assert!(stubborn.ends_in_reset(), "a cut connection does not look like a regular end");
+    let service = proxy.service("web");
+    assert_eq!((service.state, service.active), (ServiceState::Ready, 0), "it stays up");
+    web.ready_only = false;
+    proxy.serve(std::slice::from_ref(&web));
+    assert_eq!(Client::connect(web.listen).letter, 'a');
+}
+
+#[test]
+fn a_role_that_comes_back_in_time_keeps_the_connections_of_a_warm_standby() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    web.drain_ms = 1000;
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let mut client = Client::connect(web.listen);
+    for ready_only in [true, false] {
+        web.ready_only = ready_only;
+        proxy.serve(std::slice::from_ref(&web));
+    }
+    // Longer than the drain time; a cut would show as an error of the read.
+    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(1200))).unwrap();
+    assert_eq!(client.echo_nothing().unwrap_err().kind(), ErrorKind::WouldBlock);
+    client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.echo("still here").unwrap();
+}
+
+#[test]
 fn a_request_that_cannot_be_read_changes_nothing_and_is_answered() {
     let web = service("web", "rr", &[(start_server('a'), 1)]);
     let mut proxy = Proxy::start(&[]);
