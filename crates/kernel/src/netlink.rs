@@ -20,6 +20,7 @@ pub use address::AddressSpec;
 pub use address::MARK;
 pub use address::Marked;
 pub use address::Scope;
+pub use apply::Action;
 pub use apply::ApplyError;
 pub use apply::Failure;
 pub use apply::Netlink;

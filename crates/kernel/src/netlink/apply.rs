@@ -48,10 +48,31 @@ pub struct Failure {
     pub interface: Arc<str>,
     pub address: IpAddr,
     pub prefix: u8,
-    /// What was being done: "add", "renew" or "remove".
-    pub action: &'static str,
+    /// What was being done.
+    pub action: Action,
     /// ENODEV when there is no such interface.
     pub error: KernelError,
+}
+
+/// What is done to one address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// It was not there, and is not.
+    Add,
+    /// It was there and ours, and may run out.
+    Renew,
+    /// It is still there.
+    Remove,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Add => "add",
+            Self::Renew => "renew",
+            Self::Remove => "remove",
+        })
+    }
 }
 
 impl fmt::Display for Failure {
@@ -123,7 +144,7 @@ impl Netlink {
         for spec in hold {
             match indices.of(&spec.interface) {
                 Ok(index) => wanted.push(Wanted { spec, index }),
-                Err(error) => failures.push(failure(spec, spec.prefix, "add", error)),
+                Err(error) => failures.push(failure(spec, spec.prefix, Action::Add, error)),
             }
         }
         // What is on an interface that does not exist is dropped already.
@@ -143,7 +164,7 @@ impl Netlink {
                 self.ledger.forget(wanted.key());
                 if round == ROUNDS {
                     let error = KernelError::new(Errno::EEXIST);
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, "add", error));
+                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Add, error));
                 }
             }
             wanted.retain(|wanted| refused.iter().any(|refused| refused.key() == wanted.key()));
@@ -233,16 +254,16 @@ impl Netlink {
                 (Step::Add(wanted), Errno::EEXIST) => refused.push(*wanted),
                 (Step::Add(wanted), _) => {
                     self.ledger.forget(wanted.key());
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, "add", error));
+                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Add, error));
                 }
                 (Step::Renew(wanted), _) => {
                     self.ledger.forget(wanted.key());
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, "renew", error));
+                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Renew, error));
                 }
                 // Already gone, with or without its link.
                 (Step::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => {}
                 (Step::Remove { wanted, prefix }, _) => {
-                    failures.push(failure(wanted.spec, *prefix, "remove", error));
+                    failures.push(failure(wanted.spec, *prefix, Action::Remove, error));
                 }
             }
         }
@@ -308,7 +329,7 @@ fn request(step: &Step<'_>) -> Request {
     }
 }
 
-fn failure(spec: &AddressSpec, prefix: u8, action: &'static str, error: KernelError) -> Failure {
+fn failure(spec: &AddressSpec, prefix: u8, action: Action, error: KernelError) -> Failure {
     Failure { interface: spec.interface.clone(), address: spec.address, prefix, action, error }
 }
 
@@ -352,7 +373,7 @@ mod tests {
             interface: "eth0".into(),
             address: IpAddr::from([192, 0, 2, last]),
             prefix: 24,
-            action: "add",
+            action: Action::Add,
             error: KernelError { code: libc::EINVAL, message: Some("bad label".into()) },
         };
         let error = ApplyError::Addresses((1..=5).map(failure).collect());
