@@ -43,8 +43,10 @@ pub enum Record {
     Discard { source: Option<IpAddr>, reason: String },
     /// The peer is configured differently.
     Mismatch { peer: IpAddr, what: String },
-    /// The kernel refused a wanted state.
+    /// The kernel refused some addresses, or all.
     ApplyFailed { error: String },
+    /// What it refused before is done.
+    ApplyMended { what: String },
     /// A service could not be served.
     ServeFailed { service: String, error: String },
     /// A configuration took effect.

@@ -77,12 +77,28 @@ pub struct InstanceStatus {
     pub addresses: Vec<String>,
     /// Whether this node wants them to be on its interfaces now.
     pub holds_addresses: bool,
+    /// Those of them that the kernel refused while others are held: it goes on without.
+    pub missing: Vec<RefusedAddress>,
+    /// Addresses that this node must not have and the kernel does not let go of.
+    pub stuck: Vec<RefusedAddress>,
     /// Times an address that someone removed was put back.
     pub healed: u64,
     /// Being handed over because a reload removed it.
     pub leaving: bool,
     /// All of them, by name.
     pub counters: Vec<Counter>,
+}
+
+/// An address that the kernel did not do as asked.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct RefusedAddress {
+    /// With its prefix length.
+    pub address: String,
+    pub interface: String,
+    /// The kernel's words.
+    pub error: String,
+    /// Until it is asked again; 0 while it is being asked.
+    pub again_ms: u64,
 }
 
 /// The part of one tracked object in a priority.

@@ -150,7 +150,7 @@ impl Engine {
             return;
         }
         let once: Vec<Announcement> =
-            state.held().iter().filter_map(|held| self.announcement(state, held)).collect();
+            state.kernel().present().filter_map(|held| self.announcement(state, held)).collect();
         let mut frames = Vec::with_capacity(once.len() * usize::from(repeat));
         for _ in 0..repeat {
             frames.extend(once.iter().cloned());
@@ -160,14 +160,8 @@ impl Engine {
         }
         let after = state.seq();
         let until = now + state.router.shortest_takeover();
-        let counters = &mut self.instances[at].counters;
-        for frame in &frames {
-            match frame.address {
-                IpAddr::V4(_) => counters.garp_sent += 1,
-                IpAddr::V6(_) => counters.na_sent += 1,
-            }
-        }
-        out.push(Output::Announce { after, until, frames });
+        let instance = state.name().clone();
+        out.push(Output::Announce { instance, after, until, frames });
     }
 
     /// `None` on hardware that has no use for it (G-018) or is not there.

@@ -1,5 +1,7 @@
 //! From a transition to the commands to run, with keepalived's arguments.
 
+use std::net::IpAddr;
+
 use locum_config::plan::{Command, CommandLine, Hooks, Name};
 use locum_vrrp::{Cause, Priority, Role};
 
@@ -49,6 +51,18 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
             event: context.event,
         })
         .collect()
+}
+
+/// Tells master hooks which addresses the kernel refused: `LOCUM_MISSING`, separated by spaces, not
+/// set when all are in place.
+pub fn tell_missing(runs: &mut [HookRun], missing: &[IpAddr]) {
+    if missing.is_empty() {
+        return;
+    }
+    let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    for run in runs {
+        run.environment.push(("LOCUM_MISSING".to_owned(), list.clone()));
+    }
 }
 
 fn with_arguments(command: &Command, arguments: &[String]) -> Command {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use locum_config::plan::{Name, Outcome, Plan};
 use locum_vrrp::Family;
 
-use crate::output::{ProbeId, Seq};
+use crate::output::{HeldAddress, ProbeId, Seq};
 
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -22,8 +22,12 @@ pub enum Input<'a> {
     /// From the netlink monitor: an address that carries our mark was removed by someone other
     /// than the applier. `culprit` is the process that asked, where the kernel told.
     AddressLost { interface: Name, address: IpAddr, culprit: Option<String> },
-    /// From the applier: `Apply{seq}` was done, or could not be.
-    Applied { seq: Seq, instance: Name, result: Result<(), String> },
+    /// From the applier: what became of `Apply{seq}`. `Ok` lists the addresses that the kernel did
+    /// not do, and all others are done. `Err`: nothing is known of any of them, and why.
+    Applied { seq: Seq, instance: Name, result: Result<Vec<Refusal>, String> },
+    /// From the applier and the advert sockets: what left for this instance since the last report,
+    /// and what the kernel did not take. It is counted, nothing else.
+    Sent { instance: Name, report: SendReport },
     /// From the balancer: `Serve{seq}` was done, or which service could not be, and why.
     Served { seq: Seq, result: Result<(), Vec<(Name, String)>> },
     /// From the operator.
@@ -74,6 +78,44 @@ pub struct Inherited {
     pub prefix: u8,
     /// Whole seconds of its lease that are left, rounded up; `None` was for ever.
     pub valid_seconds: Option<u32>,
+}
+
+/// One address of an `Apply` that the kernel did not do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub asked: Asked,
+    pub interface: Name,
+    pub address: IpAddr,
+    /// The kernel's words.
+    pub error: String,
+}
+
+impl Refusal {
+    pub(crate) fn is_about(&self, held: &HeldAddress) -> bool {
+        self.interface == held.interface && self.address == held.address.address
+    }
+}
+
+/// What was asked of the kernel for one address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// To add or to renew it: it is not in place, or will run out.
+    Hold,
+    /// To remove it: it is still there.
+    Drop,
+}
+
+/// What was sent, in frames and datagrams.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SendReport {
+    /// Gratuitous ARP frames the kernel took.
+    pub garp: u64,
+    /// Unsolicited neighbour advertisements the kernel took.
+    pub na: u64,
+    /// Frames of either kind that it did not take.
+    pub announce_errors: u64,
+    /// Adverts that it did not take, each unicast copy by itself.
+    pub advert_errors: u64,
 }
 
 /// Which instances a command means.

@@ -11,31 +11,17 @@ use std::time::Duration;
 use locum_config::plan::{self, Lease, Name};
 use locum_vrrp::counters::{Counters, Discard};
 use locum_vrrp::packet::encode_advert;
-use locum_vrrp::{Action, Event as RouterEvent, Family, Priority, Router, Time, Transport, Vrid};
+use locum_vrrp::{
+    Action, Event as RouterEvent, Family, Priority, Role, Router, Time, Transport, Vrid,
+};
 
+use crate::hooks;
+use crate::input::Refusal;
+use crate::kernel_state::{KernelState, Level, News, Wish};
 use crate::output::{Datagram, HeldAddress, HookRun, Output, Seq};
-
-/// Least time between two repairs of one instance: whoever removes our addresses in a loop shall
-/// not keep this node busy.
-const HEAL_PAUSE: Duration = Duration::from_millis(100);
-
-/// A lease is renewed with the adverts, so that it and the peers' patience run out together, but
-/// not more often than this: a renewal costs a netlink request and an event per address.
-const SHORTEST_RENEWAL: Duration = Duration::from_millis(500);
 
 /// The kernel looks for leases that have run out once a second.
 const LATEST_EXPIRY: Duration = Duration::from_secs(1);
-
-/// How long an instance stays out after the kernel refused its addresses: doubled with every
-/// refusal in a row, so that a lasting reason does not make a pair flap.
-const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
-const MOST_DOUBLINGS: u32 = 2;
-
-/// Pause before a withdrawal that failed is tried again.
-const WITHDRAWAL_PAUSE: Duration = Duration::from_secs(1);
-
-/// Failed withdrawals after which a stop does not wait any longer: the lease has to see to it.
-const PATIENCE: u32 = 3;
 
 /// What tells instances apart on the wire (V-003).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -81,36 +67,6 @@ pub struct InstanceState {
     kernel: KernelState,
 }
 
-/// What the applier was told, and when to tell it again.
-#[derive(Debug, Default)]
-struct KernelState {
-    /// The level last sent.
-    held: Vec<HeldAddress>,
-    /// To be removed with the next level.
-    leftovers: Vec<HeldAddress>,
-    /// Removals the kernel has not confirmed; each level asks for them again.
-    unconfirmed: Vec<HeldAddress>,
-    failed_withdrawals: u32,
-    retry_at: Option<Time>,
-    /// Refusals in a row.
-    refusals: u32,
-    /// Number of the last level, and whether its result is still to come.
-    seq: Seq,
-    outstanding: bool,
-    /// From when on an advert takes a renewal with it, and when one is due without.
-    renewable_at: Option<Time>,
-    renew_at: Option<Time>,
-    heal_at: Option<Time>,
-    healed_at: Option<Time>,
-    refused: Option<Refusal>,
-}
-
-#[derive(Debug)]
-struct Refusal {
-    error: String,
-    until: Time,
-}
-
 impl InstanceState {
     pub fn new(instance: Arc<plan::Instance>, now: Time) -> Self {
         Self {
@@ -142,20 +98,18 @@ impl InstanceState {
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        let refused = self.kernel.refused.as_ref().map(|refusal| refusal.until);
-        let kernel = &self.kernel;
-        [self.router.deadline(), kernel.renew_at, kernel.heal_at, kernel.retry_at, refused]
-            .into_iter()
-            .flatten()
-            .min()
+        let kernel = self.kernel.deadline(self.asks_again());
+        [self.router.deadline(), kernel].into_iter().flatten().min()
     }
 
     /// Handed over, and the kernel has confirmed it or will not.
     pub fn is_gone(&self) -> bool {
-        let kernel = &self.kernel;
-        let is_clean = kernel.leftovers.is_empty() && kernel.unconfirmed.is_empty();
-        let is_hopeless = kernel.failed_withdrawals >= PATIENCE;
-        self.router.is_finished() && !kernel.outstanding && (is_clean || is_hopeless)
+        self.router.is_finished() && self.kernel.is_settled()
+    }
+
+    /// A router that gives up does not add to what its successor is about to hold.
+    fn asks_again(&self) -> bool {
+        self.router.role() == Role::Master
     }
 
     /// An address of an earlier run with this much of its lease left was renewed so recently that no
@@ -171,73 +125,64 @@ impl InstanceState {
 
     /// Addresses found in the kernel that must go, unless the next level wants them.
     pub fn add_leftovers(&mut self, leftovers: impl IntoIterator<Item = HeldAddress>) {
-        self.kernel.leftovers.extend(leftovers);
+        self.kernel.add_leftovers(leftovers);
         self.touched = true;
     }
 
-    /// The addresses the kernel was told to hold for this instance.
-    pub fn held(&self) -> &[HeldAddress] {
-        &self.kernel.held
+    /// What the kernel was told and has answered.
+    pub fn kernel(&self) -> &KernelState {
+        &self.kernel
     }
 
-    /// Why the kernel refused, while the pause lasts.
+    /// Why the kernel refused all addresses, while the pause lasts.
     pub fn refusal(&mut self, now: Time) -> Option<&str> {
-        self.kernel.refused.take_if(|refusal| refusal.until <= now);
-        self.kernel.refused.as_ref().map(|refusal| refusal.error.as_str())
+        self.kernel.refusal(now)
     }
 
-    pub fn is_refused(&self) -> bool {
-        self.kernel.refused.is_some()
+    /// A link has changed: what the kernel refused because of it may go now.
+    pub fn follow_link(&mut self, link: &str, is_another: bool, now: Time) {
+        if is_another && &*self.instance.interface == link {
+            self.kernel.forget_refusal();
+        }
+        if !self.kernel.is_complete() {
+            self.kernel.hasten(link, now);
+            self.touched = true;
+        }
     }
 
-    /// The reason for a refusal may be gone: the next election finds out.
-    pub fn forget_refusal(&mut self) {
-        self.kernel.refused = None;
-        self.kernel.refusals = 0;
+    /// The result of the level with this number; `None` for an older one, which is stale.
+    pub fn applied(
+        &mut self,
+        seq: Seq,
+        result: &Result<Vec<Refusal>, String>,
+        now: Time,
+    ) -> Option<News> {
+        if seq != self.kernel.seq() {
+            return None;
+        }
+        self.touched = true;
+        let news = self.kernel.answered(result, now);
+        if news.is_extended {
+            self.announce_more(now);
+        }
+        Some(news)
     }
 
-    /// The result of the level with this number; older ones are stale. `true` for a failure that
-    /// is news.
-    pub fn applied(&mut self, seq: Seq, result: Result<(), String>, now: Time) -> bool {
-        if seq != self.kernel.seq {
-            return false;
-        }
-        let kernel = &mut self.kernel;
-        kernel.outstanding = false;
-        let Err(error) = result else {
-            kernel.unconfirmed.clear();
-            kernel.failed_withdrawals = 0;
-            kernel.retry_at = None;
-            if !kernel.held.is_empty() {
-                kernel.refusals = 0;
-            }
-            return false;
-        };
-        let mut is_new = false;
-        if !kernel.unconfirmed.is_empty() {
-            is_new = kernel.failed_withdrawals == 0;
-            kernel.failed_withdrawals += 1;
-            kernel.retry_at = Some(now + WITHDRAWAL_PAUSE);
-        }
-        if self.router.holds_addresses() {
-            is_new |= kernel.refused.is_none();
-            let pause = REFUSAL_PAUSE * (1 << kernel.refusals.min(MOST_DOUBLINGS));
-            kernel.refusals += 1;
-            kernel.refused = Some(Refusal { error, until: now + pause });
-        }
-        is_new
+    /// V-227: addresses that were not in place are announced, twice.
+    fn announce_more(&mut self, now: Time) {
+        let repeat = self.instance.router.announce.repeat;
+        self.actions.push(Action::Announce { repeat });
+        self.router.announce_more(now);
     }
 
     /// Someone removed `address`; `true` when it is ours to put back, at once or after the pause.
     pub fn lost(&mut self, address: IpAddr, now: Time) -> bool {
         // The router looks at its lease first: a node that slept must not put anything back.
         self.feed(now, RouterEvent::Timeout);
-        let is_ours = self.kernel.held.iter().any(|held| held.address.address == address);
-        if !is_ours || !self.router.holds_addresses() {
+        if !self.kernel.has(address) || !self.router.holds_addresses() {
             return false;
         }
-        let earliest = self.kernel.healed_at.map_or(now, |at| at + HEAL_PAUSE);
-        self.kernel.heal_at = Some(earliest.max(now));
+        self.kernel.heal(now);
         self.healed += 1;
         true
     }
@@ -281,9 +226,8 @@ impl InstanceState {
                 | Action::Late { .. } => None,
             })
             .collect();
-        let renewable = self.kernel.renewable_at.is_some_and(|at| at <= now);
-        if renewable && adverts.iter().any(|priority| *priority != Priority::RELEASE) {
-            self.kernel.renew_at = Some(now);
+        if adverts.iter().any(|priority| *priority != Priority::RELEASE) {
+            self.kernel.renew_with_advert(now);
         }
         for priority in adverts {
             self.advertise(priority, link, out);
@@ -330,53 +274,16 @@ impl InstanceState {
         out: &mut Vec<Output>,
     ) {
         let wanted = if self.router.holds_addresses() { self.wanted() } else { Vec::new() };
-        let kernel = &mut self.kernel;
-        let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        let heals = due(kernel.heal_at);
-        let retries = due(kernel.retry_at);
-        let changed = wanted != kernel.held;
-        let is_due = heals || retries || due(kernel.renew_at);
-        if !changed && !is_due && kernel.leftovers.is_empty() {
-            return;
-        }
-        if retries {
-            kernel.retry_at = None;
-        }
-        let same = |a: &HeldAddress, b: &HeldAddress| {
-            a.interface == b.interface && a.address.address == b.address.address
-        };
-        let former = std::mem::replace(&mut kernel.held, wanted);
-        let is_new = |new: &HeldAddress| !former.iter().any(|old| same(old, new));
-        let extends = !former.is_empty() && kernel.held.iter().any(is_new);
-        let mut drop: Vec<HeldAddress> = former;
-        drop.append(&mut kernel.leftovers);
-        for unconfirmed in kernel.unconfirmed.drain(..) {
-            if !drop.iter().any(|other| same(other, &unconfirmed)) {
-                drop.push(unconfirmed);
-            }
-        }
-        drop.retain(|old| !kernel.held.iter().any(|new| same(old, new)) && !claimed(old));
-        kernel.unconfirmed.clone_from(&drop);
+        let wish = Wish { wanted, asks_again: self.asks_again(), claimed };
+        let Some(level) = self.kernel.next(now, wish, *seq + 1) else { return };
         *seq += 1;
-        kernel.seq = *seq;
-        kernel.outstanding = true;
+        let Level { hold, drop, heals, extends } = level;
         if heals {
-            kernel.heal_at = None;
-            kernel.healed_at = Some(now);
             self.actions.push(Action::Announce { repeat: 1 });
         }
         if extends {
-            // V-227.
-            let repeat = self.router.announce_more(now);
-            self.actions.push(Action::Announce { repeat });
+            self.announce_more(now);
         }
-        let lease = kernel.held.iter().filter_map(|held| held.lease_seconds).min();
-        kernel.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);
-        kernel.renew_at = lease.map(|seconds| now + latest_renewal(seconds));
-        if kernel.held.is_empty() {
-            kernel.heal_at = None;
-        }
-        let hold = kernel.held.clone();
         out.push(Output::Apply { seq: *seq, instance: self.instance.name.clone(), hold, drop });
     }
 
@@ -391,11 +298,18 @@ impl InstanceState {
         self.instance.addresses.iter().map(held).collect()
     }
 
-    /// The hooks to run now: a master hook finds the address in place, a backup hook finds it gone.
-    /// They wait for the kernel's answer, whatever it is, and keep their order.
+    /// The hooks to run now: a master hook finds the addresses in place, but for those it is told
+    /// of, and a backup hook finds them gone. They wait for the kernel's answer, whatever it is, and
+    /// keep their order.
     pub fn ripe_hooks(&mut self, fresh: Vec<HookRun>) -> Vec<HookRun> {
         self.hooks.extend(fresh);
-        if self.kernel.outstanding { Vec::new() } else { std::mem::take(&mut self.hooks) }
+        if self.kernel.is_outstanding() {
+            return Vec::new();
+        }
+        let mut ripe = std::mem::take(&mut self.hooks);
+        let missing = self.kernel.missing().map(|one| one.held.address.address);
+        hooks::tell_missing(&mut ripe, &missing.collect::<Vec<_>>());
+        ripe
     }
 
     /// How long its addresses stay when nobody renews them; `None` for ever.
@@ -406,7 +320,7 @@ impl InstanceState {
 
     /// Number of the level that announcements must wait for.
     pub fn seq(&self) -> Seq {
-        self.kernel.seq
+        self.kernel.seq()
     }
 }
 
@@ -426,9 +340,4 @@ fn lease_seconds(lease: Lease, shortest_takeover: Duration) -> Option<u32> {
         Lease::Fixed(span) => Some(whole(span)),
         Lease::Off => None,
     }
-}
-
-/// Half of it, for a resigning master that sends no adverts.
-fn latest_renewal(lease_seconds: u32) -> Duration {
-    (Duration::from_secs(u64::from(lease_seconds)) / 2).max(SHORTEST_RENEWAL)
 }

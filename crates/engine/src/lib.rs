@@ -8,7 +8,7 @@
 //!   timeout ──────────►  │ routers   role, priority      │ ──► Apply{seq} wanted addresses
 //!   probe outcome ────►  │ trackers  rise, fall, weight  │ ──► Serve{seq} wanted services
 //!   link, addresses ──►  │ services  health              │ ──► Announce   after Apply{seq}
-//!   applied{seq} ─────►  │ plan                          │ ──► Notify     log, history, API
+//!   applied, sent ────►  │ plan                          │ ──► Notify     log, history, API
 //!   command ──────────►  │                               │ ──► Hook       queued per instance
 //!   plan ─────────────►  └───────────────────────────────┘ ──► Probe, Listen, Reply, Stopped
 //!                                                          ──► Deadline   always last
@@ -19,6 +19,7 @@
 //! say what should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`,
 //! `Hook`) happen once.
 
+mod answers;
 mod commands;
 mod drain;
 mod eligibility;
@@ -26,6 +27,8 @@ mod explain;
 mod hooks;
 mod input;
 mod instance;
+mod kernel_state;
+mod missing;
 mod output;
 mod packets;
 mod probes;
@@ -37,13 +40,15 @@ mod tracker;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use locum_config::plan::{self, Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Family, Time};
 
-pub use input::{Command, CommandId, Inherited, Input, LinkState, Packet, Run, Target};
+pub use input::{
+    Asked, Command, CommandId, Inherited, Input, LinkState, Packet, Refusal, Run, SendReport,
+    Target,
+};
 pub use output::{
     Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Output, ProbeChange, ProbeId,
     Reply, Seq,
@@ -54,9 +59,6 @@ use instance::{InstanceState, Key};
 use probes::{Asker, ProbeTable};
 use service::ServiceState;
 use tracker::{Change, Tracker};
-
-/// Pause before leftovers that could not be withdrawn are tried again.
-const ORPHAN_PAUSE: Duration = Duration::from_secs(30);
 
 /// One node's decisions.
 #[derive(Debug, Default)]
@@ -111,8 +113,9 @@ impl Engine {
                 self.on_address_lost(now, interface, address, culprit);
             }
             Input::Applied { seq, instance, result } => {
-                self.on_applied(now, seq, &instance, result);
+                self.on_applied(now, seq, &instance, &result);
             }
+            Input::Sent { instance, report } => self.on_sent(&instance, report),
             Input::Served { seq, result } => self.on_served(seq, result),
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { plan, inherited } => self.on_plan(now, plan, inherited, out),
@@ -125,7 +128,7 @@ impl Engine {
     fn run_timers(&mut self, now: Time) {
         for at in 0..self.instances.len() {
             if self.deadlines[at].is_some_and(|deadline| deadline <= now) {
-                let was_refused = self.instances[at].is_refused();
+                let was_refused = self.instances[at].kernel().is_refused();
                 self.instances[at].feed(now, RouterEvent::Timeout);
                 if was_refused && self.instances[at].refusal(now).is_none() {
                     self.review(now, at);
@@ -190,12 +193,9 @@ impl Engine {
             return;
         }
         let is_new = |known: &LinkState| (known.index, known.running) != (link.index, link.running);
-        if known.is_none_or(is_new) {
-            for state in &mut self.instances {
-                if state.instance.interface == link.name {
-                    state.forget_refusal();
-                }
-            }
+        let is_another = known.is_none_or(is_new);
+        for state in &mut self.instances {
+            state.follow_link(&link.name, is_another, now);
         }
         if link.index == 0 {
             self.links.remove(&link.name);
@@ -214,39 +214,14 @@ impl Engine {
     ) {
         let holder = self.instances.iter_mut().find(|state| {
             state
-                .held()
-                .iter()
+                .kernel()
+                .present()
                 .any(|held| held.interface == interface && held.address.address == address)
         });
         let Some(state) = holder else { return };
         let name = state.name().clone();
         if state.lost(address, now) {
             self.note(Some(name), EventKind::Healed { address, interface, culprit });
-        }
-    }
-
-    fn on_applied(&mut self, now: Time, seq: Seq, name: &Name, result: Result<(), String>) {
-        if name.is_empty() && seq == self.orphans_seq {
-            return self.on_orphans_applied(now, result);
-        }
-        let at = self.instances.iter().position(|s| s.name() == name && s.seq() == seq);
-        let Some(at) = at else { return };
-        let error = result.as_ref().err().cloned();
-        self.instances[at].touched = true;
-        let refused = self.instances[at].applied(seq, result, now);
-        if let (true, Some(error)) = (refused, error) {
-            self.note(Some(name.clone()), EventKind::ApplyFailed { error });
-            self.review(now, at);
-        }
-    }
-
-    fn on_orphans_applied(&mut self, now: Time, result: Result<(), String>) {
-        match result {
-            Ok(()) => self.orphans.clear(),
-            Err(error) => {
-                self.orphans_at = Some(now + ORPHAN_PAUSE);
-                self.note(None, EventKind::ApplyFailed { error });
-            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! What a node shall do.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -16,15 +17,17 @@ pub type ProbeId = u32;
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
-    /// Send now, by the advert socket of this interface and family.
+    /// Send now, by the advert socket of this interface and family. `Input::Sent` tells of a failure.
     Advertise(Datagram),
-    /// Applier, in order: the addresses this instance holds from now on are exactly `hold`.
-    /// `drop` are those it may have held before and must not have any more. Applying it again
-    /// renews leases. Answered by `Input::Applied`. The empty name stands for what no instance has.
+    /// Applier, in order: this instance holds the addresses of `hold` from now on. `drop` are those it
+    /// may have held before and must not have any more. An address that the kernel refused a short
+    /// while ago is in neither. Applying it again renews leases. Answered by `Input::Applied`. The
+    /// empty name stands for what no instance has.
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    /// Applier, in order: send these frames if `Apply{after}` went well and it is not later than
-    /// `until`, else forget them. A late one may come from a master that is none any more (G-016).
-    Announce { after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
+    /// Applier, in order: send those frames whose address `Apply{after}` put in place (G-020), if it
+    /// is not later than `until`, and forget the others. A late one may come from a master that is
+    /// none any more (G-016). Answered by `Input::Sent`.
+    Announce { instance: Name, after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
     /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
     /// one that has not begun. Answered by `Input::Served`.
     Serve { seq: Seq, wanted: Arc<WantedServices> },
@@ -67,6 +70,21 @@ pub struct HeldAddress {
     pub lease_seconds: Option<u32>,
 }
 
+impl HeldAddress {
+    /// The same address on the same interface, in whatever form.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.interface == other.interface && self.address.address == other.address.address
+    }
+}
+
+/// As sentences name it.
+impl fmt::Display for HeldAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan::VirtualAddress { address, prefix, .. } = &self.address;
+        write!(f, "{address}/{prefix} on {}", self.interface)
+    }
+}
+
 /// One Ethernet frame to broadcast.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Announcement {
@@ -88,7 +106,8 @@ pub struct HookRun {
     pub instance: Name,
     /// With the generic hook's four arguments already appended.
     pub command: plan::Command,
-    /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`, `LOCUM_EVENT`.
+    /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_PREVIOUS_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`,
+    /// `LOCUM_EVENT`, and `LOCUM_MISSING` with the addresses the kernel refused, if there are any.
     pub environment: Vec<(String, String)>,
     /// Number of the event that caused it, so that the history can join them.
     pub event: u64,
@@ -121,8 +140,10 @@ pub enum EventKind {
     Discard { source: Option<IpAddr>, reason: String },
     /// The peer differs from us in something that does not stop it: interval, address list.
     Mismatch { peer: IpAddr, what: String },
-    /// The kernel refused.
+    /// The kernel refused some addresses, or all.
     ApplyFailed { error: String },
+    /// What it refused before is done.
+    ApplyMended { what: String },
     /// The balancer could not serve.
     ServeFailed { service: Name, error: String },
     /// A plan took effect.

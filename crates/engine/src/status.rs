@@ -8,6 +8,8 @@ use locum_vrrp::{ChecksumForm, Family, Priority, Role, Time, Version, Vrid};
 
 use crate::Engine;
 use crate::instance::InstanceState;
+use crate::kernel_state::KernelState;
+use crate::output::HeldAddress;
 
 /// Everything `locum status` shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,11 +54,27 @@ pub struct InstanceStatus {
     /// Addresses of the configuration with their prefix length, and whether this node holds them.
     pub addresses: Vec<(IpAddr, u8)>,
     pub holds_addresses: bool,
+    /// Those of them that the kernel refused, while others are held.
+    pub missing: Vec<RefusedStatus>,
+    /// Addresses that this node must not have and the kernel does not let go of.
+    pub stuck: Vec<RefusedStatus>,
     /// Times an address that someone removed was put back.
     pub healed: u64,
     /// Being removed by a reload.
     pub leaving: bool,
     pub counters: Vec<(&'static str, u64)>,
+}
+
+/// An address that the kernel did not do as asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefusedStatus {
+    pub address: IpAddr,
+    pub prefix: u8,
+    pub interface: Name,
+    /// The kernel's words.
+    pub error: String,
+    /// Until it is asked again; `None` while it is being asked.
+    pub again_in: Option<Duration>,
 }
 
 /// The other router last accepted as master.
@@ -149,6 +167,8 @@ impl Engine {
             checksum_form: state.router.form(),
             addresses: state.instance.addresses.iter().map(|a| (a.address, a.prefix)).collect(),
             holds_addresses: state.router.holds_addresses(),
+            missing: missing(state.kernel(), now),
+            stuck: stuck(state.kernel(), now),
             healed: state.healed,
             leaving: state.leaving,
             counters: state.counters.iter().collect(),
@@ -209,5 +229,23 @@ impl Engine {
             .collect();
         all.sort();
         all
+    }
+}
+
+fn missing(kernel: &KernelState, now: Time) -> Vec<RefusedStatus> {
+    kernel.missing().map(|one| refused(&one.held, &one.error, one.until(), now)).collect()
+}
+
+fn stuck(kernel: &KernelState, now: Time) -> Vec<RefusedStatus> {
+    kernel.stuck().map(|(held, error)| refused(held, error, kernel.retry_at(), now)).collect()
+}
+
+fn refused(held: &HeldAddress, error: &str, until: Option<Time>, now: Time) -> RefusedStatus {
+    RefusedStatus {
+        address: held.address.address,
+        prefix: held.address.prefix,
+        interface: held.interface.clone(),
+        error: error.to_owned(),
+        again_in: until.map(|until| until.since(now)),
     }
 }

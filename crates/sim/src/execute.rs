@@ -57,7 +57,7 @@ impl World {
             Output::Apply { seq, instance, hold, drop } => {
                 self.enqueue(node, Job::Apply { seq, instance, hold, drop });
             }
-            Output::Announce { after, until, frames } => {
+            Output::Announce { after, until, frames, .. } => {
                 if self.plant == Some(Plant::AnnounceEarly) {
                     self.announced(node, &frames);
                 } else {

@@ -65,7 +65,8 @@ impl Stimulus {
                 culprit: None,
             },
             Self::Applied(seq, instance, result) => {
-                Input::Applied { seq: *seq, instance: instance.clone(), result: result.clone() }
+                let result = result.clone().map(|()| Vec::new());
+                Input::Applied { seq: *seq, instance: instance.clone(), result }
             }
             Self::Served(seq) => Input::Served { seq: *seq, result: Ok(()) },
             Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },

@@ -3,4 +3,5 @@
 mod corners;
 mod election;
 mod node;
+mod partial;
 mod services;

@@ -9,7 +9,9 @@ use locum_config::plan::{
     Verdict, VirtualAddress, Weight,
 };
 use locum_engine::status::Status;
-use locum_engine::{Engine, Inherited, Input, LinkState, Output, Packet, ProbeChange};
+use locum_engine::{
+    Asked, Engine, HeldAddress, Inherited, Input, LinkState, Output, Packet, ProbeChange, Refusal,
+};
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
 
@@ -17,13 +19,21 @@ pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 
+/// An apply that waits for its answer.
+struct Asking {
+    seq: u64,
+    instance: locum_config::plan::Name,
+    hold: Vec<HeldAddress>,
+    drop: Vec<HeldAddress>,
+}
+
 pub struct Node {
     engine: Engine,
     now: Time,
     deadline: Option<Time>,
     out: Vec<Output>,
     /// Applies the kernel has not answered yet.
-    applies: Vec<(u64, locum_config::plan::Name)>,
+    applies: Vec<Asking>,
     /// Those of them that hold nothing.
     withdrawals: Vec<(u64, locum_config::plan::Name)>,
     probes: Vec<u32>,
@@ -123,7 +133,7 @@ impl Node {
     }
 
     pub fn confirm_applies(&mut self) -> &[Output] {
-        self.answer_applies(&Ok(()))
+        self.answer_applies(&Ok(Vec::new()))
     }
 
     pub fn refuse_applies(&mut self, why: &str) -> &[Output] {
@@ -133,15 +143,36 @@ impl Node {
     /// Confirms the levels that only withdraw; the others stay unanswered.
     pub fn confirm_applies_of_nothing(&mut self) {
         for (seq, instance) in std::mem::take(&mut self.withdrawals) {
-            self.applies.retain(|(other, _)| *other != seq);
-            self.step(Input::Applied { seq, instance, result: Ok(()) });
+            self.applies.retain(|other| other.seq != seq);
+            self.step(Input::Applied { seq, instance, result: Ok(Vec::new()) });
         }
     }
 
-    fn answer_applies(&mut self, result: &Result<(), String>) -> &[Output] {
+    fn answer_applies(&mut self, result: &Result<Vec<Refusal>, String>) -> &[Output] {
         self.out.clear();
-        for (seq, instance) in std::mem::take(&mut self.applies) {
+        for Asking { seq, instance, .. } in std::mem::take(&mut self.applies) {
             self.step(Input::Applied { seq, instance, result: result.clone() });
+        }
+        &self.out
+    }
+
+    /// The kernel does what it was asked, but not for these addresses.
+    pub fn refuse(&mut self, addresses: &[Ipv4Addr], why: &str) -> &[Output] {
+        self.out.clear();
+        for Asking { seq, instance, hold, drop } in std::mem::take(&mut self.applies) {
+            let is_meant = |(_, held): &(Asked, HeldAddress)| {
+                addresses.iter().any(|address| held.address.address == *address)
+            };
+            let hold = hold.into_iter().map(|held| (Asked::Hold, held));
+            let drop = drop.into_iter().map(|held| (Asked::Drop, held));
+            let refusal = |(asked, held): (Asked, HeldAddress)| Refusal {
+                asked,
+                interface: held.interface,
+                address: held.address.address,
+                error: why.to_owned(),
+            };
+            let refusals = hold.chain(drop).filter(is_meant).map(refusal).collect();
+            self.step(Input::Applied { seq, instance, result: Ok(refusals) });
         }
         &self.out
     }
@@ -170,11 +201,16 @@ impl Node {
         for output in &self.out[from..] {
             match output {
                 Output::Deadline(deadline) => self.deadline = *deadline,
-                Output::Apply { seq, instance, hold, .. } => {
+                Output::Apply { seq, instance, hold, drop } => {
                     if hold.is_empty() {
                         self.withdrawals.push((*seq, instance.clone()));
                     }
-                    self.applies.push((*seq, instance.clone()));
+                    self.applies.push(Asking {
+                        seq: *seq,
+                        instance: instance.clone(),
+                        hold: hold.clone(),
+                        drop: drop.clone(),
+                    });
                 }
                 Output::Probe(ProbeChange::Start { probe, .. }) => self.probes.push(*probe),
                 _ => {}

@@ -79,6 +79,8 @@ fn instance() -> InstanceStatus {
         peer: Some(PeerStatus { address: peer, priority: 100, heard_ms: 340 }),
         addresses: vec!["192.0.2.10/24".into()],
         holds_addresses: false,
+        missing: Vec::new(),
+        stuck: Vec::new(),
         healed: 0,
         leaving: false,
         counters: Vec::new(),

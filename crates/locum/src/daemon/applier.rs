@@ -4,8 +4,8 @@
 //! ```text
 //!   election ──► Job queue ──► Netlink.apply ──► FrameSocket.send_batch
 //!      ▲                           │
-//!      └──── Applied, Link, ◄──────┴──── Monitor
-//!            AddressLost
+//!      └── Applied, Sent, Link, ◄──┴──── Monitor
+//!          AddressLost
 //! ```
 
 use std::collections::BTreeSet;
@@ -16,15 +16,20 @@ use std::thread;
 use std::time::Duration;
 
 use locum_config::plan::{Name, Plan, Scope};
-use locum_engine::{Announcement, HeldAddress, Inherited, LinkState, Seq};
-use locum_kernel::frame_socket::FrameSocket;
-use locum_kernel::netlink::{self, AddressSpec, LinkSnapshot, Monitor, MonitorEvent, Netlink};
+use locum_engine::{
+    Announcement, Asked, HeldAddress, Inherited, LinkState, Refusal, SendReport, Seq,
+};
+use locum_kernel::frame_socket::{Batch, FrameSocket};
+use locum_kernel::netlink::{
+    self, Action, AddressSpec, ApplyError, Failure, LinkSnapshot, Monitor, MonitorEvent, Netlink,
+};
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::inbox::{InboxSender, Message};
+use super::unheld::Unheld;
 
 /// Jobs waiting: every one of 255 instances changing its role with two bursts on its way. When it
 /// is full, the election tells the engine that the apply failed, and forgets announcements.
@@ -39,9 +44,6 @@ const FIRST_LINKS_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between tries to reach the kernel again after its socket failed.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-/// Failed applies remembered, so that their announcements are not sent.
-const MAX_FAILED: usize = 4096;
-
 #[derive(Debug)]
 pub enum Job {
     Apply {
@@ -51,6 +53,7 @@ pub enum Job {
         drop: Vec<HeldAddress>,
     },
     Announce {
+        instance: Name,
         after: Seq,
         /// Too late afterwards: this node may be master no more.
         until: Time,
@@ -58,23 +61,6 @@ pub enum Job {
     },
     /// Everything before this is done.
     Flush(oneshot::Sender<()>),
-}
-
-/// Applies that were not done.
-#[derive(Debug, Default)]
-pub struct FailedApplies(BTreeSet<Seq>);
-
-impl FailedApplies {
-    pub fn add(&mut self, seq: Seq) {
-        self.0.insert(seq);
-        if self.0.len() > MAX_FAILED {
-            self.0.pop_first();
-        }
-    }
-
-    pub fn contains(&self, seq: Seq) -> bool {
-        self.0.contains(&seq)
-    }
 }
 
 /// A thread that is getting to know the kernel.
@@ -131,7 +117,7 @@ struct Applier {
     monitor: Monitor,
     frames: FrameSocket,
     inbox: InboxSender,
-    failed: FailedApplies,
+    unheld: Unheld,
     /// Links reported so far, so that after a lost connection the vanished ones are reported too.
     known: BTreeSet<Name>,
 }
@@ -156,9 +142,9 @@ impl Applier {
                 valid_seconds: found.valid_seconds,
             })
             .collect();
-        let failed = FailedApplies::default();
+        let unheld = Unheld::default();
         let known = BTreeSet::new();
-        Ok((Self { netlink, monitor, frames, inbox, failed, known }, inherited))
+        Ok((Self { netlink, monitor, frames, inbox, unheld, known }, inherited))
     }
 
     /// Passes on what the monitor says until it has spoken of every existing link in `names`.
@@ -208,16 +194,16 @@ impl Applier {
             Job::Apply { seq, instance, hold, drop } => {
                 let hold: Vec<_> = hold.iter().map(spec).collect();
                 let drop: Vec<_> = drop.iter().map(spec).collect();
-                let result = self.netlink.apply(&hold, &drop).map_err(|error| error.to_string());
-                if result.is_err() {
-                    self.failed.add(seq);
-                }
+                let result = answer(self.netlink.apply(&hold, &drop));
+                self.unheld.record(&instance, seq, !hold.is_empty(), &result);
                 self.inbox.send(Message::Applied { seq, instance, result });
             }
-            Job::Announce { after, until, frames } => {
+            Job::Announce { instance, after, until, frames } => {
                 let now = Time::from_nanos(locum_kernel::clock::now());
-                if now <= until && !self.failed.contains(after) {
-                    self.announce(&frames);
+                let frames = self.unheld.sendable(&instance, after, frames);
+                if now <= until && !frames.is_empty() {
+                    let report = self.announce(&frames);
+                    self.inbox.send(Message::Sent { instance, report });
                 }
             }
             Job::Flush(done) => {
@@ -227,7 +213,7 @@ impl Applier {
         }
     }
 
-    fn announce(&self, frames: &[Announcement]) {
+    fn announce(&self, frames: &[Announcement]) -> SendReport {
         let batch: Vec<(u32, &[u8])> =
             frames.iter().map(|frame| (frame.interface_index, frame.frame.as_slice())).collect();
         let result = self.frames.send_batch(&batch);
@@ -240,6 +226,7 @@ impl Applier {
                 "some announcements could not be sent"
             );
         }
+        report(frames, &result)
     }
 
     fn pass_on(&mut self, event: MonitorEvent) {
@@ -277,6 +264,41 @@ impl Applier {
             self.pass_on(MonitorEvent::LinkGone { name });
         }
     }
+}
+
+/// What the kernel did not do, address by address.
+fn answer(result: Result<(), ApplyError>) -> Result<Vec<Refusal>, String> {
+    match result {
+        Ok(()) => Ok(Vec::new()),
+        Err(ApplyError::Addresses(failures)) => Ok(failures.into_iter().map(refusal).collect()),
+        Err(ApplyError::Socket(error)) => Err(format!("netlink: {error}")),
+    }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    Refusal {
+        asked: match failure.action {
+            Action::Add | Action::Renew => Asked::Hold,
+            Action::Remove => Asked::Drop,
+        },
+        interface: failure.interface,
+        address: failure.address,
+        error: failure.error.to_string(),
+    }
+}
+
+/// Frames by kind: those the kernel took, and all that it did not take.
+fn report(frames: &[Announcement], batch: &Batch) -> SendReport {
+    let failed: BTreeSet<usize> = batch.failed.iter().map(|(position, _)| *position).collect();
+    let mut report = SendReport::default();
+    for (position, frame) in frames.iter().enumerate() {
+        match frame.address {
+            _ if failed.contains(&position) => report.announce_errors += 1,
+            IpAddr::V4(_) => report.garp += 1,
+            IpAddr::V6(_) => report.na += 1,
+        }
+    }
+    report
 }
 
 /// Every interface the plan speaks of.
@@ -331,5 +353,30 @@ fn spec(held: &HeldAddress) -> AddressSpec {
         nodad: !address.duplicate_detection,
         noprefixroute: address.no_prefix_route,
         valid_seconds: held.lease_seconds,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    /// G-022.
+    #[test]
+    fn frames_the_kernel_took_are_counted_by_kind_and_the_others_as_errors() {
+        let frame = |address: IpAddr| Announcement {
+            interface: "eth0".into(),
+            interface_index: 2,
+            address,
+            frame: Vec::new(),
+        };
+        let v4 = frame(Ipv4Addr::new(192, 0, 2, 10).into());
+        let v6 = frame("2001:db8::10".parse().unwrap());
+        let frames = [v4.clone(), v6.clone(), v4.clone(), v4, v6];
+        let failed = vec![(0, io::ErrorKind::NotFound.into()), (4, io::ErrorKind::NotFound.into())];
+        let counted = report(&frames, &Batch { sent: 3, failed });
+        let expected = SendReport { garp: 2, na: 1, announce_errors: 2, advert_errors: 0 };
+        assert_eq!(counted, expected);
     }
 }

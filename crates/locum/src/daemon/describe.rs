@@ -42,6 +42,7 @@ pub fn sentence(event: &Event) -> String {
             format!("({name}) {peer} is configured differently: {what}")
         }
         EventKind::ApplyFailed { error } => format!("({name}) the kernel refused: {error}"),
+        EventKind::ApplyMended { what } => format!("({name}) the kernel has accepted: {what}"),
         EventKind::ServeFailed { service, error } => {
             format!("service {service} is not served: {error}")
         }
@@ -88,6 +89,7 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Discard { source, reason } => Record::Discard { source, reason },
         EventKind::Mismatch { peer, what } => Record::Mismatch { peer, what },
         EventKind::ApplyFailed { error } => Record::ApplyFailed { error },
+        EventKind::ApplyMended { what } => Record::ApplyMended { what },
         EventKind::ServeFailed { service, error } => {
             Record::ServeFailed { service: service.to_string(), error }
         }
@@ -118,6 +120,7 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Server { up: true, .. }
         | EventKind::Reloaded { .. }
         | EventKind::Adopted { .. }
+        | EventKind::ApplyMended { .. }
         | EventKind::Note(_) => Level::INFO,
     }
 }

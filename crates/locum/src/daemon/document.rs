@@ -7,7 +7,7 @@ use locum_config::Plan;
 use locum_config::plan::Protocol;
 use locum_control::status::{
     Adjustment, CheckStatus, Counter, HaproxyStatus, InstanceStatus, PeerStatus, ProcessStatus,
-    ServerStatus, ServiceStatus, StatusDocument, Unmatched,
+    RefusedAddress, ServerStatus, ServiceStatus, StatusDocument, Unmatched,
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
@@ -69,6 +69,16 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
         let reasons = instance.faults.join("; ");
         all.push(format!("{} cannot take part: {reasons}", instance.name));
     }
+    for instance in &document.instances {
+        if !instance.stuck.is_empty() {
+            let what = refusals(&instance.stuck);
+            all.push(format!("{} must not hold and cannot withdraw {what}", instance.name));
+        }
+        if !instance.missing.is_empty() {
+            let what = refusals(&instance.missing);
+            all.push(format!("{} goes on without {what}", instance.name));
+        }
+    }
     for service in &document.services {
         if let Some(error) = &service.error {
             all.push(format!("service {} is not served: {error}", service.name));
@@ -103,6 +113,19 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
         all.push("the balancer is busy: what it serves is not shown".to_owned());
     }
     all
+}
+
+/// The first few in full.
+fn refusals(all: &[RefusedAddress]) -> String {
+    const SHOWN: usize = 3;
+    let one = |refused: &RefusedAddress| {
+        format!("{} on {}: {}", refused.address, refused.interface, refused.error)
+    };
+    let mut text = all.iter().take(SHOWN).map(one).collect::<Vec<_>>().join("; ");
+    if all.len() > SHOWN {
+        text.push_str(&format!("; and {} more", all.len() - SHOWN));
+    }
+    text
 }
 
 fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
@@ -151,9 +174,20 @@ fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
             .map(|(address, prefix)| format!("{address}/{prefix}"))
             .collect(),
         holds_addresses: from.holds_addresses,
+        missing: from.missing.iter().map(refused).collect(),
+        stuck: from.stuck.iter().map(refused).collect(),
         healed: from.healed,
         leaving: from.leaving,
         counters: counters(&from.counters),
+    }
+}
+
+fn refused(from: &engine::RefusedStatus) -> RefusedAddress {
+    RefusedAddress {
+        address: format!("{}/{}", from.address, from.prefix),
+        interface: from.interface.to_string(),
+        error: from.error.clone(),
+        again_ms: from.again_in.map_or(0, millis),
     }
 }
 

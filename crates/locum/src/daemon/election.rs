@@ -10,7 +10,7 @@
 //! a master for dead whose adverts are waiting. It never blocks, takes no lock and writes no log:
 //! every queue it fills is tried once, and what happens when it is full stands beside the try.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
@@ -19,7 +19,8 @@ use std::time::Duration;
 use locum_check::Probes;
 use locum_config::plan::Name;
 use locum_engine::{
-    CommandId, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange, Reply, Seq,
+    CommandId, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange, Reply,
+    SendReport, Seq,
 };
 use locum_kernel::clock;
 use locum_vrrp::Time;
@@ -29,11 +30,12 @@ use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::oneshot;
 
-use super::applier::{FailedApplies, Job};
+use super::applier::Job;
 use super::describe;
 use super::inbox::{InboxReceiver, Message};
 use super::serving::Wish;
-use super::sockets::{AdvertSockets, Reading, Trouble};
+use super::sockets::{AdvertSockets, Reading, Sending, Trouble};
+use super::unheld::Unheld;
 
 /// Adverts read from one socket before timers have their turn: more than a socket's buffer holds,
 /// and a flood cannot hold up the timers for longer than about two milliseconds.
@@ -47,6 +49,9 @@ const BUFFER_BYTES: usize = 60 + 8 + 255 * 16 + 8;
 
 /// Pause before a full queue is tried again.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
+
+/// Why the kernel was not asked at all.
+const TOO_FAR_BEHIND: &str = "the applier is too far behind";
 
 /// Where outputs go.
 pub struct Sinks {
@@ -85,8 +90,11 @@ pub struct Election {
     out: Vec<Output>,
     buffer: Vec<u8>,
     /// Applies that the applier's queue had no room for, to be told to the engine.
-    refused: VecDeque<(Seq, Name)>,
-    failed: FailedApplies,
+    refused: Vec<(Seq, Name)>,
+    /// Of those, what must not be announced.
+    unheld: Unheld,
+    /// Adverts that could not be sent, by instance, to be told to the engine.
+    unsent: BTreeMap<Name, u64>,
     /// The newest level that the balancer's queue had no room for.
     unserved: Option<Wish>,
     answers: HashMap<CommandId, oneshot::Sender<Reply>>,
@@ -111,8 +119,9 @@ impl Election {
             deadline: None,
             out: Vec::new(),
             buffer: vec![0; BUFFER_BYTES],
-            refused: VecDeque::new(),
-            failed: FailedApplies::default(),
+            refused: Vec::new(),
+            unheld: Unheld::default(),
+            unsent: BTreeMap::new(),
             unserved: None,
             answers: HashMap::new(),
             next_command: 0,
@@ -200,8 +209,12 @@ impl Election {
         }
         // Those refused meanwhile wait for the next turn, so that this one ends.
         for (seq, instance) in std::mem::take(&mut self.refused) {
-            let result = Err("the applier is too far behind".to_owned());
+            let result = Err(TOO_FAR_BEHIND.to_owned());
             self.feed(Input::Applied { seq, instance, result });
+        }
+        for (instance, advert_errors) in std::mem::take(&mut self.unsent) {
+            let report = SendReport { advert_errors, ..SendReport::default() };
+            self.feed(Input::Sent { instance, report });
         }
     }
 
@@ -238,6 +251,7 @@ impl Election {
             Message::Applied { seq, instance, result } => {
                 self.feed(Input::Applied { seq, instance, result });
             }
+            Message::Sent { instance, report } => self.feed(Input::Sent { instance, report }),
             Message::Served { seq, result } => self.feed(Input::Served { seq, result }),
             Message::Command { command, answer } => {
                 let id = self.next_command;
@@ -274,23 +288,36 @@ impl Election {
     fn execute(&mut self, output: Output) {
         match output {
             Output::Advertise(datagram) => {
-                if let Some(trouble) = self.sockets.send(&datagram, now()) {
-                    self.report(Report::Socket(trouble));
-                }
+                let news = match self.sockets.send(&datagram, now()) {
+                    Sending::Sent(news) => news,
+                    Sending::Refused(news) => {
+                        *self.unsent.entry(datagram.instance).or_default() += 1;
+                        news
+                    }
+                };
+                self.report_troubles(news);
             }
             Output::Apply { seq, instance, hold, drop } => {
+                let asks = !hold.is_empty();
                 let job = Job::Apply { seq, instance: instance.clone(), hold, drop };
-                if self.sinks.applier.try_send(job).is_err() {
-                    self.failed.add(seq);
-                    self.refused.push_back((seq, instance));
+                let result = match self.sinks.applier.try_send(job) {
+                    Ok(()) => Ok(Vec::new()),
+                    Err(_) => Err(TOO_FAR_BEHIND.to_owned()),
+                };
+                self.unheld.record(&instance, seq, asks, &result);
+                if result.is_err() {
+                    self.refused.push((seq, instance));
                 }
             }
-            Output::Announce { after, until, frames } => {
+            Output::Announce { instance, after, until, frames } => {
+                let frames = self.unheld.sendable(&instance, after, frames);
+                if frames.is_empty() {
+                    return;
+                }
                 // An announcement without room is lost like one on the wire: the next burst or
                 // refresh repeats it.
-                if !self.failed.contains(after)
-                    && self.sinks.applier.try_send(Job::Announce { after, until, frames }).is_err()
-                {
+                let job = Job::Announce { instance, after, until, frames };
+                if self.sinks.applier.try_send(job).is_err() {
                     self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -354,7 +381,7 @@ impl Election {
         }
     }
 
-    fn report_troubles(&self, troubles: Vec<Trouble>) {
+    fn report_troubles(&self, troubles: impl IntoIterator<Item = Trouble>) {
         troubles.into_iter().for_each(|trouble| self.report(Report::Socket(trouble)));
     }
 }
@@ -365,9 +392,11 @@ fn now() -> Time {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_config::plan::WantedServices;
+    use locum_config::plan::{Scope, VirtualAddress, WantedServices};
+    use locum_engine::{Announcement, Datagram, HeldAddress};
 
     use super::super::inbox::inbox;
     use super::*;
@@ -399,12 +428,19 @@ mod tests {
 
         fn apply(&mut self, seq: Seq) {
             let instance = "web".into();
-            let (hold, drop) = (Vec::new(), Vec::new());
+            let (hold, drop) = (vec![held()], Vec::new());
             self.election.execute(Output::Apply { seq, instance, hold, drop });
         }
 
         fn announce(&mut self, after: Seq) {
-            self.election.execute(Output::Announce { after, until: now(), frames: Vec::new() });
+            let frame = Announcement {
+                interface: "eth0".into(),
+                interface_index: 2,
+                address: held().address.address,
+                frame: Vec::new(),
+            };
+            let (instance, until, frames) = ("web".into(), now(), vec![frame]);
+            self.election.execute(Output::Announce { instance, after, until, frames });
         }
 
         fn serve(&mut self, seq: Seq) {
@@ -422,6 +458,43 @@ mod tests {
         fn dropped(&self) -> u64 {
             self.election.sinks.dropped.reports.load(Ordering::Relaxed)
         }
+    }
+
+    fn held() -> HeldAddress {
+        HeldAddress {
+            interface: "eth0".into(),
+            address: VirtualAddress {
+                address: Ipv4Addr::new(192, 0, 2, 10).into(),
+                prefix: 24,
+                device: None,
+                broadcast: None,
+                label: None,
+                scope: Scope::Global,
+                duplicate_detection: false,
+                no_prefix_route: false,
+            },
+            lease_seconds: None,
+        }
+    }
+
+    /// V-057.
+    #[test]
+    fn an_advert_that_cannot_be_sent_is_counted_by_the_engine() {
+        let mut rig = Rig::new();
+        let datagram = Datagram {
+            instance: "web".into(),
+            interface: "eth0".into(),
+            interface_index: 2,
+            source: Ipv4Addr::new(192, 0, 2, 1).into(),
+            destination: Ipv4Addr::new(224, 0, 0, 18).into(),
+            ttl: 255,
+            message: Vec::new(),
+        };
+        rig.election.execute(Output::Advertise(datagram.clone()));
+        rig.election.execute(Output::Advertise(datagram));
+        assert_eq!(rig.election.unsent, [(Name::from("web"), 2)].into(), "no socket is open");
+        rig.election.fire_timers();
+        assert!(rig.election.unsent.is_empty(), "told");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use locum_config::plan::{Name, Outcome, Plan};
 use locum_engine::status::Status;
-use locum_engine::{Command, Inherited, LinkState, ProbeId, Reply, Seq};
+use locum_engine::{Command, Inherited, LinkState, ProbeId, Refusal, Reply, SendReport, Seq};
 use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
@@ -35,7 +35,11 @@ pub enum Message {
     Applied {
         seq: Seq,
         instance: Name,
-        result: Result<(), String>,
+        result: Result<Vec<Refusal>, String>,
+    },
+    Sent {
+        instance: Name,
+        report: SendReport,
     },
     Served {
         seq: Seq,

@@ -28,6 +28,7 @@ mod panic;
 mod serving;
 mod signals;
 mod sockets;
+mod unheld;
 mod wall_clock;
 
 use std::io;

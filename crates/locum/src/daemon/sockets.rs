@@ -143,20 +143,23 @@ impl AdvertSockets {
         }
     }
 
-    /// Sends one advert. `Some` is news for a person: it began to fail, or works again.
-    pub fn send(&mut self, datagram: &Datagram, now: Time) -> Option<Trouble> {
+    /// Sends one advert. Without an open socket it is not sent, and why has been told already.
+    pub fn send(&mut self, datagram: &Datagram, now: Time) -> Sending {
         let family = Family::of(&datagram.destination);
-        let entry = self.entries.iter_mut().find(|entry| {
-            entry.interface == datagram.interface
-                && entry.family == family
-                && entry.socket.is_some()
-        })?;
-        let socket = entry.socket.as_ref()?;
+        let fits =
+            |entry: &&mut Entry| entry.interface == datagram.interface && entry.family == family;
+        let mut entries = self.entries.iter_mut().filter(fits);
+        let Some(entry) = entries.find(|entry| entry.socket.is_some()) else {
+            return Sending::Refused(None);
+        };
+        let Some(socket) = &entry.socket else { return Sending::Refused(None) };
         let sent =
             socket.send(datagram.source, datagram.destination, datagram.ttl, &datagram.message);
         match sent {
-            Ok(()) => entry.changed(None, now),
-            Err(error) => entry.changed(Some(explain_send(&error, datagram)), now),
+            Ok(()) => Sending::Sent(entry.changed(None, now)),
+            Err(error) => {
+                Sending::Refused(entry.changed(Some(explain_send(&error, datagram)), now))
+            }
         }
     }
 
@@ -174,6 +177,13 @@ impl AdvertSockets {
         }
         troubles
     }
+}
+
+/// What became of an advert, and news of its socket for a person: it began to fail, or works again.
+#[derive(Debug)]
+pub enum Sending {
+    Sent(Option<Trouble>),
+    Refused(Option<Trouble>),
 }
 
 /// What a read gave.
