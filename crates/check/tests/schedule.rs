@@ -3,10 +3,9 @@
 mod harness;
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
 use std::time::{Duration, Instant};
 
-use harness::{Bench, PATIENCE, shell, wait_for_death};
+use harness::{Bench, PATIENCE, closed_port, shell, wait_for_death};
 use locum_config::plan::{Outcome, Probe, ProbeKind, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
@@ -24,10 +23,9 @@ fn skipped(outcome: &Outcome) -> u32 {
 #[test]
 fn the_first_run_is_at_once() {
     let bench = Bench::new();
-    let begin = Instant::now();
+    // The second one is due long after the patience has ended.
     bench.probes.start(1, script("exit 0", PATIENCE * 10, PATIENCE));
     assert_eq!(bench.next().0, 1);
-    assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
 #[test]
@@ -35,11 +33,9 @@ fn a_run_of_most_of_the_interval_does_not_move_the_next() {
     let bench = Bench::new();
     let begin = Instant::now();
     bench.probes.start(1, script("sleep 0.12", 200 * MS, PATIENCE));
-    let slots: u32 = (0..10).map(|_| 1 + skipped(&bench.next().1)).sum();
-    // The tenth run began at 1.8 s; one that waited for the interval after each run, at 2.9 s.
-    let last = 200 * MS * (slots - 1);
-    let end = begin.elapsed();
-    assert!(end > last && end < last + 700 * MS, "{slots} slots took {end:?}");
+    let ends = ends_after_their_slots(&bench, begin, 200 * MS, 15);
+    // Runs that waited for the interval after each run would be 1.2 s late after ten of them.
+    assert!(least(&ends[10..]) < 700 * MS, "{ends:?}");
 }
 
 #[test]
@@ -51,7 +47,6 @@ fn a_slow_probe_never_runs_twice_at_once_and_counts_what_it_skips() {
     let begin = Instant::now();
     bench.probes.start(1, script(line, 100 * MS, PATIENCE));
     let outcomes: Vec<_> = (0..6).map(|_| bench.next().1).collect();
-    let end = begin.elapsed();
     for outcome in &outcomes {
         assert_eq!(outcome.verdict, Verdict::Pass, "two at once: {outcomes:?}");
     }
@@ -59,8 +54,10 @@ fn a_slow_probe_never_runs_twice_at_once_and_counts_what_it_skips() {
     let missed: u32 = outcomes.iter().map(skipped).sum();
     assert!(missed >= 10, "two or more before each: {outcomes:?}");
     // Slots run and skipped are the time that passed, but for the last run.
-    let slots = 100 * MS * (5 + missed);
-    assert!(end > slots && end < slots + 1500 * MS, "{missed} skipped in {end:?}");
+    assert!(begin.elapsed() > 100 * MS * (5 + missed), "{missed} skipped");
+    let slots = 6 + missed;
+    let ends = ends_after_their_slots(&bench, begin + 100 * MS * slots, 100 * MS, 5);
+    assert!(least(&ends) < 1500 * MS, "{ends:?}");
 }
 
 #[test]
@@ -68,15 +65,39 @@ fn a_probe_that_always_times_out_fails_in_every_interval() {
     let bench = Bench::new();
     let begin = Instant::now();
     bench.probes.start(1, script("exec sleep 1000", 200 * MS, 200 * MS));
-    let mut slots = 0;
-    for _ in 0..5 {
+    let (mut slots, mut ends) = (0, Vec::new());
+    for _ in 0..10 {
         let outcome = bench.next().1;
         assert_eq!(outcome.verdict, Verdict::Fail);
         assert!(outcome.detail.starts_with("timed out after 200ms"), "{outcome:?}");
         slots += 1 + skipped(&outcome);
+        let end = begin.elapsed();
+        assert!(end >= 200 * MS * slots, "{slots} slots in {end:?}");
+        ends.push(end - 200 * MS * slots);
     }
-    let end = begin.elapsed();
-    assert!(end >= 200 * MS * slots && end < 200 * MS * (slots + 3), "{slots} slots in {end:?}");
+    // On time, or those it missed are counted.
+    assert!(least(&ends[5..]) < 600 * MS, "{ends:?}");
+}
+
+/// How long after the beginning of its slot each of the next `count` runs was reported, slot 0 being
+/// at `begin`.
+fn ends_after_their_slots(
+    bench: &Bench,
+    begin: Instant,
+    interval: Duration,
+    count: u32,
+) -> Vec<Duration> {
+    let mut slots = 0;
+    let ends = (0..count).map(|_| {
+        slots += 1 + skipped(&bench.next().1);
+        begin.elapsed().saturating_sub(interval * (slots - 1))
+    });
+    ends.collect()
+}
+
+/// A busy machine makes one or another late, and not all.
+fn least(ends: &[Duration]) -> Duration {
+    *ends.iter().min().expect("some")
 }
 
 #[test]
@@ -114,7 +135,7 @@ fn a_started_probe_replaces_the_one_with_its_id() {
     bench.probes.start(1, script("exit 0", 20 * MS, PATIENCE));
     // One outcome of the old one may have been on its way; after the new one's there is none.
     let mut outcomes = std::iter::repeat_with(|| bench.next().1.verdict);
-    assert!(outcomes.by_ref().take(100).any(|verdict| verdict == Verdict::Pass));
+    assert!(outcomes.by_ref().take(1000).any(|verdict| verdict == Verdict::Pass));
     assert!(outcomes.take(10).all(|verdict| verdict == Verdict::Pass));
 }
 
@@ -129,20 +150,21 @@ fn dropping_the_handle_kills_what_runs_and_does_not_wait_for_it() {
     let pid = fs::read_to_string(pid).expect("a process id");
     let begin = Instant::now();
     drop(bench);
-    assert!(begin.elapsed() < Duration::from_secs(2));
+    // It would end by itself after 1000 seconds, and by its time-out after the patience.
+    assert!(begin.elapsed() < PATIENCE);
     wait_for_death(&pid);
 }
 
 #[test]
 fn a_recovering_target_is_seen_at_the_next_slot() {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-    let target = listener.local_addr().expect("an address");
-    drop(listener);
+    let (target, socket) = closed_port();
     let bench = Bench::new();
     let kind = ProbeKind::Tcp { target };
     bench.probes.start(1, Probe { kind, interval: 50 * MS, timeout: PATIENCE });
     assert_eq!(bench.next().1.verdict, Verdict::Fail);
-    let _listener = TcpListener::bind(target).expect("the port again");
-    let verdicts: Vec<_> = (0..3).map(|_| bench.next().1.verdict).collect();
+    socket.listen(8).expect("listening");
+    bench.forget();
+    // The run that was under way may still have been refused.
+    let verdicts: Vec<_> = (0..2).map(|_| bench.next().1.verdict).collect();
     assert_eq!(verdicts.last(), Some(&Verdict::Pass), "{verdicts:?}");
 }

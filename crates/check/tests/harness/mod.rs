@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "every test binary uses its own part")]
 
 use std::io::Write;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -32,6 +33,12 @@ impl Bench {
         self.outcomes.recv_timeout(PATIENCE).expect("an outcome in time")
     }
 
+    /// Forgets what was reported until now, so that of one probe at most one outcome, that of the
+    /// run under way, is still older than this call.
+    pub fn forget(&self) {
+        while self.outcomes.try_recv().is_ok() {}
+    }
+
     /// Whether anything is reported within this time.
     pub fn next_within(&self, time: Duration) -> Option<(u32, Outcome)> {
         self.outcomes.recv_timeout(time).ok()
@@ -47,6 +54,17 @@ pub fn once(kind: ProbeKind, timeout: Duration) -> Outcome {
 
 pub fn shell(line: impl Into<String>) -> Command {
     Command { line: CommandLine::Shell(line.into()), user: None, group: None }
+}
+
+/// A port that refuses connections for as long as the socket is held: what nobody holds may be
+/// given to a neighbouring test. `listen` makes it accept.
+pub fn closed_port() -> (SocketAddr, socket2::Socket) {
+    let socket =
+        socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    socket.bind(&any.into()).expect("bound");
+    let address = socket.local_addr().expect("an address").as_socket().expect("an IP address");
+    (address, socket)
 }
 
 /// Writes a script by another process: a descriptor of ours that is open for writing while a
