@@ -1,5 +1,7 @@
 //! The life of one daemon in a network namespace: election, stop, reload, crash, hooks, checks.
 
+#[path = "daemon/adversity.rs"]
+mod adversity;
 mod support;
 
 use std::fs;

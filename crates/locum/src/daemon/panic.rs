@@ -61,8 +61,12 @@ fn say(to: BorrowedFd<'_>, words: &str) {
 
 #[cfg(test)]
 mod tests {
+    use std::env;
     use std::io::Read;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::{Child, Command, ExitStatus, Stdio};
     use std::sync::mpsc;
+    use std::time::Instant;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -71,9 +75,7 @@ mod tests {
     #[test]
     fn words_that_nobody_reads_delay_the_end_by_a_moment_only() {
         let (mut reader, writer) = io::pipe().unwrap();
-        fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
-        while nix::unistd::write(&writer, &[b'x'; 4096]).is_ok() {}
-        fcntl(&writer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        fill(&writer);
         let (done, is_done) = mpsc::channel();
         thread::spawn(move || {
             say(writer.as_fd(), "words");
@@ -88,5 +90,77 @@ mod tests {
         let mut rest = String::new();
         reader.read_to_string(&mut rest).unwrap();
         assert!(rest.ends_with("words"));
+    }
+
+    /// Set for a process of these tests that is to panic.
+    const TO_PANIC: &str = "LOCUM_TEST_TO_PANIC";
+
+    /// Not a test of its own: what the processes started by [`panicking`] do.
+    #[test]
+    fn panics_when_told_to() {
+        if env::var_os(TO_PANIC).is_none() {
+            return;
+        }
+        end_at_panic();
+        let thread = thread::Builder::new().name("applier".to_owned());
+        // Longer than a pipe takes in one piece.
+        let words = format!("the sky fell{}", "!".repeat(2 * MAX_WORDS));
+        let thread = thread.spawn(move || panic!("{words}")).unwrap();
+        // Without the hook the panic would end the thread alone, and this process in order.
+        let _ = thread.join();
+    }
+
+    /// A process in which a thread called applier panics, with this as its standard error.
+    fn panicking(stderr: impl Into<Stdio>) -> Child {
+        let only = ["--exact", "daemon::panic::tests::panics_when_told_to", "--nocapture"];
+        let mut command = Command::new(env::current_exe().unwrap());
+        command.args(only).env(TO_PANIC, "1").env("RUST_BACKTRACE", "0");
+        command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap()
+    }
+
+    fn end_of(mut process: Child) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = process.try_wait().unwrap() {
+                return status;
+            }
+            if begun.elapsed() > Duration::from_secs(10) {
+                process.kill().unwrap();
+                process.wait().unwrap();
+                panic!("it neither lives nor dies");
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_any_thread_ends_the_process_and_says_where_and_what_becomes_of_the_addresses() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let process = panicking(writer);
+        let status = end_of(process);
+        let mut words = String::new();
+        reader.read_to_string(&mut words).unwrap();
+        assert_eq!(status.signal(), Some(nix::libc::SIGABRT), "{status}: {words}");
+        assert!(words.starts_with("locum: internal error in the applier thread: "), "{words}");
+        assert!(words.contains("panic.rs:") && words.contains("the sky fell!"), "{words}");
+        assert!(words.ends_with("a restarted daemon adopts them\n"), "{words}");
+        assert!(words.len() < MAX_WORDS, "{}", words.len());
+    }
+
+    #[test]
+    fn a_panic_ends_the_process_also_when_nobody_reads_its_words() {
+        let (_reader, writer) = io::pipe().unwrap();
+        fill(&writer);
+        let begun = Instant::now();
+        let status = end_of(panicking(writer));
+        assert_eq!(status.signal(), Some(nix::libc::SIGABRT), "{status}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    }
+
+    /// Leaves no room in the pipe.
+    fn fill(pipe: &io::PipeWriter) {
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
+        while nix::unistd::write(pipe, &[b'x'; 4096]).is_ok() {}
+        fcntl(pipe, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
     }
 }

@@ -1,0 +1,156 @@
+//! What a hostile user and a dead file system do to a daemon: nothing that lasts.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{VIP, config};
+use crate::support::{LIMIT, Namespace, Node, locum_at, stderr};
+
+/// A process that says "ready" once it has done its evil, and ends with its standard input.
+struct Leashed {
+    child: Child,
+    _leash: ChildStdin,
+}
+
+impl Leashed {
+    /// `None`, with the reason printed, where the machine does not allow it.
+    fn start(mut command: Command) -> Option<Self> {
+        let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = piped.spawn().unwrap();
+        let leash = child.stdin.take().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        if line.trim() == "ready" {
+            return Some(Self { child, _leash: leash });
+        }
+        drop(leash);
+        let output = child.wait_with_output().unwrap();
+        let reason = stderr(&output);
+        assert!(std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "the lab is required: {reason}");
+        eprintln!("skipped: not possible here: {reason}");
+        None
+    }
+}
+
+impl Drop for Leashed {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Another user listens on the name by which daemons of one network namespace know each other.
+fn squat(namespace: &Namespace) -> Option<Leashed> {
+    let squatter = "socket(S, AF_UNIX, SOCK_STREAM, 0) && bind(S, pack_sockaddr_un(\"\\0locum\")) \
+                    && listen(S, 8) or die \"$!\"; $| = 1; print \"ready\\n\"; <STDIN>";
+    let mut command = namespace.command("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]);
+    command.args(["perl", "-MSocket", "-e", squatter]);
+    Leashed::start(command)
+}
+
+#[test]
+fn a_user_who_sits_on_the_daemons_name_keeps_it_from_nothing() {
+    let Some(namespace) = Namespace::new() else { return };
+    let Some(_squatter) = squat(&namespace) else { return };
+    let mut node = Node::new(&namespace, &config("100ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    let log = node.log();
+    assert!(log.contains("WARN user id 65534 holds the abstract socket"), "{log}");
+    let stopped = node.locum(&["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+/// Puts a file system that never answers over the configuration, until dropped. Only the daemon's
+/// mount namespace has it.
+fn bury_configuration(node: &Node<'_>) -> Option<Leashed> {
+    // The kernel asks whoever holds descriptor 3 for the file, and nobody reads the question.
+    let script = "exec 3<>/dev/fuse && mount -i -t fuse dead \"$0\" \
+                  -o fd=3,rootmode=100644,user_id=0,group_id=0 && echo ready && exec cat";
+    let mut command = node.namespace.command("nsenter");
+    command.args(["--target", &node.pid().to_string(), "--mount", "--", "sh", "-c", script]);
+    command.arg(node.path("locum.toml"));
+    Leashed::start(command)
+}
+
+/// A daemon with a mount namespace of its own.
+fn start_apart(namespace: &Namespace) -> Node<'_> {
+    let mut node = Node::new(namespace, &config("100ms", ""));
+    let start = format!("exec unshare --mount -- {} \"$@\"", env!("CARGO_BIN_EXE_locum"));
+    node.program = node.script("start", &start).into();
+    node.start();
+    node.wait_for_role("master");
+    node
+}
+
+/// Asks for a reload and comes back when the daemon is reading.
+fn begin_reload(node: &Node<'_>) -> Child {
+    let ask = || {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_locum"));
+        command.arg("reload").arg("--run-dir").arg(node.path("run"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // One of the two is told that the other's is under way.
+    let (mut one, mut other) = (ask(), ask());
+    let begun = Instant::now();
+    let (refused, reading) = loop {
+        if one.try_wait().unwrap().is_some() {
+            break (one, other);
+        }
+        if other.try_wait().unwrap().is_some() {
+            break (other, one);
+        }
+        assert!(begun.elapsed() < LIMIT, "both wait: {}", node.log());
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let refused = refused.wait_with_output().unwrap();
+    assert!(stderr(&refused).contains("another reload is under way"), "{}", stderr(&refused));
+    reading
+}
+
+fn adverts_sent(status: &Value) -> u64 {
+    let counters = status["instances"][0]["counters"].as_array().unwrap();
+    let sent = counters.iter().find(|one| one["name"] == "advertisement-sent").unwrap();
+    sent["value"].as_u64().unwrap()
+}
+
+#[test]
+fn a_configuration_on_a_dead_file_system_holds_up_its_reload_and_nothing_else() {
+    let Some(namespace) = Namespace::new() else { return };
+    let node = start_apart(&namespace);
+    let Some(dead) = bury_configuration(&node) else { return };
+    let mut reload = begin_reload(&node);
+
+    let before = adverts_sent(&node.status());
+    node.wait_for("adverts", |status| adverts_sent(status) > before + 5);
+    assert!(namespace.has(VIP), "its lease is renewed");
+    assert_eq!(node.locum(&["status"]).status.code(), Some(0));
+    assert!(reload.try_wait().unwrap().is_none(), "it is still being read");
+
+    drop(dead);
+    let mut said = String::new();
+    reload.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(reload.wait().unwrap().code(), Some(1), "{said}");
+    assert!(said.contains("cannot read the file"), "{said}");
+    assert_eq!(node.status()["instances"][0]["role"], "master");
+}
+
+#[test]
+fn a_daemon_that_is_reading_a_dead_file_ends_when_told_to() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = start_apart(&namespace);
+    let Some(_dead) = bury_configuration(&node) else { return };
+    let mut reload = begin_reload(&node);
+    let begun = Instant::now();
+    let stopped = locum_at(&node.path("run"), &["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    assert_eq!(node.ended().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    reload.wait().unwrap();
+    assert!(!namespace.has(VIP));
+}
