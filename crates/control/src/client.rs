@@ -1,6 +1,8 @@
 //! One blocking call to a daemon, for the command line.
 
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +13,9 @@ use crate::protocol::{Envelope, PROTOCOL_VERSION, Request, Response, to_line};
 
 /// Longest response read: 10,000 history entries with their hooks' output stay below it.
 const MAX_RESPONSE_BYTES: u64 = 256 * 1024 * 1024;
+
+/// Longest path of a socket: what `sun_path` of unix(7) holds before its final zero.
+const MAX_PATH_BYTES: usize = 107;
 
 /// Time for a question whose answer the daemon has at hand.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +35,15 @@ pub enum ClientError {
          or name its socket with --socket", path.display()
     )]
     NoDaemon { path: PathBuf },
+    #[error(
+        "{} is not a socket: name the control socket of a daemon with --socket", path.display()
+    )]
+    NotASocket { path: PathBuf },
+    #[error(
+        "the path of a socket has at most {MAX_PATH_BYTES} bytes, and {} has {}",
+        path.display(), path.as_os_str().len()
+    )]
+    TooLong { path: PathBuf },
     #[error("not allowed to open {}: use root or the daemon's user", path.display())]
     NotAllowed { path: PathBuf },
     #[error("cannot open {}: {source}", path.display())]
@@ -58,16 +72,7 @@ impl Client {
     /// # Errors
     /// When nobody listens at `path`, or this user may not.
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream = UnixStream::connect(path).map_err(|source| {
-            let path = path.to_owned();
-            match source.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                    ClientError::NoDaemon { path }
-                }
-                io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
-                _ => ClientError::Connect { path, source },
-            }
-        })?;
+        let stream = UnixStream::connect(path).map_err(|error| refused(path, error))?;
         Ok(Self { path: path.to_owned(), stream: BufReader::new(stream) })
     }
 
@@ -130,5 +135,23 @@ impl Client {
             io::ErrorKind::ConnectionReset => ClientError::Closed { path },
             _ => ClientError::Talk { path, source },
         }
+    }
+}
+
+/// Why there is no connection. The kernel refuses one to a file as it does one to a socket that a
+/// dead daemon has left.
+fn refused(path: &Path, source: io::Error) -> ClientError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::NotFound => ClientError::NoDaemon { path },
+        io::ErrorKind::ConnectionRefused => match fs::metadata(&path) {
+            Ok(found) if !found.file_type().is_socket() => ClientError::NotASocket { path },
+            Ok(_) | Err(_) => ClientError::NoDaemon { path },
+        },
+        io::ErrorKind::PermissionDenied => ClientError::NotAllowed { path },
+        io::ErrorKind::InvalidInput if path.as_os_str().len() > MAX_PATH_BYTES => {
+            ClientError::TooLong { path }
+        }
+        _ => ClientError::Connect { path, source },
     }
 }

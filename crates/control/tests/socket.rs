@@ -207,3 +207,29 @@ async fn a_server_knows_its_file_from_another_at_its_path_and_leaves_that_alone(
     drop(second);
     assert!(!path.exists());
 }
+
+#[test]
+fn a_path_that_is_no_socket_is_told_apart_from_a_daemon_that_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let refused = Client::connect(directory.path()).unwrap_err();
+    assert!(matches!(refused, ClientError::NotASocket { .. }), "{refused}");
+    let file = directory.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let refused = Client::connect(&file).unwrap_err();
+    assert!(refused.to_string().contains("is not a socket"), "{refused}");
+    // What a daemon that was killed leaves.
+    let left = directory.path().join("left");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let refused = Client::connect(&left).unwrap_err();
+    assert!(matches!(refused, ClientError::NoDaemon { .. }), "{refused}");
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_told_with_the_limit() {
+    let long = format!("/run/{}", "x".repeat(103));
+    let refused = Client::connect(Path::new(&long)).unwrap_err();
+    assert!(matches!(refused, ClientError::TooLong { .. }), "{refused}");
+    assert!(refused.to_string().contains("at most 107 bytes"), "{refused}");
+    let longest = Client::connect(Path::new(&long[..107])).unwrap_err();
+    assert!(matches!(longest, ClientError::NoDaemon { .. }), "{longest}");
+}

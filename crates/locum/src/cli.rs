@@ -2,6 +2,7 @@
 //! [`crate::daemon`].
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -10,6 +11,9 @@ pub const DEFAULT_CONFIG: &str = "/etc/locum/locum.toml";
 
 /// Where a daemon keeps its socket, lock and history unless `--run-dir` says otherwise.
 pub const DEFAULT_RUN_DIR: &str = "/run/locum";
+
+/// Where in that directory a daemon writes what happened.
+pub const HISTORY_FILE: &str = "history.jsonl";
 
 /// Keeps a virtual IP and the service behind it alive on a group of Linux directors.
 #[derive(Parser, Debug)]
@@ -23,6 +27,7 @@ pub struct Cli {
 
 /// Which daemon is meant.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Which daemon")]
 pub struct Place {
     /// Control socket of the daemon [default: RUN_DIR/control.sock]
     #[arg(long, global = true, value_name = "PATH")]
@@ -38,23 +43,36 @@ impl Place {
     }
 }
 
+/// Of the commands that ask the daemon to do something.
+const ASKING: &str = "Exit status: 0 done, 1 refused or failed, 2 no daemon";
+
 #[derive(Subcommand, Debug)]
 pub enum Command {
     /// Run the daemon in the foreground
+    #[command(after_help = "Exit status: 0 after a stop in order, 1 when it cannot start or was \
+                            forced to end, 2 when the configuration has errors")]
     Run(Run),
-    /// Validate a configuration: 0 clean, 1 warnings, 2 errors
+    /// Validate a configuration
+    #[command(after_help = "Exit status: 0 clean, 1 warnings, 2 errors")]
     Check(Check),
     /// Read the configuration again; a wrong one is refused and changes nothing
+    #[command(after_help = ASKING)]
     Reload,
     /// Hand everything over without losing a packet, then end the daemon
+    #[command(after_help = ASKING)]
     Stop,
-    /// Show who is master, since when and why: 0 healthy, 1 degraded, 2 no daemon
+    /// Show who is master, since when and why
+    #[command(after_help = "Exit status: 0 healthy, 1 degraded, 2 no daemon")]
     Status(Status),
     /// Show what happened and why
+    #[command(after_help = "Exit status: 0 shown, 2 no daemon")]
     History(History),
     /// Hand an instance to its backup without losing a packet
+    #[command(after_help = ASKING)]
     Switchover(Switchover),
     /// Show two directors at work in namespaces of their own; needs no configuration
+    #[command(after_help = "Exit status: 0 every promise was kept, 1 one was broken or the show \
+                            could not be given")]
     Demo(crate::demo::Options),
 }
 
@@ -123,11 +141,16 @@ pub struct Status {
 #[derive(Args, Debug)]
 pub struct History {
     /// Only the last so much, as 90s, 10m, 1h or 2d
-    #[arg(long, value_name = "AGE", value_parser = humantime::parse_duration)]
-    pub since: Option<std::time::Duration>,
+    #[arg(long, value_name = "AGE", value_parser = an_age)]
+    pub since: Option<Duration>,
     /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
+}
+
+fn an_age(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text)
+        .map_err(|_| "an age is a number and its unit, as 90s, 10m, 1h or 2d")
 }
 
 #[derive(Args, Debug)]
@@ -162,5 +185,28 @@ mod tests {
         assert_eq!(cli.place.socket(), PathBuf::from("/tmp/x/control.sock"));
         let cli = Cli::parse_from(["locum", "--socket", "/tmp/y", "status"]);
         assert_eq!(cli.place.socket(), PathBuf::from("/tmp/y"));
+    }
+
+    #[test]
+    fn the_help_of_every_command_tells_its_exit_status_and_its_own_options_first() {
+        for command in Cli::command().get_subcommands_mut() {
+            let name = command.get_name().to_owned();
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Exit status: 0 "), "{name}: {help}");
+        }
+        let mut cli = Cli::command();
+        cli.build();
+        let status = cli.find_subcommand_mut("status").unwrap().render_long_help().to_string();
+        let order = ["--json", "--watch", "Which daemon:", "--socket", "--run-dir"];
+        let places: Vec<_> = order.iter().map(|word| status.find(word).unwrap()).collect();
+        assert!(places.is_sorted(), "{status}");
+    }
+
+    #[test]
+    fn an_age_that_is_none_is_told_what_one_looks_like() {
+        for text in ["5", "yesterday", "", "-1h"] {
+            assert!(an_age(text).unwrap_err().contains("90s"), "{text}");
+        }
+        assert_eq!(an_age("2d"), Ok(Duration::from_secs(2 * 86_400)));
     }
 }

@@ -26,7 +26,9 @@ impl Source for FileSource {
             return Err(SourceError::Failed("is a directory".to_owned()));
         }
         if !kind.is_file() {
-            return Err(SourceError::Failed("is no regular file: write it to one".to_owned()));
+            return Err(SourceError::Failed(
+                "is a pipe or a device: only a regular file is read".to_owned(),
+            ));
         }
         // One octet more than allowed, so that a growing file is noticed too.
         let mut content = Vec::new();
@@ -59,6 +61,10 @@ fn explain(error: io::Error) -> SourceError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -66,7 +72,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("locum.toml");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let refused = FileSource.read(path.to_str().unwrap());
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || tell.send(FileSource.read(path.to_str().unwrap())));
+        let refused = told.recv_timeout(Duration::from_secs(10)).expect("it does not wait");
         assert!(matches!(refused, Err(SourceError::Failed(why)) if why.contains("regular file")));
     }
 }

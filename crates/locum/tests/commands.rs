@@ -98,3 +98,13 @@ fn commands_without_a_daemon_are_2_and_say_what_to_do() {
         assert!(output.stdout.is_empty(), "{words:?}");
     }
 }
+
+#[test]
+fn history_without_a_daemon_says_where_the_last_one_wrote_it() {
+    let files = Files::with(GOOD);
+    let run_dir = files.0.path().to_str().unwrap();
+    let ask = || text(&locum(&["history", "--run-dir", run_dir]).stderr);
+    assert!(!ask().contains("history.jsonl"), "{}", ask());
+    std::fs::write(files.0.path().join("history.jsonl"), "").unwrap();
+    assert!(ask().contains(&format!("{run_dir}/history.jsonl")), "{}", ask());
+}

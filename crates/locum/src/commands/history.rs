@@ -1,13 +1,14 @@
 //! `history`: one line per thing that happened.
 
 use std::fmt::Write;
+use std::path::Path;
 use std::time::SystemTime;
 
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{HistoryEntry, Record, Request, Response};
 
 use super::{ask, no_answer, not_done, say};
-use crate::cli::{History, Place};
+use crate::cli::{HISTORY_FILE, History, Place};
 use crate::exit;
 
 pub fn run(options: &History, place: &Place) -> u8 {
@@ -20,11 +21,22 @@ pub fn run(options: &History, place: &Place) -> u8 {
     let entries = match ask(place, &Request::History { since_ms }, ANSWER_TIMEOUT) {
         Ok(Response::History { entries }) => entries,
         Ok(other) => return not_done(other),
-        Err(error) => return no_answer(&error),
+        Err(error) => {
+            let code = no_answer(&error);
+            tell_of_the_file(&place.run_dir.join(HISTORY_FILE));
+            return code;
+        }
     };
     let line = if options.json { json } else { human };
     say(&entries.iter().map(line).collect::<String>());
     exit::OK
+}
+
+/// What a daemon wrote outlives it.
+fn tell_of_the_file(path: &Path) {
+    if path.exists() {
+        eprintln!("locum: what the last daemon wrote is in {}", path.display());
+    }
 }
 
 fn json(entry: &HistoryEntry) -> String {
@@ -37,16 +49,22 @@ fn json(entry: &HistoryEntry) -> String {
     }
 }
 
-/// The line of an entry; a hook that did not go well has its output indented below.
+/// The line of an entry; below it the output of a hook that did not go well, or why a
+/// configuration was refused.
 fn human(entry: &HistoryEntry) -> String {
     let mut text = format!("{}  {}\n", entry.at, entry.text);
-    if let Record::Hook { outcome, output, .. } = &entry.record
+    let below = if let Record::Hook { outcome, output, .. } = &entry.record
         && outcome != "ok"
     {
-        for line in output.lines() {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "    | {line}");
-        }
+        output
+    } else if let Record::ReloadRefused { reason } = &entry.record {
+        reason
+    } else {
+        return text;
+    };
+    for line in below.lines() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "    | {line}");
     }
     text
 }
@@ -54,6 +72,22 @@ fn human(entry: &HistoryEntry) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_configuration_shows_what_is_wrong_with_it() {
+        let entry = HistoryEntry {
+            at_ms: 0,
+            at: "1970-01-01T00:00:00.000Z".into(),
+            pid: 1,
+            event: 2,
+            instance: None,
+            text: "configuration refused: the running one stays".into(),
+            record: Record::ReloadRefused { reason: "f:1:2: error: no\n    1 | x\n".into() },
+        };
+        let expected = "1970-01-01T00:00:00.000Z  configuration refused: the running one stays\n    \
+                        | f:1:2: error: no\n    |     1 | x\n";
+        assert_eq!(human(&entry), expected);
+    }
 
     #[test]
     fn a_failed_hook_shows_its_output() {

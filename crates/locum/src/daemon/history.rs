@@ -14,6 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use locum_control::{HistoryEntry, Record};
 use nix::fcntl::OFlag;
 
+use crate::cli::HISTORY_FILE;
+
 /// Entries in memory, and so in an answer: a month of a quiet pair, about half a megabyte.
 const MAX_ENTRIES: usize = 1_000;
 
@@ -35,7 +37,7 @@ pub struct History {
 impl History {
     /// Reads what earlier daemons left in `run_dir`; lines that cannot be read are left out.
     pub fn open(run_dir: &Path) -> Self {
-        let path = run_dir.join("history.jsonl");
+        let path = run_dir.join(HISTORY_FILE);
         let mut history =
             Self { entries: VecDeque::new(), path: path.clone(), file: None, bytes: 0 };
         history.read(&old(&path));

@@ -46,8 +46,8 @@ impl RunDirLock {
             Ok(held) => held,
             Err((file, nix::errno::Errno::EWOULDBLOCK)) => {
                 return Err(format!(
-                    "{} already runs in {}: stop it with `locum stop --run-dir {}`, \
-                     or choose another --run-dir",
+                    "{} already runs in {}: stop it with `locum stop --run-dir {}`; only in \
+                     another network namespace another --run-dir helps",
                     holder(file),
                     run_dir.display(),
                     run_dir.display()
