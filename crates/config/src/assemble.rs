@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use locum_vrrp::{
-    AnnounceSettings, Auth, Family, Interval, Priority, RouterSettings, Transport, Version, Vrid,
+    AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Priority, Profile,
+    RouterSettings, Transport, Version, Vrid,
 };
 
 use crate::defaults;
@@ -120,9 +121,9 @@ fn router(
         preempt: or(&wish.preempt, base.preempt),
         addresses: advertised.iter().map(|at| at.value.address).collect(),
         auth: auth(wish, version, dialect, report),
-        transport: transport(wish, base.transport),
+        transport: transport(wish, base.transport.clone()),
         source: wish.source.as_ref().map(|at| at.value),
-        checksum: or(&wish.checksum, base.checksum),
+        checksum: checksum(wish, &base, dialect, report),
         down_multiplier: or(&wish.down_multiplier, base.down_multiplier),
         announce: announce(&wish.announce),
         answer_lower: or(&wish.answer_lower, base.answer_lower),
@@ -131,6 +132,27 @@ fn router(
         start_delay: or(&wish.start_delay, base.start_delay),
         ..base
     }
+}
+
+/// V-043: strict in our own files means the form of RFC 9568. A keepalived.conf keeps to its peers:
+/// a keepalived in strict mode sends and understands the other form only.
+fn checksum(
+    wish: &InstanceWish,
+    base: &RouterSettings,
+    dialect: Dialect,
+    report: &mut Report,
+) -> ChecksumMode {
+    let strict = or(&wish.profile, base.profile) == Profile::Strict;
+    if dialect == Dialect::Keepalived || !strict {
+        return or(&wish.checksum, base.checksum);
+    }
+    let forced = ChecksumMode::Pinned(ChecksumForm::Message);
+    if let Some(at) = wish.checksum.as_ref().filter(|at| at.value != forced) {
+        report
+            .error(at.span, "checksum-strict", "the strict profile has the checksum of RFC 9568")
+            .help("remove `checksum`, or set it to \"message\"");
+    }
+    forced
 }
 
 /// V-012: an interval the version cannot carry is refused. A keepalived.conf is the exception:

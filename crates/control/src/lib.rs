@@ -22,6 +22,7 @@
 pub mod client;
 pub mod history;
 pub mod protocol;
+pub mod rfc8347;
 pub mod server;
 pub mod status;
 

@@ -5,6 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
+use crate::rfc8347::Rfc8347;
+
 /// Everything one daemon knows.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct StatusDocument {
@@ -85,6 +87,8 @@ pub struct InstanceStatus {
     pub healed: u64,
     /// Being handed over because a reload removed it.
     pub leaving: bool,
+    /// The same in the words of RFC 8347, and what it has beside.
+    pub rfc8347: Rfc8347,
     /// All of them, by name.
     pub counters: Vec<Counter>,
 }

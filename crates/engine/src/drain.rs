@@ -11,8 +11,9 @@ use locum_vrrp::{Action, Profile, Role, Time, Transport};
 use crate::Engine;
 use crate::explain;
 use crate::hooks::{self, HookContext};
+use crate::index::InstanceIndex;
 use crate::input::LinkState;
-use crate::instance::{InstanceState, Key, Link};
+use crate::instance::{InstanceState, Link};
 use crate::output::{Announcement, EventKind, HeldAddress, HookRun, Output};
 
 impl Engine {
@@ -29,6 +30,7 @@ impl Engine {
         }
         for at in &touched {
             self.drain_announcements(now, *at, out);
+            self.drain_own_address(now, *at, out);
         }
         let mut hooks = Vec::new();
         for at in &touched {
@@ -89,7 +91,7 @@ impl Engine {
         let settings = state.router.settings();
         let link = Link {
             index: known.map_or(0, |link| link.index),
-            source: known.and_then(|link| crate::eligibility::source(settings, link)),
+            source: known.and_then(|link| crate::eligibility::source(settings, link, &self.links)),
         };
         state.drain_levels(now, link, &mut self.seq, &claimed, out);
     }
@@ -284,15 +286,10 @@ impl Engine {
         self.reindex();
     }
 
-    /// After `instances` changed. A leaving instance gives its key to its successor.
+    /// After `instances` changed.
     pub(crate) fn reindex(&mut self) {
         self.deadlines = self.instances.iter().map(InstanceState::deadline).collect();
-        let by_leaving = |leaving: bool| {
-            let all = self.instances.iter().enumerate();
-            all.filter(move |(_, state)| state.leaving == leaving)
-                .map(|(at, state)| (Key::of(&state.instance), at))
-        };
-        self.index = by_leaving(true).chain(by_leaving(false)).collect();
+        self.index = InstanceIndex::of(&self.instances);
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_vrrp::counters::Discard;
-use locum_vrrp::Priority;
+use locum_vrrp::{ChecksumForm, Priority};
 
 /// V-176: why an owner competes with another priority from now on.
 pub fn claim(to: Priority, peer: IpAddr) -> String {
@@ -24,6 +24,18 @@ pub fn late(by: Duration) -> String {
         "an advert left {} ms late, because this node did not run in time: peers may have taken over",
         by.as_millis()
     )
+}
+
+/// V-042: the peer's checksum form, where it is not ours.
+pub fn checksum_form(theirs: ChecksumForm) -> &'static str {
+    match theirs {
+        ChecksumForm::Message => {
+            "its checksum covers the message alone (RFC 9568), ours the addresses too (RFC 5798)"
+        }
+        ChecksumForm::Pseudo => {
+            "its checksum covers the addresses too (RFC 5798), ours the message alone (RFC 9568)"
+        }
+    }
 }
 
 /// What an operator should look at when datagrams are discarded for this reason.

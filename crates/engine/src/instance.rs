@@ -59,6 +59,8 @@ pub struct InstanceState {
     pub told: HashSet<Discard>,
     /// Told that a peer has our priority (V-163).
     pub told_tie: bool,
+    /// Told that its checksum is of the other form (V-042).
+    pub told_form: Option<IpAddr>,
     /// Of this drain.
     pub actions: Vec<Action>,
     pub touched: bool,
@@ -80,6 +82,7 @@ impl InstanceState {
             healed: 0,
             told: HashSet::new(),
             told_tie: false,
+            told_form: None,
             actions: Vec::new(),
             touched: true,
             hooks: Vec::new(),

@@ -25,10 +25,12 @@ mod drain;
 mod eligibility;
 mod explain;
 mod hooks;
+mod index;
 mod input;
 mod instance;
 mod kernel_state;
 mod missing;
+mod neighbors;
 mod output;
 mod packets;
 mod probes;
@@ -55,7 +57,8 @@ pub use output::{
 };
 
 use eligibility::effective;
-use instance::{InstanceState, Key};
+use index::InstanceIndex;
+use instance::InstanceState;
 use probes::{Asker, ProbeTable};
 use service::ServiceState;
 use tracker::{Change, Tracker};
@@ -68,7 +71,7 @@ pub struct Engine {
     instances: Vec<InstanceState>,
     /// Deadline of each instance, beside it so that finding the next one reads one array.
     deadlines: Vec<Option<Time>>,
-    index: HashMap<Key, usize>,
+    index: InstanceIndex,
     trackers: Vec<Tracker>,
     tracker_index: HashMap<Name, usize>,
     services: Vec<ServiceState>,
@@ -271,6 +274,8 @@ impl Engine {
         let state = &mut self.instances[at];
         state.presume_up &= waits_for_reports;
         state.router.set_source(source);
+        state.router.observe_link(verdict.link);
+        let can_send = verdict.can_send();
         let mut faults = verdict.faults;
         if let Some(error) = state.refusal(now) {
             faults.push(format!("the kernel refused its addresses: {error}"));
@@ -284,7 +289,7 @@ impl Engine {
         let adoptable = std::mem::take(&mut state.adoptable);
         if !faults.is_empty() {
             let reasons = faults.join("; ");
-            state.feed(now, RouterEvent::Fault { reasons, can_send: verdict.can_send });
+            state.feed(now, RouterEvent::Fault { reasons, can_send });
         } else if adoptable {
             state.presume_up = true;
             state.feed(now, RouterEvent::Adopt);
@@ -311,7 +316,7 @@ impl Engine {
     fn source_of(&self, at: usize) -> Option<IpAddr> {
         let state = &self.instances[at];
         let link = self.links.get(&state.instance.interface)?;
-        eligibility::source(state.router.settings(), link)
+        eligibility::source(state.router.settings(), link, &self.links)
     }
 
     /// Adds a notification to this drain.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use locum_config::plan::Name;
 use locum_vrrp::counters::Discard;
 use locum_vrrp::receive::{self, Datagram, Heard, Local};
-use locum_vrrp::{Event as RouterEvent, Family, Role, Time};
+use locum_vrrp::{ChecksumForm, Event as RouterEvent, Family, Role, Time};
 
 use crate::Engine;
 use crate::explain;
@@ -25,7 +25,7 @@ impl Engine {
         };
         let found = receive::vrid_of(&datagram).and_then(|vrid| {
             let key = Key { interface: interface.clone(), family: packet.family, vrid };
-            self.index.get(&key).copied()
+            self.index.find(&key, datagram.source, &self.instances)
         });
         match found {
             Some(at) => self.on_datagram(now, at, &datagram),
@@ -58,6 +58,7 @@ impl Engine {
         let state = &mut self.instances[at];
         state.counters.record_heard(heard);
         let own = state.router.priority();
+        let form = state.router.form();
         let master = state.router.master().map(|master| master.address);
         state.feed(now, RouterEvent::Heard(heard));
         if state.router.master().map(|master| master.address) != master {
@@ -71,6 +72,9 @@ impl Engine {
             let name = state.name().clone();
             self.note(Some(name), EventKind::Mismatch { peer: heard.source, what });
         }
+        if let Some(theirs) = heard.form.filter(|theirs| *theirs != form) {
+            self.tell_form(at, heard.source, theirs);
+        }
         if heard.interval_differs {
             self.tell(at, Discard::IntervalErrors, heard.source);
         }
@@ -81,6 +85,17 @@ impl Engine {
             self.instances[at].counters.record(Discard::OwnerConflicts);
             self.tell(at, Discard::OwnerConflicts, heard.source);
         }
+    }
+
+    /// V-042: once per peer, until another one says something else.
+    fn tell_form(&mut self, at: usize, peer: IpAddr, theirs: ChecksumForm) {
+        let state = &mut self.instances[at];
+        if state.told_form.replace(peer) == Some(peer) {
+            return;
+        }
+        let name = state.name().clone();
+        let what = explain::checksum_form(theirs).to_owned();
+        self.note(Some(name), EventKind::Mismatch { peer, what });
     }
 
     /// One notification per reason until the role changes (V-124); the counters have the rest.

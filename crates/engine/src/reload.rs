@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use locum_config::plan::{self, Plan, Scope, VirtualAddress};
+use locum_config::plan::{self, Name, Plan, Scope, VirtualAddress};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
 use crate::Engine;
@@ -94,8 +94,7 @@ impl Engine {
         for instance in &plan.instances {
             let key = Key::of(instance);
             let instance = Arc::new(instance.clone());
-            let known = old.iter().position(|s| Key::of(&s.instance) == key);
-            let Some(at) = known else {
+            let Some(at) = former(&old, &key, &instance.name, plan) else {
                 tally.added += 1;
                 self.instances.push(InstanceState::new(instance, now));
                 continue;
@@ -169,6 +168,17 @@ impl Engine {
             self.note(name, EventKind::Adopted { address, interface, kept });
         }
     }
+}
+
+/// The state of an instance before the reload: its key says which, whatever it was called. Where
+/// unicast instances share a key (V-332) each keeps to its name.
+fn former(old: &[InstanceState], key: &Key, name: &Name, plan: &Plan) -> Option<usize> {
+    let alike = |state: &InstanceState| Key::of(&state.instance) == *key;
+    let is_claimed = |state: &InstanceState| {
+        plan.instances.iter().any(|other| other.name == *state.name() && Key::of(other) == *key)
+    };
+    let named = old.iter().position(|state| alike(state) && state.name() == name);
+    named.or_else(|| old.iter().position(|state| alike(state) && !is_claimed(state)))
 }
 
 fn bare(address: std::net::IpAddr, prefix: u8) -> VirtualAddress {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use locum_config::plan::Name;
-use locum_vrrp::{ChecksumForm, Family, Priority, Role, Time, Version, Vrid};
+use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::Engine;
 use crate::instance::InstanceState;
@@ -62,6 +62,7 @@ pub struct InstanceStatus {
     pub healed: u64,
     /// Being removed by a reload.
     pub leaving: bool,
+    pub standard: StandardStatus,
     pub counters: Vec<(&'static str, u64)>,
 }
 
@@ -75,6 +76,18 @@ pub struct RefusedStatus {
     pub error: String,
     /// Until it is asked again; `None` while it is being asked.
     pub again_in: Option<Duration>,
+}
+
+/// What RFC 8347 has leaves for (V-402).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StandardStatus {
+    /// By its configuration, also while it concedes to another owner.
+    pub is_owner: bool,
+    /// How long it has been taking part; `None` while it does not.
+    pub up_age: Option<Duration>,
+    pub down_interval: Duration,
+    pub skew: Duration,
+    pub report: Report,
 }
 
 /// The other router last accepted as master.
@@ -171,6 +184,13 @@ impl Engine {
             stuck: stuck(state.kernel(), now),
             healed: state.healed,
             leaving: state.leaving,
+            standard: StandardStatus {
+                is_owner: settings.priority.is_owner(),
+                up_age: state.router.up_since().map(|since| now.since(since)),
+                down_interval: state.router.down_interval(),
+                skew: state.router.skew(),
+                report: state.router.report(),
+            },
             counters: state.counters.iter().collect(),
         }
     }

@@ -18,6 +18,16 @@ pub enum Role {
     Fault,
 }
 
+impl Role {
+    /// It is one of the RFC's roles that hear and send.
+    pub const fn takes_part(self) -> bool {
+        match self {
+            Self::Backup | Self::Master | Self::Resigning => true,
+            Self::Initialize | Self::Fault => false,
+        }
+    }
+}
+
 /// Upper case, as operators grep for it.
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

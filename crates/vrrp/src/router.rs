@@ -102,6 +102,7 @@ pub struct Router {
     state: State,
     since: Time,
     cause: Cause,
+    up_since: Option<Time>,
     master: Option<Master>,
     report: Report,
 }
@@ -165,6 +166,7 @@ impl Router {
             state: State::Initialize { eligible: false },
             since: now,
             cause: Cause::Startup,
+            up_since: None,
             master: None,
             report: Report::default(),
             settings,
@@ -188,6 +190,12 @@ impl Router {
     /// Since when the role is what it is, and why.
     pub fn since(&self) -> (Time, &Cause) {
         (self.since, &self.cause)
+    }
+
+    /// Since when it takes part, whatever its role; `None` while it does not. The `up-datetime` of
+    /// RFC 8347 (V-402).
+    pub fn up_since(&self) -> Option<Time> {
+        self.up_since
     }
 
     /// Effective priority.
@@ -566,7 +574,9 @@ impl Router {
         self.state = state;
         self.since = now;
         self.cause = cause.clone();
-        out.push(Action::Changed { from, to: self.role(), cause });
+        let to = self.role();
+        self.up_since = if to.takes_part() { self.up_since.or(Some(now)) } else { None };
+        out.push(Action::Changed { from, to, cause });
     }
 
     /// Active_Down_Interval as it is now: silence after which this router takes over.

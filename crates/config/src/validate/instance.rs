@@ -21,7 +21,7 @@ pub(super) fn validate(
     version(wish, built, report);
     advertised(wish, built, dialect, report);
     virtual_addresses(wish, built, dialect, report);
-    transport(wish, built, report);
+    transport(wish, built, dialect, report);
     election(wish, built, report);
 }
 
@@ -215,13 +215,22 @@ fn scope(at: &At<VirtualAddress>, report: &mut Report) {
     }
 }
 
-fn transport(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+fn transport(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
     let family = built.router.family;
     if let Some(source) = &wish.source
         && Family::of(&source.value) != family
     {
         let text = "the source address is not of the family of the instance";
         report.error(source.span, "source-family", text);
+    }
+    // V-050: it would move, and the tie break between equals with it.
+    if let Some(source) = &wish.source
+        && !built.router.priority.is_owner()
+        && built.addresses.iter().any(|address| address.address == source.value)
+    {
+        let text = "adverts do not leave from a virtual address".to_owned();
+        strict_in_toml(dialect, source.span, "virtual-source", text, report)
+            .help("use an address that stays on this node");
     }
     if let Some(group) = &wish.group
         && (Family::of(&group.value) != family || !group_fits(group.value))
@@ -296,28 +305,44 @@ fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
     }
 }
 
-/// V-003: an instance is known on the wire by its interface, family and VRID.
+/// V-003: an instance is known on the wire by its interface, family and VRID. Unicast instances
+/// are told apart by their peers too (V-332).
 pub(super) fn distinct_routers(wishes: &Wishes, plan: &Plan, report: &mut Report) {
-    let mut seen: HashMap<(&str, Family, u8), Span> = HashMap::new();
+    type Users<'a> = Vec<(Span, &'a Transport)>;
+    let mut seen: HashMap<(&str, Family, u8), Users<'_>> = HashMap::new();
     for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
         let (Some(interface), Some(vrid)) = (wish.interface.given(), wish.vrid.given()) else {
             continue;
         };
         let key = (interface.value.as_str(), built.router.family, vrid.value.get());
-        match seen.get(&key) {
-            Some(first) => {
-                let text = format!(
-                    "VRID {} is used twice for {} on interface {}",
-                    vrid.value.get(),
-                    family_name(built.router.family),
-                    interface.value,
-                );
-                report.error(vrid.span, "duplicate-vrid", text).see("first used", *first);
+        let transport = &built.router.transport;
+        let others = seen.entry(key).or_default();
+        if let Some((first, other)) = others.iter().find(|(_, other)| !disjoint(other, transport)) {
+            let text = format!(
+                "VRID {} is used twice for {} on interface {}",
+                vrid.value.get(),
+                family_name(built.router.family),
+                interface.value,
+            );
+            let finding = report.error(vrid.span, "duplicate-vrid", text).see("first used", *first);
+            if matches!((other, transport), (Transport::Unicast { .. }, Transport::Unicast { .. }))
+            {
+                finding.help("unicast instances may share a VRID when no peer is in both lists");
             }
-            None => {
-                seen.insert(key, vrid.span);
-            }
+        } else {
+            others.push((vrid.span, transport));
         }
+    }
+}
+
+/// Whether the sender of a datagram tells which of the two it is for.
+fn disjoint(one: &Transport, other: &Transport) -> bool {
+    match (one, other) {
+        (Transport::Unicast { peers, .. }, Transport::Unicast { peers: others, .. }) => {
+            let shared = peers.iter().any(|peer| others.iter().any(|o| o.address == peer.address));
+            !shared && !peers.is_empty() && !others.is_empty()
+        }
+        (Transport::Multicast { .. }, _) | (_, Transport::Multicast { .. }) => false,
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod corners;
 mod election;
+mod links;
 mod node;
 mod partial;
+mod peers;
 mod services;

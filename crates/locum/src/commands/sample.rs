@@ -1,5 +1,6 @@
 //! A status document with one of each, for the tests of what is shown.
 
+use locum_control::rfc8347::Rfc8347;
 use locum_control::status::{
     Adjustment, CheckStatus, InstanceStatus, PeerStatus, ServerStatus, ServiceStatus,
     StatusDocument,
@@ -83,6 +84,16 @@ fn instance() -> InstanceStatus {
         stuck: Vec::new(),
         healed: 0,
         leaving: false,
+        rfc8347: Rfc8347 {
+            state: "backup".into(),
+            is_owner: false,
+            last_adv_source: Some(peer),
+            up_datetime: Some(SINCE.into()),
+            master_down_interval: 364,
+            skew_time: 648_437,
+            last_event: "vrrp-event-higher-priority-backup".into(),
+            new_master_reason: "no-response".into(),
+        },
         counters: Vec::new(),
     }
 }

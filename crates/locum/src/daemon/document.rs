@@ -14,6 +14,7 @@ use locum_engine::status::Status;
 use locum_vrrp::{Family, Role, Time, Version};
 
 use super::describe::role_word;
+use super::rfc8347;
 use super::wall_clock::WallClock;
 
 /// What the document is made of.
@@ -49,7 +50,7 @@ pub fn compose(from: &Ingredients<'_>) -> StatusDocument {
         stopping: status.stopping,
         healthy: true,
         problems: Vec::new(),
-        instances: status.instances.iter().map(|one| instance(one, ago(one.role_age))).collect(),
+        instances: status.instances.iter().map(|one| instance(one, &ago)).collect(),
         checks: status.checks.iter().map(|one| check(one, ago(one.level_age))).collect(),
         services: status.services.iter().map(|one| service(one, from.plan, balancer)).collect(),
         haproxy: status.haproxy.iter().map(haproxy).collect(),
@@ -128,7 +129,10 @@ fn refusals(all: &[RefusedAddress]) -> String {
     text
 }
 
-fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
+/// `ago` says when it was so long ago.
+fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> InstanceStatus {
+    let standard = &from.standard;
+    let up = standard.up_age.map(ago);
     let peer = from.master.as_ref().map(|peer| PeerStatus {
         address: peer.address,
         priority: peer.priority.0,
@@ -152,7 +156,7 @@ fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
             Version::V3 => 3,
         },
         role: role_word(from.role).to_owned(),
-        since,
+        since: ago(from.role_age),
         since_ms: millis(from.role_age),
         cause: from.cause.clone(),
         base_priority: from.base_priority.0,
@@ -178,6 +182,7 @@ fn instance(from: &engine::InstanceStatus, since: String) -> InstanceStatus {
         stuck: from.stuck.iter().map(refused).collect(),
         healed: from.healed,
         leaving: from.leaving,
+        rfc8347: rfc8347::leaves(from.role, standard, from.master.as_ref(), up),
         counters: counters(&from.counters),
     }
 }

@@ -25,6 +25,7 @@ mod lock;
 mod log;
 mod operations;
 mod panic;
+mod rfc8347;
 mod serving;
 mod signals;
 mod sockets;

@@ -112,3 +112,21 @@ fn last_event_follows_the_link_and_its_addresses() {
     bench.feed(Event::Settings(settings(Version::V3, 100), Priority(100)));
     assert_eq!(last(&bench), LastEvent::VirtualIpAddresses);
 }
+
+/// V-402: it is up from the moment it takes part until it does no more.
+#[test]
+fn up_since_is_when_it_left_initialize_or_fault() {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    assert_eq!(bench.router.up_since(), None);
+    bench.feed(Event::Eligible);
+    let begun = bench.now;
+    bench.run(3610);
+    bench.hear(HIGH, 150);
+    bench.run(1000);
+    assert_eq!(bench.router.up_since(), Some(begun), "through all roles");
+    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
+    assert_eq!(bench.router.up_since(), None);
+    bench.run(1000);
+    bench.feed(Event::Eligible);
+    assert_eq!(bench.router.up_since(), Some(bench.now));
+}

@@ -1,0 +1,85 @@
+//! Requirements of the protocol that a configuration decides: what each text makes of them.
+
+use std::time::Duration;
+
+use locum_config::{Context, MemorySource, load};
+use locum_vrrp::{AnnounceSettings, ChecksumForm, ChecksumMode, Profile, RouterSettings};
+
+/// The routers of this text, and the codes of what was found.
+fn routers(text: &str) -> (Vec<RouterSettings>, Vec<String>) {
+    let source = MemorySource::new().with("file", text);
+    let loaded = load(&source, "file", &Context::host("lb1"));
+    let codes = loaded.diagnostics.iter().map(|item| item.code.to_owned()).collect();
+    let plan = loaded.plan.unwrap_or_else(|| panic!("{}", loaded.diagnostics));
+    (plan.instances.iter().map(|instance| instance.router.clone()).collect(), codes)
+}
+
+fn toml(lines: &str) -> RouterSettings {
+    let (routers, codes) = routers(&format!(
+        "[[instance]]\nname = \"web\"\ninterface = \"eth0\"\nvrid = 51\n\
+         addresses = [\"192.0.2.10/24\"]\n{lines}"
+    ));
+    assert!(codes.is_empty(), "{codes:?}");
+    routers[0].clone()
+}
+
+fn keepalived(globals: &str, lines: &str) -> RouterSettings {
+    let (routers, codes) = routers(&format!(
+        "global_defs {{\n{globals}\n}}\nvrrp_instance web {{\ninterface eth0\n\
+         virtual_router_id 51\nversion 3\nvirtual_ipaddress {{\n192.0.2.10/24\n}}\n{lines}\n}}\n"
+    ));
+    assert!(codes.is_empty() || codes == ["strict-mode"], "{codes:?}");
+    routers[0].clone()
+}
+
+/// G-015: from 1 µs, ARP and NA separately, none by default.
+#[test]
+fn gap_between_announcements_is_read_in_both_languages() {
+    let gaps =
+        |router: RouterSettings| (router.announce.garp_interval, router.announce.gna_interval);
+    let (ms, us) = (Duration::from_millis(20), Duration::from_micros(1500));
+    assert_eq!(gaps(keepalived("", "")), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(gaps(keepalived("vrrp_garp_interval 0.02\nvrrp_gna_interval 0.0015", "")), (ms, us));
+    assert_eq!(gaps(toml("")), (Duration::ZERO, Duration::ZERO));
+    let text = "announce = { garp_interval = \"20ms\", gna_interval = \"1500us\" }";
+    assert_eq!(gaps(toml(text)), (ms, us));
+}
+
+/// G-011, G-012: one frame and no second burst, where nothing else is said.
+#[test]
+fn min_garp_is_one_announcement_unless_told_otherwise() {
+    let burst = |router: RouterSettings| (router.announce.repeat, router.announce.delay);
+    let usual = AnnounceSettings::default();
+    assert_eq!(burst(keepalived("vrrp_min_garp", "")), (1, Duration::ZERO));
+    assert_eq!(burst(keepalived("vrrp_min_garp false", "")), (usual.repeat, usual.delay));
+    let own = keepalived("vrrp_garp_master_repeat 3\nvrrp_min_garp", "garp_master_delay 2");
+    assert_eq!(burst(own), (3, Duration::from_secs(2)));
+}
+
+/// V-043: a keepalived peer in strict mode understands its own form alone.
+#[test]
+fn strict_forces_the_form_of_the_rfc_in_our_own_files_alone() {
+    let message = ChecksumMode::Pinned(ChecksumForm::Message);
+    assert_eq!(toml("profile = \"strict\"").checksum, message);
+    assert_eq!(toml("profile = \"strict\"\nchecksum = \"message\"").checksum, message);
+    assert_eq!(toml("").checksum, ChecksumMode::Auto(ChecksumForm::Pseudo));
+    let strict = keepalived("vrrp_strict", "");
+    assert_eq!(strict.profile, Profile::Strict);
+    assert_eq!(strict.checksum, ChecksumMode::Auto(ChecksumForm::Pseudo));
+}
+
+/// V-332.
+#[test]
+fn unicast_instances_with_disjoint_peers_may_share_a_vrid() {
+    let instance = |name: &str, peer: &str, address: &str| {
+        format!(
+            "vrrp_instance {name} {{\ninterface eth0\nvirtual_router_id 51\n\
+             unicast_peer {{\n{peer}\n}}\nvirtual_ipaddress {{\n{address}\n}}\n}}\n"
+        )
+    };
+    let text = instance("web", "192.0.2.21", "192.0.2.10/24")
+        + &instance("db", "192.0.2.22", "192.0.2.11/24");
+    let (routers, codes) = routers(&text);
+    assert_eq!((routers.len(), codes.len()), (2, 0), "{codes:?}");
+    assert_eq!(routers[0].vrid, routers[1].vrid);
+}

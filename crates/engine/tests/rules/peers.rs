@@ -1,0 +1,150 @@
+//! Who a datagram is from and for: unicast instances that share a VRID, and what peers send.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use locum_config::plan::Instance;
+use locum_engine::{EventKind, Input, Output, Packet};
+use locum_vrrp::packet::encode_advert;
+use locum_vrrp::{ChecksumForm, Family, Priority, Role, Transport, UnicastPeer};
+
+use crate::node::{Node, PEER, VIP, instance, plan};
+
+const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
+const WEB_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 21));
+const DB_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 22));
+
+fn unicast(name: &str, peer: IpAddr) -> Instance {
+    let mut unicast = instance(name, 51, 100);
+    let peers = vec![UnicastPeer { address: peer, ttl: None }];
+    unicast.router.transport = Transport::Unicast { peers, ttl: 255, check_source: false };
+    unicast
+}
+
+fn hear(node: &mut Node, source: IpAddr, destination: IpAddr, form: ChecksumForm) -> Vec<Output> {
+    let settings = instance("peer", 51, 150).router;
+    let message = encode_advert(&settings, Priority(150), source, destination, form);
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (source, destination) else { panic!("IPv4 only") };
+    let total = u16::try_from(20 + message.len()).expect("short");
+    let mut bytes = vec![0x45, 0xc0];
+    bytes.extend(total.to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 255, 112, 0, 0]);
+    bytes.extend(from.octets());
+    bytes.extend(to.octets());
+    bytes.extend(message);
+    let interface = "eth0";
+    let packet = Packet {
+        interface,
+        family: Family::V4,
+        bytes: &bytes,
+        source,
+        destination,
+        hop_limit: None,
+        truncated: false,
+    };
+    node.feed(Input::Packet(packet)).to_vec()
+}
+
+fn heard_by(node: &Node) -> Vec<(String, Option<IpAddr>)> {
+    let instances = node.status().instances;
+    let one = |i: &locum_engine::status::InstanceStatus| {
+        (i.name.to_string(), i.master.as_ref().map(|master| master.address))
+    };
+    instances.iter().map(one).collect()
+}
+
+/// V-332: one VRID, one local address, two pairs.
+#[test]
+fn unicast_instances_of_one_vrid_each_hear_their_own_peers() {
+    let mut node = Node::started(plan([unicast("web", WEB_PEER), unicast("db", DB_PEER)]));
+    let (web, db) = (|at| ("web".to_owned(), at), |at| ("db".to_owned(), at));
+    hear(&mut node, DB_PEER, OWN, ChecksumForm::Pseudo);
+    assert_eq!(heard_by(&node), [web(None), db(Some(DB_PEER))]);
+    hear(&mut node, WEB_PEER, OWN, ChecksumForm::Pseudo);
+    assert_eq!(heard_by(&node), [web(Some(WEB_PEER)), db(Some(DB_PEER))]);
+}
+
+/// V-332: each sends to its own.
+#[test]
+fn unicast_instances_of_one_vrid_each_advertise_to_their_own_peers() {
+    let mut node = Node::started(plan([unicast("web", WEB_PEER), unicast("db", DB_PEER)]));
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let mut sent: Vec<(String, IpAddr)> = Vec::new();
+    for output in &out {
+        if let Output::Advertise(datagram) = output {
+            sent.push((datagram.instance.to_string(), datagram.destination));
+        }
+    }
+    assert_eq!(sent, [("web".to_owned(), WEB_PEER), ("db".to_owned(), DB_PEER)], "V-320");
+}
+
+/// V-332: a reload keeps each to its name, also when the file lists them the other way round.
+#[test]
+fn unicast_instances_of_one_vrid_keep_their_state_over_a_reload() {
+    let mut node = Node::started(plan([unicast("web", WEB_PEER), unicast("db", DB_PEER)]));
+    node.run_for(Duration::from_millis(2000));
+    hear(&mut node, DB_PEER, OWN, ChecksumForm::Pseudo);
+    node.run_for(Duration::from_millis(1650));
+    let roles = |node: &Node| {
+        let instances = node.status().instances;
+        instances.iter().map(|i| (i.name.to_string(), i.role)).collect::<Vec<_>>()
+    };
+    assert_eq!(roles(&node), [("web".into(), Role::Master), ("db".into(), Role::Backup)]);
+    node.plan_with(plan([unicast("db", DB_PEER), unicast("web", WEB_PEER)]), Vec::new());
+    assert_eq!(roles(&node), [("db".into(), Role::Backup), ("web".into(), Role::Master)]);
+    node.plan_with(plan([unicast("db", DB_PEER), unicast("site", WEB_PEER)]), Vec::new());
+    assert_eq!(roles(&node), [("db".into(), Role::Backup), ("site".into(), Role::Master)]);
+    let three = [unicast("new", PEER), unicast("db", DB_PEER), unicast("site", WEB_PEER)];
+    node.plan_with(plan(three), Vec::new());
+    assert_eq!(roles(&node)[0], ("new".into(), Role::Backup), "it takes nobody's place");
+    assert_eq!(roles(&node)[2], ("site".into(), Role::Master));
+}
+
+/// V-042: the form is told once per peer; the counters have every advert.
+#[test]
+fn other_checksum_form_is_told_once_per_peer() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let tells = |out: &[Output], peer: IpAddr| {
+        let all = out.iter().filter(|output| {
+            matches!(output, Output::Notify(event)
+                if matches!(&event.kind, EventKind::Mismatch { peer: about, what }
+                    if *about == peer && what.contains("checksum")))
+        });
+        all.count()
+    };
+    let out = hear(&mut node, PEER, GROUP, ChecksumForm::Message);
+    assert_eq!(tells(&out, PEER), 1, "{out:#?}");
+    let out = hear(&mut node, PEER, GROUP, ChecksumForm::Message);
+    assert_eq!(tells(&out, PEER), 0, "it is followed now, V-043");
+    let out = hear(&mut node, WEB_PEER, GROUP, ChecksumForm::Pseudo);
+    assert_eq!(tells(&out, WEB_PEER), 1);
+    let out = hear(&mut node, WEB_PEER, GROUP, ChecksumForm::Pseudo);
+    assert_eq!(tells(&out, WEB_PEER), 0, "it was told");
+    let counters = node.status().instances[0].counters.clone();
+    assert!(counters.contains(&("checksum-form-message", 2)));
+    assert!(counters.contains(&("checksum-form-pseudo", 2)));
+}
+
+/// G-021, V-033: what is not advertised is announced all the same.
+#[test]
+fn excluded_addresses_are_announced_and_not_advertised() {
+    let mut with_excluded = instance("web", 51, 100);
+    let mut excluded = with_excluded.addresses[0].clone();
+    excluded.address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
+    with_excluded.addresses.push(excluded);
+    let mut node = Node::started(plan([with_excluded]));
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let announced = out.iter().find_map(|output| match output {
+        Output::Announce { frames, .. } => Some(frames),
+        _ => None,
+    });
+    let announced: Vec<IpAddr> = announced.expect("G-011").iter().map(|f| f.address).collect();
+    let both = [VIP.into(), IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11))];
+    assert_eq!(announced[..4], [both, both].concat(), "G-011: all of them once, then again");
+    let advert = out.iter().find_map(|output| match output {
+        Output::Advertise(datagram) => Some(&datagram.message),
+        _ => None,
+    });
+    assert_eq!(advert.expect("an advert")[3], 1, "count of addresses");
+}
