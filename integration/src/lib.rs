@@ -16,6 +16,7 @@
 pub mod capture;
 pub mod inject;
 pub mod lab;
+pub mod lateness;
 pub mod measure;
 pub mod node;
 pub mod order;

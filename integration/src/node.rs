@@ -149,11 +149,12 @@ impl Node {
     }
 
     /// Writes an executable shell script.
+    ///
+    /// Another process does: a descriptor of ours that is open for writing while a neighbouring
+    /// test forks would make the script "busy" for whoever runs it.
     pub fn write_script(&self, path: &str, text: &str) {
-        use std::os::unix::fs::PermissionsExt as _;
-        self.write(path, &format!("#!/bin/sh\n{text}\n"));
-        fs::set_permissions(self.path(path), fs::Permissions::from_mode(0o755))
-            .unwrap_or_else(|error| panic!("cannot make {path} executable: {error}"));
+        self.write(&format!("{path}.text"), &format!("#!/bin/sh\n{text}\n"));
+        self.shell(&format!("cp {path}.text {path} && chmod 755 {path}"));
     }
 
     /// Text of a file of the node; `None` if it is not there.

@@ -69,8 +69,13 @@ impl Drop for FirstAnnouncement {
 
 fn watch(mut socket: socket2::Socket, address: IpAddr, stop: &AtomicBool) -> Option<bool> {
     let mut bytes = [0; 2048];
-    while !stop.load(Ordering::Relaxed) {
+    loop {
+        // Asked before the look: what was sent until then is seen, however late this runs.
+        let last = stop.load(Ordering::Relaxed);
         let Ok(length) = socket.read(&mut bytes) else {
+            if last {
+                return None;
+            }
             std::hint::spin_loop();
             continue;
         };
@@ -84,5 +89,4 @@ fn watch(mut socket: socket2::Socket, address: IpAddr, stop: &AtomicBool) -> Opt
             return Some(UdpSocket::bind((address, 0)).is_ok());
         }
     }
-    None
 }

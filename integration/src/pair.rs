@@ -19,8 +19,8 @@ pub const FIRST: u8 = 150;
 pub const SECOND: u8 = 100;
 /// The address the two share.
 pub const VIP: &str = "192.168.1.100/24";
-/// Long enough for any election with an interval of a second on a busy machine.
-pub const ELECTION: Duration = seconds(10);
+/// Longer than any election with an interval of a second takes on a busy machine.
+pub const ELECTION: Duration = seconds(30);
 
 /// Which daemon runs on which director.
 #[derive(Clone, Copy)]

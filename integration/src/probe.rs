@@ -17,18 +17,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt;
+
 use crate::node::Node;
 
 /// Port of the responders: the echo service's.
 const PORT: u16 = 7;
-/// A probe without an answer for so long is lost.
+/// When for so long after the last probe no answer has come, the missing ones are lost.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How soon a thread notices that it shall end.
 const READ_TIMEOUT: Duration = Duration::from_millis(50);
 /// Time between two probes.
 pub const SPACING: Duration = Duration::from_millis(1);
-/// Enough for a second of probes while a thread is not scheduled.
-const BUFFER: usize = 4 << 20;
+/// Enough for seconds of probes while a thread is not scheduled.
+const BUFFER: usize = 8 << 20;
 
 /// Answers probes on every address of a node, with a number that says which node it is.
 pub struct Responder {
@@ -95,7 +98,7 @@ pub struct Report {
     pub duplicates: usize,
     /// From the first lost probe of a row to the next one that was answered.
     pub longest_silence: Duration,
-    /// Who answered, in order, each change once.
+    /// Who answered, in the order of the probes, each change once.
     pub answered_by: Vec<u8>,
 }
 
@@ -137,7 +140,16 @@ impl Prober {
     pub fn stop(self) -> Report {
         self.stop_sending.store(true, Ordering::Relaxed);
         let sent = self.sender.join().expect("the sender failed");
-        thread::sleep(PATIENCE);
+        let count = || self.answers.lock().unwrap_or_else(PoisonError::into_inner).len();
+        let mut answered = count();
+        loop {
+            thread::sleep(PATIENCE);
+            // One that answers late is late, and not silent.
+            match count() {
+                now if now > answered => answered = now,
+                _ => break,
+            }
+        }
         self.stop.store(true, Ordering::Relaxed);
         self.receiver.join().expect("the receiver failed");
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -163,8 +175,15 @@ fn send(socket: &UdpSocket, target: SocketAddr, stop: &AtomicBool) -> Vec<Instan
 
 fn receive(socket: &UdpSocket, answers: &Mutex<Vec<Answer>>, stop: &AtomicBool) {
     let mut bytes = [0; 64];
-    while !stop.load(Ordering::Relaxed) {
-        let Ok((length, _)) = socket.recv_from(&mut bytes) else { continue };
+    loop {
+        // Asked before the read: what has come until then is read, however late this runs.
+        let last = stop.load(Ordering::Relaxed);
+        let Ok((length, _)) = socket.recv_from(&mut bytes) else {
+            if last {
+                return;
+            }
+            continue;
+        };
         let Some((&by, rest)) = bytes[..length].split_first() else { continue };
         let Ok(sequence) = <[u8; 8]>::try_from(rest) else { continue };
         let Ok(sequence) = usize::try_from(u64::from_be_bytes(sequence)) else { continue };
@@ -175,6 +194,9 @@ fn receive(socket: &UdpSocket, answers: &Mutex<Vec<Answer>>, stop: &AtomicBool) 
 fn report(sent: &[Instant], answers: &[Answer]) -> Report {
     let mut counts = vec![0_usize; sent.len()];
     let mut answered_by = Vec::new();
+    // Two nodes that answer at nearly the same time may do so in any order.
+    let mut answers = answers.to_vec();
+    answers.sort_by_key(|answer| answer.sequence);
     for answer in answers {
         if let Some(count) = counts.get_mut(answer.sequence) {
             *count += 1;
@@ -211,7 +233,7 @@ fn report(sent: &[Instant], answers: &[Answer]) -> Report {
 fn socket(node: &Node, bind: SocketAddr) -> UdpSocket {
     let socket = node.in_network(|| UdpSocket::bind(bind)).expect("cannot bind a probe socket");
     socket.set_read_timeout(Some(READ_TIMEOUT)).expect("cannot set a timeout");
-    let reference = socket2::SockRef::from(&socket);
-    reference.set_recv_buffer_size(BUFFER).expect("cannot set a buffer");
+    // Beyond the system's limit.
+    setsockopt(&socket, sockopt::RcvBufForce, &BUFFER).expect("cannot set a buffer");
     socket
 }

@@ -1,6 +1,7 @@
 //! Two directors with a balanced service on their shared address, from one file for both nodes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::lab::Lab;
 use crate::lab::Shape;
@@ -11,6 +12,10 @@ use crate::peer::Running;
 use crate::wait;
 use crate::web;
 use crate::web::WebServer;
+
+/// Longer than a backup takes to end what carried traffic, and half of the time that connections
+/// have by default to end by themselves: who waits for them is caught.
+const SETTLED: Duration = wait::seconds(15);
 
 /// The address the directors share.
 pub const VIP: &str = "192.168.1.100";
@@ -115,9 +120,9 @@ impl Balanced {
 /// Nothing on the director carries or waits for traffic.
 ///
 /// # Panics
-/// When it still does after five seconds.
+/// When it still does after [`SETTLED`].
 pub fn expect_idle(node: &Node) {
-    wait::eventually("nothing serves on the backup", wait::seconds(5), || {
+    wait::eventually("nothing serves on the backup", SETTLED, || {
         let (listens, carriers) = (listens(node), carriers(node));
         match listens || !carriers.is_empty() {
             true => Err(format!("listens: {listens}, processes: {carriers:?}")),

@@ -23,7 +23,7 @@ const INSIDE: &str = "LOCUM_LAB_VM";
 /// Memory of the guest in MiB: half of it can hold files.
 const MEMORY: &str = "1024";
 /// From power-on to a shell, on a busy host without hardware virtualisation.
-const BOOT_LIMIT: Duration = Duration::from_secs(60);
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
 /// What a script in the guest did.
 #[derive(Clone, PartialEq, Eq, Debug)]

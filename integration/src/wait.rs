@@ -6,6 +6,11 @@ use std::time::Instant;
 
 /// Pause between two looks: short beside every promise that is not measured by the prober.
 const LOOK: Duration = Duration::from_millis(5);
+/// A look that comes so much later than it should tells that the machine stood still: a master
+/// that was not run for as long lost its place by the rules.
+const STANDSTILL: Duration = Duration::from_millis(200);
+/// A machine that stands still all the time for as long as this runs no test.
+const UNREST: Duration = Duration::from_secs(60);
 
 /// Waits until `holds` is true and returns how long that took.
 ///
@@ -48,8 +53,50 @@ pub fn eventually<T>(
 /// The way to say "and it stays so": a rule about absence has no event to wait for.
 pub fn throughout(what: &str, period: Duration, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
-    while start.elapsed() < period {
-        assert!(holds(), "after {:?} it was no longer true that {what}", start.elapsed());
+    loop {
+        let held = holds();
+        let at = start.elapsed();
+        if at >= period {
+            // A look that ended later says nothing about the period.
+            return;
+        }
+        assert!(held, "after {at:?} it was no longer true that {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// As [`throughout`] for what a machine must not stand still for: who is master, with timers far
+/// below a second. Where it stood still, what was seen proves nothing, and the period begins anew
+/// as soon as `holds` is true again.
+///
+/// # Panics
+/// Also when the machine stands still again and again.
+pub fn steadily(what: &str, period: Duration, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    let mut start = begin;
+    let mut last = begin;
+    let mut stood_still = false;
+    loop {
+        let held = holds();
+        let now = Instant::now();
+        if now.duration_since(last) > STANDSTILL {
+            eprintln!("the machine stood still for {:?}", now.duration_since(last));
+            assert!(now.duration_since(begin) < UNREST, "it stands still too often: {what}?");
+            stood_still = true;
+        }
+        if stood_still {
+            start = now;
+            stood_still = !held;
+            let limit = now.duration_since(begin) < UNREST;
+            assert!(limit, "after a standstill it did not become true again that {what}");
+        } else {
+            let at = now.duration_since(start);
+            assert!(held, "after {at:?} it was no longer true that {what}");
+            if at >= period {
+                return;
+            }
+        }
+        last = now;
         thread::sleep(LOOK);
     }
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use locum_integration::lab::Shape;
 use locum_integration::measure;
+use locum_integration::pair::ELECTION;
 use locum_integration::pair::FIRST;
 use locum_integration::pair::Kinds;
 use locum_integration::pair::Pair;
@@ -41,7 +42,10 @@ fn killed_and_started(kinds: Kinds) -> (Report, usize) {
     let capture = pair.lab.capture();
     let report = measure::through(&mut pair, seconds(6), |pair| {
         pair.daemon(0).kill();
-        std::thread::sleep(millis(500));
+        let killed = Instant::now();
+        // Until it is gone it holds what its successor needs.
+        pair.daemon(0).wait(ELECTION);
+        std::thread::sleep(millis(500).saturating_sub(killed.elapsed()));
         if kinds.first.label() == Locum::NATIVE.label() {
             let again = Locum::NATIVE.start_again(&pair.lab.directors[0]);
             pair.adopt(0, again);
@@ -108,7 +112,7 @@ fn adverts_on_waking(kinds: Kinds) -> usize {
     let adverts = capture.adverts("lb1").into_iter();
     let adverts = adverts.filter(|(at, advert)| *at > woken && advert.priority > 0).count();
     if kinds.first.label() == Locum::NATIVE.label() {
-        wait::throughout("lb2 alone is master", seconds(4), || pair.masters() == [1]);
+        wait::steadily("lb2 alone is master", seconds(4), || pair.masters() == [1]);
     }
     adverts
 }
@@ -126,12 +130,13 @@ fn master_that_slept_sends_nothing_as_master_when_it_wakes() {
 /// A dead master that comes back after the other took over; who is master in the end.
 fn returns(preempt: Preempt, kind: Whom) -> Pair {
     let mut pair = Pair::settled(Shape::PAIR, OURS, |director| {
-        router(director).every(millis(100)).preempt(preempt)
+        router(director).every(millis(200)).preempt(preempt)
     });
     match kind {
         Whom::Main => pair.daemon(0).kill_main(),
         Whom::Family => pair.daemon(0).kill(),
     }
+    pair.daemon(0).wait(ELECTION);
     pair.expect_takeover(1);
     let again = Locum::NATIVE.start_again(&pair.lab.directors[0]);
     pair.adopt(0, again);
@@ -146,7 +151,7 @@ fn dead_master_that_returns_takes_its_place_again() {
     for kind in [Whom::Main, Whom::Family] {
         let pair = returns(Preempt::Yes, kind);
         pair.expect_master(0);
-        wait::throughout("lb1 alone is master", seconds(1), || pair.masters() == [0]);
+        wait::steadily("lb1 alone is master", seconds(1), || pair.masters() == [0]);
     }
 }
 
@@ -158,7 +163,7 @@ fn dead_master_that_returns_leaves_the_other_alone_with_nopreempt() {
     for kind in [Whom::Main, Whom::Family] {
         let pair = returns(Preempt::No, kind);
         pair.expect_master(1);
-        wait::throughout("lb2 alone is master", seconds(2), || pair.masters() == [1]);
+        wait::steadily("lb2 alone is master", seconds(2), || pair.masters() == [1]);
     }
 }
 
@@ -186,6 +191,6 @@ fn deleted_address_is_put_back() {
     }
     let pair = Pair::settled(Shape::PAIR, OURS, router);
     pair.lab.directors[0].run(&["ip", "addr", "del", VIP, "dev", "eth0"]);
-    wait::until("the address is back", seconds(1), || pair.lab.directors[0].holds(pair.vip()));
-    wait::throughout("lb1 alone is master", seconds(1), || pair.masters() == [0]);
+    wait::until("the address is back", ELECTION, || pair.lab.directors[0].holds(pair.vip()));
+    wait::steadily("lb1 alone is master", seconds(1), || pair.masters() == [0]);
 }

@@ -25,7 +25,7 @@ const RECORD: &str = "held=$(ip -o addr show to 192.168.1.100 | wc -l)
 echo \"$* held=$held\" >> /run/lab/events";
 
 fn router(director: usize) -> Router {
-    Router::new(51, [FIRST, SECOND][director], &[VIP]).every(millis(100))
+    Router::new(51, [FIRST, SECOND][director], &[VIP]).every(millis(500))
 }
 
 /// The router of a director with all hooks, in either language.

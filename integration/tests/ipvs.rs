@@ -188,7 +188,7 @@ fn requests_go_through_nat_and_follow_the_master() {
         balanced.daemon(0).terminate();
         balanced.expect_service_by(1);
         balanced.expect_both_servers();
-        wait::until("the table is gone from the first", seconds(5), || {
+        wait::until("the table is gone from the first", ELECTION, || {
             empty(&balanced.lab.directors[0])
         });
     });

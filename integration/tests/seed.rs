@@ -57,7 +57,7 @@ impl Director {
             Self::Ours => running.kill(),
             Self::Theirs => {
                 running.terminate();
-                running.wait(seconds(5));
+                running.wait(ELECTION);
             }
         }
     }
@@ -85,7 +85,7 @@ fn active_passive(directors: [Director; 2]) {
     let _second = directors[1].start(&lab.directors[1], &second);
     let cleaned = |director: usize| {
         let node = &lab.directors[director];
-        wait::until("its notify_master ran once with its argument", seconds(5), || {
+        wait::until("its notify_master ran once with its argument", ELECTION, || {
             node.read("/run/lab/cleaned").as_deref() == Some("182.148.15.239\n")
         });
     };

@@ -36,7 +36,7 @@ impl Peer for Frr {
         node.write("/run/lab/vrrpd.conf", &render(routers));
         let zebra =
             node.spawn(&["/usr/lib/frr/zebra", "-A", "127.0.0.1", "-f", "/run/lab/zebra.conf"]);
-        wait::until("zebra listens", wait::seconds(10), || node.path(ZEBRA_SOCKET).exists());
+        wait::until("zebra listens", wait::seconds(30), || node.path(ZEBRA_SOCKET).exists());
         let vrrpd =
             node.spawn(&["/usr/lib/frr/vrrpd", "-A", "127.0.0.1", "-f", "/run/lab/vrrpd.conf"]);
         Running::new(self.label(), vec![zebra, vrrpd])
