@@ -2,8 +2,8 @@
 
 use locum_control::rfc8347::Rfc8347;
 use locum_control::status::{
-    Adjustment, CheckStatus, InstanceStatus, PeerStatus, ServerStatus, ServiceStatus,
-    StatusDocument,
+    Adjustment, CheckStatus, InstanceStatus, PeerStatus, RefusedAddress, ServerStatus,
+    ServiceStatus, StatusDocument,
 };
 use locum_control::{HistoryEntry, Record};
 
@@ -95,6 +95,16 @@ fn instance() -> InstanceStatus {
             new_master_reason: "no-response".into(),
         },
         counters: Vec::new(),
+    }
+}
+
+/// What the kernel says about an address of the other family.
+pub fn refused() -> RefusedAddress {
+    RefusedAddress {
+        address: "2001:db8::10/64".into(),
+        interface: "eth0".into(),
+        error: "permission denied".into(),
+        again_ms: 4_200,
     }
 }
 

@@ -52,6 +52,10 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
         if instance.yielded && instance.role == "backup" {
             note.push_str("; handed over by the operator, stays backup while the peer lives");
         }
+        if !instance.missing.is_empty() {
+            let without = instance.missing.iter().map(|missing| missing.address.as_str());
+            let _ = write!(note, "; without {}", first_few(without.collect()));
+        }
         if instance.leaving {
             note.push_str("; removed from the configuration, being handed over");
         }
@@ -149,10 +153,14 @@ fn peer(instance: &InstanceStatus) -> String {
 }
 
 fn addresses(instance: &InstanceStatus) -> String {
+    first_few(instance.addresses.iter().map(String::as_str).collect())
+}
+
+fn first_few(all: Vec<&str>) -> String {
     const SHOWN: usize = 3;
-    let mut text = instance.addresses.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(" ");
-    if instance.addresses.len() > SHOWN {
-        let _ = write!(text, " and {} more", instance.addresses.len() - SHOWN);
+    let mut text = all.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" ");
+    if all.len() > SHOWN {
+        let _ = write!(text, " and {} more", all.len() - SHOWN);
     }
     text
 }
@@ -234,6 +242,15 @@ www      192.0.2.10:80/tcp  -        idle           0
             text.lines().map(words).collect::<Vec<_>>()
         };
         assert_eq!(squeezed(&render(&sample::document())), squeezed(expected));
+    }
+
+    #[test]
+    fn an_instance_that_goes_on_without_an_address_says_so() {
+        let mut document = sample::document();
+        document.instances[0].missing = vec![sample::refused()];
+        let page = render(&document);
+        let note = "    192.0.2.2 advertises priority 100; without 2001:db8::10/64\n";
+        assert!(page.contains(note), "{page}");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use locum_control::status::InstanceStatus;
+use locum_control::status::{InstanceStatus, RefusedAddress};
 use locum_control::{HistoryEntry, Record, StatusDocument};
 
 use super::table::age;
@@ -57,6 +57,22 @@ fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> 
         }
     }
     all.extend(instance.faults.iter().map(|fault| format!("  It cannot take part: {fault}.")));
+    all.extend(instance.missing.iter().map(|missing| {
+        let RefusedAddress { address, interface, error, again_ms } = missing;
+        let again = again(*again_ms);
+        format!(
+            "  It goes on without {address}: the kernel refused it on {interface} ({error}), \
+             {again}."
+        )
+    }));
+    all.extend(instance.stuck.iter().map(|stuck| {
+        let RefusedAddress { address, interface, error, again_ms } = stuck;
+        let again = again(*again_ms);
+        format!(
+            "  It must not hold {address} on {interface} and cannot withdraw it ({error}), \
+             {again}."
+        )
+    }));
     all.push(match &instance.peer {
         Some(peer) => format!(
             "  Its peer {} competes with priority {} and was heard {} ago.",
@@ -71,6 +87,14 @@ fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> 
         all.push(sentence.to_owned());
     }
     all
+}
+
+/// When the kernel is asked again.
+fn again(ms: u64) -> String {
+    match ms {
+        0 => "which is being tried again".to_owned(),
+        ms => format!("tried again in {}", age(ms)),
+    }
 }
 
 /// The arithmetic of the priority.
@@ -133,6 +157,22 @@ What needs an operator:
   ! check haproxy fails: exited with status 1
 ";
         assert_eq!(explain(&sample::document(), &sample::history()), expected);
+    }
+
+    #[test]
+    fn addresses_the_kernel_refused_or_keeps_are_told_with_its_words() {
+        let mut document = sample::document();
+        document.instances[0].missing = vec![sample::refused()];
+        let text = explain(&document, &[]);
+        let without = "  It goes on without 2001:db8::10/64: the kernel refused it on eth0 \
+                       (permission denied), tried again in 4.2s.\n";
+        assert!(text.contains(without), "{text}");
+        document.instances[0].stuck = std::mem::take(&mut document.instances[0].missing);
+        document.instances[0].stuck[0].again_ms = 0;
+        let text = explain(&document, &[]);
+        let stuck = "  It must not hold 2001:db8::10/64 on eth0 and cannot withdraw it \
+                     (permission denied), which is being tried again.\n";
+        assert!(text.contains(stuck), "{text}");
     }
 
     #[test]
