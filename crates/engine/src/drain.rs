@@ -15,6 +15,7 @@ use crate::index::InstanceIndex;
 use crate::input::LinkState;
 use crate::instance::{InstanceState, Link};
 use crate::output::{Announcement, EventKind, HeldAddress, HookRun, Output};
+use crate::pacing;
 
 impl Engine {
     pub(crate) fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
@@ -32,6 +33,10 @@ impl Engine {
             self.drain_announcements(now, *at, out);
             self.drain_own_address(now, *at, out);
         }
+        if levels_may_differ {
+            self.forget_paced(now);
+        }
+        self.drain_paced(now, out);
         let mut hooks = Vec::new();
         for at in &touched {
             let runs = self.drain_transitions(*at);
@@ -52,8 +57,8 @@ impl Engine {
             self.stopped = true;
             out.push(Output::Stopped);
         }
-        let deadlines = self.deadlines.iter().chain([&self.orphans_at]);
-        out.push(Output::Deadline(deadlines.flatten().min().copied()));
+        let deadlines = self.deadlines.iter().chain([&self.orphans_at]).flatten().copied();
+        out.push(Output::Deadline(deadlines.chain(self.pacer.deadline()).min()));
     }
 
     /// Under a name no instance can have.
@@ -151,8 +156,12 @@ impl Engine {
         if repeat == 0 || state.router.role() != Role::Master {
             return;
         }
+        self.pace(now, at, repeat);
+        let state = &self.instances[at];
+        let present = state.kernel().present();
+        let at_once = present.filter(|held| pacing::gap(state, held.address.address).is_zero());
         let once: Vec<Announcement> =
-            state.kernel().present().filter_map(|held| self.announcement(state, held)).collect();
+            at_once.filter_map(|held| self.announcement(state, held)).collect();
         let mut frames = Vec::with_capacity(once.len() * usize::from(repeat));
         for _ in 0..repeat {
             frames.extend(once.iter().cloned());
@@ -166,9 +175,13 @@ impl Engine {
         out.push(Output::Announce { instance, after, until, frames });
     }
 
-    /// `None` on hardware that has no use for it (G-018) or is not there.
-    fn announcement(&self, state: &InstanceState, held: &HeldAddress) -> Option<Announcement> {
-        let link = self.links.get(&held.interface)?;
+    /// `None` on hardware that has no use for it (G-018), is not there, or cannot be heard (G-020).
+    pub(crate) fn announcement(
+        &self,
+        state: &InstanceState,
+        held: &HeldAddress,
+    ) -> Option<Announcement> {
+        let link = self.links.get(&held.interface).filter(|link| link.running)?;
         let mac = link.mac?;
         let address = held.address.address;
         let frame = match address {

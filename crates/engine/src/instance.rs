@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::plan::{self, Lease, Name};
+use locum_vrrp::announce;
 use locum_vrrp::counters::{Counters, Discard};
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{
@@ -153,6 +154,15 @@ impl InstanceState {
         }
     }
 
+    /// A device that may hold addresses can be heard again: those of a master are announced (G-020).
+    pub fn announce_on(&mut self, link: &str) {
+        if self.kernel.present().any(|held| &*held.interface == link) {
+            let repeat = announce::burst(self.router.settings());
+            self.actions.push(Action::Announce { repeat });
+            self.touched = true;
+        }
+    }
+
     /// The result of the level with this number; `None` for an older one, which is stale.
     pub fn applied(
         &mut self,
@@ -173,9 +183,8 @@ impl InstanceState {
 
     /// V-227: addresses that were not in place are announced, twice.
     fn announce_more(&mut self, now: Time) {
-        let repeat = self.instance.router.announce.repeat;
+        let repeat = self.router.announce_more(now);
         self.actions.push(Action::Announce { repeat });
-        self.router.announce_more(now);
     }
 
     /// Someone removed `address`; `true` when it is ours to put back, at once or after the pause.

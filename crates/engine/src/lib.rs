@@ -32,6 +32,7 @@ mod kernel_state;
 mod missing;
 mod neighbors;
 mod output;
+mod pacing;
 mod packets;
 mod probes;
 mod reload;
@@ -59,6 +60,7 @@ pub use output::{
 use eligibility::effective;
 use index::InstanceIndex;
 use instance::InstanceState;
+use pacing::Pacer;
 use probes::{Asker, ProbeTable};
 use service::ServiceState;
 use tracker::{Change, Tracker};
@@ -76,6 +78,8 @@ pub struct Engine {
     tracker_index: HashMap<Name, usize>,
     services: Vec<ServiceState>,
     probes: ProbeTable,
+    /// Announcements that wait for their turn.
+    pacer: Pacer,
     /// Addresses of an earlier run that no instance of the plan has.
     orphans: Vec<HeldAddress>,
     /// When to withdraw them (again), and the number of the last try.
@@ -109,7 +113,10 @@ impl Engine {
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
         match input {
             Input::Packet(packet) => self.on_packet(now, packet),
-            Input::Timeout => self.run_timers(now),
+            Input::Timeout => {
+                self.run_timers(now);
+                self.pacer.may_send = true;
+            }
             Input::Probed { probe, outcome } => self.on_probed(now, probe, &outcome),
             Input::Link(link) => self.on_link(now, link),
             Input::AddressLost { interface, address, culprit } => {
@@ -199,6 +206,12 @@ impl Engine {
         let is_another = known.is_none_or(is_new);
         for state in &mut self.instances {
             state.follow_link(&link.name, is_another, now);
+        }
+        let is_announced = link.running && known.is_none_or(|known| speaks_anew(known, &link));
+        if is_announced {
+            for state in &mut self.instances {
+                state.announce_on(&link.name);
+            }
         }
         if link.index == 0 {
             self.links.remove(&link.name);
@@ -325,4 +338,10 @@ impl Engine {
         self.notes.push(Event { number: self.events, instance, kind });
         self.events
     }
+}
+
+/// G-020: a device of addresses came up or has another hardware address, so that hosts must hear
+/// from it again.
+fn speaks_anew(before: &LinkState, now: &LinkState) -> bool {
+    (before.index, before.running, before.mac) != (now.index, now.running, now.mac)
 }

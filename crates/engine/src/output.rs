@@ -26,7 +26,8 @@ pub enum Output {
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
     /// Applier, in order: send those frames whose address `Apply{after}` put in place (G-020), if it
     /// is not later than `until`, and forget the others. A late one may come from a master that is
-    /// none any more (G-016). Answered by `Input::Sent`.
+    /// none any more (G-016). Answered by `Input::Sent`. Frames that keep a distance (G-015) come one
+    /// by one, each in its own drain.
     Announce { instance: Name, after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
     /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
     /// one that has not begun. Answered by `Input::Served`.
