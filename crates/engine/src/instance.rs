@@ -145,7 +145,8 @@ impl InstanceState {
 
     /// A link has changed: what the kernel refused because of it may go now.
     pub fn follow_link(&mut self, link: &str, is_another: bool, now: Time) {
-        if is_another && &*self.instance.interface == link {
+        let mut devices = self.instance.addresses.iter().filter_map(|a| a.device.as_deref());
+        if is_another && (&*self.instance.interface == link || devices.any(|on| on == link)) {
             self.kernel.forget_refusal();
         }
         if !self.kernel.is_complete() {

@@ -355,3 +355,19 @@ fn what_left_is_counted_when_it_is_reported_not_when_it_is_asked_for() {
         assert_eq!(count(&node, name), Some(value), "{name}");
     }
 }
+
+/// What a device of an address is refused for may be gone when the device changes, as with the
+/// instance's own interface.
+#[test]
+fn a_device_that_comes_back_ends_the_pause_after_a_refusal_on_it() {
+    let mut apart = instance("web", 51, 100);
+    apart.addresses[0].device = Some("eth1".into());
+    let mut node = Node::started(plan([apart]));
+    node.run_for(ms(3610));
+    node.refuse_applies("no such device");
+    node.run_for(ms(2200));
+    assert_eq!(node.role(), Role::Fault);
+    node.link("eth1", false);
+    node.link("eth1", true);
+    assert_eq!(node.role(), Role::Backup);
+}
