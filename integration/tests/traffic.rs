@@ -1,6 +1,8 @@
 //! A client keeps being served on whichever director is master, by the built-in proxy and by
 //! HAProxy; the other one serves nothing.
 
+use locum_integration::node::Node;
+use locum_integration::peer::Locum;
 use locum_integration::peer::locum_command;
 use locum_integration::require;
 use locum_integration::service::Balanced;
@@ -174,6 +176,95 @@ fn haproxy_that_refuses_its_file_shows_its_message_and_moves_no_address() {
     assert!(node.holds(balanced.vip()));
 }
 
+/// Exit code of a reload, and what it said.
+fn reload(node: &Node) -> (Option<i32>, String) {
+    let output = locum_command(node, &["reload"]);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+/// The configured priority of the only instance.
+fn base_priority(node: &Node) -> Option<u64> {
+    let output = locum_command(node, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["instances"][0]["base_priority"].as_u64()
+}
+
+/// On the master and on the backup, which would run it after the next failover.
+#[test]
+fn reload_whose_haproxy_file_is_refused_changes_nothing() {
+    if !require::lab(&["nft", "haproxy"]) {
+        return;
+    }
+    let balanced = through_haproxy();
+    balanced.expect_both_servers();
+    let refused = HAPROXY_FILE.replace("bind *:80", "bind *:80\n    no_such_word");
+    let line = 1 + refused.lines().position(|line| line.contains("no_such_word")).unwrap_or(0);
+    let changed = with(HAPROXY).replace("150", "140").replace("100 }", "90 }");
+    let priorities = [(150, 140), (100, 90)];
+    for (node, (old, new)) in balanced.lab.directors.iter().zip(priorities) {
+        let before = carriers(node);
+        node.write("/etc/haproxy/lab.cfg", &refused);
+        Locum::NATIVE.configure(node, &changed);
+        let (code, said) = reload(node);
+        assert_eq!(code, Some(1), "{said}");
+        let place = format!("lab.cfg:{line}]");
+        assert!(said.contains(&place) && said.contains("no_such_word"), "{said}");
+        assert_eq!(base_priority(node), Some(old), "the old plan stays");
+        assert_eq!(carriers(node), before, "and the old HAProxy");
+        balanced.expect_both_servers();
+
+        node.write("/etc/haproxy/lab.cfg", HAPROXY_FILE);
+        let (code, said) = reload(node);
+        assert_eq!(code, Some(0), "{said}");
+        assert_eq!(base_priority(node), Some(new));
+    }
+}
+
+#[test]
+fn hang_up_with_a_refused_haproxy_file_changes_nothing_and_is_remembered() {
+    if !require::lab(&["nft", "haproxy"]) {
+        return;
+    }
+    let mut balanced = through_haproxy();
+    let node = &balanced.lab.directors[0];
+    node.write("/etc/haproxy/lab.cfg", &HAPROXY_FILE.replace("bind", "no_such_word"));
+    let before = carriers(node);
+    balanced.daemon(0).hang_up();
+    let node = &balanced.lab.directors[0];
+    wait::until("the history has the refusal", seconds(10), || {
+        let history = locum_command(node, &["history", "--json"]).stdout;
+        let history = String::from_utf8_lossy(&history).into_owned();
+        history.contains("reload-refused") && history.contains("no_such_word")
+    });
+    assert_eq!(carriers(node), before);
+    balanced.expect_both_servers();
+}
+
+#[test]
+fn reload_takes_up_a_changed_haproxy_file_without_losing_a_request() {
+    if !require::lab(&["nft", "haproxy"]) {
+        return;
+    }
+    let balanced = through_haproxy();
+    balanced.expect_both_servers();
+    let node = &balanced.lab.directors[0];
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
+    // Only HAProxy's file changes, not ours.
+    let line = "    server srv2 10.0.0.2:80 check inter 500\n";
+    node.write("/etc/haproxy/lab.cfg", &HAPROXY_FILE.replace(line, ""));
+    let (code, said) = reload(node);
+    assert_eq!(code, Some(0), "{said}");
+    wait::until("another HAProxy has taken over", seconds(4), || {
+        carriers(node).iter().any(|line| line.contains("-sf"))
+    });
+    assert!(held.finish().is_ok(), "the connection that was there");
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    balanced.expect_servers(&["srv1"]);
+    wait::until("the one before has ended", seconds(5), || carriers(node).len() == 1);
+}
+
 #[test]
 fn killed_proxy_is_started_again() {
     if !require::lab(&["nft", "pgrep"]) {
@@ -234,6 +325,22 @@ fn haproxy_keeps_its_connections_while_its_daemon_is_started_again() {
     }
 }
 
+/// Whether the node carries client connections.
+fn is_busy(node: &Node) -> bool {
+    !node.run(&["ss", "-Htn", "state", "established", "sport = :80"]).trim().is_empty()
+}
+
+/// A client of the first director, which then gives its role away.
+fn strand(balanced: &Balanced) -> HalfAsked {
+    let node = &balanced.lab.directors[0];
+    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
+    wait::until("the proxy carries it", seconds(2), || is_busy(node));
+    let output = locum_command(node, &["switchover", "web"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    balanced.expect_service_by(1);
+    held
+}
+
 /// With the default drain time: a client whose connection can never end, as the address is gone,
 /// holds nothing up.
 #[test]
@@ -242,17 +349,37 @@ fn stranded_connection_does_not_keep_a_proxy_on_the_backup() {
         return;
     }
     let mut balanced = proxied();
-    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
-    wait::until("the proxy carries it", seconds(2), || {
-        let node = &balanced.lab.directors[0];
-        !node.run(&["ss", "-Htn", "state", "established", "sport = :80"]).trim().is_empty()
-    });
-    let output = locum_command(&balanced.lab.directors[0], &["switchover", "web"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    balanced.expect_service_by(1);
+    let held = strand(&balanced);
     expect_idle(&balanced.lab.directors[0]);
     drop(held);
     balanced.daemon(0).terminate();
+}
+
+/// Many directors have it set, for programs that bind the shared address.
+#[test]
+fn stranded_connection_is_noticed_where_every_address_can_be_bound() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let mut balanced = proxied();
+    balanced.lab.directors[0].shell("echo 1 > /proc/sys/net/ipv4/ip_nonlocal_bind");
+    let held = strand(&balanced);
+    expect_idle(&balanced.lab.directors[0]);
+    drop(held);
+    balanced.daemon(0).terminate();
+}
+
+#[test]
+fn stranded_connection_ends_on_a_warm_standby_that_stays_up() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let balanced = Balanced::settled(&with(&PROXY.replace("cold", "warm")));
+    let held = strand(&balanced);
+    let node = &balanced.lab.directors[0];
+    wait::until("the connection is closed", seconds(5), || !is_busy(node));
+    assert_eq!(carriers(node).len(), 1, "the proxy stays");
+    drop(held);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Real HAProxies, each from a file of the user's own that we never write.
 
+mod check;
 mod listening;
 mod message;
 mod survivors;
@@ -17,6 +18,8 @@ use crate::haproxy::survivors::{Inheritance, Mark, Survivor};
 use crate::haproxy::unit::{Remembered, Unit};
 use crate::remembered::StateFile;
 use crate::status::BalancerStatus;
+
+pub use check::{HaproxyRefusal, haproxy_refuses};
 
 /// How long a level waits for HAProxies to be checked and started, so that its answer can say what
 /// was refused. They usually take a tenth of this; what takes longer goes on by itself.

@@ -23,6 +23,7 @@ mod status;
 
 pub use backend::Event;
 pub use balancer::{Balancer, BalancerSettings, ServeError};
+pub use haproxy::{HaproxyRefusal, haproxy_refuses};
 pub use status::{
     BackendKind, BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState,
     ServiceStatus,

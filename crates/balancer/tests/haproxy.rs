@@ -4,12 +4,14 @@ mod bench;
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bench::{Bench, Client, finish, fresh_address, get, kill, start_server, tick_until};
-use locum_balancer::{Balancer, Event, ProcessState};
+use locum_balancer::{Balancer, Event, ProcessState, haproxy_refuses};
 use locum_config::plan::{HaproxyFile, Name, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
 
@@ -160,8 +162,10 @@ fn a_changed_file_is_taken_over_without_refusing_a_client() {
     site.write(&site.published('b'));
     let listen = site.listen;
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    // The first answer comes before anything changes.
+    let first = get(listen).unwrap();
     let clients = std::thread::spawn(move || {
-        let mut letters = Vec::new();
+        let mut letters = vec![first];
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             letters.push(get(listen).unwrap());
         }
@@ -379,6 +383,56 @@ fn an_address_in_use_is_reported_in_haproxys_words_and_tried_again() {
     drop(squatter);
     tick_until(&mut balancer, "service", |_, _| get(site.listen).is_ok());
     finish(balancer);
+}
+
+#[test]
+fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
+    if !has_haproxy() {
+        return;
+    }
+    let (good, bad) = (Site::new('a'), Site::new('b'));
+    let text = fs::read_to_string(&bad.config).unwrap() + "    no_such_word\n";
+    bad.write(&text);
+    let (missing, line) = (good.bench.path("missing.cfg"), text.lines().count());
+    let file = |config: &PathBuf, program: &str| HaproxyFile {
+        name: Name::from("edge"),
+        instance: None,
+        config: config.clone(),
+        program: program.into(),
+    };
+    let files = [
+        file(&good.config, "haproxy"),
+        file(&bad.config, "haproxy"),
+        file(&missing, "haproxy"),
+        file(&good.config, "/nonexistent/haproxy"),
+    ];
+    let refused = haproxy_refuses(&files);
+    let texts: Vec<_> = refused.iter().map(|(_, refusal)| refusal.to_string()).collect();
+    assert_eq!(texts.len(), 3, "{texts:?}");
+    let (config, missing) = (bad.config.display(), missing.display());
+    assert!(texts[0].starts_with(&format!("haproxy refuses {config}: ")), "{texts:?}");
+    assert!(texts[0].contains(&format!("[{config}:{line}]")), "{texts:?}");
+    assert!(texts[0].contains("no_such_word"), "{texts:?}");
+    assert!(texts[1].starts_with(&format!("haproxy refuses {missing}: ")), "{texts:?}");
+    assert!(texts[2].contains("cannot run /nonexistent/haproxy"), "{texts:?}");
+    assert_eq!(*refused[0].0, files[1]);
+    assert!(get(good.listen).is_err(), "nothing was started");
+}
+
+#[test]
+fn checks_that_hang_are_given_up_together() {
+    let bench = Bench::new();
+    let program = bench.path("hung");
+    fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let name = Name::from("edge");
+    let file = HaproxyFile { name, instance: None, config: bench.path("edge.cfg"), program };
+    let start = Instant::now();
+    let files = [file.clone(), file.clone(), file];
+    let refused = haproxy_refuses(&files);
+    assert!(start.elapsed() < Duration::from_secs(25), "one after the other");
+    assert_eq!(refused.len(), 3);
+    assert!(refused[2].1.to_string().contains("took longer than 10 s"), "{refused:?}");
 }
 
 #[test]

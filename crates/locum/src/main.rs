@@ -7,6 +7,7 @@
 //! | [`daemon`] | `run`: the threads around the engine |
 //! | [`demo`] | the local demonstration |
 //! | [`configuration`], [`source`] | which file, read as which node |
+//! | [`haproxy`] | what HAProxy says of its files |
 //! | [`exit`] | exit codes |
 
 mod cli;
@@ -15,6 +16,7 @@ mod configuration;
 mod daemon;
 mod demo;
 mod exit;
+mod haproxy;
 mod source;
 
 use std::process::ExitCode;

@@ -23,14 +23,12 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::haproxy::check::Check;
 use crate::haproxy::listening::is_listening;
 use crate::haproxy::message::alerts;
 use crate::haproxy::survivors::{Inheritance, Mark};
 use crate::process::{Backoff, Identity, Process};
 use crate::status::{BackendKind, ProcessState, ProcessStatus};
-
-/// A check that takes longer waits for a resolver that does not answer.
-const CHECK_LIMIT: Duration = Duration::from_secs(10);
 
 /// A new process that listens and lives for this long has bound all its addresses.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
@@ -78,7 +76,7 @@ enum Phase {
     /// What runs is what is wanted, or nothing is wanted.
     Settled,
     Checking {
-        check: Process,
+        check: Check,
         digest: String,
     },
     Starting {
@@ -246,45 +244,31 @@ impl Unit {
             self.error = None;
             return;
         }
-        let mut command = Command::new(&self.file.program);
-        command.arg("-c").arg("-f").arg(&self.file.config);
-        command.stdout(Stdio::null()).stderr(Stdio::piped());
-        match Process::start(command) {
+        match Check::start(&self.file) {
             Ok(check) => self.phase = Phase::Checking { check, digest },
-            Err(error) => {
-                let program = self.file.program.display();
-                let error = format!("cannot run {program}: {error}, is haproxy installed?");
-                self.fail(error, digest, Duration::ZERO, now);
-            }
+            Err(refusal) => self.fail(refusal.to_string(), digest, Duration::ZERO, now),
         }
     }
 
-    fn continue_check(&mut self, mut check: Process, digest: String, now: Instant) -> bool {
-        let file = self.file.config.display();
-        match check.poll() {
-            Some(end) if end.is_success() => {
+    fn continue_check(&mut self, mut check: Check, digest: String, now: Instant) -> bool {
+        match check.verdict() {
+            Some(Ok(())) => {
                 self.start(digest, now);
-                return false;
+                false
             }
-            Some(_) => {
-                let error = format!("haproxy refuses {file}: {}", alerts(&check.messages()));
-                self.fail(error, digest, Duration::ZERO, now);
-            }
-            None if check.age() > CHECK_LIMIT => {
-                check.signal(Signal::SIGKILL);
-                let limit = CHECK_LIMIT.as_secs();
-                let error = format!(
-                    "checking {file} took longer than {limit} s, does it name hosts to resolve?"
-                );
-                self.leaving.push(Leaving { process: check, next: None });
-                self.fail(error, digest, Duration::ZERO, now);
+            Some(Err(refusal)) => {
+                let mut process = check.into_process();
+                if process.poll().is_none() {
+                    self.leaving.push(Leaving { process, next: None });
+                }
+                self.fail(refusal.to_string(), digest, Duration::ZERO, now);
+                true
             }
             None => {
                 self.phase = Phase::Checking { check, digest };
-                return false;
+                false
             }
         }
-        true
     }
 
     fn start(&mut self, digest: String, now: Instant) {
@@ -349,7 +333,8 @@ impl Unit {
         match std::mem::replace(&mut self.phase, Phase::Settled) {
             Phase::Settled | Phase::Waiting { .. } => {}
             Phase::Checking { check, .. } => {
-                self.leaving.push(Leaving { process: check, next: Some((Signal::SIGKILL, now)) });
+                let process = check.into_process();
+                self.leaving.push(Leaving { process, next: Some((Signal::SIGKILL, now)) });
             }
             Phase::Starting { next, .. } => {
                 let next = Leaving { process: next.process, next: Some((Signal::SIGTERM, now)) };

@@ -1,19 +1,15 @@
 //! `check --host`: does this machine have what the plan needs? Looks, and changes nothing.
 
-use std::ffi::OsStr;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use locum_check::{End, run_command};
-use locum_config::plan::{Command, HaproxyFile};
-use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Place, Severity};
+use locum_config::plan::HaproxyFile;
+use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Severity};
 use locum_kernel::netlink;
 use nix::ifaddrs::getifaddrs;
 use nix::unistd::{AccessFlags, Group, User, access};
 
-/// HAProxy reads certificates and maps; on a dead file system it would read for ever.
-const HAPROXY_LIMIT: Duration = Duration::from_secs(30);
+use crate::haproxy;
 
 /// Adds what is missing.
 pub fn check(loaded: &Loaded, diagnostics: &mut Diagnostics) {
@@ -22,11 +18,11 @@ pub fn check(loaded: &Loaded, diagnostics: &mut Diagnostics) {
             diagnostics.push(missing);
         }
     }
-    for file in loaded.plan.iter().flat_map(|plan| &plan.haproxy) {
-        if let Some(refused) = haproxy_refuses(file) {
-            diagnostics.push(refused);
-        }
-    }
+    // A missing program is a need of its own.
+    let has_program = |file: &&HaproxyFile| find_program(&file.program.to_string_lossy()).is_ok();
+    let files = loaded.plan.iter().flat_map(|plan| &plan.haproxy).filter(has_program);
+    let files: Vec<HaproxyFile> = files.cloned().collect();
+    haproxy::findings(&files).into_iter().for_each(|refused| diagnostics.push(refused));
 }
 
 fn missing(need: &Need) -> Option<Diagnostic> {
@@ -111,57 +107,10 @@ fn has_address(wanted: std::net::IpAddr) -> bool {
     })
 }
 
-/// HAProxy's own opinion of its file.
-fn haproxy_refuses(file: &HaproxyFile) -> Option<Diagnostic> {
-    // A missing program or file is a need of its own.
-    find_program(&file.program.to_string_lossy()).ok()?;
-    let place = Place::file(file.config.to_string_lossy());
-    let words: [&OsStr; 5] = [
-        file.program.as_os_str(),
-        "-c".as_ref(),
-        "-q".as_ref(),
-        "-f".as_ref(),
-        file.config.as_ref(),
-    ];
-    let command = Command::argv(words.map(|word| word.to_string_lossy().into_owned()));
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            let message = format!("cannot run haproxy: {error}");
-            return Some(Diagnostic::at(place, Severity::Warning, "haproxy-not-run", message));
-        }
-    };
-    let ran = runtime.block_on(run_command(&command, &[], HAPROXY_LIMIT));
-    let problem = |severity, code, message: String| {
-        let text = ran.output.trim().to_owned();
-        let diagnostic = Diagnostic::at(place.clone(), severity, code, message);
-        Some(if text.is_empty() { diagnostic } else { diagnostic.with_note(text) })
-    };
-    match &ran.end {
-        End::Exited(0) => None,
-        End::Exited(_) => problem(
-            Severity::Error,
-            "haproxy-refuses",
-            format!("haproxy {} refuses its configuration", file.name),
-        ),
-        End::Signalled(signal) => problem(
-            Severity::Warning,
-            "haproxy-not-run",
-            format!("haproxy was killed by signal {signal} while it checked its configuration"),
-        ),
-        End::TimedOut(limit) => problem(
-            Severity::Warning,
-            "haproxy-not-run",
-            format!("haproxy did not check its configuration within {} s", limit.as_secs()),
-        ),
-        End::CannotRun(reason) => {
-            problem(Severity::Error, "haproxy-not-run", format!("cannot run haproxy: {reason}"))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use locum_config::Place;
+
     use super::*;
 
     fn need(kind: NeedKind) -> Option<&'static str> {

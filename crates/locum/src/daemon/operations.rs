@@ -5,6 +5,7 @@
 //! [`Done`].
 
 mod outbox;
+mod reading;
 mod reload;
 mod status;
 
@@ -38,7 +39,8 @@ use super::signals::{Signal, Signals};
 use super::wall_clock::WallClock;
 use crate::configuration::Origin;
 use outbox::{OFFER_AGAIN, Outbox};
-use reload::{Reading, Reload};
+use reading::Reading;
+use reload::Reload;
 use status::StatusDesk;
 
 /// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of

@@ -1,40 +1,29 @@
-//! A reload is a transaction: read beside the loop, then all of it takes effect or nothing.
+//! A reload is a transaction: read and judged beside the loop, by HAProxy too where it shall run,
+//! then all of it takes effect or nothing.
 
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use locum_config::{Loaded, Plan, Severity};
 use locum_control::{Record, Response};
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
+use super::reading::{Reader, Reading};
 use super::{Done, Operations, Phase};
-use crate::configuration::Origin;
 use crate::daemon::inbox::Message;
-
-/// How long a file system may take to give the configuration; less than a client waits.
-const READING_LIMIT: Duration = Duration::from_secs(30);
-
-/// Reads that never came back, before no other is begun: each keeps a thread.
-const MAX_STUCK: usize = 4;
-
-/// What came of reading; the error is for a person.
-pub type Reading = Result<Loaded, String>;
 
 /// How far the reload under way is.
 #[derive(Debug, Default)]
 pub struct Reload {
     state: State,
-    /// One clone in each thread that reads.
-    readers: Arc<()>,
+    reader: Reader,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
     #[default]
     Idle,
-    /// Until the file is read and judged; `again` when a signal asked for another meanwhile.
+    /// Until the files are read and judged; `again` when a signal asked for another meanwhile.
     Reading { again: bool },
     /// Until the election's inbox has it.
     Sending { again: bool },
@@ -47,42 +36,6 @@ impl State {
             Self::Reading { .. } => Self::Reading { again: true },
             Self::Sending { .. } => Self::Sending { again: true },
         }
-    }
-}
-
-impl Reload {
-    /// Reads on a thread of its own: one that hangs on a dead file system keeps nothing else from
-    /// running.
-    fn read(&self, origin: Origin) -> Result<oneshot::Receiver<Loaded>, String> {
-        if Arc::strong_count(&self.readers) > MAX_STUCK {
-            return Err(format!(
-                "{MAX_STUCK} earlier reads of {} still hang: look at its file system",
-                origin.path()
-            ));
-        }
-        let (tell, told) = oneshot::channel();
-        let reader = Arc::clone(&self.readers);
-        thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(move || {
-                // Whoever waited may have given up.
-                let _ = tell.send(origin.load());
-                drop(reader);
-            })
-            .map_err(|error| format!("cannot start a thread to read it: {error}"))?;
-        Ok(told)
-    }
-}
-
-/// What a read gave within its limit.
-async fn read_in_time(path: String, told: oneshot::Receiver<Loaded>) -> Reading {
-    match timeout(READING_LIMIT, told).await {
-        Ok(Ok(loaded)) => Ok(loaded),
-        Ok(Err(_)) => Err(format!("{path}: its reader ended without a result")),
-        Err(_) => Err(format!(
-            "{path} could not be read within {} seconds: look at its file system",
-            READING_LIMIT.as_secs()
-        )),
     }
 }
 
@@ -99,17 +52,11 @@ impl Operations {
                 return refuse(answer, "the daemon is stopping");
             }
         }
-        let origin = self.tools.origin.clone();
-        let path = origin.path();
-        let told = match self.reload.read(origin) {
-            Ok(told) => told,
-            Err(reason) => return self.give_up(&reason, answer),
-        };
         self.reload.state = State::Reading { again: false };
+        let reading = self.reload.reader.clone().read(self.tools.origin.clone());
         let done = self.done.clone();
         tokio::spawn(async move {
-            let reading = read_in_time(path, told).await;
-            let _ = done.send(Done::Loaded(reading, answer));
+            let _ = done.send(Done::Loaded(reading.await, answer));
         });
     }
 
