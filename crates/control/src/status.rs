@@ -75,6 +75,8 @@ pub struct InstanceStatus {
     pub master: Option<IpAddr>,
     /// The other router last accepted as master.
     pub peer: Option<PeerStatus>,
+    /// A router whose adverts are being discarded: it may be master too.
+    pub discarded: Option<DiscardedStatus>,
     /// Virtual addresses with their prefix length.
     pub addresses: Vec<String>,
     /// Whether this node wants them to be on its interfaces now.
@@ -120,6 +122,16 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// In its last advert.
     pub priority: u8,
+    /// Since its last advert.
+    pub heard_ms: u64,
+}
+
+/// Another router that is heard and not believed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct DiscardedStatus {
+    pub source: IpAddr,
+    /// What is wrong with its last advert.
+    pub reason: String,
     /// Since its last advert.
     pub heard_ms: u64,
 }

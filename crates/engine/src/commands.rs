@@ -39,7 +39,11 @@ impl Engine {
         }
         let masters = self.count_role(Role::Resigning);
         self.note(None, EventKind::Note("stopping: asked by the operator".to_owned()));
-        Reply::Ok(format!("stopping; {masters} instance(s) to hand over first"))
+        Reply::Ok(match masters {
+            0 => "stopping; nothing to hand over".to_owned(),
+            1 => "stopping; 1 instance to hand over first".to_owned(),
+            more => format!("stopping; {more} instances to hand over first"),
+        })
     }
 
     /// Hands these instances, of which this node is master, to whoever takes them.
@@ -85,7 +89,10 @@ impl Engine {
                 };
                 match state.router.role() {
                     Role::Master => Ok(vec![at]),
-                    role @ (Role::Initialize | Role::Backup | Role::Resigning | Role::Fault) => {
+                    Role::Resigning => {
+                        Err(Reply::Refused(format!("{name} is being handed over already")))
+                    }
+                    role @ (Role::Initialize | Role::Backup | Role::Fault) => {
                         let master = state.router.master();
                         let hint =
                             master.map_or(String::new(), |m| format!(": run it on {}", m.address));

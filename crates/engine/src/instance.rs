@@ -42,6 +42,14 @@ impl Key {
     }
 }
 
+/// A datagram that this instance took no advert from.
+#[derive(Clone, Copy, Debug)]
+pub struct Discarded {
+    pub at: Time,
+    pub source: IpAddr,
+    pub reason: Discard,
+}
+
 #[derive(Debug)]
 pub struct InstanceState {
     pub instance: Arc<plan::Instance>,
@@ -62,6 +70,8 @@ pub struct InstanceState {
     pub told_tie: bool,
     /// Told that its checksum is of the other form (V-042).
     pub told_form: Option<IpAddr>,
+    /// The last datagram that was discarded while this instance took part.
+    pub discarded: Option<Discarded>,
     /// Of this drain.
     pub actions: Vec<Action>,
     pub touched: bool,
@@ -84,6 +94,7 @@ impl InstanceState {
             told: HashSet::new(),
             told_tie: false,
             told_form: None,
+            discarded: None,
             actions: Vec::new(),
             touched: true,
             hooks: Vec::new(),

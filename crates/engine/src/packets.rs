@@ -10,7 +10,7 @@ use locum_vrrp::{ChecksumForm, Event as RouterEvent, Family, Role, Time};
 use crate::Engine;
 use crate::explain;
 use crate::input::Packet;
-use crate::instance::Key;
+use crate::instance::{Discarded, Key};
 use crate::output::EventKind;
 
 impl Engine {
@@ -49,6 +49,9 @@ impl Engine {
             Ok(heard) => self.on_heard(now, at, &heard),
             Err(reason) => {
                 state.counters.record(reason);
+                if reason != Discard::AdvertsIgnored {
+                    state.discarded = Some(Discarded { at: now, source: datagram.source, reason });
+                }
                 self.tell(at, reason, datagram.source);
             }
         }

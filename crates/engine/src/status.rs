@@ -7,7 +7,8 @@ use locum_config::plan::Name;
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::Engine;
-use crate::instance::InstanceState;
+use crate::explain;
+use crate::instance::{Discarded, InstanceState};
 use crate::kernel_state::KernelState;
 use crate::output::HeldAddress;
 
@@ -50,6 +51,8 @@ pub struct InstanceStatus {
     /// Source of our adverts.
     pub source: Option<IpAddr>,
     pub master: Option<PeerStatus>,
+    /// A router whose adverts are being discarded: it may be master too.
+    pub discarded: Option<DiscardedStatus>,
     pub checksum_form: ChecksumForm,
     /// Addresses of the configuration with their prefix length, and whether this node holds them.
     pub addresses: Vec<(IpAddr, u8)>,
@@ -65,6 +68,19 @@ pub struct InstanceStatus {
     pub standard: StandardStatus,
     pub counters: Vec<(&'static str, u64)>,
 }
+
+/// Another router that this instance hears and does not believe.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DiscardedStatus {
+    pub source: IpAddr,
+    /// What is wrong with its last advert.
+    pub reason: String,
+    pub heard_ago: Duration,
+}
+
+/// A discarded advert is of no concern after this long without another, or after two down
+/// intervals where those are longer.
+const DISCARD_CONCERN: Duration = Duration::from_secs(10);
 
 /// An address that the kernel did not do as asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,6 +151,14 @@ pub struct HaproxyStatus {
     pub error: Option<String>,
 }
 
+fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedStatus> {
+    let Discarded { at, source, reason } = state.discarded?;
+    let heard_ago = now.since(at);
+    let concern = DISCARD_CONCERN.max(2 * state.router.down_interval());
+    let reason = format!("{} ({})", explain::discard(reason), reason.reason());
+    (heard_ago <= concern).then_some(DiscardedStatus { source, reason, heard_ago })
+}
+
 impl Engine {
     /// The node as it is at `now`.
     pub fn status(&self, now: Time) -> Status {
@@ -177,6 +201,7 @@ impl Engine {
             interval: settings.interval.as_duration(),
             source: self.source_of(at),
             master,
+            discarded: discarded(state, now),
             checksum_form: state.router.form(),
             addresses: state.instance.addresses.iter().map(|a| (a.address, a.prefix)).collect(),
             holds_addresses: state.router.holds_addresses(),

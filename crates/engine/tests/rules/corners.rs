@@ -5,10 +5,12 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use locum_config::plan::{Command as Hook, Lease, Plan, Track, Verdict};
-use locum_engine::{Command, Inherited, Input, LinkState, Output};
+use locum_engine::{Command, Inherited, Input, LinkState, Output, Reply, Run, Target};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
-use crate::node::{Node, PEER, VIP, instance, outcome, plan, process_check, sent_priorities};
+use crate::node::{
+    Node, PEER, VIP, advert, instance, outcome, plan, process_check, sent_priorities,
+};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -292,4 +294,56 @@ fn tracked(weight: i16) -> Plan {
     let mut plan = plan([web]);
     plan.checks = vec![process_check(weight)];
     plan
+}
+
+/// V-124: two routers that do not believe each other are both master, and neither may call that
+/// healthy.
+#[test]
+fn a_router_that_is_not_believed_stands_in_the_status_while_it_is_heard() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    assert_eq!(node.status().instances[0].discarded, None);
+    let mut wrong = advert(PEER, 150);
+    if let Some(last) = wrong.last_mut() {
+        *last ^= 1;
+    }
+    for _ in 0..30 {
+        node.hear_bytes(&wrong);
+        node.run_for(ms(1000));
+        let status = node.status();
+        let other = status.instances[0].discarded.as_ref().expect("it is heard");
+        assert_eq!((other.source, other.heard_ago), (PEER, ms(1000)));
+        assert!(other.reason.contains("checksum"), "{}", other.reason);
+    }
+    node.run_for(ms(9_500));
+    assert_eq!(node.status().instances[0].discarded, None, "it is gone");
+}
+
+#[test]
+fn a_switchover_under_way_is_not_refused_as_that_of_a_backup() {
+    let mut node = Node::master(plan([instance("web", 51, 100)]));
+    let ask = |id| {
+        let target = Target::Instance("web".into());
+        Input::Command { id, command: Command::Switchover { target, to: None, run: Run::Real } }
+    };
+    node.feed(ask(1));
+    let out = node.feed(ask(2)).to_vec();
+    let refused = out.iter().any(|output| {
+        matches!(output, Output::Reply { reply: Reply::Refused(why), .. }
+            if why == "web is being handed over already")
+    });
+    assert!(refused, "{out:#?}");
+}
+
+#[test]
+fn a_stop_says_how_much_there_is_to_hand_over() {
+    let stop = || Input::Command { id: 1, command: Command::Stop };
+    let says = |out: &[Output], words: &str| {
+        out.iter().any(|output| {
+            matches!(output, Output::Reply { reply: Reply::Ok(text), .. } if text == words)
+        })
+    };
+    let mut master = Node::master(plan([instance("web", 51, 100)]));
+    assert!(says(master.feed(stop()), "stopping; 1 instance to hand over first"));
+    let mut backup = Node::started(plan([instance("web", 51, 100)]));
+    assert!(says(backup.feed(stop()), "stopping; nothing to hand over"));
 }

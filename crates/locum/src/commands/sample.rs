@@ -78,6 +78,7 @@ fn instance() -> InstanceStatus {
         source: Some([192, 0, 2, 1].into()),
         master: Some(peer),
         peer: Some(PeerStatus { address: peer, priority: 100, heard_ms: 340 }),
+        discarded: None,
         addresses: vec!["192.0.2.10/24".into()],
         holds_addresses: false,
         missing: Vec::new(),

@@ -12,6 +12,9 @@ pub fn render(status: &StatusDocument) -> String {
         line(&mut text, &format!("  ! {problem}"));
     }
     text.push('\n');
+    if status.instances.is_empty() {
+        text.push_str("no instance is configured\n\n");
+    }
     instances(&mut text, &status.instances);
     checks(&mut text, &status.checks);
     services(&mut text, &status.services);
@@ -50,7 +53,7 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
     let notes = instances.iter().map(|instance| {
         let mut note = instance.cause.clone();
         if instance.yielded && instance.role == "backup" {
-            note.push_str("; handed over by the operator, stays backup while the peer lives");
+            note.push_str("; after the handover it stays backup while the peer lives");
         }
         if !instance.missing.is_empty() {
             let without = instance.missing.iter().map(|missing| missing.address.as_str());
@@ -145,11 +148,24 @@ fn master(instance: &InstanceStatus) -> String {
     }
 }
 
+fn discarded(instance: &InstanceStatus) -> String {
+    let other = instance.discarded.iter();
+    other.map(|other| format!("{} discarded, {} ago", other.source, age(other.heard_ms))).collect()
+}
+
+/// A backup is silent, so a master that hears nobody is as it should be.
 fn peer(instance: &InstanceStatus) -> String {
-    instance.peer.as_ref().map_or_else(
-        || "not heard".to_owned(),
-        |peer| format!("{} prio {}, {} ago", peer.address, peer.priority, age(peer.heard_ms)),
-    )
+    match (&instance.peer, instance.role.as_str()) {
+        (None, _) | (_, "master") if instance.discarded.is_some() => discarded(instance),
+        (None, "master") => "silent".to_owned(),
+        (None, _) => "not heard".to_owned(),
+        (Some(peer), _) if peer.priority == 0 => {
+            format!("{} released, {} ago", peer.address, age(peer.heard_ms))
+        }
+        (Some(peer), _) => {
+            format!("{} prio {}, {} ago", peer.address, peer.priority, age(peer.heard_ms))
+        }
+    }
 }
 
 fn addresses(instance: &InstanceStatus) -> String {
@@ -216,6 +232,8 @@ fn line(text: &mut String, content: &str) {
 
 #[cfg(test)]
 mod tests {
+    use locum_control::status::{DiscardedStatus, PeerStatus};
+
     use super::*;
     use crate::commands::sample;
 
@@ -242,6 +260,31 @@ www      192.0.2.10:80/tcp  -        idle           0
             text.lines().map(words).collect::<Vec<_>>()
         };
         assert_eq!(squeezed(&render(&sample::document())), squeezed(expected));
+    }
+
+    #[test]
+    fn a_master_that_hears_nobody_is_as_it_should_be() {
+        let mut document = sample::document();
+        let instance = &mut document.instances[0];
+        let heard = instance.peer.take();
+        assert_eq!(peer(instance), "not heard");
+        instance.role = "master".into();
+        assert_eq!(peer(instance), "silent");
+        instance.peer = heard.map(|peer| PeerStatus { priority: 0, ..peer });
+        assert_eq!(peer(instance), "192.0.2.2 released, 0.3s ago");
+        instance.discarded = Some(DiscardedStatus {
+            source: [192, 0, 2, 3].into(),
+            reason: "the password is wrong".into(),
+            heard_ms: 700,
+        });
+        assert_eq!(peer(instance), "192.0.2.3 discarded, 0.7s ago");
+    }
+
+    #[test]
+    fn a_configuration_without_instances_says_so() {
+        let mut document = sample::document();
+        document.instances.clear();
+        assert!(render(&document).contains("no instance is configured"));
     }
 
     #[test]

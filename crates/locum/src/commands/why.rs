@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use locum_control::status::{InstanceStatus, RefusedAddress};
+use locum_control::status::{DiscardedStatus, InstanceStatus, RefusedAddress};
 use locum_control::{HistoryEntry, Record, StatusDocument};
 
 use super::table::age;
@@ -19,6 +19,9 @@ pub fn explain(status: &StatusDocument, history: &[HistoryEntry]) -> String {
         }
         transitions(&mut text, instance, history);
         text.push('\n');
+    }
+    if status.instances.is_empty() {
+        text.push_str("No instance is configured.\n\n");
     }
     if status.problems.is_empty() {
         text.push_str("Nothing needs an operator.\n");
@@ -73,15 +76,13 @@ fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> 
              {again}."
         )
     }));
-    all.push(match &instance.peer {
-        Some(peer) => format!(
-            "  Its peer {} competes with priority {} and was heard {} ago.",
-            peer.address,
-            peer.priority,
-            age(peer.heard_ms)
-        ),
-        None => "  No other router of this identifier was heard as master.".to_owned(),
-    });
+    if instance.peer.is_some() || instance.discarded.is_none() {
+        all.push(hears(instance));
+    }
+    if let Some(DiscardedStatus { source, reason, heard_ms }) = &instance.discarded {
+        let heard = age(*heard_ms);
+        all.push(format!("  It discards the adverts of {source}, heard {heard} ago: {reason}."));
+    }
     if instance.yielded {
         let sentence = "  An operator handed it over: it stays backup while the peer lives.";
         all.push(sentence.to_owned());
@@ -97,14 +98,34 @@ fn again(ms: u64) -> String {
     }
 }
 
+/// What it knows of the other routers.
+fn hears(instance: &InstanceStatus) -> String {
+    match (&instance.peer, instance.role.as_str()) {
+        (None, "master") => "  No other router claims to be master: backups are silent.".to_owned(),
+        (None, _) => "  No other router of this identifier was heard as master.".to_owned(),
+        (Some(peer), _) if peer.priority == 0 => format!(
+            "  Its peer {} released its mastership {} ago and is silent since.",
+            peer.address,
+            age(peer.heard_ms)
+        ),
+        (Some(peer), _) => format!(
+            "  Its peer {} competes with priority {} and was heard {} ago.",
+            peer.address,
+            peer.priority,
+            age(peer.heard_ms)
+        ),
+    }
+}
+
 /// The arithmetic of the priority.
 fn competes(instance: &InstanceStatus) -> String {
     let effective = instance.effective_priority;
+    let competes = if instance.role == "fault" { "would compete" } else { "competes" };
     if instance.base_priority == 255 {
         return "  It owns the addresses: priority 255 is never adjusted.".to_owned();
     }
     if instance.adjustments.is_empty() {
-        return format!("  It competes with priority {effective}, as configured.");
+        return format!("  It {competes} with priority {effective}, as configured.");
     }
     let parts: Vec<String> = instance
         .adjustments
@@ -112,7 +133,7 @@ fn competes(instance: &InstanceStatus) -> String {
         .map(|part| format!("{:+} by {}", part.value, part.name))
         .collect();
     let base = instance.base_priority;
-    format!("  It competes with priority {effective}: {base} configured, {}.", parts.join(", "))
+    format!("  It {competes} with priority {effective}: {base} configured, {}.", parts.join(", "))
 }
 
 fn transitions(text: &mut String, instance: &InstanceStatus, history: &[HistoryEntry]) {
@@ -157,6 +178,50 @@ What needs an operator:
   ! check haproxy fails: exited with status 1
 ";
         assert_eq!(explain(&sample::document(), &sample::history()), expected);
+    }
+
+    #[test]
+    fn a_peer_that_released_its_mastership_does_not_compete_with_priority_0() {
+        let mut document = sample::document();
+        if let Some(peer) = &mut document.instances[0].peer {
+            peer.priority = 0;
+        }
+        let text = explain(&document, &[]);
+        assert!(text.contains("192.0.2.2 released its mastership 0.3s ago"), "{text}");
+        assert!(!text.contains("competes with priority 0"), "{text}");
+    }
+
+    #[test]
+    fn a_master_that_discards_the_adverts_of_another_does_not_call_it_silent() {
+        let mut document = sample::document();
+        let instance = &mut document.instances[0];
+        instance.role = "master".into();
+        instance.peer = None;
+        assert!(explain(&document, &[]).contains("No other router claims to be master"));
+        document.instances[0].discarded = Some(DiscardedStatus {
+            source: [192, 0, 2, 3].into(),
+            reason: "the password is wrong".into(),
+            heard_ms: 700,
+        });
+        let text = explain(&document, &[]);
+        let expected =
+            "It discards the adverts of 192.0.2.3, heard 0.7s ago: the password is wrong.";
+        assert!(text.contains(expected) && !text.contains("No other router"), "{text}");
+    }
+
+    #[test]
+    fn who_is_in_fault_would_compete() {
+        let mut document = sample::document();
+        document.instances[0].role = "fault".into();
+        let text = explain(&document, &[]);
+        assert!(text.contains("It would compete with priority 90"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_without_instances_says_so() {
+        let mut document = sample::document();
+        document.instances.clear();
+        assert!(explain(&document, &[]).starts_with("No instance is configured.\n"));
     }
 
     #[test]

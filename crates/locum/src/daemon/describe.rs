@@ -39,7 +39,7 @@ pub fn sentence(event: &Event) -> String {
             format!("({name}) discarding adverts: {reason}")
         }
         EventKind::Mismatch { peer, what } => {
-            format!("({name}) {peer} is configured differently: {what}")
+            format!("({name}) compare the configuration of {peer} with ours: {what}")
         }
         EventKind::ApplyFailed { error } => format!("({name}) the kernel refused: {error}"),
         EventKind::ApplyMended { what } => format!("({name}) the kernel has accepted: {what}"),

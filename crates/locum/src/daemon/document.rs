@@ -6,8 +6,8 @@ use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
 use locum_config::Plan;
 use locum_config::plan::Protocol;
 use locum_control::status::{
-    Adjustment, CheckStatus, Counter, HaproxyStatus, InstanceStatus, PeerStatus, ProcessStatus,
-    RefusedAddress, ServerStatus, ServiceStatus, StatusDocument, Unmatched,
+    Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, InstanceStatus, PeerStatus,
+    ProcessStatus, RefusedAddress, ServerStatus, ServiceStatus, StatusDocument, Unmatched,
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
@@ -80,10 +80,20 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
             all.push(format!("{} goes on without {what}", instance.name));
         }
     }
+    for instance in &document.instances {
+        if let Some(DiscardedStatus { source, reason, .. }) = &instance.discarded {
+            let danger = if instance.role == "master" { ", which may be master too" } else { "" };
+            let name = &instance.name;
+            all.push(format!("{name} discards the adverts of {source}{danger}: {reason}"));
+        }
+    }
     for service in &document.services {
         if let Some(error) = &service.error {
             all.push(format!("service {} is not served: {error}", service.name));
         }
+    }
+    for service in document.services.iter().filter(|service| has_no_server(service)) {
+        all.push(format!("service {} has no server that is up", service.name));
     }
     for file in &document.haproxy {
         if let Some(error) = &file.error {
@@ -114,6 +124,12 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
         all.push("the balancer is busy: what it serves is not shown".to_owned());
     }
     all
+}
+
+/// Its clients are turned away.
+fn has_no_server(service: &ServiceStatus) -> bool {
+    let mut servers = service.servers.iter();
+    !service.servers.is_empty() && servers.all(|server| server.up == Some(false))
 }
 
 /// The first few in full.
@@ -172,6 +188,11 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
         source: from.source,
         master,
         peer,
+        discarded: from.discarded.as_ref().map(|other| DiscardedStatus {
+            source: other.source,
+            reason: other.reason.clone(),
+            heard_ms: millis(other.heard_ago),
+        }),
         addresses: from
             .addresses
             .iter()
