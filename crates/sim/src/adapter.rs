@@ -1,27 +1,19 @@
-//! One engine as its node sees it, and the faults that can be planted between the two.
+//! One engine as its node sees it, and the clock between the two.
 //!
-//! A planted fault never touches the engine: it is what a wrong daemon around a right engine, or
-//! a wrong timer in it, would look like from outside. Each has an invariant that must find it.
-//!
-//! | plant | what is altered |
-//! |---|---|
-//! | [`Plant::Skew`] | while every instance is a backup, the node's clock jumps ahead at the end of the wait by what whole centiseconds would cut off the skew, so the down timer runs out early by exactly that |
-//! | [`Plant::AnnounceEarly`] | `Announce` is executed when it is put out, not after its `Apply` |
-//! | [`Plant::NoHold`] | an advert with priority 0 makes the node withdraw the addresses at once |
+//! The clock is where three faults are planted: [`Plant::Skew`] lets it jump ahead at the end of a
+//! backup's wait by what whole centiseconds would cut off the skew, so that the down timer runs out
+//! early by exactly that; [`Plant::Oversleep`] takes out of it what the process was paused for;
+//! [`Plant::Sluggish`] calls a backup an interval late.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_config::plan::{Name, Plan};
-use locum_engine::{Engine, Input, Output};
+use locum_engine::{Engine, Output};
 use locum_vrrp::{Priority, Role, Time, timers};
 
-/// A fault put there on purpose.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Plant {
-    Skew,
-    AnnounceEarly,
-    NoHold,
-}
+use crate::node::Stimulus;
+use crate::plant::{Plant, Scene, distort, tamper};
 
 /// What status says about one instance.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +21,9 @@ pub struct View {
     pub instance: Name,
     pub role: Role,
     pub priority: Priority,
+    /// Addresses it says the kernel refused, and those it says the kernel does not let go of.
+    pub missing: Vec<IpAddr>,
+    pub stuck: Vec<IpAddr>,
 }
 
 #[derive(Default)]
@@ -37,7 +32,14 @@ pub struct Adapter {
     /// What the engine was last told; it never hears an earlier time.
     told: Time,
     jump: Option<Jump>,
+    /// What the clock lags behind true time.
+    slept: Duration,
+    /// How late the timer is.
+    lag: Duration,
     pub views: Vec<View>,
+    /// Services that status says are not served.
+    pub unserved: Vec<Name>,
+    /// By true time.
     pub deadline: Option<Time>,
 }
 
@@ -49,37 +51,60 @@ struct Jump {
 }
 
 impl Adapter {
-    /// One input, full drain. `plan` is the node's, for the plant that needs to know intervals.
+    /// One stimulus, full drain. `plan` is the node's, for the plants that need to know it.
     pub fn handle(
         &mut self,
         now: Time,
-        input: Input<'_>,
+        stimulus: &Stimulus,
         plan: &Plan,
         plant: Option<Plant>,
     ) -> Vec<Output> {
-        let jumped = self.jump.filter(|jump| now >= jump.at).map_or(now, |jump| jump.to);
-        self.told = self.told.max(now).max(jumped);
+        let is_reload = !self.views.is_empty();
+        let scene = Scene { plan, is_reload, is_backup: self.is_backup() };
+        let distorted = plant.and_then(|plant| distort(plant, stimulus, scene));
+        let stimulus = distorted.as_ref().unwrap_or(stimulus);
+        let clock = now - self.slept;
+        let jumped = self.jump.filter(|jump| clock >= jump.at).map_or(clock, |jump| jump.to);
+        self.told = self.told.max(clock).max(jumped);
         let mut outputs = Vec::new();
-        self.engine.handle(self.told, input, &mut outputs);
+        self.engine.handle(self.told, stimulus.input(), &mut outputs);
         self.look();
-        self.deadline = outputs.iter().rev().find_map(|output| match output {
+        let deadline = outputs.iter().rev().find_map(|output| match output {
             Output::Deadline(deadline) => *deadline,
             _ => None,
         });
         self.jump = None;
-        if plant == Some(Plant::Skew) {
-            self.plant_skew(plan);
+        if let Some(plant) = plant {
+            tamper(plant, stimulus, scene, &mut outputs);
+            self.lag = Duration::ZERO;
+            if self.is_backup() && plant == Plant::Skew {
+                self.jump = deadline.and_then(|deadline| self.skewed(plan, deadline));
+            } else if self.is_backup() && plant == Plant::Sluggish {
+                let intervals = plan.instances.iter().map(|i| i.router.interval.as_duration());
+                self.lag = intervals.max().unwrap_or_default();
+            }
         }
+        self.deadline = deadline.map(|deadline| deadline + self.slept);
         outputs
+    }
+
+    /// The clock does not count this long.
+    pub fn sleep(&mut self, span: Duration) {
+        self.slept += span;
+        self.deadline = self.deadline.map(|deadline| deadline + span);
     }
 
     /// When the node's timer fires, by true time.
     pub fn timer(&self) -> Option<Time> {
-        self.jump.map(|jump| jump.at).or(self.deadline)
+        self.jump.map(|jump| jump.at).or(self.deadline).map(|at| at + self.lag)
     }
 
     pub fn view(&self, instance: &str) -> Option<&View> {
         self.views.iter().find(|view| &*view.instance == instance)
+    }
+
+    fn is_backup(&self) -> bool {
+        !self.views.is_empty() && self.views.iter().all(|view| view.role == Role::Backup)
     }
 
     fn look(&mut self) {
@@ -89,20 +114,25 @@ impl Adapter {
             instance: instance.name.clone(),
             role: instance.role,
             priority: instance.priority,
+            missing: instance.missing.iter().map(|one| one.address).collect(),
+            stuck: instance.stuck.iter().map(|one| one.address).collect(),
         }));
+        self.unserved.clear();
+        let unserved = status.services.iter().filter(|service| service.error.is_some());
+        self.unserved.extend(unserved.map(|service| service.name.clone()));
     }
 
-    fn plant_skew(&mut self, plan: &Plan) {
-        let Some(to) = self.deadline.filter(|deadline| *deadline > self.told) else { return };
-        if self.views.is_empty() || self.views.iter().any(|view| view.role != Role::Backup) {
-            return;
+    /// [`Plant::Skew`]: the jump before this deadline.
+    fn skewed(&self, plan: &Plan, deadline: Time) -> Option<Jump> {
+        if deadline <= self.told {
+            return None;
         }
         let cut_off = self.views.iter().filter_map(|view| {
             let router = &plan.instances.iter().find(|i| i.name == view.instance)?.router;
             Some(sub_centisecond(timers::skew(router.version, view.priority, router.interval)))
         });
-        let at = to - cut_off.min().unwrap_or_default();
-        self.jump = Some(Jump { at: at.max(self.told), to });
+        let at = deadline - cut_off.min().unwrap_or_default();
+        Some(Jump { at: at.max(self.told), to: deadline })
     }
 }
 

@@ -2,12 +2,13 @@
 //!
 //! They decide nothing. They die with their process; what they did to the kernel stays.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{Name, WantedServices};
-use locum_engine::{Announcement, HeldAddress, Seq};
+use locum_config::plan::{Activity, Name, WantedServices};
+use locum_engine::{Announcement, HeldAddress, Refusal, Seq};
 
 use locum_vrrp::Time;
 
@@ -19,7 +20,7 @@ pub const QUEUE_LIMIT: usize = 32;
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
     Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    Announce { after: Seq, until: Time, frames: Vec<Announcement> },
+    Announce { instance: Name, after: Seq, until: Time, frames: Vec<Announcement> },
 }
 
 /// How the kernel takes what it is given now.
@@ -27,25 +28,37 @@ pub enum Job {
 pub struct Temper {
     /// The longest one job takes.
     pub latency: Duration,
-    /// Per mille of `Apply`s that are refused.
+    /// Per mille of `Apply`s of which nothing is done.
     pub refusal: u32,
+    /// Per mille of addresses that are refused while others are done.
+    pub partial: u32,
+    /// Per mille of services that the balancer cannot serve.
+    pub unserved: u32,
 }
 
 impl Temper {
     /// As netlink is on an idle machine.
-    pub const CALM: Self = Self { latency: Duration::from_micros(300), refusal: 0 };
+    pub const CALM: Self =
+        Self { latency: Duration::from_micros(300), refusal: 0, partial: 0, unserved: 0 };
+}
+
+#[derive(Debug)]
+enum Failure {
+    All,
+    Some(BTreeSet<IpAddr>),
 }
 
 #[derive(Debug)]
 pub struct Applier {
-    pub queue: VecDeque<Job>,
+    /// With the time each was asked for.
+    pub queue: VecDeque<(Time, Job)>,
     /// The head of the queue is being done.
     pub busy: bool,
     /// It was finished while the process was paused, and is yet to take effect.
     pub stalled: bool,
     pub temper: Temper,
-    /// How each `Apply` that may still be referred to went, by its number.
-    went_well: BTreeMap<Seq, bool>,
+    /// The `Apply`s that were not done, or not for some addresses, by their number.
+    failed: BTreeMap<Seq, Failure>,
 }
 
 impl Default for Applier {
@@ -55,7 +68,7 @@ impl Default for Applier {
             busy: false,
             stalled: false,
             temper: Temper::CALM,
-            went_well: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 }
@@ -73,8 +86,8 @@ impl Applier {
     /// How long the head of the queue takes: frames leave at once whatever netlink does.
     pub fn job_latency(&self, random: &mut Random) -> Duration {
         match self.queue.front() {
-            Some(Job::Announce { .. }) => random.span(Temper::CALM.latency),
-            Some(Job::Apply { .. }) | None => self.latency(random),
+            Some((_, Job::Announce { .. })) => random.span(Temper::CALM.latency),
+            Some((_, Job::Apply { .. })) | None => self.latency(random),
         }
     }
 
@@ -82,13 +95,29 @@ impl Applier {
         self.temper.refusal > 0 && random.per_mille(self.temper.refusal)
     }
 
-    pub fn record(&mut self, seq: Seq, well: bool) {
-        self.went_well.insert(seq, well);
+    /// As [`Self::refuses`], for one address.
+    pub fn refuses_one(&self, random: &mut Random) -> bool {
+        self.temper.partial > 0 && random.per_mille(self.temper.partial)
     }
 
-    /// `Announce` is sent only after an `Apply` that was done.
-    pub fn went_well(&self, seq: Seq) -> bool {
-        self.went_well.get(&seq).copied().unwrap_or(false)
+    pub fn record(&mut self, seq: Seq, result: &Result<Vec<Refusal>, String>) {
+        match result {
+            Err(_) => drop(self.failed.insert(seq, Failure::All)),
+            Ok(refusals) if refusals.is_empty() => {}
+            Ok(refusals) => {
+                let refused = refusals.iter().map(|refusal| refusal.address).collect();
+                self.failed.insert(seq, Failure::Some(refused));
+            }
+        }
+    }
+
+    /// An address is announced only if that `Apply` has put it in place.
+    pub fn went_well(&self, seq: Seq, address: IpAddr) -> bool {
+        match self.failed.get(&seq) {
+            None => true,
+            Some(Failure::All) => false,
+            Some(Failure::Some(refused)) => !refused.contains(&address),
+        }
     }
 
     /// The process is gone, and what it had not done with it.
@@ -96,37 +125,81 @@ impl Applier {
         self.queue.clear();
         self.busy = false;
         self.stalled = false;
-        self.went_well.clear();
+        self.failed.clear();
     }
 }
 
-/// The service side: the newest wanted set replaces one that has not begun.
+/// The service side: the newest wanted set replaces one that has not begun. What it cannot serve
+/// it tells once, and goes on trying.
 #[derive(Default, Debug)]
 pub struct Balancer {
-    pub serving: Option<Arc<WantedServices>>,
-    pub begun: Option<(Seq, Arc<WantedServices>)>,
-    pub waiting: Option<(Seq, Arc<WantedServices>)>,
+    /// What it serves, but for what it cannot.
+    wanted: Option<Arc<WantedServices>>,
+    unserved: Vec<Name>,
+    begun: Option<(Seq, Arc<WantedServices>)>,
+    waiting: Option<(Seq, Arc<WantedServices>)>,
 }
 
 impl Balancer {
+    pub fn ask(&mut self, seq: Seq, wanted: Arc<WantedServices>) {
+        self.waiting = Some((seq, wanted));
+    }
+
+    /// Begins with what waits; true when it does.
+    pub fn begin(&mut self) -> bool {
+        if self.begun.is_some() {
+            return false;
+        }
+        self.begun = self.waiting.take();
+        self.begun.is_some()
+    }
+
     /// What was last asked for.
     pub fn newest(&self) -> Option<&WantedServices> {
         let asked = self.waiting.as_ref().or(self.begun.as_ref());
-        asked.map(|(_, wanted)| &**wanted).or(self.serving.as_deref())
+        asked.map(|(_, wanted)| &**wanted).or(self.wanted.as_deref())
     }
 
     pub fn is_idle(&self) -> bool {
         self.begun.is_none() && self.waiting.is_none()
     }
 
-    /// Serves what it has begun with; returns its number.
-    pub fn finish(&mut self) -> Option<Seq> {
+    /// Serves what it has begun with, but for what `refuses` says; returns its number.
+    pub fn finish(&mut self, mut refuses: impl FnMut() -> bool) -> Option<Seq> {
         let (seq, wanted) = self.begun.take()?;
-        self.serving = Some(wanted);
+        let active = wanted.services.iter().filter(|one| one.activity == Activity::Active);
+        let refused = active.filter(|_| refuses());
+        self.unserved = refused.map(|one| one.service.name.clone()).collect();
+        self.wanted = Some(wanted);
         Some(seq)
     }
 
+    /// Forgets what it has begun with, and goes on as before.
+    pub fn skip(&mut self) -> Option<Seq> {
+        self.begun.take().map(|(seq, _)| seq)
+    }
+
+    /// What the last finished level could not be served of.
+    pub fn unserved(&self) -> &[Name] {
+        &self.unserved
+    }
+
+    /// Tries again what it could not, and can.
+    pub fn recover(&mut self) {
+        self.unserved.clear();
+    }
+
+    /// Serves something that belongs to the master of this instance.
+    pub fn serves(&self, instance: &Name) -> bool {
+        let wanted = self.wanted.iter().flat_map(|wanted| &wanted.services);
+        wanted.filter(|one| one.activity == Activity::Active).any(|one| {
+            one.service.instance.as_ref() == Some(instance)
+                && !self.unserved.contains(&one.service.name)
+        })
+    }
+
     pub fn forget(&mut self) {
-        *self = Self { serving: self.serving.take(), ..Self::default() };
+        self.begun = None;
+        self.waiting = None;
     }
 }

@@ -1,40 +1,42 @@
-//! What must hold when nothing has gone wrong for long enough, and during a planned handover.
+//! When nothing has gone wrong for long enough, and what a planned handover owes.
 //!
 //! Calm is a matter of time: [`World::disturb`] says until when something is wrong, and one bound
-//! later the cluster has to be at rest, at every event, until the next disturbance.
+//! later the cluster has to be at rest ([`crate::rest`]), at every event, until the next
+//! disturbance. What lasts and can be judged while it does, such as a partition, a dead node or a
+//! lost link, disturbs when it begins and when it ends.
 //!
 //! | rule | says |
 //! |---|---|
-//! | `one-master` | each connected part of the LAN with a healthy node has exactly one master (V-239) |
-//! | `right-master` | it is the one with the highest priority, unless preemption is off or it has yielded |
-//! | `holder` | the master holds every address, with its lease, and nobody else in its part does |
-//! | `dead-holder` | the kernel of a dead node has let its addresses go |
 //! | `handover` | during a planned handover some node holds each address at every moment (V-240) |
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::Lease;
-use locum_vrrp::{Preempt, Role, Time};
+use locum_vrrp::{Preempt, Role, Time, Version};
 
-use crate::kernel::SWEEP;
-use crate::node::Process;
-use crate::scenario::{Scenario, VirtualRouter};
+use crate::scenario::Scenario;
+use crate::virtual_router::VirtualRouter;
 use crate::world::World;
 
 /// What a resigning master holds its addresses for, after its successor spoke, twice over; and
 /// what queues, kernels and monitors take.
 const SLACK: Duration = Duration::from_millis(300);
 
+/// The longest an engine waits before it asks a kernel again that has refused.
+const RETRY: Duration = Duration::from_secs(41);
+
 #[derive(Debug)]
 pub struct Calm {
     bound: Duration,
     check_time: Duration,
+    start_time: Duration,
     disturbed_until: Time,
     disturbances: u64,
     handovers: Vec<Handover>,
+    /// When a kernel last refused by temper.
+    refused_at: Option<Time>,
     /// Since when each node's process is gone.
-    gone: Vec<Option<Time>>,
+    pub gone: Vec<Option<Time>>,
     /// The kinds of fault this seed uses.
     pub kinds: Vec<usize>,
     /// Everything is healed: what is still planned to go wrong or right does not happen.
@@ -67,6 +69,8 @@ impl Calm {
         Self {
             bound,
             check_time: check_time.unwrap_or_default(),
+            start_time: check_time.unwrap_or_default() + scenario.start_delay(),
+            refused_at: None,
             disturbed_until: now,
             disturbances: 0,
             handovers: Vec::new(),
@@ -84,6 +88,21 @@ impl Calm {
     /// What a check needs to rise or fall.
     pub fn check_time(&self) -> Duration {
         self.check_time
+    }
+
+    /// What a process that starts needs before it takes part.
+    pub fn start_time(&self) -> Duration {
+        self.start_time
+    }
+
+    /// A kernel refuses something it will allow later.
+    pub fn refused(&mut self, now: Time) {
+        self.refused_at = Some(now);
+    }
+
+    /// Until when an engine may stay out because of a refusal.
+    pub fn retried(&self, now: Time) -> Time {
+        self.refused_at.map_or(now, |at| now.max(at + RETRY))
     }
 
     /// How often something went wrong or right so far.
@@ -119,39 +138,52 @@ impl World {
         self.calm.disturbances += 1;
     }
 
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.now > self.calm.disturbed_until + self.calm.bound
     }
 
-    /// The running nodes this one shares a quiet LAN with, itself among them. `None` when it hears
-    /// or is heard by some of the others badly or in one direction only.
-    fn part_of(&self, node: usize) -> Option<Vec<usize>> {
-        let up = |node: &usize| self.nodes[*node].is_running() && self.nodes[*node].link.running;
+    /// The running nodes this one shares a quiet LAN with on this link, itself among them. `None`
+    /// when it hears or is heard by some of the others badly or in one direction only.
+    pub fn part_of(&self, node: usize, link: usize) -> Option<Vec<usize>> {
+        let up =
+            |node: &usize| self.nodes[*node].is_running() && self.nodes[*node].links[link].running;
+        let lan = &self.lans[link];
         let mut part = Vec::new();
         for other in (0..self.nodes.len()).filter(up) {
-            if other == node || self.lan.joins(node, other) {
+            if other == node || lan.joins(node, other) {
                 part.push(other);
-            } else if !self.lan.parts(node, other) {
+            } else if !lan.parts(node, other) {
                 return None;
             }
         }
-        let whole = part
-            .iter()
-            .all(|one| part.iter().all(|other| one == other || self.lan.joins(*one, *other)));
-        whole.then_some(part)
+        let mut pairs = part.iter().flat_map(|one| part.iter().map(move |other| (one, other)));
+        pairs.all(|(one, other)| one == other || lan.joins(*one, *other)).then_some(part)
     }
 
-    /// [`Self::part_of`], if everything has come to rest.
-    pub fn calm_part(&self, node: usize) -> Option<Vec<usize>> {
-        let calm = self.is_settled() && self.nodes[node].is_running();
-        if calm { self.part_of(node) } else { None }
+    /// Version 2 discards what has another interval: who shares this node's, itself among them.
+    pub fn peers_among(&self, part: &[usize], node: usize, router: &VirtualRouter) -> Vec<usize> {
+        let hears = |other: &usize| match router.version {
+            Version::V2 => self.interval(*other, router) == self.interval(node, router),
+            Version::V3 => true,
+        };
+        part.iter().copied().filter(hears).collect()
+    }
+
+    /// Those who hear each other's adverts of this virtual router, if everything is at rest.
+    pub fn calm_part(&self, node: usize, router: &VirtualRouter) -> Option<Vec<usize>> {
+        let host = &self.nodes[node];
+        if !self.is_settled() || !host.is_running() || !host.links[router.link].running {
+            return None;
+        }
+        let part = self.part_of(node, router.link)?;
+        Some(self.peers_among(&part, node, router))
     }
 
     /// Notes that `node` is about to give up its mastership of this virtual router, or of all, on
     /// purpose. It is judged when it begins in calm and there is somebody to take over.
     pub fn plan_handover(&mut self, node: usize, only: Option<usize>) {
-        let Some(part) = self.calm_part(node) else { return };
         for (index, router) in self.scenario.routers.iter().enumerate() {
+            let Some(part) = self.calm_part(node, router) else { continue };
             let role = |of: usize| self.nodes[of].adapter.view(&router.name).map(|v| v.role);
             let successor = part.iter().any(|other| {
                 *other != node
@@ -161,7 +193,7 @@ impl World {
             let meant = only.is_none_or(|only| only == index);
             if meant && successor && role(node) == Some(Role::Master) {
                 self.calm.handovers.push(Handover {
-                    addresses: router.addresses.clone(),
+                    addresses: self.willing(router),
                     began: self.now,
                     until: self.now + self.calm.bound,
                     disturbance: self.calm.disturbances,
@@ -170,37 +202,14 @@ impl World {
         }
     }
 
-    /// After every event.
-    pub fn judge_settled(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
-        self.judge_handovers();
-        self.judge_silence();
-        if !self.is_settled() {
-            return;
-        }
-        let mut seen = vec![false; self.nodes.len()];
-        for node in 0..self.nodes.len() {
-            let up = self.nodes[node].is_running() && self.nodes[node].link.running;
-            if seen[node] || !up {
-                continue;
-            }
-            let Some(part) = self.part_of(node) else { return };
-            for member in &part {
-                seen[*member] = true;
-            }
-            for router in 0..self.scenario.routers.len() {
-                if let Err((rule, detail)) = self.judge_part(router, &part) {
-                    self.blame(None, rule, detail);
-                    return;
-                }
-            }
-        }
-        self.judge_dead();
+    /// The addresses that no kernel refuses for reasons of its own.
+    fn willing(&self, router: &VirtualRouter) -> Vec<IpAddr> {
+        let is_free =
+            |address: &&IpAddr| !self.nodes.iter().any(|node| node.stubborn.contains(*address));
+        router.addresses.iter().filter(is_free).copied().collect()
     }
 
-    fn judge_handovers(&mut self) {
+    pub fn judge_handovers(&mut self) {
         let (now, current) = (self.now, self.calm.disturbances);
         self.calm.handovers.retain(|h| h.until > now && h.disturbance == current);
         let lost = self
@@ -214,123 +223,5 @@ impl World {
             let detail = format!("nobody holds {address} during a planned handover");
             self.blame(None, "handover", detail);
         }
-    }
-
-    fn judge_part(&self, index: usize, part: &[usize]) -> Result<(), (&'static str, String)> {
-        let router = &self.scenario.routers[index];
-        let stands = |node: &&usize| {
-            let host = &self.nodes[**node];
-            let faulty = router.check.as_ref().is_some_and(|c| c.weight.value == 0);
-            !host.edits.removed[index] && (host.check_passes || !faulty)
-        };
-        let candidates: Vec<usize> = part.iter().filter(stands).copied().collect();
-        if candidates.is_empty() {
-            return Ok(());
-        }
-        let role = |node: usize| self.nodes[node].adapter.view(&router.name).map(|view| view.role);
-        let masters: Vec<usize> =
-            part.iter().copied().filter(|node| role(*node) == Some(Role::Master)).collect();
-        let [master] = masters[..] else {
-            let roles: Vec<_> = part.iter().map(|node| (self.name(*node), role(*node))).collect();
-            return Err(("one-master", format!("{}: {roles:?}", router.name)));
-        };
-        self.judge_right(index, router, master, &candidates)?;
-        self.judge_holder(router, master, part)
-    }
-
-    fn judge_right(
-        &self,
-        index: usize,
-        router: &VirtualRouter,
-        master: usize,
-        candidates: &[usize],
-    ) -> Result<(), (&'static str, String)> {
-        let priority =
-            |node: usize| self.nodes[node].adapter.view(&router.name).map(|v| v.priority);
-        for other in candidates {
-            let owner = priority(*other).is_some_and(|priority| priority.is_owner());
-            let holds_back = match router.preempts[*other] {
-                _ if self.watches[*other][index].yielded => true,
-                Preempt::Never => !owner,
-                Preempt::After(_) => false,
-            };
-            if priority(*other) > priority(master) && !holds_back {
-                let detail = format!(
-                    "{}: {} is master with {:?} and leaves {} with {:?} backup",
-                    router.name,
-                    self.name(master),
-                    priority(master),
-                    self.name(*other),
-                    priority(*other),
-                );
-                return Err(("right-master", detail));
-            }
-        }
-        Ok(())
-    }
-
-    fn judge_holder(
-        &self,
-        router: &VirtualRouter,
-        master: usize,
-        part: &[usize],
-    ) -> Result<(), (&'static str, String)> {
-        for address in &router.addresses {
-            let kernel = &self.nodes[master].kernel;
-            let name = self.name(master);
-            if !kernel.holds(*address) {
-                return Err(("holder", format!("master {name} does not hold {address}")));
-            }
-            if kernel.leases(*address) == (router.lease == Lease::Off) {
-                return Err(("holder", format!("{name} holds {address} without its lease")));
-            }
-            let second = part
-                .iter()
-                .find(|node| **node != master && self.nodes[**node].kernel.holds(*address));
-            if let Some(second) = second {
-                let detail =
-                    format!("{name} is master and {} holds {address} too", self.name(*second));
-                return Err(("holder", detail));
-            }
-        }
-        Ok(())
-    }
-
-    /// A dead node's addresses are gone one lease and one sweep after its death.
-    fn judge_dead(&mut self) {
-        for node in 0..self.nodes.len() {
-            let (Process::Gone, Some(since)) = (self.nodes[node].process, self.calm.gone[node])
-            else {
-                continue;
-            };
-            for router in &self.scenario.routers {
-                let lease = match router.lease {
-                    Lease::Off => continue,
-                    Lease::Fixed(lease) => lease,
-                    // The shortest takeover in whole seconds, at least 1.
-                    Lease::Auto => {
-                        let shortest = router.interval.as_duration() * 3;
-                        Duration::from_secs(shortest.as_secs().max(1) + 1)
-                    }
-                };
-                let kernel = &self.nodes[node].kernel;
-                let held = router.addresses.iter().find(|address| kernel.holds(**address));
-                if let Some(held) = held.filter(|_| self.now > since + lease + SWEEP) {
-                    let detail = format!("dead since {since} and holds {held}");
-                    self.blame(Some(node), "dead-holder", detail);
-                    return;
-                }
-            }
-        }
-    }
-
-    /// The run is over: the cluster must have come to rest.
-    pub fn judge_end(&mut self) {
-        if !self.is_settled() {
-            let until = self.calm.disturbed_until;
-            self.blame(None, "one-master", format!("the run ends disturbed, until {until}"));
-            return;
-        }
-        self.judge_settled();
     }
 }

@@ -1,16 +1,25 @@
 //! Feed one input, take every output, do it: what the daemon's threads do, on simulated time.
 
+use std::sync::Arc;
+
 use locum_config::plan::Name;
-use locum_engine::{Datagram, HeldAddress, Output, ProbeChange, Seq};
+use locum_engine::{
+    Announcement, Asked, Datagram, HeldAddress, Output, ProbeChange, Refusal, SendReport, Seq,
+};
 use locum_vrrp::Family;
 
-use crate::adapter::Plant;
 use crate::applier::{Job, QUEUE_LIMIT};
+use crate::judge::Drain;
 use crate::lan::Parcel;
 use crate::node::{Process, Stimulus};
+use crate::place::link_of;
+use crate::plant::Plant;
 use crate::trace::{describe_output, describe_stimulus};
 use crate::wire;
 use crate::world::{Happening, World};
+
+/// As many inputs wait for a stopped process in the daemon.
+const UNHEARD_LIMIT: usize = 1024;
 
 impl World {
     /// Brings something to a node's process, in whatever condition that is.
@@ -19,7 +28,13 @@ impl World {
         match (host.process, stimulus) {
             (Process::Gone, _) | (Process::Paused, Stimulus::Timeout) => {}
             (Process::Paused, Stimulus::Packet(parcel)) => host.keep(parcel),
-            (Process::Paused, other) => host.unheard.push_back(other),
+            (Process::Paused, other) => {
+                host.unheard.push_back(other);
+                let length = host.unheard.len();
+                if length > UNHEARD_LIMIT {
+                    self.blame(Some(node), "bounded", format!("{length} inputs wait"));
+                }
+            }
             (Process::Running, stimulus) => self.feed(node, &stimulus),
         }
     }
@@ -30,17 +45,20 @@ impl World {
         }
         let host = &mut self.nodes[node];
         let before = host.adapter.views.clone();
+        let previous = Arc::clone(&host.plan);
         let due = host.adapter.deadline.is_some_and(|deadline| deadline <= self.now);
         if let Stimulus::Plan(plan, _) = stimulus {
             host.plan = plan.clone();
         }
-        let outputs = host.adapter.handle(self.now, stimulus.input(), &host.plan, self.plant);
+        let outputs = host.adapter.handle(self.now, stimulus, &host.plan, self.plant);
         let name = self.name(node);
         self.trace.line(self.now, &name, || {
             let outputs: Vec<String> = outputs.iter().map(describe_output).collect();
             format!("{} -> {}", describe_stimulus(stimulus), outputs.join(", "))
         });
-        self.judge_drain(node, stimulus, &before, &outputs, due);
+        let drain =
+            Drain { stimulus, before: &before, previous: &previous, outputs: &outputs, due };
+        self.judge_drain(node, drain);
         if let Stimulus::Plan(plan, _) = stimulus {
             self.nodes[node].applied_plan = Some(plan.clone());
         }
@@ -55,17 +73,22 @@ impl World {
         match output {
             Output::Advertise(datagram) => self.advertise(node, datagram),
             Output::Apply { seq, instance, hold, drop } => {
+                if self.plant == Some(Plant::AckEarly) {
+                    let life = self.nodes[node].life;
+                    let stimulus = Stimulus::Applied(seq, instance.clone(), Ok(Vec::new()));
+                    self.schedule.add(self.now, Happening::Reach { node, life, stimulus });
+                }
                 self.enqueue(node, Job::Apply { seq, instance, hold, drop });
             }
-            Output::Announce { after, until, frames, .. } => {
+            Output::Announce { instance, after, until, frames } => {
                 if self.plant == Some(Plant::AnnounceEarly) {
                     self.announced(node, &frames);
                 } else {
-                    self.enqueue(node, Job::Announce { after, until, frames });
+                    self.enqueue(node, Job::Announce { instance, after, until, frames });
                 }
             }
             Output::Serve { seq, wanted } => {
-                self.nodes[node].balancer.waiting = Some((seq, wanted));
+                self.nodes[node].balancer.ask(seq, wanted);
                 self.next_service(node);
             }
             Output::Probe(ProbeChange::Start { probe, spec }) => {
@@ -80,8 +103,10 @@ impl World {
                 self.nodes[node].probes.remove(&probe);
             }
             Output::Listen(sockets) => {
-                let families = sockets.into_iter().map(|(_, family, _)| family);
-                self.nodes[node].listens = families.collect();
+                let known = sockets.into_iter().filter_map(|(interface, family, group)| {
+                    Some((link_of(&interface)?, family, group))
+                });
+                self.nodes[node].listens = known.collect();
             }
             Output::Stopped => self.stopped(node),
             Output::Notify(_) | Output::Hook(_) | Output::Reply { .. } | Output::Deadline(_) => {}
@@ -92,28 +117,30 @@ impl World {
         if self.plant == Some(Plant::NoHold) && datagram.message.get(2) == Some(&0) {
             self.withdraw_at_once(node, &datagram.instance);
         }
-        if !self.nodes[node].link.running {
+        let Datagram { interface, source, destination, ttl, message, .. } = datagram;
+        let Some(link) = link_of(&interface) else { return };
+        if !self.nodes[node].links[link].running {
             return;
         }
-        let Datagram { source, destination, ttl, message, .. } = datagram;
         let family = Family::of(&destination);
         let bytes = wire::wrap(source, destination, ttl, &message);
         let parcel = Parcel {
             from: node,
+            link,
             family,
             source,
             destination,
             hop_limit: ttl,
             bytes,
-            damaged: false,
+            damage: None,
         };
         for to in (0..self.nodes.len()).filter(|to| *to != node) {
-            let own = &self.nodes[to].link.addresses;
+            let own = &self.nodes[to].links[link].addresses;
             let meant = destination.is_multicast() || own.contains(&destination);
             if !meant {
                 continue;
             }
-            for arrival in self.lan.carry(&mut self.random, to, &parcel) {
+            for arrival in self.lans[link].carry(&mut self.random, to, &parcel) {
                 let happening = Happening::Arrive { to, parcel: arrival.parcel };
                 self.schedule.add(self.now + arrival.after, happening);
             }
@@ -123,15 +150,16 @@ impl World {
     /// [`Plant::NoHold`]: the addresses go with the farewell.
     fn withdraw_at_once(&mut self, node: usize, instance: &str) {
         let host = &mut self.nodes[node];
-        let ours = host.plan.instances.iter().find(|i| &*i.name == instance);
-        for held in ours.into_iter().flat_map(|i| &i.addresses) {
-            host.kernel.remove(crate::scenario::INTERFACE, held.address);
+        let ours = host.plan.instances.iter().filter(|i| &*i.name == instance);
+        for (home, held) in ours.flat_map(|i| i.addresses.iter().map(|a| (&i.interface, a))) {
+            let on = held.device.as_ref().unwrap_or(home);
+            host.kernel.remove(on, held.address);
         }
     }
 
     fn enqueue(&mut self, node: usize, job: Job) {
         let applier = &mut self.nodes[node].applier;
-        applier.queue.push_back(job);
+        applier.queue.push_back((self.now, job));
         let length = applier.queue.len();
         if length > QUEUE_LIMIT * self.scenario.routers.len() {
             self.blame(Some(node), "bounded", format!("{length} jobs wait for the applier"));
@@ -160,11 +188,14 @@ impl World {
             return;
         }
         host.applier.busy = false;
-        let Some(job) = host.applier.queue.pop_front() else { return };
+        let Some((_, job)) = host.applier.queue.pop_front() else { return };
         match job {
-            Job::Announce { after, until, frames } => {
-                if self.now <= until && host.applier.went_well(after) {
+            Job::Announce { instance, after, until, mut frames } => {
+                frames.retain(|frame| host.applier.went_well(after, frame.address));
+                if self.now <= until && !frames.is_empty() {
                     self.announced(node, &frames);
+                    let report = report_of(&frames);
+                    self.stimulate(node, Stimulus::Sent(instance, report));
                 }
             }
             Job::Apply { seq, instance, hold, drop } => {
@@ -183,27 +214,12 @@ impl World {
         hold: &[HeldAddress],
         drop: &[HeldAddress],
     ) {
-        let host = &mut self.nodes[node];
-        let refusal = if !hold.is_empty() && host.link.index == 0 {
-            Some("cannot add the address: no such device")
-        } else if host.applier.refuses(&mut self.random) {
-            Some("no buffer space available")
-        } else {
-            None
-        };
-        if refusal.is_none() {
-            for gone in drop {
-                host.kernel.remove(&gone.interface, gone.address.address);
-            }
-            for held in hold {
-                if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
-                    self.schedule.add(at, Happening::Sweep { node });
-                }
-            }
-        }
-        host.applier.record(seq, refusal.is_none());
+        let result = self.change_kernel(node, hold, drop);
+        self.nodes[node].applier.record(seq, &result);
         if let Some(index) = self.scenario.routers.iter().position(|r| r.name == instance) {
-            self.watches[node][index].refused = refusal.is_some();
+            let is_stuck = |refusal: &Refusal| refusal.asked == Asked::Drop;
+            let refused = result.as_ref().map_or(true, |refusals| refusals.iter().any(is_stuck));
+            self.watches[node][index].refused = refused;
         }
         let name = self.name(node);
         self.trace.line(self.now, &name, || {
@@ -211,29 +227,78 @@ impl World {
                 self.nodes[node].kernel.addresses().map(|(_, a)| a.to_string()).collect();
             format!("kernel apply #{seq} {instance}, now holds {held:?}")
         });
-        let result = refusal.map_or(Ok(()), |text| Err(text.to_owned()));
-        self.stimulate(node, Stimulus::Applied(seq, instance, result));
+        // The plant has told already.
+        if self.plant != Some(Plant::AckEarly) {
+            self.stimulate(node, Stimulus::Applied(seq, instance, result));
+        }
+    }
+
+    /// What the kernel makes of it, address by address.
+    fn change_kernel(
+        &mut self,
+        node: usize,
+        hold: &[HeldAddress],
+        drop: &[HeldAddress],
+    ) -> Result<Vec<Refusal>, String> {
+        let host = &mut self.nodes[node];
+        if host.applier.refuses(&mut self.random) {
+            self.calm.refused(self.now);
+            return Err("no buffer space available".to_owned());
+        }
+        let mut refusals = Vec::new();
+        for gone in drop {
+            if host.applier.refuses_one(&mut self.random) {
+                refusals.push(refusal(Asked::Drop, gone, "device or resource busy"));
+            } else {
+                host.kernel.remove(&gone.interface, gone.address.address);
+            }
+        }
+        for held in hold {
+            let link = link_of(&held.interface).map(|link| &host.links[link]);
+            if link.is_none_or(|link| link.index == 0) {
+                refusals.push(refusal(Asked::Hold, held, "no such device"));
+                continue;
+            }
+            let is_stubborn = host.stubborn.contains(&held.address.address);
+            if is_stubborn || host.applier.refuses_one(&mut self.random) {
+                self.calm.refused(self.now);
+                refusals.push(refusal(Asked::Hold, held, "permission denied"));
+            } else if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
+                self.schedule.add(at, Happening::Sweep { node });
+            }
+        }
+        Ok(refusals)
     }
 
     fn next_service(&mut self, node: usize) {
         let host = &mut self.nodes[node];
-        if host.balancer.begun.is_none() {
-            host.balancer.begun = host.balancer.waiting.take();
-            if host.balancer.begun.is_some() {
-                let life = host.life;
-                let latency = host.applier.latency(&mut self.random);
-                self.schedule.add(self.now + latency, Happening::Served { node, life });
-            }
+        if host.balancer.begin() {
+            let life = host.life;
+            let latency = host.applier.latency(&mut self.random);
+            self.schedule.add(self.now + latency, Happening::Served { node, life });
         }
     }
 
     pub fn served(&mut self, node: usize, life: u32) {
+        let serves_on = self.plant == Some(Plant::ServeOn);
         let host = &mut self.nodes[node];
         if host.life != life {
             return;
         }
-        if let Some(seq) = host.balancer.finish() {
-            self.stimulate(node, Stimulus::Served(seq));
+        let unserved = host.applier.temper.unserved;
+        let random = &mut self.random;
+        let was_serving = host.plan.instances.iter().any(|i| host.balancer.serves(&i.name));
+        let finished = if serves_on && was_serving {
+            host.balancer.skip()
+        } else {
+            host.balancer.finish(|| unserved > 0 && random.per_mille(unserved))
+        };
+        if let Some(seq) = finished {
+            let refused = host.balancer.unserved().iter();
+            let refused: Vec<_> =
+                refused.map(|name| (name.clone(), "no backend available".to_owned())).collect();
+            let result = if refused.is_empty() { Ok(()) } else { Err(refused) };
+            self.stimulate(node, Stimulus::Served(seq, result));
             self.next_service(node);
             self.judge_node(node);
         }
@@ -280,4 +345,15 @@ impl World {
             self.schedule.add(at.max(self.now) + late, Happening::Timer { node, life, at });
         }
     }
+}
+
+fn refusal(asked: Asked, held: &HeldAddress, error: &str) -> Refusal {
+    let (interface, address) = (held.interface.clone(), held.address.address);
+    Refusal { asked, interface, address, error: error.to_owned() }
+}
+
+/// All of them have left.
+fn report_of(frames: &[Announcement]) -> SendReport {
+    let garp = frames.iter().filter(|frame| frame.address.is_ipv4()).count() as u64;
+    SendReport { garp, na: frames.len() as u64 - garp, ..SendReport::default() }
 }

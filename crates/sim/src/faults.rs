@@ -4,6 +4,7 @@
 //! others a little of everything; then each fault, its victim and its length. [`World::heal_all`]
 //! ends them all, and after that the cluster has to come to rest.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_engine::{Command, Run, Target};
@@ -11,16 +12,21 @@ use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
 use crate::node::{Process, Stimulus};
+use crate::place::INTERFACES;
 use crate::world::{Happening, World};
 
 /// How a fault ends.
 #[derive(Clone, Debug)]
 pub enum Undo {
     Wake(usize),
-    Lan,
-    Link(usize),
+    /// By link.
+    Lan(usize),
+    /// A node's link.
+    Link(usize, usize),
     Check(usize),
     Temper(usize),
+    /// A node's kernel allows this address again.
+    Stubborn(usize, IpAddr),
     /// Puts a removed instance back.
     Instance(usize, usize),
 }
@@ -37,8 +43,11 @@ enum Fault {
     Check,
     SlowApply,
     FailingApply,
+    FailingServe,
+    StubbornAddress,
     ReloadSame,
     ReloadPriority,
+    ReloadInterval,
     ReloadAddresses,
     ReloadRemoval,
     Switchover,
@@ -47,7 +56,7 @@ enum Fault {
     EarlyTimeout,
 }
 
-const EVERY_FAULT: [Fault; 18] = [
+const EVERY_FAULT: [Fault; 21] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -58,8 +67,11 @@ const EVERY_FAULT: [Fault; 18] = [
     Fault::Check,
     Fault::SlowApply,
     Fault::FailingApply,
+    Fault::FailingServe,
+    Fault::StubbornAddress,
     Fault::ReloadSame,
     Fault::ReloadPriority,
+    Fault::ReloadInterval,
     Fault::ReloadAddresses,
     Fault::ReloadRemoval,
     Fault::Switchover,
@@ -68,8 +80,8 @@ const EVERY_FAULT: [Fault; 18] = [
     Fault::EarlyTimeout,
 ];
 
-/// The longest an engine waits before it asks a kernel again that has refused.
-const RETRY: Duration = Duration::from_secs(41);
+/// A kernel that has other things to do.
+const SLOW: Duration = Duration::from_millis(400);
 
 impl World {
     /// The next fault, and the time of the one after it; after the last, everything is healed.
@@ -119,12 +131,14 @@ impl World {
 
     fn choose_length(&mut self) -> Duration {
         let interval = self.scenario.longest_interval();
-        match self.random.below(5) {
+        match self.random.below(6) {
             0 => self.random.span(interval),
             1 => self.random.span(interval * 3),
             2 => self.random.span_between(interval * 3, interval * 5),
             3 => self.random.span(interval * 10),
-            _ => self.random.span(Duration::from_secs(4)),
+            4 => self.random.span(Duration::from_secs(4)),
+            // Long enough to be judged while it lasts.
+            _ => self.calm.bound() + self.calm.start_time() + self.random.span(interval * 3),
         }
     }
 
@@ -132,15 +146,16 @@ impl World {
         let until = self.now + length;
         match fault {
             Fault::Crash if self.nodes[victim].process != Process::Gone => {
-                self.expect_takeovers(victim);
-                self.disturb(until);
+                self.expect_takeovers(victim, None);
+                self.disturb(self.now);
                 self.crash(victim);
                 self.schedule.add(until, Happening::Start { node: victim });
             }
             Fault::Crash => {}
             Fault::Pause => {
                 if self.nodes[victim].is_running() {
-                    self.disturb(until);
+                    self.expect_takeovers(victim, None);
+                    self.disturb(self.now);
                     self.pause(victim);
                     self.schedule.add(until, Happening::Undo(Undo::Wake(victim)));
                 }
@@ -149,25 +164,26 @@ impl World {
                 self.disturb_lan(fault, victim, until);
             }
             Fault::LinkDown | Fault::LinkGone => {
-                self.disturb(until);
-                self.take_link(victim, fault == Fault::LinkGone);
-                self.schedule.add(until, Happening::Undo(Undo::Link(victim)));
+                let link = self.random.index(self.scenario.links);
+                if self.nodes[victim].links[link].running {
+                    self.expect_takeovers(victim, Some(link));
+                }
+                self.disturb(self.now);
+                self.take_link(victim, link, fault == Fault::LinkGone);
+                self.schedule.add(until, Happening::Undo(Undo::Link(victim, link)));
             }
             Fault::Check => {
                 self.nodes[victim].check_passes = false;
-                self.disturb(until + self.calm.check_time());
+                self.disturb(self.now + self.calm.check_time());
                 self.schedule.add(until, Happening::Undo(Undo::Check(victim)));
             }
-            Fault::SlowApply | Fault::FailingApply => {
-                let slow = Temper { latency: Duration::from_millis(400), refusal: 0 };
-                let failing = Temper { refusal: 700, ..Temper::CALM };
-                let temper = if fault == Fault::SlowApply { slow } else { failing };
-                self.nodes[victim].applier.temper = temper;
-                self.disturb(until + RETRY);
-                self.schedule.add(until, Happening::Undo(Undo::Temper(victim)));
+            Fault::SlowApply | Fault::FailingApply | Fault::FailingServe => {
+                self.sour(fault, victim, until);
             }
+            Fault::StubbornAddress => self.make_stubborn(victim, until),
             Fault::ReloadSame
             | Fault::ReloadPriority
+            | Fault::ReloadInterval
             | Fault::ReloadAddresses
             | Fault::ReloadRemoval => self.edit(fault, victim, until),
             Fault::Switchover => self.command_switchover(victim),
@@ -189,14 +205,15 @@ impl World {
 
     fn disturb_lan(&mut self, fault: Fault, victim: usize, until: Time) {
         let count = self.nodes.len();
+        let link = self.random.index(self.scenario.links);
         match fault {
             Fault::Partition => {
                 let other = self.random.index(count);
-                self.lan.split(|node| node == victim || node == other);
+                self.lans[link].split(|node| node == victim || node == other);
             }
             Fault::OneWay => {
                 let to = (victim + 1 + self.random.index(count - 1)) % count;
-                self.lan.path(victim, to).blocked = true;
+                self.lans[link].path(victim, to).blocked = true;
             }
             _ => {
                 let interval = self.scenario.longest_interval();
@@ -205,7 +222,7 @@ impl World {
                 let jitter = self.random.span(interval * 2);
                 for from in 0..count {
                     for to in 0..count {
-                        let path = self.lan.path(from, to);
+                        let path = self.lans[link].path(from, to);
                         path.loss = loss as u32;
                         path.duplication = duplication as u32;
                         path.corruption = corruption;
@@ -218,49 +235,80 @@ impl World {
         let late = self.scenario.longest_interval() * 2;
         let noisy_until = if fault == Fault::Partition { self.now } else { until + late };
         self.disturb(noisy_until);
-        self.schedule.add(until, Happening::Undo(Undo::Lan));
+        self.schedule.add(until, Happening::Undo(Undo::Lan(link)));
+    }
+
+    /// Kernel or balancer are not as they should be, for a while.
+    fn sour(&mut self, fault: Fault, node: usize, until: Time) {
+        let temper = &mut self.nodes[node].applier.temper;
+        match fault {
+            Fault::SlowApply => temper.latency = SLOW,
+            Fault::FailingApply if self.random.one_in(2) => temper.partial = 500,
+            Fault::FailingApply => temper.refusal = 700,
+            _ => temper.unserved = 700,
+        }
+        // Who cannot serve is judged while it lasts: it must change nothing else.
+        let ends = if fault == Fault::FailingServe { self.now } else { until };
+        self.disturb(ends);
+        self.schedule.add(until, Happening::Undo(Undo::Temper(node)));
+    }
+
+    /// One address of several is refused from now on, for a while or for good.
+    fn make_stubborn(&mut self, node: usize, until: Time) {
+        let router = &self.scenario.routers[self.random.index(self.scenario.routers.len())];
+        // The same one each time, so that others are left.
+        let Some(address) = router.addresses.get(1).copied() else { return };
+        if !self.nodes[node].stubborn.insert(address) {
+            return;
+        }
+        self.disturb(self.now);
+        if !self.random.one_in(3) {
+            self.schedule.add(until, Happening::Undo(Undo::Stubborn(node, address)));
+        }
     }
 
     /// Carrier lost, or the device removed with everything on it.
-    fn take_link(&mut self, node: usize, gone: bool) {
+    fn take_link(&mut self, node: usize, link: usize, gone: bool) {
         let host = &mut self.nodes[node];
-        host.link.running = false;
-        let lost = if gone { host.kernel.clear() } else { Vec::new() };
+        host.links[link].running = false;
+        let lost = if gone { host.kernel.clear(INTERFACES[link]) } else { Vec::new() };
         if gone {
-            host.link.index = 0;
+            host.links[link].index = 0;
         }
-        let link = host.link.clone();
+        let state = host.links[link].clone();
         for (interface, address) in lost {
             self.report_loss(node, interface, address);
         }
-        self.stimulate(node, Stimulus::Link(link));
+        self.stimulate(node, Stimulus::Link(state));
     }
 
-    fn give_link(&mut self, node: usize) {
-        let host = &mut self.nodes[node];
-        if host.link.running {
+    fn give_link(&mut self, node: usize, link: usize) {
+        let state = &mut self.nodes[node].links[link];
+        if state.running {
             return;
         }
-        host.link.running = true;
-        if host.link.index == 0 {
-            host.link.index = 2 + self.happenings as u32 % 1000;
+        state.running = true;
+        if state.index == 0 {
+            state.index = 2 + self.happenings as u32 % 1000;
         }
-        let link = host.link.clone();
+        let state = state.clone();
         self.disturb(self.now);
-        self.stimulate(node, Stimulus::Link(link));
+        self.stimulate(node, Stimulus::Link(state));
     }
 
     fn edit(&mut self, fault: Fault, node: usize, until: Time) {
         let router = self.random.index(self.scenario.routers.len());
-        let edits = &mut self.nodes[node].edits;
+        let paces = &self.scenario.routers[router].paces;
+        let edit = &mut self.nodes[node].edits[router];
         match fault {
             Fault::ReloadPriority => {
-                edits.priorities[router] = Some(self.random.between(1, 254) as u8);
+                edit.priority = Some(self.random.between(1, 254) as u8);
             }
-            Fault::ReloadAddresses => edits.extended[router] ^= true,
-            Fault::ReloadRemoval if !edits.removed[router] => {
+            Fault::ReloadInterval => edit.interval = Some(self.random.pick(paces)),
+            Fault::ReloadAddresses => edit.extended ^= true,
+            Fault::ReloadRemoval if !edit.removed => {
                 self.plan_handover(node, Some(router));
-                self.nodes[node].edits.removed[router] = true;
+                self.nodes[node].edits[router].removed = true;
                 self.schedule.add(until, Happening::Undo(Undo::Instance(node, router)));
             }
             _ => {}
@@ -320,44 +368,61 @@ impl World {
         self.trace.line(self.now, "-", || format!("UNDO {undo:?}"));
         match undo {
             Undo::Wake(node) => {
-                self.disturb(self.now);
+                // A reload may have waited with it.
+                self.disturb(self.now + self.calm.start_time());
                 self.wake(node);
             }
-            Undo::Lan => {
-                self.lan.heal();
+            Undo::Lan(link) => {
+                self.lans[link].heal();
                 self.disturb(self.now);
             }
-            Undo::Link(node) => self.give_link(node),
+            Undo::Link(node, link) => self.give_link(node, link),
             Undo::Check(node) => {
                 self.nodes[node].check_passes = true;
                 self.disturb(self.now + self.calm.check_time());
             }
             Undo::Temper(node) => {
-                self.nodes[node].applier.temper = Temper::CALM;
-                self.disturb(self.now + RETRY);
+                self.soothe(node);
+                self.disturb(self.calm.retried(self.now));
+            }
+            Undo::Stubborn(node, address) => {
+                self.nodes[node].stubborn.remove(&address);
+                self.disturb(self.calm.retried(self.now));
             }
             Undo::Instance(node, router) => {
-                self.nodes[node].edits.removed[router] = false;
-                // Its check comes back with it, and begins anew.
-                self.disturb(self.now + self.calm.check_time());
+                self.nodes[node].edits[router].removed = false;
+                // Its check comes back with it, and both begin anew.
+                self.disturb(self.now + self.calm.start_time());
                 self.reload(node);
             }
         }
     }
 
-    /// Ends every fault. A node that crashed may stay dead, if others live: its lease must free
-    /// the addresses.
+    /// Kernel and balancer take what they are given, and the balancer has tried again.
+    fn soothe(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        host.applier.temper = Temper::CALM;
+        host.balancer.recover();
+    }
+
+    /// Ends every fault but those that last for good. A node that crashed may stay dead, if others
+    /// live: its lease must free the addresses.
     pub fn heal_all(&mut self) {
         self.trace.line(self.now, "-", || "HEAL".to_owned());
-        self.lan.heal();
+        for lan in &mut self.lans {
+            lan.heal();
+        }
         let any_runs = self.nodes.iter().any(|node| node.process != Process::Gone);
         for node in 0..self.nodes.len() {
-            self.nodes[node].applier.temper = Temper::CALM;
+            self.soothe(node);
             self.nodes[node].check_passes = true;
-            let edits = &mut self.nodes[node].edits;
-            edits.removed.fill(false);
-            edits.extended.fill(false);
-            self.give_link(node);
+            for edit in &mut self.nodes[node].edits {
+                edit.removed = false;
+                edit.extended = false;
+            }
+            for link in 0..self.scenario.links {
+                self.give_link(node, link);
+            }
             self.wake(node);
             let stays_dead = any_runs && !self.holds_for_ever(node) && self.random.one_in(4);
             if self.nodes[node].process == Process::Gone && !stays_dead {
@@ -366,9 +431,9 @@ impl World {
                 self.reload(node);
             }
         }
-        self.heal(self.now + RETRY + self.calm.check_time());
-        let rest = self.calm.bound() * 2 + RETRY + self.calm.check_time();
-        self.schedule.add(self.now + rest, Happening::End);
+        let until = self.calm.retried(self.now) + self.calm.start_time();
+        self.heal(until);
+        self.schedule.add(until + self.calm.bound() * 2, Happening::End);
     }
 
     fn holds_for_ever(&self, node: usize) -> bool {

@@ -23,6 +23,17 @@ struct Lifetime {
     expires: Option<Time>,
     /// When the kernel will really remove it.
     swept: Option<Time>,
+    /// The lease last granted, in seconds, and when.
+    granted: Option<u32>,
+    renewed: Time,
+}
+
+/// An address as a process that starts may judge it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lease {
+    /// Seconds; `None` is for ever.
+    pub granted: Option<u32>,
+    pub renewed: Time,
 }
 
 #[derive(Default, Debug)]
@@ -43,6 +54,18 @@ impl Kernel {
         self.held.iter().any(|((_, held), life)| *held == address && life.expires.is_some())
     }
 
+    /// As [`Self::holds`], on this interface and no other.
+    pub fn holds_on(&self, interface: &str, address: IpAddr) -> bool {
+        self.held.keys().any(|(on, held)| *held == address && &**on == interface)
+    }
+
+    /// The lease of an address on whatever interface.
+    pub fn lease(&self, address: IpAddr) -> Option<Lease> {
+        let mut all = self.held.iter();
+        let (_, life) = all.find(|((_, held), _)| *held == address)?;
+        Some(Lease { granted: life.granted, renewed: life.renewed })
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = (&Name, IpAddr)> {
         self.held.keys().map(|(interface, address)| (interface, *address))
     }
@@ -54,7 +77,8 @@ impl Kernel {
         let key = (held.interface.clone(), held.address.address);
         let prefix = held.address.prefix;
         self.taken.remove(&held.address.address);
-        self.held.insert(key, Lifetime { prefix, expires, swept });
+        let granted = held.lease_seconds;
+        self.held.insert(key, Lifetime { prefix, expires, swept, granted, renewed: now });
         swept
     }
 
@@ -94,8 +118,10 @@ impl Kernel {
     }
 
     /// Everything on a link that ceased to exist.
-    pub fn clear(&mut self) -> Vec<(Name, IpAddr)> {
-        let gone: Vec<_> = std::mem::take(&mut self.held).into_keys().collect();
+    pub fn clear(&mut self, interface: &str) -> Vec<(Name, IpAddr)> {
+        let on_it = self.held.keys().filter(|(on, _)| &**on == interface);
+        let gone: Vec<_> = on_it.cloned().collect();
+        self.held.retain(|(on, _), _| &**on != interface);
         self.taken.extend(gone.iter().map(|(_, address)| *address));
         gone
     }

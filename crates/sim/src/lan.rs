@@ -34,14 +34,23 @@ impl Path {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parcel {
     pub from: usize,
+    /// The link it was sent on, and arrives on.
+    pub link: usize,
     pub family: Family,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub hop_limit: u8,
     /// IPv4: with its IP header. IPv6: the payload.
     pub bytes: Vec<u8>,
-    /// The wire damaged it; a receiver must not act on it.
-    pub damaged: bool,
+    /// What the wire did to it; a receiver must not act on it.
+    pub damage: Option<Damage>,
+}
+
+/// One octet of the message is not what was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damage {
+    pub position: usize,
+    pub was: u8,
 }
 
 /// What became of one copy.
@@ -131,6 +140,6 @@ impl Lan {
 fn damage(random: &mut Random, parcel: &mut Parcel) {
     let start = crate::wire::header_length(parcel.family);
     let position = start + random.index(parcel.bytes.len() - start);
+    parcel.damage = Some(Damage { position, was: parcel.bytes[position] });
     parcel.bytes[position] ^= 1 << random.below(8);
-    parcel.damaged = true;
 }

@@ -8,13 +8,14 @@
 //! | module | owns |
 //! |---|---|
 //! | [`random`], [`schedule`] | chance; the order of what happens |
-//! | [`scenario`] | what a seed says about nodes, routers and settings |
+//! | [`scenario`], [`virtual_router`], [`place`] | what a seed says about nodes, routers, addresses |
 //! | [`lan`], [`wire`] | delay, loss, duplication, partitions; the IP header |
 //! | [`kernel`], [`applier`], [`node`] | addresses and leases; who programs them; a host |
-//! | [`adapter`] | the engine, and the faults planted around it |
+//! | [`adapter`], [`plant`] | the engine and its clock; the faults planted around it |
 //! | [`world`], [`execute`] | the loop; inputs in, outputs done |
 //! | [`faults`] | what goes wrong, and how it is undone |
-//! | [`judge`], [`calm`], [`takeover`] | the invariants: after every event; at rest; when a master dies |
+//! | [`judge`], [`speech`], [`holding`] | the invariants after every event: of inputs, words, addresses |
+//! | [`rest`], [`calm`], [`takeover`] | the invariants at rest, during a handover, when a master dies |
 //! | [`trace`] | one line per event |
 
 pub mod adapter;
@@ -22,20 +23,26 @@ pub mod applier;
 pub mod calm;
 pub mod execute;
 pub mod faults;
+pub mod holding;
 pub mod judge;
 pub mod kernel;
 pub mod lan;
 pub mod node;
+pub mod place;
+pub mod plant;
 pub mod random;
+pub mod rest;
 pub mod scenario;
 pub mod schedule;
+pub mod speech;
 pub mod takeover;
 pub mod trace;
+pub mod virtual_router;
 pub mod wire;
 pub mod world;
 
-pub use adapter::Plant;
 pub use judge::Violation;
+pub use plant::Plant;
 pub use trace::Trace;
 
 use world::World;

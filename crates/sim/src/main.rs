@@ -27,35 +27,15 @@ struct Options {
     trace: bool,
     /// Put a fault around the engine that an invariant has to find.
     #[arg(long)]
-    plant: Option<PlantName>,
+    plant: Option<Plant>,
     /// Go on after a seed that breaks a rule, one line for each.
     #[arg(long)]
     all: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum PlantName {
-    /// The skew is truncated to whole centiseconds.
-    Skew,
-    /// Addresses are announced before they are applied.
-    AnnounceEarly,
-    /// A master that resigns withdraws at once.
-    NoHold,
-}
-
-impl PlantName {
-    fn plant(self) -> Plant {
-        match self {
-            Self::Skew => Plant::Skew,
-            Self::AnnounceEarly => Plant::AnnounceEarly,
-            Self::NoHold => Plant::NoHold,
-        }
-    }
-}
-
 fn main() -> ExitCode {
     let options = Options::parse();
-    let plant = options.plant.map(PlantName::plant);
+    let plant = options.plant;
     let seeds = match options.seed {
         Some(seed) => seed..seed.saturating_add(1),
         None => options.first..options.first.saturating_add(options.seeds),
@@ -74,7 +54,7 @@ fn main() -> ExitCode {
             if !options.trace {
                 print_tail(&run(seed, plant, Trace::Kept(Vec::new())));
             }
-            let plant = options.plant.and_then(|name| name.to_possible_value());
+            let plant = plant.and_then(|plant| plant.to_possible_value());
             let plant = plant.map(|p| format!(" --plant {}", p.get_name())).unwrap_or_default();
             println!("replay: locum-sim --seed {seed} --trace{plant}");
             break;

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
-use locum_engine::{CommandId, Input, LinkState, Packet, ProbeId, Seq};
+use locum_engine::{CommandId, Input, LinkState, Packet, ProbeId, Refusal, SendReport, Seq};
 use locum_vrrp::{Family, Time};
 
 use crate::adapter::Adapter;
 use crate::applier::{Applier, Balancer};
 use crate::kernel::Kernel;
 use crate::lan::Parcel;
-use crate::scenario::{Edits, INTERFACE, global_address, node_address};
+use crate::place::{INTERFACES, global_address, interface, node_address};
+use crate::virtual_router::Edit;
 
 /// Datagrams a socket keeps for a process that does not read. The rest is lost, as by Linux.
 const SOCKET_BACKLOG: usize = 64;
@@ -36,8 +37,9 @@ pub enum Stimulus {
     Probed(ProbeId, Outcome),
     Link(LinkState),
     AddressLost(Name, IpAddr),
-    Applied(Seq, Name, Result<(), String>),
-    Served(Seq),
+    Applied(Seq, Name, Result<Vec<Refusal>, String>),
+    Sent(Name, SendReport),
+    Served(Seq, Result<(), Vec<(Name, String)>>),
     Command(CommandId, locum_engine::Command),
     Plan(Arc<Plan>, Vec<locum_engine::Inherited>),
 }
@@ -46,7 +48,7 @@ impl Stimulus {
     pub fn input(&self) -> Input<'_> {
         match self {
             Self::Packet(parcel) => Input::Packet(Packet {
-                interface: INTERFACE,
+                interface: INTERFACES[parcel.link],
                 family: parcel.family,
                 bytes: &parcel.bytes,
                 source: parcel.source,
@@ -65,10 +67,12 @@ impl Stimulus {
                 culprit: None,
             },
             Self::Applied(seq, instance, result) => {
-                let result = result.clone().map(|()| Vec::new());
-                Input::Applied { seq: *seq, instance: instance.clone(), result }
+                Input::Applied { seq: *seq, instance: instance.clone(), result: result.clone() }
             }
-            Self::Served(seq) => Input::Served { seq: *seq, result: Ok(()) },
+            Self::Sent(instance, report) => {
+                Input::Sent { instance: instance.clone(), report: *report }
+            }
+            Self::Served(seq, result) => Input::Served { seq: *seq, result: result.clone() },
             Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },
             Self::Plan(plan, inherited) => {
                 Input::Plan { plan: plan.clone(), inherited: inherited.clone() }
@@ -83,18 +87,22 @@ pub struct Node {
     /// Which process this is, counted from the first: what an earlier one began is forgotten.
     pub life: u32,
     pub adapter: Adapter,
-    pub edits: Edits,
+    /// One per virtual router.
+    pub edits: Vec<Edit>,
     pub plan: Arc<Plan>,
     /// What its process was last told.
     pub applied_plan: Option<Arc<Plan>>,
-    pub link: LinkState,
+    pub links: Vec<LinkState>,
     pub kernel: Kernel,
+    /// Addresses this kernel refuses to add or to renew, whatever its temper.
+    pub stubborn: BTreeSet<IpAddr>,
     pub applier: Applier,
     pub balancer: Balancer,
     pub probes: BTreeMap<ProbeId, Probe>,
     /// What every probe of a check of this node finds now.
     pub check_passes: bool,
-    pub listens: BTreeSet<Family>,
+    /// By link: sockets, and the group each has joined.
+    pub listens: BTreeSet<(usize, Family, Option<IpAddr>)>,
     /// Datagrams, and everything else, that wait for a paused process.
     pub unread: VecDeque<Parcel>,
     pub unheard: VecDeque<Stimulus>,
@@ -102,10 +110,13 @@ pub struct Node {
     pub timer: Option<Time>,
     pub last_apply: Seq,
     pub last_serve: Seq,
+    pub last_event: u64,
+    /// Since when its process is paused.
+    pub paused_at: Time,
 }
 
 impl Node {
-    pub fn new(number: usize, edits: Edits, plan: Arc<Plan>) -> Self {
+    pub fn new(number: usize, links: usize, edits: Vec<Edit>, plan: Arc<Plan>) -> Self {
         Self {
             number,
             process: Process::Gone,
@@ -114,8 +125,9 @@ impl Node {
             edits,
             plan,
             applied_plan: None,
-            link: link(number),
+            links: (0..links).map(|link| link_state(number, link)).collect(),
             kernel: Kernel::default(),
+            stubborn: BTreeSet::new(),
             applier: Applier::default(),
             balancer: Balancer::default(),
             probes: BTreeMap::new(),
@@ -126,6 +138,8 @@ impl Node {
             timer: None,
             last_apply: 0,
             last_serve: 0,
+            last_event: 0,
+            paused_at: Time::ZERO,
         }
     }
 
@@ -135,7 +149,17 @@ impl Node {
 
     /// Takes part in elections as far as its host lets it.
     pub fn is_healthy(&self) -> bool {
-        self.is_running() && self.link.running && self.check_passes
+        self.is_running() && self.links.iter().all(|link| link.running) && self.check_passes
+    }
+
+    /// A datagram for `destination` on this link reaches one of its sockets.
+    pub fn receives(&self, link: usize, family: Family, destination: IpAddr) -> bool {
+        let mut sockets = self.listens.iter();
+        self.links[link].running
+            && sockets.any(|(on, of, group)| {
+                (*on, *of) == (link, family)
+                    && (!destination.is_multicast() || *group == Some(destination))
+            })
     }
 
     /// Nothing that was asked of it is still to be done.
@@ -157,6 +181,7 @@ impl Node {
         self.timer = None;
         self.last_apply = 0;
         self.last_serve = 0;
+        self.last_event = 0;
         self.applied_plan = None;
     }
 
@@ -175,23 +200,25 @@ impl Node {
         };
         let (verdict, detail) = match passes {
             true => (Verdict::Pass, "exited with status 0"),
+            // Fail closed: what cannot be run has failed.
+            false if self.number.is_multiple_of(2) => (Verdict::CannotRun, "no such file"),
             false => (Verdict::Fail, "exited with status 1"),
         };
         Outcome { verdict, detail: detail.to_owned(), took: Duration::from_millis(1) }
     }
 }
 
-fn link(number: usize) -> LinkState {
+fn link_state(number: usize, link: usize) -> LinkState {
     LinkState {
-        name: Name::from(INTERFACE),
-        index: 2,
+        name: interface(link),
+        index: 2 + link as u32,
         running: true,
-        mac: Some([2, 0, 0, 0, 0, number as u8 + 1]),
+        mac: Some([2, 0, 0, 0, link as u8, number as u8 + 1]),
         mtu: 1500,
         addresses: vec![
-            node_address(number, Family::V4),
-            node_address(number, Family::V6),
-            global_address(number),
+            node_address(number, Family::V4, link),
+            node_address(number, Family::V6, link),
+            global_address(number, link),
         ],
         forwards_v6: true,
     }

@@ -1,14 +1,13 @@
 //! How fast a master that dies is replaced.
 //!
-//! Rule `silence`: one that dies in calm is replaced within 3 × A + the best backup's skew, and
+//! Rule `silence`: one that dies, sleeps or is cut off in calm is replaced within 3 × A + the best backup's skew, and
 //! what the wire and the timer add. The rule `timer` bounds the same moment from below, so that no
 //! two backups whose waits differ take over together (V-141).
 
 use std::time::Duration;
 
-use locum_vrrp::{Role, Time};
+use locum_vrrp::{Role, Time, Version};
 
-use crate::scenario::VirtualRouter;
 use crate::world::World;
 
 /// The takeovers that have to come.
@@ -26,10 +25,14 @@ struct Expected {
 }
 
 impl World {
-    /// This node is about to die in calm: whoever is best among the others has to replace it.
-    pub fn expect_takeovers(&mut self, node: usize) {
-        let Some(part) = self.calm_part(node) else { return };
+    /// This node is about to fall silent in calm, on one link or on all: whoever is best among the
+    /// others has to replace it.
+    pub fn expect_takeovers(&mut self, node: usize, link: Option<usize>) {
         for (index, router) in self.scenario.routers.iter().enumerate() {
+            if link.is_some_and(|link| link != router.link) {
+                continue;
+            }
+            let Some(part) = self.calm_part(node, router) else { continue };
             let view = |of: usize| self.nodes[of].adapter.view(&router.name);
             if view(node).map(|view| view.role) != Some(Role::Master) {
                 continue;
@@ -41,10 +44,11 @@ impl World {
                 .map(|view| view.priority.0)
                 .max();
             let Some(best) = best else { continue };
-            let wait = router.interval.as_duration() * 3 + exact_skew(router, best);
-            let by = self.now + self.lan.longest() + wait + self.scenario.tardiness;
+            let interval = self.interval(node, router);
+            let wait = interval * 3 + exact_skew(router.version, interval, best);
+            let by = self.now + self.lans[router.link].longest() + wait + self.scenario.tardiness;
             let part = part.iter().copied().filter(|other| *other != node).collect();
-            // The crash itself is the next disturbance.
+            // What silences it is the next disturbance.
             let disturbance = self.calm.disturbances() + 1;
             self.takeovers.expected.push(Expected { router: index, part, by, disturbance });
         }
@@ -67,11 +71,11 @@ impl World {
     }
 }
 
-/// Spec §6, in nanoseconds, rounded down.
-pub fn exact_skew(router: &VirtualRouter, priority: u8) -> Duration {
-    let whole = match router.version {
-        locum_vrrp::Version::V2 => Duration::from_secs(1),
-        locum_vrrp::Version::V3 => router.interval.as_duration(),
+/// Spec §6, in nanoseconds, rounded down. `interval` is the master's.
+pub fn exact_skew(version: Version, interval: Duration, priority: u8) -> Duration {
+    let whole = match version {
+        Version::V2 => Duration::from_secs(1),
+        Version::V3 => interval,
     };
     Duration::from_nanos(whole.as_nanos() as u64 * (256 - u64::from(priority)) / 256)
 }

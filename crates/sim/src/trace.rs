@@ -7,6 +7,7 @@ use locum_engine::{Command, Event, EventKind, Output, ProbeChange, Reply, Target
 use locum_vrrp::Time;
 
 use crate::node::Stimulus;
+use crate::place::INTERFACES;
 use crate::wire;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -43,23 +44,32 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
     match stimulus {
         Stimulus::Packet(parcel) => {
             let message = &parcel.bytes[wire::header_length(parcel.family)..];
-            let damaged = if parcel.damaged { " damaged" } else { "" };
+            let damaged = if parcel.damage.is_some() { " damaged" } else { "" };
             match message {
                 [_, vrid, priority, ..] => {
-                    format!("packet lb{} vrid {vrid} prio {priority}{damaged}", parcel.from + 1)
+                    let (from, on) = (parcel.from + 1, INTERFACES[parcel.link]);
+                    format!("packet lb{from} {on} vrid {vrid} prio {priority}{damaged}")
                 }
                 _ => "packet too short".to_owned(),
             }
         }
         Stimulus::Timeout => "timeout".to_owned(),
         Stimulus::Probed(probe, outcome) => format!("probe {probe} {:?}", outcome.verdict),
-        Stimulus::Link(link) => format!("link index {} running {}", link.index, link.running),
+        Stimulus::Link(link) => {
+            format!("link {} index {} running {}", link.name, link.index, link.running)
+        }
         Stimulus::AddressLost(_, address) => format!("address {address} lost"),
         Stimulus::Applied(seq, instance, result) => match result {
-            Ok(()) => format!("applied #{seq} {instance}"),
+            Ok(refusals) if refusals.is_empty() => format!("applied #{seq} {instance}"),
+            Ok(refusals) => {
+                let refused = refusals.iter().map(|one| format!("{:?} {}", one.asked, one.address));
+                format!("applied #{seq} {instance} but {:?}", refused.collect::<Vec<_>>())
+            }
             Err(error) => format!("applied #{seq} {instance}: {error}"),
         },
-        Stimulus::Served(seq) => format!("served #{seq}"),
+        Stimulus::Sent(instance, report) => format!("sent {instance} {}", report.garp + report.na),
+        Stimulus::Served(seq, Ok(())) => format!("served #{seq}"),
+        Stimulus::Served(seq, Err(refused)) => format!("served #{seq} but {refused:?}"),
         Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
         Stimulus::Command(_, Command::Switchover { target: Target::All, .. }) => {
             "command switchover all".to_owned()
@@ -73,9 +83,10 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
                 .iter()
                 .map(|i| {
                     format!(
-                        "{} prio {} {} addresses",
+                        "{} prio {} {:?} {} addresses",
                         i.name,
                         i.router.priority.0,
+                        i.router.interval,
                         i.addresses.len()
                     )
                 })
@@ -110,7 +121,7 @@ pub fn describe_output(output: &Output) -> String {
             format!("serve #{seq} {services:?}")
         }
         Output::Notify(event) => describe_event(event),
-        Output::Hook(hook) => format!("hook {}", hook.command),
+        Output::Hook(hook) => format!("hook of event {}: {}", hook.event, hook.command),
         Output::Probe(ProbeChange::Start { probe, .. }) => format!("probe {probe} start"),
         Output::Probe(ProbeChange::Stop { probe }) => format!("probe {probe} stop"),
         Output::Listen(sockets) => format!("listen {}", sockets.len()),

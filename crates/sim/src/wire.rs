@@ -4,6 +4,7 @@
 //! cannot hide from it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use locum_vrrp::{Family, Version};
 
@@ -58,6 +59,12 @@ pub struct Advert {
     pub interval_ms: u64,
 }
 
+impl Advert {
+    pub const fn interval(self) -> Duration {
+        Duration::from_millis(self.interval_ms)
+    }
+}
+
 /// `None` when it is too short to be one.
 pub fn read(version: Version, message: &[u8]) -> Option<Advert> {
     let head: [u8; 8] = message.get(..8)?.try_into().ok()?;
@@ -68,9 +75,48 @@ pub fn read(version: Version, message: &[u8]) -> Option<Advert> {
     Some(Advert { vrid: head[1], priority: head[2], interval_ms })
 }
 
+/// Octets of the fields in the message. RFC 9568 §5.2.
+pub const PRIORITY: usize = 2;
+const INTERVAL: usize = 4;
+const CHECKSUM: usize = 6;
+
+/// Puts `value` at `offset` and corrects the checksum for it, whatever that covers: RFC 1624 §3.
+/// Outside of the message nothing happens.
+pub fn rewrite(message: &mut [u8], offset: usize, value: u8) {
+    let Some(octet) = message.get_mut(offset) else { return };
+    let old = std::mem::replace(octet, value);
+    correct(message, offset, old, value);
+}
+
+/// The checksum of a message in which the octet at `offset` was `old` and is `new` now.
+pub fn correct(message: &mut [u8], offset: usize, old: u8, new: u8) {
+    if offset & !1 == CHECKSUM || message.len() <= CHECKSUM + 1 {
+        return;
+    }
+    let word = |octet: u8| u16::from(octet) << if offset.is_multiple_of(2) { 8 } else { 0 };
+    let sum = !u16::from_be_bytes([message[CHECKSUM], message[CHECKSUM + 1]]);
+    let mut sum = u32::from(sum) + u32::from(!word(old)) + u32::from(word(new));
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    message[CHECKSUM..CHECKSUM + 2].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+}
+
+/// Makes the sender's interval another one.
+pub fn rewrite_interval(version: Version, message: &mut [u8], centis: u16) {
+    match version {
+        Version::V2 => rewrite(message, INTERVAL + 1, (centis / 100) as u8),
+        Version::V3 => {
+            let [high, low] = centis.to_be_bytes();
+            rewrite(message, INTERVAL, high & 0x0f);
+            rewrite(message, INTERVAL + 1, low);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{read, wrap};
+    use super::{read, rewrite, rewrite_interval, wrap};
     use locum_vrrp::Version;
 
     /// Vector V3-4-01 of the conformance specification.
@@ -92,5 +138,23 @@ mod tests {
     fn the_oracle_reads_priority_and_interval() {
         let advert = read(Version::V3, &MESSAGE).map(|a| (a.vrid, a.priority, a.interval_ms));
         assert_eq!(advert, Some((51, 100, 1000)));
+    }
+
+    /// The words of [`MESSAGE`] add up to what its checksum makes 0xffff, pseudo header included;
+    /// whatever is rewritten must leave that sum alone.
+    #[test]
+    fn a_rewritten_field_keeps_the_checksum_right() {
+        let sum = |message: &[u8]| {
+            let words = message.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+            let sum: u32 = words.sum();
+            (sum & 0xffff) + (sum >> 16)
+        };
+        let mut message = MESSAGE;
+        rewrite(&mut message, super::PRIORITY, 254);
+        rewrite_interval(Version::V3, &mut message, 1);
+        let advert = read(Version::V3, &message).map(|a| (a.priority, a.interval_ms));
+        assert_eq!(advert, Some((254, 10)));
+        assert_eq!(sum(&message), sum(&MESSAGE));
+        assert_ne!(message[6..8], MESSAGE[6..8]);
     }
 }

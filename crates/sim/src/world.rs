@@ -10,17 +10,19 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-use crate::adapter::Plant;
 use crate::calm::Calm;
 use crate::faults::Undo;
 use crate::judge::{Violation, Watch};
 use crate::lan::{Lan, Parcel};
 use crate::node::{Node, Process, Stimulus};
+use crate::place::{INTERFACES, node_name};
+use crate::plant::Plant;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
 use crate::takeover::Takeovers;
 use crate::trace::Trace;
+use crate::virtual_router::Edit;
 
 /// Simulated time does not begin at zero, so that no subtraction hides behind it.
 const BEGIN: Time = Time::from_nanos(1_000_000_000_000);
@@ -79,7 +81,8 @@ pub struct World {
     pub random: Random,
     pub scenario: Scenario,
     pub schedule: Schedule<Happening>,
-    pub lan: Lan,
+    /// By link.
+    pub lans: Vec<Lan>,
     pub nodes: Vec<Node>,
     /// By node, then by virtual router.
     pub watches: Vec<Vec<Watch>>,
@@ -102,15 +105,17 @@ impl World {
         let scenario = Scenario::new(&mut random);
         let nodes: Vec<Node> = (0..scenario.nodes)
             .map(|number| {
-                let edits = scenario.no_edits();
+                let edits = vec![Edit::default(); scenario.routers.len()];
                 let plan = scenario.plan(number, &edits);
-                Node::new(number, edits, plan)
+                Node::new(number, scenario.links, edits, plan)
             })
             .collect();
         let watches = vec![vec![Watch::default(); scenario.routers.len()]; scenario.nodes];
         let mut world = Self {
             now: BEGIN,
-            lan: Lan::new(scenario.nodes, scenario.delay, scenario.jitter),
+            lans: (0..scenario.links)
+                .map(|_| Lan::new(scenario.nodes, scenario.delay, scenario.jitter))
+                .collect(),
             calm: Calm::new(&scenario, BEGIN),
             takeovers: Takeovers::default(),
             faults_left: scenario.faults,
@@ -137,24 +142,30 @@ impl World {
             let at = self.now + self.random.span(interval);
             self.schedule.add(at, Happening::Start { node });
         }
-        self.disturb(self.now + interval + self.calm.check_time());
+        self.disturb(self.now + interval + self.calm.start_time());
         let first = self.now + self.random.span(interval * 12);
         self.schedule.add(first, Happening::Fault);
         let nodes = self.scenario.nodes;
-        for router in self.scenario.routers.clone() {
+        for router in &self.scenario.routers {
             self.trace.line(self.now, "-", || {
+                let service = router.service.as_ref().map(|service| &service.name);
                 format!(
-                    "scenario {nodes} nodes, {}: vrid {} {:?} {:?} {:?} unicast={} priorities {:?} preempt {:?} lease {:?} addresses {:?}",
+                    "scenario {nodes} nodes, {} on {}: vrid {} {:?} {:?} {:?} unicast={} priorities {:?} preempt {:?} delay {:?} lease {:?} addresses {:?} stray {:?} tracks {:?} check {:?} service {service:?}",
                     router.name,
+                    INTERFACES[router.link],
                     router.vrid.get(),
                     router.version,
                     router.family,
-                    router.interval,
+                    router.intervals,
                     router.unicast,
                     router.priorities,
                     router.preempts,
+                    router.start_delay,
                     router.lease,
                     router.addresses,
+                    router.stray,
+                    router.tracked.map(|(link, weight)| (link, weight.value)),
+                    router.check.as_ref().map(|check| check.weight.value),
                 )
             });
         }
@@ -206,7 +217,10 @@ impl World {
 
     fn arrive(&mut self, to: usize, parcel: Parcel) {
         let node = &self.nodes[to];
-        if node.link.running && node.listens.contains(&parcel.family) {
+        if self.plant == Some(Plant::Deaf) && to == 0 {
+            return;
+        }
+        if node.receives(parcel.link, parcel.family, parcel.destination) {
             self.stimulate(to, Stimulus::Packet(parcel));
         }
     }
@@ -246,16 +260,18 @@ impl World {
         if self.nodes[node].process != Process::Gone {
             return;
         }
-        // Checks begin anew with the process.
-        self.disturb(self.now + self.calm.check_time());
+        // Checks and start delays begin anew with the process.
+        self.disturb(self.now + self.calm.start_time());
         let host = &mut self.nodes[node];
         host.process = Process::Running;
-        let link = host.link.clone();
+        let links = host.links.clone();
         let plan = self.scenario.plan(node, &host.edits);
         host.plan = plan.clone();
         let inherited = host.kernel.inherited(self.now);
         self.forget_watches(node);
-        self.stimulate(node, Stimulus::Link(link));
+        for link in links {
+            self.stimulate(node, Stimulus::Link(link));
+        }
         self.stimulate(node, Stimulus::Plan(plan, inherited));
     }
 
@@ -270,6 +286,7 @@ impl World {
     pub fn pause(&mut self, node: usize) {
         self.trace.line(self.now, &self.name(node), || "PAUSE".to_owned());
         self.nodes[node].process = Process::Paused;
+        self.nodes[node].paused_at = self.now;
     }
 
     /// What has waited in the sockets comes first, then the rest, then the time.
@@ -280,6 +297,9 @@ impl World {
         self.trace.line(self.now, &self.name(node), || "WAKE".to_owned());
         let host = &mut self.nodes[node];
         host.process = Process::Running;
+        if self.plant == Some(Plant::Oversleep) {
+            host.adapter.sleep(self.now.since(host.paused_at));
+        }
         host.timer = None;
         let unread = std::mem::take(&mut host.unread);
         let unheard = std::mem::take(&mut host.unheard);
@@ -300,7 +320,7 @@ impl World {
     }
 
     pub fn name(&self, node: usize) -> String {
-        format!("lb{}", node + 1)
+        node_name(node).to_string()
     }
 
     /// A time in the near future, for what a kernel or monitor takes to tell.

@@ -1,0 +1,227 @@
+//! Faults put there on purpose, so that every rule is seen to break.
+//!
+//! A planted fault never touches the engine: it distorts what goes in or what comes out, and so is
+//! what a wrong daemon around a right engine, or a wrong line in it, would look like from outside.
+//! [`Plant::rule`] names the rule that has to find it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use locum_config::plan::{Instance, Lease, Plan, Verdict};
+use locum_engine::{Command, EventKind, Output};
+use locum_vrrp::{Version, Vrid};
+
+use crate::lan::Parcel;
+use crate::node::Stimulus;
+use crate::place::INTERFACES;
+use crate::wire;
+
+/// A fault put there on purpose.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Plant {
+    /// The skew is truncated to whole centiseconds.
+    Skew,
+    /// Addresses are announced before they are applied.
+    AnnounceEarly,
+    /// A master that resigns withdraws at once.
+    NoHold,
+    /// Addresses are added and never removed.
+    KeepAddress,
+    /// What has begun to be served is served for ever.
+    ServeOn,
+    /// The clock stands still while the process does.
+    Oversleep,
+    /// Adverts carry the configured priority, not the effective one.
+    StalePriority,
+    /// A failing check is reported as passing.
+    LostProbe,
+    /// A reload hands over something else than what is written.
+    ReloadRewrites,
+    /// Damaged adverts, and those of another version 2 interval, are made to look right.
+    Gullible,
+    /// Adverts leave with hop limit 254.
+    HopLimit,
+    /// A stop ends the process at once.
+    StopEarly,
+    /// Every level for the kernel is told twice.
+    Repeat,
+    /// Nothing reaches the sockets of the first node.
+    Deaf,
+    /// Backups hear every advert as a better one.
+    Meek,
+    /// Nobody is told that an address is gone.
+    Unhealed,
+    /// Leases are granted eight times over.
+    LongLease,
+    /// A backup's timer runs an interval late.
+    Sluggish,
+    /// A backup takes its own interval for its master's.
+    Unlearned,
+    /// A new process is not told what the old one left.
+    Amnesia,
+    /// Nobody hears of the end of a conflict.
+    Unrepaired,
+    /// The applier says done before it has begun.
+    AckEarly,
+    /// The start delay is left out.
+    Impatient,
+    /// A service that was refused is reported as served.
+    ServeOptimist,
+    /// An address that was refused is reported as held.
+    HideRefusal,
+}
+
+impl Plant {
+    /// The rule that finds it.
+    pub fn rule(self) -> &'static str {
+        match self {
+            Self::Skew | Self::Unlearned => "timer",
+            Self::AnnounceEarly => "announce",
+            Self::NoHold => "handover",
+            Self::KeepAddress => "withdraw",
+            Self::ServeOn => "serve",
+            Self::Oversleep => "wake",
+            Self::StalePriority => "wire",
+            Self::LostProbe => "effective",
+            Self::ReloadRewrites => "reload",
+            Self::Gullible => "discard",
+            Self::HopLimit => "source",
+            Self::StopEarly => "stopped",
+            Self::Repeat => "bounded",
+            Self::Deaf => "one-master",
+            Self::Meek => "right-master",
+            Self::Unhealed => "holder",
+            Self::LongLease => "dead-holder",
+            Self::Sluggish => "silence",
+            Self::Amnesia => "adopt",
+            Self::Unrepaired => "repair",
+            Self::AckEarly => "hook",
+            Self::Impatient => "start",
+            Self::ServeOptimist | Self::HideRefusal => "degraded",
+        }
+    }
+}
+
+/// The node as a distortion finds it.
+#[derive(Clone, Copy, Debug)]
+pub struct Scene<'a> {
+    pub plan: &'a Plan,
+    /// It had a plan before this stimulus.
+    pub is_reload: bool,
+    /// All of its instances are backups.
+    pub is_backup: bool,
+}
+
+/// What the engine is told instead; `None` leaves the stimulus as it is.
+pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<Stimulus> {
+    match stimulus {
+        Stimulus::Packet(parcel) => distort_packet(plant, parcel, scene),
+        Stimulus::AddressLost(..) => (plant == Plant::Unhealed).then_some(Stimulus::Timeout),
+        Stimulus::Probed(probe, outcome) => (plant == Plant::LostProbe).then(|| {
+            let mut outcome = outcome.clone();
+            outcome.verdict = Verdict::Pass;
+            Stimulus::Probed(*probe, outcome)
+        }),
+        Stimulus::Served(seq, _) => {
+            (plant == Plant::ServeOptimist).then_some(Stimulus::Served(*seq, Ok(())))
+        }
+        Stimulus::Plan(plan, inherited) => match plant {
+            Plant::Amnesia => Some(Stimulus::Plan(Arc::clone(plan), Vec::new())),
+            Plant::Impatient => Some(Stimulus::Plan(
+                edited(plan, |instance| instance.router.start_delay = Duration::ZERO),
+                inherited.clone(),
+            )),
+            Plant::ReloadRewrites if scene.is_reload => Some(Stimulus::Plan(
+                edited(plan, |instance| instance.lease = Lease::Fixed(Duration::from_secs(5))),
+                inherited.clone(),
+            )),
+            _ => None,
+        },
+        Stimulus::Applied(seq, instance, _) => (plant == Plant::HideRefusal)
+            .then(|| Stimulus::Applied(*seq, instance.clone(), Ok(Vec::new()))),
+        Stimulus::Timeout | Stimulus::Link(_) | Stimulus::Sent(..) | Stimulus::Command(..) => None,
+    }
+}
+
+fn distort_packet(plant: Plant, parcel: &Parcel, scene: Scene<'_>) -> Option<Stimulus> {
+    let settings = &addressee(scene.plan, parcel)?.router;
+    let mut parcel = parcel.clone();
+    let start = wire::header_length(parcel.family);
+    let message = &mut parcel.bytes[start..];
+    let priority = *message.get(wire::PRIORITY)?;
+    match plant {
+        Plant::Meek if scene.is_backup && priority > 0 => {
+            wire::rewrite(message, wire::PRIORITY, 254);
+        }
+        Plant::Unlearned if settings.version == Version::V3 => {
+            wire::rewrite_interval(Version::V3, message, settings.interval.centis());
+        }
+        Plant::Gullible => {
+            if let Some(damage) = parcel.damage {
+                let offset = damage.position - start;
+                let now = message[offset];
+                wire::correct(message, offset, damage.was, now);
+            } else if settings.version == Version::V2 {
+                wire::rewrite_interval(Version::V2, message, settings.interval.centis());
+            }
+        }
+        _ => return None,
+    }
+    Some(Stimulus::Packet(parcel))
+}
+
+/// What comes out instead, in place.
+pub fn tamper(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>, outputs: &mut Vec<Output>) {
+    let is_stop = matches!(stimulus, Stimulus::Command(_, Command::Stop));
+    match plant {
+        Plant::StopEarly if is_stop => outputs.insert(outputs.len() - 1, Output::Stopped),
+        Plant::Unrepaired => outputs.retain(|output| {
+            !matches!(output, Output::Notify(event) if matches!(event.kind, EventKind::Conflict { .. }))
+        }),
+        Plant::Repeat => {
+            let is_apply = |output: &Output| matches!(output, Output::Apply { .. });
+            if let Some(at) = outputs.iter().position(is_apply) {
+                outputs.insert(at, outputs[at].clone());
+            }
+        }
+        _ => outputs.iter_mut().for_each(|output| tamper_one(plant, scene.plan, output)),
+    }
+}
+
+fn tamper_one(plant: Plant, plan: &Plan, output: &mut Output) {
+    match (plant, output) {
+        (Plant::HopLimit, Output::Advertise(datagram)) => datagram.ttl = 254,
+        (Plant::StalePriority, Output::Advertise(datagram)) => {
+            let ours = plan.instances.iter().find(|i| i.name == datagram.instance);
+            let is_release = datagram.message.get(wire::PRIORITY) == Some(&0);
+            if let (Some(instance), false) = (ours, is_release) {
+                let stale = instance.router.priority.0;
+                wire::rewrite(&mut datagram.message, wire::PRIORITY, stale);
+            }
+        }
+        (Plant::KeepAddress, Output::Apply { drop, .. }) => drop.clear(),
+        (Plant::LongLease, Output::Apply { hold, .. }) => {
+            for held in hold {
+                held.lease_seconds = held.lease_seconds.map(|seconds| seconds * 8);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The instance that an advert is for, by interface, family and VRID.
+fn addressee<'a>(plan: &'a Plan, parcel: &Parcel) -> Option<&'a Instance> {
+    let message = parcel.bytes.get(wire::header_length(parcel.family)..)?;
+    let vrid = Vrid::new(*message.get(1)?)?;
+    plan.instances.iter().find(|instance| {
+        (instance.router.vrid, instance.router.family) == (vrid, parcel.family)
+            && &*instance.interface == INTERFACES[parcel.link]
+    })
+}
+
+fn edited(plan: &Arc<Plan>, edit: impl Fn(&mut Instance)) -> Arc<Plan> {
+    let mut plan = Plan::clone(plan);
+    plan.instances.iter_mut().for_each(edit);
+    Arc::new(plan)
+}
