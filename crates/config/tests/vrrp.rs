@@ -56,7 +56,7 @@ fn min_garp_is_one_announcement_unless_told_otherwise() {
     assert_eq!(burst(own), (3, Duration::from_secs(2)));
 }
 
-/// V-043: a keepalived peer in strict mode understands its own form alone.
+/// V-001, V-043: a keepalived peer in strict mode understands its own form alone.
 #[test]
 fn strict_forces_the_form_of_the_rfc_in_our_own_files_alone() {
     let message = ChecksumMode::Pinned(ChecksumForm::Message);
@@ -82,4 +82,59 @@ fn unicast_instances_with_disjoint_peers_may_share_a_vrid() {
     let (routers, codes) = routers(&text);
     assert_eq!((routers.len(), codes.len()), (2, 0), "{codes:?}");
     assert_eq!(routers[0].vrid, routers[1].vrid);
+}
+
+/// What is found in one instance with these lines, sorted by place.
+fn findings(lines: &str) -> Vec<String> {
+    let text = format!("[[instance]]\nname = \"web\"\ninterface = \"eth0\"\n{lines}");
+    let source = MemorySource::new().with("file", text);
+    let loaded = load(&source, "file", &Context::host("lb1"));
+    loaded.diagnostics.iter().map(|item| item.code.to_owned()).collect()
+}
+
+/// V-010, V-012, V-321: nothing is rounded, clamped or made up.
+#[test]
+fn values_that_the_wire_cannot_carry_are_refused() {
+    let address = "addresses = [\"192.0.2.10/24\"]\n";
+    for (lines, code) in [
+        ("vrid = 0", "out-of-range"),
+        ("vrid = 256", "out-of-range"),
+        ("vrid = 1\npriority = 0", "out-of-range"),
+        ("vrid = 1\nversion = 2\nadvert_interval = \"1500ms\"", "interval-range"),
+        ("vrid = 1\nversion = 2\nadvert_interval = \"256s\"", "interval-range"),
+        ("vrid = 1\nadvert_interval = \"5ms\"", "interval-range"),
+        ("vrid = 1\nadvert_interval = \"41s\"", "interval-range"),
+        ("vrid = 1\ngroup = \"192.0.2.18\"", "bad-group"),
+        ("vrid = 1\ngroup = \"ff02::12\"", "bad-group"),
+        ("vrid = 1\nunicast = { peers = [] }", "no-peers"),
+    ] {
+        assert_eq!(findings(&format!("{address}{lines}")), [code], "{lines}");
+    }
+    for lines in ["vrid = 255", "vrid = 1\ngroup = \"224.0.0.200\""] {
+        assert_eq!(findings(&format!("{address}{lines}")), [""; 0], "{lines}");
+    }
+}
+
+/// V-003, V-010, V-027: IPv6 beside IPv4 under one VRID; its group has link-local scope, and its
+/// list begins with a link-local address.
+#[test]
+fn ipv6_instances_have_rules_of_their_own() {
+    let six = |lines: &str| findings(&format!("vrid = 51\n{lines}"));
+    assert_eq!(six("addresses = [\"fe80::10/64\"]\ngroup = \"ff05::12\""), ["bad-group"]);
+    assert_eq!(six("addresses = [\"2001:db8::10/64\"]"), ["link-local-first"]);
+    let both = "vrid = 51\naddresses = [\"192.0.2.10/24\"]\n\n[[instance]]\nname = \"six\"\n\
+                interface = \"eth0\"\nvrid = 51\naddresses = [\"fe80::10/64\"]";
+    assert_eq!(findings(both), [""; 0]);
+}
+
+/// V-322.
+#[test]
+fn unicast_adverts_have_ttl_255_unless_told_otherwise() {
+    let ttl = |router: RouterSettings| match router.transport {
+        locum_vrrp::Transport::Unicast { ttl, .. } => ttl,
+        locum_vrrp::Transport::Multicast { .. } => panic!("unicast"),
+    };
+    assert_eq!(ttl(toml("unicast = { peers = [\"192.0.2.2\"] }")), 255);
+    assert_eq!(ttl(toml("unicast = { peers = [\"192.0.2.2\"], ttl = 64 }")), 64);
+    assert_eq!(ttl(keepalived("", "unicast_peer {\n192.0.2.2\n}\nunicast_ttl 0")), 0);
 }

@@ -1,6 +1,7 @@
 //! Every state × event, as a table that is reviewed like code: `transitions.snap`.
 //!
-//! V-200..V-227, V-240..V-242. `scripts/bless` writes the table anew; without it any difference fails.
+//! V-200..V-203, V-210..V-216, V-220..V-227, V-240..V-242. `scripts/bless` writes the table anew;
+//! without it any difference fails.
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};

@@ -225,7 +225,7 @@ fn receiver_versions(vector: &Vector) -> Vec<Version> {
     }
 }
 
-/// V-100..V-121, V-123: each negative vector counts what it says, once, and nothing else.
+/// V-100..V-121, V-123, V-125: each negative vector counts what it says, once, and nothing else.
 #[test]
 fn negative_vector_is_discarded_for_its_reason() {
     let negative = vectors(corpus::NEGATIVE);

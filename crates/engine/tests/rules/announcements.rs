@@ -134,7 +134,7 @@ fn without_a_gap_of_its_kind_a_burst_leaves_at_once() {
     assert_eq!(frames, [FIRST, SECOND, FIRST, SECOND]);
 }
 
-/// G-020: an address on another device is announced when that can be heard, and not before.
+/// G-020, G-024: an address on another device is announced there, when that can be heard.
 #[test]
 fn device_that_comes_up_announces_the_addresses_it_holds() {
     let mut apart = instance("web", 51, 100);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use locum_config::plan::Instance;
 use locum_engine::{EventKind, Input, Output, Packet};
 use locum_vrrp::packet::encode_advert;
-use locum_vrrp::{ChecksumForm, Family, Priority, Role, Transport, UnicastPeer};
+use locum_vrrp::{ChecksumForm, Family, Role, RouterSettings, Transport, UnicastPeer};
 
 use crate::node::{Node, PEER, VIP, instance, plan};
 
@@ -23,8 +23,18 @@ fn unicast(name: &str, peer: IpAddr) -> Instance {
 }
 
 fn hear(node: &mut Node, source: IpAddr, destination: IpAddr, form: ChecksumForm) -> Vec<Output> {
-    let settings = instance("peer", 51, 150).router;
-    let message = encode_advert(&settings, Priority(150), source, destination, form);
+    hear_from(node, &instance("peer", 51, 150).router, source, destination, form)
+}
+
+/// An advert of a router with these settings.
+fn hear_from(
+    node: &mut Node,
+    settings: &RouterSettings,
+    source: IpAddr,
+    destination: IpAddr,
+    form: ChecksumForm,
+) -> Vec<Output> {
+    let message = encode_advert(settings, settings.priority, source, destination, form);
     let (IpAddr::V4(from), IpAddr::V4(to)) = (source, destination) else { panic!("IPv4 only") };
     let total = u16::try_from(20 + message.len()).expect("short");
     let mut bytes = vec![0x45, 0xc0];
@@ -147,4 +157,62 @@ fn excluded_addresses_are_announced_and_not_advertised() {
         _ => None,
     });
     assert_eq!(advert.expect("an advert")[3], 1, "count of addresses");
+}
+
+/// V-072: what the kernel has cut is not looked into.
+#[test]
+fn truncated_datagram_is_a_length_error_of_its_interface() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let bytes = crate::node::advert(PEER, 150);
+    node.feed(Input::Packet(Packet {
+        interface: "eth0",
+        family: Family::V4,
+        bytes: &bytes,
+        source: PEER,
+        destination: GROUP,
+        hop_limit: None,
+        truncated: true,
+    }));
+    assert_eq!(heard_by(&node), [("web".to_owned(), None)], "V-127");
+    let expected = [("eth0".into(), vec![("packet-length-errors", 1)])];
+    assert_eq!(node.status().unmatched, expected);
+}
+
+/// V-400.
+#[test]
+fn counters_outlive_a_reload() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    node.hear(PEER, 150);
+    node.hear(PEER, 0);
+    let counted = node.status().instances[0].counters.clone();
+    assert!(counted.contains(&("advertisement-rcvd", 2)), "{counted:?}");
+    node.plan_with(plan([instance("web", 51, 120)]), Vec::new());
+    assert_eq!(node.status().instances[0].counters, counted);
+}
+
+/// V-403, V-124: a new master, a datagram that breaks the protocol, a router that differs from us:
+/// each is told, and the latter two once.
+#[test]
+fn notifications_tell_of_a_master_a_protocol_error_and_a_router_error() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let told = |out: &[Output], is_it: fn(&EventKind) -> bool| {
+        let events = out
+            .iter()
+            .filter(|output| matches!(output, Output::Notify(event) if is_it(&event.kind)));
+        events.count()
+    };
+    let mut broken = crate::node::advert(PEER, 50);
+    broken[26] ^= 1;
+    let mut differs = instance("peer", 51, 50).router;
+    differs.addresses = vec![DB_PEER];
+    for first in [1, 0] {
+        let out = node.hear_bytes(&broken).to_vec();
+        assert_eq!(told(&out, |kind| matches!(kind, EventKind::Discard { .. })), first);
+        let out = hear_from(&mut node, &differs, PEER, GROUP, ChecksumForm::Pseudo);
+        assert_eq!(told(&out, |kind| matches!(kind, EventKind::Mismatch { .. })), first);
+    }
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let promoted =
+        |kind: &EventKind| matches!(kind, EventKind::Transition { to: Role::Master, .. });
+    assert_eq!(told(&out, promoted), 1);
 }

@@ -1,4 +1,4 @@
-//! Two routers of priority 255 (V-160, V-175, V-176).
+//! Two routers of priority 255 (V-175, V-176).
 
 use locum_vrrp::{Action, Event, Priority, Profile, Role, RouterSettings, Version};
 

@@ -113,3 +113,40 @@ fn an_advert_that_is_late_by_more_than_two_intervals_is_told() {
         assert_eq!(sent(&out), [100]);
     }
 }
+
+/// V-044: peers that drop our form advertise themselves; a master follows what they send.
+#[test]
+fn master_learns_the_form_of_a_lower_one() {
+    use locum_vrrp::ChecksumForm;
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    assert_eq!(bench.router.form(), ChecksumForm::Pseudo);
+    let other =
+        locum_vrrp::Heard { form: Some(ChecksumForm::Message), ..crate::bench::heard(HIGH, 50) };
+    bench.feed(Event::Heard(&other));
+    assert_eq!(bench.router.role(), locum_vrrp::Role::Master);
+    assert_eq!(bench.router.form(), ChecksumForm::Message);
+}
+
+/// V-146: the new skew, counted from the last restart.
+#[test]
+fn running_down_timer_follows_the_priority() {
+    let mut bench = Bench::eligible(settings(Version::V3, 100));
+    let begun = bench.now;
+    bench.run(1000);
+    bench.feed(Event::Priority(Priority(200)));
+    let wait = bench.router.deadline().expect("it waits").since(begun);
+    assert_eq!(wait, Duration::from_nanos(3_000_000_000 + 56 * 1_000_000_000 / 256));
+}
+
+/// V-170: equals are accepted whatever their address, lower ones are not.
+#[test]
+fn backup_restarts_its_timer_for_its_equal_and_not_for_a_lower_one() {
+    for (source, priority, restarts) in [(LOW, 100, true), (HIGH, 101, true), (HIGH, 99, false)] {
+        let mut bench = Bench::eligible(settings(Version::V3, 100));
+        bench.run(1000);
+        let before = bench.router.deadline();
+        bench.hear(source, priority);
+        assert_eq!(bench.router.deadline() > before, restarts, "{source} {priority}");
+    }
+}
