@@ -17,7 +17,7 @@ use locum_config::plan::{
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
-pub const PATIENCE: Duration = Duration::from_secs(15);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An address nobody else uses: 127.x.y.N with x.y from this process and N from a counter.
 pub fn fresh_address() -> SocketAddr {

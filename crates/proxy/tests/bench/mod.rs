@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use locum_config::proxy::{Orphan, ProxyServer, ProxyService, Request, ServiceStatus, Status};
 
 /// Longer than anything takes; what is waited for longer is missing.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 pub const PORT: u16 = 8080;
 
