@@ -217,7 +217,7 @@ fn version_2(kinds: Kinds, change: impl Fn(Router) -> Router) {
     let make = |director| change(router(director).version(Version::V2).every(seconds(1)));
     let mut pair = Pair::settled(Shape::PAIR, kinds, make);
     let capture = pair.lab.capture();
-    wait::steadily("lb1 alone is master", seconds(4), || pair.masters() == [0]);
+    wait::throughout("lb1 alone is master", seconds(4), || pair.masters() == [0]);
     assert!(capture.adverts("lb1").iter().all(|(_, advert)| advert.version == 2));
     pair.daemon(0).terminate();
     pair.expect_takeover(1);
