@@ -31,7 +31,8 @@ fn a_service_that_lost_its_role_closes_at_once_and_finishes_its_connections() {
 #[test]
 fn connections_are_cut_when_the_drain_time_is_over() {
     let mut web = service("web", "rr", &[(start_server('a'), 1), (start_server('b'), 1)]);
-    web.drain_ms = 200;
+    // Long enough for two levels on a busy machine.
+    web.drain_ms = 1500;
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
     let leaving = Client::connect(web.listen);
@@ -48,7 +49,8 @@ fn connections_are_cut_when_the_drain_time_is_over() {
 #[test]
 fn a_server_that_comes_back_in_time_keeps_its_connections() {
     let mut web = service("web", "rr", &[(start_server('a'), 1)]);
-    web.drain_ms = 200;
+    // Long enough for two levels on a busy machine.
+    web.drain_ms = 1500;
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
     let mut client = Client::connect(web.listen);
@@ -56,7 +58,7 @@ fn a_server_that_comes_back_in_time_keeps_its_connections() {
     assert!(proxy.serve(&[without]).services[0].servers[0].leaving);
     assert!(!proxy.serve(std::slice::from_ref(&web)).services[0].servers[0].leaving);
     // As long as the drain time would have been; a cut would show as an error of the read.
-    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(1700))).unwrap();
     let error = client.echo_nothing().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WouldBlock);
     client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -93,7 +95,8 @@ fn a_second_controller_takes_over_without_losing_a_connection() {
 fn left_alone_for_longer_than_the_lease_it_stops_serving_and_exits() {
     let mut web = service("web", "rr", &[(start_server('a'), 1)]);
     web.drain_ms = 100;
-    let mut proxy = Proxy::start(&["--orphan-timeout", "200"]);
+    // It is alone at first, too.
+    let mut proxy = Proxy::start(&["--orphan-timeout", "1500"]);
     proxy.serve(std::slice::from_ref(&web));
     let client = Client::connect(web.listen);
     proxy.hang_up();
@@ -119,12 +122,13 @@ fn a_lease_that_a_reload_changed_counts_from_the_level_on() {
 #[test]
 fn a_lease_that_a_reload_took_away_lets_it_serve_on_alone() {
     let web = service("web", "rr", &[(start_server('a'), 1)]);
-    let mut proxy = Proxy::start(&["--orphan-timeout", "200"]);
+    // It is alone at first, too.
+    let mut proxy = Proxy::start(&["--orphan-timeout", "1500"]);
     proxy.serve_as(std::slice::from_ref(&web), Orphan::ForEver);
     let mut client = Client::connect(web.listen);
     proxy.hang_up();
-    // Twice as long as the lease was; an end would show as something else than a time-out.
-    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(400))).unwrap();
+    // Longer than the lease was; an end would show as something else than a time-out.
+    client.stream.set_read_timeout(Some(std::time::Duration::from_millis(2000))).unwrap();
     assert_eq!(client.echo_nothing().unwrap_err().kind(), ErrorKind::WouldBlock);
     assert_eq!(Client::connect(web.listen).letter, 'a');
     client.stream.set_read_timeout(Some(PATIENCE)).unwrap();
