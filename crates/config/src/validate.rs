@@ -41,12 +41,20 @@ pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
     }
 }
 
-/// A file with nothing but checks is a fragment; one with nothing at all is probably the wrong one.
+/// A file with nothing but checks is a fragment. One with nothing at all is the wrong one, or was
+/// cut off by a full disk: a reload of it would let go of every address. keepalived takes it.
 fn nothing_to_do(wishes: &Wishes, report: &mut Report) {
-    if wishes.checks.is_empty() && !report.diagnostics.has_errors() {
-        let whole = Span { file: 0, start: 0, end: 0 };
-        report.warning(whole, "empty", "the configuration defines no instance and no service");
+    if !wishes.checks.is_empty() || report.diagnostics.has_errors() {
+        return;
     }
+    let whole = Span { file: 0, start: 0, end: 0 };
+    let text = "the configuration defines no instance and no service";
+    match wishes.dialect {
+        Dialect::Toml => report
+            .error(whole, "empty", text)
+            .help("is it the right file, and whole? `locum stop` ends a daemon in order"),
+        Dialect::Keepalived => report.warning(whole, "empty", text),
+    };
 }
 
 /// Longest name of anything, in octets: names appear in table columns and environment variables.

@@ -75,6 +75,35 @@ fn a_broken_configuration_never_replaces_the_running_one() {
 }
 
 #[test]
+fn a_configuration_that_was_cut_off_takes_nothing_away() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("500ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    node.write("locum.toml", "");
+    let refused = node.locum(&["reload"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stdout(&refused));
+    assert!(stderr(&refused).contains("no instance and no service"), "{}", stderr(&refused));
+    assert_eq!(node.status()["instances"][0]["role"], "master");
+    let told = stdout(&node.locum(&["history"]));
+    assert!(told.contains("    | ") && told.contains("[empty]"), "{told}");
+}
+
+#[test]
+fn a_reload_shows_the_warnings_of_what_it_puts_in_effect() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("500ms", ""));
+    node.start();
+    node.wait_for_role("master");
+    let unused = "[check.spare]\nprocess = \"spare\"\n";
+    node.write("locum.toml", &config("500ms", unused));
+    let accepted = node.locum(&["reload"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    let text = stdout(&accepted);
+    assert!(text.contains("[unused-check]") && text.contains("configuration in effect"), "{text}");
+}
+
+#[test]
 fn a_hang_up_signal_is_a_reload() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, &config("100ms", ""));

@@ -60,7 +60,7 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
             let _ = write!(note, "; without {}", first_few(without.collect()));
         }
         if instance.leaving {
-            note.push_str("; removed from the configuration, being handed over");
+            note.push_str("; being handed over");
         }
         note
     });
@@ -144,6 +144,8 @@ fn master(instance: &InstanceStatus) -> String {
     match (instance.role.as_str(), instance.master) {
         ("master", _) => "this node".to_owned(),
         (_, Some(address)) => address.to_string(),
+        // It answers until someone else is heard.
+        ("resigning", None) => "this node".to_owned(),
         (_, None) => "unknown".to_owned(),
     }
 }
@@ -278,6 +280,16 @@ www      192.0.2.10:80/tcp  -        idle           0
             heard_ms: 700,
         });
         assert_eq!(peer(instance), "192.0.2.3 discarded, 0.7s ago");
+    }
+
+    #[test]
+    fn a_node_that_hands_over_is_master_until_another_is_heard() {
+        let mut document = sample::document();
+        let instance = &mut document.instances[0];
+        instance.role = "resigning".into();
+        assert_eq!(master(instance), "192.0.2.2");
+        instance.master = None;
+        assert_eq!(master(instance), "this node");
     }
 
     #[test]

@@ -100,7 +100,7 @@ impl Operations {
         }
         match loaded.plan {
             None => self.reject(loaded.diagnostics.to_string(), answer),
-            Some(plan) => self.put_in_effect(plan, answer),
+            Some(plan) => self.put_in_effect(plan, loaded.diagnostics.to_string(), answer),
         }
     }
 
@@ -122,7 +122,13 @@ impl Operations {
         }
     }
 
-    fn put_in_effect(&mut self, plan: Arc<Plan>, answer: Option<oneshot::Sender<Response>>) {
+    /// `warnings` end with their line.
+    fn put_in_effect(
+        &mut self,
+        plan: Arc<Plan>,
+        warnings: String,
+        answer: Option<oneshot::Sender<Response>>,
+    ) {
         let (reply, replied) = oneshot::channel();
         let message =
             Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
@@ -133,7 +139,7 @@ impl Operations {
         self.desk.forget();
         tokio::spawn(async move {
             let response = match replied.await {
-                Ok(message) => Response::Done { message },
+                Ok(message) => Response::Done { message: format!("{warnings}{message}") },
                 Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
             };
             if let Some(answer) = answer {
