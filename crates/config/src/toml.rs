@@ -31,7 +31,9 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
         for (at, error) in errors.iter().take(MAX_SYNTAX_ERRORS).enumerate() {
             let finding = syntax_error(file, &text, error, report);
             if more > 0 && at + 1 == MAX_SYNTAX_ERRORS {
-                finding.note(format!("{more} more follow, perhaps only because of these: mend the first"));
+                finding.note(format!(
+                    "{more} more follow, perhaps only because of these: mend the first"
+                ));
             }
         }
         return None;

@@ -324,8 +324,7 @@ fn a_missing_file_is_an_error_with_its_name() {
     let loaded = load(&MemorySource::new(), "/etc/locum/locum.toml", &Context::host("a"));
     assert!(loaded.plan.is_none());
     let text = loaded.diagnostics.to_string();
-    let expected =
-        "/etc/locum/locum.toml: error: cannot read the file: no such file [unreadable]\n      \
+    let expected = "/etc/locum/locum.toml: error: cannot read the file: no such file [unreadable]\n      \
          = help: restore it, or name another with -c FILE\n";
     assert_eq!(text, expected);
 }
