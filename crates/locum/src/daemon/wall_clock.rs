@@ -1,15 +1,15 @@
 //! From the engine's clock to the time of day, so that the same moment always reads the same.
 //!
 //! The two clocks are read one after the other, so each reading of their distance is off by the
-//! time between. One distance is kept, and measured anew only when the time of day was set or has
-//! drifted: a `since` in the status then changes when something happened, and not otherwise.
+//! time between, which is long when the thread is not run. One distance is kept, and measured anew
+//! only when the time of day was set or has drifted: a `since` in the status then changes when
+//! something happened, and not otherwise.
 
 use std::time::{Duration, SystemTime};
 
 use locum_vrrp::Time;
 
-/// More than a scheduler keeps a thread waiting between two reads of a clock, mostly, and less
-/// than a person sees.
+/// Less than a person sees.
 const MAX_DRIFT: Duration = Duration::from_millis(10);
 
 /// What the time of day was when the engine's clock was zero.
@@ -25,16 +25,23 @@ impl Default for WallClock {
 }
 
 impl WallClock {
-    /// Both clocks, read one right after the other.
-    pub fn measure(&mut self, time: Time, wall: SystemTime) {
-        let zero = wall.checked_sub(time.since(Time::ZERO)).unwrap_or(SystemTime::UNIX_EPOCH);
+    /// The time of day, and the engine's clock before and after it was read. False for a reading
+    /// that took too long to tell anything; the next one may be better.
+    pub fn measure(&mut self, before: Time, wall: SystemTime, after: Time) -> bool {
+        let is_rough = after.since(before) > MAX_DRIFT;
+        if is_rough && self.zero != SystemTime::UNIX_EPOCH {
+            return false;
+        }
+        let zero = wall.checked_sub(before.since(Time::ZERO)).unwrap_or(SystemTime::UNIX_EPOCH);
         let drift = match zero.duration_since(self.zero) {
             Ok(ahead) => ahead,
             Err(behind) => behind.duration(),
         };
-        if drift > MAX_DRIFT {
+        // The reading itself may be off by as much as is let pass above.
+        if drift > MAX_DRIFT * 2 {
             self.zero = zero;
         }
+        !is_rough
     }
 
     /// The time of day `age` before `time`.
@@ -56,14 +63,18 @@ mod tests {
     fn the_same_moment_reads_the_same_until_the_clock_is_set() {
         let wall = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
         let mut clock = WallClock::default();
-        clock.measure(at(5_000_000), wall);
+        assert!(clock.measure(at(5_000_000), wall, at(5_000_001)));
         let moment = clock.before(at(5_000_000), Duration::from_secs(2));
         assert_eq!(moment, wall - Duration::from_secs(2));
         // A second later the reading is two milliseconds off.
-        clock.measure(at(6_000_000), wall + Duration::from_millis(1002));
+        assert!(clock.measure(at(6_000_000), wall + Duration::from_millis(1002), at(6_002_000)));
+        assert_eq!(clock.before(at(6_000_000), Duration::from_secs(3)), moment);
+        // One that was interrupted for half a second tells nothing.
+        let late = wall + Duration::from_millis(1500);
+        assert!(!clock.measure(at(6_000_000), late, at(6_500_000)));
         assert_eq!(clock.before(at(6_000_000), Duration::from_secs(3)), moment);
         // The time of day was set an hour back.
-        clock.measure(at(7_000_000), wall - Duration::from_secs(3598));
+        assert!(clock.measure(at(7_000_000), wall - Duration::from_secs(3598), at(7_000_001)));
         let set = clock.before(at(7_000_000), Duration::from_secs(4));
         assert_eq!(set, moment - Duration::from_secs(3600));
     }
