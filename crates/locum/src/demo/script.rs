@@ -26,7 +26,7 @@ const CALM: Duration = Duration::from_millis(1000);
 const RESTART_DELAY: Duration = Duration::from_millis(400);
 
 /// What a busy machine may add to a silence by not running a process in time.
-const SCHEDULING_MARGIN: Duration = Duration::from_millis(100);
+const SCHEDULING_MARGIN: Duration = Duration::from_millis(500);
 
 /// The kernel counts the lease of an address in whole seconds.
 const LEASE_LIMIT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ const LEASE_LIMIT: Duration = Duration::from_secs(2);
 const LAST_WORDS: usize = 30;
 
 /// Connections that a move of the address may break: a proxied one ends on the director it began
-/// on, and requests are so short that no two are under way at a time.
+/// on, and no two requests are under way at a time.
 const UNDER_WAY: usize = 1;
 
 const LB1: usize = 0;
@@ -226,7 +226,9 @@ fn daemon_crash(stage: &mut Stage) -> Result<Act, String> {
     let patience = longest_silence(stage, LB2);
     stage.watch(patience);
     let unmoved = stage.role(LB2) == Some("backup") && stage.transitions(LB2) == before;
-    act.promise("lb1 goes on as master", roles(stage), resumed && leads(stage, LB1, Some(LB2)));
+    // It still is; looked for once more, as no probe is fresh when the machine has just stood still.
+    let leads = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB1, Some(LB2)));
+    act.promise("lb1 goes on as master", roles(stage), resumed && leads);
     let measured = if unmoved { "still backup" } else { "its role changed" };
     act.promise("lb2 notices nothing", measured, unmoved);
     act.promise_no_loss(stage.measure(mark), 0);

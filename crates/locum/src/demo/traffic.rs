@@ -2,8 +2,9 @@
 //!
 //! Two series run from the client to the virtual address for the whole show: a datagram every
 //! millisecond, answered by the director that has the address, and an HTTP request on a new
-//! connection every 20 ms, answered by a real server through the proxy. Both keep to an absolute
-//! schedule, so that a count of lost requests is a length of time.
+//! connection every 20 ms, answered by a real server through the proxy. The probes keep to an absolute
+//! schedule, so that a count of lost ones is a length of time. The requests wait for the one before,
+//! though not for long, so that a move of the address meets one of them and no more.
 
 use std::io;
 use std::net::Ipv4Addr;
@@ -14,11 +15,15 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt;
 use tokio::io::AsyncReadExt;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::task::LocalSet;
+use tokio::time::MissedTickBehavior;
 
 use super::network::Machine;
 use super::network::VIRTUAL_ADDRESS;
@@ -29,9 +34,11 @@ pub const PROBE_SPACING: Duration = Duration::from_millis(1);
 /// Time between two HTTP requests.
 pub const REQUEST_SPACING: Duration = Duration::from_millis(20);
 /// A probe without an answer for so long is lost; far more than a busy machine needs.
-const PROBE_PATIENCE: Duration = Duration::from_millis(500);
+const PROBE_PATIENCE: Duration = Duration::from_secs(1);
 /// A user who waits longer for a page calls it down.
 const REQUEST_PATIENCE: Duration = Duration::from_secs(1);
+/// A client that has waited so long for a page asks once more.
+const ASKS_AGAIN: Duration = Duration::from_millis(200);
 /// The echo service's port.
 const PROBE_PORT: u16 = 7;
 /// Of the service, on the virtual address and on the servers.
@@ -40,8 +47,8 @@ pub const WEB_PORT: u16 = 80;
 const SERVER_PATIENCE: Duration = Duration::from_secs(5);
 /// Longest request or answer read; ours are shorter.
 const MESSAGE_LIMIT: usize = 1024;
-/// Half a second of probes, should a thread not be scheduled.
-const SOCKET_BUFFER: usize = 1 << 20;
+/// More than a second of probes, should a thread not be scheduled.
+const SOCKET_BUFFER: usize = 4 << 20;
 
 /// Answers probes on every address of a director, with `number`, also on those that come later.
 ///
@@ -100,7 +107,10 @@ pub fn probe(client: &Machine) -> Result<Series, String> {
 fn probe_socket(machine: &Machine, port: u16) -> Result<UdpSocket, String> {
     let made = machine.enter(|| {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port))?;
-        socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER)?;
+        // Beyond the system's limit, for which an old kernel wants more than root of a namespace.
+        if setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
+            socket2::SockRef::from(&socket).set_recv_buffer_size(SOCKET_BUFFER)?;
+        }
         Ok::<_, io::Error>(socket)
     })?;
     made.map_err(|error| format!("cannot make a probe socket on {}: {error}", machine.name()))
@@ -160,16 +170,26 @@ pub fn request(client: &Machine) -> Result<Series, String> {
     let work = move || {
         LocalSet::new().block_on(&runtime, async {
             let mut ticks = tokio::time::interval(REQUEST_SPACING);
+            // What a machine that stood still has missed is not asked all at once.
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            let mut latest = None::<(JoinHandle<()>, Instant)>;
             loop {
                 ticks.tick().await;
+                let waits = |(asked, at): &(JoinHandle<()>, Instant)| {
+                    !asked.is_finished() && at.elapsed() < ASKS_AGAIN
+                };
+                if latest.as_ref().is_some_and(waits) {
+                    continue;
+                }
                 let number = requesting.send();
                 let series = requesting.clone();
-                tokio::task::spawn_local(async move {
+                let asked = tokio::task::spawn_local(async move {
                     let page = tokio::time::timeout(series.patience(), fetch_page()).await;
                     if let Ok(Ok(by)) = page {
                         series.answer(number, by);
                     }
                 });
+                latest = Some((asked, Instant::now()));
             }
         });
     };
