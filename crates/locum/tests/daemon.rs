@@ -11,6 +11,7 @@ use support::{LIMIT, Namespace, Node, stderr, stdout};
 
 const VIP: &str = "10.9.0.100/24";
 
+/// An interval of half a second lets a busy machine cost no master its place.
 fn config(interval: &str, extra: &str) -> String {
     format!(
         "[[instance]]\nname = \"web\"\ninterface = \"v0\"\nvrid = 51\npriority = 150\n\
@@ -21,7 +22,7 @@ fn config(interval: &str, extra: &str) -> String {
 #[test]
 fn a_lone_daemon_becomes_master_and_a_stop_takes_the_address_away() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     let status = node.wait_for_role("master");
     assert_eq!(status["healthy"], true, "{status:#}");
@@ -41,7 +42,7 @@ fn a_lone_daemon_becomes_master_and_a_stop_takes_the_address_away() {
 #[test]
 fn a_termination_signal_is_a_stop() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     node.signal("TERM");
@@ -52,11 +53,11 @@ fn a_termination_signal_is_a_stop() {
 #[test]
 fn a_broken_configuration_never_replaces_the_running_one() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     let before = node.wait_for_role("master");
 
-    node.write("locum.toml", &config("100ms", "prioritty = 3"));
+    node.write("locum.toml", &config("500ms", "prioritty = 3"));
     let refused = node.locum(&["reload"]);
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("prioritty"), "{}", stderr(&refused));
@@ -65,7 +66,7 @@ fn a_broken_configuration_never_replaces_the_running_one() {
     assert_eq!(after["instances"][0]["role"], "master");
     node.wait_for_entry("refusal", |entry| entry["kind"] == "reload-refused");
 
-    node.write("locum.toml", &config("100ms", "").replace("150", "120"));
+    node.write("locum.toml", &config("500ms", "").replace("150", "120"));
     let accepted = node.locum(&["reload"]);
     assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
     let after = node.status();
@@ -106,10 +107,10 @@ fn a_reload_shows_the_warnings_of_what_it_puts_in_effect() {
 #[test]
 fn a_hang_up_signal_is_a_reload() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
-    node.write("locum.toml", &config("100ms", "").replace("150", "121"));
+    node.write("locum.toml", &config("500ms", "").replace("150", "121"));
     node.signal("HUP");
     node.wait_for("new priority", |status| status["instances"][0]["base_priority"] == 121);
 }
@@ -137,7 +138,7 @@ fn a_daemon_killed_on_the_master_is_master_again_without_an_election() {
 #[test]
 fn the_address_of_a_daemon_that_stays_dead_goes_by_itself() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     node.wait_for("address in the kernel", |_| namespace.has(VIP));
@@ -152,7 +153,7 @@ fn the_address_of_a_daemon_that_stays_dead_goes_by_itself() {
 #[test]
 fn a_second_daemon_of_the_same_run_directory_is_refused() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     let refused = node.start_in_vain();
     assert_eq!(refused.status.code(), Some(1));
@@ -164,11 +165,11 @@ fn a_second_daemon_of_the_same_run_directory_is_refused() {
 #[test]
 fn a_second_daemon_in_the_network_namespace_is_refused_whatever_its_run_directory() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     node.wait_for("address in the kernel", |_| namespace.has(VIP));
-    let second = Node::new(&namespace, &config("100ms", ""));
+    let second = Node::new(&namespace, &config("500ms", ""));
     let refused = second.start_in_vain();
     assert_eq!(refused.status.code(), Some(1));
     let text = stderr(&refused);
@@ -180,7 +181,7 @@ fn a_second_daemon_in_the_network_namespace_is_refused_whatever_its_run_director
 #[test]
 fn a_daemon_whose_run_directory_was_removed_makes_it_again_and_stays_alone() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     fs::remove_dir_all(node.path("run")).unwrap();
@@ -198,7 +199,7 @@ fn a_daemon_whose_run_directory_was_removed_makes_it_again_and_stays_alone() {
 #[test]
 fn a_switchover_that_cannot_be_is_refused_with_the_reason() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     let unknown = node.locum(&["switchover", "wbe"]);
@@ -216,7 +217,7 @@ fn a_missing_interface_is_a_fault_of_its_instance_alone() {
     let Some(namespace) = Namespace::new() else { return };
     let other = "\n[[instance]]\nname = \"lost\"\ninterface = \"nowhere0\"\nvrid = 52\n\
                  addresses = [\"10.9.0.101/24\"]\n";
-    let mut node = Node::new(&namespace, &config("100ms", other));
+    let mut node = Node::new(&namespace, &config("500ms", other));
     node.start();
     let status = node.wait_for_role("master");
     assert_eq!(status["instances"][1]["role"], "fault");
@@ -232,7 +233,7 @@ fn hooks_run_in_order_and_stand_in_the_history() {
     let mut node = Node::new(&namespace, "");
     let output = node.path("hooks");
     let hook = node.script("hook", &format!("echo \"$@\" >> {}; echo said", output.display()));
-    node.write("locum.toml", &config("100ms", &format!("notify = [\"{hook}\"]")));
+    node.write("locum.toml", &config("500ms", &format!("notify = [\"{hook}\"]")));
     node.start();
     node.wait_for_role("master");
     let entry = node.wait_for_entry("hook", |entry| {
@@ -251,7 +252,7 @@ fn what_a_service_manager_left_for_the_daemon_reaches_no_hook_and_costs_no_exit_
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, "");
     let hook = node.script("hook", "env; exit 7");
-    node.write("locum.toml", &config("100ms", &format!("notify = [\"{hook}\"]")));
+    node.write("locum.toml", &config("500ms", &format!("notify = [\"{hook}\"]")));
     let start = format!(
         "exec env --ignore-signal=CHLD NOTIFY_SOCKET=/nowhere LISTEN_FDS=1 WATCHDOG_USEC=1 \
          JOURNAL_STREAM=8:1 {} \"$@\"",
@@ -271,7 +272,7 @@ fn what_a_service_manager_left_for_the_daemon_reaches_no_hook_and_costs_no_exit_
 #[test]
 fn a_signal_that_means_nothing_here_ends_nothing() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.signal("USR1");
     node.signal("USR2");
@@ -284,7 +285,7 @@ fn a_signal_that_means_nothing_here_ends_nothing() {
 #[test]
 fn a_role_that_lasts_has_one_since() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     let since = node.wait_for_role("master")["instances"][0]["since"].clone();
     for _ in 0..40 {
@@ -297,7 +298,7 @@ fn a_role_that_lasts_has_one_since() {
 #[test]
 fn a_configuration_that_is_a_pipe_is_refused_and_holds_nothing_up() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     fs::remove_file(node.path("locum.toml")).unwrap();
@@ -313,8 +314,8 @@ fn a_hook_that_hangs_is_killed_and_the_newest_event_follows() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, "");
     let hook = node.script("hook", "case $3 in BACKUP) exec sleep 1000;; esac");
-    let web = config("100ms", &format!("notify = [\"{hook}\"]"));
-    node.write("locum.toml", &format!("[hooks]\ntimeout = \"700ms\"\n{web}"));
+    let web = config("500ms", &format!("notify = [\"{hook}\"]"));
+    node.write("locum.toml", &format!("[hooks]\ntimeout = \"3s\"\n{web}"));
     node.start();
     node.wait_for_role("master");
     let hung = node.wait_for_entry("time-out", |entry| entry["outcome"] == "timed-out");
@@ -359,7 +360,7 @@ fn a_failing_check_lowers_the_priority_and_the_status_says_why() {
         "track = [\"well\"]\n[check.well]\nscript = [\"{script}\"]\ninterval = \"50ms\"\n\
          rise = 1\nfall = 1\nweight = -60\n"
     );
-    node.write("locum.toml", &config("100ms", &check));
+    node.write("locum.toml", &config("500ms", &check));
     node.start();
     node.wait_for_role("master");
     fs::write(&flag, "").unwrap();
@@ -389,8 +390,7 @@ fn a_daemon_whose_program_was_replaced_still_starts_its_proxy() {
     let service = "[[service]]\nname = \"www\"\ninstance = \"web\"\nlisten = \"10.9.0.100:80\"\n\
                    backend = \"proxy\"\nscheduler = \"rr\"\nservers = [{ address = \"10.9.0.1:8080\" }]\n";
     let mut node = Node::new(&namespace, &config("500ms", service));
-    node.program = node.path("locum");
-    fs::copy(env!("CARGO_BIN_EXE_locum"), &node.program).unwrap();
+    node.program = node.copy_program(env!("CARGO_BIN_EXE_locum").as_ref(), "locum");
     node.start();
     fs::remove_file(&node.program).unwrap();
     let status = node.wait_for("proxy", |status| status["processes"][0]["state"] == "running");
@@ -402,7 +402,7 @@ fn a_daemon_whose_program_was_replaced_still_starts_its_proxy() {
 #[test]
 fn the_daemon_stays_under_ten_megabytes() {
     let Some(namespace) = Namespace::new() else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
@@ -415,7 +415,7 @@ fn the_daemon_stays_under_ten_megabytes() {
 #[test]
 fn a_daemon_without_privileges_says_what_it_needs() {
     let Some(namespace) = Namespace::new() else { return };
-    let node = Node::new(&namespace, &config("100ms", ""));
+    let node = Node::new(&namespace, &config("500ms", ""));
     let output = namespace
         .command("setpriv")
         .args(["--bounding-set=-net_admin,-net_raw", "--inh-caps=-all", "--"])
@@ -434,7 +434,7 @@ fn a_daemon_without_privileges_says_what_it_needs() {
 #[test]
 fn a_configuration_with_errors_never_starts() {
     let Some(namespace) = Namespace::new() else { return };
-    let node = Node::new(&namespace, &config("100ms", "vrid = 300"));
+    let node = Node::new(&namespace, &config("500ms", "vrid = 300"));
     let output = node.start_in_vain();
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("locum.toml:"), "{}", stderr(&output));

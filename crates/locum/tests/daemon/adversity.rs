@@ -56,7 +56,7 @@ fn squat(namespace: &Namespace) -> Option<Leashed> {
 fn a_user_who_sits_on_the_daemons_name_keeps_it_from_nothing() {
     let Some(namespace) = Namespace::new() else { return };
     let Some(_squatter) = squat(&namespace) else { return };
-    let mut node = Node::new(&namespace, &config("100ms", ""));
+    let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
     node.wait_for_role("master");
     let log = node.log();
@@ -80,7 +80,7 @@ fn bury_configuration(node: &Node<'_>) -> Option<Leashed> {
 
 /// A daemon with a mount namespace of its own.
 fn start_apart(namespace: &Namespace) -> Node<'_> {
-    let mut node = Node::new(namespace, &config("100ms", ""));
+    let mut node = Node::new(namespace, &config("500ms", ""));
     let start = format!("exec unshare --mount -- {} \"$@\"", env!("CARGO_BIN_EXE_locum"));
     node.program = node.script("start", &start).into();
     node.start();

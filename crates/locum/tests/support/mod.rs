@@ -113,10 +113,19 @@ impl<'a> Node<'a> {
 
     /// Writes an executable shell script.
     pub fn script(&self, name: &str, content: &str) -> String {
-        self.write(name, &format!("#!/bin/sh\n{content}\n"));
-        let path = self.path(name);
+        let text = format!("{name}.text");
+        self.write(&text, &format!("#!/bin/sh\n{content}\n"));
+        let path = self.copy_program(&self.path(&text), name);
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
         path.to_str().unwrap().to_owned()
+    }
+
+    /// Copies a program. Another process does: a descriptor of ours that is open for writing while
+    /// a neighbouring test forks would make the copy "busy" for whoever runs it.
+    pub fn copy_program(&self, program: &Path, name: &str) -> PathBuf {
+        let path = self.path(name);
+        assert!(Command::new("cp").arg(program).arg(&path).status().unwrap().success());
+        path
     }
 
     fn run_command(&self) -> Command {
