@@ -13,14 +13,15 @@ use crate::wait;
 use crate::web;
 use crate::web::WebServer;
 
-/// Longer than a backup takes to end what carried traffic, and half of the time that connections
-/// have by default to end by themselves: who waits for them is caught.
-const SETTLED: Duration = wait::seconds(15);
+/// Longer than a backup takes to end what carried traffic, and less than connections have by default
+/// to end by themselves: who waits for them is caught.
+const SETTLED: Duration = wait::seconds(20);
 
 /// The address the directors share.
 pub const VIP: &str = "192.168.1.100";
 
-/// The instance `web` of both directors, ten adverts a second, the first one better.
+/// The instance `web` of both directors, the first one better. Slow enough that a busy machine lets
+/// no master lose its place.
 pub const INSTANCE: &str = r#"
 [nodes.lb1]
 [nodes.lb2]
@@ -30,7 +31,7 @@ name = "web"
 interface = "eth0"
 vrid = 51
 priority = { lb1 = 150, lb2 = 100 }
-advert_interval = "100ms"
+advert_interval = "300ms"
 addresses = ["192.168.1.100/24"]
 "#;
 

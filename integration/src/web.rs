@@ -19,8 +19,10 @@ use crate::node::Node;
 
 /// A request or an answer that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for one that must not fail: only what is never answered takes so long.
+const LONG_PATIENCE: Duration = Duration::from_secs(20);
 /// A client that begins a request may take so long to end it.
-const SLOW_CLIENT: Duration = Duration::from_secs(10);
+const SLOW_CLIENT: Duration = Duration::from_secs(60);
 
 /// Answers every request on port 80 of a node with the name of that node.
 pub struct WebServer {
@@ -100,13 +102,18 @@ pub fn get(client: &Node, address: IpAddr) -> Result<String, String> {
 /// The same with a host and a path of one's own.
 pub fn get_path(client: &Node, address: IpAddr, host: &str, path: &str) -> Result<String, String> {
     client
-        .in_network(|| request(SocketAddr::from((address, 80)), host, path))
+        .in_network(|| request(SocketAddr::from((address, 80)), host, path, PATIENCE))
         .map_err(|error| error.to_string())
 }
 
-fn request(address: SocketAddr, host: &str, path: &str) -> std::io::Result<String> {
-    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-    ask(stream, &head(host, path))
+fn request(
+    address: SocketAddr,
+    host: &str,
+    path: &str,
+    patience: Duration,
+) -> std::io::Result<String> {
+    let stream = TcpStream::connect_timeout(&address, patience)?;
+    ask(stream, &head(host, path), patience)
 }
 
 fn head(host: &str, path: &str) -> String {
@@ -114,8 +121,8 @@ fn head(host: &str, path: &str) -> String {
 }
 
 /// Sends the rest of a request and reads the answer to its end.
-fn ask(mut stream: TcpStream, rest: &str) -> std::io::Result<String> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn ask(mut stream: TcpStream, rest: &str, patience: Duration) -> std::io::Result<String> {
+    stream.set_read_timeout(Some(patience))?;
     stream.write_all(rest.as_bytes())?;
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
@@ -134,7 +141,7 @@ impl HalfAsked {
     /// Connects from `client` and says the first line only.
     pub fn start(client: &Node, address: IpAddr) -> Self {
         let address = SocketAddr::from((address, 80));
-        let stream = client.in_network(|| TcpStream::connect_timeout(&address, PATIENCE));
+        let stream = client.in_network(|| TcpStream::connect_timeout(&address, LONG_PATIENCE));
         let mut stream = stream.expect("cannot connect");
         stream.write_all(b"GET /health HTTP/1.1\r\n").expect("cannot begin a request");
         Self(stream)
@@ -142,7 +149,8 @@ impl HalfAsked {
 
     /// Says the rest: the body of the answer, or the reason if there is none.
     pub fn finish(self) -> Result<String, String> {
-        ask(self.0, "Host: lab\r\nConnection: close\r\n\r\n").map_err(|error| error.to_string())
+        let rest = "Host: lab\r\nConnection: close\r\n\r\n";
+        ask(self.0, rest, LONG_PATIENCE).map_err(|error| error.to_string())
     }
 }
 
@@ -165,7 +173,8 @@ impl Requests {
                     .expect("cannot enter a namespace");
                 let (mut answered, mut failed) = (0, Vec::new());
                 while !stop.load(Ordering::Relaxed) {
-                    match request(SocketAddr::from((address, 80)), "lab", "/health") {
+                    let address = SocketAddr::from((address, 80));
+                    match request(address, "lab", "/health", LONG_PATIENCE) {
                         Ok(_) => answered += 1,
                         Err(error) => failed.push(error.to_string()),
                     }

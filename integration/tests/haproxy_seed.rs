@@ -2,6 +2,7 @@
 //! Fragments are completed with the backends they name; addresses are the lab's.
 
 use locum_integration::node::Node;
+use locum_integration::pair::ELECTION;
 use locum_integration::process::Process;
 use locum_integration::require;
 use locum_integration::service::Balanced;
@@ -9,7 +10,6 @@ use locum_integration::service::INSTANCE;
 use locum_integration::service::carriers;
 use locum_integration::service::expect_idle;
 use locum_integration::wait;
-use locum_integration::wait::seconds;
 use locum_integration::web;
 use locum_integration::web::WebServer;
 
@@ -24,9 +24,9 @@ config = "/etc/haproxy/haproxy.cfg"
 const DEFAULTS: &str = "
 defaults
     mode http
-    timeout connect 1s
-    timeout client 5s
-    timeout server 5s
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
 ";
 
 fn seed(name: &str) -> String {
@@ -41,7 +41,7 @@ fn serving(file: &str) -> Balanced {
         director.write("/etc/haproxy/haproxy.cfg", file);
     }
     balanced.start(0);
-    wait::until("HAProxy runs on the master", seconds(10), || {
+    wait::until("HAProxy runs on the master", ELECTION, || {
         !carriers(&balanced.lab.directors[0]).is_empty()
     });
     balanced.start(1);
@@ -55,14 +55,12 @@ fn backend(name: &str, server: &str) -> String {
 
 /// Waits until a request for this host and path is answered by this server.
 fn expect(balanced: &Balanced, host: &str, path: &str, server: &str) {
-    wait::eventually(
-        &format!("{host}{path} goes to {server}"),
-        seconds(10),
-        || match web::get_path(&balanced.lab.client, balanced.vip(), host, path) {
+    wait::eventually(&format!("{host}{path} goes to {server}"), ELECTION, || {
+        match web::get_path(&balanced.lab.client, balanced.vip(), host, path) {
             Ok(answer) if answer == server => Ok(()),
             other => Err(format!("{other:?}")),
-        },
-    );
+        }
+    });
 }
 
 /// Debian's nginx as a real server that says its node's name.
@@ -188,7 +186,7 @@ fn mysql_fragment_runs_on_the_master_only() {
     expect_idle(&balanced.lab.directors[1]);
     balanced.daemon(0).terminate();
     expect_idle(&balanced.lab.directors[0]);
-    wait::until("HAProxy runs on the other", seconds(10), || {
+    wait::until("HAProxy runs on the other", ELECTION, || {
         !carriers(&balanced.lab.directors[1]).is_empty()
     });
 }

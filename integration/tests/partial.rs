@@ -78,8 +78,8 @@ fn refused_address_leaves_the_others_alone_and_comes_when_the_kernel_allows_it()
 
     pair.lab.directors[0].shell(&format!("echo 0 > {SWITCH}"));
     // The pause never is longer than 32 s.
-    wait::until("the address is there", seconds(35), || pair.lab.directors[0].has(excluded));
-    wait::eventually("status is healthy and the address is announced", seconds(10), || {
+    wait::until("the address is there", seconds(90), || pair.lab.directors[0].has(excluded));
+    wait::eventually("status is healthy and the address is announced", seconds(30), || {
         let (code, json) = status(&pair, &["--json"]);
         let document: serde_json::Value = serde_json::from_str(&json).expect("JSON");
         let healed = code == Some(0) && counter(&document, "na-sent") > 0;
@@ -102,8 +102,8 @@ fn address_that_the_kernel_takes_away_for_good_leaves_the_others_alone() {
     let pair = start();
     let excluded = EXCLUDED.parse().expect("an address");
     pair.lab.directors[0].shell(&format!("echo 0 > {SWITCH}"));
-    wait::until("the address is there", seconds(35), || pair.lab.directors[0].has(excluded));
+    wait::until("the address is there", seconds(90), || pair.lab.directors[0].has(excluded));
     pair.lab.directors[0].shell(&format!("echo 1 > {SWITCH}"));
-    wait::until("status tells", seconds(10), || status(&pair, &[]).0 == Some(1));
+    wait::until("status tells", seconds(30), || status(&pair, &[]).0 == Some(1));
     wait::throughout("lb1 alone is master", seconds(4), || pair.masters() == [0]);
 }

@@ -2,6 +2,7 @@
 //! HAProxy; the other one serves nothing.
 
 use locum_integration::node::Node;
+use locum_integration::pair::ELECTION;
 use locum_integration::peer::Locum;
 use locum_integration::peer::locum_command;
 use locum_integration::require;
@@ -37,9 +38,9 @@ config = "/etc/haproxy/lab.cfg"
 const HAPROXY_FILE: &str = "
 defaults
     mode http
-    timeout connect 1s
-    timeout client 5s
-    timeout server 5s
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
 frontend web
     bind *:80
     default_backend servers
@@ -167,8 +168,8 @@ fn haproxy_that_refuses_its_file_shows_its_message_and_moves_no_address() {
     balanced.lab.directors[0].write("/etc/haproxy/lab.cfg", &refused);
     balanced.start(0);
     let node = &balanced.lab.directors[0];
-    wait::until("lb1 is master", seconds(10), || node.holds(balanced.vip()));
-    wait::until("status shows HAProxy's own message", seconds(10), || {
+    wait::until("lb1 is master", ELECTION, || node.holds(balanced.vip()));
+    wait::until("status shows HAProxy's own message", ELECTION, || {
         let output = locum_command(node, &["status", "--json"]);
         let said = String::from_utf8_lossy(&output.stdout);
         said.contains("no_such_word") && said.contains("lab.cfg:")
@@ -231,7 +232,7 @@ fn hang_up_with_a_refused_haproxy_file_changes_nothing_and_is_remembered() {
     let before = carriers(node);
     balanced.daemon(0).hang_up();
     let node = &balanced.lab.directors[0];
-    wait::until("the history has the refusal", seconds(10), || {
+    wait::until("the history has the refusal", ELECTION, || {
         let history = locum_command(node, &["history", "--json"]).stdout;
         let history = String::from_utf8_lossy(&history).into_owned();
         history.contains("reload-refused") && history.contains("no_such_word")
@@ -255,14 +256,14 @@ fn reload_takes_up_a_changed_haproxy_file_without_losing_a_request() {
     node.write("/etc/haproxy/lab.cfg", &HAPROXY_FILE.replace(line, ""));
     let (code, said) = reload(node);
     assert_eq!(code, Some(0), "{said}");
-    wait::until("another HAProxy has taken over", seconds(4), || {
+    wait::until("another HAProxy has taken over", seconds(20), || {
         carriers(node).iter().any(|line| line.contains("-sf"))
     });
     assert!(held.finish().is_ok(), "the connection that was there");
     let (answered, failed) = requests.stop();
     assert!(failed.is_empty(), "{failed:?}, {answered} answered");
     balanced.expect_servers(&["srv1"]);
-    wait::until("the one before has ended", seconds(5), || carriers(node).len() == 1);
+    wait::until("the one before has ended", ELECTION, || carriers(node).len() == 1);
 }
 
 #[test]
@@ -277,7 +278,7 @@ fn killed_proxy_is_started_again() {
     let before = pids();
     assert_eq!(before.lines().count(), 1, "one proxy: {before}");
     node.run(&["kill", "-9", before.trim()]);
-    wait::until("another proxy runs", seconds(2), || {
+    wait::until("another proxy runs", ELECTION, || {
         let now = pids();
         !now.is_empty() && now != before
     });
@@ -288,7 +289,7 @@ fn killed_proxy_is_started_again() {
 /// `kill -9` of the daemon alone, and a start half a second later: whoever carries the traffic goes
 /// on meanwhile, with the connections it has.
 fn survives_its_daemon(part: &str) {
-    let slow = INSTANCE.replace("100ms", "1s");
+    let slow = INSTANCE.replace("300ms", "1s");
     let mut balanced = Balanced::new(&format!("{slow}{part}"));
     for director in &balanced.lab.directors {
         director.write("/etc/haproxy/lab.cfg", HAPROXY_FILE);
@@ -307,7 +308,7 @@ fn survives_its_daemon(part: &str) {
     assert!(held.finish().is_ok(), "the connection that was there");
     let (answered, failed) = requests.stop();
     assert!(failed.is_empty(), "{failed:?}, {answered} answered");
-    assert!(answered > 50, "only {answered} answered");
+    assert!(answered > 20, "only {answered} answered");
     assert_eq!(carriers(&balanced.lab.directors[0]), before, "taken over, not started anew");
 }
 
@@ -334,7 +335,7 @@ fn is_busy(node: &Node) -> bool {
 fn strand(balanced: &Balanced) -> HalfAsked {
     let node = &balanced.lab.directors[0];
     let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
-    wait::until("the proxy carries it", seconds(2), || is_busy(node));
+    wait::until("the proxy carries it", seconds(20), || is_busy(node));
     let output = locum_command(node, &["switchover", "web"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     balanced.expect_service_by(1);
@@ -377,7 +378,8 @@ fn stranded_connection_ends_on_a_warm_standby_that_stays_up() {
     let balanced = Balanced::settled(&with(&PROXY.replace("cold", "warm")));
     let held = strand(&balanced);
     let node = &balanced.lab.directors[0];
-    wait::until("the connection is closed", seconds(5), || !is_busy(node));
+    // Long before the drain time ends.
+    wait::until("the connection is closed", seconds(15), || !is_busy(node));
     assert_eq!(carriers(node).len(), 1, "the proxy stays");
     drop(held);
 }
