@@ -80,6 +80,9 @@ const EVERY_FAULT: [Fault; 21] = [
     Fault::EarlyTimeout,
 ];
 
+/// An address that was refused because of its link is asked for again that soon.
+const ASKED_AGAIN: Duration = Duration::from_secs(1);
+
 /// A kernel that has other things to do.
 const SLOW: Duration = Duration::from_millis(400);
 
@@ -292,7 +295,7 @@ impl World {
             state.index = 2 + self.happenings as u32 % 1000;
         }
         let state = state.clone();
-        self.disturb(self.now);
+        self.disturb(self.now + ASKED_AGAIN);
         self.stimulate(node, Stimulus::Link(state));
     }
 
@@ -431,7 +434,8 @@ impl World {
                 self.reload(node);
             }
         }
-        let until = self.calm.retried(self.now) + self.calm.start_time();
+        let asked = self.calm.retried(self.now).max(self.now + ASKED_AGAIN);
+        let until = asked + self.calm.start_time();
         self.heal(until);
         self.schedule.add(until + self.calm.bound() * 2, Happening::End);
     }

@@ -33,6 +33,34 @@ use crate::world::World;
 /// More outputs than this for one input is a flood; each instance may have a handful.
 const OUTPUT_LIMIT: usize = 64;
 
+/// Every rule, by the name that a violation has.
+pub const RULES: [&str; 24] = [
+    "adopt",
+    "announce",
+    "bounded",
+    "dead-holder",
+    "degraded",
+    "discard",
+    "effective",
+    "handover",
+    "holder",
+    "hook",
+    "one-master",
+    "reload",
+    "repair",
+    "report",
+    "right-master",
+    "serve",
+    "silence",
+    "source",
+    "start",
+    "stopped",
+    "timer",
+    "wake",
+    "wire",
+    "withdraw",
+];
+
 /// A rule that did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
@@ -100,6 +128,7 @@ pub struct Drain<'a> {
 impl World {
     /// The first broken rule ends the run.
     pub fn blame(&mut self, node: Option<usize>, rule: &'static str, detail: String) {
+        assert!(RULES.contains(&rule), "{rule} is listed");
         if self.violation.is_none() {
             let violation = Violation { at: self.now, node, rule, detail };
             self.trace.line(self.now, "-", || format!("VIOLATION {violation}"));

@@ -41,7 +41,7 @@ pub mod virtual_router;
 pub mod wire;
 pub mod world;
 
-pub use judge::Violation;
+pub use judge::{RULES, Violation};
 pub use plant::Plant;
 pub use trace::Trace;
 

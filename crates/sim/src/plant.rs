@@ -70,6 +70,8 @@ pub enum Plant {
     ServeOptimist,
     /// An address that was refused is reported as held.
     HideRefusal,
+    /// A report of frames that left is taken for the loss of an address.
+    Mistaken,
 }
 
 impl Plant {
@@ -98,6 +100,7 @@ impl Plant {
             Self::Unrepaired => "repair",
             Self::AckEarly => "hook",
             Self::Impatient => "start",
+            Self::Mistaken => "report",
             Self::ServeOptimist | Self::HideRefusal => "degraded",
         }
     }
@@ -140,6 +143,11 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
         },
         Stimulus::Applied(seq, instance, _) => (plant == Plant::HideRefusal)
             .then(|| Stimulus::Applied(*seq, instance.clone(), Ok(Vec::new()))),
+        Stimulus::Sent(name, _) if plant == Plant::Mistaken => {
+            let instance = scene.plan.instances.iter().find(|i| i.name == *name)?;
+            let address = instance.router.addresses.first()?;
+            Some(Stimulus::AddressLost(instance.interface.clone(), *address))
+        }
         Stimulus::Timeout | Stimulus::Link(_) | Stimulus::Sent(..) | Stimulus::Command(..) => None,
     }
 }

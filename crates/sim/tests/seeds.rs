@@ -1,7 +1,7 @@
 //! The seeds of the ordinary tests, and the faults that they must find.
 
 use clap::ValueEnum;
-use locum_sim::{Plant, Trace, run};
+use locum_sim::{Plant, RULES, Trace, run};
 
 /// Enough to meet every kind of fault many times, and few enough for every build.
 const SEEDS: u64 = 256;
@@ -39,7 +39,14 @@ fn a_resignation_without_hold_is_found() {
     assert_found(Plant::NoHold);
 }
 
-/// No rule is there that cannot break: each has a fault that it finds.
+/// No rule is there that cannot break.
+#[test]
+fn every_rule_has_a_planted_fault() {
+    let found = |rule: &&&str| Plant::value_variants().iter().any(|plant| plant.rule() == **rule);
+    let (_, untried): (Vec<&str>, Vec<&str>) = RULES.iter().partition(found);
+    assert!(untried.is_empty(), "{untried:?}");
+}
+
 #[test]
 fn every_planted_fault_is_found_by_the_rule_for_it() {
     let hidden: Vec<String> =
