@@ -423,7 +423,11 @@ fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
 fn checks_that_hang_are_given_up_together() {
     let bench = Bench::new();
     let program = bench.path("hung");
-    fs::write(&program, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    // Copied by another process: a descriptor of ours that is open for writing while a neighbouring
+    // test forks would make the program "busy".
+    let text = bench.path("text");
+    fs::write(&text, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    assert!(Command::new("cp").args([&text, &program]).status().unwrap().success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let name = Name::from("edge");
     let file = HaproxyFile { name, instance: None, config: bench.path("edge.cfg"), program };

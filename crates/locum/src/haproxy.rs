@@ -26,6 +26,7 @@ fn finding(file: &HaproxyFile, refusal: &HaproxyRefusal) -> Diagnostic {
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::process::Command;
 
     use super::*;
 
@@ -36,7 +37,11 @@ mod tests {
         let says = "[ALERT]    (7) : config : parsing [bad.cfg:3] : no such word.";
         let script =
             format!("#!/bin/sh\n[ \"$3\" = good.cfg ] || {{ echo '{says}' >&2; exit 1; }}\n");
-        fs::write(&program, script).unwrap();
+        // Copied by another process: a descriptor of ours that is open for writing while a
+        // neighbouring test forks would make the program "busy".
+        let text = directory.path().join("text");
+        fs::write(&text, script).unwrap();
+        assert!(Command::new("cp").args([&text, &program]).status().unwrap().success());
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let file = |config: &str, program| HaproxyFile {
             name: "edge".into(),

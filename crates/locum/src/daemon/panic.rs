@@ -124,7 +124,7 @@ mod tests {
             if let Some(status) = process.try_wait().unwrap() {
                 return status;
             }
-            if begun.elapsed() > Duration::from_secs(10) {
+            if begun.elapsed() > Duration::from_secs(30) {
                 process.kill().unwrap();
                 process.wait().unwrap();
                 panic!("it neither lives nor dies");
@@ -151,10 +151,9 @@ mod tests {
     fn a_panic_ends_the_process_also_when_nobody_reads_its_words() {
         let (_reader, writer) = io::pipe().unwrap();
         fill(&writer);
-        let begun = Instant::now();
+        // One that waits for a reader does so for ever.
         let status = end_of(panicking(writer));
         assert_eq!(status.signal(), Some(nix::libc::SIGABRT), "{status}");
-        assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     /// Leaves no room in the pipe.
