@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::capture::Capture;
+use crate::lateness;
 use crate::node::Node;
 use crate::require::Company;
 use crate::require::Turn;
@@ -61,6 +62,7 @@ impl Lab {
     /// Builds it and waits until every link carries frames and every address is usable.
     pub fn new(shape: Shape) -> Self {
         let turn = Turn::take(shape.company);
+        lateness::keep_watch();
         let lab = Self {
             switch: Node::new("switch"),
             client: Node::new("client"),

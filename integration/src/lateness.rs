@@ -1,10 +1,12 @@
-//! How late the machine itself is while something is measured: a witness on every processor that
-//! only sleeps, and counts what it slept too long.
+//! How late the machine itself is: witnesses that only sleep, and notice what they slept too long.
 //!
 //! A machine that stands still, as a virtual one does when its host is busy, makes every silence
 //! longer and says nothing about a daemon. What is left after its own lateness is the daemon's.
 
 use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::Once;
+use std::sync::PoisonError;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -20,7 +22,36 @@ const TICK: Duration = Duration::from_millis(1);
 /// What waking up costs on a machine that is never late.
 const WAKING: Duration = Duration::from_millis(2);
 
-/// Running witnesses.
+/// A standstill for as long takes a fast master's place away by the rules.
+const STANDSTILL: Duration = Duration::from_millis(200);
+
+/// When the machine last stood still.
+static LATEST: Mutex<Option<Instant>> = Mutex::new(None);
+
+/// From now on until the end of this process a witness looks for standstills.
+pub fn keep_watch() {
+    static WITNESS: Once = Once::new();
+    WITNESS.call_once(|| {
+        thread::spawn(|| {
+            loop {
+                let before = Instant::now();
+                thread::sleep(TICK * 5);
+                let slept = before.elapsed();
+                if slept > STANDSTILL {
+                    eprintln!("the machine stood still for {slept:?}");
+                    *LATEST.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+            }
+        });
+    });
+}
+
+/// When the machine last stood still, since [`keep_watch`].
+pub fn latest_standstill() -> Option<Instant> {
+    *LATEST.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Witnesses of one measurement, on every processor, that add up what they slept too long.
 pub struct Witnesses {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<Duration>>,
