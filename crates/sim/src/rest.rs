@@ -132,6 +132,8 @@ impl World {
         let check = router.check.as_ref().map_or(0, |c| part(c.weight, host.check_passes));
         let tracked = router.tracked.map_or(0, |(link, w)| part(w, host.links[link].running));
         let expected = match base {
+            // Of two owners one concedes (V-176).
+            255 if view.priority.0 == 254 && self.has_owner_beside(node, index, router) => 254,
             255 => 255,
             _ => (i32::from(base) + check + tracked).clamp(1, 254),
         };
@@ -140,6 +142,14 @@ impl World {
         }
         let (name, is) = (self.name(node), view.priority.0);
         Err(("effective", format!("{name} {} has priority {is}, not {expected}", router.name)))
+    }
+
+    /// Another node is configured to own the addresses too.
+    fn has_owner_beside(&self, node: usize, index: usize, router: &VirtualRouter) -> bool {
+        (0..self.nodes.len()).filter(|other| *other != node).any(|other| {
+            let edited = self.nodes[other].edits[index].priority;
+            edited.unwrap_or(router.priorities[other]) == 255
+        })
     }
 
     fn judge_right(

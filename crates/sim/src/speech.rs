@@ -309,12 +309,7 @@ impl World {
                 if event.instance.as_ref() == Some(&router.name)
                     && matches!(event.kind, EventKind::Conflict { .. }))
         };
-        let announces = |output: &Output| match output {
-            Output::Announce { frames, .. } => {
-                frames.iter().any(|frame| router.addresses.contains(&frame.address))
-            }
-            _ => false,
-        };
+        let announces = |output: &Output| matches!(output, Output::Announce { instance, .. } if *instance == router.name);
         if drain.outputs.iter().any(ends) && !drain.outputs.iter().any(announces) {
             let detail = format!("{} announces nothing after a conflict", router.name);
             self.blame(Some(node), "repair", detail);

@@ -178,13 +178,14 @@ fn paces(random: &mut Random, version: Version) -> Vec<Interval> {
     [pace(first)].into_iter().chain(rest.collect::<Vec<_>>()).collect()
 }
 
-/// Distinct and far apart, adjacent, equal, or with an owner.
+/// Distinct and far apart, adjacent, equal, with an owner, or with two by mistake (V-176).
 fn priorities(random: &mut Random, nodes: usize) -> Vec<u8> {
-    let mut list: Vec<u8> = match random.below(6) {
+    let mut list: Vec<u8> = match random.below(7) {
         0 => vec![100; nodes],
         1 => (0..nodes).map(|node| 100 + node as u8).collect(),
         2 => (0..nodes).map(|node| if node == 0 { 255 } else { 200 - node as u8 }).collect(),
         3 => (0..nodes).map(|node| 250 - 50 * node as u8).collect(),
+        4 => (0..nodes).map(|node| if node < 2 { 255 } else { 100 + node as u8 }).collect(),
         _ => (0..nodes).map(|_| random.between(1, 254) as u8).collect(),
     };
     for last in (1..nodes).rev() {
