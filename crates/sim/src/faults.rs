@@ -386,7 +386,8 @@ impl World {
             }
             Undo::Temper(node) => {
                 self.soothe(node);
-                self.disturb(self.calm.retried(self.now));
+                // What it has begun with takes its time.
+                self.disturb(self.calm.retried(self.now).max(self.now + SLOW));
             }
             Undo::Stubborn(node, address) => {
                 self.nodes[node].stubborn.remove(&address);

@@ -310,7 +310,11 @@ impl World {
                     && matches!(event.kind, EventKind::Conflict { .. }))
         };
         let announces = |output: &Output| matches!(output, Output::Announce { instance, .. } if *instance == router.name);
-        if drain.outputs.iter().any(ends) && !drain.outputs.iter().any(announces) {
+        // Where nobody can hear it nothing is announced (G-020).
+        let links = &self.nodes[node].links;
+        let is_heard = router.links().all(|link| links[link].running);
+        let outputs = drain.outputs;
+        if is_heard && outputs.iter().any(ends) && !outputs.iter().any(announces) {
             let detail = format!("{} announces nothing after a conflict", router.name);
             self.blame(Some(node), "repair", detail);
         }
