@@ -92,7 +92,7 @@ impl Lab {
     fn wait_for_links(&self) {
         let ends = self.directors.iter().chain(&self.servers).chain([&self.client, &self.switch]);
         for node in ends {
-            eventually("the cables carry frames", seconds(20), || {
+            eventually("the cables carry frames", seconds(60), || {
                 let links = node.run(&["ip", "-oneline", "-details", "link", "show", "up"]);
                 match links.lines().find(|link| !carries(link)) {
                     Some(link) => Err(format!("on {}: {link}", node.name())),

@@ -20,7 +20,7 @@ pub fn through(pair: &mut Pair, period: Duration, fault: impl FnOnce(&mut Pair))
     through_with_lateness(pair, period, fault).0
 }
 
-/// The same, and how late the machine was meanwhile, from the fault on.
+/// The same, and how late the machine was meanwhile.
 pub fn through_with_lateness(
     pair: &mut Pair,
     period: Duration,
@@ -30,8 +30,8 @@ pub fn through_with_lateness(
     warm_up(pair);
     let start = Instant::now();
     let prober = Prober::start(&pair.lab.client, pair.vip());
-    std::thread::sleep(BEFORE);
     let witnesses = Witnesses::call();
+    std::thread::sleep(BEFORE);
     fault(pair);
     std::thread::sleep(period.saturating_sub(start.elapsed()));
     let late = witnesses.dismiss();

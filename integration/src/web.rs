@@ -1,6 +1,7 @@
 //! The smallest web server and client: who answered, and when nobody did.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::io::Read as _;
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -80,9 +81,11 @@ fn answer(mut stream: TcpStream, name: &str, status: &AtomicU16) -> std::io::Res
     let mut request: Vec<u8> = Vec::new();
     let mut bytes = [0; 1024];
     while !request.windows(4).any(|end| end == b"\r\n\r\n") {
-        match stream.read(&mut bytes)? {
-            0 => return Ok(()),
-            length => request.extend(&bytes[..length]),
+        match stream.read(&mut bytes) {
+            Ok(0) => return Ok(()),
+            Ok(length) => request.extend(&bytes[..length]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     let code = status.load(Ordering::Relaxed);

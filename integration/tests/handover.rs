@@ -27,6 +27,9 @@ const PERIOD: Duration = seconds(8);
 /// never late.
 const MARGIN: Duration = millis(10);
 
+/// So often a busy machine may spoil a measurement.
+const MEASUREMENTS: u32 = 8;
+
 fn router(director: usize) -> Router {
     Router::new(51, [FIRST, SECOND][director], &[VIP])
 }
@@ -86,32 +89,45 @@ fn stop_hands_over_to_keepalived_without_a_lost_probe() {
     planned(INTO_KEEPALIVED, seconds(4), |pair| pair.daemon(0).terminate());
 }
 
-/// The master's host falls silent, and the client hears nobody until the backup takes over: for how
-/// long, and how late the machine itself was.
-fn silence(kinds: Kinds, interval: Duration) -> (Duration, Duration) {
+/// What the client met when the master's host fell silent.
+struct Silence {
+    /// Until the backup answered.
+    length: Duration,
+    answered_by: Vec<u8>,
+    /// How late the machine itself was meanwhile.
+    late: Duration,
+}
+
+fn silence(kinds: Kinds, interval: Duration) -> Silence {
     let every = |director| router(director).every(interval);
     let mut pair = Pair::settled(Shape::MEASURED_PAIR, kinds, every);
     let period = pair.routers[1].down_interval() + seconds(4);
     let fault = |pair: &mut Pair| pair.lab.silence(0);
     let (report, late) = measure::through_with_lateness(&mut pair, period, fault);
-    assert_eq!(report.answered_by, [0, 1], "{report:?}");
-    (report.longest_silence, late)
+    Silence { length: report.longest_silence, answered_by: report.answered_by, late }
 }
 
+/// On a machine that was late by more than an interval a master may have lost its place before it
+/// fell silent: what was measured then is no measurement, and another one is made.
 fn unplanned(interval: Duration) {
     if !OURS.available() || !KEEPALIVED.available() {
         return;
     }
     let limit = router(1).every(interval).down_interval() + MARGIN;
-    let [(ours, late), (theirs, _)] = [OURS, KEEPALIVED].map(|kinds| silence(kinds, interval));
-    println!(
-        "silence at {interval:?}: locum {} ms (machine late by {} ms), keepalived {} ms, limit {} ms",
-        ours.as_millis(),
-        late.as_millis(),
-        theirs.as_millis(),
-        limit.as_millis()
-    );
-    assert!(ours <= limit + late, "{ours:?} is longer than {limit:?}, machine late by {late:?}");
+    let mut is_excused = false;
+    for _ in 0..MEASUREMENTS {
+        let Silence { length, answered_by, late } = silence(OURS, interval);
+        println!(
+            "at {interval:?}: locum silent for {length:?}, limit {limit:?}, machine late {late:?}"
+        );
+        if answered_by == [0, 1] && length <= limit {
+            println!("keepalived {:?}", silence(KEEPALIVED, interval).length);
+            return;
+        }
+        assert!(late > interval, "{length:?} is longer than {limit:?}, answers by {answered_by:?}");
+        is_excused |= answered_by == [0, 1] && length <= limit + late;
+    }
+    assert!(is_excused, "longer than {limit:?} even without what the machine was late");
 }
 
 #[test]

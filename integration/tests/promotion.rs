@@ -75,7 +75,7 @@ fn new_master_advertises_holds_the_address_and_announces_it_twice_five_times() {
     if !OURS.available() {
         return;
     }
-    let router = |director| Router::new(51, [FIRST, SECOND][director], &[VIP]).every(millis(100));
+    let router = |director| Router::new(51, [FIRST, SECOND][director], &[VIP]);
     announces(&mut Pair::settled(Shape::MEASURED_PAIR, OURS, router));
 }
 
@@ -86,7 +86,7 @@ fn new_master_of_ipv6_advertises_holds_the_address_and_announces_it_twice_five_t
     }
     let router = |director| {
         let addresses = ["fe80::1:61/64", "fd00:1::100/64"];
-        Router::new(61, [FIRST, SECOND][director], &addresses).every(millis(100))
+        Router::new(61, [FIRST, SECOND][director], &addresses)
     };
     announces(&mut Pair::settled(Shape::MEASURED_PAIR, OURS, router));
 }
