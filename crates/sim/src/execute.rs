@@ -216,10 +216,12 @@ impl World {
     ) {
         let result = self.change_kernel(node, hold, drop);
         self.nodes[node].applier.record(seq, &result);
-        if let Some(index) = self.scenario.routers.iter().position(|r| r.name == instance) {
-            let is_stuck = |refusal: &Refusal| refusal.asked == Asked::Drop;
-            let refused = result.as_ref().map_or(true, |refusals| refusals.iter().any(is_stuck));
-            self.watches[node][index].refused = refused;
+        let is_stuck = |refusal: &Refusal| refusal.asked == Asked::Drop;
+        let refused = result.as_ref().map_or(true, |refusals| refusals.iter().any(is_stuck));
+        match self.scenario.routers.iter().position(|router| router.name == instance) {
+            Some(index) => self.watches[node][index].refused = refused,
+            // What an earlier process has left and no instance has.
+            None => self.nodes[node].orphans_refused = refused,
         }
         let name = self.name(node);
         self.trace.line(self.now, &name, || {

@@ -96,6 +96,8 @@ pub struct Node {
     pub kernel: Kernel,
     /// Addresses this kernel refuses to add or to renew, whatever its temper.
     pub stubborn: BTreeSet<IpAddr>,
+    /// It did not let go of what an earlier process has left.
+    pub orphans_refused: bool,
     pub applier: Applier,
     pub balancer: Balancer,
     pub probes: BTreeMap<ProbeId, Probe>,
@@ -128,6 +130,7 @@ impl Node {
             links: (0..links).map(|link| link_state(number, link)).collect(),
             kernel: Kernel::default(),
             stubborn: BTreeSet::new(),
+            orphans_refused: false,
             applier: Applier::default(),
             balancer: Balancer::default(),
             probes: BTreeMap::new(),
@@ -181,6 +184,7 @@ impl Node {
         self.timer = None;
         self.last_apply = 0;
         self.last_serve = 0;
+        self.orphans_refused = false;
         self.last_event = 0;
         self.applied_plan = None;
     }
