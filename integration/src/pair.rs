@@ -60,12 +60,14 @@ impl Pair {
         Self { running: [None, None], lab, kinds, routers: [router(0), router(1)] }
     }
 
-    /// Starts both and waits until the first is master.
+    /// Starts both and waits until the first is master and the second has heard of it: one that is
+    /// started with it and does not may be master for a moment as well.
     pub fn settled(shape: Shape, kinds: Kinds, router: impl Fn(usize) -> Router) -> Self {
         let mut pair = Self::new(shape, kinds, router);
         pair.start(0);
         pair.start(1);
-        pair.expect_master(0);
+        let adverts = pair.routers[0].interval * 2;
+        wait::lasting("lb1 alone is master", ELECTION, adverts, || pair.masters() == [0]);
         pair
     }
 

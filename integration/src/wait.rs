@@ -28,6 +28,23 @@ pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> bool) -> Du
     }
 }
 
+/// Waits until `holds` has been true for `lasting` on end: what is true for a moment on the way to
+/// something else does not count.
+///
+/// # Panics
+/// When it has not been so within `limit`.
+pub fn lasting(what: &str, limit: Duration, lasting: Duration, mut holds: impl FnMut() -> bool) {
+    let mut since = None;
+    until(what, limit, || {
+        if holds() {
+            since.get_or_insert_with(Instant::now).elapsed() >= lasting
+        } else {
+            since = None;
+            false
+        }
+    });
+}
+
 /// Waits until `look` succeeds, and tells what it found last when it does not.
 ///
 /// # Panics

@@ -130,7 +130,7 @@ fn master_that_slept_sends_nothing_as_master_when_it_wakes() {
 /// A dead master that comes back after the other took over; who is master in the end.
 fn returns(preempt: Preempt, kind: Whom) -> Pair {
     let mut pair = Pair::settled(Shape::PAIR, OURS, |director| {
-        router(director).every(millis(200)).preempt(preempt)
+        router(director).every(millis(500)).preempt(preempt)
     });
     match kind {
         Whom::Main => pair.daemon(0).kill_main(),

@@ -277,6 +277,33 @@ fn reload_takes_up_a_changed_haproxy_file_without_losing_a_request() {
     wait::until("the one before has ended", ELECTION, || carriers(node).len() == 1);
 }
 
+/// The service's port is taken by another program for a while.
+#[test]
+fn service_that_cannot_listen_shows_why_until_it_can() {
+    if !require::lab(&["nft"]) {
+        return;
+    }
+    let mut balanced = Balanced::new(&slow(PROXY));
+    let node = &balanced.lab.directors[0];
+    let squatter = node.in_network(|| std::net::TcpListener::bind("0.0.0.0:80"));
+    let squatter = squatter.expect("port 80 is free on a new machine");
+    balanced.start(0);
+    let node = &balanced.lab.directors[0];
+    let problem = || {
+        let output = locum_command(node, &["status"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said.contains("www is not served"))
+    };
+    wait::until("status says that it is not served", ELECTION, || problem() == (Some(1), true));
+    assert!(node.holds(balanced.vip()), "the address is held all the same");
+    drop(squatter);
+    wait::until("status says no more of it", ELECTION, || problem() == (Some(0), false));
+    let history = locum_command(node, &["history"]);
+    let history = String::from_utf8_lossy(&history.stdout).into_owned();
+    assert!(history.contains("www is served again"), "{history}");
+    balanced.expect_both_servers();
+}
+
 #[test]
 fn killed_proxy_is_started_again() {
     if !require::lab(&["nft", "pgrep"]) {

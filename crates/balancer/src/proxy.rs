@@ -49,6 +49,8 @@ pub(crate) struct ProxyBackend {
     link: Option<Link>,
     latest: Status,
     ticked_at: Option<Instant>,
+    /// When it was last asked or told on our own account: who asks for a status all the time must
+    /// not put that off.
     asked_at: Option<Instant>,
     unanswered: u32,
     /// The last level it heard was empty: its end is no failure, whatever is wanted since.
@@ -92,7 +94,8 @@ impl ProxyBackend {
         if self.link.is_some() {
             self.told_to_end |= self.level.is_empty();
             let (services, orphan) = (self.level.clone(), orphan_of(&self.share));
-            self.ask(&Request::Serve { services, orphan }, now);
+            self.asked_at = Some(now);
+            self.ask(&Request::Serve { services, orphan });
             // Hung up on: it is not there any more, or has not heard the level.
             self.told_to_end &= self.link.is_none() || self.level.is_empty();
         }
@@ -180,9 +183,8 @@ impl ProxyBackend {
         Process::start(command)
     }
 
-    fn ask(&mut self, request: &Request, now: Instant) {
+    fn ask(&mut self, request: &Request) {
         let Some(link) = &mut self.link else { return };
-        self.asked_at = Some(now);
         match link.ask(request) {
             Ok(status) => {
                 self.latest = status;
@@ -321,7 +323,8 @@ impl Backend for ProxyBackend {
         if self.link.is_none() || (due && !self.failed.is_empty()) {
             self.tell(now);
         } else if due {
-            self.ask(&Request::Status, now);
+            self.asked_at = Some(now);
+            self.ask(&Request::Status);
             self.collect_failures();
         }
         let name = Name::from("proxy");
@@ -339,7 +342,7 @@ impl Backend for ProxyBackend {
 
     fn status(&mut self, status: &mut BalancerStatus) {
         if self.link.is_some() {
-            self.ask(&Request::Status, Instant::now());
+            self.ask(&Request::Status);
         }
         status.processes.extend(self.process_status());
         for wanted in &self.share.services {

@@ -49,6 +49,8 @@ pub enum Record {
     ApplyMended { what: String },
     /// A service could not be served.
     ServeFailed { service: String, error: String },
+    /// It is served again.
+    ServeMended { service: String },
     /// A configuration took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A configuration was refused; the running one stays.

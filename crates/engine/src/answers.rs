@@ -1,5 +1,7 @@
 //! What the applier and the sockets report back: the kernel's answer to each level, and what left.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::plan::Name;
@@ -53,6 +55,43 @@ impl Engine {
         };
         self.orphans_at = Some(now + ORPHAN_PAUSE);
         self.note(None, EventKind::ApplyFailed { error });
+    }
+
+    /// The balancer tells again whenever something fails or recovers by itself, under the number of
+    /// the level it goes on with.
+    pub(crate) fn on_served(&mut self, seq: Seq, result: Result<(), Vec<(Name, String)>>) {
+        if seq != self.serve_seq {
+            return;
+        }
+        let errors: BTreeMap<Name, String> = result.err().unwrap_or_default().into_iter().collect();
+        let mut before: HashMap<Name, String> = std::mem::take(&mut self.haproxy_errors);
+        for state in &mut self.services {
+            let name = &state.service.name;
+            let error = errors.get(name).cloned();
+            if let Some(old) = std::mem::replace(&mut state.error, error) {
+                before.insert(name.clone(), old);
+            }
+        }
+        let mut news: Vec<EventKind> = Vec::new();
+        for (service, error) in &errors {
+            if before.get(service) != Some(error) {
+                let (service, error) = (service.clone(), error.clone());
+                news.push(EventKind::ServeFailed { service, error });
+            }
+        }
+        // What is not wanted any more has not recovered.
+        let served = Arc::clone(&self.served);
+        let services = served.services.iter().map(|wanted| &wanted.service.name);
+        for service in services.chain(served.haproxy.iter().map(|wanted| &wanted.file.name)) {
+            if before.contains_key(service) && !errors.contains_key(service) {
+                news.push(EventKind::ServeMended { service: service.clone() });
+            }
+        }
+        let is_service = |name: &Name| self.services.iter().any(|s| s.service.name == *name);
+        self.haproxy_errors = errors.into_iter().filter(|(name, _)| !is_service(name)).collect();
+        for kind in news {
+            self.note(None, kind);
+        }
     }
 
     /// A name that a reload gave to another router counts for the one that has it now.

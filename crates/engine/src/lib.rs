@@ -241,35 +241,6 @@ impl Engine {
         }
     }
 
-    fn on_served(&mut self, seq: Seq, result: Result<(), Vec<(Name, String)>>) {
-        if seq != self.serve_seq {
-            return;
-        }
-        let errors = result.err().unwrap_or_default();
-        let mut fresh = Vec::new();
-        for service in &mut self.services {
-            let name = &service.service.name;
-            let error = errors.iter().find(|(failed, _)| failed == name).map(|(_, e)| e.clone());
-            if let Some(error) = &error
-                && service.error.as_ref() != Some(error)
-            {
-                fresh.push((name.clone(), error.clone()));
-            }
-            service.error = error;
-        }
-        let is_service = |name: &Name| self.services.iter().any(|s| s.service.name == *name);
-        let files = errors.into_iter().filter(|(name, _)| !is_service(name));
-        let files: HashMap<Name, String> = files.collect();
-        let is_news =
-            |(name, error): &(&Name, &String)| self.haproxy_errors.get(*name) != Some(*error);
-        let news = files.iter().filter(is_news).map(|(n, e)| (n.clone(), e.clone()));
-        fresh.extend(news);
-        self.haproxy_errors = files;
-        for (service, error) in fresh {
-            self.note(None, EventKind::ServeFailed { service, error });
-        }
-    }
-
     fn review_all(&mut self, now: Time) {
         for at in 0..self.instances.len() {
             self.review(now, at);

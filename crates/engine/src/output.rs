@@ -147,6 +147,8 @@ pub enum EventKind {
     ApplyMended { what: String },
     /// The balancer could not serve.
     ServeFailed { service: Name, error: String },
+    /// What it could not serve is served again.
+    ServeMended { service: Name },
     /// A plan took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// An address in the kernel from an earlier run was taken over, or withdrawn.

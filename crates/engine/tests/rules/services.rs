@@ -8,7 +8,7 @@ use locum_config::plan::{
     Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Lease, Outcome, Plan,
     Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
 };
-use locum_engine::{Command, Input, Output, ProbeChange};
+use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_vrrp::{Interval, Version};
 
 use crate::node::{Node, instance, plan};
@@ -116,6 +116,40 @@ fn servers_that_are_asked_the_same_share_one_probe() {
     let out = node.plan_with(both, Vec::new()).to_vec();
     let started = out.iter().filter(|o| matches!(o, Output::Probe(ProbeChange::Start { .. })));
     assert_eq!(started.count(), 2, "two servers, two services, two questions");
+}
+
+#[test]
+fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() {
+    let mut node = Node::started(with_service(service()));
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let seq = out.iter().find_map(|output| match output {
+        Output::Serve { seq, .. } => Some(*seq),
+        _ => None,
+    });
+    let seq = seq.expect("a level");
+    let error = |node: &Node| node.status().services[0].error.clone();
+    let failed = || Err(vec![("www".into(), "port 80 is taken".to_owned())]);
+    let told = |out: &[Output]| {
+        let events = out.iter().filter_map(|output| match output {
+            Output::Notify(event) => Some(event.kind.clone()),
+            _ => None,
+        });
+        events.collect::<Vec<_>>()
+    };
+    let (service, error_text) = ("www".into(), "port 80 is taken".to_owned());
+    let out = node.feed(Input::Served { seq, result: failed() }).to_vec();
+    assert_eq!(told(&out), [EventKind::ServeFailed { service, error: error_text.clone() }]);
+    assert_eq!(error(&node), Some(error_text));
+    assert_eq!(told(node.feed(Input::Served { seq, result: failed() })), [], "no news");
+    let out = node.feed(Input::Served { seq, result: Ok(()) }).to_vec();
+    assert_eq!(told(&out), [EventKind::ServeMended { service: "www".into() }]);
+    assert_eq!(error(&node), None);
+    node.feed(Input::Served { seq, result: failed() });
+    assert_eq!(told(node.feed(Input::Served { seq: seq - 1, result: Ok(()) })), [], "too late");
+    node.link("eth0", false);
+    let out = node.feed(Input::Served { seq: seq + 1, result: Ok(()) }).to_vec();
+    assert_eq!(told(&out), [], "what is not wanted any more has not recovered");
+    assert_eq!(error(&node), None);
 }
 
 fn weights(wanted: Arc<WantedServices>) -> Vec<u32> {

@@ -46,6 +46,7 @@ pub fn sentence(event: &Event) -> String {
         EventKind::ServeFailed { service, error } => {
             format!("service {service} is not served: {error}")
         }
+        EventKind::ServeMended { service } => format!("service {service} is served again"),
         EventKind::Reloaded { added, changed, removed, unchanged } => format!(
             "configuration in effect: {added} added, {changed} changed, {removed} removed, \
              {unchanged} unchanged"
@@ -93,6 +94,7 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::ServeFailed { service, error } => {
             Record::ServeFailed { service: service.to_string(), error }
         }
+        EventKind::ServeMended { service } => Record::ServeMended { service: service.to_string() },
         EventKind::Reloaded { added, changed, removed, unchanged } => {
             Record::Reloaded { added, changed, removed, unchanged }
         }
@@ -121,6 +123,7 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Reloaded { .. }
         | EventKind::Adopted { .. }
         | EventKind::ApplyMended { .. }
+        | EventKind::ServeMended { .. }
         | EventKind::Note(_) => Level::INFO,
     }
 }

@@ -1,5 +1,6 @@
 //! The balancer thread: makes what is served equal to what the engine wants, the latest wish first.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
@@ -7,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Event};
-use locum_config::plan::WantedServices;
+use locum_config::plan::{Name, WantedServices};
 use locum_engine::Seq;
 use tokio::sync::oneshot;
 
@@ -38,7 +39,13 @@ pub fn start(settings: BalancerSettings, inbox: InboxSender) -> io::Result<SyncS
     let (wishes, queue) = mpsc::sync_channel(QUEUE_WISHES);
     thread::Builder::new().name("balancer".to_owned()).stack_size(STACK_BYTES).spawn(
         move || {
-            let serving = Serving { balancer: Balancer::new(settings), inbox, idle: Vec::new() };
+            let serving = Serving {
+                balancer: Balancer::new(settings),
+                inbox,
+                idle: Vec::new(),
+                seq: None,
+                errors: BTreeMap::new(),
+            };
             serving.run(&queue);
         },
     )?;
@@ -49,6 +56,10 @@ struct Serving {
     balancer: Balancer,
     inbox: InboxSender,
     idle: Vec<oneshot::Sender<()>>,
+    /// Number of the level in effect.
+    seq: Option<Seq>,
+    /// What is wanted and not served, and why: changed by a level, a failure and a recovery.
+    errors: BTreeMap<Name, String>,
 }
 
 impl Serving {
@@ -65,7 +76,7 @@ impl Serving {
             }
             // Ticks are due by the clock, not by silence: a stream of wishes must not delay them.
             if self.balancer.next_tick() == Some(Duration::ZERO) {
-                self.balancer.tick().into_iter().for_each(report);
+                self.tick();
             }
             if self.balancer.is_idle() {
                 for waiting in self.idle.drain(..) {
@@ -73,6 +84,32 @@ impl Serving {
                 }
             }
         }
+    }
+
+    /// What changed by itself is told as a new answer to the level in effect.
+    fn tick(&mut self) {
+        let before = self.errors.clone();
+        for event in self.balancer.tick() {
+            match event {
+                Event::Failed { name, error } => {
+                    self.errors.insert(name, error);
+                }
+                Event::Recovered { name } => {
+                    self.errors.remove(&name);
+                }
+                Event::Note { name, text } => tracing::info!(service = %name, "{text}"),
+            }
+        }
+        if self.errors != before {
+            self.answer();
+        }
+    }
+
+    fn answer(&self) {
+        let Some(seq) = self.seq else { return };
+        let errors = self.errors.clone();
+        let result = if errors.is_empty() { Ok(()) } else { Err(errors.into_iter().collect()) };
+        self.inbox.send(Message::Served { seq, result });
     }
 
     /// This wish and all that wait behind it; of several levels the last.
@@ -88,7 +125,9 @@ impl Serving {
         }
         if let Some((seq, wanted)) = latest {
             let result = self.balancer.apply(&wanted);
-            self.inbox.send(Message::Served { seq, result });
+            self.seq = Some(seq);
+            self.errors = result.err().unwrap_or_default().into_iter().collect();
+            self.answer();
         }
         if !asked.is_empty() {
             let status = self.balancer.status();
@@ -97,13 +136,5 @@ impl Serving {
                 let _ = answer.send(status.clone());
             }
         }
-    }
-}
-
-fn report(event: Event) {
-    match event {
-        Event::Failed { name, error } => tracing::error!(service = %name, "not served: {error}"),
-        Event::Recovered { name } => tracing::info!(service = %name, "served again"),
-        Event::Note { name, text } => tracing::info!(service = %name, "{text}"),
     }
 }
