@@ -27,6 +27,9 @@ const OURS: Kinds = Kinds { first: &Locum::NATIVE, second: &Locum::NATIVE };
 const KEEPALIVED: Kinds = Kinds { first: &Keepalived, second: &Keepalived };
 const BESIDE_KEEPALIVED: Kinds = Kinds { first: &Locum::NATIVE, second: &Keepalived };
 
+/// So often a busy machine may keep a daemon from starting in time.
+const ATTEMPTS: u32 = 5;
+
 fn router(director: usize) -> Router {
     Router::new(51, [FIRST, SECOND][director], &[VIP])
 }
@@ -35,11 +38,21 @@ fn settled(kinds: Kinds, preempt: Preempt) -> Pair {
     Pair::settled(Shape::MEASURED_PAIR, kinds, |director| router(director).preempt(preempt))
 }
 
-/// `kill -9` of the master and a start half a second later: what the client saw, and how many
-/// adverts the other one sent, whose role is backup.
-fn killed_and_started(kinds: Kinds) -> (Report, usize) {
+/// What came of a master that was killed and started again.
+struct Restart {
+    /// What the client saw.
+    report: Report,
+    /// How many adverts the other one sent, whose role is backup.
+    adverts: usize,
+    /// From the kill until the new one said its first word.
+    away: Duration,
+}
+
+/// `kill -9` of the master and a start half a second later.
+fn killed_and_started(kinds: Kinds) -> Restart {
     let mut pair = settled(kinds, Preempt::Yes);
     let capture = pair.lab.capture();
+    let mut away = Duration::ZERO;
     let report = measure::through(&mut pair, seconds(6), |pair| {
         pair.daemon(0).kill();
         let killed = Instant::now();
@@ -52,8 +65,16 @@ fn killed_and_started(kinds: Kinds) -> (Report, usize) {
         } else {
             pair.start(0);
         }
+        wait::until("it has started", ELECTION, || !pair.daemon(0).log().is_empty());
+        away = killed.elapsed();
     });
-    (report, capture.adverts("lb2").len())
+    let adverts = capture.adverts("lb2").len();
+    if kinds.first.label() == Locum::NATIVE.label() && adverts > 0 {
+        for director in [0, 1] {
+            eprintln!("{}", pair.daemon(director).log());
+        }
+    }
+    Restart { report, adverts, away }
 }
 
 #[test]
@@ -61,7 +82,10 @@ fn master_started_again_within_a_second_goes_on_without_a_lost_probe() {
     if !OURS.available() || !KEEPALIVED.available() {
         return;
     }
-    let [(ours, adverts), (theirs, their_adverts)] = [OURS, KEEPALIVED].map(killed_and_started);
+    // One that other work of the machine kept from starting in time is not what is promised.
+    let ours = (0..ATTEMPTS).map(|_| killed_and_started(OURS)).find(|it| it.away < seconds(1));
+    let Restart { report: ours, adverts, .. } = ours.expect("it starts within a second");
+    let Restart { report: theirs, adverts: their_adverts, .. } = killed_and_started(KEEPALIVED);
     let change = |adverts| if adverts > 0 { "role changed" } else { "role kept" };
     println!("killed, started after 500 ms: locum lost {}, {}", ours.lost, change(adverts));
     println!("                         keepalived lost {}, {}", theirs.lost, change(their_adverts));
