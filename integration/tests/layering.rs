@@ -7,19 +7,21 @@ use std::process::Command;
 use locum_integration::require;
 
 /// Which of our crates each may use, as `crates/ARCHITECTURE.md` says.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("locum-vrrp", &[]),
-    ("locum-config", &["locum-vrrp"]),
-    ("locum-engine", &["locum-vrrp", "locum-config"]),
+    ("locum-plan", &["locum-vrrp"]),
+    ("locum-config", &["locum-vrrp", "locum-plan"]),
+    ("locum-engine", &["locum-vrrp", "locum-plan"]),
     ("locum-kernel", &[]),
-    ("locum-check", &["locum-config"]),
-    ("locum-balancer", &["locum-config", "locum-kernel"]),
-    ("locum-proxy", &["locum-config"]),
+    ("locum-check", &["locum-plan"]),
+    ("locum-proxy", &[]),
+    ("locum-balancer", &["locum-plan", "locum-kernel", "locum-proxy"]),
     ("locum-control", &[]),
     (
         "locum",
         &[
             "locum-vrrp",
+            "locum-plan",
             "locum-config",
             "locum-engine",
             "locum-kernel",
@@ -29,12 +31,12 @@ const MAY_USE: [(&str, &[&str]); 11] = [
             "locum-control",
         ],
     ),
-    ("locum-sim", &["locum-vrrp", "locum-config", "locum-engine"]),
+    ("locum-sim", &["locum-vrrp", "locum-plan", "locum-engine"]),
     ("locum-integration", &[]),
 ];
 
 /// The pure ring: no clock, socket, thread, chance or log.
-const PURE: [&str; 3] = ["locum-vrrp", "locum-config", "locum-engine"];
+const PURE: [&str; 4] = ["locum-vrrp", "locum-plan", "locum-config", "locum-engine"];
 
 /// Libraries that do what the pure ring must not.
 const IMPURE: [&str; 11] = [

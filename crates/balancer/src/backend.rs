@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::{Name, WantedServices};
+use locum_plan::{Name, WantedServices};
 
 use crate::balancer::ServeError;
 use crate::status::BalancerStatus;

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::{self, Name, WantedService, WantedServices};
+use locum_plan as plan;
+use locum_plan::{Name, WantedService, WantedServices};
 
 use crate::backend::{Backend, Event};
 use crate::haproxy::HaproxyBackend;

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::{Name, WantedServices};
+use locum_plan::{Name, WantedServices};
 
 use crate::backend::{Backend, Event, changes};
 use crate::balancer::{BalancerSettings, ServeError};

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::{self, Activity, Name, WantedService, WantedServices};
 use locum_kernel::ipvs::{self, DestSpec, Forwarding, Ipvs, ServiceId, ServiceSpec, Tunnel};
+use locum_plan as plan;
+use locum_plan::{Activity, Name, WantedService, WantedServices};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, Event, changes};

@@ -13,8 +13,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::{self, Activity, Name, WantedService, WantedServices};
-use locum_config::proxy::{self, Orphan, ProxyServer, ProxyService, Request, Status};
+use locum_plan as plan;
+use locum_plan::{Activity, Name, WantedService, WantedServices};
+use locum_proxy::protocol::{self, Orphan, ProxyServer, ProxyService, Request, Status};
 use nix::sys::signal::Signal;
 
 use crate::backend::{Backend, Event, changes};
@@ -226,7 +227,7 @@ impl ProxyBackend {
             let error = match (unfit(wanted), &self.trouble, observed.map(|s| &s.state)) {
                 (Some(error), _, _) => Some(error),
                 (None, Some(trouble), _) => Some(trouble.clone()),
-                (None, None, Some(proxy::ServiceState::Failed { error })) => Some(error.clone()),
+                (None, None, Some(protocol::ServiceState::Failed { error })) => Some(error.clone()),
                 (None, None, Some(_)) => None,
                 (None, None, None) => Some("the proxy is not running yet".to_owned()),
             };
@@ -379,8 +380,8 @@ impl Backend for ProxyBackend {
     }
 }
 
-fn servers_of(service: &proxy::ServiceStatus) -> Vec<ServerStatus> {
-    let server = |server: &proxy::ServerStatus| ServerStatus {
+fn servers_of(service: &protocol::ServiceStatus) -> Vec<ServerStatus> {
+    let server = |server: &protocol::ServerStatus| ServerStatus {
         address: server.address,
         weight: server.weight,
         active: server.active,

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 
 /// Which backend serves a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, Client, finish, fresh_address, get, kill, start_server, tick_until};
 use locum_balancer::{Balancer, Event, ProcessState, haproxy_refuses};
-use locum_config::plan::{HaproxyFile, Name, WantedHaproxy, WantedServices};
+use locum_plan::{HaproxyFile, Name, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
 
 /// The published file as it stands; a test replaces addresses and paths of the host, and without

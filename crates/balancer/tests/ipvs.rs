@@ -8,7 +8,7 @@ use std::process::Command;
 
 use bench::{Bench, finish, service, tick_until, wanted};
 use locum_balancer::{BackendKind, Event, ServiceState};
-use locum_config::plan::{Activity, Backend, Forwarding, Scheduler, Service, WantedServices};
+use locum_plan::{Activity, Backend, Forwarding, Scheduler, Service, WantedServices};
 
 fn ipvsadm(words: &str) -> String {
     let output = Command::new("ipvsadm").args(words.split(' ')).output().unwrap();

@@ -9,7 +9,7 @@ use bench::{
     Bench, Client, PATIENCE, finish, get, kill, service, start_server, tick_until, wanted,
 };
 use locum_balancer::{BackendKind, Event, ProcessState, ServiceState};
-use locum_config::plan::{Activity, Protocol, Scheduler, WantedServices};
+use locum_plan::{Activity, Protocol, Scheduler, WantedServices};
 use nix::sys::signal::Signal;
 
 #[test]

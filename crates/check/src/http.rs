@@ -14,7 +14,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Request, Response, header};
 use hyper_util::rt::TokioIo;
-use locum_config::plan::{Outcome, StatusRange, Verdict};
+use locum_plan::{Outcome, StatusRange, Verdict};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 

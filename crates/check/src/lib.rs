@@ -13,7 +13,7 @@
 //!
 //! Descriptors: a TCP or HTTP run holds one, a script run two. A host with thousands of probes
 //! needs a matching `LimitNOFILE`; a run without a descriptor is reported as
-//! [`CannotRun`](locum_config::plan::Verdict::CannotRun) and tried again at its next turn.
+//! [`CannotRun`](locum_plan::Verdict::CannotRun) and tried again at its next turn.
 //!
 //! Children are reaped one by one through their pidfd. Nothing else in the process may reap
 //! children it did not start (`waitpid(-1)`, `SIGCHLD` ignored).

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use locum_config::plan::{Outcome, Verdict};
+use locum_plan::{Outcome, Verdict};
 use tokio::sync::watch;
 use tokio::task;
 use tokio::time::{self, Instant};

@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Outcome, Probe, ProbeKind, Verdict};
 use tokio::time::{self, Instant};
 use tracing::warn;
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use locum_config::plan::{Command, Outcome, Verdict};
+use locum_plan::{Command, Outcome, Verdict};
 use nix::sys::signal::Signal;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{self, Instant};

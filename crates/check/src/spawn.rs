@@ -9,7 +9,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Stdio};
 
-use locum_config::plan::{Command, CommandLine};
+use locum_plan::{Command, CommandLine};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group as UserGroup, Uid, User};
 use tokio::net::unix::pipe::Receiver;

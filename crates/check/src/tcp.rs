@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use locum_config::plan::{Outcome, Verdict};
+use locum_plan::{Outcome, Verdict};
 use nix::errno::Errno;
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use harness::{PATIENCE, closed_port, once};
-use locum_config::plan::{Outcome, ProbeKind, StatusRange, Verdict};
+use locum_plan::{Outcome, ProbeKind, StatusRange, Verdict};
 
 const SHORT: Duration = Duration::from_millis(500);
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use harness::{PATIENCE, once, script};
-use locum_config::plan::{Outcome, ProbeKind, Verdict};
+use locum_plan::{Outcome, ProbeKind, Verdict};
 
 fn ask(name: &str) -> Outcome {
     once(ProbeKind::Process { name: name.into() }, PATIENCE)
@@ -157,7 +157,7 @@ fn a_process_that_ends_is_missed_within_the_interval() {
     let bench = harness::Bench::new();
     let kind = ProbeKind::Process { name: "locum-mortal".into() };
     let interval = Duration::from_millis(100);
-    bench.probes.start(1, locum_config::plan::Probe { kind, interval, timeout: PATIENCE });
+    bench.probes.start(1, locum_plan::Probe { kind, interval, timeout: PATIENCE });
     assert_eq!(bench.next().1.verdict, Verdict::Pass);
     drop(running);
     bench.forget();

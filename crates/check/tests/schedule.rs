@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, PATIENCE, closed_port, shell, wait_for_death};
-use locum_config::plan::{Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Outcome, Probe, ProbeKind, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 

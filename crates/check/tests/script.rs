@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Bench, once, script, shell, wait_for_death};
 use locum_check::{End, Ran, run_command};
-use locum_config::plan::{Command, Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Command, Outcome, Probe, ProbeKind, Verdict};
 
 const LONG: Duration = Duration::from_secs(15);
 /// For what hangs: until then a busy machine has started a shell that says its first words.

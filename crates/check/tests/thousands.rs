@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, PATIENCE};
-use locum_config::plan::{Command, Probe, ProbeKind, Verdict};
+use locum_plan::{Command, Probe, ProbeKind, Verdict};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const TCP: u32 = 1000;

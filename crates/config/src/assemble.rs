@@ -11,14 +11,14 @@ use locum_vrrp::{
 };
 
 use crate::defaults;
-use crate::plan::{
-    Check, Dialect, HaproxyFile, Health, HookSettings, Hooks, Instance, Name, Plan, Probe,
-    ProbeKind, Scheduler, Server, Service, VirtualAddress,
-};
 use crate::span::{At, Report};
 use crate::wish::{
     AnnounceWish, CheckWish, Field, HaproxyWish, HealthWish, HooksWish, InstanceWish, Serve,
     ServiceWish, UnicastWish, Wishes,
+};
+use locum_plan::{
+    Check, Dialect, HaproxyFile, Health, HookSettings, Hooks, Instance, Name, Plan, Probe,
+    ProbeKind, Scheduler, Server, Service, VirtualAddress,
 };
 
 /// The plan that the wishes describe, entry by entry in the same order. Where a wish is unusable
@@ -259,7 +259,7 @@ fn announce(wish: &AnnounceWish) -> AnnounceSettings {
 }
 
 fn hooks(wish: &HooksWish) -> Hooks {
-    let commands = |list: &[At<crate::plan::Command>]| {
+    let commands = |list: &[At<locum_plan::Command>]| {
         list.iter().map(|at| at.value.clone()).collect::<Vec<_>>()
     };
     Hooks {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use locum_vrrp::Version;
 
-use crate::plan::{Backend, Dialect, Forwarding, Lease, Protocol, Weight};
+use locum_plan::{Backend, Dialect, Forwarding, Lease, Protocol, Weight};
 
 /// Version 3 in our own files: sub-second intervals, IPv6, and peers that follow the master's
 /// interval instead of splitting over a different one.

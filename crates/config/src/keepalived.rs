@@ -26,10 +26,10 @@ use crate::keepalived::blocks::Statement;
 use crate::keepalived::globals::Globals;
 use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
-use crate::plan::{Dialect, Name};
 use crate::source::Source;
 use crate::span::Report;
 use crate::wish::Wishes;
+use locum_plan::{Dialect, Name};
 
 /// Blocks and lines outside any block.
 const TOP: &[Row<Wishes>] = &[

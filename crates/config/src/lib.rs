@@ -1,4 +1,4 @@
-//! Configuration text to one validated [`plan::Plan`], or [`diagnostic::Diagnostics`].
+//! Configuration text to one validated [`Plan`], or [`diagnostic::Diagnostics`].
 //!
 //! Pure: the text comes in as an argument, and so do included files, through [`Source`].
 //!
@@ -11,9 +11,7 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | [`plan`] | the result: what a node shall do |
 //! | [`diagnostic`] | findings with a place, and how they print |
-//! | [`proxy`] | what the balancer and the built-in proxy say to each other |
 //! | [`source`] | where text comes from |
 //! | `load` | reading, recognising the dialect, the digest, and the order of the steps |
 //! | `span` | places in the files read |
@@ -23,8 +21,6 @@
 //! | `validate` | rules that need more than one field |
 
 pub mod diagnostic;
-pub mod plan;
-pub mod proxy;
 pub mod source;
 
 mod assemble;
@@ -42,8 +38,9 @@ mod wish;
 
 use std::sync::Arc;
 
+use locum_plan::Plan;
+
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-pub use plan::Plan;
 pub use source::{MemorySource, Source, SourceError};
 
 /// What a configuration cannot know by itself.

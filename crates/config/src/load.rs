@@ -6,10 +6,10 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::plan::Dialect;
 use crate::source::{MAX_FILE_SIZE, Source};
 use crate::span::{Report, Span};
 use crate::{Context, Loaded, assemble, keepalived, toml, validate};
+use locum_plan::Dialect;
 
 pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Loaded {
     let mut report = Report::default();

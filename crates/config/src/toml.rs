@@ -12,11 +12,11 @@ use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
 use crate::Context;
-use crate::plan::{Dialect, Name, Node};
 use crate::span::{At, Finding, Report, Span};
 use crate::toml::keys::Section;
 use crate::toml::reader::{Reader, Table, Value};
 use crate::wish::{HaproxyWish, Wishes};
+use locum_plan::{Dialect, Name, Node};
 
 /// Syntax errors told of one file. One missing bracket makes an error of every line that follows;
 /// so does a file in another language.

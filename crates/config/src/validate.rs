@@ -8,10 +8,11 @@ use std::collections::HashMap;
 
 pub(crate) use instance::capacity;
 
-use crate::plan::{CommandLine, Dialect, Plan, ProbeKind};
+use crate::NeedKind;
 use crate::span::{At, Report, Span};
 use crate::wish::{CheckWish, HaproxyWish, Wishes};
-use crate::{NeedKind, plan::Command};
+use locum_plan::Command;
+use locum_plan::{CommandLine, Dialect, Plan, ProbeKind};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
 pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
@@ -142,7 +143,7 @@ fn owners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
     }
 }
 
-fn check(wish: &CheckWish, built: &crate::plan::Check, report: &mut Report) {
+fn check(wish: &CheckWish, built: &locum_plan::Check, report: &mut Report) {
     let probe = &built.probe;
     if let Some(interval) = &wish.interval
         && interval.value.is_zero()

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use locum_vrrp::{Auth, Family};
 
-use crate::plan::{Scope, StatusRange, VirtualAddress};
+use locum_plan::{StatusRange, VirtualAddress};
 
 /// `192.0.2.10/24`, or without a prefix a host route: /32, /128. Errors name what is wrong.
 pub(crate) fn virtual_address(text: &str) -> Result<VirtualAddress, String> {
@@ -30,16 +30,7 @@ pub(crate) fn virtual_address(text: &str) -> Result<VirtualAddress, String> {
     if let Some(reason) = unusable(address) {
         return Err(format!("{address} cannot be a virtual address: {reason}"));
     }
-    Ok(VirtualAddress {
-        address,
-        prefix,
-        device: None,
-        broadcast: None,
-        label: None,
-        scope: Scope::default(),
-        duplicate_detection: false,
-        no_prefix_route: false,
-    })
+    Ok(VirtualAddress::new(address, prefix))
 }
 
 fn unusable(address: IpAddr) -> Option<&'static str> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use locum_vrrp::{Auth, ChecksumMode, Family, Preempt, Profile, UnicastPeer, Version, Vrid};
 
-use crate::plan::{
+use crate::span::{At, Span};
+use locum_plan::{
     Backend, Command, Dialect, FailedServer, Forwarding, HealthKind, Lease, Name, Node, ProbeKind,
     Protocol, Standby, Track, TrackInterface, VirtualAddress, Weight,
 };
-use crate::span::{At, Span};
 
 /// A setting that must be there: what is wrong with it was reported when it was read.
 #[derive(Clone, PartialEq, Debug, Default)]

@@ -9,11 +9,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{
+use locum_config::{Context, MemorySource, NeedKind, load};
+use locum_plan::Plan;
+use locum_plan::{
     Backend, Command, CommandLine, Dialect, Forwarding, HealthKind, Lease, ProbeKind, Protocol,
     Scope, StatusRange, Weight,
 };
-use locum_config::{Context, MemorySource, NeedKind, Plan, load};
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
 };
@@ -285,7 +286,7 @@ fn a_virtual_server_becomes_a_service_on_every_node() {
     let service = &plan.services[0];
     assert_eq!((&*service.name, &service.instance), ("10.0.0.9 80 tcp", &None));
     assert_eq!((service.backend, service.forwarding), (Backend::Auto, Forwarding::Direct));
-    assert_eq!(service.failed, locum_config::plan::FailedServer::Quiesce);
+    assert_eq!(service.failed, locum_plan::FailedServer::Quiesce);
     assert_eq!(service.servers[0].weight, 3);
     let health = service.health.as_ref().expect("a health check");
     assert_eq!((health.interval, health.timeout), (Duration::from_secs(6), Duration::from_secs(3)));

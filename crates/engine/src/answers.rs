@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::Time;
 
 use crate::Engine;

@@ -1,6 +1,6 @@
 //! What an operator may ask for at run time.
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::{Cause, Event as RouterEvent, Role, Time};
 
 use crate::Engine;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_config::plan::{Name, WantedHaproxy, WantedServices};
+use locum_plan::{Name, WantedHaproxy, WantedServices};
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
 use locum_vrrp::{Action, Profile, Role, Time, Transport};
 

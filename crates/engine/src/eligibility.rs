@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use locum_config::plan::{self, Name, TrackInterface};
+use locum_plan as plan;
+use locum_plan::{Name, TrackInterface};
 use locum_vrrp::packet::capacity;
 use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Transport};
 

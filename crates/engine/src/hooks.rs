@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use locum_config::plan::{Command, CommandLine, Hooks, Name};
+use locum_plan::{Command, CommandLine, Hooks, Name};
 use locum_vrrp::{Cause, Priority, Role};
 
 use crate::output::HookRun;

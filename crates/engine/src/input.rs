@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_config::plan::{Name, Outcome, Plan};
+use locum_plan::{Name, Outcome, Plan};
 use locum_vrrp::Family;
 
 use crate::output::{HeldAddress, ProbeId, Seq};

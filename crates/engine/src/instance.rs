@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{self, Lease, Name};
+use locum_plan as plan;
+use locum_plan::{Lease, Name};
 use locum_vrrp::announce;
 use locum_vrrp::counters::{Counters, Discard};
 use locum_vrrp::packet::encode_advert;

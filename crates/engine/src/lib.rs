@@ -44,7 +44,8 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_config::plan::{self, Dialect, Name, Outcome, Plan, WantedServices};
+use locum_plan as plan;
+use locum_plan::{Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Family, Time};
 

@@ -153,23 +153,14 @@ impl Missing {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use locum_config::plan::{Scope, VirtualAddress};
+    use locum_plan::VirtualAddress;
 
     use super::*;
 
     fn held() -> HeldAddress {
         HeldAddress {
             interface: "eth0".into(),
-            address: VirtualAddress {
-                address: Ipv4Addr::new(192, 0, 2, 10).into(),
-                prefix: 24,
-                device: None,
-                broadcast: None,
-                label: None,
-                scope: Scope::Global,
-                duplicate_detection: false,
-                no_prefix_route: false,
-            },
+            address: VirtualAddress::new(Ipv4Addr::new(192, 0, 2, 10).into(), 24),
             lease_seconds: Some(3),
         }
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_config::plan::{self, Name, Probe, WantedServices};
+use locum_plan as plan;
+use locum_plan::{Name, Probe, WantedServices};
 use locum_vrrp::{Cause, Family, Priority, Role};
 
 use crate::input::CommandId;

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::{Family, Role, Time};
 
 use crate::Engine;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::counters::Discard;
 use locum_vrrp::receive::{self, Datagram, Heard, Local};
 use locum_vrrp::{ChecksumForm, Event as RouterEvent, Family, Role, Time};

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use locum_config::plan::Probe;
+use locum_plan::Probe;
 
 use crate::output::{Output, ProbeChange, ProbeId};
 

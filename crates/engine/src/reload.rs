@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use locum_config::plan::{self, Name, Plan, Scope, VirtualAddress};
+use locum_plan as plan;
+use locum_plan::{Name, Plan, VirtualAddress};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
 use crate::Engine;
@@ -149,7 +150,7 @@ impl Engine {
             });
             let held = HeldAddress {
                 interface: interface.clone(),
-                address: bare(address, prefix),
+                address: VirtualAddress::new(address, prefix),
                 lease_seconds: None,
             };
             let (name, kept) = match owner {
@@ -179,17 +180,4 @@ fn former(old: &[InstanceState], key: &Key, name: &Name, plan: &Plan) -> Option<
     };
     let named = old.iter().position(|state| alike(state) && state.name() == name);
     named.or_else(|| old.iter().position(|state| alike(state) && !is_claimed(state)))
-}
-
-fn bare(address: std::net::IpAddr, prefix: u8) -> VirtualAddress {
-    VirtualAddress {
-        address,
-        prefix,
-        device: None,
-        broadcast: None,
-        label: None,
-        scope: Scope::Global,
-        duplicate_detection: false,
-        no_prefix_route: false,
-    }
 }

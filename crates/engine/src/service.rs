@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{
+use locum_plan::{
     Activity, FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service,
     Standby, Verdict, WantedService,
 };

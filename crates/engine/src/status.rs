@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::Engine;
@@ -237,7 +237,7 @@ impl Engine {
             listen: state.service.listen,
             active: self.served.services.iter().any(|wanted| {
                 wanted.service.name == state.service.name
-                    && wanted.activity == locum_config::plan::Activity::Active
+                    && wanted.activity == locum_plan::Activity::Active
             }),
             error: state.error.clone(),
             servers: state
@@ -256,7 +256,7 @@ impl Engine {
 
     fn haproxy_status(&self) -> Vec<HaproxyStatus> {
         let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
-        let one = |file: &locum_config::plan::HaproxyFile| HaproxyStatus {
+        let one = |file: &locum_plan::HaproxyFile| HaproxyStatus {
             name: file.name.clone(),
             active: self.served.haproxy.iter().any(|wanted| wanted.file.name == file.name),
             error: self.haproxy_errors.get(&file.name).cloned(),

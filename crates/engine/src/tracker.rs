@@ -1,6 +1,6 @@
 //! Checks that decide priority: rise, fall and weight.
 
-use locum_config::plan::{Check, Dialect, Name, Outcome, Verdict, Weight};
+use locum_plan::{Check, Dialect, Name, Outcome, Verdict, Weight};
 use locum_vrrp::Time;
 
 /// One probe result after another becomes up or down.

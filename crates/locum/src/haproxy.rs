@@ -1,8 +1,8 @@
 //! HAProxy's opinion of the files of a plan, as findings: at `check --host` and before a reload.
 
 use locum_balancer::{HaproxyRefusal, haproxy_refuses};
-use locum_config::plan::HaproxyFile;
 use locum_config::{Diagnostic, Place, Severity};
+use locum_plan::HaproxyFile;
 
 /// An error for each file that HAProxy would not run. Waits for it, some ten seconds at most.
 pub fn findings(files: &[HaproxyFile]) -> Vec<Diagnostic> {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use locum_config::proxy::{LINE_LIMIT, Orphan, Request, Status};
+use crate::protocol::{LINE_LIMIT, Orphan, Request, Status};
 use nix::sys::signal::SigSet;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};

@@ -1,7 +1,7 @@
 //! Move client connections to real servers, as a process of its own.
 //!
 //! The proxy owns listeners and connections and decides nothing: what to serve is told to it by the
-//! balancer as a level ([`locum_config::proxy`]) over a unix socket on which the proxy listens. So
+//! balancer as a level ([`crate::protocol`]) over a unix socket on which the proxy listens. So
 //! a daemon that crashed and came back finds it and goes on, and no connection is lost. A proxy
 //! that nobody controls for [`Settings::orphan_timeout`] stops serving and exits: a dead node
 //! serves nothing.
@@ -20,6 +20,7 @@ mod address;
 mod arguments;
 mod control;
 mod limits;
+pub mod protocol;
 mod relay;
 mod scheduler;
 mod server;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use locum_config::proxy::ServerStatus;
+use crate::protocol::ServerStatus;
 use tokio::sync::watch;
 use tokio::time::Instant;
 

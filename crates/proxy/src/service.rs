@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use locum_config::proxy::{ProxyServer, ProxyService, ServiceState, ServiceStatus};
+use crate::protocol::{ProxyServer, ProxyService, ServiceState, ServiceStatus};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, spawn_local};

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use locum_config::proxy::{ProxyService, Status};
+use crate::protocol::{ProxyService, Status};
 
 use crate::limits::Limits;
 use crate::service::Service;

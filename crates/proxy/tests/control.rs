@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use bench::{Client, PATIENCE, Proxy, eventually, service, start_server};
-use locum_config::proxy::{Orphan, ServiceState};
+use locum_proxy::protocol::{Orphan, ServiceState};
 
 fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -54,7 +54,7 @@ fn a_server_that_comes_back_in_time_keeps_its_connections() {
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
     let mut client = Client::connect(web.listen);
-    let without = locum_config::proxy::ProxyService { servers: Vec::new(), ..web.clone() };
+    let without = locum_proxy::protocol::ProxyService { servers: Vec::new(), ..web.clone() };
     assert!(proxy.serve(&[without]).services[0].servers[0].leaving);
     assert!(!proxy.serve(std::slice::from_ref(&web)).services[0].servers[0].leaving);
     // As long as the drain time would have been; a cut would show as an error of the read.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_config::proxy::{ProxyServer, ServiceState};
+use locum_proxy::protocol::{ProxyServer, ServiceState};
 
 #[test]
 fn round_robin_takes_turns() {

@@ -8,8 +8,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::{Name, Plan};
 use locum_engine::{Engine, Output};
+use locum_plan::{Name, Plan};
 use locum_vrrp::{Priority, Role, Time, timers};
 
 use crate::node::Stimulus;

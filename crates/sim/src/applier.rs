@@ -7,8 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{Activity, Name, WantedServices};
 use locum_engine::{Announcement, HeldAddress, Refusal, Seq};
+use locum_plan::{Activity, Name, WantedServices};
 
 use locum_vrrp::Time;
 

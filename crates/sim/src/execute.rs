@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use locum_config::plan::Name;
 use locum_engine::{
     Announcement, Asked, Datagram, HeldAddress, Output, ProbeChange, Refusal, SendReport, Seq,
 };
+use locum_plan::Name;
 use locum_vrrp::Family;
 
 use crate::applier::{Job, QUEUE_LIMIT};

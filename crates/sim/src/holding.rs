@@ -14,8 +14,8 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::{Lease, Weight};
 use locum_engine::{Announcement, Asked, EventKind, Inherited, Output, Refusal, Seq};
+use locum_plan::{Lease, Weight};
 use locum_vrrp::{Cause, Role};
 
 use crate::virtual_router::VirtualRouter;

@@ -19,8 +19,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::{Name, Plan};
 use locum_engine::{EventKind, Output, Seq};
+use locum_plan::{Name, Plan};
 use locum_vrrp::{Role, Time, Version};
 
 use crate::adapter::View;

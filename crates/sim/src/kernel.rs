@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_config::plan::Name;
 use locum_engine::{HeldAddress, Inherited};
+use locum_plan::Name;
 use locum_vrrp::Time;
 
 use crate::random::Random;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
 use locum_engine::{CommandId, Input, LinkState, Packet, ProbeId, Refusal, SendReport, Seq};
+use locum_plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
 use locum_vrrp::{Family, Time};
 
 use crate::adapter::Adapter;

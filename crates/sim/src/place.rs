@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use locum_config::plan::Name;
+use locum_plan::Name;
 use locum_vrrp::Family;
 
 use crate::virtual_router::VirtualRouter;

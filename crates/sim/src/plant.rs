@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use locum_config::plan::{Instance, Lease, Plan, Verdict};
 use locum_engine::{Command, EventKind, Output};
+use locum_plan::{Instance, Lease, Plan, Verdict};
 use locum_vrrp::{Version, Vrid};
 
 use crate::lan::Parcel;

@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use locum_config::plan::{Lease, Weight};
+use locum_plan::{Lease, Weight};
 use locum_vrrp::{Preempt, Role};
 
 use crate::kernel::SWEEP;

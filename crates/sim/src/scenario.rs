@@ -6,7 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{self, Plan};
+use locum_plan as plan;
+use locum_plan::Plan;
 use locum_vrrp::Family;
 
 use crate::place::{INTERFACES, node_address, node_name};

@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use locum_config::plan::{self, Check, Instance, Lease, Name, Service, TrackInterface, Weight};
+use locum_plan as plan;
+use locum_plan::{Check, Instance, Lease, Name, Service, TrackInterface, Weight};
 use locum_vrrp::{
     Family, Interval, Preempt, Priority, RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
@@ -249,14 +250,5 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
 }
 
 fn with_prefix(address: IpAddr) -> plan::VirtualAddress {
-    plan::VirtualAddress {
-        address,
-        prefix: if address.is_ipv4() { 24 } else { 64 },
-        device: None,
-        broadcast: None,
-        label: None,
-        scope: plan::Scope::Global,
-        duplicate_detection: false,
-        no_prefix_route: false,
-    }
+    plan::VirtualAddress::new(address, if address.is_ipv4() { 24 } else { 64 })
 }

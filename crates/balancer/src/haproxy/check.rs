@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_config::plan::HaproxyFile;
+use locum_plan::HaproxyFile;
 use nix::sys::signal::Signal;
 
 use crate::haproxy::message::alerts;

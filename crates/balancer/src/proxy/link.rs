@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use locum_config::proxy::{LINE_LIMIT, Request, Status};
+use locum_proxy::protocol::{LINE_LIMIT, Request, Status};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::process::Identity;

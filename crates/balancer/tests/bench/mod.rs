@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_balancer::{Balancer, BalancerSettings, Event};
-use locum_config::plan::{
+use locum_plan::{
     Activity, Backend, FailedServer, Forwarding, Name, Protocol, Scheduler, Server, Service,
     Standby, WantedService, WantedServices,
 };

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use locum_check::Probes;
-use locum_config::plan::{Command, CommandLine, Outcome, Probe, ProbeKind};
+use locum_plan::{Command, CommandLine, Outcome, Probe, ProbeKind};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 /// Longest wait for anything in a test: reached only when the test fails.

@@ -3,9 +3,9 @@
 use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
-use crate::plan::{Name, Scope, VirtualAddress};
 use crate::span::At;
 use crate::values;
+use locum_plan::{Name, Scope, VirtualAddress};
 
 /// Words that may follow the address.
 const OPTIONS: [&str; 14] = [

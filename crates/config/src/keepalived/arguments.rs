@@ -8,8 +8,8 @@ use crate::duration;
 use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
-use crate::plan::{Command, CommandLine, Weight};
 use crate::span::At;
+use locum_plan::{Command, CommandLine, Weight};
 
 /// Largest weight: 254 less 1, so that it moves a priority across the whole range.
 const MAX_WEIGHT: i64 = 253;

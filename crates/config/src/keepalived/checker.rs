@@ -4,9 +4,9 @@ use crate::defaults;
 use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::plan::{HealthKind, StatusRange};
 use crate::span::{At, Span};
 use crate::values;
+use locum_plan::{HealthKind, StatusRange};
 
 /// What a checker block says, before the virtual server's timers are known.
 #[derive(Clone, Default, Debug)]

@@ -12,11 +12,11 @@ use crate::keepalived::Lowering;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::plan::{Dialect, Name, Track, TrackInterface, VirtualAddress};
 use crate::span::{At, Span};
 use crate::validate;
 use crate::values;
 use crate::wish::{AnnounceWish, Field, InstanceWish, UnicastWish, Wishes};
+use locum_plan::{Dialect, Name, Track, TrackInterface, VirtualAddress};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -361,7 +361,7 @@ struct Refused;
 fn tracked_weight(
     lowering: &mut Lowering<'_>,
     line: &Statement,
-) -> Result<Option<crate::plan::Weight>, Refused> {
+) -> Result<Option<locum_plan::Weight>, Refused> {
     let Some((option, rest)) = line.arguments().split_first() else { return Ok(None) };
     if option.text != "weight" {
         let text = format!("unknown option `{}` of a tracked object", option.text);

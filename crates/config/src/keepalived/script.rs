@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, set};
-use crate::plan::{Command, CommandLine, ProbeKind};
 use crate::span::At;
 use crate::wish::{CheckWish, Field, Wishes};
+use locum_plan::{Command, CommandLine, ProbeKind};
 
 /// Longest run counts and seconds that make sense; more is a typing error.
 const MAX_COUNT: i64 = 1_000_000;

@@ -8,9 +8,9 @@ use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{self, CheckerDraft};
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lexer::Word;
-use crate::plan::{FailedServer, Forwarding, HealthKind, Protocol};
 use crate::span::{At, Span};
 use crate::wish::{Field, HealthWish, ServerWish, ServiceWish, Wishes};
+use locum_plan::{FailedServer, Forwarding, HealthKind, Protocol};
 
 /// Checks of one server: kind and place of the block, and what it says.
 type Checkers = Vec<(Kind, Span, CheckerDraft)>;

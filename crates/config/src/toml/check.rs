@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use ::toml::de::DeValue;
 
 use crate::defaults;
-use crate::plan::{Command, CommandLine, ProbeKind, StatusRange, Weight};
 use crate::span::{At, Span};
 use crate::toml::keys::{self, Key};
 use crate::toml::reader::{Reader, Table, Value};
 use crate::values;
 use crate::wish::{CheckWish, Field};
+use locum_plan::{Command, CommandLine, ProbeKind, StatusRange, Weight};
 
 pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_, '_>, name: At<String>) -> CheckWish {
     CheckWish {

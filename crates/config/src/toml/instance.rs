@@ -10,13 +10,13 @@ use locum_vrrp::{
 use ::toml::de::DeValue;
 
 use crate::duration;
-use crate::plan::{Lease, Name, Scope, Track, TrackInterface, VirtualAddress};
 use crate::span::At;
 use crate::toml::check::{commands, weight};
 use crate::toml::keys::{self, Key};
 use crate::toml::reader::{Reader, Table, Value};
 use crate::values;
 use crate::wish::{AnnounceWish, Field, HooksWish, InstanceWish, UnicastWish};
+use locum_plan::{Lease, Name, Scope, Track, TrackInterface, VirtualAddress};
 
 pub(super) fn read(
     reader: &mut Reader<'_>,

@@ -6,10 +6,10 @@ use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
 use crate::duration;
-use crate::plan::{Name, Node};
 use crate::span::{At, Report, Span};
 use crate::toml::keys::{Key, PerNode, Section};
 use crate::wish::Field;
+use locum_plan::{Name, Node};
 
 pub(super) type Value<'i> = Spanned<DeValue<'i>>;
 

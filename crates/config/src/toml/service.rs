@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use ::toml::de::DeValue;
 
-use crate::plan::{Backend, FailedServer, Forwarding, HealthKind, Protocol, Standby};
 use crate::span::At;
 use crate::toml::check::{expect, host, success};
 use crate::toml::keys::{self, Key};
 use crate::toml::reader::{Reader, Table, Value};
 use crate::values;
 use crate::wish::{Field, HealthWish, Serve, ServerWish, ServiceWish};
+use locum_plan::{Backend, FailedServer, Forwarding, HealthKind, Protocol, Standby};
 
 pub(super) fn read(
     reader: &mut Reader<'_>,

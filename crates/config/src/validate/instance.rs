@@ -6,10 +6,10 @@ use std::net::IpAddr;
 use locum_vrrp::{Family, Preempt, Profile, Transport, Version};
 
 use crate::NeedKind;
-use crate::plan::{Dialect, Instance, Plan, Scope, VirtualAddress};
 use crate::span::{At, Report, Span};
 use crate::validate::{command_needs, strict_in_toml};
 use crate::wish::{Field, InstanceWish, Wishes};
+use locum_plan::{Dialect, Instance, Plan, Scope, VirtualAddress};
 
 pub(super) fn validate(
     wish: &InstanceWish,

@@ -4,12 +4,12 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::NeedKind;
-use crate::plan::{
-    Backend, Dialect, Forwarding, Health, HealthKind, Plan, Protocol, Service, Standby,
-};
 use crate::span::{At, Report, Span};
 use crate::validate::{known_instance, strict_in_toml};
 use crate::wish::{Field, HealthWish, ServiceWish, Wishes};
+use locum_plan::{
+    Backend, Dialect, Forwarding, Health, HealthKind, Plan, Protocol, Service, Standby,
+};
 
 /// Schedulers of the built-in proxy.
 const PROXY_SCHEDULERS: [&str; 5] = ["rr", "wrr", "lc", "wlc", "sh"];

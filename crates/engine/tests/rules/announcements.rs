@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::{Instance, Plan};
 use locum_engine::{Input, LinkState, Output, SendReport};
+use locum_plan::{Instance, Plan};
 use locum_vrrp::{Role, Time};
 
 use crate::node::{Node, PEER, instance, plan, sent_priorities};
@@ -201,7 +201,7 @@ fn strict_ipv6_master_announces_an_added_address_without_a_burst() {
         strict.router.transport = locum_vrrp::Transport::Multicast { group: ip("ff02::12") };
         strict.router.addresses = addresses.iter().map(|text| ip(text)).collect();
         let held = strict.addresses[0].clone();
-        let held = |text: &&str| locum_config::plan::VirtualAddress {
+        let held = |text: &&str| locum_plan::VirtualAddress {
             address: ip(text),
             prefix: 64,
             ..held.clone()

@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use locum_config::plan::{Command as Hook, Lease, Plan, Track, Verdict};
 use locum_engine::{Command, Inherited, Input, LinkState, Output, Reply, Run, Target};
+use locum_plan::{Command as Hook, Lease, Plan, Track, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
 use crate::node::{

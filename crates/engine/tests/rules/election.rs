@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::{Lease, Verdict};
 use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Run, Target};
+use locum_plan::{Lease, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
 use crate::node::{Node, PEER, VIP, instance, outcome, plan, process_check, sent_priorities};
@@ -129,7 +129,7 @@ fn a_dry_run_says_what_would_happen_and_does_nothing() {
 #[test]
 fn an_heir_must_be_the_only_other_node() {
     let mut two = plan([instance("web", 51, 100)]);
-    let node_of = |name: &str| locum_config::plan::Node { name: name.into(), address: None };
+    let node_of = |name: &str| locum_plan::Node { name: name.into(), address: None };
     two.nodes = vec![node_of("lb1"), node_of("lb2")];
     let mut three = two.clone();
     three.nodes.push(node_of("lb3"));
@@ -258,7 +258,7 @@ fn a_leftover_without_a_lease_is_withdrawn_before_anything_else() {
 #[test]
 fn a_failing_check_lowers_the_priority_of_the_next_advert() {
     let mut web = instance("web", 51, 100);
-    web.track = vec![locum_config::plan::Track { check: "app".into(), weight: None }];
+    web.track = vec![locum_plan::Track { check: "app".into(), weight: None }];
     let mut plan = plan([web]);
     plan.checks = vec![process_check(-60)];
     let mut node = Node::master(plan);
@@ -270,7 +270,7 @@ fn a_failing_check_lowers_the_priority_of_the_next_advert() {
 #[test]
 fn a_failing_check_of_weight_zero_is_a_fault_that_hands_over_first() {
     let mut web = instance("web", 51, 100);
-    web.track = vec![locum_config::plan::Track { check: "app".into(), weight: None }];
+    web.track = vec![locum_plan::Track { check: "app".into(), weight: None }];
     let mut plan = plan([web]);
     plan.checks = vec![process_check(0)];
     let mut node = Node::started(plan);
@@ -345,7 +345,7 @@ fn a_reload_that_adds_an_address_adds_that_one_and_keeps_the_role() {
 #[test]
 fn the_survivor_of_a_conflict_announces_again_and_reruns_its_master_hook() {
     let mut web = instance("web", 51, 100);
-    web.hooks.master = vec![locum_config::plan::Command::argv(["/bin/true"])];
+    web.hooks.master = vec![locum_plan::Command::argv(["/bin/true"])];
     let mut node = Node::master(plan([web]));
     let out = node.hear(PEER, 50).to_vec();
     assert_eq!(sent_priorities(&out), [100], "V-230");

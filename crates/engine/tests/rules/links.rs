@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::Instance;
 use locum_engine::{Input, LinkState, Output};
+use locum_plan::Instance;
 use locum_vrrp::{Family, LastEvent, Role, Transport, UnicastPeer};
 
 use crate::node::{Node, PEER, VIP, instance, plan};

@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{
-    Check, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, ProbeKind, Scope,
-    Verdict, VirtualAddress, Weight,
-};
 use locum_engine::status::Status;
 use locum_engine::{
     Asked, Engine, HeldAddress, Inherited, Input, LinkState, Output, Packet, ProbeChange, Refusal,
+};
+use locum_plan::{
+    Check, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, ProbeKind, Verdict,
+    VirtualAddress, Weight,
 };
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
@@ -22,7 +22,7 @@ const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 /// An apply that waits for its answer.
 struct Asking {
     seq: u64,
-    instance: locum_config::plan::Name,
+    instance: locum_plan::Name,
     hold: Vec<HeldAddress>,
     drop: Vec<HeldAddress>,
 }
@@ -35,7 +35,7 @@ pub struct Node {
     /// Applies the kernel has not answered yet.
     applies: Vec<Asking>,
     /// Those of them that hold nothing.
-    withdrawals: Vec<(u64, locum_config::plan::Name)>,
+    withdrawals: Vec<(u64, locum_plan::Name)>,
     probes: Vec<u32>,
 }
 
@@ -254,16 +254,7 @@ pub fn instance(name: &str, vrid: u8, priority: u8) -> Instance {
         name: name.into(),
         interface: "eth0".into(),
         router,
-        addresses: vec![VirtualAddress {
-            address: VIP.into(),
-            prefix: 24,
-            device: None,
-            broadcast: None,
-            label: None,
-            scope: Scope::Global,
-            duplicate_detection: false,
-            no_prefix_route: false,
-        }],
+        addresses: vec![VirtualAddress::new(VIP.into(), 24)],
         track: Vec::new(),
         track_interfaces: Vec::new(),
         hooks: Hooks::default(),

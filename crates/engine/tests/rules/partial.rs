@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::{Command as Hook, Instance, Name};
 use locum_engine::{Command, EventKind, Inherited, Input, LinkState, Output, SendReport};
+use locum_plan::{Command as Hook, Instance, Name};
 use locum_vrrp::Role;
 
 use crate::node::{Node, PEER, VIP, instance, plan};

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_config::plan::Instance;
 use locum_engine::{EventKind, Input, Output, Packet};
+use locum_plan::Instance;
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Role, RouterSettings, Transport, UnicastPeer};
 

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::plan::{
+use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
+use locum_plan::{
     Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Lease, Outcome, Plan,
     Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
 };
-use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_vrrp::{Interval, Version};
 
 use crate::node::{Node, instance, plan};

@@ -3,9 +3,9 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use locum_config::plan::HaproxyFile;
 use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Severity};
 use locum_kernel::netlink;
+use locum_plan::HaproxyFile;
 use nix::ifaddrs::getifaddrs;
 use nix::unistd::{AccessFlags, Group, User, access};
 

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use locum_config::plan::{Name, Plan, Scope};
 use locum_engine::{
     Announcement, Asked, HeldAddress, Inherited, LinkState, Refusal, SendReport, Seq,
 };
@@ -23,6 +22,7 @@ use locum_kernel::frame_socket::{Batch, FrameSocket};
 use locum_kernel::netlink::{
     self, Action, AddressSpec, ApplyError, Failure, LinkSnapshot, Monitor, MonitorEvent, Netlink,
 };
+use locum_plan::{Name, Plan, Scope};
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;

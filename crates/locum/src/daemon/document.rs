@@ -3,14 +3,14 @@
 use std::time::{Duration, SystemTime};
 
 use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
-use locum_config::Plan;
-use locum_config::plan::Protocol;
 use locum_control::status::{
     Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, InstanceStatus, PeerStatus,
     ProcessStatus, RefusedAddress, ServerStatus, ServiceStatus, StatusDocument, Unmatched,
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
+use locum_plan::Plan;
+use locum_plan::Protocol;
 use locum_vrrp::{Family, Role, Time, Version};
 
 use super::describe::role_word;
@@ -291,9 +291,7 @@ fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {
     }
 }
 
-fn unmatched(
-    (interface, counts): &(locum_config::plan::Name, Vec<(&'static str, u64)>),
-) -> Unmatched {
+fn unmatched((interface, counts): &(locum_plan::Name, Vec<(&'static str, u64)>)) -> Unmatched {
     Unmatched { interface: interface.to_string(), counters: counters(counts) }
 }
 

@@ -17,12 +17,12 @@ use std::sync::mpsc::{SyncSender, TrySendError};
 use std::time::Duration;
 
 use locum_check::Probes;
-use locum_config::plan::Name;
 use locum_engine::{
     CommandId, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange, Reply,
     SendReport, Seq,
 };
 use locum_kernel::clock;
+use locum_plan::Name;
 use locum_vrrp::Time;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
@@ -395,8 +395,8 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_config::plan::{Scope, VirtualAddress, WantedServices};
     use locum_engine::{Announcement, Datagram, HeldAddress};
+    use locum_plan::{VirtualAddress, WantedServices};
 
     use super::super::inbox::inbox;
     use super::*;
@@ -463,16 +463,7 @@ mod tests {
     fn held() -> HeldAddress {
         HeldAddress {
             interface: "eth0".into(),
-            address: VirtualAddress {
-                address: Ipv4Addr::new(192, 0, 2, 10).into(),
-                prefix: 24,
-                device: None,
-                broadcast: None,
-                label: None,
-                scope: Scope::Global,
-                duplicate_detection: false,
-                no_prefix_route: false,
-            },
+            address: VirtualAddress::new(Ipv4Addr::new(192, 0, 2, 10).into(), 24),
             lease_seconds: None,
         }
     }
@@ -502,7 +493,7 @@ mod tests {
         let rig = Rig::new();
         let hook = || HookRun {
             instance: "web".into(),
-            command: locum_config::plan::Command::argv(["true"]),
+            command: locum_plan::Command::argv(["true"]),
             environment: Vec::new(),
             event: 1,
         };

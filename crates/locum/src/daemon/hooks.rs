@@ -9,8 +9,8 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use locum_check::{End, Ran, run_command};
-use locum_config::plan::Name;
 use locum_engine::HookRun;
+use locum_plan::Name;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What became of one hook.
@@ -132,7 +132,7 @@ pub fn describe(end: &HookEnd) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use locum_config::plan::Command;
+    use locum_plan::Command;
 
     fn run(event: u64, word: &str) -> HookRun {
         HookRun {

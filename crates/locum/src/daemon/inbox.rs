@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
-use locum_config::plan::{Name, Outcome, Plan};
 use locum_engine::status::Status;
 use locum_engine::{Command, Inherited, LinkState, ProbeId, Refusal, Reply, SendReport, Seq};
+use locum_plan::{Name, Outcome, Plan};
 use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;

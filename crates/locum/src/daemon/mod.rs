@@ -40,7 +40,7 @@ use std::thread;
 
 use locum_balancer::BalancerSettings;
 use locum_check::Probes;
-use locum_config::Plan;
+use locum_plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cli::{Place, Run};

@@ -15,10 +15,10 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
 use locum_balancer::BalancerStatus;
-use locum_config::Plan;
 use locum_control::{Call, Record, Request, Response};
 use locum_engine::status::Status;
 use locum_engine::{Command, Event, Reply, Run, Target};
+use locum_plan::Plan;
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Event};
-use locum_config::plan::{Name, WantedServices};
 use locum_engine::Seq;
+use locum_plan::{Name, WantedServices};
 use tokio::sync::oneshot;
 
 use super::inbox::{InboxSender, Message};

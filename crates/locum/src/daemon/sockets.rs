@@ -10,9 +10,9 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use locum_config::plan::Name;
 use locum_engine::{Datagram, LinkState};
 use locum_kernel::advert_socket::{self, AdvertSettings, AdvertSocket, Received};
+use locum_plan::Name;
 use locum_vrrp::{Family, Time};
 
 /// IP protocol number of VRRP. RFC 9568 §5.1.1.4.

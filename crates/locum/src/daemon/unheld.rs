@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
-use locum_config::plan::Name;
 use locum_engine::{Announcement, Asked, Refusal, Seq};
+use locum_plan::Name;
 
 #[derive(Debug, Default)]
 pub struct Unheld(HashMap<Name, (Seq, Extent)>);

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_config::proxy::{Orphan, ProxyServer, ProxyService, Request, ServiceStatus, Status};
+use locum_proxy::protocol::{Orphan, ProxyServer, ProxyService, Request, ServiceStatus, Status};
 
 /// Longer than anything takes; what is waited for longer is missing.
 pub const PATIENCE: Duration = Duration::from_secs(20);

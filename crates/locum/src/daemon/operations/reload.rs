@@ -4,8 +4,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use locum_config::{Loaded, Plan, Severity};
+use locum_config::{Loaded, Severity};
 use locum_control::{Record, Response};
+use locum_plan::Plan;
 use tokio::sync::oneshot;
 
 use super::reading::{Reader, Reading};

@@ -75,6 +75,22 @@ pub struct VirtualAddress {
     pub no_prefix_route: bool,
 }
 
+impl VirtualAddress {
+    /// An address with nothing but its prefix length said of it.
+    pub fn new(address: IpAddr, prefix: u8) -> Self {
+        Self {
+            address,
+            prefix,
+            device: None,
+            broadcast: None,
+            label: None,
+            scope: Scope::Global,
+            duplicate_detection: false,
+            no_prefix_route: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Scope {
     #[default]
