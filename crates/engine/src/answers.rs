@@ -57,20 +57,26 @@ impl Engine {
         self.note(None, EventKind::ApplyFailed { error });
     }
 
-    /// The balancer tells again whenever something fails or recovers by itself, under the number of
-    /// the level it goes on with.
-    pub(crate) fn on_served(&mut self, seq: Seq, result: Result<(), Vec<(Name, String)>>) {
+    /// The balancer answers again whenever a service becomes ready, fails or recovers, under the
+    /// number of the level it works on. What is pending keeps its error until it is decided.
+    pub(crate) fn on_served(&mut self, seq: Seq, pending: &[Name], failed: Vec<(Name, String)>) {
         if seq != self.serve_seq {
             return;
         }
-        let errors: BTreeMap<Name, String> = result.err().unwrap_or_default().into_iter().collect();
+        let mut errors: BTreeMap<Name, String> = failed.into_iter().collect();
         let mut before: HashMap<Name, String> = std::mem::take(&mut self.haproxy_errors);
         for state in &mut self.services {
-            let name = &state.service.name;
-            let error = errors.get(name).cloned();
-            if let Some(old) = std::mem::replace(&mut state.error, error) {
-                before.insert(name.clone(), old);
+            if let Some(old) = state.error.take() {
+                before.insert(state.service.name.clone(), old);
             }
+        }
+        for name in pending {
+            if let Some(old) = before.get(name) {
+                errors.entry(name.clone()).or_insert_with(|| old.clone());
+            }
+        }
+        for state in &mut self.services {
+            state.error = errors.get(&state.service.name).cloned();
         }
         let mut news: Vec<EventKind> = Vec::new();
         for (service, error) in &errors {

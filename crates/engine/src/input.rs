@@ -28,8 +28,10 @@ pub enum Input<'a> {
     /// From the applier and the advert sockets: what left for this instance since the last report,
     /// and what the kernel did not take. It is counted, nothing else.
     Sent { instance: Name, report: SendReport },
-    /// From the balancer: `Serve{seq}` was done, or which service could not be, and why.
-    Served { seq: Seq, result: Result<(), Vec<(Name, String)>> },
+    /// From the balancer: how far `Serve{seq}` has come, again whenever that changes. Services and
+    /// HAProxies in `pending` do not answer clients yet and have not failed; those in `failed` do
+    /// not, and why; all others that `Serve{seq}` names answer.
+    Served { seq: Seq, pending: Vec<Name>, failed: Vec<(Name, String)> },
     /// From the operator.
     Command { id: CommandId, command: Command },
     /// A new plan, at start and at each reload. `inherited` is what an earlier run left in the

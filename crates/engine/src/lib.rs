@@ -127,7 +127,7 @@ impl Engine {
                 self.on_applied(now, seq, &instance, &result);
             }
             Input::Sent { instance, report } => self.on_sent(&instance, report),
-            Input::Served { seq, result } => self.on_served(seq, result),
+            Input::Served { seq, pending, failed } => self.on_served(seq, &pending, failed),
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { plan, inherited } => self.on_plan(now, plan, inherited, out),
         }

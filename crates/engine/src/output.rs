@@ -31,7 +31,7 @@ pub enum Output {
     /// by one, each in its own drain.
     Announce { instance: Name, after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
     /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
-    /// one that has not begun. Answered by `Input::Served`.
+    /// one that has not begun. Answered by `Input::Served`, and again whenever the answer changes.
     Serve { seq: Seq, wanted: Arc<WantedServices> },
     /// Log, history and API subscribers.
     Notify(Event),

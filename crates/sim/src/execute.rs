@@ -297,10 +297,9 @@ impl World {
         };
         if let Some(seq) = finished {
             let refused = host.balancer.unserved().iter();
-            let refused: Vec<_> =
+            let refused =
                 refused.map(|name| (name.clone(), "no backend available".to_owned())).collect();
-            let result = if refused.is_empty() { Ok(()) } else { Err(refused) };
-            self.stimulate(node, Stimulus::Served(seq, result));
+            self.stimulate(node, Stimulus::Served(seq, refused));
             self.next_service(node);
             self.judge_node(node);
         }

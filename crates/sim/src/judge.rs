@@ -146,8 +146,8 @@ impl World {
         if !drain.due {
             self.judge_harmless(node, drain);
         }
-        if let Stimulus::Served(seq, result) = drain.stimulus {
-            self.judge_served(node, *seq, result, drain.outputs);
+        if let Stimulus::Served(seq, failed) = drain.stimulus {
+            self.judge_served(node, *seq, failed, drain.outputs);
         }
         let is_first = self.nodes[node].applied_plan.is_none();
         if let (Stimulus::Plan(_, found), true) = (drain.stimulus, is_first) {
@@ -255,15 +255,14 @@ impl World {
         &mut self,
         node: usize,
         seq: u64,
-        result: &Result<(), Vec<(Name, String)>>,
+        failed: &[(Name, String)],
         outputs: &[Output],
     ) {
         let host = &self.nodes[node];
         if seq != host.last_serve {
             return;
         }
-        let refused: Vec<&Name> =
-            result.as_ref().err().into_iter().flatten().map(|(n, _)| n).collect();
+        let refused: Vec<&Name> = failed.iter().map(|(name, _)| name).collect();
         let known =
             |name: &&&Name| host.plan.services.iter().any(|service| service.name == ***name);
         let hidden =

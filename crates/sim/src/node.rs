@@ -39,7 +39,8 @@ pub enum Stimulus {
     AddressLost(Name, IpAddr),
     Applied(Seq, Name, Result<Vec<Refusal>, String>),
     Sent(Name, SendReport),
-    Served(Seq, Result<(), Vec<(Name, String)>>),
+    /// With what could not be served.
+    Served(Seq, Vec<(Name, String)>),
     Command(CommandId, locum_engine::Command),
     Plan(Arc<Plan>, Vec<locum_engine::Inherited>),
 }
@@ -72,7 +73,9 @@ impl Stimulus {
             Self::Sent(instance, report) => {
                 Input::Sent { instance: instance.clone(), report: *report }
             }
-            Self::Served(seq, result) => Input::Served { seq: *seq, result: result.clone() },
+            Self::Served(seq, failed) => {
+                Input::Served { seq: *seq, pending: Vec::new(), failed: failed.clone() }
+            }
             Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },
             Self::Plan(plan, inherited) => {
                 Input::Plan { plan: plan.clone(), inherited: inherited.clone() }

@@ -127,7 +127,7 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
             Stimulus::Probed(*probe, outcome)
         }),
         Stimulus::Served(seq, _) => {
-            (plant == Plant::ServeOptimist).then_some(Stimulus::Served(*seq, Ok(())))
+            (plant == Plant::ServeOptimist).then_some(Stimulus::Served(*seq, Vec::new()))
         }
         Stimulus::Plan(plan, inherited) => match plant {
             Plant::Amnesia => Some(Stimulus::Plan(Arc::clone(plan), Vec::new())),

@@ -68,8 +68,8 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
             Err(error) => format!("applied #{seq} {instance}: {error}"),
         },
         Stimulus::Sent(instance, report) => format!("sent {instance} {}", report.garp + report.na),
-        Stimulus::Served(seq, Ok(())) => format!("served #{seq}"),
-        Stimulus::Served(seq, Err(refused)) => format!("served #{seq} but {refused:?}"),
+        Stimulus::Served(seq, refused) if refused.is_empty() => format!("served #{seq}"),
+        Stimulus::Served(seq, refused) => format!("served #{seq} but {refused:?}"),
         Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
         Stimulus::Command(_, Command::Switchover { target: Target::All, .. }) => {
             "command switchover all".to_owned()

@@ -128,7 +128,13 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
     });
     let seq = seq.expect("a level");
     let error = |node: &Node| node.status().services[0].error.clone();
-    let failed = || Err(vec![("www".into(), "port 80 is taken".to_owned())]);
+    let served = |seq| Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
+    let pending = || Input::Served { seq, pending: vec!["www".into()], failed: Vec::new() };
+    let failed = || Input::Served {
+        seq,
+        pending: Vec::new(),
+        failed: vec![("www".into(), "port 80 is taken".to_owned())],
+    };
     let told = |out: &[Output]| {
         let events = out.iter().filter_map(|output| match output {
             Output::Notify(event) => Some(event.kind.clone()),
@@ -137,17 +143,21 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
         events.collect::<Vec<_>>()
     };
     let (service, error_text) = ("www".into(), "port 80 is taken".to_owned());
-    let out = node.feed(Input::Served { seq, result: failed() }).to_vec();
+    assert_eq!(told(node.feed(pending())), [], "nothing is known yet");
+    assert_eq!(error(&node), None);
+    let out = node.feed(failed()).to_vec();
     assert_eq!(told(&out), [EventKind::ServeFailed { service, error: error_text.clone() }]);
+    assert_eq!(error(&node), Some(error_text.clone()));
+    assert_eq!(told(node.feed(failed())), [], "no news");
+    assert_eq!(told(node.feed(pending())), [], "what is tried again has not recovered yet");
     assert_eq!(error(&node), Some(error_text));
-    assert_eq!(told(node.feed(Input::Served { seq, result: failed() })), [], "no news");
-    let out = node.feed(Input::Served { seq, result: Ok(()) }).to_vec();
+    let out = node.feed(served(seq)).to_vec();
     assert_eq!(told(&out), [EventKind::ServeMended { service: "www".into() }]);
     assert_eq!(error(&node), None);
-    node.feed(Input::Served { seq, result: failed() });
-    assert_eq!(told(node.feed(Input::Served { seq: seq - 1, result: Ok(()) })), [], "too late");
+    node.feed(failed());
+    assert_eq!(told(node.feed(served(seq - 1))), [], "too late");
     node.link("eth0", false);
-    let out = node.feed(Input::Served { seq: seq + 1, result: Ok(()) }).to_vec();
+    let out = node.feed(served(seq + 1)).to_vec();
     assert_eq!(told(&out), [], "what is not wanted any more has not recovered");
     assert_eq!(error(&node), None);
 }

@@ -252,7 +252,9 @@ impl Election {
                 self.feed(Input::Applied { seq, instance, result });
             }
             Message::Sent { instance, report } => self.feed(Input::Sent { instance, report }),
-            Message::Served { seq, result } => self.feed(Input::Served { seq, result }),
+            Message::Served { seq, pending, failed } => {
+                self.feed(Input::Served { seq, pending, failed })
+            }
             Message::Command { command, answer } => {
                 let id = self.next_command;
                 self.next_command += 1;

@@ -43,7 +43,8 @@ pub enum Message {
     },
     Served {
         seq: Seq,
-        result: Result<(), Vec<(Name, String)>>,
+        pending: Vec<Name>,
+        failed: Vec<(Name, String)>,
     },
     Command {
         command: Command,

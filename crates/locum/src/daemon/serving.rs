@@ -107,9 +107,8 @@ impl Serving {
 
     fn answer(&self) {
         let Some(seq) = self.seq else { return };
-        let errors = self.errors.clone();
-        let result = if errors.is_empty() { Ok(()) } else { Err(errors.into_iter().collect()) };
-        self.inbox.send(Message::Served { seq, result });
+        let failed = self.errors.clone().into_iter().collect();
+        self.inbox.send(Message::Served { seq, pending: Vec::new(), failed });
     }
 
     /// This wish and all that wait behind it; of several levels the last.
