@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_vrrp::counters::Discard;
+use locum_vrrp::Discard;
 use locum_vrrp::{ChecksumForm, Priority};
 
 /// V-176: why an owner competes with another priority from now on.

@@ -11,10 +11,10 @@ use std::time::Duration;
 use locum_plan as plan;
 use locum_plan::{Lease, Name};
 use locum_vrrp::announce;
-use locum_vrrp::counters::{Counters, Discard};
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{
-    Action, Event as RouterEvent, Family, Priority, Role, Router, Time, Transport, Vrid,
+    Accepted, Action, Counters, Discard, Event as RouterEvent, Family, Priority, Role, Router,
+    Time, Transport, Vrid,
 };
 
 use crate::hooks;
@@ -111,6 +111,17 @@ impl InstanceState {
     pub fn feed(&mut self, now: Time, event: RouterEvent<'_>) {
         self.touched = true;
         self.router.handle(now, event, &mut self.actions);
+    }
+
+    /// One datagram for this instance; see [`Router::receive`].
+    pub fn receive(
+        &mut self,
+        now: Time,
+        datagram: &locum_vrrp::Datagram<'_>,
+    ) -> Result<Accepted, Discard> {
+        let accepted = self.router.receive(now, datagram, &mut self.actions);
+        self.touched |= accepted.is_ok();
+        accepted
     }
 
     pub fn deadline(&self) -> Option<Time> {

@@ -2,51 +2,31 @@
 
 use std::net::IpAddr;
 
-use locum_plan::Name;
-use locum_vrrp::counters::Discard;
-use locum_vrrp::receive::{self, Datagram, Heard, Local};
-use locum_vrrp::{ChecksumForm, Event as RouterEvent, Family, Role, Time};
+use locum_vrrp::datagram::strip_ipv4;
+use locum_vrrp::receive::{self, Accepted};
+use locum_vrrp::{ChecksumForm, Datagram, Discard, Family, Time};
 
 use crate::Engine;
 use crate::explain;
 use crate::input::Packet;
-use crate::instance::{Discarded, Key};
+use crate::instance::Discarded;
 use crate::output::EventKind;
 
 impl Engine {
     pub(crate) fn on_packet(&mut self, now: Time, packet: Packet<'_>) {
-        let interface: Name = packet.interface.into();
         let datagram = match datagram(&packet) {
             Ok(datagram) => datagram,
-            Err(reason) => {
-                self.unmatched.entry(interface).or_default().record(reason);
-                return;
-            }
+            Err(reason) => return self.count_unmatched(packet.interface, reason),
         };
         let found = receive::vrid_of(&datagram).and_then(|vrid| {
-            let key = Key { interface: interface.clone(), family: packet.family, vrid };
-            self.index.find(&key, datagram.source, &self.instances)
+            self.index.find(packet.interface, vrid, datagram.source, &self.instances)
         });
-        match found {
-            Some(at) => self.on_datagram(now, at, &datagram),
-            None => {
-                let reason = receive::unmatched(&datagram);
-                self.unmatched.entry(interface).or_default().record(reason);
-            }
-        }
-    }
-
-    fn on_datagram(&mut self, now: Time, at: usize, datagram: &Datagram<'_>) {
-        let local = Local { own_source: self.source_of(at) };
+        let Some(at) = found else {
+            return self.count_unmatched(packet.interface, receive::unmatched(&datagram));
+        };
         let state = &mut self.instances[at];
-        let settings = state.router.settings();
-        let heard =
-            receive::verify(settings, datagram).and_then(|verified| match state.router.role() {
-                Role::Initialize | Role::Fault => Err(Discard::AdvertsIgnored),
-                Role::Backup | Role::Master | Role::Resigning => verified.admit(settings, &local),
-            });
-        match heard {
-            Ok(heard) => self.on_heard(now, at, &heard),
+        match state.receive(now, &datagram) {
+            Ok(accepted) => self.on_accepted(at, &accepted),
             Err(reason) => {
                 state.counters.record(reason);
                 if reason != Discard::AdvertsIgnored {
@@ -57,25 +37,28 @@ impl Engine {
         }
     }
 
-    fn on_heard(&mut self, now: Time, at: usize, heard: &Heard) {
+    fn count_unmatched(&mut self, interface: &str, reason: Discard) {
+        match self.unmatched.get_mut(interface) {
+            Some(counters) => counters.record(reason),
+            None => self.unmatched.entry(interface.into()).or_default().record(reason),
+        }
+    }
+
+    fn on_accepted(&mut self, at: usize, accepted: &Accepted) {
         let state = &mut self.instances[at];
-        state.counters.record_heard(heard);
-        let own = state.router.priority();
-        let form = state.router.form();
-        let master = state.router.master().map(|master| master.address);
-        state.feed(now, RouterEvent::Heard(heard));
-        if state.router.master().map(|master| master.address) != master {
-            // Another master: what it does wrong is news again (V-124).
+        let Accepted { heard, .. } = accepted;
+        state.counters.record_accepted(accepted);
+        if accepted.is_new_master {
+            // What it does wrong is news again (V-124).
             state.told.clear();
             state.told_tie = false;
         }
-        let is_owner = own.is_owner();
-        if heard.priority == own && !is_owner && !std::mem::replace(&mut state.told_tie, true) {
-            let what = format!("it has our priority {}, so the address decides", own.0);
+        if accepted.is_tie && !std::mem::replace(&mut state.told_tie, true) {
+            let what = format!("it has our priority {}, so the address decides", heard.priority.0);
             let name = state.name().clone();
             self.note(Some(name), EventKind::Mismatch { peer: heard.source, what });
         }
-        if let Some(theirs) = heard.form.filter(|theirs| *theirs != form) {
+        if let Some(theirs) = accepted.other_form {
             self.tell_form(at, heard.source, theirs);
         }
         if heard.interval_differs {
@@ -84,8 +67,7 @@ impl Engine {
         if heard.addresses_differ {
             self.tell(at, Discard::AddressListErrors, heard.source);
         }
-        if is_owner {
-            self.instances[at].counters.record(Discard::OwnerConflicts);
+        if accepted.is_owner_conflict {
             self.tell(at, Discard::OwnerConflicts, heard.source);
         }
     }
@@ -140,7 +122,7 @@ fn datagram<'a>(packet: &Packet<'a>) -> Result<Datagram<'a>, Discard> {
         return Err(Discard::PacketLengthErrors);
     }
     match packet.family {
-        Family::V4 => receive::strip_ipv4(packet.bytes),
+        Family::V4 => strip_ipv4(packet.bytes),
         Family::V6 => Ok(Datagram {
             source: packet.source,
             destination: packet.destination,

@@ -67,7 +67,7 @@ pub fn is_valid(message: &[u8], coverage: Coverage) -> bool {
 }
 
 /// Where the checksum stands in every version.
-pub(crate) const FIELD: std::ops::Range<usize> = 6..8;
+pub const FIELD: std::ops::Range<usize> = 6..8;
 
 fn covered(message: &[u8], coverage: Coverage) -> u64 {
     sum(message)

@@ -1,91 +1,10 @@
-//! Why datagrams are discarded, and how often things happened. RFC 8347, spec §5.2 and §17.
+//! How often things happened to one virtual router. RFC 8347, SPEC.md §5.2 and §17.
 //!
 //! Names are the RFC 8347 leaves where there is one.
 
-use crate::receive::Heard;
+use crate::discard::Discard;
+use crate::receive::Accepted;
 use crate::settings::{ChecksumForm, Priority};
-
-/// Why a datagram was not, or only grudgingly, accepted. One variant per counter of the validation
-/// pipeline, in the order in which they can first occur.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Discard {
-    /// V-100, V-101, V-106: IP header not sane, or message not as long as it must be.
-    PacketLengthErrors,
-    /// V-102, V-103, V-330: TTL or hop limit not as required, or unknown.
-    IpTtlErrors,
-    /// V-104: another version than the instance's; for an unknown VRID neither 2 nor 3.
-    VersionErrors,
-    /// V-105: not an advertisement.
-    InvalidTypePktsRcvd,
-    /// V-107.
-    ChecksumErrors,
-    /// V-108: no instance with this VRID on this interface and family.
-    VridErrors,
-    /// V-109: the instance takes no part at the moment.
-    AdvertsIgnored,
-    /// V-110: multicast on a unicast instance, the reverse, or another group.
-    UnexpectedDestination,
-    /// V-111: not a configured peer.
-    UnknownSource,
-    /// V-112: our own source address: a loop, or a duplicate address.
-    OwnSourceRcvd,
-    /// V-113: an authentication type that does not exist.
-    InvalidAuthType,
-    /// V-114: another authentication type than configured.
-    AuthTypeMismatch,
-    /// V-115: wrong password.
-    AuthFailures,
-    /// V-116, V-117; and V-120, where the advert is accepted all the same.
-    IntervalErrors,
-    /// V-118; and V-028, V-121, where the advert may be accepted all the same.
-    AddressListErrors,
-    /// V-119: an owner heard an advert.
-    OwnerConflicts,
-}
-
-impl Discard {
-    /// All reasons in pipeline order.
-    pub const ALL: [Self; 16] = [
-        Self::PacketLengthErrors,
-        Self::IpTtlErrors,
-        Self::VersionErrors,
-        Self::InvalidTypePktsRcvd,
-        Self::ChecksumErrors,
-        Self::VridErrors,
-        Self::AdvertsIgnored,
-        Self::UnexpectedDestination,
-        Self::UnknownSource,
-        Self::OwnSourceRcvd,
-        Self::InvalidAuthType,
-        Self::AuthTypeMismatch,
-        Self::AuthFailures,
-        Self::IntervalErrors,
-        Self::AddressListErrors,
-        Self::OwnerConflicts,
-    ];
-
-    /// Name of the counter: the RFC 8347 leaf, or ours where it has none.
-    pub const fn reason(self) -> &'static str {
-        match self {
-            Self::PacketLengthErrors => "packet-length-errors",
-            Self::IpTtlErrors => "ip-ttl-errors",
-            Self::VersionErrors => "version-errors",
-            Self::InvalidTypePktsRcvd => "invalid-type-pkts-rcvd",
-            Self::ChecksumErrors => "checksum-errors",
-            Self::VridErrors => "vrid-errors",
-            Self::AdvertsIgnored => "adverts-ignored",
-            Self::UnexpectedDestination => "unexpected-destination",
-            Self::UnknownSource => "unknown-source",
-            Self::OwnSourceRcvd => "own-source-rcvd",
-            Self::InvalidAuthType => "invalid-auth-type",
-            Self::AuthTypeMismatch => "auth-type-mismatch",
-            Self::AuthFailures => "auth-failures",
-            Self::IntervalErrors => "interval-errors",
-            Self::AddressListErrors => "address-list-errors",
-            Self::OwnerConflicts => "owner-conflicts",
-        }
-    }
-}
 
 /// Counters of one instance, or of what no instance of an interface matched. Never reset by a
 /// reload (V-400). Those that RFC 8347 keeps for the whole router (checksum, version, VRID and TTL
@@ -124,8 +43,9 @@ impl Counters {
     }
 
     /// Counts an advert that passed the pipeline, and in what it differs from our settings:
-    /// V-028, V-042, V-120, V-121, V-122.
-    pub fn record_heard(&mut self, heard: &Heard) {
+    /// V-028, V-042, V-119, V-120, V-121, V-122.
+    pub fn record_accepted(&mut self, accepted: &Accepted) {
+        let heard = &accepted.heard;
         self.advertisement_rcvd += 1;
         if heard.priority == Priority::RELEASE {
             self.priority_zero_pkts_rcvd += 1;
@@ -140,6 +60,9 @@ impl Counters {
         }
         if heard.addresses_differ {
             self.record(Discard::AddressListErrors);
+        }
+        if accepted.is_owner_conflict {
+            self.record(Discard::OwnerConflicts);
         }
     }
 
@@ -173,6 +96,7 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::receive::Heard;
     use crate::settings::{Interval, Version};
 
     /// V-123: each counter is its own.
@@ -196,17 +120,24 @@ mod tests {
         assert_eq!(names.len(), count);
     }
 
-    /// V-042, V-120, V-121, V-122.
+    /// V-042, V-119, V-120, V-121, V-122.
     #[test]
     fn accepted_advert_counts_what_differs() {
         let mut counters = Counters::default();
-        counters.record_heard(&Heard {
+        let heard = Heard {
             source: std::net::Ipv4Addr::LOCALHOST.into(),
             priority: Priority::RELEASE,
             interval: Interval::new(Version::V3, 1).unwrap(),
             form: Some(ChecksumForm::Message),
             interval_differs: true,
             addresses_differ: true,
+        };
+        counters.record_accepted(&Accepted {
+            heard,
+            is_tie: false,
+            is_owner_conflict: true,
+            other_form: heard.form,
+            is_new_master: true,
         });
         let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
         assert_eq!(
@@ -217,6 +148,7 @@ mod tests {
                 ("checksum-form-message", 1),
                 ("interval-errors", 1),
                 ("address-list-errors", 1),
+                ("owner-conflicts", 1),
             ]
         );
     }

@@ -7,7 +7,7 @@ use pnet_packet::ipv4::Ipv4Packet;
 use pnet_packet::ipv6::Ipv6Packet;
 
 use crate::checksum::PROTOCOL;
-use crate::counters::Discard;
+use crate::discard::Discard;
 
 /// One VRRP datagram as a socket delivered it, without its IP header.
 #[derive(Clone, Copy, Debug)]

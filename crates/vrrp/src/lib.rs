@@ -4,9 +4,9 @@
 //! actions go out as values.
 //!
 //! ```text
-//!   datagram ──► receive ──► Heard ──► Router ──► Action (send, announce, changed role)
-//!                   │                    │
-//!                Discard              deadline()
+//!   datagram ──► Router::receive ──► Action (send, announce, changed role)
+//!                  │          │
+//!               Discard   deadline()
 //! ```
 //!
 //! | module | owns |
@@ -15,7 +15,8 @@
 //! | [`packet`], [`checksum`] | the octets of an advertisement |
 //! | [`datagram`] | what a socket delivers, less its IP header |
 //! | [`receive`] | the validation pipeline: a datagram becomes `Heard` or a `Discard` reason |
-//! | [`counters`] | the reasons, and how often things happened |
+//! | [`discard`] | why a datagram is not accepted |
+//! | [`counters`] | how often things happened |
 //! | [`frame`] | gratuitous ARP and unsolicited neighbour advertisement frames |
 //! | [`timers`] | skew and down intervals |
 //! | [`router`] | the state machine |
@@ -28,6 +29,7 @@ pub mod announce;
 pub mod checksum;
 pub mod counters;
 pub mod datagram;
+pub mod discard;
 pub mod frame;
 pub mod packet;
 pub mod receive;
@@ -38,9 +40,10 @@ pub mod settings;
 pub mod time;
 pub mod timers;
 
-pub use counters::{Counters, Discard};
+pub use counters::Counters;
 pub use datagram::Datagram;
-pub use receive::{Heard, Local};
+pub use discard::Discard;
+pub use receive::{Accepted, Heard};
 pub use report::{LastEvent, LinkCondition, NewMasterReason, Report};
 pub use role::{Cause, Role};
 pub use router::{Action, Event, Router};

@@ -1,32 +1,28 @@
 //! The validation pipeline: a datagram becomes [`Heard`], or a [`Discard`] reason that is counted.
 //!
-//! The steps are V-100 to V-121 of spec §5.2, and the first that fails decides the reason. They
+//! The steps are V-100 to V-121 of SPEC.md §5.2, and the first that fails decides the reason. They
 //! stand here in that order:
 //!
 //! ```text
 //!   bytes ──► strip_ipv4 ──► find the router by vrid_of ──┬─ none ──► unmatched ──► Discard
 //!             V-100          (interface, family, VRID)    │
-//!                                                         └─ router ──► verify ──► Verified
-//!                                                              V-101..V-108           │
-//!                                                caller: V-109, AdvertsIgnored ◄──────┤
-//!                                                                                     ▼
-//!                                   caller: V-119, OwnerConflicts ◄── Heard ◄────── admit
-//!                                                                          V-110..V-121
+//!                                                         ▼
+//!        Router::receive: verify ──► takes part? ──► admit ──► Heard ──► Accepted
+//!                         V-101..V-108   V-109       V-110..V-118,       V-119, V-122
+//!                                                    V-120, V-121
 //! ```
 //!
-//! Two steps depend on the state and belong to the caller. V-109: a router in initialize, in fault
-//! or in its start delay ignores what passed [`verify`]. V-119: an owner that hears an advert acts
-//! after [`Verified::admit`], because whether it discards depends on the profile (V-175). Nothing
-//! here keeps state, so that an invalid packet cannot change any (V-127).
+//! Nothing here keeps state, so that an invalid packet cannot change any (V-127). What depends on
+//! the state of the router is in [`Router::receive`](crate::Router::receive).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use subtle::ConstantTimeEq;
 
 use crate::checksum::{Coverage, is_valid};
-pub use crate::counters::Discard;
-pub use crate::datagram::{Datagram, strip_ipv4, strip_ipv6};
-use crate::packet::{Body, TYPE_ADVERTISEMENT, auth_type};
+use crate::datagram::Datagram;
+use crate::discard::Discard;
+use crate::packet::{Body, MAX_ADDRESSES, TYPE_ADVERTISEMENT, auth_type};
 use crate::settings::{
     Auth, ChecksumForm, ChecksumMode, Family, Interval, Priority, Profile, RouterSettings,
     Transport, UnicastPeer, Version, Vrid,
@@ -48,11 +44,18 @@ pub struct Heard {
     pub addresses_differ: bool,
 }
 
-/// What validation must know of this node beside the settings.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Local {
-    /// The source of our own adverts; `None` while the link has no usable address.
-    pub own_source: Option<IpAddr>,
+/// What a router has accepted, and what of it an operator may want to hear of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accepted {
+    pub heard: Heard,
+    /// We are no owner, and the sender has our priority, so that the address decides (V-163).
+    pub is_tie: bool,
+    /// We are an owner, and so there should be no other router that speaks (V-119).
+    pub is_owner_conflict: bool,
+    /// The checksum has another form than those of our own adverts (V-042).
+    pub other_form: Option<ChecksumForm>,
+    /// The sender is the master now, and another one was until now.
+    pub is_new_master: bool,
 }
 
 /// The VRID at octet 1 of the message, to find the router by. `None` when the message is too short
@@ -70,25 +73,24 @@ pub fn unmatched(datagram: &Datagram<'_>) -> Discard {
     }
 }
 
-/// All steps of the pipeline that do not depend on the router's state: [`verify`] and then
-/// [`Verified::admit`]. For callers to whom V-109 cannot apply.
+/// All steps that do not depend on the router's state: as if it took part (V-109). `own_source` is
+/// where our own adverts leave from; `None` while the link has no usable address.
 ///
 /// # Errors
 /// The reason of the first step that fails.
 pub fn validate(
     settings: &RouterSettings,
-    local: &Local,
+    own_source: Option<IpAddr>,
     datagram: &Datagram<'_>,
 ) -> Result<Heard, Discard> {
-    verify(settings, datagram)?.admit(settings, local)
+    verify(settings, datagram)?.admit(settings, own_source)
 }
 
-/// Steps V-101 to V-108: the datagram is a well-formed advert for this router. Whether the router
-/// listens at the moment (V-109) is for the caller to say next.
+/// Steps V-101 to V-108: the datagram is a well-formed advert for this router.
 ///
 /// # Errors
 /// The reason of the first step that fails.
-pub fn verify<'a>(
+pub(crate) fn verify<'a>(
     settings: &RouterSettings,
     datagram: &Datagram<'a>,
 ) -> Result<Verified<'a>, Discard> {
@@ -100,7 +102,7 @@ pub fn verify<'a>(
 
 /// A well-formed advert with a valid checksum: past V-108, before V-109.
 #[derive(Clone, Copy, Debug)]
-pub struct Verified<'a> {
+pub(crate) struct Verified<'a> {
     source: IpAddr,
     destination: IpAddr,
     body: Body<'a>,
@@ -113,8 +115,12 @@ impl Verified<'_> {
     ///
     /// # Errors
     /// The reason of the first step that fails.
-    pub fn admit(&self, settings: &RouterSettings, local: &Local) -> Result<Heard, Discard> {
-        self.check_endpoints(settings, local)?;
+    pub(crate) fn admit(
+        &self,
+        settings: &RouterSettings,
+        own_source: Option<IpAddr>,
+    ) -> Result<Heard, Discard> {
+        self.check_endpoints(settings, own_source)?;
         match self.version {
             Version::V2 => self.check_auth(&settings.auth)?,
             Version::V3 => {}
@@ -132,7 +138,11 @@ impl Verified<'_> {
     }
 
     /// V-110 to V-112.
-    fn check_endpoints(&self, settings: &RouterSettings, local: &Local) -> Result<(), Discard> {
+    fn check_endpoints(
+        &self,
+        settings: &RouterSettings,
+        own_source: Option<IpAddr>,
+    ) -> Result<(), Discard> {
         match &settings.transport {
             Transport::Multicast { group } => {
                 if self.destination != *group {
@@ -150,7 +160,7 @@ impl Verified<'_> {
                 }
             }
         }
-        if local.own_source == Some(self.source) {
+        if own_source == Some(self.source) {
             return Err(Discard::OwnSourceRcvd);
         }
         Ok(())
@@ -280,7 +290,8 @@ fn find_peer(peers: &[UnicastPeer], source: IpAddr) -> Option<&UnicastPeer> {
 }
 
 /// Same count and same set, in whatever order (V-121). Peers that share a configuration send the
-/// same order, so the common case sorts nothing.
+/// same order, so the common case sorts nothing. The other one sorts on the stack: a flood of
+/// adverts must not become a flood of allocations.
 fn same_addresses(body: &Body<'_>, ours: &[IpAddr]) -> bool {
     if body.count() != ours.len() {
         return false;
@@ -288,12 +299,20 @@ fn same_addresses(body: &Body<'_>, ours: &[IpAddr]) -> bool {
     if body.addresses().eq(ours.iter().copied()) {
         return true;
     }
-    let sorted_set = |mut addresses: Vec<IpAddr>| {
-        addresses.sort_unstable();
-        addresses.dedup();
-        addresses
-    };
-    sorted_set(body.addresses().collect()) == sorted_set(ours.to_vec())
+    sorted(body.addresses()).eq(sorted(ours.iter().copied()))
+}
+
+/// Each address once, in order; of more than an advert can have, the first ones.
+fn sorted(addresses: impl Iterator<Item = IpAddr>) -> impl Iterator<Item = IpAddr> {
+    let mut all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED); MAX_ADDRESSES];
+    let mut count = 0;
+    for (slot, address) in all.iter_mut().zip(addresses) {
+        *slot = address;
+        count += 1;
+    }
+    all[..count].sort_unstable();
+    let mut before = None;
+    all.into_iter().take(count).filter(move |address| before.replace(*address) != Some(*address))
 }
 
 /// V-028: an IPv6 list begins with the virtual link-local address. RFC 9568 §5.2.9.
@@ -308,5 +327,4 @@ fn lacks_link_local(body: &Body<'_>) -> bool {
 const LAST_AUTH_TYPE: u8 = 2;
 
 #[cfg(test)]
-#[path = "receive_tests.rs"]
 mod tests;

@@ -22,7 +22,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use self::holding::{After, Mastership, Resignation};
-use crate::receive::Heard;
+use crate::datagram::Datagram;
+use crate::discard::Discard;
+use crate::receive::{self, Accepted, Heard};
 use crate::report::{LastEvent, LinkCondition, Report};
 use crate::role::{Cause, Role};
 use crate::settings::{
@@ -43,7 +45,7 @@ const FORM_HOLD_INTERVALS: u32 = 10;
 pub enum Event<'a> {
     /// Time has passed.
     Timeout,
-    /// A valid advert of another router.
+    /// A valid advert of another router; [`Router::receive`] makes it.
     Heard(&'a Heard),
     /// Nothing stands in the way of taking part.
     Eligible,
@@ -282,6 +284,31 @@ impl Router {
         }
     }
 
+    /// One datagram that may be an advert: V-101 to V-121, and then what an accepted one does.
+    ///
+    /// # Errors
+    /// The reason of the first step that fails; nothing has changed then (V-127).
+    pub fn receive(
+        &mut self,
+        now: Time,
+        datagram: &Datagram<'_>,
+        out: &mut Vec<Action>,
+    ) -> Result<Accepted, Discard> {
+        let verified = receive::verify(&self.settings, datagram)?;
+        if !self.role().takes_part() {
+            return Err(Discard::AdvertsIgnored);
+        }
+        let heard = verified.admit(&self.settings, self.source)?;
+        let is_owner = self.priority.is_owner();
+        let is_tie = heard.priority == self.priority && !is_owner;
+        let other_form = heard.form.filter(|form| *form != self.form);
+        let address = |router: &Self| router.master.map(|master| master.address);
+        let before = address(self);
+        self.handle(now, Event::Heard(&heard), out);
+        let is_new_master = address(self) != before;
+        Ok(Accepted { heard, is_tie, is_owner_conflict: is_owner, other_form, is_new_master })
+    }
+
     /// One event; actions are appended in the order they are to be done.
     pub fn handle(&mut self, now: Time, event: Event<'_>, out: &mut Vec<Action>) {
         self.check_wake_up_lease(now, out);
@@ -372,7 +399,7 @@ impl Router {
     fn on_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
         self.reclaim_from(heard, out);
         match &self.state {
-            // V-109: counted by the caller, otherwise ignored.
+            // V-109, V-202.
             State::Initialize { .. } | State::Stopped | State::Fault => return,
             State::Backup(_) => self.backup_heard(now, heard),
             State::Master(_) => self.master_heard(now, heard, out),

@@ -1,4 +1,5 @@
-//! Rules of the state machine that need more than one event: owners, strict profile, reports.
+//! Rules of the state machine that need more than one event: owners, reception, strict
+//! profile, reports.
 
 #[path = "rules/bench.rs"]
 mod bench;
@@ -6,5 +7,7 @@ mod bench;
 mod owners;
 #[path = "rules/profiles.rs"]
 mod profiles;
+#[path = "rules/receive.rs"]
+mod receive;
 #[path = "rules/report.rs"]
 mod report;

@@ -12,10 +12,10 @@ use corpus::{Vector, address, hex, number, receive, rows, text, vectors};
 use locum_vrrp::checksum::{Coverage, checksum, is_valid};
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
 use locum_vrrp::packet::{Body, encode_advert};
-use locum_vrrp::receive::{Discard, validate};
+use locum_vrrp::receive::validate;
 use locum_vrrp::timers::{down_interval, skew};
 use locum_vrrp::{
-    Auth, ChecksumForm, ChecksumMode, Counters, Datagram, Family, Interval, Local, Priority,
+    Auth, ChecksumForm, ChecksumMode, Counters, Datagram, Discard, Family, Interval, Priority,
     RouterSettings, Transport, Version, Vrid,
 };
 
@@ -108,7 +108,7 @@ fn reading_the_vector_gives_the_fields() {
 fn router_of_the_same_settings_hears_the_vector() {
     for vector in positive() {
         let Some(fields) = vector.fields() else { continue };
-        let heard = receive(&fields.settings(), &Local::default(), &vector.strip().unwrap());
+        let heard = receive(&fields.settings(), None, &vector.strip().unwrap());
         if vector.id == "V3-4-07" {
             // V-046: the old unicast form is not accepted by itself.
             assert_eq!(heard, Err(Discard::ChecksumErrors), "{}", vector.id);
@@ -131,7 +131,7 @@ fn pinned_form_refuses_the_other() {
         for pinned in [ChecksumForm::Message, ChecksumForm::Pseudo] {
             let mut settings = fields.settings();
             settings.checksum = ChecksumMode::Pinned(pinned);
-            let heard = receive(&settings, &Local::default(), &vector.strip().unwrap());
+            let heard = receive(&settings, None, &vector.strip().unwrap());
             let accepted = fields.form == Some(pinned);
             assert_eq!(heard.is_ok(), accepted, "{} {pinned:?}", vector.id);
             assert!(accepted || heard == Err(Discard::ChecksumErrors), "{}", vector.id);
@@ -149,7 +149,7 @@ fn unicast_vector_is_unexpected_on_a_multicast_router() {
         let family = settings.family;
         let group = locum_vrrp::settings::multicast_group(family);
         settings.transport = Transport::Multicast { group };
-        let heard = receive(&settings, &Local::default(), &vector.strip().unwrap());
+        let heard = receive(&settings, None, &vector.strip().unwrap());
         assert_eq!(heard, Err(Discard::UnexpectedDestination), "{id}");
     }
 }
@@ -171,8 +171,8 @@ fn ipv4_options_are_not_part_of_the_message() {
     let datagram = optioned.strip().unwrap();
     assert_eq!(datagram.message, plain.message());
     let settings = plain.fields().unwrap().settings();
-    let heard = receive(&settings, &Local::default(), &datagram);
-    assert_eq!(heard, receive(&settings, &Local::default(), &plain.strip().unwrap()));
+    let heard = receive(&settings, None, &datagram);
+    assert_eq!(heard, receive(&settings, None, &plain.strip().unwrap()));
     assert!(heard.is_ok());
 }
 
@@ -191,7 +191,7 @@ fn authentication_header_is_refused_while_it_cannot_be_configured() {
         let body = Body::new(vector.message(), Family::V4).unwrap();
         assert_eq!((body.auth_type(), body.auth_data()), (2, Some(&[0; 8])), "{id}");
         let settings = context(Version::V2, Family::V4);
-        let heard = validate(&settings, &Local::default(), &datagram);
+        let heard = validate(&settings, None, &datagram);
         assert_eq!(heard, Err(Discard::AuthTypeMismatch), "{id}");
     }
 }
@@ -206,13 +206,11 @@ fn context(version: Version, family: Family) -> RouterSettings {
     settings
 }
 
-fn own_source(family: Family) -> Local {
-    Local {
-        own_source: Some(match family {
-            Family::V4 => "192.0.2.3".parse().unwrap(),
-            Family::V6 => "fe80::3".parse().unwrap(),
-        }),
-    }
+fn own_source(family: Family) -> Option<IpAddr> {
+    Some(match family {
+        Family::V4 => "192.0.2.3".parse().unwrap(),
+        Family::V6 => "fe80::3".parse().unwrap(),
+    })
 }
 
 /// The versions a receiver of this negative vector may have: the packet's own where it has one.
@@ -242,7 +240,7 @@ fn negative_vector_is_discarded_for_its_reason() {
             let mut counters = Counters::default();
             let heard = vector
                 .strip()
-                .and_then(|datagram| receive(&settings, &own_source(family), &datagram));
+                .and_then(|datagram| receive(&settings, own_source(family), &datagram));
             counters.record(heard.expect_err(&vector.id));
             let counted: Vec<_> = counters.iter().filter(|(_, value)| *value > 0).collect();
             let expected = text(&vector.json["counter"]);
@@ -259,7 +257,7 @@ fn receiver_of_the_negative_vectors_hears_their_sound_twins() {
         let fields = vector.fields().unwrap();
         let family = Family::of(&fields.source);
         let settings = context(fields.version, family);
-        let heard = receive(&settings, &own_source(family), &vector.strip().unwrap());
+        let heard = receive(&settings, own_source(family), &vector.strip().unwrap());
         assert_eq!(heard.map(|heard| heard.priority), Ok(Priority(100)), "{id}");
     }
 }

@@ -8,7 +8,7 @@ use locum_vrrp::{
 };
 
 pub const LOW: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+pub const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 pub const HIGH: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
 
 pub struct Bench {

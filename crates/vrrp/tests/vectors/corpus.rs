@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 
+use locum_vrrp::datagram::{strip_ipv4, strip_ipv6};
 use locum_vrrp::packet::Advert;
-use locum_vrrp::receive::{Discard, strip_ipv4, strip_ipv6, unmatched, validate, vrid_of};
+use locum_vrrp::receive::{unmatched, validate, vrid_of};
 use locum_vrrp::{
-    Auth, ChecksumForm, ChecksumMode, Datagram, Family, Heard, Interval, Local, Priority,
+    Auth, ChecksumForm, ChecksumMode, Datagram, Discard, Family, Heard, Interval, Priority,
     RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
 use serde_json::Value;
@@ -165,11 +166,11 @@ pub fn strip<'a>(layer: &str, bytes: &'a [u8]) -> Result<Datagram<'a>, Discard> 
 /// The whole pipeline on a link whose only router has these settings.
 pub fn receive(
     settings: &RouterSettings,
-    local: &Local,
+    own_source: Option<IpAddr>,
     datagram: &Datagram<'_>,
 ) -> Result<Heard, Discard> {
     if vrid_of(datagram) == Some(settings.vrid) {
-        validate(settings, local, datagram)
+        validate(settings, own_source, datagram)
     } else {
         Err(unmatched(datagram))
     }

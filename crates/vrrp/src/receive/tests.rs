@@ -95,7 +95,7 @@ impl Sent {
     }
 
     fn to(&self, settings: &RouterSettings) -> Result<Heard, Discard> {
-        validate(settings, &Local::default(), &self.datagram())
+        validate(settings, None, &self.datagram())
     }
 }
 
@@ -103,14 +103,14 @@ impl Sent {
 #[test]
 fn first_failing_step_decides() {
     let settings = RouterSettings { auth: Auth::Simple(*b"password"), ..v2() };
-    let local = Local { own_source: Some(ip(PEER)) };
+    let own_source = Some(ip(PEER));
     let mut sent = Sent::by(&settings);
     let sound = sent.message.clone();
     sent.hop_limit = Some(254);
     sent.destination = ip("192.0.2.3");
     // Version 1 of type 2, VRID 52, no address, authentication type 3, interval 0.
     sent.message = vec![0x12, 52, 100, 0, 3, 0, 0xde];
-    let judge = |sent: &Sent| validate(&settings, &local, &sent.datagram()).unwrap_err();
+    let judge = |sent: &Sent| validate(&settings, own_source, &sent.datagram()).unwrap_err();
 
     assert_eq!(judge(&sent), Discard::PacketLengthErrors);
     sent.message.push(0xad);
@@ -141,10 +141,10 @@ fn first_failing_step_decides() {
     assert_eq!(judge(&sent), Discard::IntervalErrors);
     sent = sent.patched(5, &[1]);
     let strict = RouterSettings { profile: Profile::Strict, ..settings.clone() };
-    let heard = validate(&strict, &local, &sent.datagram());
+    let heard = validate(&strict, own_source, &sent.datagram());
     assert_eq!(heard, Err(Discard::AddressListErrors));
     sent.message = sound;
-    assert!(validate(&strict, &local, &sent.datagram()).is_ok());
+    assert!(validate(&strict, own_source, &sent.datagram()).is_ok());
 }
 
 /// V-103.
@@ -214,7 +214,7 @@ fn unknown_unicast_source_is_refused_when_checking() {
 #[test]
 fn own_source_is_refused() {
     let sent = Sent::by(&v3());
-    let hear = |own_source| validate(&v3(), &Local { own_source }, &sent.datagram());
+    let hear = |own_source| validate(&v3(), own_source, &sent.datagram());
     assert_eq!(hear(Some(ip(PEER))), Err(Discard::OwnSourceRcvd));
     assert!(hear(Some(ip("192.0.2.3"))).is_ok());
     assert!(hear(None).is_ok());
@@ -399,6 +399,6 @@ fn verify_ends_before_the_state_matters() {
     let sent = sent.patched(0, &[]);
     let datagram = sent.datagram();
     let verified = verify(&settings, &datagram).unwrap();
-    let admitted = verified.admit(&settings, &Local::default());
+    let admitted = verified.admit(&settings, None);
     assert_eq!(admitted, Err(Discard::UnknownSource));
 }
