@@ -26,8 +26,8 @@ use locum_plan::Name;
 use locum_vrrp::Time;
 use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::time::TimeSpec;
-use tokio::sync::mpsc::Sender;
 use tokio::sync::mpsc::error::TrySendError as TrySend;
+use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::applier::Job;
@@ -59,6 +59,8 @@ pub struct Sinks {
     pub balancer: SyncSender<Wish>,
     pub probes: Probes,
     pub reports: Sender<Report>,
+    /// Unbounded, so that no hook is lost: see where it is created.
+    pub hooks: UnboundedSender<HookRun>,
     pub dropped: Arc<Dropped>,
     /// Told, once, when everything is handed over.
     pub stopped: Option<oneshot::Sender<()>>,
@@ -69,14 +71,12 @@ pub struct Sinks {
 pub struct Dropped {
     /// Lines for log and history, and announcements.
     pub reports: AtomicU64,
-    pub hooks: AtomicU64,
 }
 
-/// For the control runtime: log, history, hooks.
+/// For the log and the history.
 #[derive(Debug)]
 pub enum Report {
     Event(Event),
-    Hook(HookRun),
     /// Something wrong with sending or receiving, or right again.
     Socket(String),
 }
@@ -325,7 +325,10 @@ impl Election {
             }
             Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
             Output::Notify(event) => self.notify(event),
-            Output::Hook(run) => self.report(Report::Hook(run)),
+            Output::Hook(run) => {
+                // Its receiver goes only with the process.
+                let _ = self.sinks.hooks.send(run);
+            }
             Output::Probe(ProbeChange::Start { probe, spec }) => {
                 self.sinks.probes.start(probe, spec)
             }
@@ -371,15 +374,8 @@ impl Election {
 
     /// Without room a report is counted and forgotten: the log is behind by thousands of lines.
     fn report(&self, report: Report) {
-        if let Err(TrySend::Full(report) | TrySend::Closed(report)) =
-            self.sinks.reports.try_send(report)
-        {
-            let counter = match report {
-                // A system that follows by hooks has missed a change: the log says so.
-                Report::Hook(_) => &self.sinks.dropped.hooks,
-                Report::Event(_) | Report::Socket(_) => &self.sinks.dropped.reports,
-            };
-            counter.fetch_add(1, Ordering::Relaxed);
+        if let Err(TrySend::Full(_) | TrySend::Closed(_)) = self.sinks.reports.try_send(report) {
+            self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -409,6 +405,7 @@ mod tests {
         jobs: tokio::sync::mpsc::Receiver<Job>,
         wishes: mpsc::Receiver<Wish>,
         _reports: tokio::sync::mpsc::Receiver<Report>,
+        hooks: tokio::sync::mpsc::UnboundedReceiver<HookRun>,
     }
 
     impl Rig {
@@ -416,16 +413,18 @@ mod tests {
             let (applier, jobs) = tokio::sync::mpsc::channel(1);
             let (balancer, wishes) = mpsc::sync_channel(1);
             let (reports, _reports) = tokio::sync::mpsc::channel(1);
+            let (hook_sender, hooks) = tokio::sync::mpsc::unbounded_channel();
             let sinks = Sinks {
                 applier,
                 balancer,
                 probes: Probes::spawn(|_, _| {}).unwrap(),
                 reports,
+                hooks: hook_sender,
                 dropped: Arc::default(),
                 stopped: None,
             };
             let (_, receiver) = inbox().unwrap();
-            Self { election: Election::new(receiver, sinks), jobs, wishes, _reports }
+            Self { election: Election::new(receiver, sinks), jobs, wishes, _reports, hooks }
         }
 
         fn apply(&mut self, seq: Seq) {
@@ -491,20 +490,19 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_that_finds_no_room_is_counted_by_itself() {
-        let rig = Rig::new();
-        let hook = || HookRun {
+    fn a_hook_arrives_however_far_behind_log_and_history_are() {
+        let mut rig = Rig::new();
+        let hook = |event| HookRun {
             instance: "web".into(),
             command: locum_plan::Command::argv(["true"]),
             environment: Vec::new(),
-            event: 1,
+            event,
         };
-        rig.election.report(Report::Hook(hook()));
-        rig.election.report(Report::Hook(hook()));
         rig.election.report(Report::Socket(String::new()));
-        let dropped = &rig.election.sinks.dropped;
-        assert_eq!(dropped.hooks.load(Ordering::Relaxed), 1);
-        assert_eq!(dropped.reports.load(Ordering::Relaxed), 1);
+        (1..=5000).for_each(|event| rig.election.execute(Output::Hook(hook(event))));
+        for event in 1..=5000 {
+            assert_eq!(rig.hooks.try_recv().ok(), Some(hook(event)));
+        }
     }
 
     #[test]

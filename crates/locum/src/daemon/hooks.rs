@@ -1,9 +1,14 @@
-//! Hooks: one queue per instance, one run at a time, in order.
+//! Hooks: one queue per instance, one run at a time, in order; so many at a time over all instances.
 //!
-//! A hook says which state an instance is in. While one runs, newer events may make waiting ones
-//! meaningless: an event none of whose hooks has begun is dropped when a newer one of the same
-//! instance comes, and the history says so. So at most two events per instance are ever queued:
-//! the one that runs and the latest.
+//! A hook says which state an instance is in. While one runs or waits for a place, newer events may
+//! make waiting ones meaningless: an event none of whose hooks has begun is dropped when a newer one
+//! of the same instance comes, and the history says so. So at most two events per instance are ever
+//! queued, the one that runs and the latest, and the latest always runs.
+//!
+//! ```text
+//!   push ──► queue of the instance ──► line of instances ──► one of `places` ──► next_result
+//!            two events at most        one entry each        running
+//! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -11,7 +16,7 @@ use std::time::Duration;
 use locum_check::{End, Ran, run_command};
 use locum_engine::HookRun;
 use locum_plan::Name;
-use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 
 /// What became of one hook.
 #[derive(Debug)]
@@ -32,22 +37,32 @@ pub enum HookEnd {
 /// All queues. Owned by the control runtime; hooks run as tasks on it.
 pub struct Hooks {
     queues: HashMap<Name, Queue>,
+    /// Instances whose next hook waits for a place, in the order they came.
+    line: VecDeque<Name>,
+    running: usize,
+    /// How many may run at a time.
+    places: usize,
     /// Bounded by the queues: one result for each run that was queued.
-    results: UnboundedSender<HookResult>,
+    sender: UnboundedSender<HookResult>,
+    results: UnboundedReceiver<HookResult>,
     timeout: Duration,
 }
 
+/// The hooks of one instance; gone when there is none.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<HookRun>,
-    /// Event of the run under way.
-    running: Option<u64>,
+    is_running: bool,
+    /// Event whose first hook has been run: its other ones follow, whatever comes meanwhile.
+    begun: Option<u64>,
 }
 
 impl Hooks {
-    /// `timeout` is the longest a hook may run.
-    pub fn new(results: UnboundedSender<HookResult>, timeout: Duration) -> Self {
-        Self { queues: HashMap::new(), results, timeout }
+    /// `timeout` is the longest a hook may run, `places` how many may at a time.
+    pub fn new(timeout: Duration, places: usize) -> Self {
+        let (sender, results) = mpsc::unbounded_channel();
+        let (queues, line) = (HashMap::new(), VecDeque::new());
+        Self { queues, line, running: 0, places, sender, results, timeout }
     }
 
     /// For hooks that begin from now on.
@@ -55,59 +70,85 @@ impl Hooks {
         self.timeout = timeout;
     }
 
-    /// Queues a run, and begins it when its instance has none under way.
+    /// Queues a run, and begins it when its instance has none under way and there is a place.
     pub fn push(&mut self, run: HookRun) {
         let queue = self.queues.entry(run.instance.clone()).or_default();
+        let is_in_line = !queue.waiting.is_empty();
         for old in queue.supersede(run.event) {
             let end = HookEnd::Superseded { by: run.event };
-            // The receiver lives as long as this does.
-            let _ = self.results.send(HookResult { run: old, end });
+            // The receiver is ours.
+            let _ = self.sender.send(HookResult { run: old, end });
         }
-        let instance = run.instance.clone();
+        if !is_in_line && !queue.is_running {
+            self.line.push_back(run.instance.clone());
+        }
         queue.waiting.push_back(run);
-        self.begin(&instance);
+        self.begin();
     }
 
-    /// A run of this instance has ended: begins the next.
-    pub fn ended(&mut self, instance: &Name) {
-        if let Some(queue) = self.queues.get_mut(instance) {
-            queue.running = None;
+    /// The next hook that has ended or was superseded; the hook after it begins. Cancel-safe.
+    pub async fn next_result(&mut self) -> HookResult {
+        let Some(result) = self.results.recv().await else {
+            // INVARIANT: a sender is ours, so the channel is never closed.
+            return std::future::pending().await;
+        };
+        if let HookEnd::Ran(_) = &result.end {
+            self.ended(&result.run.instance);
         }
-        self.begin(instance);
+        result
     }
 
     /// Nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.queues.is_empty()
+        self.queues.is_empty() && self.results.is_empty()
     }
 
-    fn begin(&mut self, instance: &Name) {
-        let Some(queue) = self.queues.get_mut(instance) else { return };
-        if queue.running.is_some() {
-            return;
+    /// How many have not begun.
+    pub fn waiting(&self) -> usize {
+        self.queues.values().map(|queue| queue.waiting.len()).sum()
+    }
+
+    fn ended(&mut self, instance: &Name) {
+        self.running -= 1;
+        if let Some(queue) = self.queues.get_mut(instance) {
+            queue.is_running = false;
+            if queue.waiting.is_empty() {
+                self.queues.remove(instance);
+            } else {
+                self.line.push_back(instance.clone());
+            }
         }
-        let Some(run) = queue.waiting.pop_front() else {
-            self.queues.remove(instance);
-            return;
-        };
-        queue.running = Some(run.event);
-        let results = self.results.clone();
-        let timeout = self.timeout;
-        tokio::spawn(async move {
-            let ran = run_command(&run.command, &run.environment, timeout).await;
-            let _ = results.send(HookResult { run, end: HookEnd::Ran(ran) });
-        });
+        self.begin();
+    }
+
+    /// Gives the places there are to those first in line.
+    fn begin(&mut self) {
+        while self.running < self.places
+            && let Some(instance) = self.line.pop_front()
+        {
+            let Some(queue) = self.queues.get_mut(&instance) else { continue };
+            let Some(run) = queue.waiting.pop_front() else { continue };
+            queue.is_running = true;
+            queue.begun = Some(run.event);
+            self.running += 1;
+            let sender = self.sender.clone();
+            let timeout = self.timeout;
+            tokio::spawn(async move {
+                let ran = run_command(&run.command, &run.environment, timeout).await;
+                let _ = sender.send(HookResult { run, end: HookEnd::Ran(ran) });
+            });
+        }
     }
 }
 
 impl Queue {
-    /// Takes out what waits for events before `event`, except the rest of the one under way.
+    /// Takes out what waits for events before `event`, except the rest of the one that has begun.
     fn supersede(&mut self, event: u64) -> Vec<HookRun> {
-        let running = self.running;
+        let begun = self.begun;
         let (old, kept): (Vec<_>, Vec<_>) = self
             .waiting
             .drain(..)
-            .partition(|waiting| waiting.event != event && Some(waiting.event) != running);
+            .partition(|waiting| waiting.event != event && Some(waiting.event) != begun);
         self.waiting = kept.into();
         old
     }
@@ -134,6 +175,80 @@ mod tests {
     use super::*;
     use locum_plan::Command;
 
+    #[test]
+    fn an_event_that_has_not_begun_gives_way_to_a_newer_one() {
+        let waiting = [run(4, "generic"), run(5, "state"), run(5, "generic")].into();
+        let mut queue = Queue { waiting, is_running: true, begun: Some(4) };
+        let old: Vec<u64> = queue.supersede(6).iter().map(|run| run.event).collect();
+        assert_eq!(old, [5, 5]);
+        assert_eq!(events(&queue), [4], "the event under way is finished");
+    }
+
+    #[test]
+    fn all_hooks_of_one_event_stay() {
+        let waiting = [run(5, "state")].into();
+        let mut queue = Queue { waiting, is_running: true, begun: Some(4) };
+        assert!(queue.supersede(5).is_empty());
+        assert_eq!(events(&queue), [5]);
+    }
+
+    #[tokio::test]
+    async fn one_hook_of_an_instance_runs_at_a_time_in_order() {
+        let mut hooks = Hooks::new(LONG, 8);
+        // The slow one ends when the other one has run.
+        let gate = Gate::new();
+        let slow = HookRun { command: gate.wait(), ..run(1, "") };
+        let other = HookRun { instance: "other".into(), command: gate.open(), ..run(2, "") };
+        hooks.push(slow.clone());
+        hooks.push(run(1, "second"));
+        hooks.push(other.clone());
+        let mut order = all_run(&mut hooks).await;
+        order.retain(|run| *run != other);
+        assert_eq!(order, [slow, run(1, "second")]);
+    }
+
+    #[tokio::test]
+    async fn no_more_run_at_a_time_than_there_are_places_and_none_is_lost() {
+        let mut hooks = Hooks::new(LONG, 2);
+        let gate = Gate::new();
+        for number in 0..5 {
+            let instance = Name::from(format!("i{number}").as_str());
+            hooks.push(HookRun { instance, command: gate.wait(), ..run(number, "") });
+        }
+        assert_eq!((hooks.running, hooks.waiting()), (2, 3));
+        // One of those that wait changes its state again, and again.
+        for event in 5..100 {
+            hooks.push(HookRun { instance: "i4".into(), ..run(event, "") });
+        }
+        assert_eq!((hooks.running, hooks.waiting()), (2, 3), "only its last state waits");
+        for event in (4..99).map(Some) {
+            let result = hooks.next_result().await;
+            assert!(matches!(result.end, HookEnd::Superseded { .. }), "{result:?}");
+            assert_eq!(Some(result.run.event), event);
+        }
+        gate.set();
+        let mut ran: Vec<u64> = all_run(&mut hooks).await.iter().map(|run| run.event).collect();
+        ran.sort_unstable();
+        assert_eq!(ran, [0, 1, 2, 3, 99]);
+        assert!(hooks.line.is_empty() && hooks.running == 0);
+    }
+
+    #[tokio::test]
+    async fn the_last_state_runs_after_the_one_under_way_and_no_state_between() {
+        let mut hooks = Hooks::new(LONG, 1);
+        let gate = Gate::new();
+        hooks.push(HookRun { command: gate.wait(), ..run(1, "BACKUP") });
+        hooks.push(run(2, "MASTER"));
+        hooks.push(run(3, "BACKUP"));
+        let between = hooks.next_result().await;
+        assert!(matches!(between.end, HookEnd::Superseded { by: 3 }), "{between:?}");
+        gate.set();
+        let ran: Vec<u64> = all_run(&mut hooks).await.iter().map(|run| run.event).collect();
+        assert_eq!(ran, [1, 3]);
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
     fn run(event: u64, word: &str) -> HookRun {
         HookRun {
             instance: "web".into(),
@@ -143,52 +258,45 @@ mod tests {
         }
     }
 
-    fn waiting(queue: &Queue) -> Vec<u64> {
+    fn events(queue: &Queue) -> Vec<u64> {
         queue.waiting.iter().map(|run| run.event).collect()
     }
 
-    #[test]
-    fn an_event_that_has_not_begun_gives_way_to_a_newer_one() {
-        let mut queue = Queue {
-            waiting: [run(4, "generic"), run(5, "state"), run(5, "generic")].into(),
-            running: Some(4),
-        };
-        let old: Vec<u64> = queue.supersede(6).iter().map(|run| run.event).collect();
-        assert_eq!(old, [5, 5]);
-        assert_eq!(waiting(&queue), [4], "the event under way is finished");
-    }
-
-    #[tokio::test]
-    async fn one_hook_of_an_instance_runs_at_a_time_in_order() {
-        let (results, mut ended) = tokio::sync::mpsc::unbounded_channel();
-        let mut hooks = Hooks::new(results, Duration::from_secs(10));
-        // The slow one ends when the other one has run.
-        let directory = tempfile::tempdir().unwrap();
-        let mark = directory.path().join("mark");
-        let mark = mark.to_str().unwrap();
-        let waits = ["sh", "-c", "until test -e \"$0\"; do sleep 0.01; done", mark];
-        let slow = HookRun { command: Command::argv(waits), ..run(1, "") };
-        let touches = Command::argv(["touch", mark]);
-        let other = HookRun { instance: "other".into(), command: touches, ..run(2, "") };
-        hooks.push(slow.clone());
-        hooks.push(run(1, "second"));
-        hooks.push(other.clone());
+    /// Until nothing is left; every one must have run well.
+    async fn all_run(hooks: &mut Hooks) -> Vec<HookRun> {
         let mut order = Vec::new();
         while !hooks.is_idle() {
-            let result = ended.recv().await.unwrap();
-            hooks.ended(&result.run.instance);
-            let in_time = matches!(&result.end, HookEnd::Ran(ran) if ran.end == End::Exited(0));
-            assert!(in_time, "{result:?}");
+            let result = hooks.next_result().await;
+            let went_well = matches!(&result.end, HookEnd::Ran(ran) if ran.end == End::Exited(0));
+            assert!(went_well, "{result:?}");
             order.push(result.run);
         }
-        order.retain(|run| *run != other);
-        assert_eq!(order, [slow, run(1, "second")]);
+        order
     }
 
-    #[test]
-    fn all_hooks_of_one_event_stay() {
-        let mut queue = Queue { waiting: [run(5, "state")].into(), running: Some(4) };
-        assert!(queue.supersede(5).is_empty());
-        assert_eq!(waiting(&queue), [5]);
+    /// A file that some hooks wait for.
+    struct Gate(tempfile::TempDir);
+
+    impl Gate {
+        fn new() -> Self {
+            Self(tempfile::tempdir().unwrap())
+        }
+
+        fn path(&self) -> String {
+            self.0.path().join("open").to_str().unwrap().to_owned()
+        }
+
+        fn wait(&self) -> Command {
+            let line = "until test -e \"$0\"; do sleep 0.01; done";
+            Command::argv(["sh", "-c", line, &self.path()])
+        }
+
+        fn open(&self) -> Command {
+            Command::argv(["touch", &self.path()])
+        }
+
+        fn set(&self) {
+            std::fs::write(self.path(), "").unwrap();
+        }
     }
 }

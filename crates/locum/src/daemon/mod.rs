@@ -126,6 +126,9 @@ async fn operate(
     let (sender, receiver) = inbox().map_err(system("create the inbox"))?;
     let dropped = Arc::new(Dropped::default());
     let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
+    // Unbounded, since a hook must neither be lost nor keep the election waiting. The control runtime
+    // empties it at every turn into queues that hold two events for each instance.
+    let (hook_sender, hooks) = mpsc::unbounded_channel();
     let (stopped, is_stopped) = oneshot::channel();
 
     let settings = BalancerSettings {
@@ -143,6 +146,7 @@ async fn operate(
         balancer: balancer.clone(),
         probes,
         reports,
+        hooks: hook_sender,
         dropped: Arc::clone(&dropped),
         stopped: Some(stopped),
     };
@@ -179,7 +183,7 @@ async fn operate(
         socket,
         claim,
     };
-    let sources = Sources { reports: reported, calls: called, signals, stopped: is_stopped };
+    let sources = Sources { reports: reported, hooks, calls: called, signals, stopped: is_stopped };
     let ending = Operations::new(tools).run(sources).await;
     sender.send(Message::End);
     // It takes its next message within microseconds; its probes end with it.

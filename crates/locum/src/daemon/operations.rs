@@ -10,14 +10,13 @@ mod reload;
 mod status;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
 use locum_balancer::BalancerStatus;
 use locum_control::{Call, Record, Request, Response};
 use locum_engine::status::Status;
-use locum_engine::{Command, Event, Reply, Run, Target};
+use locum_engine::{Command, Event, HookRun, Reply, Run, Target};
 use locum_plan::Plan;
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
@@ -53,6 +52,11 @@ const FINISH_LIMIT: Duration = Duration::from_secs(5);
 /// How often it is looked whether the daemon can still be reached.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
 
+/// Hooks running at a time, over all instances: more at once end no sooner, since each is a fork and
+/// an exec, and would fill the task limit and the memory of a small host when thousands of instances
+/// change their role together.
+const MAX_RUNNING_HOOKS: usize = 64;
+
 /// What the control runtime works with.
 pub struct Tools {
     pub inbox: InboxSender,
@@ -71,6 +75,8 @@ pub struct Tools {
 /// What comes in.
 pub struct Sources {
     pub reports: Receiver<Report>,
+    /// Unbounded: emptied at every turn.
+    pub hooks: UnboundedReceiver<HookRun>,
     pub calls: Receiver<Call>,
     pub signals: Signals,
     pub stopped: oneshot::Receiver<()>,
@@ -95,15 +101,12 @@ enum Done {
 pub struct Operations {
     tools: Tools,
     hooks: Hooks,
-    hook_results: UnboundedReceiver<HookResult>,
     done: UnboundedSender<Done>,
     finished: UnboundedReceiver<Done>,
     started: SystemTime,
     configured: SystemTime,
     reload: Reload,
     outbox: Outbox,
-    /// Hooks known as dropped.
-    lost_hooks: u64,
     /// When things happened, for people.
     wall: WallClock,
     desk: StatusDesk,
@@ -120,19 +123,16 @@ enum Phase {
 
 impl Operations {
     pub fn new(tools: Tools) -> Self {
-        let (results, hook_results) = mpsc::unbounded_channel();
         let (done, finished) = mpsc::unbounded_channel();
         let now = SystemTime::now();
         Self {
-            hooks: Hooks::new(results, tools.plan.hooks.timeout),
-            hook_results,
+            hooks: Hooks::new(tools.plan.hooks.timeout, MAX_RUNNING_HOOKS),
             done,
             finished,
             started: now,
             configured: now,
             reload: Reload::default(),
             outbox: Outbox::new(tools.inbox.clone()),
-            lost_hooks: 0,
             wall: WallClock::default(),
             desk: StatusDesk::default(),
             phase: Phase::Running,
@@ -155,7 +155,9 @@ impl Operations {
         let mut look_around = interval(LOOK_AROUND);
         look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            if let Some(ending) = self.ending(sources.reports.is_empty()) {
+            if let Some(ending) =
+                self.ending(sources.reports.is_empty() && sources.hooks.is_empty())
+            {
                 self.remember("locum ended".to_owned(), Record::Ended {});
                 self.tools.socket.close().await;
                 return ending;
@@ -163,7 +165,13 @@ impl Operations {
             let limit = self.phase.until();
             tokio::select! {
                 Some(report) = sources.reports.recv() => self.take_report(report),
-                Some(result) = self.hook_results.recv() => self.take_hook_result(result),
+                Some(run) = sources.hooks.recv() => {
+                    self.hooks.push(run);
+                    while let Ok(run) = sources.hooks.try_recv() {
+                        self.hooks.push(run);
+                    }
+                }
+                result = self.hooks.next_result() => self.take_hook_result(result),
                 Some(done) = self.finished.recv() => self.take_done(done),
                 Some(call) = sources.calls.recv() => self.take_call(call),
                 signal = sources.signals.next() => match (signal, self.phase) {
@@ -186,16 +194,8 @@ impl Operations {
         }
     }
 
-    /// Whether commands still find this daemon, and a second one would; and what was lost.
+    /// Whether commands still find this daemon, and a second one would.
     async fn look_around(&mut self) {
-        let hooks = self.tools.dropped.hooks.load(Ordering::Relaxed);
-        if hooks != self.lost_hooks {
-            let lost = hooks - self.lost_hooks;
-            self.lost_hooks = hooks;
-            let text = format!("{lost} hooks were not run: too many reports at once");
-            tracing::error!("{text}");
-            self.tools.history.push(0, None, text, Record::Note {});
-        }
         self.tools.claim.turn_away();
         match self.tools.socket.keep().await {
             Some(News::Restored(text)) => {
@@ -212,7 +212,7 @@ impl Operations {
     }
 
     /// Whether everything is done, or the time is up.
-    fn ending(&self, reports_are_empty: bool) -> Option<Ending> {
+    fn ending(&self, queues_are_empty: bool) -> Option<Ending> {
         let late = self.phase.until().is_some_and(|until| until <= Instant::now());
         match self.phase {
             Phase::Running => None,
@@ -223,10 +223,14 @@ impl Operations {
             Phase::Stopping { .. } => None,
             Phase::Finishing { .. } if late => {
                 tracing::warn!("hooks or services did not end in time: going without them");
+                let waiting = self.hooks.waiting();
+                if waiting > 0 {
+                    tracing::error!("{waiting} hooks were not run: the time for them was up");
+                }
                 Some(Ending::Clean)
             }
             Phase::Finishing { balancer_is_idle, .. } => {
-                let idle = balancer_is_idle && reports_are_empty && self.hooks.is_idle();
+                let idle = balancer_is_idle && queues_are_empty && self.hooks.is_idle();
                 idle.then_some(Ending::Clean)
             }
         }
@@ -235,7 +239,6 @@ impl Operations {
     fn take_report(&mut self, report: Report) {
         match report {
             Report::Event(event) => self.take_event(&event),
-            Report::Hook(run) => self.hooks.push(run),
             Report::Socket(trouble) => {
                 tracing::warn!("{trouble}");
                 self.tools.history.push(0, None, trouble, Record::Note {});
@@ -259,10 +262,7 @@ impl Operations {
         let HookResult { run, end } = result;
         let (outcome, detail) = hooks::describe(&end);
         let (took, output) = match end {
-            hooks::HookEnd::Ran(ran) => {
-                self.hooks.ended(&run.instance);
-                (ran.took, ran.output)
-            }
+            hooks::HookEnd::Ran(ran) => (ran.took, ran.output),
             hooks::HookEnd::Superseded { .. } => (Duration::ZERO, String::new()),
         };
         let text = format!("({}) hook {}: {detail}", run.instance, run.command);

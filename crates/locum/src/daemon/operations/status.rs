@@ -82,9 +82,7 @@ impl Operations {
             config: &self.tools.origin.path(),
             started: self.started,
             configured: self.configured,
-            dropped: self.tools.dropped.reports.load(Ordering::Relaxed)
-                + self.tools.dropped.hooks.load(Ordering::Relaxed)
-                + self.tools.log.dropped(),
+            dropped: self.tools.dropped.reports.load(Ordering::Relaxed) + self.tools.log.dropped(),
             now,
             taken: *taken,
             wall: &self.wall,
