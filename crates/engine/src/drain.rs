@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use locum_plan::{Name, WantedHaproxy, WantedServices};
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
-use locum_vrrp::{Action, Profile, Role, Time, Transport};
+use locum_vrrp::{Action, Profile, Role, Time};
 
 use crate::Engine;
 use crate::explain;
@@ -14,6 +14,7 @@ use crate::hooks::{self, HookContext};
 use crate::index::InstanceIndex;
 use crate::input::LinkState;
 use crate::instance::{InstanceState, Link};
+use crate::listening;
 use crate::output::{Announcement, EventKind, HeldAddress, HookRun, Output};
 use crate::pacing;
 
@@ -47,6 +48,7 @@ impl Engine {
         if levels_may_differ {
             self.drain_listening(out);
         }
+        self.drain_masters(&touched, out);
         self.levels_touched = false;
         for at in touched {
             self.instances[at].touched = false;
@@ -272,22 +274,25 @@ impl Engine {
     }
 
     fn drain_listening(&mut self, out: &mut Vec<Output>) {
-        let mut wanted: Vec<_> = Vec::new();
-        for state in self.instances.iter().filter(|state| !state.router.is_finished()) {
-            let settings = state.router.settings();
-            let group = match &settings.transport {
-                Transport::Multicast { group } => Some(*group),
-                Transport::Unicast { .. } => None,
-            };
-            let entry = (state.instance.interface.clone(), settings.family, group);
-            if !wanted.contains(&entry) {
-                wanted.push(entry);
-            }
-        }
+        let heard = self.instances.iter().filter(|state| !state.router.is_finished());
+        let heard = heard.map(|state| (&state.instance.interface, state.router.settings()));
+        let wanted = listening::wanted(heard);
         if wanted != self.listening {
             self.listening.clone_from(&wanted);
             out.push(Output::Listen(wanted));
         }
+    }
+
+    fn drain_masters(&mut self, touched: &[usize], out: &mut Vec<Output>) {
+        for at in touched {
+            let state = &mut self.instances[*at];
+            let master = state.router.master().filter(|_| !state.router.is_finished());
+            let master = master.map(|master| master.address);
+            let before = std::mem::replace(&mut state.followed, master);
+            let family = state.router.settings().family;
+            self.masters.follow(&state.instance.interface, family, before, master);
+        }
+        self.masters.drain(out);
     }
 
     /// Instances that have left the plan and handed over.

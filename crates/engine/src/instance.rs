@@ -73,6 +73,8 @@ pub struct InstanceState {
     pub told_form: Option<IpAddr>,
     /// The last datagram that was discarded while this instance took part.
     pub discarded: Option<Discarded>,
+    /// The master whose adverts the sockets were last told to keep.
+    pub followed: Option<IpAddr>,
     /// Of this drain.
     pub actions: Vec<Action>,
     pub touched: bool,
@@ -96,6 +98,7 @@ impl InstanceState {
             told_tie: false,
             told_form: None,
             discarded: None,
+            followed: None,
             actions: Vec::new(),
             touched: true,
             hooks: Vec::new(),

@@ -10,13 +10,13 @@
 //!   link, addresses ──►  │ services  health              │ ──► Announce   after Apply{seq}
 //!   applied, sent ────►  │ plan                          │ ──► Notify     log, history, API
 //!   command ──────────►  │                               │ ──► Hook       queued per instance
-//!   plan ─────────────►  └───────────────────────────────┘ ──► Probe, Listen, Reply, Stopped
+//!   plan ─────────────►  └───────────────────────────────┘ ──► Probe, Listen, Masters, Reply, Stopped
 //!                                                          ──► Deadline   always last
 //! ```
 //!
 //! Contract: feed one `Input`, take every `Output` in order until `Deadline`, then feed the next.
-//! A late, early or repeated `Timeout` is harmless. *Levels* (`Apply`, `Serve`, `Probe`, `Listen`)
-//! say what should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`,
+//! A late, early or repeated `Timeout` is harmless. *Levels* (`Apply`, `Serve`, `Probe`, `Listen`,
+//! `Masters`) say what should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`,
 //! `Hook`) happen once.
 
 mod answers;
@@ -29,6 +29,7 @@ mod index;
 mod input;
 mod instance;
 mod kernel_state;
+mod listening;
 mod missing;
 mod neighbors;
 mod output;
@@ -47,20 +48,21 @@ use std::sync::Arc;
 use locum_plan as plan;
 use locum_plan::{Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
-use locum_vrrp::{Event as RouterEvent, Family, Time};
+use locum_vrrp::{Event as RouterEvent, Time};
 
 pub use input::{
     Asked, Command, CommandId, Inherited, Input, LinkState, Packet, Refusal, Run, SendReport,
     Target,
 };
 pub use output::{
-    Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Output, ProbeChange, ProbeId,
-    Reply, Seq,
+    Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Listen, Masters, Output,
+    ProbeChange, ProbeId, Reply, Seq,
 };
 
 use eligibility::effective;
 use index::InstanceIndex;
 use instance::InstanceState;
+use listening::MasterSources;
 use pacing::Pacer;
 use probes::{Asker, ProbeTable};
 use service::ServiceState;
@@ -90,7 +92,8 @@ pub struct Engine {
     serve_again: bool,
     /// Counters of what no instance matched, by interface.
     unmatched: HashMap<Name, Counters>,
-    listening: Vec<(Name, Family, Option<IpAddr>)>,
+    listening: Vec<Listen>,
+    masters: MasterSources,
     served: Arc<WantedServices>,
     haproxy_errors: HashMap<Name, String>,
     seq: Seq,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use locum_plan as plan;
 use locum_plan::{Name, Probe, WantedServices};
-use locum_vrrp::{Cause, Family, Priority, Role};
+use locum_vrrp::{Cause, Family, Priority, Role, Version, Vrid};
 
 use crate::input::CommandId;
 
@@ -40,14 +40,42 @@ pub enum Output {
     Hook(HookRun),
     /// Probe runtime.
     Probe(ProbeChange),
-    /// Advert sockets wanted from now on: exactly these (interface, family, group to join).
-    Listen(Vec<(Name, Family, Option<IpAddr>)>),
+    /// What is to be heard from now on: exactly this, at most one entry per interface and family.
+    Listen(Vec<Listen>),
+    /// Whose adverts must not be lost among others, on one interface. It replaces what was said of
+    /// this interface and family before; without an entry in `Listen` it means nothing.
+    Masters(Masters),
     /// Answer to a command.
     Reply { id: CommandId, reply: Reply },
     /// After `Command::Stop`: everything is handed over, the process may end.
     Stopped,
     /// Always last: feed `Input::Timeout` at this time. `None`: nothing is pending.
     Deadline(Option<locum_vrrp::Time>),
+}
+
+/// What one socket shall hear, so that it can leave the rest to the kernel. Only what it says of
+/// versions, VRIDs and hop limits need pass; what passes is validated all the same.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Listen {
+    pub interface: Name,
+    pub family: Family,
+    /// Multicast groups to join, sorted; empty when every instance here speaks by unicast. What
+    /// comes to a group has a TTL or hop limit of 255 (V-102).
+    pub groups: Vec<IpAddr>,
+    /// Version and VRID of each of our routers, sorted.
+    pub routers: Vec<(Version, Vrid)>,
+    /// Least TTL or hop limit of what comes to an address of this host, 0 when any will do (V-330);
+    /// `None` when no instance here speaks by unicast.
+    pub unicast_hop_limit: Option<u8>,
+}
+
+/// The masters that instances of one interface and family follow.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Masters {
+    pub interface: Name,
+    pub family: Family,
+    /// Source addresses of their adverts, sorted.
+    pub sources: Vec<IpAddr>,
 }
 
 /// An advertisement ready to leave.

@@ -79,8 +79,8 @@ pub struct AdvertSettings {
     pub family: Family,
     /// IP protocol number.
     pub protocol: u8,
-    /// Multicast group to join, of `family`; `None` for unicast only.
-    pub group: Option<IpAddr>,
+    /// Multicast groups to join, of `family`; none for unicast only.
+    pub groups: Vec<IpAddr>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -112,10 +112,10 @@ pub struct AdvertSocket {
 }
 
 impl AdvertSocket {
-    /// Needs CAP_NET_RAW. Refused when `group` is not a multicast address of `family`, or the
+    /// Needs CAP_NET_RAW. Refused when a group is not a multicast address of `family`, or the
     /// interface has no room or no support for it.
     pub fn open(settings: &AdvertSettings) -> io::Result<Self> {
-        let AdvertSettings { interface, index, family, protocol, group } = settings;
+        let AdvertSettings { interface, index, family, protocol, groups } = settings;
         let domain = match family {
             Family::V4 => Domain::IPV4,
             Family::V6 => Domain::IPV6,
@@ -146,7 +146,7 @@ impl AdvertSocket {
             let _ = socket.set_priority(PRIORITY_UNPRIVILEGED);
         }
         let socket = Self { socket, family: *family, protocol: *protocol, index: *index };
-        if let Some(group) = group {
+        for group in groups {
             socket.join(*group)?;
         }
         socket.discard_strangers()?;

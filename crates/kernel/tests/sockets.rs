@@ -44,7 +44,7 @@ fn open(interface: &str, family: Family, group: Option<&str>) -> AdvertSocket {
         index: link_index(interface).expect("it exists"),
         family,
         protocol: PROTOCOL,
-        group: group.map(address),
+        groups: group.map(address).into_iter().collect(),
     })
     .expect("opened")
 }

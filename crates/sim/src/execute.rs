@@ -103,13 +103,21 @@ impl World {
                 self.nodes[node].probes.remove(&probe);
             }
             Output::Listen(sockets) => {
-                let known = sockets.into_iter().filter_map(|(interface, family, group)| {
-                    Some((link_of(&interface)?, family, group))
-                });
-                self.nodes[node].listens = known.collect();
+                self.nodes[node].listens.clear();
+                for listen in sockets {
+                    let Some(link) = link_of(&listen.interface) else { continue };
+                    let groups = listen.groups.into_iter().map(Some).chain([None]);
+                    let heard = groups.map(|group| (link, listen.family, group));
+                    self.nodes[node].listens.extend(heard);
+                }
             }
             Output::Stopped => self.stopped(node),
-            Output::Notify(_) | Output::Hook(_) | Output::Reply { .. } | Output::Deadline(_) => {}
+            // Simulated sockets lose nothing to other senders.
+            Output::Masters(_)
+            | Output::Notify(_)
+            | Output::Hook(_)
+            | Output::Reply { .. }
+            | Output::Deadline(_) => {}
         }
     }
 

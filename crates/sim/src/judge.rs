@@ -201,6 +201,7 @@ impl World {
             Output::Notify(_) | Output::Deadline(_) => false,
             Output::Serve { .. }
             | Output::Listen(_)
+            | Output::Masters(_)
             | Output::Advertise(_)
             | Output::Apply { .. }
             | Output::Announce { .. }

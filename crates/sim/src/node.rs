@@ -106,7 +106,7 @@ pub struct Node {
     pub probes: BTreeMap<ProbeId, Probe>,
     /// What every probe of a check of this node finds now.
     pub check_passes: bool,
-    /// By link: sockets, and the group each has joined.
+    /// By link: sockets, and each group they have joined; `None` is the host's own addresses.
     pub listens: BTreeSet<(usize, Family, Option<IpAddr>)>,
     /// Datagrams, and everything else, that wait for a paused process.
     pub unread: VecDeque<Parcel>,

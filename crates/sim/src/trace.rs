@@ -125,6 +125,7 @@ pub fn describe_output(output: &Output) -> String {
         Output::Probe(ProbeChange::Start { probe, .. }) => format!("probe {probe} start"),
         Output::Probe(ProbeChange::Stop { probe }) => format!("probe {probe} stop"),
         Output::Listen(sockets) => format!("listen {}", sockets.len()),
+        Output::Masters(masters) => format!("masters {:?}", masters.sources),
         Output::Reply { reply: Reply::Ok(text), .. } => format!("ok {text:?}"),
         Output::Reply { reply: Reply::Refused(text), .. } => format!("refused {text:?}"),
         Output::Stopped => "stopped".to_owned(),

@@ -216,3 +216,27 @@ fn notifications_tell_of_a_master_a_protocol_error_and_a_router_error() {
         |kind: &EventKind| matches!(kind, EventKind::Transition { to: Role::Master, .. });
     assert_eq!(told(&out, promoted), 1);
 }
+
+fn masters(out: &[Output]) -> Vec<Vec<IpAddr>> {
+    let masters = out.iter().filter_map(|output| match output {
+        Output::Masters(masters) => Some(masters.sources.clone()),
+        _ => None,
+    });
+    masters.collect()
+}
+
+#[test]
+fn the_sockets_hear_which_sources_the_instances_follow() {
+    let two = || plan([instance("web", 51, 100), instance("db", 52, 100)]);
+    let mut node = Node::started(two());
+    let mut hear = |vrid, source, priority| {
+        let sender = instance("peer", vrid, priority).router;
+        masters(&hear_from(&mut node, &sender, source, GROUP, ChecksumForm::Pseudo))
+    };
+    assert_eq!(hear(51, PEER, 150), [[PEER]]);
+    assert!(hear(51, PEER, 150).is_empty());
+    assert!(hear(52, PEER, 150).is_empty(), "the same one for the other instance");
+    assert!(hear(52, WEB_PEER, 50).is_empty(), "a lower one is nobody's master");
+    assert_eq!(hear(52, WEB_PEER, 200), [[PEER, WEB_PEER]]);
+    assert_eq!(masters(node.plan_with(plan([instance("web", 51, 100)]), Vec::new())), [[PEER]]);
+}

@@ -337,6 +337,7 @@ impl Election {
                 let troubles = self.sockets.listen(wanted, now());
                 self.report_troubles(troubles);
             }
+            Output::Masters(_) => {}
             Output::Reply { id, reply } => {
                 if let Some(answer) = self.answers.remove(&id) {
                     // The client may have gone away.

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use locum_engine::{Datagram, LinkState};
+use locum_engine::{Datagram, LinkState, Listen};
 use locum_kernel::advert_socket::{self, AdvertSettings, AdvertSocket, Received};
 use locum_plan::Name;
 use locum_vrrp::{Family, Time};
@@ -47,7 +47,7 @@ struct Link {
 struct Entry {
     interface: Name,
     family: Family,
-    group: Option<IpAddr>,
+    groups: Vec<IpAddr>,
     /// Index of the link that `socket` belongs to.
     index: u32,
     socket: Option<AdvertSocket>,
@@ -63,19 +63,15 @@ pub type Trouble = String;
 
 impl AdvertSockets {
     /// Makes the open sockets exactly these. Returns what could not be opened.
-    pub fn listen(
-        &mut self,
-        wanted: Vec<(Name, Family, Option<IpAddr>)>,
-        now: Time,
-    ) -> Vec<Trouble> {
-        self.entries
-            .retain(|entry| wanted.contains(&(entry.interface.clone(), entry.family, entry.group)));
-        for (interface, family, group) in wanted {
-            let known = self.entries.iter().any(|entry| {
-                entry.interface == interface && entry.family == family && entry.group == group
-            });
-            if !known {
-                self.entries.push(Entry::new(interface, family, group));
+    pub fn listen(&mut self, wanted: Vec<Listen>, now: Time) -> Vec<Trouble> {
+        let same = |entry: &Entry, listen: &Listen| {
+            (&entry.interface, entry.family, &entry.groups)
+                == (&listen.interface, listen.family, &listen.groups)
+        };
+        self.entries.retain(|entry| wanted.iter().any(|listen| same(entry, listen)));
+        for listen in wanted {
+            if !self.entries.iter().any(|entry| same(entry, &listen)) {
+                self.entries.push(Entry::new(listen));
             }
         }
         self.open_where_needed(now, |entry| entry.socket.is_none())
@@ -93,10 +89,10 @@ impl AdvertSockets {
         for entry in self.entries.iter_mut().filter(|entry| entry.interface == link.name) {
             if entry.index != link.index {
                 entry.close();
-            } else if came_up && let (Some(socket), Some(group)) = (&entry.socket, entry.group) {
+            } else if came_up && let Some(socket) = &entry.socket {
                 // A switch that forgot us hears of the membership again. What stays wrong shows
                 // as silence, which the engine handles.
-                let _ = socket.rejoin(group);
+                entry.groups.iter().for_each(|group| drop(socket.rejoin(*group)));
             }
         }
         self.open_where_needed(now, |entry| entry.interface == link.name && entry.socket.is_none())
@@ -196,11 +192,11 @@ pub enum Reading {
 }
 
 impl Entry {
-    fn new(interface: Name, family: Family, group: Option<IpAddr>) -> Self {
+    fn new(listen: Listen) -> Self {
         Self {
-            interface,
-            family,
-            group,
+            interface: listen.interface,
+            family: listen.family,
+            groups: listen.groups,
             index: 0,
             socket: None,
             retry_at: None,
@@ -219,7 +215,7 @@ impl Entry {
                 Family::V6 => advert_socket::Family::V6,
             },
             protocol: VRRP_PROTOCOL,
-            group: self.group,
+            groups: self.groups.clone(),
         };
         self.index = index;
         self.read_errors = 0;
@@ -275,6 +271,16 @@ fn explain_send(error: &io::Error, datagram: &Datagram) -> String {
 mod tests {
     use super::*;
 
+    fn listen(interface: &str, groups: &[&str]) -> Listen {
+        Listen {
+            interface: interface.into(),
+            family: Family::V4,
+            groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
+            routers: Vec::new(),
+            unicast_hop_limit: Some(0),
+        }
+    }
+
     #[test]
     fn links_that_went_away_are_forgotten() {
         let mut sockets = AdvertSockets::default();
@@ -298,7 +304,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_fails_now_and_then_is_told_of_rarely_and_truly() {
-        let mut entry = Entry::new("v0".into(), Family::V4, None);
+        let mut entry = Entry::new(listen("v0", &[]));
         let wrong = || Some("no buffer space".to_owned());
         let at = |ms| Time::ZERO + Duration::from_millis(ms);
         assert_eq!(entry.changed(wrong(), at(0)).as_deref(), Some("v0: no buffer space"));
