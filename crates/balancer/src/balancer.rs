@@ -98,7 +98,7 @@ impl Balancer {
     /// The part of the wanted level that this backend serves.
     fn share(&mut self, kind: BackendKind) -> WantedServices {
         let ipvs = &mut self.ipvs;
-        let mut is_ours = |wanted: &&WantedService| {
+        let mut is_ours = |wanted: &&std::sync::Arc<WantedService>| {
             backend_of(wanted.service.backend, || ipvs.available()) == kind
         };
         WantedServices {

@@ -119,7 +119,8 @@ impl IpvsBackend {
 
     /// Serving ones; a table of a standby would take traffic that is not for it.
     fn active(&self) -> impl Iterator<Item = &WantedService> {
-        self.share.services.iter().filter(|wanted| wanted.activity == Activity::Active)
+        let services = self.share.services.iter().map(|wanted| &**wanted);
+        services.filter(|wanted| wanted.activity == Activity::Active)
     }
 
     /// Makes the kernel's tables ours, and returns how much had to be done.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bench::{Bench, Client, finish, fresh_address, get, kill, start_server, tick_until};
 use locum_balancer::{Balancer, Event, ProcessState, haproxy_refuses};
-use locum_plan::{HaproxyFile, Name, WantedHaproxy, WantedServices};
+use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
 
 /// The published file as it stands; a test replaces addresses and paths of the host, and without
@@ -84,8 +84,9 @@ impl Site {
             instance: None,
             config: self.config.clone(),
             program: Path::new("haproxy").to_owned(),
+            standby: Standby::Cold,
         };
-        let haproxy = vec![WantedHaproxy { file: Arc::new(file) }];
+        let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }];
         WantedServices { services: Vec::new(), haproxy }
     }
 
@@ -399,6 +400,7 @@ fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
         instance: None,
         config: config.clone(),
         program: program.into(),
+        standby: Standby::Cold,
     };
     let files = [
         file(&good.config, "haproxy"),
@@ -430,7 +432,13 @@ fn checks_that_hang_are_given_up_together() {
     assert!(Command::new("cp").args([&text, &program]).status().unwrap().success());
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let name = Name::from("edge");
-    let file = HaproxyFile { name, instance: None, config: bench.path("edge.cfg"), program };
+    let file = HaproxyFile {
+        name,
+        instance: None,
+        config: bench.path("edge.cfg"),
+        program,
+        standby: Standby::Cold,
+    };
     let start = Instant::now();
     let files = [file.clone(), file.clone(), file];
     let refused = haproxy_refuses(&files);
@@ -444,10 +452,10 @@ fn a_missing_file_or_program_is_named() {
     let bench = Bench::new();
     let file = |config: PathBuf, program: &str| {
         let (name, program) = (Name::from("none"), PathBuf::from(program));
-        let file = HaproxyFile { name, instance: None, config, program };
+        let file = HaproxyFile { name, instance: None, config, program, standby: Standby::Cold };
         WantedServices {
             services: Vec::new(),
-            haproxy: vec![WantedHaproxy { file: Arc::new(file) }],
+            haproxy: vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }],
         }
     };
     let mut balancer = bench.balancer();

@@ -6,7 +6,7 @@ mod bench;
 use std::net::SocketAddr;
 use std::process::Command;
 
-use bench::{Bench, finish, service, tick_until, wanted};
+use bench::{Bench, edit, finish, service, tick_until, wanted};
 use locum_balancer::{BackendKind, Event, ServiceState};
 use locum_plan::{Activity, Backend, Forwarding, Scheduler, Service, WantedServices};
 
@@ -50,7 +50,7 @@ fn tables_follow_the_level_and_a_stranger_keeps_its_own() {
     drop(crashed);
     let mut balancer = bench.balancer();
     let mut level = wanted(&[&web]);
-    level.services[0].servers.remove(0);
+    edit(&mut level, 0).servers.remove(0);
     balancer.apply(&level).unwrap();
     assert!(!ipvsadm("-Ln").contains("192.168.1.101"));
     // Somebody deletes it: it is put back and said so.
@@ -59,7 +59,7 @@ fn tables_follow_the_level_and_a_stranger_keeps_its_own() {
         tick_until(&mut balancer, "the table", |_, _| ipvsadm("-Ln").contains("192.168.1.102:80"));
     assert!(events.iter().any(|event| matches!(event, Event::Note { .. })), "{events:?}");
     // A standby has no table, and neither has a node that serves nothing.
-    level.services[0].activity = Activity::Ready;
+    edit(&mut level, 0).activity = Activity::Ready;
     balancer.apply(&level).unwrap();
     assert_eq!(ipvsadm("-Ln"), foreign);
     balancer.apply(&wanted(&[&web])).unwrap();

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bench::{
-    Bench, Client, PATIENCE, finish, get, kill, service, start_server, tick_until, wanted,
+    Bench, Client, PATIENCE, edit, finish, get, kill, service, start_server, tick_until, wanted,
 };
 use locum_balancer::{BackendKind, Event, ProcessState, ServiceState};
 use locum_plan::{Activity, Protocol, Scheduler, WantedServices};
@@ -154,7 +154,7 @@ fn a_running_proxy_learns_a_changed_lease_and_obeys_it() {
     let mut level = wanted(&[&web]);
     balancer.apply(&level).unwrap();
     let proxy = balancer.status().processes[0].pid.unwrap();
-    level.services[0].lease = Some(Duration::from_millis(200));
+    edit(&mut level, 0).lease = Some(Duration::from_millis(200));
     balancer.apply(&level).unwrap();
     assert_eq!(balancer.status().processes[0].pid, Some(proxy));
     // The daemon dies; the lease the proxy was started with would outlast the patience.
@@ -168,8 +168,8 @@ fn a_proxy_left_alone_serves_as_long_as_the_longest_of_its_leases() {
     let mut balancer = bench.balancer();
     let (web, shop) = (service("web", &[start_server('a')]), service("shop", &[]));
     let mut level = wanted(&[&shop, &web]);
-    level.services[0].lease = Some(Duration::from_millis(200));
-    level.services[1].lease = None;
+    edit(&mut level, 0).lease = Some(Duration::from_millis(200));
+    edit(&mut level, 1).lease = None;
     balancer.apply(&level).unwrap();
     drop(balancer);
     // Well past the shorter one; the other has no end.
@@ -177,7 +177,7 @@ fn a_proxy_left_alone_serves_as_long_as_the_longest_of_its_leases() {
     assert_eq!(get(web.listen).unwrap(), 'a');
 
     let mut balancer = bench.balancer();
-    level.services[1].lease = Some(Duration::from_millis(400));
+    edit(&mut level, 1).lease = Some(Duration::from_millis(400));
     balancer.apply(&level).unwrap();
     drop(balancer);
     expect_end(web.listen);
@@ -212,7 +212,7 @@ fn a_standby_takes_the_port_and_serves_nobody() {
     let mut balancer = bench.balancer();
     let web = service("web", &[start_server('a')]);
     let mut level = wanted(&[&web]);
-    level.services[0].activity = Activity::Ready;
+    edit(&mut level, 0).activity = Activity::Ready;
     balancer.apply(&level).unwrap();
     assert_eq!(balancer.status().services[0].state, ServiceState::Ready);
     assert!(get(web.listen).is_err());
@@ -227,7 +227,7 @@ fn servers_in_force_count_and_not_the_configured_ones() {
     let mut balancer = bench.balancer();
     let web = service("web", &[start_server('a'), start_server('b')]);
     let mut level = wanted(&[&web]);
-    level.services[0].servers.remove(0);
+    edit(&mut level, 0).servers.remove(0);
     balancer.apply(&level).unwrap();
     assert_eq!((get(web.listen).unwrap(), get(web.listen).unwrap()), ('b', 'b'));
     finish(balancer);

@@ -396,5 +396,6 @@ fn haproxy(wish: &HaproxyWish, report: &mut Report) -> HaproxyFile {
         instance: wish.instance.as_ref().map(|at| Name::from(at.value.as_str())),
         config: wish.config.value().cloned().unwrap_or_default(),
         program: or(&wish.program, PathBuf::from(defaults::HAPROXY_PROGRAM)),
+        standby: or(&wish.standby, Default::default()),
     }
 }

@@ -221,5 +221,6 @@ fn haproxy(reader: &mut Reader<'_>, table: &Table<'_, '_>, name: At<String>) -> 
         instance: reader.optional(table, "instance", Reader::text),
         config: reader.field(table, "config", path),
         program: reader.optional(table, "program", path),
+        standby: reader.optional(table, "standby", service::standby),
     }
 }

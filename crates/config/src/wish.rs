@@ -235,4 +235,5 @@ pub(crate) struct HaproxyWish {
     pub instance: Option<At<String>>,
     pub config: Field<PathBuf>,
     pub program: Option<At<PathBuf>>,
+    pub standby: Option<At<Standby>>,
 }

@@ -13,7 +13,7 @@ use locum_config::{Context, MemorySource, NeedKind, load};
 use locum_plan::Plan;
 use locum_plan::{
     Backend, Command, CommandLine, Dialect, Forwarding, HealthKind, Lease, ProbeKind, Protocol,
-    Scope, StatusRange, Weight,
+    Scope, Standby, StatusRange, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -165,6 +165,10 @@ fn commented_keys_of_the_sample_are_valid_when_uncommented() {
     assert!(bare.lines().filter(|line| is_setting(line)).count() > 30);
     let (plan, _) = load_text(bare, "lb1");
     assert_eq!((plan.checks.len(), plan.haproxy.len()), (3, 1));
+    assert_eq!(plan.haproxy[0].standby, Standby::Cold);
+    let text = "[[haproxy]]\nname = \"edge\"\nconfig = \"/etc/edge.cfg\"\nstandby = \"warm\"\n";
+    let (plan, _) = load_text(text.to_owned(), "lb1");
+    assert_eq!(plan.haproxy[0].standby, Standby::Warm);
 }
 
 fn is_setting(line: &str) -> bool {

@@ -105,26 +105,29 @@ impl Engine {
 
     /// What this node serves follows the addresses it holds; a newer level replaces an older one.
     fn drain_services(&mut self, out: &mut Vec<Output>) {
+        let (instances, stopped) = (&self.instances, self.stopped);
         let holds = |instance: &Option<Name>| {
             instance.as_ref().is_none_or(|name| {
-                let mut all = self.instances.iter();
-                all.any(|s| s.name() == name && s.router.holds_addresses())
-            }) && !self.stopped
+                instances.iter().any(|s| s.name() == name && s.router.holds_addresses())
+            }) && !stopped
         };
         let lease = |instance: &Option<Name>| {
-            let mut all = self.instances.iter().filter(|state| !state.leaving);
+            let mut all = instances.iter().filter(|state| !state.leaving);
             all.find(|state| Some(state.name()) == instance.as_ref())?.lease()
         };
-        let services = self.services.iter();
+        let services = self.services.iter_mut();
         let services = services.filter_map(|state| {
             let instance = &state.service.instance;
-            state.wanted(holds(instance), lease(instance))
+            let (holds, lease) = (holds(instance), lease(instance));
+            state.wanted(holds, lease)
         });
         let services = services.collect();
         let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
         let haproxy = files
-            .filter(|file| holds(&file.instance))
-            .map(|file| WantedHaproxy { file: Arc::new(file.clone()) })
+            .filter_map(|file| {
+                let activity = file.standby.activity(holds(&file.instance))?;
+                Some(WantedHaproxy { file: Arc::new(file.clone()), activity })
+            })
             .collect();
         let mut wanted = WantedServices { services, haproxy };
         if self.stopping && self.instances.iter().all(|s| s.router.is_finished()) {

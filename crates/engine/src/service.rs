@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    Activity, FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service,
-    Standby, Verdict, WantedService,
+    FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service, Verdict,
+    WantedService,
 };
 use locum_vrrp::Time;
 
@@ -18,6 +18,8 @@ pub struct ServiceState {
     pub servers: Vec<ServerState>,
     /// What the balancer said last, when it could not serve.
     pub error: Option<String>,
+    /// What was wanted last; shared with the levels that name it.
+    last: Option<Arc<WantedService>>,
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +48,7 @@ impl ServiceState {
                 ServerState { server: server.clone(), probe, level }
             })
             .collect();
-        Self { service: Arc::new(service.clone()), servers, error: None }
+        Self { service: Arc::new(service.clone()), servers, error: None, last: None }
     }
 
     /// One probe result for the server at `index`; `true` when it went up or down.
@@ -60,12 +62,8 @@ impl ServiceState {
 
     /// The level for the balancer; `None` when this node runs nothing for it. `lease` is that of
     /// its address.
-    pub fn wanted(&self, holds: bool, lease: Option<Duration>) -> Option<WantedService> {
-        let activity = match (holds, self.service.standby) {
-            (true, _) => Activity::Active,
-            (false, Standby::Warm) => Activity::Ready,
-            (false, Standby::Cold) => return None,
-        };
+    pub fn wanted(&mut self, holds: bool, lease: Option<Duration>) -> Option<Arc<WantedService>> {
+        let activity = self.service.standby.activity(holds)?;
         // A server counts as up until its first result: a new master must not start empty.
         let servers = self.servers.iter().filter_map(|state| {
             match (state.level.up.unwrap_or(true), self.service.failed) {
@@ -75,7 +73,11 @@ impl ServiceState {
             }
         });
         let servers = servers.collect();
-        Some(WantedService { service: Arc::clone(&self.service), activity, servers, lease })
+        let wanted = WantedService { service: Arc::clone(&self.service), activity, servers, lease };
+        if self.last.as_deref() != Some(&wanted) {
+            self.last = Some(Arc::new(wanted));
+        }
+        self.last.clone()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use locum_plan::Name;
+use locum_plan::{Activity, Name};
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::Engine;
@@ -256,11 +256,14 @@ impl Engine {
 
     fn haproxy_status(&self) -> Vec<HaproxyStatus> {
         let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
-        let one = |file: &locum_plan::HaproxyFile| HaproxyStatus {
-            name: file.name.clone(),
-            active: self.served.haproxy.iter().any(|wanted| wanted.file.name == file.name),
-            error: self.haproxy_errors.get(&file.name).cloned(),
-        };
+        let one =
+            |file: &locum_plan::HaproxyFile| HaproxyStatus {
+                name: file.name.clone(),
+                active: self.served.haproxy.iter().any(|wanted| {
+                    wanted.file.name == file.name && wanted.activity == Activity::Active
+                }),
+                error: self.haproxy_errors.get(&file.name).cloned(),
+            };
         files.map(one).collect()
     }
 

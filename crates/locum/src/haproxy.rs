@@ -48,6 +48,7 @@ mod tests {
             instance: None,
             config: config.into(),
             program,
+            standby: locum_plan::Standby::Cold,
         };
         let files = [
             file("good.cfg", program.clone()),

@@ -25,7 +25,7 @@ pub struct Plan {
     pub instances: Vec<Instance>,
     pub checks: Vec<Check>,
     pub services: Vec<Service>,
-    /// A HAProxy that runs on the master only, from the user's own file.
+    /// HAProxies, each run from the user's own file.
     pub haproxy: Vec<HaproxyFile>,
     pub hooks: HookSettings,
     /// SHA-256 over the text of all files read, in hexadecimal: equal on all nodes that share a file.
@@ -342,8 +342,19 @@ pub enum Standby {
     /// Nothing runs: no process, no socket.
     #[default]
     Cold,
-    /// The proxy runs and listens on the address it does not hold yet.
+    /// The process runs and has its ports before the node holds their addresses.
     Warm,
+}
+
+impl Standby {
+    /// What a node does for a service whose address it holds, or does not. `None` is nothing.
+    pub fn activity(self, holds: bool) -> Option<Activity> {
+        match (holds, self) {
+            (true, _) => Some(Activity::Active),
+            (false, Self::Warm) => Some(Activity::Ready),
+            (false, Self::Cold) => None,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -357,17 +368,19 @@ pub struct Server {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct HaproxyFile {
     pub name: Name,
-    /// Runs while this instance is master here; `None` is always.
+    /// Serves while this instance is master here; `None` is always.
     pub instance: Option<Name>,
     pub config: PathBuf,
     /// The program; `haproxy` is looked up in PATH.
     pub program: PathBuf,
+    pub standby: Standby,
 }
 
 /// What this node shall serve now: a level, reconciled by the balancer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct WantedServices {
-    pub services: Vec<WantedService>,
+    /// Shared, so that a level which differs in one service costs little more than that one.
+    pub services: Vec<Arc<WantedService>>,
     pub haproxy: Vec<WantedHaproxy>,
 }
 
@@ -394,4 +407,5 @@ pub enum Activity {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WantedHaproxy {
     pub file: Arc<HaproxyFile>,
+    pub activity: Activity,
 }

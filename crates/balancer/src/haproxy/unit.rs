@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_plan::{HaproxyFile, Name};
+use locum_plan::{HaproxyFile, Name, Standby};
 use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -407,5 +407,11 @@ impl Leaving {
 /// Stands for the file of a unit that an earlier daemon left, until a level names it.
 pub(super) fn unknown_file(name: Name) -> Arc<HaproxyFile> {
     let nothing = PathBuf::new();
-    Arc::new(HaproxyFile { name, instance: None, config: nothing.clone(), program: nothing })
+    Arc::new(HaproxyFile {
+        name,
+        instance: None,
+        config: nothing.clone(),
+        program: nothing,
+        standby: Standby::Cold,
+    })
 }

@@ -140,13 +140,20 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
 }
 
 pub fn wanted(services: &[&Service]) -> WantedServices {
-    let active = |service: &&Service| WantedService {
-        service: Arc::new((*service).clone()),
-        activity: Activity::Active,
-        servers: service.servers.clone(),
-        lease: Some(2 * PATIENCE),
+    let active = |service: &&Service| {
+        Arc::new(WantedService {
+            service: Arc::new((*service).clone()),
+            activity: Activity::Active,
+            servers: service.servers.clone(),
+            lease: Some(2 * PATIENCE),
+        })
     };
     WantedServices { services: services.iter().map(active).collect(), haproxy: Vec::new() }
+}
+
+/// A service of a level, to be changed.
+pub fn edit(level: &mut WantedServices, at: usize) -> &mut WantedService {
+    Arc::make_mut(&mut level.services[at])
 }
 
 /// Ticks until `done`, as the daemon would, and returns what happened.

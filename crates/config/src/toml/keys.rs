@@ -244,5 +244,6 @@ pub(super) const HAPROXY: Section = Section {
         key("instance", "the name of an instance in quotes"),
         key("config", "the path of a haproxy.cfg in quotes"),
         key("program", "the path of the haproxy program in quotes"),
+        key("standby", "\"cold\" or \"warm\""),
     ],
 };

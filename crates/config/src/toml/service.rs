@@ -43,12 +43,18 @@ pub(super) fn read(
             let words = [("remove", FailedServer::Remove), ("quiesce", FailedServer::Quiesce)];
             reader.word(value, key, &words)
         }),
-        standby: reader.optional(table, "standby", |reader, value, key| {
-            reader.word(value, key, &[("cold", Standby::Cold), ("warm", Standby::Warm)])
-        }),
+        standby: reader.optional(table, "standby", standby),
         drain: reader.optional(table, "drain", Reader::duration),
         servers: servers(reader, table),
     }
+}
+
+pub(super) fn standby(
+    reader: &mut Reader<'_>,
+    value: &Value<'_>,
+    key: &'static Key,
+) -> Option<Standby> {
+    reader.word(value, key, &[("cold", Standby::Cold), ("warm", Standby::Warm)])
 }
 
 fn listen(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Option<SocketAddr> {

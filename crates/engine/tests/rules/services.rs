@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, FailedServer, Forwarding, Health, HealthKind, Lease, Outcome, Plan,
-    Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
+    Activity, Backend, FailedServer, Forwarding, HaproxyFile, Health, HealthKind, Lease, Outcome,
+    Plan, Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -75,6 +75,51 @@ fn a_warm_standby_is_ready_on_the_backup() {
     let mut node = Node::with_links();
     let out = node.plan_with(with_service(warm), Vec::new()).to_vec();
     assert_eq!(served(&out).expect("a level").services[0].activity, Activity::Ready);
+}
+
+#[test]
+fn a_warm_haproxy_is_ready_on_the_backup_and_a_cold_one_absent() {
+    let file = |name: &str, standby| HaproxyFile {
+        name: name.into(),
+        instance: Some("web".into()),
+        config: "/etc/haproxy/haproxy.cfg".into(),
+        program: "haproxy".into(),
+        standby,
+    };
+    let mut plan = with_service(service());
+    plan.services.clear();
+    plan.haproxy = vec![file("warm", Standby::Warm), file("cold", Standby::Cold)];
+    let mut node = Node::with_links();
+    let out = node.plan_with(plan, Vec::new()).to_vec();
+    let named = |wanted: &WantedServices| {
+        let all = wanted.haproxy.iter().map(|one| (one.file.name.to_string(), one.activity));
+        all.collect::<Vec<_>>()
+    };
+    let first = served(&out).expect("a level");
+    assert_eq!(named(&first), [("warm".to_owned(), Activity::Ready)]);
+    assert!(!node.status().haproxy[0].active);
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let both = [("warm".to_owned(), Activity::Active), ("cold".to_owned(), Activity::Active)];
+    assert_eq!(named(&served(&out).expect("a level of the master")), both);
+    assert!(node.status().haproxy[0].active);
+}
+
+#[test]
+fn services_that_stay_as_they_are_are_shared_between_levels() {
+    let mut both = with_service(service());
+    both.services.push(Service { name: "again".into(), standby: Standby::Warm, ..service() });
+    both.services[0].standby = Standby::Cold;
+    both.services[1].instance = None;
+    let mut node = Node::with_links();
+    let out = node.plan_with(both, Vec::new()).to_vec();
+    let first = served(&out).expect("a level");
+    let out = node.run_for(Duration::from_millis(3700)).to_vec();
+    let second = served(&out).expect("a level of the master");
+    let kept = |wanted: &WantedServices| {
+        wanted.services.iter().find(|one| &*one.service.name == "again").cloned()
+    };
+    assert!(Arc::ptr_eq(&kept(&first).unwrap(), &kept(&second).unwrap()));
+    assert_ne!(first, second);
 }
 
 #[test]
