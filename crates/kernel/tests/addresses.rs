@@ -237,6 +237,32 @@ fn dropping_the_first_address_of_a_subnet_leaves_the_others() {
 }
 
 #[test]
+fn what_others_remove_while_we_remove_stays_removed() {
+    let test = "what_others_remove_while_we_remove_stays_removed";
+    with_netlink(test, async |netlink, _| {
+        let ours = [spec("192.0.2.10/24", Some(60))];
+        let mut others = Command::new("ip")
+            .args(["-batch", "-"])
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("ip runs");
+        let lines = "addr add 203.0.113.1/24 dev right\naddr del 203.0.113.1/24 dev right\n";
+        let mut input = others.stdin.take().expect("piped");
+        let writer = std::thread::spawn(move || input.write_all(lines.repeat(4000).as_bytes()));
+        // If we put theirs back, their next addition finds it there and fails.
+        let ended = loop {
+            netlink.apply(&ours, &[]).expect("added");
+            netlink.apply(&[], &ours).expect("removed");
+            if let Some(ended) = others.try_wait().expect("ip is our child") {
+                break ended;
+            }
+        };
+        let _ = writer.join().expect("the writer does not panic");
+        assert!(ended.success(), "somebody put back what `ip` had removed");
+    });
+}
+
+#[test]
 fn another_prefix_length_replaces_the_old_one() {
     with_netlink("another_prefix_length_replaces_the_old_one", async |netlink, _| {
         let old = [spec("192.0.2.10/32", None), spec("2001:db8::10/128", None)];
