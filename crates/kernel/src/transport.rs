@@ -1,28 +1,28 @@
-//! Requests to the kernel over a netlink socket: batched, answered in order, never waiting for
-//! anything but the kernel's own work.
+//! Requests to the kernel over a netlink socket: batched, answered in order, within a time limit.
 //!
 //! The kernel carries out a request inside the `send` call, so that its answer is in the socket
-//! when `send` returns. Many requests in one `send` cost one system call; their number is bounded
-//! because all their answers must fit into the receive buffer at once.
+//! when `send` returns. Many requests in one `send` cost one system call, and only the last one,
+//! which asks for nothing, is acknowledged: a request that fails is answered all the same, and one
+//! that does not fail need not be. Their number is bounded because the answers must fit into the
+//! receive buffer if all of them fail.
 
-use std::fmt;
-use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
-use netlink_sys::Socket;
-use netlink_sys::SocketAddr;
+use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
 use socket2::SockRef;
 
-use crate::attribute::attributes;
-use crate::attribute::text;
+use crate::attribute::{attributes, text};
 
-/// Requests in one `send`. An answer takes about 1 KiB of the receive buffer, whose default is 208 KiB.
-const BATCH_REQUESTS: usize = 64;
+/// Requests in one `send`. An error takes about 1.3 KiB of the receive buffer, whose default is
+/// 208 KiB.
+pub(crate) const BATCH_REQUESTS: usize = 128;
 /// Dumps come in pieces of at most 32 KiB; the kernel never sends a larger datagram.
 pub(crate) const DATAGRAM_OCTETS: usize = 64 * 1024;
-/// The answer is there when `send` returns; a kernel that has not answered by then never will.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The answer is there when `send` returns, and only a dump takes longer: a kernel that has not
+/// answered by then never will.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// struct nlmsghdr: length u32, type u16, flags u16, sequence u32, port u32; in host order.
 const HEADER_OCTETS: usize = 16;
@@ -82,7 +82,7 @@ impl From<KernelError> for io::Error {
     }
 }
 
-/// One request: `flags` without NLM_F_REQUEST; with NLM_F_ACK or NLM_F_DUMP, or it is never answered.
+/// One request: `flags` without NLM_F_REQUEST and NLM_F_ACK, which are not the caller's concern.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub kind: u16,
@@ -124,17 +124,22 @@ pub(crate) struct Transport {
     socket: Socket,
     port: u32,
     sequence: u32,
+    limit: Duration,
 }
 
 impl Transport {
     pub(crate) fn open(protocol: isize) -> io::Result<Self> {
+        Self::open_with_limit(protocol, ANSWER_LIMIT)
+    }
+
+    fn open_with_limit(protocol: isize, limit: Duration) -> io::Result<Self> {
         let mut socket = Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
         // Both only make errors better; kernels before 4.12 do without.
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
-        SockRef::from(&socket).set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(Self { socket, port, sequence: 0 })
+        SockRef::from(&socket).set_read_timeout(Some(limit))?;
+        Ok(Self { socket, port, sequence: 0, limit })
     }
 
     /// Our address on the netlink bus: notifications of changes we asked for carry it.
@@ -143,20 +148,26 @@ impl Transport {
     }
 
     /// Carries out all requests in order; one answer each. An error means that the socket itself
-    /// failed, and that nothing is known about what was done.
+    /// failed or the kernel did not answer in time, and that nothing is known about what was done.
     pub(crate) fn exchange(&mut self, requests: &[Request]) -> io::Result<Vec<Answer>> {
         let mut answers = Vec::with_capacity(requests.len());
         for batch in requests.chunks(BATCH_REQUESTS) {
             let first = self.sequence.wrapping_add(1);
             let mut octets = Vec::new();
             for request in batch {
-                self.sequence = self.sequence.wrapping_add(1);
-                encode(request, self.sequence, &mut octets);
+                self.encode_next(request, &mut octets);
             }
+            let last = Request { kind: NLMSG_NOOP, flags: NLM_F_ACK, body: Vec::new() };
+            self.encode_next(&last, &mut octets);
             self.send(&octets)?;
             answers.extend(self.collect(first, batch.len())?);
         }
         Ok(answers)
+    }
+
+    fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {
+        self.sequence = self.sequence.wrapping_add(1);
+        encode(request, self.sequence, octets);
     }
 
     /// One dump, repeated while the kernel says that it is not a snapshot.
@@ -170,8 +181,11 @@ impl Transport {
         let request = Request { kind, flags: NLM_F_DUMP, body: body.to_vec() };
         let mut last = Answer::default();
         for _ in 0..ATTEMPTS {
-            let answers = self.exchange(std::slice::from_ref(&request))?;
-            last = answers.into_iter().next().unwrap_or_default();
+            let mut octets = Vec::new();
+            self.encode_next(&request, &mut octets);
+            self.send(&octets)?;
+            let first = self.sequence;
+            last = self.collect_dump(first)?;
             if !last.interrupted {
                 break;
             }
@@ -190,28 +204,61 @@ impl Transport {
         }
     }
 
+    /// The answers to `count` requests, up to the acknowledgement of the one that follows them.
     fn collect(&self, first: u32, count: usize) -> io::Result<Vec<Answer>> {
         let mut answers: Vec<Answer> = (0..count).map(|_| Answer::default()).collect();
-        let mut missing = count;
-        let mut buffer = Vec::with_capacity(DATAGRAM_OCTETS);
-        while missing > 0 {
-            if !receive(&self.socket, &mut buffer)? {
-                continue;
+        let mut complete = false;
+        self.read_until(|raw| {
+            // Late answers to an earlier exchange that took too long are of no use any more.
+            match raw.sequence.wrapping_sub(first) as usize {
+                position if position < count => take(&mut answers[position], raw),
+                position => complete |= position == count,
             }
-            for raw in Messages(&buffer) {
-                // Late answers to an earlier exchange that timed out are of no use any more.
-                let position = raw.sequence.wrapping_sub(first) as usize;
-                let Some(answer) = answers.get_mut(position).filter(|answer| !answer.complete)
-                else {
-                    continue;
-                };
-                take(answer, &raw);
-                if answer.complete {
-                    missing -= 1;
+            complete
+        })?;
+        Ok(answers)
+    }
+
+    fn collect_dump(&self, sequence: u32) -> io::Result<Answer> {
+        let mut answer = Answer::default();
+        self.read_until(|raw| {
+            if raw.sequence == sequence {
+                take(&mut answer, raw);
+            }
+            answer.complete
+        })?;
+        Ok(answer)
+    }
+
+    /// Hands over messages until one of them is the last.
+    fn read_until(&self, mut is_last: impl FnMut(&Raw<'_>) -> bool) -> io::Result<()> {
+        let limit = self.limit;
+        let late = || {
+            let words = format!("the kernel has not answered a request within {limit:?}");
+            io::Error::new(io::ErrorKind::TimedOut, words)
+        };
+        let end = Instant::now() + limit;
+        let mut buffer = Vec::with_capacity(DATAGRAM_OCTETS);
+        loop {
+            match receive(&self.socket, &mut buffer) {
+                Ok(false) => {}
+                Ok(true) => {
+                    // All of the datagram is read: what follows the last one is nobody's.
+                    let mut done = false;
+                    for raw in Messages(&buffer) {
+                        done |= is_last(&raw);
+                    }
+                    if done {
+                        return Ok(());
+                    }
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(late()),
+                Err(error) => return Err(error),
+            }
+            if Instant::now() > end {
+                return Err(late());
             }
         }
-        Ok(answers)
     }
 }
 
@@ -350,6 +397,35 @@ mod tests {
         assert!(answer.complete && !answer.interrupted);
         let bodies: Vec<_> = answer.messages.iter().map(|message| &message.body[..]).collect();
         assert_eq!(bodies, [&b"abc"[..], b"defg"]);
+    }
+
+    #[test]
+    fn many_requests_are_answered_each_with_its_own_error() {
+        let mut transport = Transport::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        // Links whose number is none, but for the first interface, which every namespace has.
+        let request = |index: i32| {
+            let mut body = vec![0; 16];
+            body[4..8].copy_from_slice(&index.to_ne_bytes());
+            Request { kind: libc::RTM_GETLINK, flags: 0, body }
+        };
+        let requests: Vec<_> =
+            (0..300).map(|at| request(if at % 100 == 7 { 1 } else { -7 })).collect();
+        let answers = transport.exchange(&requests).unwrap();
+        assert_eq!(answers.len(), 300);
+        for (at, answer) in answers.into_iter().enumerate() {
+            assert_eq!(answer.into_result().is_ok_and(|found| found.len() == 1), at % 100 == 7);
+        }
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_answer_is_an_error_in_words() {
+        let limit = Duration::from_millis(20);
+        let protocol = netlink_sys::protocols::NETLINK_ROUTE;
+        let transport = Transport::open_with_limit(protocol, limit).unwrap();
+        // Nothing was asked.
+        let error = transport.collect(1, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(error.to_string(), "the kernel has not answered a request within 20ms");
     }
 
     #[test]

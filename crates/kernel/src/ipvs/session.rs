@@ -24,7 +24,6 @@ use crate::ipvs::plan::Remedy;
 use crate::ipvs::plan::plan;
 use crate::ipvs::plan::remedy;
 use crate::transport::Message;
-use crate::transport::NLM_F_ACK;
 use crate::transport::Request;
 use crate::transport::Transport;
 
@@ -231,7 +230,7 @@ impl Ipvs {
     }
 
     fn request(&self, body: Vec<u8>) -> Request {
-        Request { kind: self.family, flags: NLM_F_ACK, body }
+        Request { kind: self.family, flags: 0, body }
     }
 }
 
@@ -258,7 +257,7 @@ fn resolve(transport: &mut Transport, name: &str) -> Result<Option<u16>, Error> 
     let mut body = Attributes::after(vec![GET_FAMILY, CONTROLLER_VERSION, 0, 0]);
     body.put_text(FAMILY_NAME, name);
     let body = body.into_octets();
-    let answers = transport.exchange(&[Request { kind: CONTROLLER, flags: NLM_F_ACK, body }])?;
+    let answers = transport.exchange(&[Request { kind: CONTROLLER, flags: 0, body }])?;
     let answer = answers.into_iter().next().unwrap_or_default();
     let messages = match answer.into_result() {
         Ok(messages) => messages,
