@@ -18,6 +18,7 @@ pub mod ipvs;
 pub mod netlink;
 
 mod attribute;
+mod diff;
 mod transport;
 
 pub use transport::KernelError;

@@ -3,17 +3,12 @@
 //! The kernel applies each message alone. What clients see in between is decided by the order: what
 //! can be edited is never deleted, and what is added comes before what goes (I-032).
 
-use std::collections::BTreeMap;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nix::errno::Errno;
 
-use crate::ipvs::DestId;
-use crate::ipvs::DestSpec;
-use crate::ipvs::ObservedService;
-use crate::ipvs::Operation;
-use crate::ipvs::ServiceId;
-use crate::ipvs::ServiceSpec;
+use super::model::{DestId, DestSpec, ObservedService, Operation, ServiceId, ServiceSpec};
+use crate::diff::{Difference, diff};
 
 /// Changes in the order of I-032. `owned` services that are not wanted go; others that are not
 /// wanted stay as they are. Of a service or destination wanted twice, the last one counts.
@@ -31,18 +26,18 @@ pub(crate) fn plan(
     let mut steps = Steps::default();
     for (id, change) in diff(&wanted, &observed) {
         match change {
-            Change::Add((spec, dests)) => {
+            Difference::Missing((spec, dests)) => {
                 steps.new_services.push(Operation::NewService((*spec).clone()));
                 steps.dests(id, dests, &[]);
             }
-            Change::Both((spec, dests), service) => {
+            Difference::Both((spec, dests), service) => {
                 if **spec != service.spec {
                     steps.set_services.push(Operation::SetService((*spec).clone()));
                 }
                 let there: Vec<_> = service.dests.iter().map(|dest| dest.spec.clone()).collect();
                 steps.dests(id, dests, &there);
             }
-            Change::Remove => {
+            Difference::Extra(_) => {
                 if owned.contains(&id) {
                     steps.del_services.push(Operation::DelService(id));
                 }
@@ -71,11 +66,11 @@ impl Steps {
         };
         for (id, change) in diff(&by_id(wanted), &by_id(observed)) {
             match change {
-                Change::Add(spec) => {
+                Difference::Missing(spec) => {
                     self.new_dests.push(Operation::NewDest(service, spec.clone()));
                 }
-                Change::Both(spec, there) if spec == there => {}
-                Change::Both(spec, there) => {
+                Difference::Both(spec, there) if spec == there => {}
+                Difference::Both(spec, there) => {
                     let set = Operation::SetDest(service, spec.clone());
                     if spec.weight < there.weight {
                         self.lower_dests.push(set);
@@ -83,7 +78,7 @@ impl Steps {
                         self.raise_dests.push(set);
                     }
                 }
-                Change::Remove => self.del_dests.push(Operation::DelDest(service, id)),
+                Difference::Extra(_) => self.del_dests.push(Operation::DelDest(service, id)),
             }
         }
     }
@@ -100,33 +95,6 @@ impl Steps {
         ]
         .concat()
     }
-}
-
-/// One key of two maps.
-enum Change<'a, W, O> {
-    Add(&'a W),
-    /// Equal or not, is for the caller to say.
-    Both(&'a W, &'a O),
-    Remove,
-}
-
-/// Every key of both maps, in order.
-fn diff<'a, K: Ord + Copy, W, O>(
-    wanted: &'a BTreeMap<K, W>,
-    observed: &'a BTreeMap<K, O>,
-) -> Vec<(K, Change<'a, W, O>)> {
-    let keys: BTreeSet<K> = wanted.keys().chain(observed.keys()).copied().collect();
-    keys.into_iter()
-        .filter_map(|key| {
-            let change = match (wanted.get(&key), observed.get(&key)) {
-                (Some(wanted), Some(observed)) => Change::Both(wanted, observed),
-                (Some(wanted), None) => Change::Add(wanted),
-                (None, Some(_)) => Change::Remove,
-                (None, None) => return None,
-            };
-            Some((key, change))
-        })
-        .collect()
 }
 
 /// What to do about an operation that the kernel refused.
