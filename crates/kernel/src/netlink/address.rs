@@ -1,24 +1,40 @@
 //! An address as it is wanted and as it is found, and the octets of both.
 
+use std::fs;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use netlink_packet_core::Emitable;
-use netlink_packet_core::Parseable;
+use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::address::AddressFlags;
-use netlink_packet_route::address::AddressHeaderFlags;
-use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::address::AddressProtocol;
-use netlink_packet_route::address::AddressScope;
-use netlink_packet_route::address::CacheInfo;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
+    AddressScope, CacheInfo,
+};
 
 /// Our number in IFA_PROTO (kernel 5.18 and later), V-257; the same as the IP protocol's.
 pub const MARK: u8 = 112;
 
+/// First release whose addresses keep a mark (IFA_PROTO).
+const MARKS_SINCE: (u32, u32) = (5, 18);
+
 /// IFA_CACHEINFO lifetime that never ends.
 const FOREVER: u32 = u32::MAX;
+
+/// Does this kernel keep the [`MARK`] of an address, by its release? Where it does not, a process
+/// that follows another one cannot tell that one's addresses from a stranger's. A release that
+/// cannot be read counts as one that does.
+pub fn keeps_marks() -> bool {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release_keeps_marks(&release)
+}
+
+fn release_keeps_marks(release: &str) -> bool {
+    let mut numbers = release.split(|letter: char| !letter.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= MARKS_SINCE,
+        (_, _) => true,
+    }
+}
 
 /// An address to hold on an interface.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -216,5 +232,14 @@ mod tests {
             let spec = AddressSpec { valid_seconds: Some(asked), ..spec("192.0.2.10", 32) };
             assert_eq!(lifetime(&spec).ifa_valid, valid);
         }
+    }
+
+    #[test]
+    fn kernels_keep_marks_since_5_18() {
+        assert!(!release_keeps_marks("5.10.0-28-amd64\n"));
+        assert!(!release_keeps_marks("5.17.15"));
+        assert!(release_keeps_marks("5.18.0"));
+        assert!(release_keeps_marks("6.1.0-18-amd64\n"));
+        assert!(release_keeps_marks("unknown"));
     }
 }

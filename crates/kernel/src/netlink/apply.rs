@@ -1,60 +1,41 @@
-//! Make the kernel hold and not hold addresses.
+//! Make the kernel hold and not hold what several instances want, in one go.
 //!
 //! ```text
-//!   hold, drop ──► certain? ──no──► dump ──► plan ──► batch of requests ──► answers
-//!                     └──────yes────────────►─┘
+//!   changes ──► notifications read ──► plan ──► batches of requests ──► answers
+//!                                                                         │
+//!   refused, because the table was wrong: dump, once more ◄───────────────┘
 //! ```
 //!
-//! A renewal of what the ledger is certain of costs no dump: it happens every second.
+//! No change costs a dump: what is there is known from the notifications.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::io;
-use std::net::IpAddr;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::{fmt, io};
 
+use netlink_packet_route::address::AddressFlags;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use crate::KernelError;
-use crate::netlink::AddressSpec;
-use crate::netlink::Marked;
-use crate::netlink::Monitor;
-use crate::netlink::address::Found;
-use crate::netlink::address::addition;
-use crate::netlink::address::removal;
-use crate::netlink::ledger::Holding;
-use crate::netlink::ledger::Ledger;
-use crate::netlink::link_index;
-use crate::netlink::plan::Plan;
-use crate::netlink::plan::Step;
-use crate::netlink::plan::Wanted;
-use crate::netlink::plan::is_certain;
-use crate::netlink::plan::plan;
-use crate::transport::Message;
-use crate::transport::NLM_F_ACK;
-use crate::transport::NLM_F_CREATE;
-use crate::transport::NLM_F_EXCL;
-use crate::transport::NLM_F_REPLACE;
-use crate::transport::Request;
-use crate::transport::Transport;
+use super::address::{AddressSpec, Found, Marked, addition, keeps_marks, removal};
+use super::fact::{Change, Fact, FactKey, Unwanted};
+use super::monitor::{Monitor, MonitorEvent, Removed, addresses};
+use super::observed::Observed;
+use super::plan::{Plan, Step, Task, Wanted, plan};
+use crate::transport::{
+    BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, Transport,
+};
 
-/// struct ifaddrmsg, all zero: addresses of every family on every link.
-pub(crate) const ALL_ADDRESSES: [u8; 8] = [0; 8];
-
-/// One address that could not be put on or taken off.
+/// One fact that could not be made true.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Failure {
-    pub interface: Arc<str>,
-    pub address: IpAddr,
-    pub prefix: u8,
+    pub fact: Fact,
     /// What was being done.
     pub action: Action,
     /// ENODEV when there is no such interface.
     pub error: KernelError,
 }
 
-/// What is done to one address.
+/// What is done to one fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
     /// It was not there, and is not.
@@ -77,17 +58,18 @@ impl fmt::Display for Action {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { interface, address, prefix, action, error } = self;
-        write!(f, "cannot {action} {address}/{prefix} on {interface}: {error}")
+        let Self { fact, action, error } = self;
+        write!(f, "cannot {action} {fact}: {error}")
     }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
-    /// Those that failed; all others of the same call were done.
+    /// Those that failed; all others of the same change were done.
     #[error("{}", list(.0))]
-    Addresses(Vec<Failure>),
-    /// The netlink socket itself failed: nothing is known about what was done.
+    Facts(Vec<Failure>),
+    /// The netlink socket itself failed, or the kernel did not answer in time: nothing is known
+    /// about what was done. The next change looks for itself.
     #[error("netlink: {0}")]
     Socket(#[from] io::Error),
 }
@@ -103,280 +85,325 @@ fn list(failures: &[Failure]) -> String {
     text
 }
 
-/// Requests to the kernel. Synchronous: the kernel answers a netlink request within the call, so
-/// that there is nothing to wait for. Use it from the thread that may take that time.
+/// Addresses of one network namespace: what they shall be, and what happens to them.
+///
+/// Changes are synchronous: the kernel carries out a netlink request within the call. Use it from a
+/// thread that may take that time. It waits two seconds for an answer, then gives up; what cannot be
+/// limited from here is how long the kernel makes a request wait for its lock.
 #[derive(Debug)]
 pub struct Netlink {
     transport: Transport,
-    ledger: Ledger,
+    monitor: Monitor,
+    /// A socket failed or an answer did not come: begin anew before anything else.
+    failed: bool,
 }
 
 impl Netlink {
-    /// Opens both sides. The monitor must be made inside a tokio runtime with I/O enabled, and
-    /// the two share a memory of what is held: what one `Netlink` drops on purpose is not
-    /// reported as lost by its own monitor.
-    pub fn connect() -> io::Result<(Self, Monitor)> {
+    /// Opens both sockets and reads every link and address. To be called inside a tokio runtime with
+    /// I/O enabled.
+    pub fn connect() -> io::Result<Self> {
         let transport = Transport::open(NETLINK_ROUTE)?;
-        let ledger = Ledger::default();
-        let monitor = Monitor::open(ledger.clone(), transport.port())?;
-        Ok((Self { transport, ledger }, monitor))
+        let monitor = Monitor::open(Observed::new(keeps_marks()), transport.port())?;
+        let mut netlink = Self { transport, monitor, failed: false };
+        netlink.monitor.catch_up(&mut netlink.transport)?;
+        Ok(netlink)
     }
 
     /// New sockets in place of failed ones. What this process holds is remembered: a kernel before
-    /// 5.18 could not tell. The new monitor reports what was lost meanwhile. After an error the old
-    /// sockets stay.
-    pub fn reconnect(&mut self) -> io::Result<Monitor> {
+    /// 5.18 could not tell. What was lost meanwhile is reported, and every link again.
+    pub fn reconnect(&mut self) -> io::Result<()> {
+        self.failed = true;
         let transport = Transport::open(NETLINK_ROUTE)?;
-        let monitor = Monitor::open(self.ledger.clone(), transport.port())?;
+        self.monitor.reopen(transport.port())?;
         self.transport = transport;
-        Ok(monitor)
-    }
-
-    /// Makes the kernel hold every address of `hold` (added, or renewed when it is ours) and none of
-    /// `drop` (removed when it is ours). Applying the same again only renews. An address of `hold`
-    /// that is on its interface without our mark is left alone and counts as held, whatever its
-    /// prefix length; an address in both lists is held. One failing address does not stop the
-    /// others. Where the kernel keeps no marks (before 5.18), what this process added is ours.
-    pub fn apply(&mut self, hold: &[AddressSpec], drop: &[AddressSpec]) -> Result<(), ApplyError> {
-        let mut indices = Indices::default();
-        let mut failures = Vec::new();
-        let mut wanted = Vec::with_capacity(hold.len());
-        for spec in hold {
-            match indices.of(&spec.interface) {
-                Ok(index) => wanted.push(Wanted { spec, index }),
-                Err(error) => failures.push(failure(spec, spec.prefix, Action::Add, error)),
-            }
-        }
-        // What is on an interface that does not exist is dropped already.
-        let unwanted: Vec<_> = drop
-            .iter()
-            .filter_map(|spec| Some(Wanted { spec, index: indices.of(&spec.interface).ok()? }))
-            .collect();
-
-        // Somebody else may add an address between our look and our request: look once more.
-        const ROUNDS: usize = 2;
-        for round in 1..=ROUNDS {
-            let refused = self.round(&wanted, &unwanted, &mut failures)?;
-            if refused.is_empty() {
-                break;
-            }
-            for wanted in &refused {
-                self.ledger.forget(wanted.key());
-                if round == ROUNDS {
-                    let error = KernelError::new(Errno::EEXIST);
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Add, error));
-                }
-            }
-            wanted.retain(|wanted| refused.iter().any(|refused| refused.key() == wanted.key()));
-        }
-        if failures.is_empty() { Ok(()) } else { Err(ApplyError::Addresses(failures)) }
-    }
-
-    /// Every address in this network namespace that carries our mark.
-    pub fn marked_addresses(&mut self) -> io::Result<Vec<Marked>> {
-        let mut names: HashMap<u32, Option<Arc<str>>> = HashMap::new();
-        let mut marked = Vec::new();
-        for found in addresses(&mut self.transport)?.into_iter().filter(|found| found.marked) {
-            // A link that went away since the dump took its addresses with it.
-            let name = names.entry(found.index).or_insert_with(|| link_name(found.index));
-            let Some(interface) = name.clone() else { continue };
-            let Found { address, prefix, valid_seconds, .. } = found;
-            marked.push(Marked { interface, address, prefix, valid_seconds });
-        }
-        Ok(marked)
-    }
-
-    /// Looks, plans and acts once. Returns the additions that met an address which was not there
-    /// when we looked.
-    fn round<'a>(
-        &mut self,
-        hold: &[Wanted<'a>],
-        drop: &[Wanted<'a>],
-        failures: &mut Vec<Failure>,
-    ) -> io::Result<Vec<Wanted<'a>>> {
-        let ledger = self.ledger.clone();
-        let known = |key| ledger.get(key);
-        let certain = is_certain(hold, known) && is_certain(drop, known);
-        let found = if certain { Vec::new() } else { addresses(&mut self.transport)? };
-        let Plan { steps, foreign, forgotten } = plan(hold, drop, known, &found);
-        for (key, prefix) in foreign {
-            ledger.set(key, prefix, Holding::Foreign);
-        }
-        for key in forgotten {
-            ledger.forget(key);
-        }
-        let others =
-            if steps.iter().any(may_cascade) { dump(&mut self.transport)? } else { vec![] };
-        let refused = self.execute(&steps, failures)?;
-        let added = steps.iter().any(|step| matches!(step, Step::Add(_)));
-        if added && !ledger.keeps_marks() {
-            self.look_for_marks()?;
-        }
-        if !others.is_empty() {
-            self.restore(&others, &steps)?;
-        }
-        Ok(refused)
-    }
-
-    /// Has the kernel kept the mark of what was just added?
-    fn look_for_marks(&mut self) -> io::Result<()> {
-        if addresses(&mut self.transport)?.iter().any(|found| found.marked) {
-            self.ledger.saw_mark();
-        }
+        self.monitor.catch_up(&mut self.transport)?;
+        self.failed = false;
         Ok(())
     }
 
-    fn execute<'a>(
+    /// The next event. Cancel-safe. After an error, [`reconnect`](Self::reconnect).
+    pub async fn next(&mut self) -> io::Result<MonitorEvent> {
+        self.monitor.next(&mut self.transport).await
+    }
+
+    /// Makes the kernel as one change wants it; see [`apply_all`](Self::apply_all).
+    pub fn apply(&mut self, change: &Change<'_>) -> Result<(), ApplyError> {
+        self.apply_all(std::slice::from_ref(change)).into_iter().collect()
+    }
+
+    /// Makes the kernel as all these changes want it, in batches of requests; one answer for each
+    /// change, in their order. Applying the same again only renews. What one change holds no other
+    /// one drops. One failing fact does not stop the others. Where the kernel keeps no marks (before
+    /// 5.18), what this process added is ours.
+    pub fn apply_all(&mut self, changes: &[Change<'_>]) -> Vec<Result<(), ApplyError>> {
+        match self.carry_out(changes) {
+            Ok(refusals) => changes.iter().map(|change| refusals.of(change)).collect(),
+            Err(error) => {
+                self.failed = true;
+                let again = || io::Error::new(error.kind(), error.to_string());
+                changes.iter().map(|_| Err(ApplyError::Socket(again()))).collect()
+            }
+        }
+    }
+
+    /// Every address in this network namespace that carries our mark. Asks the kernel.
+    pub fn marked_addresses(&mut self) -> io::Result<Vec<Marked>> {
+        self.monitor.catch_up(&mut self.transport)?;
+        let found = addresses(&mut self.transport)?;
+        let marked = found.into_iter().filter(|found| found.marked).filter_map(|found| {
+            let Found { index, address, prefix, valid_seconds, .. } = found;
+            // A link that came or went since has taken its addresses with it.
+            let interface = self.monitor.observed.name(index)?;
+            Some(Marked { interface, address, prefix, valid_seconds })
+        });
+        Ok(marked.collect())
+    }
+
+    fn carry_out(&mut self, changes: &[Change<'_>]) -> io::Result<Refusals> {
+        if self.failed {
+            self.reconnect()?;
+        }
+        self.monitor.catch_up(&mut self.transport)?;
+        let mut wanted = Wanted::of(changes, &self.monitor.observed);
+        let mut refusals = Refusals::of_missing_links(changes, &self.monitor.observed);
+        let surprises = self.round(&wanted, &mut refusals)?;
+        if !surprises.is_empty() {
+            // Somebody added an address between our look and our request: look once more.
+            self.monitor.stale = true;
+            self.monitor.catch_up(&mut self.transport)?;
+            wanted.hold.retain(|key, _| surprises.contains(key));
+            wanted.drop.clear();
+            for key in self.round(&wanted, &mut refusals)? {
+                refusals.note(key, Action::Add, KernelError::new(Errno::EEXIST));
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// Plans and acts once. Returns the additions that met an address which the table did not have.
+    fn round(
         &mut self,
-        steps: &[Step<'a>],
-        failures: &mut Vec<Failure>,
-    ) -> io::Result<Vec<Wanted<'a>>> {
-        // Before the kernel is asked: the monitor may see the effect before we see the answer.
+        wanted: &Wanted<'_>,
+        refusals: &mut Refusals,
+    ) -> io::Result<HashSet<FactKey>> {
+        let Plan { steps, foreign } = plan(wanted, &self.monitor.observed);
+        let observed = &mut self.monitor.observed;
+        for (key, prefix) in foreign {
+            observed.claim(key, prefix, false);
+        }
+        for key in wanted.drop.keys() {
+            observed.disclaim(key);
+        }
+        let asked: HashSet<(FactKey, u8)> = steps.iter().filter_map(removes).collect();
+        let mut surprises = HashSet::new();
+        for batch in steps.chunks(BATCH_REQUESTS) {
+            self.execute(batch, refusals, &mut surprises)?;
+            // Before the buffer of the notifications overflows.
+            self.monitor.drain()?;
+            self.put_back(&asked)?;
+        }
+        Ok(surprises)
+    }
+
+    fn execute(
+        &mut self,
+        steps: &[Step<'_>],
+        refusals: &mut Refusals,
+        surprises: &mut HashSet<FactKey>,
+    ) -> io::Result<()> {
+        let observed = &mut self.monitor.observed;
         for step in steps {
-            match step {
-                Step::Add(wanted) | Step::Renew(wanted) => {
-                    self.ledger.set(wanted.key(), wanted.spec.prefix, Holding::Ours);
-                }
-                Step::Remove { wanted, prefix } => {
-                    let entry = self.ledger.get(wanted.key());
-                    if entry.is_none_or(|entry| entry.prefix == *prefix) {
-                        self.ledger.forget(wanted.key());
-                    }
-                }
+            if let Task::Add(spec) | Task::Renew(spec) = step.task {
+                observed.claim(step.key, spec.prefix, true);
             }
         }
         let requests: Vec<_> = steps.iter().map(request).collect();
         let answers = self.transport.exchange(&requests)?;
-        let mut refused = Vec::new();
         for (step, answer) in steps.iter().zip(answers) {
-            let Some(error) = answer.error else { continue };
-            match (step, error.errno()) {
-                (Step::Add(wanted), Errno::EEXIST) => refused.push(*wanted),
-                (Step::Add(wanted), _) => {
-                    self.ledger.forget(wanted.key());
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Add, error));
+            let Some(error) = answer.error else {
+                done(observed, step);
+                continue;
+            };
+            match (step.task, error.errno()) {
+                (Task::Add(_), Errno::EEXIST) => {
+                    surprises.insert(step.key);
                 }
-                (Step::Renew(wanted), _) => {
-                    self.ledger.forget(wanted.key());
-                    failures.push(failure(wanted.spec, wanted.spec.prefix, Action::Renew, error));
+                (Task::Add(_), _) => {
+                    observed.disclaim(&step.key);
+                    refusals.note(step.key, Action::Add, error);
+                }
+                (Task::Renew(_), _) => {
+                    observed.disclaim(&step.key);
+                    refusals.note(step.key, Action::Renew, error);
                 }
                 // Already gone, with or without its link.
-                (Step::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => {}
-                (Step::Remove { wanted, prefix }, _) => {
-                    failures.push(failure(wanted.spec, *prefix, Action::Remove, error));
-                }
+                (Task::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => done(observed, step),
+                (Task::Remove { .. }, _) => refusals.note(step.key, Action::Remove, error),
             }
         }
-        Ok(refused)
+        Ok(())
     }
 
     /// With `promote_secondaries` off, the kernel removes every other address of a subnet with the
-    /// first one. Those are put back as they were, whoever they belong to.
-    fn restore(&mut self, before: &[Message], steps: &[Step<'_>]) -> io::Result<()> {
-        let identity = |found: &Found| (found.index, found.address, found.prefix);
-        let removed = |found: &Found| {
-            steps.iter().any(|step| match step {
-                Step::Remove { wanted, prefix } => {
-                    (wanted.index, wanted.spec.address, *prefix) == identity(found)
-                }
-                Step::Add(_) | Step::Renew(_) => false,
-            })
+    /// first one. What we did not ask for is put back as it was, whoever it belongs to.
+    fn put_back(&mut self, asked: &HashSet<(FactKey, u8)>) -> io::Result<()> {
+        let taken_along: Vec<Removed> = std::mem::take(&mut self.monitor.removed)
+            .into_iter()
+            .filter(|removed| !asked.contains(&(key_of(&removed.found), removed.found.prefix)))
+            .collect();
+        let request = |removed: &Removed| {
+            let body = removed.body.clone();
+            Request { kind: libc::RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body }
         };
-        let now = addresses(&mut self.transport)?;
-        let mut requests = Vec::new();
-        for message in before {
-            let Some(found) = Found::parse(&message.body) else { continue };
-            let still_there = now.iter().any(|now| identity(now) == identity(&found));
-            if found.address.is_ipv4() && !still_there && !removed(&found) {
-                tracing::info!(address = %found.address, "putting back an address of the same subnet");
-                let flags = NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL;
-                let body = message.body.clone();
-                requests.push(Request { kind: libc::RTM_NEWADDR, flags, body });
+        let requests: Vec<_> = taken_along.iter().map(request).collect();
+        if requests.is_empty() {
+            return Ok(());
+        }
+        let answers = self.transport.exchange(&requests)?;
+        let observed = &mut self.monitor.observed;
+        for (Removed { found, .. }, answer) in taken_along.into_iter().zip(answers) {
+            let Found { address, prefix, index, .. } = found;
+            let interface = observed.name(index).unwrap_or_default();
+            match answer.error {
+                None => {
+                    tracing::info!(%address, prefix, %interface,
+                        "put back an address that the kernel removed together with one of ours");
+                    observed.set_address(found);
+                }
+                Some(error) => {
+                    tracing::warn!(%address, prefix, %interface, %error,
+                        "the kernel removed an address together with one of ours, and it cannot be \
+                         put back: set promote_secondaries to 1 for this interface");
+                    self.monitor.stale = true;
+                }
             }
         }
-        // One that cannot be put back, because its time is up or somebody was faster, is not ours
-        // to insist on; our own ones are renewed with the next application.
-        self.transport.exchange(&requests)?;
         Ok(())
     }
 }
 
-/// Could the kernel remove more than we ask for? IPv4 addresses with room for others beside them.
-fn may_cascade(step: &Step<'_>) -> bool {
-    match step {
-        Step::Remove { wanted, prefix } => wanted.spec.address.is_ipv4() && *prefix < 32,
-        Step::Add(_) | Step::Renew(_) => false,
+fn removes(step: &Step<'_>) -> Option<(FactKey, u8)> {
+    match step.task {
+        Task::Remove { prefix } => Some((step.key, prefix)),
+        Task::Add(_) | Task::Renew(_) => None,
+    }
+}
+
+fn key_of(found: &Found) -> FactKey {
+    FactKey::Address { index: found.index, address: found.address }
+}
+
+/// The kernel has done it.
+fn done(observed: &mut Observed, step: &Step<'_>) {
+    let FactKey::Address { index, address } = step.key;
+    match step.task {
+        Task::Add(spec) | Task::Renew(spec) => observed.set_address(Found {
+            index,
+            address,
+            prefix: spec.prefix,
+            flags: AddressFlags::empty(),
+            marked: observed.keeps_marks(),
+            valid_seconds: spec.valid_seconds,
+        }),
+        Task::Remove { prefix } => observed.remove_address(index, address, prefix),
     }
 }
 
 fn request(step: &Step<'_>) -> Request {
-    match step {
-        Step::Add(wanted) => Request {
-            kind: libc::RTM_NEWADDR,
-            flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL,
-            body: addition(wanted.spec, wanted.index),
-        },
-        Step::Renew(wanted) => Request {
-            kind: libc::RTM_NEWADDR,
-            flags: NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE,
-            body: addition(wanted.spec, wanted.index),
-        },
-        Step::Remove { wanted, prefix } => Request {
-            kind: libc::RTM_DELADDR,
-            flags: NLM_F_ACK,
-            body: removal(wanted.index, wanted.spec.address, *prefix),
-        },
+    let FactKey::Address { index, address } = step.key;
+    let add = |spec: &AddressSpec, flags: u16| Request {
+        kind: libc::RTM_NEWADDR,
+        flags: NLM_F_CREATE | flags,
+        body: addition(spec, index),
+    };
+    match step.task {
+        Task::Add(spec) => add(spec, NLM_F_EXCL),
+        Task::Renew(spec) => add(spec, NLM_F_REPLACE),
+        Task::Remove { prefix } => {
+            Request { kind: libc::RTM_DELADDR, flags: 0, body: removal(index, address, prefix) }
+        }
     }
 }
 
-fn failure(spec: &AddressSpec, prefix: u8, action: Action, error: KernelError) -> Failure {
-    Failure { interface: spec.interface.clone(), address: spec.address, prefix, action, error }
-}
-
-fn dump(transport: &mut Transport) -> io::Result<Vec<Message>> {
-    Ok(transport.dump(libc::RTM_GETADDR, &ALL_ADDRESSES)??)
-}
-
-/// Every address in this network namespace.
-pub(crate) fn addresses(transport: &mut Transport) -> io::Result<Vec<Found>> {
-    Ok(dump(transport)?.iter().filter_map(|message| Found::parse(&message.body)).collect())
-}
-
-fn link_name(index: u32) -> Option<Arc<str>> {
-    let name = nix::net::if_::if_indextoname(index).ok()?;
-    Some(name.to_string_lossy().into())
-}
-
-/// Interface names looked up once per application.
+/// What the kernel refused, until it is told to every change that asked for it.
 #[derive(Default)]
-struct Indices<'a>(HashMap<&'a str, Result<u32, KernelError>>);
+struct Refusals {
+    by_key: HashMap<FactKey, (Action, KernelError)>,
+    /// Index of every interface that the changes name.
+    indices: HashMap<Arc<str>, Option<u32>>,
+}
 
-impl<'a> Indices<'a> {
-    fn of(&mut self, name: &'a str) -> Result<u32, KernelError> {
-        let look_up = || {
-            link_index(name).map_err(|error| {
-                let code = error.raw_os_error().unwrap_or(libc::ENODEV);
-                KernelError { code, message: None }
-            })
+impl Refusals {
+    /// None yet but for what is wanted on links that do not exist. What is not wanted there is
+    /// dropped already.
+    fn of_missing_links(changes: &[Change<'_>], observed: &Observed) -> Self {
+        let mut indices = HashMap::new();
+        for change in changes {
+            let drop = change.drop.iter().map(|unwanted| &unwanted.fact);
+            for fact in change.hold.iter().chain(drop) {
+                let name = fact.interface();
+                if !indices.contains_key(name) {
+                    indices.insert(Arc::clone(name), observed.index(name));
+                }
+            }
+        }
+        Self { by_key: HashMap::new(), indices }
+    }
+
+    fn note(&mut self, key: FactKey, action: Action, error: KernelError) {
+        self.by_key.insert(key, (action, error));
+    }
+
+    /// The part that this change asked for.
+    fn of(&self, change: &Change<'_>) -> Result<(), ApplyError> {
+        let mut failures = Vec::new();
+        let index = |fact: &Fact| self.indices.get(fact.interface()).copied().flatten();
+        let mut fail = |fact: &Fact, action: Action, error: KernelError| {
+            failures.push(Failure { fact: fact.clone(), action, error });
         };
-        self.0.entry(name).or_insert_with(look_up).clone()
+        for fact in change.hold {
+            match index(fact) {
+                None => fail(fact, Action::Add, KernelError::new(Errno::ENODEV)),
+                Some(index) => {
+                    if let Some((action, error)) = self.by_key.get(&fact.key(index)) {
+                        fail(fact, *action, error.clone());
+                    }
+                }
+            }
+        }
+        for Unwanted { fact, .. } in change.drop {
+            let key = index(fact).map(|index| fact.key(index));
+            if let Some((Action::Remove, error)) = key.and_then(|key| self.by_key.get(&key)) {
+                fail(fact, Action::Remove, error.clone());
+            }
+        }
+        if failures.is_empty() { Ok(()) } else { Err(ApplyError::Facts(failures)) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::Scope;
 
     #[test]
     fn an_error_names_action_address_interface_and_the_kernels_words() {
         let failure = |last: u8| Failure {
-            interface: "eth0".into(),
-            address: IpAddr::from([192, 0, 2, last]),
-            prefix: 24,
+            fact: Fact::Address(AddressSpec {
+                interface: "eth0".into(),
+                address: [192, 0, 2, last].into(),
+                prefix: 24,
+                broadcast: None,
+                label: None,
+                scope: Scope::Global,
+                nodad: true,
+                noprefixroute: false,
+                valid_seconds: None,
+            }),
             action: Action::Add,
             error: KernelError { code: libc::EINVAL, message: Some("bad label".into()) },
         };
-        let error = ApplyError::Addresses((1..=5).map(failure).collect());
+        let error = ApplyError::Facts((1..=5).map(failure).collect());
         let first = "cannot add 192.0.2.1/24 on eth0: invalid argument (bad label)";
         assert!(error.to_string().starts_with(first), "{error}");
         assert!(error.to_string().ends_with("; and 2 more"), "{error}");

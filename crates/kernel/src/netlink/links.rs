@@ -1,17 +1,14 @@
-//! The links and addresses of a network namespace, as notifications tell them. Pure.
+//! A link as notifications tell it, and the state of it that is reported. Pure.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressFlags;
-use netlink_packet_route::link::LinkFlags;
-use netlink_packet_route::link::LinkHeader;
+use netlink_packet_route::link::{LinkFlags, LinkHeader};
 
-use crate::attribute::attributes;
-use crate::attribute::text;
-use crate::netlink::address::Found;
+use super::address::Found;
+use crate::attribute::{attributes, text};
 
 /// Length of struct ifinfomsg.
 const LINK_HEADER_OCTETS: usize = 16;
@@ -28,8 +25,10 @@ pub struct LinkSnapshot {
     /// `None` with IFF_NOARP, or when it is not six octets long, or all zero (G-018).
     pub mac: Option<[u8; 6]>,
     pub mtu: u32,
-    /// Usable as a source and not ours. IPv4 first, primary ones before secondary ones, then IPv6
-    /// with link-local ones first; none that is tentative or failed duplicate address detection.
+    /// Every address that answers here and is not ours, whoever put it there. Ours are known from
+    /// what was applied. IPv4 first, primary ones before secondary ones, then IPv6 with link-local
+    /// ones first; none that is tentative or failed duplicate address detection. Each can be a
+    /// source.
     pub addresses: Vec<IpAddr>,
     /// The link forwards IPv6.
     pub forwards_v6: bool,
@@ -74,7 +73,14 @@ impl Link {
         })
     }
 
-    fn snapshot(&self, addresses: Vec<IpAddr>, forwards_v6: bool) -> LinkSnapshot {
+    /// One that is up and running.
+    #[cfg(test)]
+    pub(crate) fn named(index: u32, name: &str) -> Self {
+        let flags = LinkFlags::Up | LinkFlags::Running;
+        Self { index, name: name.into(), flags, mac: None, mtu: 1500 }
+    }
+
+    pub(super) fn snapshot(&self, addresses: Vec<IpAddr>, forwards_v6: bool) -> LinkSnapshot {
         let up = self.flags.contains(LinkFlags::Up);
         LinkSnapshot {
             name: self.name.clone(),
@@ -89,124 +95,16 @@ impl Link {
     }
 }
 
-/// A link, what is on it, and what was last said about it.
-#[derive(Debug)]
-struct Row {
-    link: Link,
-    addresses: Vec<Found>,
-    forwards_v6: bool,
-    told: Option<LinkSnapshot>,
-}
-
-/// All links by index.
-#[derive(Debug, Default)]
-pub(crate) struct Table(BTreeMap<u32, Row>);
-
-impl Table {
-    /// A new or changed link. Returns the name it had before when that was another one.
-    pub(crate) fn set_link(&mut self, link: Link, forwards_v6: bool) -> Option<Arc<str>> {
-        match self.0.get_mut(&link.index) {
-            Some(row) => {
-                let renamed = (row.link.name != link.name).then(|| row.link.name.clone());
-                row.link = link;
-                row.forwards_v6 = forwards_v6;
-                renamed
-            }
-            None => {
-                let index = link.index;
-                let row = Row { link, addresses: Vec::new(), forwards_v6, told: None };
-                self.0.insert(index, row);
-                None
-            }
-        }
-    }
-
-    pub(crate) fn remove_link(&mut self, index: u32) -> Option<Arc<str>> {
-        Some(self.0.remove(&index)?.link.name)
-    }
-
-    pub(crate) fn name(&self, index: u32) -> Option<Arc<str>> {
-        Some(self.0.get(&index)?.link.name.clone())
-    }
-
-    pub(crate) fn indices(&self) -> Vec<u32> {
-        self.0.keys().copied().collect()
-    }
-
-    pub(crate) fn set_forwarding(&mut self, index: u32, forwards_v6: bool) {
-        if let Some(row) = self.0.get_mut(&index) {
-            row.forwards_v6 = forwards_v6;
-        }
-    }
-
-    /// A new or changed address.
-    pub(crate) fn set_address(&mut self, found: Found) {
-        let Some(row) = self.0.get_mut(&found.index) else { return };
-        match row.addresses.iter_mut().find(|known| same(known, &found)) {
-            Some(known) => *known = found,
-            None => row.addresses.push(found),
-        }
-    }
-
-    pub(crate) fn remove_address(&mut self, found: &Found) {
-        if let Some(row) = self.0.get_mut(&found.index) {
-            row.addresses.retain(|known| !same(known, found));
-        }
-    }
-
-    pub(crate) fn clear_addresses(&mut self) {
-        for row in self.0.values_mut() {
-            row.addresses.clear();
-        }
-    }
-
-    /// Is this address on this link, with any prefix length?
-    pub(crate) fn has_address(&self, index: u32, address: IpAddr) -> bool {
-        let row = self.0.get(&index);
-        row.is_some_and(|row| row.addresses.iter().any(|known| known.address == address))
-    }
-
-    /// Say everything again, changed or not.
-    pub(crate) fn untell(&mut self) {
-        for row in self.0.values_mut() {
-            row.told = None;
-        }
-    }
-
-    /// The state of this link, when it differs from what was last said about it.
-    pub(crate) fn tell(
-        &mut self,
-        index: u32,
-        is_ours: impl Fn(&Found) -> bool,
-    ) -> Option<LinkSnapshot> {
-        let row = self.0.get_mut(&index)?;
-        let sources = sources(&row.addresses, is_ours);
-        let snapshot = row.link.snapshot(sources, row.forwards_v6);
-        if row.told.as_ref() == Some(&snapshot) {
-            return None;
-        }
-        row.told = Some(snapshot.clone());
-        Some(snapshot)
-    }
-}
-
-fn same(one: &Found, other: &Found) -> bool {
-    (one.address, one.prefix) == (other.address, other.prefix)
-}
-
-/// Usable source addresses, the best of each family first.
-fn sources(addresses: &[Found], is_ours: impl Fn(&Found) -> bool) -> Vec<IpAddr> {
+/// Usable source addresses of these, which stand in the kernel's order: the best of each family
+/// first.
+pub(super) fn sources<'a>(addresses: impl Iterator<Item = &'a Found>) -> Vec<IpAddr> {
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     // Optimistic addresses are tentative, and yet may be used.
     let usable = |found: &&Found| {
         !found.flags.intersects(unusable) || found.flags.contains(AddressFlags::Optimistic)
     };
-    let mut sources: Vec<(u8, IpAddr)> = addresses
-        .iter()
-        .filter(usable)
-        .filter(|found| !is_ours(found))
-        .map(|found| (rank(found), found.address))
-        .collect();
+    let mut sources: Vec<(u8, IpAddr)> =
+        addresses.filter(usable).map(|found| (rank(found), found.address)).collect();
     // Stable: within a rank, the kernel's own order.
     sources.sort_by_key(|(rank, _)| *rank);
     sources.dedup_by_key(|(_, address)| *address);
@@ -226,19 +124,9 @@ fn rank(found: &Found) -> u8 {
 mod tests {
     use super::*;
 
-    fn found(address: &str, flags: AddressFlags, marked: bool) -> Found {
+    fn found(address: &str, flags: AddressFlags) -> Found {
         let address = address.parse().unwrap();
-        Found { index: 1, address, prefix: 24, flags, marked, valid_seconds: None }
-    }
-
-    fn link(name: &str) -> Link {
-        Link {
-            index: 1,
-            name: name.into(),
-            flags: LinkFlags::Up | LinkFlags::Running,
-            mac: None,
-            mtu: 1500,
-        }
+        Found { index: 1, address, prefix: 24, flags, marked: false, valid_seconds: None }
     }
 
     /// struct ifinfomsg of an Ethernet link, index 7, with these flags, and attributes.
@@ -290,42 +178,26 @@ mod tests {
 
     #[test]
     fn running_needs_up_and_carrier() {
-        let running = |flags| Link { flags, ..link("eth0") }.snapshot(vec![], false).running;
+        let running =
+            |flags| Link { flags, ..Link::named(1, "eth0") }.snapshot(vec![], false).running;
         assert!(running(LinkFlags::Up | LinkFlags::Running));
         assert!(!running(LinkFlags::Up));
         assert!(!running(LinkFlags::Running));
     }
 
     #[test]
-    fn sources_are_ranked_and_exclude_ours_and_those_in_detection() {
+    fn sources_are_ranked_and_exclude_those_in_detection() {
         let none = AddressFlags::empty();
         let addresses = [
-            found("2001:db8::1", none, false),
-            found("2001:db8::2", AddressFlags::Tentative, false),
-            found("2001:db8::3", AddressFlags::Tentative | AddressFlags::Dadfailed, false),
-            found("fe80::1", none, false),
-            found("192.0.2.2", AddressFlags::Secondary, false),
-            found("192.0.2.10", none, true),
-            found("192.0.2.1", none, false),
+            found("2001:db8::1", none),
+            found("2001:db8::2", AddressFlags::Tentative),
+            found("2001:db8::3", AddressFlags::Tentative | AddressFlags::Dadfailed),
+            found("fe80::1", none),
+            found("192.0.2.2", AddressFlags::Secondary),
+            found("192.0.2.1", none),
         ];
-        let sources = sources(&addresses, |found| found.marked);
+        let sources = sources(addresses.iter());
         let sources: Vec<_> = sources.iter().map(ToString::to_string).collect();
         assert_eq!(sources, ["192.0.2.1", "192.0.2.2", "fe80::1", "2001:db8::1"]);
-    }
-
-    #[test]
-    fn a_link_is_told_once_per_change_and_again_after_untell() {
-        let mut table = Table::default();
-        assert_eq!(table.set_link(link("eth0"), false), None);
-        assert!(table.tell(1, |_| false).is_some());
-        assert!(table.tell(1, |_| false).is_none());
-        table.set_address(found("192.0.2.10", AddressFlags::empty(), true));
-        assert!(table.tell(1, |found| found.marked).is_none(), "ours is no news");
-        table.set_address(found("192.0.2.1", AddressFlags::empty(), false));
-        assert!(table.tell(1, |found| found.marked).is_some());
-        table.untell();
-        assert!(table.tell(1, |found| found.marked).is_some());
-        assert_eq!(table.set_link(link("wan"), false).as_deref(), Some("eth0"), "renamed");
-        assert_eq!(table.remove_link(1).as_deref(), Some("wan"));
     }
 }

@@ -1,42 +1,33 @@
-//! What links and addresses do.
+//! Listens to what the kernel tells about links and addresses, and keeps the observed table true.
 //!
 //! ```text
-//!   notification ──► table ──► changed? ──► event
-//!   overrun ───────► dump ──────┘
+//!   notification ──► observed ──► changed? ──► event
+//!   overrun ───────► dump ───────────┘
 //! ```
 //!
 //! The kernel drops notifications when they come faster than they are read, and says so. Then
-//! everything is dumped and told again: a listener that takes each event as a level is right
+//! everything is dumped and reported again: a listener that takes each event as a level is right
 //! afterwards.
 
 use std::collections::VecDeque;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::{fs, io};
 
-use netlink_sys::Socket;
-use netlink_sys::SocketAddr;
 use netlink_sys::protocols::NETLINK_ROUTE;
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt;
+use netlink_sys::{Socket, SocketAddr};
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+use super::address::Found;
+use super::filter::drop_own_renewals;
+use super::links::{Link, LinkSnapshot};
+use super::observed::{Lost, Observed};
 use crate::attribute::attributes;
-use crate::netlink::LinkSnapshot;
-use crate::netlink::address::Found;
-use crate::netlink::apply::addresses;
-use crate::netlink::ledger::Holding;
-use crate::netlink::ledger::Ledger;
-use crate::netlink::links::Link;
-use crate::netlink::links::Table;
-use crate::transport::DATAGRAM_OCTETS;
-use crate::transport::Messages;
-use crate::transport::Raw;
-use crate::transport::Transport;
-use crate::transport::receive;
+use crate::transport::{DATAGRAM_OCTETS, Message, Messages, Raw, Transport, receive};
 
 /// Multicast groups: links, addresses of both families, IPv6 forwarding switches.
 const GROUPS: [u32; 4] = [1, 5, 9, 25];
@@ -46,18 +37,23 @@ const NETCONFA_IFINDEX: u16 = 1;
 const NETCONF_HEADER_OCTETS: usize = 4;
 /// struct ifinfomsg, all zero: every link.
 const ALL_LINKS: [u8; 16] = [0; 16];
-/// Room for some 1000 notifications: one renewal of 255 addresses by several instances at once.
+/// struct ifaddrmsg, all zero: addresses of every family on every link.
+const ALL_ADDRESSES: [u8; 8] = [0; 8];
+/// Room for some 1000 notifications: a batch of removals takes 128, or 256 if each one takes
+/// another address of its subnet along.
 const RECEIVE_BUFFER_OCTETS: usize = 1 << 20;
+/// Datagrams read in a row. Others wait while somebody changes addresses without end.
+const DRAIN_DATAGRAMS: usize = 4096;
 
 /// Something changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MonitorEvent {
     /// The whole state of a link that is new or has changed; once for each at the beginning, and
-    /// for all of them after notifications were lost.
+    /// for all of them after notifications were lost. Several changes in a row may be one event.
     Link(LinkSnapshot),
     /// It does not exist any more, or has another name now.
     LinkGone { name: Arc<str> },
-    /// An address that our [`Netlink`](crate::netlink::Netlink) holds, with our mark or counted as
+    /// An address that our [`Netlink`](super::Netlink) holds, with our mark or counted as
     /// held, is gone and we did not ask for it.
     AddressLost {
         interface: Arc<str>,
@@ -68,113 +64,129 @@ pub enum MonitorEvent {
     },
 }
 
-/// Notifications, in order.
+/// An IPv4 address that the kernel removed within a request of ours.
 #[derive(Debug)]
-pub struct Monitor {
+pub(crate) struct Removed {
+    pub found: Found,
+    /// As the kernel described it: what puts it back.
+    pub body: Vec<u8>,
+}
+
+/// The socket that notifications come from, and what they have told.
+#[derive(Debug)]
+pub(crate) struct Monitor {
     socket: AsyncFd<Socket>,
-    /// For dumps.
-    transport: Transport,
-    ledger: Ledger,
     /// Port of the socket that changes addresses for us.
     own_port: u32,
-    table: Table,
+    pub observed: Observed,
+    /// What our own requests removed, until it is taken.
+    pub removed: Vec<Removed>,
     events: VecDeque<MonitorEvent>,
+    /// Something was missed, or the kernel contradicts the table: only a dump tells what is there.
+    pub stale: bool,
     buffer: Vec<u8>,
 }
 
 impl Monitor {
-    /// Subscribes first and dumps afterwards, so that nothing falls between.
-    pub(crate) fn open(ledger: Ledger, own_port: u32) -> io::Result<Self> {
-        // Registering a socket without a runtime would panic.
-        tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind(&SocketAddr::new(0, 0))?;
-        socket.set_non_blocking(true)?;
-        // Beyond the system's limit only with CAP_NET_ADMIN; a small buffer overruns sooner.
-        if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
-            let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_OCTETS as libc::c_int);
-        }
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        // SAFETY: the socket owns its descriptor, closes it only when dropped, and is reachable only
-        // by shared reference while it is registered.
-        let socket = unsafe { AsyncFd::register(socket) }?;
-        let mut monitor = Self {
-            socket,
-            transport: Transport::open(NETLINK_ROUTE)?,
-            ledger,
+    /// Subscribes; what is there is dumped afterwards, so that nothing falls between.
+    pub(crate) fn open(observed: Observed, own_port: u32) -> io::Result<Self> {
+        Ok(Self {
+            socket: subscribe(own_port)?,
             own_port,
-            table: Table::default(),
+            observed,
+            removed: Vec::new(),
             events: VecDeque::new(),
+            stale: true,
             buffer: Vec::with_capacity(DATAGRAM_OCTETS),
-        };
-        monitor.synchronise()?;
-        Ok(monitor)
+        })
     }
 
-    /// The next event. Cancel-safe. An error is final: the socket is of no use any more.
-    pub async fn next(&mut self) -> io::Result<MonitorEvent> {
+    /// Subscribes anew, and goes on with what is known. After an error the old socket stays.
+    pub(crate) fn reopen(&mut self, own_port: u32) -> io::Result<()> {
+        self.socket = subscribe(own_port)?;
+        self.own_port = own_port;
+        self.removed.clear();
+        self.stale = true;
+        Ok(())
+    }
+
+    /// The next event. Cancel-safe.
+    pub(crate) async fn next(&mut self, transport: &mut Transport) -> io::Result<MonitorEvent> {
         loop {
+            self.synchronise(transport)?;
+            if self.events.is_empty() {
+                let changed = self.observed.changed_links();
+                self.events.extend(changed.into_iter().map(MonitorEvent::Link));
+            }
             if let Some(event) = self.events.pop_front() {
                 return Ok(event);
             }
             let buffer = &mut self.buffer;
             let read = |socket: &Socket| receive(socket, buffer);
-            match self.socket.async_io(Interest::READABLE, read).await {
-                Ok(true) => self.take_datagram(),
-                Ok(false) => {}
-                Err(error) if is_overrun(&error) => self.recover()?,
-                Err(error) => return Err(error),
-            }
+            let outcome = self.socket.async_io(Interest::READABLE, read).await;
+            self.take(outcome)?;
+            // Several changes of one link are one event.
+            self.drain()?;
         }
     }
 
-    /// Notifications were lost.
-    fn recover(&mut self) -> io::Result<()> {
-        tracing::warn!("netlink notifications were lost, reading all links and addresses again");
-        // What is still queued is older than the dump that follows.
-        loop {
+    /// Makes the table true: reads what the kernel has told, and looks for itself if something was
+    /// missed.
+    pub(crate) fn catch_up(&mut self, transport: &mut Transport) -> io::Result<()> {
+        self.drain()?;
+        self.synchronise(transport)
+    }
+
+    /// Reads what the kernel has told, without waiting for more.
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
+        for _ in 0..DRAIN_DATAGRAMS {
             match receive(self.socket.get_ref(), &mut self.buffer) {
-                Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if is_overrun(&error) => {}
-                Err(error) => return Err(error),
+                outcome => self.take(outcome)?,
             }
         }
-        self.table.untell();
-        self.synchronise()
+        Ok(())
     }
 
-    /// Makes the table equal to the kernel, and tells what differs.
-    fn synchronise(&mut self) -> io::Result<()> {
-        let messages = self.transport.dump(libc::RTM_GETLINK, &ALL_LINKS)??;
+    /// What one reading of the socket brought.
+    fn take(&mut self, outcome: io::Result<bool>) -> io::Result<()> {
+        match outcome {
+            Ok(true) => self.take_datagram(),
+            Ok(false) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                tracing::warn!("netlink notifications were lost, reading all links and addresses");
+                self.stale = true;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// If something was missed, makes the table equal to the kernel and reports everything again.
+    fn synchronise(&mut self, transport: &mut Transport) -> io::Result<()> {
+        if !self.stale {
+            return Ok(());
+        }
+        // What is still queued is older than the dump that follows.
+        self.drain()?;
+        let messages = transport.dump(libc::RTM_GETLINK, &ALL_LINKS)??;
         let links: Vec<_> =
             messages.iter().filter_map(|message| Link::parse(&message.body)).collect();
-        let found = addresses(&mut self.transport)?;
+        let found = addresses(transport)?;
+        self.stale = false;
 
-        for index in self.table.indices() {
+        for index in self.observed.link_indices() {
             if links.iter().all(|link| link.index != index) {
                 self.link_gone(index);
             }
         }
-        // Links that vanished while nobody listened are in no table.
-        self.ledger.keep_links(|index| links.iter().any(|link| link.index == index));
         for link in links {
             self.link_seen(link);
         }
-        self.table.clear_addresses();
-        for found in found {
-            self.table.set_address(found);
+        for lost in self.observed.replace_addresses(found) {
+            self.lost(lost, None);
         }
-        for index in self.table.indices() {
-            self.tell(index);
-            for (address, entry) in self.ledger.of_link(index) {
-                if entry.holding != Holding::Void && !self.table.has_address(index, address) {
-                    self.lost(index, address, entry.prefix, None);
-                }
-            }
-        }
+        self.observed.report_all_links();
         Ok(())
     }
 
@@ -190,9 +202,7 @@ impl Monitor {
         match raw.kind {
             libc::RTM_NEWLINK => {
                 if let Some(link) = Link::parse(raw.body) {
-                    let index = link.index;
                     self.link_seen(link);
-                    self.tell(index);
                 }
             }
             libc::RTM_DELLINK => {
@@ -202,19 +212,20 @@ impl Monitor {
             }
             libc::RTM_NEWADDR => {
                 if let Some(found) = Found::parse(raw.body) {
-                    self.address_seen(found);
+                    self.observed.set_address(found);
                 }
             }
             libc::RTM_DELADDR => {
                 if let Some(found) = Found::parse(raw.body) {
-                    self.address_gone(&found, raw.port);
+                    self.address_gone(found, raw);
                 }
             }
             RTM_NEWNETCONF => {
                 let index = netconf_index(raw.body);
-                if let Some((index, name)) = index.and_then(|at| Some((at, self.table.name(at)?))) {
-                    self.table.set_forwarding(index, forwards_v6(&name));
-                    self.tell(index);
+                if let Some((index, name)) =
+                    index.and_then(|at| Some((at, self.observed.name(at)?)))
+                {
+                    self.observed.set_forwarding(index, forwards_v6(&name));
                 }
             }
             // The groups also carry what we have no use for.
@@ -224,58 +235,59 @@ impl Monitor {
 
     fn link_seen(&mut self, link: Link) {
         let forwards = forwards_v6(&link.name);
-        if let Some(name) = self.table.set_link(link, forwards) {
+        if let Some(name) = self.observed.set_link(link, forwards) {
             self.events.push_back(MonitorEvent::LinkGone { name });
         }
     }
 
     fn link_gone(&mut self, index: u32) {
-        self.ledger.forget_link(index);
-        if let Some(name) = self.table.remove_link(index) {
+        if let Some(name) = self.observed.remove_link(index) {
             self.events.push_back(MonitorEvent::LinkGone { name });
         }
     }
 
-    fn address_seen(&mut self, found: Found) {
-        let index = found.index;
-        if found.marked {
-            self.ledger.saw_mark();
-        } else {
-            self.ledger.contradicted((index, found.address));
-        }
-        self.table.set_address(found);
-        self.tell(index);
-    }
-
-    fn address_gone(&mut self, found: &Found, port: u32) {
-        self.table.remove_address(found);
-        self.tell(found.index);
-        // What we removed with one of ours in the same subnet is put back by who removed it.
-        if port != self.own_port {
-            self.lost(found.index, found.address, found.prefix, Some(port));
+    fn address_gone(&mut self, found: Found, raw: &Raw<'_>) {
+        self.observed.remove_address(found.index, found.address, found.prefix);
+        if raw.port == self.own_port {
+            // Asked for, or taken along with one of its subnet: who asked knows which.
+            self.removed.push(Removed { found, body: raw.body.to_vec() });
+        } else if let Some(lost) = self.observed.disappeared(&found) {
+            self.lost(lost, Some(raw.port));
         }
     }
 
-    /// Reports it if it was held.
-    fn lost(&mut self, index: u32, address: IpAddr, prefix: u8, port: Option<u32>) {
-        let Some(interface) = self.table.name(index) else { return };
-        if self.ledger.disappeared((index, address), prefix) {
-            let culprit = port.and_then(culprit);
-            self.events.push_back(MonitorEvent::AddressLost { interface, address, culprit });
-        }
-    }
-
-    fn tell(&mut self, index: u32) {
-        let ledger = &self.ledger;
-        let is_ours = |found: &Found| found.marked || ledger.is_ours((found.index, found.address));
-        if let Some(snapshot) = self.table.tell(index, is_ours) {
-            self.events.push_back(MonitorEvent::Link(snapshot));
-        }
+    /// Reports that a held address is gone, and who asked for it if anyone did.
+    pub(crate) fn lost(&mut self, lost: Lost, port: Option<u32>) {
+        let Lost { interface, address } = lost;
+        let culprit = port.and_then(culprit);
+        self.events.push_back(MonitorEvent::AddressLost { interface, address, culprit });
     }
 }
 
-fn is_overrun(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ENOBUFS)
+/// A socket that hears everything but our own renewals.
+fn subscribe(own_port: u32) -> io::Result<AsyncFd<Socket>> {
+    // Registering a socket without a runtime would panic.
+    tokio::runtime::Handle::try_current().map_err(io::Error::other)?;
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind(&SocketAddr::new(0, 0))?;
+    socket.set_non_blocking(true)?;
+    // Beyond the system's limit only with CAP_NET_ADMIN; a small buffer overruns sooner.
+    if setsockopt(&socket.as_fd(), sockopt::RcvBufForce, &RECEIVE_BUFFER_OCTETS).is_err() {
+        let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER_OCTETS as libc::c_int);
+    }
+    drop_own_renewals(&SockRef::from(&socket), own_port)?;
+    for group in GROUPS {
+        socket.add_membership(group)?;
+    }
+    // SAFETY: the socket owns its descriptor, closes it only when dropped, and is reachable only by
+    // shared reference while it is registered.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+/// Every address in this network namespace.
+pub(crate) fn addresses(transport: &mut Transport) -> io::Result<Vec<Found>> {
+    let messages: Vec<Message> = transport.dump(libc::RTM_GETADDR, &ALL_ADDRESSES)??;
+    Ok(messages.iter().filter_map(|message| Found::parse(&message.body)).collect())
 }
 
 /// The interface a netconf message is about; `None` for "all" and "default".

@@ -1,37 +1,61 @@
-//! Which requests make the kernel hold and not hold addresses. Pure.
+//! Which requests make the kernel hold and not hold what is wanted, and in which order. Pure.
 
-use std::collections::HashMap;
-use std::collections::HashSet;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use crate::netlink::AddressSpec;
-use crate::netlink::address::Found;
-use crate::netlink::ledger::Entry;
-use crate::netlink::ledger::Holding;
-use crate::netlink::ledger::Key;
-
-/// An address asked for, on an interface that exists.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted<'a> {
-    pub spec: &'a AddressSpec,
-    pub index: u32,
-}
-
-impl Wanted<'_> {
-    pub(crate) fn key(&self) -> Key {
-        (self.index, self.spec.address)
-    }
-}
+use super::address::{AddressSpec, Found};
+use super::fact::{Change, Fact, FactKey, Whose};
+use super::observed::Observed;
+use crate::diff::{Difference, diff};
 
 /// One request to the kernel.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Step<'a> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Step<'a> {
+    pub key: FactKey,
+    pub task: Task<'a>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Task<'a> {
     /// It is not there; refused if it appears in the meantime.
-    Add(Wanted<'a>),
+    Add(&'a AddressSpec),
     /// It is there and ours.
-    Renew(Wanted<'a>),
-    /// It is there and ours, with this prefix length.
-    Remove { wanted: Wanted<'a>, prefix: u8 },
+    Renew(&'a AddressSpec),
+    /// It is there, with this prefix length.
+    Remove { prefix: u8 },
+}
+
+/// What several changes want together.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted<'a> {
+    pub hold: BTreeMap<FactKey, &'a AddressSpec>,
+    /// Without what is in `hold`.
+    pub drop: BTreeMap<FactKey, Whose>,
+}
+
+impl<'a> Wanted<'a> {
+    /// Of a fact that two changes hold, the first one counts; one that is held and dropped is held.
+    /// What is on a link that does not exist is left out.
+    pub(crate) fn of(changes: &[Change<'a>], observed: &Observed) -> Self {
+        let key = |fact: &Fact| Some(fact.key(observed.index(fact.interface())?));
+        let mut wanted = Self::default();
+        for fact in changes.iter().flat_map(|change| change.hold) {
+            let Fact::Address(spec) = fact;
+            if let Some(key) = key(fact) {
+                wanted.hold.entry(key).or_insert(spec);
+            }
+        }
+        for unwanted in changes.iter().flat_map(|change| change.drop) {
+            let Some(key) = key(&unwanted.fact) else { continue };
+            if !wanted.hold.contains_key(&key) {
+                let whose = wanted.drop.entry(key).or_insert(unwanted.whose);
+                if unwanted.whose == Whose::Anyones {
+                    *whose = Whose::Anyones;
+                }
+            }
+        }
+        wanted
+    }
 }
 
 #[derive(Debug, Default)]
@@ -39,103 +63,92 @@ pub(crate) struct Plan<'a> {
     /// In the order in which they are to be carried out.
     pub steps: Vec<Step<'a>>,
     /// Held by someone else already, with this prefix length.
-    pub foreign: Vec<(Key, u8)>,
-    /// Not held any more, and nothing to do for it.
-    pub forgotten: Vec<Key>,
-}
-
-/// What is known about an address before anything is done.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Present {
-    Absent,
-    Ours { prefix: u8 },
-    Foreign { prefix: u8 },
-}
-
-/// Is the ledger enough for all of these? Otherwise the kernel must be asked.
-pub(crate) fn is_certain(wanted: &[Wanted<'_>], known: impl Fn(Key) -> Option<Entry>) -> bool {
-    wanted
-        .iter()
-        .all(|wanted| known(wanted.key()).is_some_and(|entry| entry.holding != Holding::Void))
+    pub foreign: Vec<(FactKey, u8)>,
 }
 
 /// Orders the requests: what must go before its successor can come, what is held, what goes. No
 /// address of `hold` is ever without the kernel having it when it can be avoided.
-pub(crate) fn plan<'a>(
-    hold: &[Wanted<'a>],
-    drop: &[Wanted<'a>],
-    known: impl Fn(Key) -> Option<Entry>,
-    found: &[Found],
-) -> Plan<'a> {
-    let mut by_key: HashMap<Key, Vec<&Found>> = HashMap::new();
-    for found in found {
-        by_key.entry((found.index, found.address)).or_default().push(found);
-    }
-    let present = |wanted: &Wanted<'_>| {
-        let here = by_key.get(&wanted.key()).map_or(&[][..], Vec::as_slice);
-        presence(known(wanted.key()), here, wanted.spec.prefix)
-    };
-
-    let mut plan = Plan::default();
-    let (mut before, mut holds, mut after) = (Vec::new(), Vec::new(), Vec::new());
-    let mut held = HashSet::new();
-    for wanted in hold.iter().filter(|wanted| held.insert(wanted.key())) {
-        match present(wanted) {
-            Present::Absent => holds.push(Step::Add(*wanted)),
-            Present::Foreign { prefix } => plan.foreign.push((wanted.key(), prefix)),
-            Present::Ours { prefix } if prefix == wanted.spec.prefix => {
-                holds.push(Step::Renew(*wanted));
+pub(crate) fn plan<'a>(wanted: &Wanted<'a>, observed: &Observed) -> Plan<'a> {
+    let concerned = wanted.hold.keys().chain(wanted.drop.keys());
+    let there: BTreeMap<FactKey, Vec<&Found>> = concerned
+        .map(|key| (*key, observed.at(key).collect::<Vec<_>>()))
+        .filter(|(_, there)| !there.is_empty())
+        .collect();
+    let mut order = Order::default();
+    for (key, difference) in diff(&wanted.hold, &there) {
+        match difference {
+            Difference::Missing(spec) => order.hold(key, Task::Add(spec)),
+            Difference::Both(spec, there) => {
+                let ours = there.iter().filter(|found| observed.is_ours(found));
+                order.keep(key, spec, there, ours.map(|found| found.prefix).collect());
             }
-            Present::Ours { prefix } => {
-                let remove = Step::Remove { wanted: *wanted, prefix };
-                // IPv6 knows an address once per interface; IPv4 once per prefix length.
-                match wanted.spec.address {
-                    IpAddr::V4(_) => after.push(remove),
-                    IpAddr::V6(_) => before.push(remove),
+            Difference::Extra(there) => {
+                let all = wanted.drop.get(&key) == Some(&Whose::Anyones);
+                for found in there.iter().filter(|found| all || observed.is_ours(found)) {
+                    order.remove_after(key, found.prefix);
                 }
-                holds.push(Step::Add(*wanted));
             }
         }
     }
-    let mut dropped = HashSet::new();
-    let not_held = |wanted: &&Wanted<'_>| !held.contains(&wanted.key());
-    for wanted in drop.iter().filter(not_held).filter(|wanted| dropped.insert(wanted.key())) {
-        match present(wanted) {
-            Present::Ours { prefix } => after.push(Step::Remove { wanted: *wanted, prefix }),
-            Present::Absent | Present::Foreign { .. } => plan.forgotten.push(wanted.key()),
-        }
-    }
-    plan.steps = before;
-    plan.steps.append(&mut holds);
-    plan.steps.append(&mut after);
-    plan
+    order.into_plan()
 }
 
-fn presence(known: Option<Entry>, here: &[&Found], prefix: u8) -> Present {
-    match known {
-        Some(Entry { prefix, holding: Holding::Ours }) => return Present::Ours { prefix },
-        Some(Entry { prefix, holding: Holding::Foreign }) => return Present::Foreign { prefix },
-        Some(Entry { holding: Holding::Void, .. }) | None => {}
+/// Steps by their place in the order.
+#[derive(Default)]
+struct Order<'a> {
+    before: Vec<Step<'a>>,
+    hold: Vec<Step<'a>>,
+    after: Vec<Step<'a>>,
+    foreign: Vec<(FactKey, u8)>,
+}
+
+impl<'a> Order<'a> {
+    fn hold(&mut self, key: FactKey, task: Task<'a>) {
+        self.hold.push(Step { key, task });
     }
-    // Of several prefix lengths the wanted one is the one to renew.
-    let marked = || here.iter().filter(|found| found.marked);
-    if let Some(found) = marked().find(|found| found.prefix == prefix).or(marked().next()) {
-        return Present::Ours { prefix: found.prefix };
+
+    fn remove_after(&mut self, key: FactKey, prefix: u8) {
+        self.after.push(Step { key, task: Task::Remove { prefix } });
     }
-    match here.first() {
-        Some(found) => Present::Foreign { prefix: found.prefix },
-        None => Present::Absent,
+
+    /// An address that is there, with these prefix lengths by us, and shall be as in `spec`.
+    fn keep(&mut self, key: FactKey, spec: &'a AddressSpec, there: &[&Found], ours: Vec<u8>) {
+        if ours.is_empty() {
+            let prefix = there.first().map_or(spec.prefix, |found| found.prefix);
+            self.foreign.push((key, prefix));
+            return;
+        }
+        let is_right = ours.contains(&spec.prefix);
+        self.hold(key, if is_right { Task::Renew(spec) } else { Task::Add(spec) });
+        for prefix in ours.into_iter().filter(|prefix| *prefix != spec.prefix) {
+            // IPv6 knows an address once per interface; IPv4 once per prefix length.
+            match spec.address {
+                IpAddr::V4(_) => self.remove_after(key, prefix),
+                IpAddr::V6(_) => self.before.push(Step { key, task: Task::Remove { prefix } }),
+            }
+        }
+    }
+
+    fn into_plan(mut self) -> Plan<'a> {
+        // What was put there last may build on what was there before.
+        self.after.reverse();
+        let mut steps = self.before;
+        steps.append(&mut self.hold);
+        steps.append(&mut self.after);
+        Plan { steps, foreign: self.foreign }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::netlink::Scope;
     use netlink_packet_route::address::AddressFlags;
 
-    fn spec(address: &str, prefix: u8) -> AddressSpec {
-        AddressSpec {
+    use super::*;
+    use crate::netlink::links::Link;
+    use crate::netlink::{Scope, Unwanted};
+
+    fn spec(address: &str, prefix: u8) -> Fact {
+        Fact::Address(AddressSpec {
             interface: "eth0".into(),
             address: address.parse().unwrap(),
             prefix,
@@ -145,93 +158,97 @@ mod tests {
             nodad: true,
             noprefixroute: false,
             valid_seconds: None,
+        })
+    }
+
+    fn dropped(address: &str, whose: Whose) -> Unwanted {
+        Unwanted { fact: spec(address, 24), whose }
+    }
+
+    /// Addresses of eth0, marked or not.
+    fn observed(found: &[(&str, u8, bool)]) -> Observed {
+        let mut observed = Observed::new(true);
+        observed.set_link(Link::named(1, "eth0"), false);
+        for (address, prefix, marked) in found {
+            let (address, flags) = (address.parse().unwrap(), AddressFlags::empty());
+            let (prefix, marked) = (*prefix, *marked);
+            let found = Found { index: 1, address, prefix, flags, marked, valid_seconds: None };
+            observed.set_address(found);
         }
+        observed
     }
 
-    fn found(address: &str, prefix: u8, marked: bool) -> Found {
-        Found {
-            index: 1,
-            address: address.parse().unwrap(),
-            prefix,
-            flags: AddressFlags::empty(),
-            marked,
-            valid_seconds: None,
-        }
-    }
-
-    fn planned(hold: &[AddressSpec], drop: &[AddressSpec], found: &[Found]) -> Vec<String> {
-        planned_knowing(hold, drop, None, found)
-    }
-
-    fn planned_knowing(
-        hold: &[AddressSpec],
-        drop: &[AddressSpec],
-        entry: Option<Entry>,
-        found: &[Found],
-    ) -> Vec<String> {
-        let on_link = |spec| Wanted { spec, index: 1 };
-        let hold: Vec<_> = hold.iter().map(on_link).collect();
-        let drop: Vec<_> = drop.iter().map(on_link).collect();
-        let plan = plan(&hold, &drop, |_| entry, found);
-        let name = |wanted: &Wanted<'_>| format!("{}/{}", wanted.spec.address, wanted.spec.prefix);
-        let step = |step: &Step<'_>| match step {
-            Step::Add(wanted) => format!("add {}", name(wanted)),
-            Step::Renew(wanted) => format!("renew {}", name(wanted)),
-            Step::Remove { wanted, prefix } => format!("remove {}/{prefix}", wanted.spec.address),
+    fn planned(hold: &[Fact], drop: &[Unwanted], observed: &Observed) -> Vec<String> {
+        let wanted = Wanted::of(&[Change { hold, drop }], observed);
+        let plan = plan(&wanted, observed);
+        let address = |FactKey::Address { address, .. }: FactKey| address;
+        let step = |step: &Step<'_>| match step.task {
+            Task::Add(spec) => format!("add {}/{}", address(step.key), spec.prefix),
+            Task::Renew(spec) => format!("renew {}/{}", address(step.key), spec.prefix),
+            Task::Remove { prefix } => format!("remove {}/{prefix}", address(step.key)),
         };
-        let foreign = |((_, address), _): &(Key, u8)| format!("leave {address}");
-        let forgotten = |(_, address): &Key| format!("forget {address}");
-        plan.steps
-            .iter()
-            .map(step)
-            .chain(plan.foreign.iter().map(foreign))
-            .chain(plan.forgotten.iter().map(forgotten))
-            .collect()
+        let foreign = |(key, _): &(FactKey, u8)| format!("leave {}", address(*key));
+        plan.steps.iter().map(step).chain(plan.foreign.iter().map(foreign)).collect()
     }
 
     #[test]
     fn absent_is_added_and_ours_is_renewed() {
         let hold = [spec("192.0.2.1", 24), spec("192.0.2.2", 24)];
-        let steps = planned(&hold, &[], &[found("192.0.2.2", 24, true)]);
+        let steps = planned(&hold, &[], &observed(&[("192.0.2.2", 24, true)]));
         assert_eq!(steps, ["add 192.0.2.1/24", "renew 192.0.2.2/24"]);
     }
 
     #[test]
     fn without_our_mark_it_is_neither_renewed_nor_removed() {
-        let found = [found("192.0.2.1", 24, false), found("192.0.2.2", 24, false)];
-        let steps = planned(&[spec("192.0.2.1", 32)], &[spec("192.0.2.2", 24)], &found);
-        assert_eq!(steps, ["leave 192.0.2.1", "forget 192.0.2.2"]);
+        let there = observed(&[("192.0.2.1", 24, false), ("192.0.2.2", 24, false)]);
+        let drop = [dropped("192.0.2.2", Whose::Ours)];
+        assert_eq!(planned(&[spec("192.0.2.1", 32)], &drop, &there), ["leave 192.0.2.1"]);
+    }
+
+    #[test]
+    fn anyones_goes_with_every_prefix_length_when_asked() {
+        let there = observed(&[("192.0.2.2", 32, false), ("192.0.2.2", 24, true)]);
+        let steps = planned(&[], &[dropped("192.0.2.2", Whose::Anyones)], &there);
+        assert_eq!(steps, ["remove 192.0.2.2/32", "remove 192.0.2.2/24"]);
+        let steps = planned(&[], &[dropped("192.0.2.2", Whose::Ours)], &there);
+        assert_eq!(steps, ["remove 192.0.2.2/24"]);
     }
 
     #[test]
     fn holds_come_before_drops_and_an_address_in_both_is_held() {
         let hold = [spec("192.0.2.1", 24)];
-        let drop = [spec("192.0.2.2", 24), spec("192.0.2.1", 24)];
-        let found = [found("192.0.2.1", 24, true), found("192.0.2.2", 24, true)];
-        let steps = planned(&hold, &drop, &found);
-        assert_eq!(steps, ["renew 192.0.2.1/24", "remove 192.0.2.2/24"]);
+        let drop = [dropped("192.0.2.2", Whose::Ours), dropped("192.0.2.1", Whose::Anyones)];
+        let there = observed(&[("192.0.2.1", 24, true), ("192.0.2.2", 24, true)]);
+        assert_eq!(planned(&hold, &drop, &there), ["renew 192.0.2.1/24", "remove 192.0.2.2/24"]);
+    }
+
+    #[test]
+    fn what_one_change_holds_no_other_one_drops() {
+        let there = observed(&[("192.0.2.1", 24, true)]);
+        let (hold, drop) = ([spec("192.0.2.1", 24)], [dropped("192.0.2.1", Whose::Ours)]);
+        let changes = [Change { hold: &[], drop: &drop }, Change { hold: &hold, drop: &[] }];
+        let wanted = Wanted::of(&changes, &there);
+        assert_eq!((wanted.hold.len(), wanted.drop.len()), (1, 0));
     }
 
     #[test]
     fn another_prefix_length_replaces_make_before_break_where_the_kernel_can() {
-        let v4 = planned(&[spec("192.0.2.1", 32)], &[], &[found("192.0.2.1", 24, true)]);
+        let there = observed(&[("192.0.2.1", 24, true), ("2001:db8::1", 64, true)]);
+        let v4 = planned(&[spec("192.0.2.1", 32)], &[], &there);
         assert_eq!(v4, ["add 192.0.2.1/32", "remove 192.0.2.1/24"]);
-        let v6 = planned(&[spec("2001:db8::1", 128)], &[], &[found("2001:db8::1", 64, true)]);
+        let v6 = planned(&[spec("2001:db8::1", 128)], &[], &there);
         assert_eq!(v6, ["remove 2001:db8::1/64", "add 2001:db8::1/128"]);
     }
 
     #[test]
-    fn the_ledger_is_enough_unless_it_is_void() {
-        let hold = [spec("192.0.2.1", 24)];
-        let wanted = [Wanted { spec: &hold[0], index: 1 }];
-        let entry = |holding| Some(Entry { prefix: 24, holding });
-        assert!(is_certain(&wanted, |_| entry(Holding::Ours)));
-        assert!(is_certain(&wanted, |_| entry(Holding::Foreign)));
-        assert!(!is_certain(&wanted, |_| entry(Holding::Void)));
-        assert!(!is_certain(&wanted, |_| None));
-        let renewed = planned_knowing(&hold, &[], entry(Holding::Ours), &[]);
-        assert_eq!(renewed, ["renew 192.0.2.1/24"]);
-        let added = planned_knowing(&hold, &[], entry(Holding::Void), &[]);
-        assert_eq!(added, ["add 192.0.2.1/24"]);
+    fn where_no_marks_are_kept_what_we_claimed_is_ours() {
+        let mut there = Observed::new(false);
+        there.set_link(Link::named(1, "eth0"), false);
+        let key = FactKey::Address { index: 1, address: "192.0.2.1".parse().unwrap() };
+        there.claim(key, 24, true);
+        let (address, flags) = ("192.0.2.1".parse().unwrap(), AddressFlags::empty());
+        let (prefix, marked, valid_seconds) = (24, false, None);
+        there.set_address(Found { index: 1, address, prefix, flags, marked, valid_seconds });
+        assert_eq!(planned(&[spec("192.0.2.1", 24)], &[], &there), ["renew 192.0.2.1/24"]);
     }
 }

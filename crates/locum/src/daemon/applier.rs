@@ -4,7 +4,7 @@
 //! ```text
 //!   election ──► Job queue ──► Netlink.apply ──► FrameSocket.send_batch
 //!      ▲                           │
-//!      └── Applied, Sent, Link, ◄──┴──── Monitor
+//!      └── Applied, Sent, Link, ◄──┴──── Netlink.next
 //!          AddressLost
 //! ```
 
@@ -20,7 +20,8 @@ use locum_engine::{
 };
 use locum_kernel::frame_socket::{Batch, FrameSocket};
 use locum_kernel::netlink::{
-    self, Action, AddressSpec, ApplyError, Failure, LinkSnapshot, Monitor, MonitorEvent, Netlink,
+    self, Action, AddressSpec, ApplyError, Change, Fact, Failure, LinkSnapshot, MonitorEvent,
+    Netlink, Unwanted, Whose,
 };
 use locum_plan::{Name, Plan, Scope};
 use locum_vrrp::Time;
@@ -114,7 +115,6 @@ pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
 
 struct Applier {
     netlink: Netlink,
-    monitor: Monitor,
     frames: FrameSocket,
     inbox: InboxSender,
     unheld: Unheld,
@@ -124,7 +124,7 @@ struct Applier {
 
 impl Applier {
     fn connect(inbox: InboxSender) -> io::Result<(Self, Vec<Inherited>)> {
-        let (mut netlink, monitor) = Netlink::connect()?;
+        let mut netlink = Netlink::connect()?;
         if !netlink::keeps_marks() {
             tracing::warn!(
                 "this kernel is older than 5.18 and keeps no mark of addresses: after a crash they \
@@ -144,7 +144,7 @@ impl Applier {
             .collect();
         let unheld = Unheld::default();
         let known = BTreeSet::new();
-        Ok((Self { netlink, monitor, frames, inbox, unheld, known }, inherited))
+        Ok((Self { netlink, frames, inbox, unheld, known }, inherited))
     }
 
     /// Passes on what the monitor says until it has spoken of every existing link in `names`.
@@ -153,7 +153,7 @@ impl Applier {
             names.into_iter().filter(|name| netlink::link_index(name).is_ok()).collect();
         let hear = async {
             while !missing.is_empty() {
-                match self.monitor.next().await {
+                match self.netlink.next().await {
                     Ok(event) => {
                         if let MonitorEvent::Link(link) = &event {
                             missing.remove(&link.name);
@@ -178,7 +178,7 @@ impl Applier {
                     Some(job) => self.work(job),
                     None => return,
                 },
-                event = self.monitor.next() => match event {
+                event = self.netlink.next() => match event {
                     Ok(event) => self.pass_on(event),
                     Err(error) => {
                         tracing::error!(%error, "link monitor failed: connecting again");
@@ -192,9 +192,12 @@ impl Applier {
     fn work(&mut self, job: Job) {
         match job {
             Job::Apply { seq, instance, hold, drop } => {
-                let hold: Vec<_> = hold.iter().map(spec).collect();
-                let drop: Vec<_> = drop.iter().map(spec).collect();
-                let result = answer(self.netlink.apply(&hold, &drop));
+                let hold: Vec<_> = hold.iter().map(|held| Fact::from(spec(held))).collect();
+                let drop: Vec<_> = drop
+                    .iter()
+                    .map(|held| Unwanted { fact: spec(held).into(), whose: Whose::Ours })
+                    .collect();
+                let result = answer(self.netlink.apply(&Change { hold: &hold, drop: &drop }));
                 self.unheld.record(&instance, seq, !hold.is_empty(), &result);
                 self.inbox.send(Message::Applied { seq, instance, result });
             }
@@ -246,14 +249,11 @@ impl Applier {
         self.inbox.send(message);
     }
 
-    /// New sockets in place of failed ones; the new monitor begins with every link.
+    /// New sockets in place of failed ones; every link is reported again.
     async fn reconnect(&mut self) {
         loop {
             match self.netlink.reconnect() {
-                Ok(monitor) => {
-                    self.monitor = monitor;
-                    break;
-                }
+                Ok(()) => break,
                 Err(error) => tracing::error!(%error, "cannot connect to the kernel"),
             }
             tokio::time::sleep(RECONNECT).await;
@@ -270,19 +270,20 @@ impl Applier {
 fn answer(result: Result<(), ApplyError>) -> Result<Vec<Refusal>, String> {
     match result {
         Ok(()) => Ok(Vec::new()),
-        Err(ApplyError::Addresses(failures)) => Ok(failures.into_iter().map(refusal).collect()),
+        Err(ApplyError::Facts(failures)) => Ok(failures.into_iter().map(refusal).collect()),
         Err(ApplyError::Socket(error)) => Err(format!("netlink: {error}")),
     }
 }
 
 fn refusal(failure: Failure) -> Refusal {
+    let Fact::Address(spec) = failure.fact;
     Refusal {
         asked: match failure.action {
             Action::Add | Action::Renew => Asked::Hold,
             Action::Remove => Asked::Drop,
         },
-        interface: failure.interface,
-        address: failure.address,
+        interface: spec.interface,
+        address: spec.address,
         error: failure.error.to_string(),
     }
 }

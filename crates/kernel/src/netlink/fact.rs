@@ -1,0 +1,78 @@
+//! A fact: one thing that the kernel has or has not, under a key.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::address::AddressSpec;
+
+/// Something the kernel can be made to have.
+///
+/// The variants stand in the order in which they depend on each other: what an earlier one needs
+/// is there before, and goes after, what a later one builds on it. A new kind of fact is a
+/// variant here and in [`FactKey`], its octets, and its place in the observed table.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Fact {
+    Address(AddressSpec),
+}
+
+impl Fact {
+    /// Name of the interface it is on.
+    pub(crate) fn interface(&self) -> &Arc<str> {
+        let Self::Address(spec) = self;
+        &spec.interface
+    }
+
+    /// Its key, on the interface with this index.
+    pub(crate) fn key(&self, index: u32) -> FactKey {
+        let Self::Address(spec) = self;
+        FactKey::Address { index, address: spec.address }
+    }
+}
+
+impl From<AddressSpec> for Fact {
+    fn from(spec: AddressSpec) -> Self {
+        Self::Address(spec)
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self::Address(AddressSpec { interface, address, prefix, .. }) = self;
+        write!(f, "{address}/{prefix} on {interface}")
+    }
+}
+
+/// What there can be only one of. Ordered as [`Fact`] is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub(crate) enum FactKey {
+    /// With any prefix length.
+    Address { index: u32, address: IpAddr },
+}
+
+/// What one instance wants of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// What shall be there: added, or renewed when it is ours. An address that is there without
+    /// our mark is left alone and counts as held, whatever its prefix length.
+    pub hold: &'a [Fact],
+    /// What shall not be there. What is in `hold` too is held.
+    pub drop: &'a [Unwanted],
+}
+
+/// A fact that shall not be.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Unwanted {
+    /// Identified by its key alone: an address goes whatever its prefix length.
+    pub fact: Fact,
+    pub whose: Whose,
+}
+
+/// Whose fact is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Whose {
+    /// Only what carries our mark, or was put there by this process.
+    Ours,
+    /// Whoever put it there.
+    Anyones,
+}
