@@ -73,7 +73,6 @@ fn instance(wish: &InstanceWish, dialect: Dialect, report: &mut Report) -> Insta
         router: router(wish, advertised, dialect, report),
         addresses: all.map(|at| at.value.clone()).collect(),
         track: wish.track.iter().map(|at| at.value.clone()).collect(),
-        track_interfaces: wish.track_interfaces.iter().map(|at| at.value.clone()).collect(),
         hooks: hooks(&wish.hooks),
         lease: or(&wish.lease, defaults::LEASE),
     }

@@ -4,15 +4,14 @@
 mod instance;
 mod service;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 pub(crate) use instance::capacity;
 
 use crate::NeedKind;
 use crate::span::{At, Report, Span};
 use crate::wish::{CheckWish, HaproxyWish, Wishes};
-use locum_plan::Command;
-use locum_plan::{CommandLine, Dialect, Plan, ProbeKind};
+use locum_plan::{Command, CommandLine, Dialect, Plan, ProbeKind, Tracked};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
 pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
@@ -80,20 +79,22 @@ fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, kind: &str, report: &
 /// Every tracked check exists, and every check is tracked.
 fn tracked(wishes: &Wishes, report: &mut Report) {
     let known = || wishes.checks.iter().map(|wish| wish.name.value.as_str());
-    let mut used: HashMap<&str, ()> = HashMap::new();
+    let mut used: HashSet<&Tracked> = HashSet::new();
     for wish in &wishes.instances {
-        let mut here: HashMap<&str, Span> = HashMap::new();
+        let mut here: HashMap<&Tracked, Span> = HashMap::new();
         for track in &wish.track {
-            let name: &str = &track.value.check;
-            if !known().any(|check| check == name) {
+            let object = &track.value.object;
+            if let Tracked::Check(name) = object
+                && !known().any(|check| check == &**name)
+            {
                 report
                     .error(track.span, "unknown-check", format!("there is no check `{name}`"))
                     .suggest(name, known());
-            } else if let Some(first) = here.insert(name, track.span) {
-                let text = format!("check `{name}` is tracked twice by this instance");
+            } else if let Some(first) = here.insert(object, track.span) {
+                let text = format!("{object} is tracked twice by this instance");
                 report.error(track.span, "duplicate-track", text).see("first", first);
             }
-            used.insert(name, ());
+            used.insert(object);
         }
     }
     if report.diagnostics.has_errors() {
@@ -101,7 +102,7 @@ fn tracked(wishes: &Wishes, report: &mut Report) {
         return;
     }
     for wish in &wishes.checks {
-        if !used.contains_key(wish.name.value.as_str()) {
+        if !used.contains(&Tracked::Check(wish.name.value.as_str().into())) {
             let list = match wishes.dialect {
                 Dialect::Toml => "track",
                 Dialect::Keepalived => "track_script",
@@ -124,20 +125,16 @@ fn owners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
             continue;
         }
         for track in &wish.track {
-            let mut checks = plan.checks.iter().filter(|check| check.name == track.value.check);
-            let weight = match track.value.weight {
-                Some(weight) => weight.value,
-                None => checks.next().map_or(0, |check| check.weight.value),
-            };
-            if weight != 0 {
+            let object = &track.value.object;
+            let weight = track.value.weight.unwrap_or_else(|| plan.weight_of(object));
+            if weight.value != 0 {
                 let text = format!(
-                    "the priority of an owner (255) is never adjusted, so the weight of check \
-                     `{}` does nothing",
-                    track.value.check
+                    "the priority of an owner (255) is never adjusted, so the weight of {object} \
+                     does nothing"
                 );
-                report.warning(track.span, "owner-weight", text).help(
-                    "lower the priority, or give the check weight 0 to make a failure a fault",
-                );
+                report
+                    .warning(track.span, "owner-weight", text)
+                    .help("lower the priority, or give it weight 0 to make a failure a fault");
             }
         }
     }

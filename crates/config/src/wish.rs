@@ -9,7 +9,7 @@ use locum_vrrp::{Auth, ChecksumMode, Family, Preempt, Profile, UnicastPeer, Vers
 use crate::span::{At, Span};
 use locum_plan::{
     Backend, Command, Dialect, FailedServer, Forwarding, HealthKind, Lease, Name, Node, ProbeKind,
-    Protocol, Standby, Track, TrackInterface, VirtualAddress, Weight,
+    Protocol, Standby, Track, VirtualAddress, Weight,
 };
 
 /// A setting that must be there: what is wrong with it was reported when it was read.
@@ -96,7 +96,6 @@ pub(crate) struct InstanceWish {
     pub start_delay: Option<At<Duration>>,
     pub lease: Option<At<Lease>>,
     pub track: Vec<At<Track>>,
-    pub track_interfaces: Vec<At<TrackInterface>>,
     pub hooks: HooksWish,
 }
 
@@ -130,7 +129,6 @@ impl InstanceWish {
             start_delay: None,
             lease: None,
             track: Vec::new(),
-            track_interfaces: Vec::new(),
             hooks: HooksWish::default(),
         }
     }

@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, load};
-use locum_plan::Plan;
 use locum_plan::{
     Backend, Command, CommandLine, Dialect, Forwarding, HealthKind, Lease, ProbeKind, Protocol,
     Scope, Standby, StatusRange, Weight,
 };
+use locum_plan::{Plan, Tracked};
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
 };
@@ -66,7 +66,7 @@ fn the_active_passive_file_means_what_keepalived_means_by_it() {
     assert_eq!(address.prefix, 32, "no prefix length is a host route");
     assert_eq!((&address.device, &address.label, address.scope), (&None, &None, Scope::Global));
     assert_eq!(instance.lease, Lease::Auto);
-    assert_eq!(&*instance.track[0].check, "chk_haproxy");
+    assert_eq!(instance.track[0].object, Tracked::Check("chk_haproxy".into()));
     assert_eq!(instance.track[0].weight, None);
     let clean = Command::argv(["/etc/keepalived/clean_arp.sh", "182.148.15.239"]);
     assert_eq!(instance.hooks.master, [clean]);

@@ -10,6 +10,7 @@ use locum_vrrp::{Action, Profile, Role, Time};
 
 use crate::Engine;
 use crate::explain;
+use crate::fault::PriorityCause;
 use crate::hooks::{self, HookContext};
 use crate::index::InstanceIndex;
 use crate::input::LinkState;
@@ -236,7 +237,11 @@ impl Engine {
                 }
                 Action::ClaimChanged { from, to, peer } => {
                     let name = self.instances[at].name().clone();
-                    let why = explain::claim(to, peer);
+                    let why = if to.is_owner() {
+                        PriorityCause::OwnerReturns { peer }
+                    } else {
+                        PriorityCause::OwnerConcedes { peer }
+                    };
                     self.note(Some(name), EventKind::Priority { from, to, why });
                 }
                 Action::Late { by } => {
@@ -311,6 +316,7 @@ impl Engine {
     pub(crate) fn reindex(&mut self) {
         self.deadlines = self.instances.iter().map(InstanceState::deadline).collect();
         self.index = InstanceIndex::of(&self.instances);
+        self.trackers.follow(self.instances.iter().map(|state| &state.instance.track[..]));
     }
 }
 

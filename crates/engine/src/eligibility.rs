@@ -5,94 +5,71 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use locum_plan as plan;
-use locum_plan::{Name, TrackInterface};
+use locum_plan::Name;
 use locum_vrrp::packet::capacity;
 use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Transport};
 
 use crate::Engine;
+use crate::fault::{Fault, PriorityPart};
 use crate::input::LinkState;
-use crate::tracker::{Effect, effect};
+use crate::tracker::Tally;
 
 /// The verdict over one instance.
 #[derive(Debug)]
 pub struct Eligibility {
-    /// Each a sentence for status; empty when it may take part.
-    pub faults: Vec<String>,
+    /// Empty when it may take part.
+    pub faults: Vec<Fault>,
     /// The link it speaks on; ready, it still carries a farewell.
     pub link: LinkCondition,
     /// A check without which it may not start has not reported yet.
     pub is_unknown: bool,
-    /// Sum of all weights in force, unclamped.
-    pub adjustment: i32,
-    /// What the sum is made of: object and its part.
-    pub parts: Vec<(String, i32)>,
+    /// What is added to the base priority.
+    pub parts: Vec<PriorityPart>,
 }
 
 impl Engine {
     pub(crate) fn judge(&self, instance: &plan::Instance, presume_up: bool) -> Eligibility {
-        let mut verdict = Eligibility {
-            faults: Vec::new(),
-            link: LinkCondition::Down,
-            is_unknown: false,
-            adjustment: 0,
-            parts: Vec::new(),
-        };
-        self.judge_link(instance, &mut verdict);
-        for track in &instance.track_interfaces {
-            self.judge_tracked_interface(track, &mut verdict);
-        }
-        for track in &instance.track {
-            let Some(at) = self.tracker_index.get(&track.check) else { continue };
-            let tracker = &self.trackers[*at];
-            if tracker.ignored {
-                continue;
-            }
-            let is_presumed = presume_up && !tracker.level.reported;
-            let up = if is_presumed { Some(true) } else { tracker.level.up };
-            let weight = track.weight.unwrap_or(tracker.check.weight);
-            let detail = &tracker.level.detail;
-            let fault = || format!("check {} is failing: {detail}", track.check);
-            verdict.add(effect(weight, up), format!("check {}", track.check), fault);
-        }
-        verdict
+        let (link, mut faults) = self.judge_link(instance);
+        let tracked = self.trackers.judge(&instance.track, presume_up);
+        let Tally { faults: of_trackers, parts, is_unknown } = tracked;
+        faults.extend(of_trackers);
+        Eligibility { faults, link, is_unknown, parts }
     }
 
-    fn judge_link(&self, instance: &plan::Instance, verdict: &mut Eligibility) {
+    fn judge_link(&self, instance: &plan::Instance) -> (LinkCondition, Vec<Fault>) {
         let interface = &instance.interface;
+        let router = &instance.router;
+        let mut condition = LinkCondition::Down;
+        let mut faults = Vec::new();
         match self.links.get(interface) {
             None | Some(LinkState { index: 0, .. }) => {
-                verdict.faults.push(format!("interface {interface} does not exist"));
+                faults.push(Fault::InterfaceMissing { interface: interface.clone() });
             }
             Some(link) if !link.running => {
-                verdict.faults.push(format!("interface {interface} is down or has no carrier"));
+                faults.push(Fault::InterfaceDown { interface: interface.clone() });
             }
-            Some(link) => match source(&instance.router, link, &self.links) {
-                Some(_) => verdict.link = LinkCondition::Ready,
+            Some(link) => match source(router, link, &self.links) {
+                Some(_) => condition = LinkCondition::Ready,
                 None => {
-                    verdict.link = LinkCondition::NoSource;
-                    verdict.faults.push(no_source(&instance.router, interface));
+                    condition = LinkCondition::NoSource;
+                    faults.push(no_source(router, interface));
                 }
             },
         }
-        verdict.faults.extend(self.links.get(interface).and_then(|link| {
-            let router = &instance.router;
+        if let Some(link) = self.links.get(interface) {
             let most = capacity(router.version, router.family, link.mtu);
-            let fits = link.mtu == 0 || router.addresses.len() <= most;
-            (!fits).then(|| too_many(most, link))
-        }));
+            if link.mtu != 0 && router.addresses.len() > most {
+                let (interface, mtu) = (interface.clone(), link.mtu);
+                faults.push(Fault::TooManyAddresses { interface, mtu, most });
+            }
+        }
         let devices = instance.addresses.iter().filter_map(|address| address.device.as_ref());
         for device in devices.filter(|device| *device != interface) {
             if self.links.get(device).is_none_or(|link| link.index == 0) {
-                verdict.faults.push(format!("interface {device} of an address does not exist"));
+                faults.push(Fault::DeviceMissing { device: device.clone() });
             }
         }
-    }
-
-    fn judge_tracked_interface(&self, track: &TrackInterface, verdict: &mut Eligibility) {
-        let name = &track.interface;
-        let up = self.links.get(name).is_some_and(|link| link.index != 0 && link.running);
-        let fault = || format!("tracked interface {name} is {}", if up { "up" } else { "down" });
-        verdict.add(effect(track.weight, Some(up)), format!("interface {name}"), fault);
+        (condition, faults)
     }
 }
 
@@ -102,16 +79,9 @@ impl Eligibility {
         self.link == LinkCondition::Ready
     }
 
-    fn add(&mut self, effect: Effect, object: String, fault: impl Fn() -> String) {
-        match effect {
-            Effect::Adjust(0) => {}
-            Effect::Adjust(part) => {
-                self.adjustment += part;
-                self.parts.push((object, part));
-            }
-            Effect::Fault => self.faults.push(fault()),
-            Effect::Unknown => self.is_unknown = true,
-        }
+    /// Sum of all weights in force, unclamped.
+    pub fn adjustment(&self) -> i32 {
+        self.parts.iter().map(|part| part.part).sum()
     }
 }
 
@@ -148,23 +118,13 @@ fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
-/// V-030: a datagram that does not leave would make a master that nobody hears.
-fn too_many(most: usize, link: &LinkState) -> String {
-    format!(
-        "an advert with these addresses is too long for {}, MTU {}: advertise at most {most} and \
-         exclude the others",
-        link.name, link.mtu
-    )
-}
-
-fn no_source(settings: &RouterSettings, interface: &str) -> String {
-    if let Some(source) = settings.source {
-        let place = if is_link_local(source) { interface } else { "this host" };
-        return format!("{source}, the configured source of adverts, is no address of {place}");
-    }
-    match settings.family {
-        Family::V4 => format!("no IPv4 address on {interface} to send adverts from"),
-        Family::V6 => format!("no usable IPv6 address on {interface} to send adverts from"),
+fn no_source(settings: &RouterSettings, interface: &Name) -> Fault {
+    match settings.source {
+        Some(source) => {
+            let interface = is_link_local(source).then(|| interface.clone());
+            Fault::SourceNotHere { source, interface }
+        }
+        None => Fault::NoSource { interface: interface.clone(), family: settings.family },
     }
 }
 

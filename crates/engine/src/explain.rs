@@ -1,22 +1,8 @@
 //! Sentences for an operator about what a router met on the wire or in its own timing.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_vrrp::Discard;
-use locum_vrrp::{ChecksumForm, Priority};
-
-/// V-176: why an owner competes with another priority from now on.
-pub fn claim(to: Priority, peer: IpAddr) -> String {
-    if to.is_owner() {
-        format!("the other owner, {peer}, is gone or owns the addresses no more")
-    } else {
-        format!(
-            "{peer} owns the addresses too (priority 255) and does not yield: one of the two must \
-             be given a lower priority"
-        )
-    }
-}
+use locum_vrrp::{ChecksumForm, Discard};
 
 /// V-059.
 pub fn late(by: Duration) -> String {

@@ -17,6 +17,7 @@ use locum_vrrp::{
     Time, Transport, Vrid,
 };
 
+use crate::fault::Fault;
 use crate::hooks;
 use crate::input::Refusal;
 use crate::kernel_state::{KernelState, Level, News, Wish};
@@ -61,7 +62,7 @@ pub struct InstanceState {
     /// Adopted: a check that has not reported yet counts as up, as it was before the restart.
     pub presume_up: bool,
     /// Why it cannot take part, for status; empty when it can.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     /// Addresses of an earlier run whose lease is valid, until the first look at the faults.
     pub adoptable: bool,
     pub healed: u64,

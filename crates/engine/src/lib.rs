@@ -24,6 +24,7 @@ mod commands;
 mod drain;
 mod eligibility;
 mod explain;
+mod fault;
 mod hooks;
 mod index;
 mod input;
@@ -45,11 +46,11 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_plan as plan;
 use locum_plan::{Dialect, Name, Outcome, Plan, WantedServices};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Time};
 
+pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use input::{
     Asked, Command, CommandId, Inherited, Input, LinkState, Packet, Refusal, Run, SendReport,
     Target,
@@ -66,7 +67,7 @@ use listening::MasterSources;
 use pacing::Pacer;
 use probes::{Asker, ProbeTable};
 use service::ServiceState;
-use tracker::{Change, Tracker};
+use tracker::{Change, Trackers};
 
 /// One node's decisions.
 #[derive(Debug, Default)]
@@ -77,8 +78,7 @@ pub struct Engine {
     /// Deadline of each instance, beside it so that finding the next one reads one array.
     deadlines: Vec<Option<Time>>,
     index: InstanceIndex,
-    trackers: Vec<Tracker>,
-    tracker_index: HashMap<Name, usize>,
+    trackers: Trackers,
     services: Vec<ServiceState>,
     probes: ProbeTable,
     /// Announcements that wait for their turn.
@@ -165,7 +165,7 @@ impl Engine {
                     let kind = EventKind::Server {
                         service: state.service.name.clone(),
                         server: state.servers[server].server.address,
-                        up: state.servers[server].level.up == Some(true),
+                        up: state.servers[server].state.up == Some(true),
                         detail: outcome.detail.clone(),
                     };
                     self.note(None, kind);
@@ -176,28 +176,28 @@ impl Engine {
 
     fn on_checked(&mut self, now: Time, at: usize, outcome: &Outcome) {
         let dialect = self.plan.as_ref().map_or(Dialect::Toml, |plan| plan.dialect);
-        let tracker = &mut self.trackers[at];
-        let name = tracker.name().clone();
+        let change = self.trackers.record(at, outcome, dialect, now);
+        let tracker = self.trackers.at(at);
         let detail = outcome.detail.clone();
-        match tracker.record(outcome, dialect, now) {
+        let kind = match change {
             Change::None => return,
-            Change::Reported => {}
+            Change::Reported => None,
             Change::Turned => {
-                let up = tracker.level.up == Some(true);
-                let name = name.clone();
-                self.note(None, EventKind::Check { name, up, detail });
+                let object = tracker.object.clone();
+                let up = tracker.state.up == Some(true);
+                Some(EventKind::Tracked { object, up, detail })
             }
-            Change::Ignored => {
-                let text = format!(
-                    "check {name} cannot be run and is left out, as keepalived would: {detail}"
-                );
-                self.note(None, EventKind::Note(text));
-            }
+            Change::Ignored => Some(EventKind::Note(format!(
+                "{} cannot be run and is left out, as keepalived would: {detail}",
+                tracker.object
+            ))),
+        };
+        let dependents = tracker.dependents().to_vec();
+        if let Some(kind) = kind {
+            self.note(None, kind);
         }
-        for at in 0..self.instances.len() {
-            if self.instances[at].instance.track.iter().any(|track| track.check == name) {
-                self.review(now, at);
-            }
+        for instance in dependents {
+            self.review(now, instance);
         }
     }
 
@@ -217,6 +217,7 @@ impl Engine {
                 state.announce_on(&link.name);
             }
         }
+        self.trackers.set_link(&link.name, is_up(&link), now);
         if link.index == 0 {
             self.links.remove(&link.name);
         } else {
@@ -258,25 +259,26 @@ impl Engine {
         // Adopted instances go on with the checks as they were; the next result speaks for itself.
         let presumes = self.instances[at].presume_up || self.instances[at].adoptable;
         let verdict = self.judge(&instance, presumes);
-        let waits_for_reports = self.waits_for_reports(&instance);
+        let waits_for_reports = self.trackers.awaits(&instance.track);
         let state = &mut self.instances[at];
         state.presume_up &= waits_for_reports;
         state.router.set_source(source);
         state.router.observe_link(verdict.link);
         let can_send = verdict.can_send();
+        let adjustment = verdict.adjustment();
         let mut faults = verdict.faults;
         if let Some(error) = state.refusal(now) {
-            faults.push(format!("the kernel refused its addresses: {error}"));
+            faults.push(Fault::AddressesRefused { error: error.to_owned() });
         }
         state.faults.clone_from(&faults);
         let from = state.router.priority();
-        let to = effective(&state.router, verdict.adjustment);
+        let to = effective(&state.router, adjustment);
         if from != to {
             state.feed(now, RouterEvent::Priority(to));
         }
         let adoptable = std::mem::take(&mut state.adoptable);
         if !faults.is_empty() {
-            let reasons = faults.join("; ");
+            let reasons = fault::sentence(&faults);
             state.feed(now, RouterEvent::Fault { reasons, can_send });
         } else if adoptable {
             state.presume_up = true;
@@ -285,19 +287,10 @@ impl Engine {
             state.feed(now, RouterEvent::Eligible);
         }
         if from != to {
-            let parts = verdict.parts.iter().map(|(object, part)| format!("{object} {part:+}"));
-            let why = parts.collect::<Vec<_>>().join(", ");
-            let why = if why.is_empty() { "nothing adjusts it".to_owned() } else { why };
+            let why = PriorityCause::Trackers(verdict.parts);
             let name = instance.name.clone();
             self.note(Some(name), EventKind::Priority { from, to, why });
         }
-    }
-
-    fn waits_for_reports(&self, instance: &plan::Instance) -> bool {
-        instance.track.iter().any(|track| {
-            let tracker = self.tracker_index.get(&track.check).map(|at| &self.trackers[*at]);
-            tracker.is_some_and(|tracker| !tracker.level.reported)
-        })
     }
 
     /// The address adverts of this instance leave from.
@@ -313,6 +306,11 @@ impl Engine {
         self.notes.push(Event { number: self.events, instance, kind });
         self.events
     }
+}
+
+/// It is there and has a carrier.
+fn is_up(link: &LinkState) -> bool {
+    link.index != 0 && link.running
 }
 
 /// G-020: a device of addresses came up or has another hardware address, so that hosts must hear

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use locum_plan as plan;
-use locum_plan::{Name, Probe, WantedServices};
+use locum_plan::{Name, Probe, Tracked, WantedServices};
 use locum_vrrp::{Cause, Family, Priority, Role, Version, Vrid};
 
+use crate::fault::PriorityCause;
 use crate::input::CommandId;
 
 /// Number of an `Apply` or `Serve`, rising; their results carry it back.
@@ -157,9 +158,9 @@ pub enum EventKind {
     /// A role changed; `cause` is why.
     Transition { from: Role, to: Role, cause: Cause, priority: Priority },
     /// The effective priority changed.
-    Priority { from: Priority, to: Priority, why: String },
-    /// A check went up or down.
-    Check { name: Name, up: bool, detail: String },
+    Priority { from: Priority, to: Priority, why: PriorityCause },
+    /// A tracked object whose results this node counts went up or down.
+    Tracked { object: Tracked, up: bool, detail: String },
     /// A server of a service went up or down.
     Server { service: Name, server: std::net::SocketAddr, up: bool, detail: String },
     /// A virtual address that someone removed was put back.

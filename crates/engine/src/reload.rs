@@ -7,13 +7,13 @@ use locum_plan as plan;
 use locum_plan::{Name, Plan, VirtualAddress};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
-use crate::Engine;
+use crate::fault::PriorityCause;
 use crate::input::Inherited;
 use crate::instance::{InstanceState, Key};
 use crate::output::{EventKind, HeldAddress, Output};
 use crate::probes::Asker;
 use crate::service::ServiceState;
-use crate::tracker::Tracker;
+use crate::{Engine, is_up};
 
 #[derive(Default)]
 struct Tally {
@@ -34,7 +34,8 @@ impl Engine {
         if self.stopping {
             return;
         }
-        self.replace_trackers(now, &plan);
+        let links = &self.links;
+        self.trackers.replace(&plan, &|name| links.get(name).is_some_and(is_up), now);
         self.replace_services(now, &plan);
         let tally = self.replace_instances(now, &plan);
         self.plan = Some(Arc::clone(&plan));
@@ -49,8 +50,8 @@ impl Engine {
     }
 
     fn replace_probes(&mut self, out: &mut Vec<Output>) {
-        let checks = self.trackers.iter().enumerate();
-        let checks = checks.map(|(at, t)| (&t.check.probe, Asker::Tracker(at)));
+        let checks = self.trackers.checks();
+        let checks = checks.map(|(at, check, _)| (&check.probe, Asker::Tracker(at)));
         let services = self.services.iter().enumerate();
         let servers = services.flat_map(|(service, state)| {
             let servers = state.servers.iter().enumerate();
@@ -59,22 +60,6 @@ impl Engine {
             })
         });
         self.probes.set(checks.chain(servers), out);
-    }
-
-    fn replace_trackers(&mut self, now: Time, plan: &Plan) {
-        let mut old = std::mem::take(&mut self.trackers);
-        let keep = |check: &plan::Check| {
-            // A check that asks the same in another rhythm keeps what it knows.
-            let same =
-                |t: &Tracker| t.check.name == check.name && t.check.probe.kind == check.probe.kind;
-            match old.iter().position(same) {
-                Some(at) => Tracker { check: check.clone(), ..old.swap_remove(at) },
-                None => Tracker::new(check.clone(), now),
-            }
-        };
-        self.trackers = plan.checks.iter().map(keep).collect();
-        let names = self.trackers.iter().enumerate();
-        self.tracker_index = names.map(|(at, tracker)| (tracker.name().clone(), at)).collect();
     }
 
     fn replace_services(&mut self, now: Time, plan: &Plan) {
@@ -107,7 +92,7 @@ impl Engine {
                 state.feed(now, RouterEvent::Resume);
             }
             let before = state.router.priority();
-            let adjustment = self.judge(&instance, state.presume_up).adjustment;
+            let adjustment = self.judge(&instance, state.presume_up).adjustment();
             let differs = state.replace(&instance, adjustment, now);
             if was_leaving {
                 tally.added += 1;
@@ -118,7 +103,7 @@ impl Engine {
             }
             let after = state.router.priority();
             if before != after {
-                let why = "the configuration was reloaded".to_owned();
+                let why = PriorityCause::Reload;
                 let kind = EventKind::Priority { from: before, to: after, why };
                 self.note(Some(instance.name.clone()), kind);
             }

@@ -9,7 +9,7 @@ use locum_plan::{
 };
 use locum_vrrp::Time;
 
-use crate::tracker::{Level, Thresholds};
+use crate::tracker::{CheckState, Thresholds};
 
 /// A service of the plan with the health of its servers.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct ServerState {
     pub server: Server,
     /// `None`: nobody checks it.
     pub probe: Option<Probe>,
-    pub level: Level,
+    pub state: CheckState,
 }
 
 impl ServiceState {
@@ -43,9 +43,9 @@ impl ServiceState {
                         |s: &&ServerState| s.server.address == server.address && s.probe == probe;
                     old.servers.iter().find(same)
                 });
-                let level =
-                    known.map_or_else(|| Level::new(None, now), |known| known.level.clone());
-                ServerState { server: server.clone(), probe, level }
+                let state =
+                    known.map_or_else(|| CheckState::new(None, now), |known| known.state.clone());
+                ServerState { server: server.clone(), probe, state }
             })
             .collect();
         Self { service: Arc::new(service.clone()), servers, error: None, last: None }
@@ -55,9 +55,9 @@ impl ServiceState {
     pub fn record(&mut self, index: usize, outcome: &Outcome, now: Time) -> bool {
         let Some(health) = &self.service.health else { return false };
         let thresholds = Thresholds { rise: health.rise, fall: health.fall };
-        let state = &mut self.servers[index];
-        state.level.detail.clone_from(&outcome.detail);
-        state.level.record(outcome.verdict == Verdict::Pass, thresholds, now)
+        let state = &mut self.servers[index].state;
+        state.detail.clone_from(&outcome.detail);
+        state.record(outcome.verdict == Verdict::Pass, thresholds, now)
     }
 
     /// The level for the balancer; `None` when this node runs nothing for it. `lease` is that of
@@ -65,10 +65,10 @@ impl ServiceState {
     pub fn wanted(&mut self, holds: bool, lease: Option<Duration>) -> Option<Arc<WantedService>> {
         let activity = self.service.standby.activity(holds)?;
         // A server counts as up until its first result: a new master must not start empty.
-        let servers = self.servers.iter().filter_map(|state| {
-            match (state.level.up.unwrap_or(true), self.service.failed) {
-                (true, _) => Some(state.server.clone()),
-                (false, FailedServer::Quiesce) => Some(Server { weight: 0, ..state.server }),
+        let servers = self.servers.iter().filter_map(|server| {
+            match (server.state.up.unwrap_or(true), self.service.failed) {
+                (true, _) => Some(server.server.clone()),
+                (false, FailedServer::Quiesce) => Some(Server { weight: 0, ..server.server }),
                 (false, FailedServer::Remove) => None,
             }
         });

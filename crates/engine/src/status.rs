@@ -8,6 +8,7 @@ use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vr
 
 use crate::Engine;
 use crate::explain;
+use crate::fault::{Fault, PriorityPart};
 use crate::instance::{Discarded, InstanceState};
 use crate::kernel_state::KernelState;
 use crate::output::HeldAddress;
@@ -41,10 +42,10 @@ pub struct InstanceStatus {
     pub cause: String,
     pub base_priority: Priority,
     pub priority: Priority,
-    /// What makes the difference: object and its part.
-    pub adjustments: Vec<(String, i32)>,
+    /// What makes the difference.
+    pub adjustments: Vec<PriorityPart>,
     /// Why it cannot take part; empty when it can.
-    pub faults: Vec<String>,
+    pub faults: Vec<Fault>,
     /// Handed over by the operator: the peer keeps it while it lives.
     pub yielded: bool,
     pub interval: Duration,
@@ -221,14 +222,14 @@ impl Engine {
     }
 
     fn check_status(&self, now: Time) -> Vec<CheckStatus> {
-        let one = |tracker: &crate::tracker::Tracker| CheckStatus {
-            name: tracker.name().clone(),
-            up: tracker.level.up,
-            detail: tracker.level.detail.clone(),
-            level_age: now.since(tracker.level.since),
+        let all = self.trackers.checks().map(|(_, check, tracker)| CheckStatus {
+            name: check.name.clone(),
+            up: tracker.state.up,
+            detail: tracker.state.detail.clone(),
+            level_age: now.since(tracker.state.since),
             ignored: tracker.ignored,
-        };
-        self.trackers.iter().map(one).collect()
+        });
+        all.collect()
     }
 
     fn service_status(&self) -> Vec<ServiceStatus> {
@@ -246,8 +247,8 @@ impl Engine {
                 .map(|server| ServerStatus {
                     address: server.server.address,
                     weight: server.server.weight,
-                    up: server.level.up,
-                    detail: server.level.detail.clone(),
+                    up: server.state.up,
+                    detail: server.state.detail.clone(),
                 })
                 .collect(),
         };

@@ -1,36 +1,43 @@
-//! Checks that decide priority: rise, fall and weight.
+//! What instances track: one list of objects, each with its state and the instances that follow it.
+//!
+//! A kind of object is one [`Source`]: where its state comes from, and its own weight.
 
-use locum_plan::{Check, Dialect, Name, Outcome, Verdict, Weight};
+use std::collections::HashMap;
+
+use locum_plan::{Check, Dialect, Name, Outcome, Plan, Track, Tracked, Verdict, Weight};
 use locum_vrrp::Time;
 
-/// One probe result after another becomes up or down.
+use crate::fault::{Fault, PriorityPart};
+
+/// Up or down, as one result after another makes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Level {
+pub struct CheckState {
     /// `None` until the first result.
     pub up: Option<bool>,
     /// Consecutive results that contradict `up`.
     streak: u32,
+    /// When `up` became what it is.
     pub since: Time,
-    /// A run has ended since this process began.
+    /// A result has come since this process began.
     pub reported: bool,
     /// What the last run said.
     pub detail: String,
 }
 
-/// Consecutive results that turn a level.
+/// Consecutive results that turn a state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Thresholds {
     pub rise: u32,
     pub fall: u32,
 }
 
-impl Level {
+impl CheckState {
     /// `up` is `Some(false)` for a check that has to earn its first success.
     pub fn new(up: Option<bool>, now: Time) -> Self {
         Self { up, streak: 0, since: now, reported: false, detail: String::new() }
     }
 
-    /// One more result; `true` when the level is another now. The first result decides at once.
+    /// One more result; `true` when `up` changed. The first result decides at once.
     pub fn record(&mut self, passed: bool, thresholds: Thresholds, now: Time) -> bool {
         self.reported = true;
         match self.up {
@@ -61,28 +68,186 @@ impl Level {
     }
 }
 
-/// A check of the plan with its state.
-#[derive(Clone, Debug)]
+/// All objects that the plan can track, and those of its instances that do.
+#[derive(Debug, Default)]
+pub struct Trackers {
+    list: Vec<Tracker>,
+    index: HashMap<Tracked, usize>,
+}
+
+/// One of them.
+#[derive(Debug)]
 pub struct Tracker {
-    pub check: Check,
-    pub level: Level,
+    pub object: Tracked,
+    source: Source,
+    pub state: CheckState,
     /// keepalived stops tracking a script that cannot be run; in its dialect so do we.
     pub ignored: bool,
+    /// Positions of the instances that track it.
+    dependents: Vec<usize>,
+}
+
+/// Where the state of an object comes from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// The results of a probe.
+    Check(Check),
+    /// What the kernel says of a link.
+    Link,
+}
+
+impl Trackers {
+    /// The objects of a new plan. One that is the same as before keeps what is known of it; `is_up`
+    /// says it of an interface.
+    pub fn replace(&mut self, plan: &Plan, is_up: &dyn Fn(&Name) -> bool, now: Time) {
+        let mut old = std::mem::take(&mut self.list);
+        self.index.clear();
+        for check in &plan.checks {
+            let object = Tracked::Check(check.name.clone());
+            // A check that asks the same in another rhythm is the same.
+            let is_same = |tracker: &Tracker| match &tracker.source {
+                Source::Check(known) => {
+                    known.name == check.name && known.probe.kind == check.probe.kind
+                }
+                Source::Link => false,
+            };
+            let source = Source::Check(check.clone());
+            let tracker = match old.iter().position(is_same) {
+                Some(at) => Tracker { source, dependents: Vec::new(), ..old.swap_remove(at) },
+                None => Tracker::new(object, source, check.starts_failed.then_some(false), now),
+            };
+            self.add(tracker);
+        }
+        let tracks = plan.instances.iter().flat_map(|instance| &instance.track);
+        for track in tracks {
+            let Tracked::Interface(name) = &track.object else { continue };
+            if self.index.contains_key(&track.object) {
+                continue;
+            }
+            let mut tracker =
+                Tracker::new(track.object.clone(), Source::Link, Some(is_up(name)), now);
+            tracker.state.reported = true;
+            self.add(tracker);
+        }
+    }
+
+    fn add(&mut self, tracker: Tracker) {
+        self.index.insert(tracker.object.clone(), self.list.len());
+        self.list.push(tracker);
+    }
+
+    /// The instances in the order of their positions, each with what it tracks.
+    pub fn follow<'a>(&mut self, instances: impl Iterator<Item = &'a [Track]>) {
+        for tracker in &mut self.list {
+            tracker.dependents.clear();
+        }
+        for (at, tracks) in instances.enumerate() {
+            for track in tracks {
+                if let Some(tracker) = self.index.get(&track.object) {
+                    self.list[*tracker].dependents.push(at);
+                }
+            }
+        }
+    }
+
+    pub fn get(&self, object: &Tracked) -> Option<&Tracker> {
+        self.index.get(object).map(|at| &self.list[*at])
+    }
+
+    /// The tracker at this position, which is valid until the next plan.
+    pub fn at(&self, at: usize) -> &Tracker {
+        &self.list[at]
+    }
+
+    /// The checks among them, by position.
+    pub fn checks(&self) -> impl Iterator<Item = (usize, &Check, &Tracker)> {
+        self.list.iter().enumerate().filter_map(|(at, tracker)| match &tracker.source {
+            Source::Check(check) => Some((at, check, tracker)),
+            Source::Link => None,
+        })
+    }
+
+    /// One result of the check at this position.
+    pub fn record(&mut self, at: usize, outcome: &Outcome, dialect: Dialect, now: Time) -> Change {
+        self.list[at].record(outcome, dialect, now)
+    }
+
+    /// The kernel has said something about an interface.
+    pub fn set_link(&mut self, interface: &Name, is_up: bool, now: Time) {
+        let Some(at) = self.index.get(&Tracked::Interface(interface.clone())) else { return };
+        let state = &mut self.list[*at].state;
+        if state.up != Some(is_up) {
+            state.turn(is_up, now);
+        }
+    }
+
+    /// What the objects of these tracks do to an instance. `presume_up`: a check that has not
+    /// reported counts as up.
+    pub fn judge(&self, tracks: &[Track], presume_up: bool) -> Tally {
+        let mut tally = Tally::default();
+        for track in tracks {
+            let Some(tracker) = self.get(&track.object) else { continue };
+            if tracker.ignored {
+                continue;
+            }
+            let state = &tracker.state;
+            let is_presumed = presume_up && !state.reported;
+            let up = if is_presumed { Some(true) } else { state.up };
+            match effect(track.weight.unwrap_or(tracker.weight()), up) {
+                Effect::Adjust(0) => {}
+                Effect::Adjust(part) => {
+                    tally.parts.push(PriorityPart { object: track.object.clone(), part });
+                }
+                Effect::Fault => tally.faults.push(Fault::Tracked {
+                    object: track.object.clone(),
+                    up: up == Some(true),
+                    detail: state.detail.clone(),
+                }),
+                Effect::Unknown => tally.is_unknown = true,
+            }
+        }
+        tally
+    }
+
+    /// One of these objects has not reported since this process began.
+    pub fn awaits(&self, tracks: &[Track]) -> bool {
+        let mut known = tracks.iter().filter_map(|track| self.get(&track.object));
+        known.any(|tracker| !tracker.state.reported)
+    }
+}
+
+/// What all objects that an instance tracks do to it.
+#[derive(Debug, Default)]
+pub struct Tally {
+    pub faults: Vec<Fault>,
+    pub parts: Vec<PriorityPart>,
+    /// An object without which it may not start has not reported yet.
+    pub is_unknown: bool,
 }
 
 impl Tracker {
-    pub fn new(check: Check, now: Time) -> Self {
-        let up = check.starts_failed.then_some(false);
-        Self { check, level: Level::new(up, now), ignored: false }
+    fn new(object: Tracked, source: Source, up: Option<bool>, now: Time) -> Self {
+        let state = CheckState::new(up, now);
+        Self { object, source, state, ignored: false, dependents: Vec::new() }
     }
 
-    pub fn name(&self) -> &Name {
-        &self.check.name
+    /// Positions of the instances that track it.
+    pub fn dependents(&self) -> &[usize] {
+        &self.dependents
+    }
+
+    /// Its own weight, where the pairing has none.
+    fn weight(&self) -> Weight {
+        match &self.source {
+            Source::Check(check) => check.weight,
+            Source::Link => Weight::default(),
+        }
     }
 
     /// One result; says what changed for the instances that track it.
-    pub fn record(&mut self, outcome: &Outcome, dialect: Dialect, now: Time) -> Change {
-        self.level.detail.clone_from(&outcome.detail);
+    fn record(&mut self, outcome: &Outcome, dialect: Dialect, now: Time) -> Change {
+        let Source::Check(check) = &self.source else { return Change::None };
+        self.state.detail.clone_from(&outcome.detail);
         let passed = match (outcome.verdict, dialect) {
             (Verdict::CannotRun, Dialect::Keepalived) => {
                 let was_ignored = std::mem::replace(&mut self.ignored, true);
@@ -92,9 +257,9 @@ impl Tracker {
             (Verdict::Fail | Verdict::CannotRun, _) => false,
         };
         let was_ignored = std::mem::replace(&mut self.ignored, false);
-        let is_first = !self.level.reported;
-        let thresholds = Thresholds { rise: self.check.rise, fall: self.check.fall };
-        let turned = self.level.record(passed, thresholds, now);
+        let is_first = !self.state.reported;
+        let thresholds = Thresholds { rise: check.rise, fall: check.fall };
+        let turned = self.state.record(passed, thresholds, now);
         match (turned || was_ignored, is_first) {
             (true, _) => Change::Turned,
             (false, true) => Change::Reported,
@@ -108,7 +273,7 @@ impl Tracker {
 pub enum Change {
     None,
     Turned,
-    /// The first result: it only confirms, but nobody need presume any more.
+    /// The first result since this process began: the state is as it was presumed.
     Reported,
     /// The program cannot be run and keepalived's meaning is to go on without it.
     Ignored,
@@ -116,7 +281,7 @@ pub enum Change {
 
 /// What one tracked object does to an instance.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Effect {
+enum Effect {
     /// Added to the base priority.
     Adjust(i32),
     /// The instance may not take part.
@@ -127,7 +292,7 @@ pub enum Effect {
 
 /// Weight 0 is all or nothing; a positive weight is added while up, a negative one subtracted
 /// while down; `reverse` swaps up and down for weight 0 and flips the sign otherwise.
-pub fn effect(weight: Weight, up: Option<bool>) -> Effect {
+fn effect(weight: Weight, up: Option<bool>) -> Effect {
     let value = i32::from(weight.value);
     match up {
         None if value == 0 => Effect::Unknown,
@@ -155,26 +320,26 @@ mod tests {
 
     #[test]
     fn the_first_result_decides_whatever_rise_and_fall_say() {
-        let mut level = Level::new(None, Time::ZERO);
-        assert!(level.record(false, RISE_2_FALL_3, Time::ZERO));
-        assert_eq!(level.up, Some(false));
+        let mut state = CheckState::new(None, Time::ZERO);
+        assert!(state.record(false, RISE_2_FALL_3, Time::ZERO));
+        assert_eq!(state.up, Some(false));
     }
 
     #[test]
     fn fall_counts_consecutive_failures_only() {
-        let mut level = Level::new(Some(true), Time::ZERO);
+        let mut state = CheckState::new(Some(true), Time::ZERO);
         for passed in [false, false, true, false, false] {
-            assert!(!level.record(passed, RISE_2_FALL_3, Time::ZERO));
+            assert!(!state.record(passed, RISE_2_FALL_3, Time::ZERO));
         }
-        assert!(level.record(false, RISE_2_FALL_3, Time::ZERO));
-        assert_eq!(level.up, Some(false));
+        assert!(state.record(false, RISE_2_FALL_3, Time::ZERO));
+        assert_eq!(state.up, Some(false));
     }
 
     #[test]
     fn a_check_that_starts_failed_needs_rise_successes() {
-        let mut level = Level::new(Some(false), Time::ZERO);
-        assert!(!level.record(true, RISE_2_FALL_3, Time::ZERO));
-        assert!(level.record(true, RISE_2_FALL_3, Time::ZERO));
+        let mut state = CheckState::new(Some(false), Time::ZERO);
+        assert!(!state.record(true, RISE_2_FALL_3, Time::ZERO));
+        assert!(state.record(true, RISE_2_FALL_3, Time::ZERO));
     }
 
     #[test]

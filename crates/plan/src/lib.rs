@@ -32,6 +32,19 @@ pub struct Plan {
     pub digest: String,
 }
 
+impl Plan {
+    /// The weight an object has by itself, where the instance that tracks it gives none.
+    pub fn weight_of(&self, object: &Tracked) -> Weight {
+        match object {
+            Tracked::Check(name) => {
+                let mut checks = self.checks.iter();
+                checks.find(|check| check.name == *name).map_or_else(Weight::default, |c| c.weight)
+            }
+            Tracked::Interface(_) => Weight::default(),
+        }
+    }
+}
+
 /// Which front-end made the plan; in `Keepalived` its meaning is kept where ours is stricter.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Dialect {
@@ -53,9 +66,8 @@ pub struct Instance {
     pub router: RouterSettings,
     /// Installed and announced by the master: advertised ones first, then the excluded (V-033).
     pub addresses: Vec<VirtualAddress>,
+    /// What decides whether it may take part, and with what priority.
     pub track: Vec<Track>,
-    /// Interfaces whose loss of link is a fault (weight 0) or changes the priority.
-    pub track_interfaces: Vec<TrackInterface>,
     pub hooks: Hooks,
     pub lease: Lease,
 }
@@ -111,17 +123,40 @@ pub enum Lease {
     Off,
 }
 
+/// One object an instance tracks.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Track {
-    pub check: Name,
-    /// Weight of this pairing; the check's own when `None`.
+    pub object: Tracked,
+    /// Weight of this pairing; the object's own when `None`.
     pub weight: Option<Weight>,
 }
 
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct TrackInterface {
-    pub interface: Name,
-    pub weight: Weight,
+/// What can be tracked: each is up, down or not known yet. A new kind is a variant here, its name in
+/// `Display`, and a source of its state in the engine's trackers.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Tracked {
+    /// A check of the plan; its own weight unless the pairing has one.
+    Check(Name),
+    /// The carrier of a network interface; a fault while down unless the pairing has a weight.
+    Interface(Name),
+}
+
+impl Tracked {
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Check(name) | Self::Interface(name) => name,
+        }
+    }
+}
+
+/// As operators read it in the status and in the history: `check app`, `interface eth1`.
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check(name) => write!(f, "check {name}"),
+            Self::Interface(name) => write!(f, "interface {name}"),
+        }
+    }
 }
 
 /// What a tracked object does to a priority: 0 failing is a fault; positive is added while up;

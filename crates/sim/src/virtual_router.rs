@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use locum_plan as plan;
-use locum_plan::{Check, Instance, Lease, Name, Service, TrackInterface, Weight};
+use locum_plan::{Check, Instance, Lease, Name, Service, Track, Tracked, Weight};
 use locum_vrrp::{
     Family, Interval, Preempt, Priority, RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
@@ -142,17 +142,18 @@ impl VirtualRouter {
                 Transport::Unicast { peers: peers.collect(), ttl: 255, check_source: true };
         }
         let track = self.check.iter();
-        let track = track.map(|check| plan::Track { check: check.name.clone(), weight: None });
-        let tracked = self.tracked.iter();
-        let tracked = tracked
-            .map(|(link, weight)| TrackInterface { interface: interface(*link), weight: *weight });
+        let track =
+            track.map(|check| Track { object: Tracked::Check(check.name.clone()), weight: None });
+        let interfaces = self.tracked.iter().map(|(link, weight)| Track {
+            object: Tracked::Interface(interface(*link)),
+            weight: Some(*weight),
+        });
         Instance {
             name: self.name.clone(),
             interface: interface(self.link),
             router,
             addresses,
-            track: track.collect(),
-            track_interfaces: tracked.collect(),
+            track: track.chain(interfaces).collect(),
             hooks: plan::Hooks {
                 any: vec![plan::Command::argv(["/bin/notify"])],
                 ..plan::Hooks::default()

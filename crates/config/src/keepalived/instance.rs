@@ -16,7 +16,7 @@ use crate::span::{At, Span};
 use crate::validate;
 use crate::values;
 use crate::wish::{AnnounceWish, Field, InstanceWish, UnicastWish, Wishes};
-use locum_plan::{Dialect, Name, Track, TrackInterface, VirtualAddress};
+use locum_plan::{Dialect, Name, Track, Tracked, VirtualAddress};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -118,12 +118,12 @@ pub(super) const ROWS: &[Row<InstanceDraft>] = &[
     accept("unicast_fault_no_peer"),
     set("track_script", Shape::Block(0, 0), |lowering, draft, statement| {
         for line in statement.block.as_deref().unwrap_or_default() {
-            draft.wish.track.extend(track(lowering, line));
+            draft.wish.track.extend(track(lowering, line, Tracked::Check));
         }
     }),
     set("track_interface", Shape::Block(0, 0), |lowering, draft, statement| {
         for line in statement.block.as_deref().unwrap_or_default() {
-            draft.wish.track_interfaces.extend(track_interface(lowering, line));
+            draft.wish.track.extend(track(lowering, line, Tracked::Interface));
         }
     }),
     refuse("track_process", "use a vrrp_script with \"killall -0 NAME\""),
@@ -336,23 +336,17 @@ fn peer(lowering: &mut Lowering<'_>, line: &Statement) -> Option<At<UnicastPeer>
 }
 
 /// `NAME [weight N [reverse]]`.
-fn track(lowering: &mut Lowering<'_>, line: &Statement) -> Option<At<Track>> {
+fn track(
+    lowering: &mut Lowering<'_>,
+    line: &Statement,
+    kind: fn(Name) -> Tracked,
+) -> Option<At<Track>> {
     let name = line.keyword();
     let weight = match tracked_weight(lowering, line) {
         Ok(weight) => weight,
         Err(Refused) => return None,
     };
-    Some(At::new(Track { check: Name::from(name.text.as_str()), weight }, name.span))
-}
-
-fn track_interface(lowering: &mut Lowering<'_>, line: &Statement) -> Option<At<TrackInterface>> {
-    let name = line.keyword();
-    let weight = match tracked_weight(lowering, line) {
-        Ok(weight) => weight.unwrap_or_default(),
-        Err(Refused) => return None,
-    };
-    let interface = Name::from(name.text.as_str());
-    Some(At::new(TrackInterface { interface, weight }, name.span))
+    Some(At::new(Track { object: kind(name.text.as_str().into()), weight }, name.span))
 }
 
 /// The line cannot be used, and has been reported.

@@ -16,7 +16,7 @@ use crate::toml::keys::{self, Key};
 use crate::toml::reader::{Reader, Table, Value};
 use crate::values;
 use crate::wish::{AnnounceWish, Field, HooksWish, InstanceWish, UnicastWish};
-use locum_plan::{Lease, Name, Scope, Track, TrackInterface, VirtualAddress};
+use locum_plan::{Lease, Name, Scope, Track, Tracked, VirtualAddress};
 
 pub(super) fn read(
     reader: &mut Reader<'_>,
@@ -60,10 +60,9 @@ pub(super) fn read(
     wish.track = list(reader.optional(table, "track", |reader, value, key| {
         reader.each(value, key, |reader, item| track(reader, item, key))
     }));
-    wish.track_interfaces =
-        list(reader.optional(table, "track_interfaces", |reader, value, key| {
-            reader.each(value, key, |reader, item| track_interface(reader, item, key))
-        }));
+    wish.track.extend(list(reader.optional(table, "track_interfaces", |reader, value, key| {
+        reader.each(value, key, |reader, item| track_interface(reader, item, key))
+    })));
     wish.hooks = HooksWish {
         any: list(reader.optional(table, "notify", commands)),
         master: list(reader.optional(table, "notify_master", commands)),
@@ -351,7 +350,7 @@ fn peer(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Option
 /// `"name"`, or `{ check = "name", weight = -10 }`.
 fn track(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Option<Track> {
     if let DeValue::String(name) = value.get_ref() {
-        return Some(Track { check: Name::from(name.as_ref()), weight: None });
+        return Some(Track { object: Tracked::Check(name.as_ref().into()), weight: None });
     }
     let table = reader.open_value(value, &keys::TRACK, key.name, key.shape)?;
     let check = reader.field(&table, "check", Reader::text);
@@ -360,17 +359,12 @@ fn track(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Optio
     }
     let weight = reader.field(&table, "weight", weight);
     let check = check.into_given()?.value;
-    Some(Track { check: Name::from(check), weight: weight.value().copied() })
+    Some(Track { object: Tracked::Check(check.into()), weight: weight.value().copied() })
 }
 
-fn track_interface(
-    reader: &mut Reader<'_>,
-    value: &Value<'_>,
-    key: &'static Key,
-) -> Option<TrackInterface> {
+fn track_interface(reader: &mut Reader<'_>, value: &Value<'_>, key: &'static Key) -> Option<Track> {
     if let DeValue::String(name) = value.get_ref() {
-        let interface = Name::from(name.as_ref());
-        return Some(TrackInterface { interface, weight: Default::default() });
+        return Some(Track { object: Tracked::Interface(name.as_ref().into()), weight: None });
     }
     let table = reader.open_value(value, &keys::TRACK_INTERFACE, key.name, key.shape)?;
     let interface = reader.field(&table, "interface", Reader::text);
@@ -378,6 +372,6 @@ fn track_interface(
         reader.report.error(table.span, "missing-key", "a tracked interface has no `interface`");
     }
     let weight = reader.field(&table, "weight", weight);
-    let interface = Name::from(interface.into_given()?.value);
-    Some(TrackInterface { interface, weight: weight.value().copied().unwrap_or_default() })
+    let object = Tracked::Interface(interface.into_given()?.value.into());
+    Some(Track { object, weight: weight.value().copied() })
 }

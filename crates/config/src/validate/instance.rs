@@ -9,7 +9,7 @@ use crate::NeedKind;
 use crate::span::{At, Report, Span};
 use crate::validate::{command_needs, strict_in_toml};
 use crate::wish::{Field, InstanceWish, Wishes};
-use locum_plan::{Dialect, Instance, Plan, Scope, VirtualAddress};
+use locum_plan::{Dialect, Instance, Plan, Scope, Tracked, VirtualAddress};
 
 pub(super) fn validate(
     wish: &InstanceWish,
@@ -30,8 +30,9 @@ fn needs(wish: &InstanceWish, report: &mut Report) {
         interface_name(interface, report);
         report.need(interface.span, NeedKind::Interface(interface.value.clone()));
     }
-    for tracked in &wish.track_interfaces {
-        let name = At::new(tracked.value.interface.to_string(), tracked.span);
+    for tracked in &wish.track {
+        let Tracked::Interface(interface) = &tracked.value.object else { continue };
+        let name = At::new(interface.to_string(), tracked.span);
         interface_name(&name, report);
         report.need(tracked.span, NeedKind::Interface(name.value));
     }
@@ -296,9 +297,10 @@ fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
         let text = "an owner (priority 255) preempts at once, whatever is set here";
         report.warning(preempt.span, "owner-preempts", text);
     }
-    for tracked in wish.track_interfaces.iter().filter(|tracked| {
-        wish.interface.value().is_some_and(|own| **own == *tracked.value.interface)
-            && tracked.value.weight.value == 0
+    for tracked in wish.track.iter().filter(|tracked| {
+        let Tracked::Interface(interface) = &tracked.value.object else { return false };
+        wish.interface.value().is_some_and(|own| **own == **interface)
+            && tracked.value.weight.unwrap_or_default().value == 0
     }) {
         let text = "the instance's own interface is always tracked";
         report.warning(tracked.span, "redundant-track", text);

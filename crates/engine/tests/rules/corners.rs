@@ -4,8 +4,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use locum_engine::{Command, Inherited, Input, LinkState, Output, Reply, Run, Target};
-use locum_plan::{Command as Hook, Lease, Plan, Track, Verdict};
+use locum_engine::{Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Target};
+use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
 use crate::node::{
@@ -277,7 +277,8 @@ fn a_link_that_is_gone_is_forgotten() {
         forwards_v6: false,
     };
     node.feed(Input::Link(gone));
-    assert_eq!(node.status().instances[0].faults, ["interface eth0 does not exist"]);
+    let missing = Fault::InterfaceMissing { interface: "eth0".into() };
+    assert_eq!(node.status().instances[0].faults, [missing]);
 }
 
 fn hooks(out: &[Output]) -> Vec<String> {
@@ -290,7 +291,7 @@ fn hooks(out: &[Output]) -> Vec<String> {
 
 fn tracked(weight: i16) -> Plan {
     let mut web = instance("web", 51, 100);
-    web.track = vec![Track { check: "app".into(), weight: None }];
+    web.track = vec![Track { object: Tracked::Check("app".into()), weight: None }];
     let mut plan = plan([web]);
     plan.checks = vec![process_check(weight)];
     plan

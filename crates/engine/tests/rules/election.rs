@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, Inherited, Input, Output, Reply, Run, Target};
-use locum_plan::{Lease, Verdict};
+use locum_engine::{Command, EventKind, Fault, Inherited, Input, Output, Reply, Run, Target};
+use locum_plan::{Lease, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
 use crate::node::{Node, PEER, VIP, instance, outcome, plan, process_check, sent_priorities};
@@ -258,7 +258,7 @@ fn a_leftover_without_a_lease_is_withdrawn_before_anything_else() {
 #[test]
 fn a_failing_check_lowers_the_priority_of_the_next_advert() {
     let mut web = instance("web", 51, 100);
-    web.track = vec![locum_plan::Track { check: "app".into(), weight: None }];
+    web.track = vec![Track { object: Tracked::Check("app".into()), weight: None }];
     let mut plan = plan([web]);
     plan.checks = vec![process_check(-60)];
     let mut node = Node::master(plan);
@@ -270,7 +270,7 @@ fn a_failing_check_lowers_the_priority_of_the_next_advert() {
 #[test]
 fn a_failing_check_of_weight_zero_is_a_fault_that_hands_over_first() {
     let mut web = instance("web", 51, 100);
-    web.track = vec![locum_plan::Track { check: "app".into(), weight: None }];
+    web.track = vec![Track { object: Tracked::Check("app".into()), weight: None }];
     let mut plan = plan([web]);
     plan.checks = vec![process_check(0)];
     let mut node = Node::started(plan);
@@ -285,7 +285,10 @@ fn a_failing_check_of_weight_zero_is_a_fault_that_hands_over_first() {
     assert_eq!(node.role(), Role::Resigning);
     node.run_for(ms(2200));
     assert_eq!(node.role(), Role::Fault);
-    assert!(node.status().instances[0].faults[0].contains("app"));
+    let [Fault::Tracked { object, up: false, .. }] = &node.status().instances[0].faults[..] else {
+        panic!("{:?}", node.status());
+    };
+    assert_eq!(*object, Tracked::Check("app".into()));
 }
 
 #[test]
@@ -297,7 +300,8 @@ fn link_loss_is_a_fault_with_its_reason_and_other_instances_run_on() {
     node.link("eth0", false);
     let status = node.status();
     assert_eq!(status.instances[0].role, Role::Fault);
-    assert_eq!(status.instances[0].faults, ["interface eth0 is down or has no carrier"]);
+    let down = Fault::InterfaceDown { interface: "eth0".into() };
+    assert_eq!(status.instances[0].faults, [down]);
     assert_eq!(status.instances[1].role, Role::Master);
 }
 
@@ -422,7 +426,7 @@ fn a_refusal_of_the_kernel_is_a_fault_and_is_tried_again() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     node.run_for(ms(3610));
     node.refuse_applies("no buffer space");
-    assert!(node.status().instances[0].faults[0].contains("no buffer space"));
+    assert!(node.status().instances[0].faults[0].to_string().contains("no buffer space"));
     node.run_for(ms(2200));
     assert_eq!(node.role(), Role::Fault);
     node.run_for(ms(10_000));

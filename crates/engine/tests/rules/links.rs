@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use locum_engine::{Input, LinkState, Output};
-use locum_plan::Instance;
+use locum_plan::{Instance, Track, Tracked, Weight};
 use locum_vrrp::{Family, LastEvent, Role, Transport, UnicastPeer};
 
 use crate::node::{Node, PEER, VIP, instance, plan};
@@ -60,7 +60,7 @@ fn configured_source_that_the_host_does_not_have_is_a_fault_until_it_has_it() {
         sourced.router.source = Some(OTHER);
         let mut node = Node::started(plan([sourced]));
         assert_eq!(node.role(), Role::Fault);
-        let faults = node.status().instances[0].faults.join(" ");
+        let faults = format!("{:?}", node.status().instances[0].faults);
         assert!(faults.contains("192.0.2.4"), "{faults}");
         assert!(sources(node.run_for(Duration::from_secs(10))).is_empty());
         node.feed(Input::Link(link(&[OWN, OTHER])));
@@ -129,8 +129,8 @@ fn more_addresses_than_the_link_carries_are_a_fault() {
         assert_eq!(node.role(), role, "{mtu}");
     }
     node.feed(Input::Link(LinkState { mtu: 427, ..link(&[OWN]) }));
-    let faults = node.status().instances[0].faults.join(" ");
-    assert!(faults.contains("at most 99"), "{faults}");
+    let faults = format!("{:?}", node.status().instances[0].faults);
+    assert!(faults.contains("most: 99"), "{faults}");
 }
 
 /// V-333: the master sends to us without having to ask who we are.
@@ -163,4 +163,42 @@ fn last_event_tells_of_the_interface() {
     assert_eq!(last_event(&node), LastEvent::InterfaceDown);
     node.link("eth0", true);
     assert_eq!(last_event(&node), LastEvent::InterfaceUp);
+}
+
+/// The state of a tracked interface is known before the first plan names it, and follows the link.
+#[test]
+fn a_tracked_interface_changes_the_priority_of_those_that_track_it() {
+    let mut web = instance("web", 51, 100);
+    let weight = Some(Weight { value: -30, reverse: false });
+    web.track = vec![Track { object: Tracked::Interface("eth1".into()), weight }];
+    let mut db = instance("db", 52, 100);
+    db.addresses[0].address = Ipv4Addr::new(192, 0, 2, 11).into();
+    let mut node = Node::master(plan([web, db]));
+    let priorities = |node: &Node| {
+        let status = node.status();
+        status.instances.iter().map(|one| one.priority.0).collect::<Vec<_>>()
+    };
+    assert_eq!(priorities(&node), [100, 100], "the link is up from the start");
+    node.link("eth1", false);
+    assert_eq!(priorities(&node), [70, 100]);
+    let parts = node.status().instances.remove(0).adjustments;
+    assert_eq!(parts.iter().map(ToString::to_string).collect::<Vec<_>>(), ["interface eth1 -30"]);
+    node.link("eth1", true);
+    assert_eq!(priorities(&node), [100, 100]);
+}
+
+/// The weight of an interface is 0 unless the pairing says otherwise: without carrier, a fault.
+#[test]
+fn a_tracked_interface_that_is_not_there_is_a_fault_until_it_comes() {
+    let mut web = instance("web", 51, 100);
+    web.track = vec![Track { object: Tracked::Interface("eth9".into()), weight: None }];
+    let mut node = Node::started(plan([web]));
+    let faults = node.status().instances.remove(0).faults;
+    assert_eq!(
+        faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["tracked interface eth9 is down"]
+    );
+    node.link("eth9", true);
+    assert_eq!(node.status().instances[0].faults, []);
+    assert_eq!(node.role(), Role::Backup);
 }

@@ -256,7 +256,6 @@ pub fn instance(name: &str, vrid: u8, priority: u8) -> Instance {
         router,
         addresses: vec![VirtualAddress::new(VIP.into(), 24)],
         track: Vec::new(),
-        track_interfaces: Vec::new(),
         hooks: Hooks::default(),
         lease: Lease::Auto,
     }

@@ -168,7 +168,8 @@ fn with_no_address_in_place_an_instance_is_in_fault() {
     assert_eq!(node.role(), Role::Resigning, "a peer may do better");
     assert_eq!(failures(&out).len(), 1, "{out:#?}");
     let status = node.status().instances.remove(0);
-    assert!(status.faults[0].contains("192.0.2.10") && status.faults[0].contains("192.0.2.11"));
+    let fault = status.faults[0].to_string();
+    assert!(fault.contains("192.0.2.10") && fault.contains("192.0.2.11"));
     assert!(status.missing.is_empty(), "the fault says it");
     node.run_for(ms(2200));
     assert_eq!(node.role(), Role::Fault);
@@ -181,7 +182,7 @@ fn losing_the_last_address_in_place_is_a_fault() {
     node.run_for(ms(970));
     node.refuse(&[VIP], "no buffer space");
     assert_eq!(node.role(), Role::Resigning);
-    let fault = node.status().instances.remove(0).faults.remove(0);
+    let fault = node.status().instances.remove(0).faults.remove(0).to_string();
     assert!(fault.contains("192.0.2.11/24 on eth0: permission denied"), "{fault}");
     assert!(fault.contains("192.0.2.10/24 on eth0: no buffer space"), "{fault}");
 }

@@ -17,8 +17,8 @@ pub fn sentence(event: &Event) -> String {
         EventKind::Priority { from, to, why } => {
             format!("({name}) Changing effective priority from {} to {}: {why}", from.0, to.0)
         }
-        EventKind::Check { name: check, up, detail } => {
-            format!("check {check} {}: {detail}", succeeded(*up))
+        EventKind::Tracked { object, up, detail } => {
+            format!("{object} {}: {detail}", succeeded(*up))
         }
         EventKind::Server { service, server, up, detail } => {
             let state = if *up { "up" } else { "down" };
@@ -74,9 +74,11 @@ pub fn record(kind: &EventKind) -> Record {
             cause_text: cause.to_string(),
             priority: priority.0,
         },
-        EventKind::Priority { from, to, why } => Record::Priority { from: from.0, to: to.0, why },
-        EventKind::Check { name, up, detail } => {
-            Record::Check { check: name.to_string(), up, detail }
+        EventKind::Priority { from, to, why } => {
+            Record::Priority { from: from.0, to: to.0, why: why.to_string() }
+        }
+        EventKind::Tracked { object, up, detail } => {
+            Record::Check { check: object.name().to_string(), up, detail }
         }
         EventKind::Server { service, server, up, detail } => {
             Record::Server { service: service.to_string(), server, up, detail }
@@ -109,7 +111,7 @@ pub fn record(kind: &EventKind) -> Record {
 pub fn level(kind: &EventKind) -> Level {
     match kind {
         EventKind::Transition { to: Role::Fault, .. }
-        | EventKind::Check { up: false, .. }
+        | EventKind::Tracked { up: false, .. }
         | EventKind::Server { up: false, .. }
         | EventKind::Healed { .. }
         | EventKind::Conflict { .. }
@@ -118,7 +120,7 @@ pub fn level(kind: &EventKind) -> Level {
         EventKind::ApplyFailed { .. } | EventKind::ServeFailed { .. } => Level::ERROR,
         EventKind::Transition { .. }
         | EventKind::Priority { .. }
-        | EventKind::Check { up: true, .. }
+        | EventKind::Tracked { up: true, .. }
         | EventKind::Server { up: true, .. }
         | EventKind::Reloaded { .. }
         | EventKind::Adopted { .. }

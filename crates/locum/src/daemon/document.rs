@@ -180,9 +180,9 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
         adjustments: from
             .adjustments
             .iter()
-            .map(|(name, value)| Adjustment { name: name.clone(), value: *value })
+            .map(|part| Adjustment { name: part.object.to_string(), value: part.part })
             .collect(),
-        faults: from.faults.clone(),
+        faults: from.faults.iter().map(ToString::to_string).collect(),
         yielded: from.yielded,
         interval_ms: millis(from.interval),
         source: from.source,
