@@ -29,4 +29,5 @@ mod spawn;
 mod tcp;
 
 pub use runtime::Probes;
-pub use script::{End, Ran, run_command};
+pub use script::{End, Ran};
+pub use spawn::Launcher;

@@ -9,7 +9,7 @@
 //!
 //! ```text
 //!   probe A ──┐                              ┌──► A
-//!   probe B ──┼─► a view younger than MAX_AGE? ─► B     else: one scan on a blocking thread
+//!   probe B ──┼─► a view younger than MAX_AGE? ─► B     else: one scan on a thread of its own
 //!   probe C ──┘                              └──► C
 //! ```
 
@@ -19,11 +19,11 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use locum_plan::{Outcome, Verdict};
 use tokio::sync::watch;
-use tokio::task;
 use tokio::time::{self, Instant};
 
 /// A view of /proc begun this long before a question still answers it. A tenth of the shortest
@@ -37,12 +37,12 @@ const KERNEL_NAME_BYTES: usize = 15;
 const COMMAND_LINE_BYTES: u64 = 4096;
 
 /// Asks once.
-pub(crate) async fn probe(census: &Arc<Census>, name: &str, timeout: Duration) -> Outcome {
+pub(crate) async fn probe(table: &Arc<ProcessTable>, name: &str, timeout: Duration) -> Outcome {
     let begin = Instant::now();
     let (verdict, detail) = if name.contains('/') {
         (Verdict::CannotRun, format!("\"{name}\" is a path: give the name of the process alone"))
     } else {
-        match time::timeout(timeout, census.view(begin)).await {
+        match time::timeout(timeout, table.view(begin)).await {
             Ok(view) => view.judge(name),
             Err(_) => (Verdict::CannotRun, format!("/proc gave no answer within {timeout:?}")),
         }
@@ -52,13 +52,13 @@ pub(crate) async fn probe(census: &Arc<Census>, name: &str, timeout: Duration) -
 
 /// The shared view of all processes.
 #[derive(Debug)]
-pub(crate) struct Census {
+pub(crate) struct ProcessTable {
     latest: watch::Sender<Option<Arc<View>>>,
     /// A scan runs; there is never a second one, also when the first hangs in the kernel.
     scanning: AtomicBool,
 }
 
-impl Census {
+impl ProcessTable {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self { latest: watch::Sender::new(None), scanning: AtomicBool::new(false) })
     }
@@ -83,12 +83,17 @@ impl Census {
         if self.scanning.swap(true, Ordering::AcqRel) {
             return;
         }
-        let census = Arc::clone(self);
-        task::spawn_blocking(move || {
-            let view = View::take(Path::new("/proc"));
-            census.scanning.store(false, Ordering::Release);
-            census.latest.send_replace(Some(Arc::new(view)));
-        });
+        let table = Arc::clone(self);
+        let scan = move || table.publish(View::take(Path::new("/proc")));
+        if let Err(error) = thread::Builder::new().name("locum-proc".into()).spawn(scan) {
+            let error = format!("no thread to read /proc ({error}): raise TasksMax or LimitNPROC");
+            self.publish(View { error: Some(error), ..View::empty() });
+        }
+    }
+
+    fn publish(&self, view: View) {
+        self.scanning.store(false, Ordering::Release);
+        self.latest.send_replace(Some(Arc::new(view)));
     }
 }
 
@@ -106,14 +111,18 @@ struct View {
 }
 
 impl View {
-    fn take(proc: &Path) -> Self {
-        let mut view = Self {
+    fn empty() -> Self {
+        Self {
             begun: Instant::now(),
             living: HashSet::new(),
             cut: HashSet::new(),
             zombies: HashSet::new(),
             error: None,
-        };
+        }
+    }
+
+    fn take(proc: &Path) -> Self {
+        let mut view = Self::empty();
         if let Err(error) = view.read(proc) {
             view.error = Some(format!("cannot read {}: {error}", proc.display()));
         }

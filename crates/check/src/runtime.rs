@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,16 +12,13 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::process::Census;
-use crate::schedule;
+use crate::process::ProcessTable;
+use crate::schedule::{self, Shared};
+use crate::spawn::Launcher;
 
-/// Threads for what may block: fork and exec, user look-ups, reading /proc. So many programs on
-/// a dead file server have to hang before healthy scripts have to wait; also the limit of forks
-/// at once.
-const BLOCKING_THREADS: usize = 32;
-
-/// An idle blocking thread ends after this long, so that a burst does not stay in memory.
-const BLOCKING_KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// Scripts that may be starting at a time. So many programs on a dead file server have to hang
+/// before healthy scripts have to wait; also the limit of forks at once.
+const MAX_STARTS: usize = 32;
 
 /// Outcomes between the probes and `report`. A probe waits when it is full, which only happens
 /// within one turn of the thread that empties it.
@@ -59,13 +55,7 @@ impl Probes {
     /// Scripts inherit the calling thread's scheduling and blocked signals: call before it takes a
     /// real-time priority and before it blocks any signal.
     pub fn spawn(report: impl FnMut(u32, Outcome) + Send + 'static) -> io::Result<Self> {
-        let runtime = Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .max_blocking_threads(BLOCKING_THREADS)
-            .thread_keep_alive(BLOCKING_KEEP_ALIVE)
-            .thread_name("locum-probe-job")
-            .build()?;
+        let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
             .name("locum-probes".into())
@@ -110,9 +100,8 @@ fn serve(
     changes: UnboundedReceiver<Change>,
     report: impl FnMut(u32, Outcome) + Send,
 ) {
-    runtime.block_on(Keeper::new(report).run(changes));
-    // Not waiting for blocking threads: one of them may hang in a dead file server. Scripts that
-    // are running are killed when their tasks are dropped here.
+    runtime.block_on(ProbeSet::new(report).run(changes));
+    // Scripts that are running are killed when their tasks are dropped here.
     runtime.shutdown_background();
 }
 
@@ -126,32 +115,32 @@ struct Ended {
 }
 
 /// Owner of all probes, on the probe thread.
-struct Keeper<R> {
+struct ProbeSet<R> {
     report: R,
-    probes: HashMap<u32, Kept>,
+    probes: HashMap<u32, Running>,
     generation: u64,
-    census: Arc<Census>,
+    shared: Shared,
     outcomes: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
 }
 
-struct Kept {
+struct Running {
     generation: u64,
     task: AbortHandle,
 }
 
-impl Drop for Kept {
+impl Drop for Running {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-impl<R: FnMut(u32, Outcome)> Keeper<R> {
+impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
     fn new(report: R) -> Self {
         Self {
             report,
             probes: HashMap::new(),
             generation: 0,
-            census: Census::new(),
+            shared: Shared { processes: ProcessTable::new(), launcher: Launcher::new(MAX_STARTS) },
             outcomes: mpsc::channel(OUTCOMES),
         }
     }
@@ -183,13 +172,13 @@ impl<R: FnMut(u32, Outcome)> Keeper<R> {
                 let _thread_is_ending = sender.send(Ended { id, generation, outcome }).await;
             }
         };
-        let census = Arc::clone(&self.census);
-        let task = tokio::spawn(schedule::keep(id, spec, first, census, report)).abort_handle();
-        self.probes.insert(id, Kept { generation, task });
+        let shared = self.shared.clone();
+        let task = tokio::spawn(schedule::repeat(id, spec, first, shared, report)).abort_handle();
+        self.probes.insert(id, Running { generation, task });
     }
 
     fn pass_on(&mut self, ended: Ended) {
-        let current = self.probes.get(&ended.id).map(|kept| kept.generation);
+        let current = self.probes.get(&ended.id).map(|running| running.generation);
         if current == Some(ended.generation) {
             (self.report)(ended.id, ended.outcome);
         }

@@ -17,8 +17,9 @@ use tokio::time::{self, Instant};
 use tracing::warn;
 
 use crate::http;
-use crate::process::{self, Census};
-use crate::script::{self, Burial, UNKILLABLE_AFTER};
+use crate::process::{self, ProcessTable};
+use crate::script::{self, Reaping, UNKILLABLE_AFTER};
+use crate::spawn::Launcher;
 use crate::tcp;
 
 /// A run may begin this part of the interval late (as after one that took the whole interval);
@@ -28,12 +29,19 @@ const LATE_FRACTION: u32 = 4;
 /// Floor for the interval. A plan that asks for less would keep the host busy with asking.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
+/// What the runs of all probes share.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) processes: Arc<ProcessTable>,
+    pub(crate) launcher: Launcher,
+}
+
 /// Runs `spec` for ever; `report` is awaited with every outcome.
-pub(crate) async fn keep<F: Future<Output = ()>>(
+pub(crate) async fn repeat<F: Future<Output = ()>>(
     id: u32,
     spec: Probe,
     first: Instant,
-    census: Arc<Census>,
+    shared: Shared,
     mut report: impl FnMut(Outcome) -> F,
 ) {
     let mut slots = Slots { next: first, interval: spec.interval.max(SHORTEST_INTERVAL) };
@@ -41,14 +49,14 @@ pub(crate) async fn keep<F: Future<Output = ()>>(
     let mut warned = false;
     loop {
         time::sleep_until(slots.next).await;
-        let (mut outcome, burial) = run_once(&spec, &census).await;
+        let (mut outcome, reaping) = run_once(&spec, &shared).await;
         let took = outcome.took;
         if skipped > 0 {
             outcome.detail.push_str(&skip_note(skipped));
         }
         report(outcome).await;
-        if let Some(burial) = burial {
-            outlive(burial, &slots, &mut report).await;
+        if let Some(reaping) = reaping {
+            wait_reaped(reaping, &slots, &mut report).await;
         }
         skipped = slots.advance(Instant::now());
         if skipped > 0 && !warned {
@@ -61,10 +69,12 @@ pub(crate) async fn keep<F: Future<Output = ()>>(
     }
 }
 
-async fn run_once(spec: &Probe, census: &Arc<Census>) -> (Outcome, Option<Burial>) {
+async fn run_once(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reaping>) {
     match &spec.kind {
-        ProbeKind::Script(command) => script::probe(command, spec.timeout).await,
-        ProbeKind::Process { name } => (process::probe(census, name, spec.timeout).await, None),
+        ProbeKind::Script(command) => script::probe(&shared.launcher, command, spec.timeout).await,
+        ProbeKind::Process { name } => {
+            (process::probe(&shared.processes, name, spec.timeout).await, None)
+        }
         ProbeKind::Tcp { target } => (tcp::probe(*target, spec.timeout).await, None),
         ProbeKind::Http { target, path, host, expect } => {
             let get = http::Get { target: *target, path, host: host.as_deref(), expect };
@@ -73,21 +83,21 @@ async fn run_once(spec: &Probe, census: &Arc<Census>) -> (Outcome, Option<Burial
     }
 }
 
-/// Waits until a killed run is gone. Once it is plain that the kernel does not let it go, every
-/// slot that passes is a failure, since the question has no answer for as long.
-async fn outlive<F: Future<Output = ()>, T>(
-    burial: impl Future<Output = T>,
+/// Waits until a killed run is gone. Once it is plain that the kernel does not let it go, each slot
+/// that passes is reported as failed: while the old run is there, no new one may begin.
+async fn wait_reaped<F: Future<Output = ()>, T>(
+    reaping: impl Future<Output = T>,
     slots: &Slots,
     report: &mut impl FnMut(Outcome) -> F,
 ) {
-    tokio::pin!(burial);
+    tokio::pin!(reaping);
     let begin = Instant::now();
     let mut slots = slots.clone();
     slots.advance(begin + UNKILLABLE_AFTER);
     loop {
         tokio::select! {
             biased;
-            _ = &mut burial => return,
+            _ = &mut reaping => return,
             () = time::sleep_until(slots.next) => {}
         }
         let since = begin.elapsed().as_secs();
@@ -199,7 +209,7 @@ mod tests {
                 }
                 std::future::ready(())
             };
-            outlive(released, &slots, &mut report).await;
+            wait_reaped(released, &slots, &mut report).await;
             let reported = reported.take();
             assert_eq!(reported.len(), 3);
             for (after, outcome) in reported {
@@ -221,7 +231,7 @@ mod tests {
         runtime.expect("a runtime").block_on(async {
             let slots = Slots { next: Instant::now(), interval: 10 * MS };
             let mut report = |outcome| -> std::future::Ready<()> { panic!("{outcome:?}") };
-            outlive(time::sleep(100 * MS), &slots, &mut report).await;
+            wait_reaped(time::sleep(100 * MS), &slots, &mut report).await;
         });
     }
 }

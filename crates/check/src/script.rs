@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use locum_plan::{Command, Outcome, Verdict};
 use nix::sys::signal::Signal;
+use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{self, Instant};
 
 use crate::output::Output;
-use crate::spawn::{self, Started};
+use crate::spawn::{Launcher, NotStarted, Started};
 
 /// Exit statuses by which a shell says that it could not run the command (POSIX, 2.8.2).
 const NOT_EXECUTABLE: i32 = 126;
@@ -48,9 +49,10 @@ pub enum End {
     Signalled(i32),
     /// Killed, with its process group, after this long.
     TimedOut(Duration),
-    /// Never ran: no such program, not executable, no such user, out of descriptors. The text
-    /// says which.
+    /// Never ran: no such program, not executable, no such user. The text says which.
     CannotRun(String),
+    /// Never ran, for want of a process, a thread, a descriptor or memory: it may later.
+    NoRoom(String),
 }
 
 impl fmt::Display for End {
@@ -62,30 +64,33 @@ impl fmt::Display for End {
                 Err(_) => write!(f, "killed by signal {number}"),
             },
             Self::TimedOut(timeout) => write!(f, "timed out after {timeout:?}"),
-            Self::CannotRun(reason) => f.write_str(reason),
+            Self::CannotRun(reason) | Self::NoRoom(reason) => f.write_str(reason),
         }
     }
 }
 
-/// Runs `command` with `environment` added to the daemon's own (less `IFS`, `LD_PRELOAD` and
-/// `LD_LIBRARY_PATH`), in its own process group, with standard input empty.
-///
-/// After `timeout` the whole group gets SIGTERM, a little later SIGKILL. What a command leaves
-/// running in the background when it exits in time is left alone, and never waited for. Must be
-/// called within a tokio runtime with I/O and time enabled, on a thread that blocks no signals,
-/// since the command inherits that; dropping the future kills the group.
-pub async fn run_command(
-    command: &Command,
-    environment: &[(String, String)],
-    timeout: Duration,
-) -> Ran {
-    let mut run = run(command, environment, timeout, Leftovers::Leave).await;
-    if let Some(burial) = run.burial.take() {
-        // The next hook of an instance must not overtake one that is still being killed; one
-        // that cannot be killed must not stop the queue either.
-        let _may_be_unkillable = time::timeout(UNKILLABLE_AFTER, burial).await;
+impl Launcher {
+    /// Runs `command` with `environment` added to the daemon's own (less `IFS`, `LD_PRELOAD` and
+    /// `LD_LIBRARY_PATH`), in its own process group, with standard input empty.
+    ///
+    /// After `timeout` the whole group gets SIGTERM, a little later SIGKILL. What a command leaves
+    /// running in the background when it exits in time is left alone, and never waited for. Must be
+    /// called within a tokio runtime with I/O and time enabled, on a thread that blocks no signals,
+    /// since the command inherits that; dropping the future kills the group.
+    pub async fn run(
+        &self,
+        command: &Command,
+        environment: &[(String, String)],
+        timeout: Duration,
+    ) -> Ran {
+        let mut run = run(self, command, environment, timeout, Background::Leave).await;
+        if let Some(reaping) = run.reaping.take() {
+            // The next hook of an instance must not overtake one that is still being killed; one
+            // that cannot be killed must not stop the queue either.
+            let _may_be_unkillable = time::timeout(UNKILLABLE_AFTER, reaping).await;
+        }
+        run.ran
     }
-    run.ran
 }
 
 /// A run that was killed and is not gone after this long is stuck in the kernel: the grace and
@@ -94,7 +99,7 @@ pub(crate) const UNKILLABLE_AFTER: Duration = Duration::from_secs(2);
 
 /// What happens to processes that a command leaves behind when it exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Leftovers {
+pub(crate) enum Background {
     /// A probe has no business in the background: thousands of runs would pile up.
     Kill,
     /// A hook may start what shall go on, as it may under keepalived.
@@ -108,14 +113,14 @@ pub(crate) struct Run {
     /// First line of the output.
     pub(crate) excerpt: Option<String>,
     /// Present while processes of this run may still exist.
-    pub(crate) burial: Option<Burial>,
+    pub(crate) reaping: Option<Reaping>,
 }
 
 /// Resolves when nothing of a killed run is left. Dropping it does not end the killing.
 #[derive(Debug)]
-pub(crate) struct Burial(JoinHandle<()>);
+pub(crate) struct Reaping(JoinHandle<()>);
 
-impl Future for Burial {
+impl Future for Reaping {
     type Output = Result<(), JoinError>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -124,43 +129,66 @@ impl Future for Burial {
 }
 
 /// Runs a probe's script once.
-pub(crate) async fn probe(command: &Command, timeout: Duration) -> (Outcome, Option<Burial>) {
-    let run = run(command, &[], timeout, Leftovers::Kill).await;
+pub(crate) async fn probe(
+    launcher: &Launcher,
+    command: &Command,
+    timeout: Duration,
+) -> (Outcome, Option<Reaping>) {
+    let run = run(launcher, command, &[], timeout, Background::Kill).await;
     let verdict = match &run.ran.end {
         End::Exited(0) => Verdict::Pass,
-        End::Exited(NOT_EXECUTABLE | NOT_FOUND) | End::CannotRun(_) => Verdict::CannotRun,
+        End::Exited(NOT_EXECUTABLE | NOT_FOUND) | End::CannotRun(_) | End::NoRoom(_) => {
+            Verdict::CannotRun
+        }
         End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Verdict::Fail,
     };
     let detail = match (verdict, run.excerpt) {
         (Verdict::Fail | Verdict::CannotRun, Some(line)) => format!("{}: {line}", run.ran.end),
         (Verdict::Fail | Verdict::CannotRun, None) | (Verdict::Pass, _) => run.ran.end.to_string(),
     };
-    (Outcome { verdict, detail, took: run.ran.took }, run.burial)
+    (Outcome { verdict, detail, took: run.ran.took }, run.reaping)
 }
 
 async fn run(
+    launcher: &Launcher,
     command: &Command,
     environment: &[(String, String)],
     timeout: Duration,
-    leftovers: Leftovers,
+    background: Background,
 ) -> Run {
     let begin = Instant::now();
     let deadline = begin + timeout;
-    let mut starting = spawn::start(command.clone(), environment.to_vec());
+    let stuck =
+        || End::CannotRun(format!("could not be started within {timeout:?}: is its disk stuck?"));
+    let start = launcher.start(command.clone(), environment.to_vec());
+    let mut starting = match time::timeout_at(deadline, start).await {
+        Ok(Ok(starting)) => starting,
+        Ok(Err(reason)) => return never_ran(reason.into(), begin, None),
+        Err(_) => return never_ran(stuck(), begin, None),
+    };
     let started = match time::timeout_at(deadline, &mut starting).await {
         Ok(Ok(Ok(started))) => started,
-        Ok(Ok(Err(reason))) => return never_ran(reason, begin, None),
-        Ok(Err(_)) => return never_ran("the daemon is stopping".into(), begin, None),
-        Err(_) => {
-            let reason = format!("could not be started within {timeout:?}: is its disk stuck?");
-            return never_ran(reason, begin, Some(bury_late_start(starting)));
+        Ok(Ok(Err(reason))) => return never_ran(reason.into(), begin, None),
+        Ok(Err(_)) => {
+            let end = End::CannotRun("the thread that starts it ended without a result".into());
+            return never_ran(end, begin, None);
         }
+        Err(_) => return never_ran(stuck(), begin, Some(end_late_start(starting))),
     };
-    watch(started, begin, timeout, leftovers).await
+    watch(started, begin, timeout, background).await
+}
+
+impl From<NotStarted> for End {
+    fn from(reason: NotStarted) -> Self {
+        match reason {
+            NotStarted::Wrong(reason) => Self::CannotRun(reason),
+            NotStarted::NoRoom(reason) => Self::NoRoom(reason),
+        }
+    }
 }
 
 /// Follows a started command to its exit or its deadline.
-async fn watch(mut it: Started, begin: Instant, timeout: Duration, leftovers: Leftovers) -> Run {
+async fn watch(mut it: Started, begin: Instant, timeout: Duration, background: Background) -> Run {
     let deadline = time::sleep_until(begin + timeout);
     tokio::pin!(deadline);
     let in_time = loop {
@@ -176,28 +204,28 @@ async fn watch(mut it: Started, begin: Instant, timeout: Duration, leftovers: Le
     let excerpt = it.output.kept().first_line();
     let output = it.output.kept().text();
     if !in_time {
-        let burial = Some(Burial(tokio::spawn(it.group.end())));
-        return Run { ran: Ran { end: End::TimedOut(timeout), output, took }, excerpt, burial };
+        let reaping = Some(Reaping(tokio::spawn(it.group.end())));
+        return Run { ran: Ran { end: End::TimedOut(timeout), output, took }, excerpt, reaping };
     }
-    match leftovers {
-        Leftovers::Kill => it.group.kill(),
-        Leftovers::Leave => discard_in_background(it.output),
+    match background {
+        Background::Kill => it.group.kill(),
+        Background::Leave => discard_in_background(it.output),
     }
     let end = match it.group.reap() {
         Ok(status) => end_of(status),
         Err(error) => End::CannotRun(format!("its exit status is lost: {error}")),
     };
-    Run { ran: Ran { end, output, took }, excerpt, burial: None }
+    Run { ran: Ran { end, output, took }, excerpt, reaping: None }
 }
 
-fn never_ran(reason: String, begin: Instant, burial: Option<Burial>) -> Run {
-    let ran = Ran { end: End::CannotRun(reason), output: String::new(), took: begin.elapsed() };
-    Run { ran, excerpt: None, burial }
+fn never_ran(end: End, begin: Instant, reaping: Option<Reaping>) -> Run {
+    let ran = Ran { end, output: String::new(), took: begin.elapsed() };
+    Run { ran, excerpt: None, reaping }
 }
 
 /// A start that comes after its deadline is ended at once.
-fn bury_late_start(starting: JoinHandle<Result<Started, String>>) -> Burial {
-    Burial(tokio::spawn(async move {
+fn end_late_start(starting: oneshot::Receiver<Result<Started, NotStarted>>) -> Reaping {
+    Reaping(tokio::spawn(async move {
         if let Ok(Ok(started)) = starting.await {
             started.group.end().await;
         }
@@ -237,5 +265,50 @@ fn end_of(status: ExitStatus) -> End {
         (Some(code), _) => End::Exited(code),
         (None, Some(signal)) => End::Signalled(signal),
         (None, None) => End::CannotRun(format!("ended in an unknown way: {status}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SHORT: Duration = Duration::from_millis(50);
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn a_start_that_finds_no_place_in_time_is_reported_and_the_place_comes_back() {
+        block_on(async {
+            let launcher = Launcher::new(1);
+            let (release, released) = std::sync::mpsc::channel::<()>();
+            // As a program on a dead file server keeps the thread that starts it.
+            let stuck = launcher.begin(move || released.recv()).await.expect("a thread");
+            let command = Command::argv(["/bin/true"]);
+            let ran = launcher.run(&command, &[], SHORT).await;
+            let reason = "could not be started within 50ms: is its disk stuck?";
+            assert_eq!(ran.end, End::CannotRun(reason.into()));
+            release.send(()).expect("still stuck");
+            stuck.await.expect("a result").expect("released");
+            let ran = launcher.run(&command, &[], Duration::from_secs(20)).await;
+            assert_eq!(ran.end, End::Exited(0));
+        });
+    }
+
+    #[test]
+    fn what_is_started_after_its_time_is_ended_and_reaped() {
+        block_on(async {
+            let (begun, started) = oneshot::channel();
+            let reaping = end_late_start(started);
+            let launcher = Launcher::new(1);
+            let command = Command::argv(["/bin/sleep", "1000"]);
+            let starting = launcher.start(command, Vec::new()).await.expect("a thread");
+            let late = starting.await.expect("a result");
+            assert!(late.is_ok(), "{late:?}");
+            assert!(begun.send(late).is_ok());
+            time::timeout(Duration::from_secs(20), reaping).await.expect("in time").expect("ended");
+        });
     }
 }

@@ -1,19 +1,23 @@
 //! Start a command: identity, environment, process group, output pipe.
 //!
 //! All of it may block (a user database over the network, a program on a dead file server), so
-//! it happens on the runtime's blocking threads.
+//! each start has a thread of its own. The runtime's pool for such work is no help: it panics where
+//! the system refuses a thread, and a task limit that a script has reached must end no daemon.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Stdio};
+use std::sync::Arc;
+use std::thread;
 
 use locum_plan::{Command, CommandLine};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group as UserGroup, Uid, User};
 use tokio::net::unix::pipe::Receiver;
-use tokio::task::{self, JoinHandle};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::group::Group;
 use crate::output::Output;
@@ -43,20 +47,70 @@ pub(crate) struct Started {
     pub(crate) output: Output,
 }
 
-/// Starts `command` on a blocking thread; the error is for the operator.
-pub(crate) fn start(
-    command: Command,
-    environment: Vec<(String, String)>,
-) -> JoinHandle<Result<Started, String>> {
-    task::spawn_blocking(move || start_here(&command, &environment))
+/// Why a command does not run; the text is for the operator.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum NotStarted {
+    /// It will not run either when it is tried again.
+    Wrong(String),
+    /// No process, thread, descriptor or memory is left for it now.
+    NoRoom(String),
 }
 
-fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Started, String> {
+/// Starts commands, so many at a time. Clones share the places.
+#[derive(Clone, Debug)]
+pub struct Launcher {
+    places: Arc<Semaphore>,
+}
+
+impl Launcher {
+    /// `places` is how many may be starting at a time: so many programs on a dead file server have
+    /// to hang before others have to wait.
+    pub fn new(places: usize) -> Self {
+        Self { places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Starts `command` on a thread of its own once there is a place. The receiver hears how it
+    /// went; dropping it ends what was started. Must be called within a runtime.
+    pub(crate) async fn start(
+        &self,
+        command: Command,
+        environment: Vec<(String, String)>,
+    ) -> Result<oneshot::Receiver<Result<Started, NotStarted>>, NotStarted> {
+        let start = move || start_here(&command, &environment);
+        self.begin(start).await.map_err(|error| {
+            NotStarted::NoRoom(format!(
+                "no thread to start it on ({error}): raise TasksMax or LimitNPROC"
+            ))
+        })
+    }
+
+    /// Runs `work` on a thread of its own once there is a place.
+    pub(crate) async fn begin<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<oneshot::Receiver<T>> {
+        // The semaphore is never closed.
+        let place = Arc::clone(&self.places).acquire_owned().await.map_err(io::Error::other)?;
+        let runtime = Handle::current();
+        let (sender, receiver) = oneshot::channel();
+        thread::Builder::new().name("locum-start".into()).spawn(move || {
+            // Pipes and processes are watched by the runtime they belong to.
+            let _context = runtime.enter();
+            let result = work();
+            drop(place);
+            // Whoever waited may have given up; the result ends what it holds then.
+            let _ = sender.send(result);
+        })?;
+        Ok(receiver)
+    }
+}
+
+fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Started, NotStarted> {
     let words = words(command);
     let Some((program, arguments)) = words.split_first() else {
-        return Err("the command is empty: name a program".into());
+        return Err(NotStarted::Wrong("the command is empty: name a program".into()));
     };
-    let identity = Identity::of(command)?;
+    let identity = Identity::of(command).map_err(NotStarted::Wrong)?;
     let attempt = |program: &str, arguments: &[String]| -> io::Result<Started> {
         let (reader, writer) = io::pipe()?;
         let output = Output::new(Receiver::from_owned_fd(OwnedFd::from(reader))?);
@@ -148,10 +202,11 @@ fn is_error<T>(result: &io::Result<T>, errno: Errno) -> bool {
 }
 
 /// Says what to do about a command that did not start.
-fn explain(program: &str, command: &Command, error: &io::Error) -> String {
+fn explain(program: &str, command: &Command, error: &io::Error) -> NotStarted {
     let exists = Path::new(program).exists();
     let user = command.user.as_deref().unwrap_or("the daemon's user");
-    match error.raw_os_error().map(Errno::from_raw) {
+    let no_room = |what: &str| NotStarted::NoRoom(format!("cannot start {program}: {what}"));
+    NotStarted::Wrong(match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) if !program.contains('/') => {
             format!("no program \"{program}\" in PATH: give its full path")
         }
@@ -167,11 +222,12 @@ fn explain(program: &str, command: &Command, error: &io::Error) -> String {
             format!("cannot become user {user} to run {program}: the daemon is not root")
         }
         Some(Errno::EMFILE | Errno::ENFILE) => {
-            format!("cannot start {program}: out of file descriptors: raise LimitNOFILE")
+            return no_room("out of file descriptors: raise LimitNOFILE");
         }
         Some(Errno::EAGAIN) => {
-            format!("cannot start {program}: too many processes: raise TasksMax or LimitNPROC")
+            return no_room("too many processes: raise TasksMax or LimitNPROC");
         }
+        Some(Errno::ENOMEM) => return no_room("out of memory"),
         _ => format!("cannot start {program}: {error}"),
-    }
+    })
 }

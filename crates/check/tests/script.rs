@@ -6,7 +6,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, once, script, shell, wait_for_death};
-use locum_check::{End, Ran, run_command};
+use locum_check::{End, Launcher, Ran};
 use locum_plan::{Command, Outcome, Probe, ProbeKind, Verdict};
 
 const LONG: Duration = Duration::from_secs(15);
@@ -23,7 +23,7 @@ fn hook(command: &Command, environment: &[(&str, &str)], timeout: Duration) -> R
     let owned = |(name, value): &(&str, &str)| (name.to_string(), value.to_string());
     let environment: Vec<_> = environment.iter().map(owned).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(run_command(command, &environment, timeout))
+    runtime.expect("a runtime").block_on(Launcher::new(1).run(command, &environment, timeout))
 }
 
 fn is_root() -> bool {
@@ -245,7 +245,7 @@ fn what_a_hook_leaves_in_the_background_may_go_on_and_write() {
     let line = format!("( read x < {go_path}; echo talking; echo $? > {done_path} ) &");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
-        assert_eq!(run_command(&shell(line), &[], LONG).await.end, End::Exited(0));
+        assert_eq!(Launcher::new(1).run(&shell(line), &[], LONG).await.end, End::Exited(0));
         let both = tokio::task::spawn_blocking(move || {
             fs::write(go, "now\n").expect("somebody reads");
             fs::read_to_string(done).expect("somebody writes")
@@ -303,8 +303,9 @@ fn dropping_a_run_kills_it() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let pid = runtime.expect("a runtime").block_on(async {
         let read = tokio::task::spawn_blocking(move || fs::read_to_string(pid));
+        let launcher = Launcher::new(1);
         tokio::select! {
-            ran = run_command(&command, &[], LONG) => panic!("ended by itself: {ran:?}"),
+            ran = launcher.run(&command, &[], LONG) => panic!("ended by itself: {ran:?}"),
             pid = read => pid.expect("no panic").expect("a process id"),
         }
     });
@@ -340,22 +341,6 @@ fn a_script_dies_of_a_broken_pipe_though_we_ignore_the_signal() {
     let ignored = ran.output.split_whitespace().nth(1).expect("a mask");
     let ignored = u64::from_str_radix(ignored, 16).expect("hexadecimal");
     assert_eq!(ignored & 1 << (nix::sys::signal::Signal::SIGPIPE as u64 - 1), 0, "{ran:?}");
-}
-
-#[test]
-fn a_start_that_takes_longer_than_the_time_out_is_reported_as_such() {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    let runtime = builder.enable_all().max_blocking_threads(1).build().expect("a runtime");
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    runtime.block_on(async {
-        // As a program on a dead file server keeps the thread that starts it.
-        let stuck = tokio::task::spawn_blocking(move || released.recv());
-        let ran = run_command(&shell("exit 0"), &[], SHORT).await;
-        let reason = "could not be started within 3s: is its disk stuck?";
-        assert_eq!(ran.end, End::CannotRun(reason.into()));
-        release.send(()).expect("still stuck");
-        stuck.await.expect("no panic").expect("released");
-    });
 }
 
 fn kill(pid: &str) {

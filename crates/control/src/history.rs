@@ -57,7 +57,8 @@ pub enum Record {
     ReloadRefused { reason: String },
     /// An address of an earlier run was taken over (`kept`) or withdrawn.
     Adopted { address: IpAddr, interface: String, kept: bool },
-    /// A hook ended. `outcome` is `ok`, `failed`, `timed-out`, `cannot-run` or `superseded`.
+    /// A hook ended. `outcome` is `ok`, `failed`, `timed-out`, `cannot-run`,
+    /// `superseded`, or `postponed` while the system has no process for it.
     Hook { command: String, outcome: String, detail: String, took_ms: u64, output: String },
     /// The daemon began.
     Started { node: String, config: String, digest: String },

@@ -3,7 +3,8 @@
 //! A hook says which state an instance is in. While one runs or waits for a place, newer events may
 //! make waiting ones meaningless: an event none of whose hooks has begun is dropped when a newer one
 //! of the same instance comes, and the history says so. So at most two events per instance are ever
-//! queued, the one that runs and the latest, and the latest always runs.
+//! queued, the one that runs and the latest, and the latest always runs. A hook for which the system
+//! has no process left is tried again until it has, or until a newer event comes.
 //!
 //! ```text
 //!   push ──► queue of the instance ──► line of instances ──► one of `places` ──► next_result
@@ -13,10 +14,19 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use locum_check::{End, Ran, run_command};
+use locum_check::{End, Launcher, Ran};
 use locum_engine::HookRun;
 use locum_plan::Name;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tokio::time::sleep;
+
+/// Hooks that may be starting at a time: one whose program lies on a dead file system, or whose user
+/// is looked up in a dead directory, must not hold up those of other instances.
+const MAX_STARTS: usize = 32;
+
+/// Pause before a hook is tried again that the system had no room for: a script that uses up a task
+/// limit is not helped by more who ask, and a service manager's view of a role may wait a second.
+const TRY_AGAIN: Duration = Duration::from_secs(1);
 
 /// What became of one hook.
 #[derive(Debug)]
@@ -32,6 +42,17 @@ pub enum HookEnd {
     Superseded {
         by: u64,
     },
+    /// Not yet begun, since the system has no room for it: it is tried again. Said once per event.
+    Postponed(String),
+}
+
+/// What the tasks of hooks report.
+#[derive(Debug)]
+enum Report {
+    Ended(HookRun, Ran),
+    Superseded(HookRun, u64),
+    /// The pause of this instance is over.
+    TryAgain(Name),
 }
 
 /// All queues. Owned by the control runtime; hooks run as tasks on it.
@@ -42,27 +63,50 @@ pub struct Hooks {
     running: usize,
     /// How many may run at a time.
     places: usize,
-    /// Bounded by the queues: one result for each run that was queued.
-    sender: UnboundedSender<HookResult>,
-    results: UnboundedReceiver<HookResult>,
+    /// Bounded by the queues: one report for each run that was queued, and one for each pause.
+    sender: UnboundedSender<Report>,
+    reports: UnboundedReceiver<Report>,
     timeout: Duration,
+    launcher: Launcher,
+    try_again: Duration,
 }
 
 /// The hooks of one instance; gone when there is none.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<HookRun>,
-    is_running: bool,
+    state: State,
     /// Event whose first hook has been run: its other ones follow, whatever comes meanwhile.
     begun: Option<u64>,
+    /// Event known to be postponed.
+    postponed: Option<u64>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum State {
+    #[default]
+    Idle,
+    InLine,
+    Running,
+    /// Until [`Report::TryAgain`].
+    Pausing,
 }
 
 impl Hooks {
     /// `timeout` is the longest a hook may run, `places` how many may at a time.
     pub fn new(timeout: Duration, places: usize) -> Self {
-        let (sender, results) = mpsc::unbounded_channel();
-        let (queues, line) = (HashMap::new(), VecDeque::new());
-        Self { queues, line, running: 0, places, sender, results, timeout }
+        let (sender, reports) = mpsc::unbounded_channel();
+        Self {
+            queues: HashMap::new(),
+            line: VecDeque::new(),
+            running: 0,
+            places,
+            sender,
+            reports,
+            timeout,
+            launcher: Launcher::new(MAX_STARTS),
+            try_again: TRY_AGAIN,
+        }
     }
 
     /// For hooks that begin from now on.
@@ -73,34 +117,49 @@ impl Hooks {
     /// Queues a run, and begins it when its instance has none under way and there is a place.
     pub fn push(&mut self, run: HookRun) {
         let queue = self.queues.entry(run.instance.clone()).or_default();
-        let is_in_line = !queue.waiting.is_empty();
         for old in queue.supersede(run.event) {
-            let end = HookEnd::Superseded { by: run.event };
             // The receiver is ours.
-            let _ = self.sender.send(HookResult { run: old, end });
+            let _ = self.sender.send(Report::Superseded(old, run.event));
         }
-        if !is_in_line && !queue.is_running {
+        if queue.state == State::Idle {
+            queue.state = State::InLine;
             self.line.push_back(run.instance.clone());
         }
         queue.waiting.push_back(run);
         self.begin();
     }
 
-    /// The next hook that has ended or was superseded; the hook after it begins. Cancel-safe.
+    /// What became of the next hook; the one after it begins. Cancel-safe.
     pub async fn next_result(&mut self) -> HookResult {
-        let Some(result) = self.results.recv().await else {
-            // INVARIANT: a sender is ours, so the channel is never closed.
-            return std::future::pending().await;
-        };
-        if let HookEnd::Ran(_) = &result.end {
-            self.ended(&result.run.instance);
+        loop {
+            let result = match self.reports.recv().await {
+                Some(Report::Ended(run, Ran { end: End::NoRoom(reason), .. })) => {
+                    self.postpone(run, reason)
+                }
+                Some(Report::Ended(run, ran)) => {
+                    self.leave_place(&run.instance);
+                    Some(HookResult { run, end: HookEnd::Ran(ran) })
+                }
+                Some(Report::Superseded(run, by)) => {
+                    Some(HookResult { run, end: HookEnd::Superseded { by } })
+                }
+                Some(Report::TryAgain(instance)) => {
+                    self.queue_up(&instance);
+                    None
+                }
+                // Not while a sender is ours.
+                None => std::future::pending().await,
+            };
+            self.begin();
+            if let Some(result) = result {
+                return result;
+            }
         }
-        result
     }
 
     /// Nothing runs and nothing waits.
     pub fn is_idle(&self) -> bool {
-        self.queues.is_empty() && self.results.is_empty()
+        self.queues.is_empty() && self.reports.is_empty()
     }
 
     /// How many have not begun.
@@ -108,36 +167,69 @@ impl Hooks {
         self.queues.values().map(|queue| queue.waiting.len()).sum()
     }
 
-    fn ended(&mut self, instance: &Name) {
+    /// A run of this instance has ended: its next one gets in line.
+    fn leave_place(&mut self, instance: &Name) {
         self.running -= 1;
-        if let Some(queue) = self.queues.get_mut(instance) {
-            queue.is_running = false;
-            if queue.waiting.is_empty() {
-                self.queues.remove(instance);
-            } else {
-                self.line.push_back(instance.clone());
-            }
+        self.queue_up(instance);
+    }
+
+    fn queue_up(&mut self, instance: &Name) {
+        let Some(queue) = self.queues.get_mut(instance) else { return };
+        if queue.waiting.is_empty() {
+            self.queues.remove(instance);
+        } else {
+            queue.state = State::InLine;
+            self.line.push_back(instance.clone());
         }
-        self.begin();
+    }
+
+    /// The system had no room for `run`: it waits, unless a newer event came meanwhile.
+    fn postpone(&mut self, run: HookRun, reason: String) -> Option<HookResult> {
+        let queue = self.queues.get_mut(&run.instance)?;
+        let newest = queue.waiting.back().map_or(run.event, |waiting| waiting.event);
+        if newest != run.event {
+            self.leave_place(&run.instance);
+            return Some(HookResult { run, end: HookEnd::Superseded { by: newest } });
+        }
+        self.running -= 1;
+        queue.state = State::Pausing;
+        queue.begun = None;
+        let is_news = queue.postponed.replace(run.event) != Some(run.event);
+        let result =
+            is_news.then(|| HookResult { run: run.clone(), end: HookEnd::Postponed(reason) });
+        let (sender, instance, pause) = (self.sender.clone(), run.instance.clone(), self.try_again);
+        queue.waiting.push_front(run);
+        tokio::spawn(async move {
+            sleep(pause).await;
+            let _ = sender.send(Report::TryAgain(instance));
+        });
+        result
     }
 
     /// Gives the places there are to those first in line.
     fn begin(&mut self) {
-        while self.running < self.places
-            && let Some(instance) = self.line.pop_front()
-        {
-            let Some(queue) = self.queues.get_mut(&instance) else { continue };
-            let Some(run) = queue.waiting.pop_front() else { continue };
-            queue.is_running = true;
-            queue.begun = Some(run.event);
-            self.running += 1;
+        while let Some(run) = self.next_run() {
             let sender = self.sender.clone();
-            let timeout = self.timeout;
+            let (launcher, timeout) = (self.launcher.clone(), self.timeout);
             tokio::spawn(async move {
-                let ran = run_command(&run.command, &run.environment, timeout).await;
-                let _ = sender.send(HookResult { run, end: HookEnd::Ran(ran) });
+                let ran = launcher.run(&run.command, &run.environment, timeout).await;
+                let _ = sender.send(Report::Ended(run, ran));
             });
         }
+    }
+
+    /// The first in line, if there is a place for it; it has it then.
+    fn next_run(&mut self) -> Option<HookRun> {
+        while self.running < self.places {
+            let instance = self.line.pop_front()?;
+            let Some(queue) = self.queues.get_mut(&instance) else { continue };
+            let Some(run) = queue.waiting.pop_front() else { continue };
+            queue.state = State::Running;
+            queue.begun = Some(run.event);
+            self.running += 1;
+            return Some(run);
+        }
+        None
     }
 }
 
@@ -158,6 +250,9 @@ impl Queue {
 pub fn describe(end: &HookEnd) -> (&'static str, String) {
     match end {
         HookEnd::Superseded { by } => ("superseded", format!("not run: event {by} came first")),
+        HookEnd::Postponed(reason) => {
+            ("postponed", format!("not run yet, tried again every second: {reason}"))
+        }
         HookEnd::Ran(ran) => match &ran.end {
             End::Exited(0) => ("ok", "exited with status 0".to_owned()),
             End::Exited(status) => ("failed", format!("exited with status {status}")),
@@ -165,7 +260,7 @@ pub fn describe(end: &HookEnd) -> (&'static str, String) {
             End::TimedOut(limit) => {
                 ("timed-out", format!("killed after {}", humantime::format_duration(*limit)))
             }
-            End::CannotRun(reason) => ("cannot-run", reason.clone()),
+            End::CannotRun(reason) | End::NoRoom(reason) => ("cannot-run", reason.clone()),
         },
     }
 }
@@ -178,7 +273,7 @@ mod tests {
     #[test]
     fn an_event_that_has_not_begun_gives_way_to_a_newer_one() {
         let waiting = [run(4, "generic"), run(5, "state"), run(5, "generic")].into();
-        let mut queue = Queue { waiting, is_running: true, begun: Some(4) };
+        let mut queue = Queue { waiting, begun: Some(4), ..Queue::default() };
         let old: Vec<u64> = queue.supersede(6).iter().map(|run| run.event).collect();
         assert_eq!(old, [5, 5]);
         assert_eq!(events(&queue), [4], "the event under way is finished");
@@ -187,7 +282,7 @@ mod tests {
     #[test]
     fn all_hooks_of_one_event_stay() {
         let waiting = [run(5, "state")].into();
-        let mut queue = Queue { waiting, is_running: true, begun: Some(4) };
+        let mut queue = Queue { waiting, begun: Some(4), ..Queue::default() };
         assert!(queue.supersede(5).is_empty());
         assert_eq!(events(&queue), [5]);
     }
@@ -245,6 +340,42 @@ mod tests {
         gate.set();
         let ran: Vec<u64> = all_run(&mut hooks).await.iter().map(|run| run.event).collect();
         assert_eq!(ran, [1, 3]);
+    }
+
+    /// What a system without room makes of the first in line.
+    fn refuse(hooks: &mut Hooks) {
+        hooks.places = 1;
+        let run = hooks.next_run().unwrap();
+        hooks.places = 0;
+        let (end, output) = (End::NoRoom("no process".into()), String::new());
+        hooks.sender.send(Report::Ended(run, Ran { end, output, took: Duration::ZERO })).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_finds_no_room_is_said_once_and_run_when_there_is() {
+        let mut hooks = Hooks::new(LONG, 0);
+        hooks.try_again = Duration::from_millis(1);
+        hooks.push(run(1, "state"));
+        hooks.push(run(1, "generic"));
+        refuse(&mut hooks);
+        let result = hooks.next_result().await;
+        assert!(matches!(result.end, HookEnd::Postponed(_)), "{result:?}");
+        assert_eq!((hooks.running, hooks.waiting()), (0, 2), "it holds no place");
+        hooks.places = 1;
+        assert_eq!(all_run(&mut hooks).await, [run(1, "state"), run(1, "generic")]);
+    }
+
+    #[tokio::test]
+    async fn a_hook_that_finds_no_room_gives_way_to_a_newer_state() {
+        let mut hooks = Hooks::new(LONG, 0);
+        hooks.push(run(1, "BACKUP"));
+        refuse(&mut hooks);
+        hooks.push(run(2, "MASTER"));
+        let result = hooks.next_result().await;
+        assert!(matches!(result.end, HookEnd::Superseded { by: 2 }), "{result:?}");
+        hooks.places = 1;
+        hooks.begin();
+        assert_eq!(all_run(&mut hooks).await, [run(2, "MASTER")]);
     }
 
     const LONG: Duration = Duration::from_secs(20);

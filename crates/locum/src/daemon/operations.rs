@@ -263,7 +263,9 @@ impl Operations {
         let (outcome, detail) = hooks::describe(&end);
         let (took, output) = match end {
             hooks::HookEnd::Ran(ran) => (ran.took, ran.output),
-            hooks::HookEnd::Superseded { .. } => (Duration::ZERO, String::new()),
+            hooks::HookEnd::Superseded { .. } | hooks::HookEnd::Postponed(_) => {
+                (Duration::ZERO, String::new())
+            }
         };
         let text = format!("({}) hook {}: {detail}", run.instance, run.command);
         if outcome == "ok" || outcome == "superseded" {

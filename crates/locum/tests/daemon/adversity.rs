@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{VIP, config};
-use crate::support::{LIMIT, Namespace, Node, locum_at, stderr};
+use crate::support::{LIMIT, Namespace, Node, locum_at, stderr, stdout};
 
 /// A process that says "ready" once it has done its evil, and ends with its standard input.
 struct Leashed {
@@ -153,4 +153,73 @@ fn a_daemon_that_is_reading_a_dead_file_ends_when_told_to() {
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     reload.wait().unwrap();
     assert!(!namespace.has(VIP));
+}
+
+/// A user whom nothing else runs as.
+const USER: &str = "61234";
+
+/// A daemon of a user whom the task limit binds, unlike root, and that has what it needs besides.
+fn start_as_a_user(node: &mut Node<'_>) {
+    let program = node.copy_program(env!("CARGO_BIN_EXE_locum").as_ref(), "locum");
+    let start = format!(
+        "chown -R {USER}:{USER} \"$(dirname \"$0\")\" && exec setpriv --reuid={USER} \
+         --regid={USER} --clear-groups --inh-caps=+net_admin,+net_raw \
+         --ambient-caps=+net_admin,+net_raw -- {} \"$@\"",
+        program.display()
+    );
+    node.program = node.script("start", &start).into();
+    node.start();
+}
+
+/// Asks for, or sets, how many tasks the daemon's user may have. As that user, who may without any
+/// privilege.
+fn task_limit(node: &Node<'_>, words: &[&str]) -> String {
+    let mut command = Command::new("setpriv");
+    command.args([&format!("--reuid={USER}"), &format!("--regid={USER}"), "--clear-groups", "--"]);
+    let output = command.args(["prlimit", "--pid", &node.pid().to_string()]).args(words).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output).trim().to_owned()
+}
+
+#[test]
+fn a_task_limit_ends_no_daemon_and_loses_no_hook() {
+    let Some(namespace) = Namespace::new() else { return };
+    if !namespace.as_root {
+        return eprintln!("skipped: only root can become another user");
+    }
+    let mut node = Node::new(&namespace, "");
+    let hook = node.script("hook", "echo \"$LOCUM_STATE\"");
+    // Their threads have gone when the next run is due.
+    let extra = format!(
+        "notify_fault = [\"{hook}\"]\ntrack = [\"well\", \"there\"]\n\
+         [check.well]\nscript = [\"true\"]\ninterval = \"2500ms\"\nrise = 1\nfall = 1\n\
+         weight = -10\n[check.there]\nprocess = \"locum\"\ninterval = \"2500ms\"\nrise = 1\n\
+         fall = 1\nweight = -10\n"
+    );
+    node.write("locum.toml", &config("500ms", &extra));
+    start_as_a_user(&mut node);
+    node.wait_for_role("master");
+    node.wait_for("both checks", |status| {
+        status["checks"].as_array().unwrap().iter().all(|check| check["up"] == true)
+    });
+
+    let most = task_limit(&node, &["--nproc", "--output=HARD", "--noheadings"]);
+    task_limit(&node, &["--nproc=1:"]);
+    node.wait_for("checks without room", |status| {
+        status["checks"].as_array().unwrap().iter().all(|check| {
+            check["detail"].as_str().is_some_and(|text| text.contains("raise TasksMax"))
+        })
+    });
+    namespace.ip(&["link", "set", "v0", "down"]);
+    let postponed = node.wait_for_entry("hook", |entry| entry["kind"] == "hook");
+    assert_eq!(postponed["outcome"], "postponed", "{postponed:#}");
+    let detail = postponed["detail"].as_str().unwrap();
+    assert!(detail.contains("tried again") && detail.contains("LimitNPROC"), "{detail}");
+
+    task_limit(&node, &[&format!("--nproc={most}:")]);
+    let run = node.wait_for_entry("hook", |entry| entry["outcome"] == "ok");
+    assert_eq!(run["output"], "FAULT\n", "{run:#}");
+    assert_eq!(run["event"], postponed["event"]);
+    assert_eq!(node.status()["pid"], node.pid());
 }

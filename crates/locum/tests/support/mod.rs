@@ -16,7 +16,7 @@ pub const LIMIT: Duration = Duration::from_secs(20);
 pub struct Namespace {
     holder: Child,
     _leash: ChildStdin,
-    as_root: bool,
+    pub as_root: bool,
 }
 
 impl Namespace {
