@@ -5,6 +5,7 @@
 //! | [`clock`] | now |
 //! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
 //! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
+//! | [`poller`] | waits for descriptors and a moment |
 //! | [`frame_socket`] | Ethernet frames out, in batches |
 //! | [`ipvs`] | the kernel's load balancer, over generic netlink |
 //!
@@ -16,6 +17,7 @@ pub mod clock;
 pub mod frame_socket;
 pub mod ipvs;
 pub mod netlink;
+pub mod poller;
 
 mod attribute;
 mod diff;
