@@ -1,63 +1,32 @@
 //! Adverts and frames over a real pair of links, each test in a network namespace of its own.
 
+mod adverts;
 mod namespace;
 
 use std::io::Read;
-use std::net::IpAddr;
-use std::os::fd::AsFd;
 use std::time::Duration;
 
-use locum_kernel::advert_socket::AdvertSettings;
-use locum_kernel::advert_socket::AdvertSocket;
 use locum_kernel::advert_socket::Family;
-use locum_kernel::advert_socket::Received;
+use locum_kernel::advert_socket::Outgoing;
+use locum_kernel::advert_socket::ReceiveBatch;
+use locum_kernel::advert_socket::SendBatch;
 use locum_kernel::frame_socket::FrameSocket;
 use locum_kernel::netlink::link_index;
-use nix::poll::PollFd;
-use nix::poll::PollFlags;
-use nix::poll::PollTimeout;
-use nix::poll::poll;
 
+use adverts::GROUP_V4;
+use adverts::GROUP_V6;
+use adverts::accept_own_addresses;
+use adverts::address;
+use adverts::await_readable;
+use adverts::everything;
+use adverts::open;
+use adverts::read;
+use adverts::send;
+use adverts::wait;
 use namespace::connect;
 use namespace::in_namespace;
 use namespace::ip;
-use namespace::sysctl;
 use namespace::veth_pair;
-
-const GROUP_V4: &str = "224.0.0.18";
-const GROUP_V6: &str = "ff02::12";
-const PROTOCOL: u8 = 112;
-/// Longer than anything here takes, even on a loaded machine.
-const PATIENCE_MS: u16 = 20_000;
-
-/// Both ends are of one host, which normally refuses datagrams from itself.
-fn accept_own_addresses() {
-    for link in ["all", "left", "right"] {
-        sysctl(&format!("ipv4/conf/{link}/rp_filter"), "0");
-        sysctl(&format!("ipv4/conf/{link}/accept_local"), "1");
-    }
-}
-
-fn open(interface: &str, family: Family, group: Option<&str>) -> AdvertSocket {
-    AdvertSocket::open(&AdvertSettings {
-        interface: interface.into(),
-        index: link_index(interface).expect("it exists"),
-        family,
-        protocol: PROTOCOL,
-        groups: group.map(address).into_iter().collect(),
-    })
-    .expect("opened")
-}
-
-fn address(text: &str) -> IpAddr {
-    text.parse().expect("address")
-}
-
-fn wait(socket: &AdvertSocket, buffer: &mut [u8]) -> Received {
-    let mut ready = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut ready, PollTimeout::from(PATIENCE_MS)), Ok(1), "a datagram comes in time");
-    socket.recv(buffer).expect("received").expect("there is one")
-}
 
 #[test]
 fn v_054_v_070_an_ipv4_advert_arrives_with_header_source_and_ttl() {
@@ -66,22 +35,20 @@ fn v_054_v_070_an_ipv4_advert_arrives_with_header_source_and_ttl() {
         accept_own_addresses();
         ip("addr add 192.0.2.1/24 dev left");
         ip("addr add 192.0.2.2/24 dev right");
-        let left = open("left", Family::V4, Some(GROUP_V4));
-        let right = open("right", Family::V4, Some(GROUP_V4));
-        let mut buffer = [0; 1500];
+        let left = open("left", Family::V4, &[GROUP_V4], everything());
+        let right = open("right", Family::V4, &[GROUP_V4], everything());
         for ttl in [255, 1] {
-            left.send(address("192.0.2.1"), address(GROUP_V4), ttl, b"message").expect("sent");
-            let received = wait(&right, &mut buffer);
+            send(&left, "192.0.2.1", GROUP_V4, ttl, b"message");
+            let (received, octets) = wait(&right);
             assert_eq!(received.source, address("192.0.2.1"));
             assert_eq!(received.destination, address(GROUP_V4));
             assert_eq!(received.hop_limit, Some(ttl));
             assert!(!received.truncated);
-            assert_eq!(received.len, 20 + b"message".len());
-            assert_eq!(buffer[0], 0x45);
-            assert_eq!(buffer[1], 0xc0, "DSCP CS6");
-            assert_eq!(&buffer[20..received.len], b"message");
+            assert_eq!(octets[0], 0x45);
+            assert_eq!(octets[1], 0xc0, "DSCP CS6");
+            assert_eq!(&octets[20..], b"message");
         }
-        assert_eq!(left.recv(&mut buffer).expect("nothing"), None, "no loop to the sender");
+        assert_eq!(read(&left), [], "no loop to the sender");
     });
 }
 
@@ -91,19 +58,18 @@ fn v_054_v_071_an_ipv6_advert_arrives_with_hop_limit_and_destination() {
         veth_pair();
         ip("addr add fe80::1/64 dev left nodad");
         ip("addr add fe80::2/64 dev right nodad");
-        let left = open("left", Family::V6, Some(GROUP_V6));
-        let right = open("right", Family::V6, Some(GROUP_V6));
-        let mut buffer = [0; 1500];
+        let left = open("left", Family::V6, &[GROUP_V6], everything());
+        let right = open("right", Family::V6, &[GROUP_V6], everything());
         for ttl in [255, 64] {
-            left.send(address("fe80::1"), address(GROUP_V6), ttl, b"message").expect("sent");
-            let received = wait(&right, &mut buffer);
+            send(&left, "fe80::1", GROUP_V6, ttl, b"message");
+            let (received, octets) = wait(&right);
             assert_eq!(received.source, address("fe80::1"));
             assert_eq!(received.destination, address(GROUP_V6));
             assert_eq!(received.hop_limit, Some(ttl));
             assert!(!received.truncated);
-            assert_eq!(&buffer[..received.len], b"message", "without the IP header");
+            assert_eq!(octets, b"message", "without the IP header");
         }
-        assert_eq!(left.recv(&mut buffer).expect("nothing"), None, "no loop to the sender");
+        assert_eq!(read(&left), [], "no loop to the sender");
     });
 }
 
@@ -112,12 +78,20 @@ fn v_072_a_datagram_longer_than_the_buffer_is_marked() {
     in_namespace("v_072_a_datagram_longer_than_the_buffer_is_marked", || {
         veth_pair();
         ip("addr add fe80::1/64 dev left nodad");
-        let left = open("left", Family::V6, None);
-        let right = open("right", Family::V6, Some(GROUP_V6));
-        left.send(address("fe80::1"), address(GROUP_V6), 255, b"message").expect("sent");
-        let received = wait(&right, &mut [0; 4]);
-        assert!(received.truncated);
-        assert_eq!(received.len, 4);
+        let left = open("left", Family::V6, &[], everything());
+        let right = open("right", Family::V6, &[GROUP_V6], everything());
+        send(&left, "fe80::1", GROUP_V6, 255, b"message");
+        send(&left, "fe80::1", GROUP_V6, 255, b"mess");
+        let mut batch = ReceiveBatch::new(4);
+        let mut all = Vec::new();
+        while all.len() < 2 {
+            await_readable(&right);
+            right.receive(&mut batch).expect("received");
+            all.extend(
+                batch.iter().map(|(received, octets)| (received.truncated, octets.to_vec())),
+            );
+        }
+        assert_eq!(all, [(true, b"mess".to_vec()), (false, b"mess".to_vec())]);
     });
 }
 
@@ -128,14 +102,14 @@ fn a_socket_hears_only_its_own_interface_and_group() {
         accept_own_addresses();
         ip("link add other type veth peer name other2");
         connect("other", "other2");
-        let left = open("left", Family::V4, None);
-        let other = open("other", Family::V4, Some(GROUP_V4));
-        let joined = open("right", Family::V4, Some(GROUP_V4));
-        let not_joined = open("right", Family::V4, None);
-        left.send(address("192.0.2.1"), address(GROUP_V4), 255, b"one").expect("sent");
-        wait(&joined, &mut [0; 100]);
-        assert_eq!(other.recv(&mut [0; 100]).expect("nothing"), None);
-        assert_eq!(not_joined.recv(&mut [0; 100]).expect("nothing"), None);
+        let left = open("left", Family::V4, &[], everything());
+        let other = open("other", Family::V4, &[GROUP_V4], everything());
+        let joined = open("right", Family::V4, &[GROUP_V4], everything());
+        let not_joined = open("right", Family::V4, &[], everything());
+        send(&left, "192.0.2.1", GROUP_V4, 255, b"one");
+        wait(&joined);
+        assert_eq!(read(&other), []);
+        assert_eq!(read(&not_joined), []);
     });
 }
 
@@ -144,17 +118,82 @@ fn v_075_a_group_can_be_joined_again_after_the_link_was_down() {
     in_namespace("v_075_a_group_can_be_joined_again_after_the_link_was_down", || {
         veth_pair();
         accept_own_addresses();
-        let left = open("left", Family::V4, None);
-        let right = open("right", Family::V4, None);
+        let left = open("left", Family::V4, &[], everything());
+        let right = open("right", Family::V4, &[], everything());
         right.rejoin(address(GROUP_V4)).expect("joined for the first time");
         ip("link set right down");
         // The loss of the link is reported once.
-        let _ = right.recv(&mut [0; 100]);
+        let _ = right.receive(&mut ReceiveBatch::new(100));
         connect("left", "right");
         right.rejoin(address(GROUP_V4)).expect("joined again");
-        left.send(address("192.0.2.1"), address(GROUP_V4), 255, b"one").expect("sent");
-        assert_eq!(wait(&right, &mut [0; 100]).len, 23);
+        send(&left, "192.0.2.1", GROUP_V4, 255, b"one");
+        assert_eq!(wait(&right).1.len(), 23);
         assert!(right.rejoin(address(GROUP_V6)).is_err(), "the other family's group");
+    });
+}
+
+/// An instance that speaks by multicast and one that speaks by unicast share the interface's
+/// socket: were there one for each, both would get what was sent to the host.
+#[test]
+fn one_socket_hears_each_datagram_to_its_groups_and_its_host_once() {
+    in_namespace("one_socket_hears_each_datagram_to_its_groups_and_its_host_once", || {
+        veth_pair();
+        accept_own_addresses();
+        ip("addr add 192.0.2.2/24 dev right");
+        let other_group = "224.0.0.200";
+        let left = open("left", Family::V4, &[], everything());
+        let right = open("right", Family::V4, &[GROUP_V4, other_group], everything());
+        let destinations = [GROUP_V4, "192.0.2.2", other_group];
+        for to in destinations {
+            send(&left, "192.0.2.1", to, 255, b"message");
+        }
+        let heard = destinations.map(|_| wait(&right).0.destination);
+        assert_eq!(heard, destinations.map(address));
+        assert_eq!(read(&right), [], "each of them once");
+    });
+}
+
+#[test]
+fn a_batch_goes_out_in_order_and_what_cannot_be_sent_does_not_stop_it() {
+    let test = "a_batch_goes_out_in_order_and_what_cannot_be_sent_does_not_stop_it";
+    in_namespace(test, || {
+        veth_pair();
+        accept_own_addresses();
+        ip("addr add 192.0.2.2/24 dev right");
+        ip("addr add fe80::1/64 dev left nodad");
+        ip("addr add fe80::2/64 dev right nodad");
+        let groups = [
+            (Family::V4, "192.0.2.1", GROUP_V4, "192.0.2.2"),
+            (Family::V6, "fe80::1", GROUP_V6, "fe80::2"),
+        ];
+        for (family, source, group, host) in groups {
+            let left = open("left", family, &[], everything());
+            let right = open("right", family, &[group], everything());
+            // Longer than one call, groups and hosts mixed, and one of the other family.
+            let numbers: Vec<[u8; 1]> = (0..100).map(|number| [number]).collect();
+            let messages: Vec<_> = numbers
+                .iter()
+                .map(|number| Outgoing {
+                    source: address(source),
+                    destination: match number[0] {
+                        50 if family == Family::V4 => address(GROUP_V6),
+                        50 => address(GROUP_V4),
+                        number if number % 7 == 0 => address(host),
+                        _ => address(group),
+                    },
+                    ttl: 255,
+                    message: number,
+                })
+                .collect();
+            let mut failed = Vec::new();
+            left.send(&mut SendBatch::default(), &messages, |at, _| failed.push(at));
+            assert_eq!(failed, [50]);
+            for number in (0..100).filter(|number| *number != 50) {
+                let (received, octets) = wait(&right);
+                assert_eq!(octets.last(), Some(&number));
+                assert_eq!(received.destination, messages[usize::from(number)].destination);
+            }
+        }
     });
 }
 

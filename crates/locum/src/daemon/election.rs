@@ -1,7 +1,7 @@
 //! The election thread: the engine, its sockets and its deadline.
 //!
 //! ```text
-//!        ┌───────────────────── poll until the deadline ◄──────────────┐
+//!        ┌───────────────────── wait until the deadline ◄──────────────┐
 //!        ▼                                                             │
 //!   read adverts ──► fire the timer ──► take messages ──► execute outputs
 //! ```
@@ -18,14 +18,13 @@ use std::time::Duration;
 
 use locum_check::Probes;
 use locum_engine::{
-    CommandId, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange, Reply,
-    SendReport, Seq,
+    CommandId, Datagram, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange,
+    Reply, SendReport, Seq,
 };
+use locum_kernel::advert_socket::{ReceiveBatch, SendBatch};
 use locum_kernel::clock;
 use locum_plan::Name;
-use locum_vrrp::Time;
-use nix::poll::{PollFd, PollFlags, ppoll};
-use nix::sys::time::TimeSpec;
+use locum_vrrp::{Family, Time};
 use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
@@ -34,18 +33,21 @@ use super::applier::Job;
 use super::describe;
 use super::inbox::{InboxReceiver, Message};
 use super::serving::Wish;
-use super::sockets::{AdvertSockets, Reading, Sending, Trouble};
+use super::sockets::{AdvertSockets, Outcome, Readable, Reading, SocketFault};
 use super::unheld::Unheld;
 
-/// Adverts read from one socket before timers have their turn: more than a socket's buffer holds,
-/// and a flood cannot hold up the timers for longer than about two milliseconds.
-const MAX_READS: usize = 1024;
+/// Batches of adverts read from one socket before timers have their turn: more than a socket's
+/// buffer holds, and a flood cannot hold up the timers for longer than about two milliseconds.
+const MAX_BATCHES: usize = 32;
+
+/// The same for senders that are nobody's master while a timer is due already.
+const MAX_BATCHES_WHEN_DUE: usize = 8;
 
 /// Messages taken before adverts and timers have their turn again.
 const MAX_MESSAGES: usize = 64;
 
 /// The largest advert: IP header with options, VRRP header, 255 IPv6 addresses.
-const BUFFER_BYTES: usize = 60 + 8 + 255 * 16 + 8;
+const ADVERT_BYTES: usize = 60 + 8 + 255 * 16 + 8;
 
 /// Pause before a full queue is tried again.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
@@ -88,7 +90,11 @@ pub struct Election {
     sinks: Sinks,
     deadline: Option<Time>,
     out: Vec<Output>,
-    buffer: Vec<u8>,
+    /// Lent out while its datagrams are fed.
+    received: Option<Box<ReceiveBatch>>,
+    send_batch: SendBatch,
+    /// Of the drain under way: those that leave together are sent together.
+    adverts: Vec<Datagram>,
     /// Applies that the applier's queue had no room for, to be told to the engine.
     refused: Vec<(Seq, Name)>,
     /// Of those, what must not be announced.
@@ -110,15 +116,17 @@ enum Next {
 }
 
 impl Election {
-    pub fn new(inbox: InboxReceiver, sinks: Sinks) -> Self {
+    pub fn new(inbox: InboxReceiver, sockets: AdvertSockets, sinks: Sinks) -> Self {
         Self {
             engine: Engine::new(),
             inbox,
-            sockets: AdvertSockets::default(),
+            sockets,
             sinks,
             deadline: None,
             out: Vec::new(),
-            buffer: vec![0; BUFFER_BYTES],
+            received: None,
+            send_batch: SendBatch::default(),
+            adverts: Vec::new(),
             refused: Vec::new(),
             unheld: Unheld::default(),
             unsent: BTreeMap::new(),
@@ -141,66 +149,66 @@ impl Election {
         }
     }
 
-    /// Positions of the sockets that have something, when there is anything to do.
-    fn wait(&self) -> Vec<usize> {
+    /// The sockets that have something, when there is anything to do.
+    fn wait(&mut self) -> Vec<Readable> {
         let now = now();
         let congested = !self.refused.is_empty() || self.unserved.is_some();
         let offer_at = congested.then(|| now + OFFER_AGAIN);
-        let wakes = [self.deadline, self.sockets.retry_at(), offer_at];
+        let wakes = [self.deadline, self.sockets.due_at(), offer_at];
         let wake = wakes.into_iter().flatten().min();
-        let timeout = wake.map(|wake| TimeSpec::from(wake.since(now)));
-        let mut positions = Vec::new();
-        let mut descriptors = vec![PollFd::new(self.inbox_fd(), PollFlags::POLLIN)];
-        for (position, descriptor) in self.sockets.descriptors() {
-            positions.push(position);
-            descriptors.push(PollFd::new(descriptor, PollFlags::POLLIN));
-        }
-        if ppoll(&mut descriptors, timeout, None).is_err() {
-            // A signal, or no memory for a moment: everything is looked at, nothing is lost.
-            return positions;
-        }
-        let ready = descriptors.iter().skip(1).map(|descriptor| descriptor.any() == Some(true));
-        positions.into_iter().zip(ready).filter_map(|(at, ready)| ready.then_some(at)).collect()
+        self.sockets.wait(wake.map(|wake| wake.since(now)))
     }
 
-    fn inbox_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        std::os::fd::AsFd::as_fd(&self.inbox)
-    }
-
-    fn read_adverts(&mut self, readable: &[usize]) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        for &position in readable {
-            for _ in 0..MAX_READS {
-                match self.sockets.receive(position, &mut buffer, now()) {
-                    Reading::Datagram(interface, family, received) => {
-                        let bytes = buffer.get(..received.len).unwrap_or(&buffer);
-                        self.feed(Input::Packet(Packet {
-                            interface: &interface,
-                            family,
-                            bytes,
-                            source: received.source,
-                            destination: received.destination,
-                            hop_limit: received.hop_limit,
-                            truncated: received.truncated,
-                        }));
+    fn read_adverts(&mut self, readable: &[Readable]) {
+        if readable.is_empty() {
+            return;
+        }
+        let mut batch =
+            self.received.take().unwrap_or_else(|| Box::new(ReceiveBatch::new(ADVERT_BYTES)));
+        for &socket in readable {
+            for number in 1..=MAX_BATCHES {
+                match self.sockets.receive(socket, &mut batch, now()) {
+                    Reading::Datagrams(interface, family, fault) => {
+                        self.report_faults(fault);
+                        self.feed_adverts(&interface, family, &batch);
                     }
                     Reading::Empty => break,
-                    Reading::Broken(trouble) => {
-                        self.report(Report::Socket(trouble));
+                    Reading::Broken(fault) => {
+                        self.report_faults([fault]);
                         break;
                     }
                 }
+                let others_wait = !socket.is_of_masters() && number >= MAX_BATCHES_WHEN_DUE;
+                if !batch.is_full() || others_wait && self.is_due() {
+                    break;
+                }
             }
         }
-        self.buffer = buffer;
+        self.received = Some(batch);
+    }
+
+    fn feed_adverts(&mut self, interface: &str, family: Family, batch: &ReceiveBatch) {
+        for (received, bytes) in batch.iter() {
+            self.feed(Input::Packet(Packet {
+                interface,
+                family,
+                bytes,
+                source: received.source,
+                destination: received.destination,
+                hop_limit: received.hop_limit,
+                truncated: received.truncated,
+            }));
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.deadline.is_some_and(|deadline| deadline <= now())
     }
 
     fn fire_timers(&mut self) {
         let now = now();
-        if self.sockets.retry_at().is_some_and(|at| at <= now) {
-            let troubles = self.sockets.retry(now);
-            self.report_troubles(troubles);
-        }
+        let outcome = self.sockets.tick(now);
+        self.note(outcome);
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.feed(Input::Timeout);
         }
@@ -241,8 +249,8 @@ impl Election {
             Message::Probed { probe, outcome } => self.feed(Input::Probed { probe, outcome }),
             Message::Link(link) => {
                 // The sockets first, so that what the engine sends has one to leave by.
-                let troubles = self.sockets.follow(&link, now());
-                self.report_troubles(troubles);
+                let outcome = self.sockets.follow_link(&link, now());
+                self.note(outcome);
                 self.feed(Input::Link(link));
             }
             Message::AddressLost { interface, address, culprit } => {
@@ -268,6 +276,10 @@ impl Election {
                     let _ = answer.send("configuration in effect".to_owned());
                 }
             }
+            Message::Opened(opened) => {
+                let outcome = self.sockets.opened(*opened, &mut self.send_batch, now());
+                self.note(outcome);
+            }
             Message::Status { answer } => {
                 let now = now();
                 let _ = answer.send((now, self.engine.status(now)));
@@ -282,23 +294,22 @@ impl Election {
         self.engine.handle(now(), input, &mut self.out);
         let mut out = std::mem::take(&mut self.out);
         for output in out.drain(..) {
-            self.execute(output);
+            match output {
+                Output::Advertise(datagram) => self.adverts.push(datagram),
+                output => {
+                    // Adverts come before what follows from them.
+                    self.send_adverts();
+                    self.execute(output);
+                }
+            }
         }
+        self.send_adverts();
         self.out = out;
     }
 
     fn execute(&mut self, output: Output) {
         match output {
-            Output::Advertise(datagram) => {
-                let news = match self.sockets.send(&datagram, now()) {
-                    Sending::Sent(news) => news,
-                    Sending::Refused(news) => {
-                        *self.unsent.entry(datagram.instance).or_default() += 1;
-                        news
-                    }
-                };
-                self.report_troubles(news);
-            }
+            Output::Advertise(datagram) => self.adverts.push(datagram),
             Output::Apply { seq, instance, hold, drop } => {
                 let asks = !hold.is_empty();
                 let job = Job::Apply { seq, instance: instance.clone(), hold, drop };
@@ -334,10 +345,10 @@ impl Election {
             }
             Output::Probe(ProbeChange::Stop { probe }) => self.sinks.probes.stop(probe),
             Output::Listen(wanted) => {
-                let troubles = self.sockets.listen(wanted, now());
-                self.report_troubles(troubles);
+                let outcome = self.sockets.listen(wanted, now());
+                self.note(outcome);
             }
-            Output::Masters(_) => {}
+            Output::Masters(masters) => self.sockets.follow_masters(masters, now()),
             Output::Reply { id, reply } => {
                 if let Some(answer) = self.answers.remove(&id) {
                     // The client may have gone away.
@@ -380,8 +391,24 @@ impl Election {
         }
     }
 
-    fn report_troubles(&self, troubles: impl IntoIterator<Item = Trouble>) {
-        troubles.into_iter().for_each(|trouble| self.report(Report::Socket(trouble)));
+    fn report_faults(&self, faults: impl IntoIterator<Item = SocketFault>) {
+        faults.into_iter().for_each(|fault| self.report(Report::Socket(fault)));
+    }
+
+    fn send_adverts(&mut self) {
+        if self.adverts.is_empty() {
+            return;
+        }
+        let outcome = self.sockets.send(&mut self.adverts, &mut self.send_batch, now());
+        self.note(outcome);
+    }
+
+    /// Counts adverts that were not sent, and reports why.
+    fn note(&mut self, outcome: Outcome) {
+        for datagram in outcome.unsent {
+            *self.unsent.entry(datagram.instance).or_default() += 1;
+        }
+        self.report_faults(outcome.faults);
     }
 }
 
@@ -394,7 +421,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_engine::{Announcement, Datagram, HeldAddress};
+    use locum_engine::{Announcement, HeldAddress};
     use locum_plan::{VirtualAddress, WantedServices};
 
     use super::super::inbox::inbox;
@@ -425,7 +452,9 @@ mod tests {
                 stopped: None,
             };
             let (_, receiver) = inbox().unwrap();
-            Self { election: Election::new(receiver, sinks), jobs, wishes, _reports, hooks }
+            let sockets = AdvertSockets::start(|_| {}).unwrap();
+            let election = Election::new(receiver, sockets, sinks);
+            Self { election, jobs, wishes, _reports, hooks }
         }
 
         fn apply(&mut self, seq: Seq) {
@@ -485,6 +514,7 @@ mod tests {
         };
         rig.election.execute(Output::Advertise(datagram.clone()));
         rig.election.execute(Output::Advertise(datagram));
+        rig.election.send_adverts();
         assert_eq!(rig.election.unsent, [(Name::from("web"), 2)].into(), "no socket is open");
         rig.election.fire_timers();
         assert!(rig.election.unsent.is_empty(), "told");

@@ -16,6 +16,8 @@ use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
 
+use super::sockets::Opened;
+
 /// Messages waiting: a thousand checks that end in the same millisecond.
 const QUEUE_MESSAGES: usize = 1024;
 
@@ -56,6 +58,8 @@ pub enum Message {
         inherited: Vec<Inherited>,
         answer: oneshot::Sender<String>,
     },
+    /// Advert sockets were opened, or cannot be.
+    Opened(Box<Opened>),
     /// `answer` hears when it was taken too.
     Status {
         answer: oneshot::Sender<(Time, Status)>,

@@ -2,7 +2,8 @@
 //!
 //! | thread | module | does |
 //! |---|---|---|
-//! | election | [`election`] | engine, advert sockets, deadline; never blocks |
+//! | election | [`election`] | engine, adverts, deadline; never blocks |
+//! | sockets | [`sockets`] | opens and closes advert sockets |
 //! | applier | [`applier`] | addresses, announcements, link monitor |
 //! | balancer | [`serving`] | services and their processes |
 //! | probe | `locum-check` | checks |
@@ -33,6 +34,7 @@ mod unheld;
 mod wall_clock;
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -50,11 +52,12 @@ use claim::NamespaceClaim;
 use control_socket::ControlSocket;
 use election::{Dropped, Election, Sinks};
 use history::History;
-use inbox::{InboxSender, Message, inbox};
+use inbox::{InboxReceiver, InboxSender, Message, inbox};
 use lock::RunDirLock;
 use log::Log;
 use operations::{Ending, Operations, Sources, Tools};
 use signals::Signals;
+use sockets::AdvertSockets;
 
 /// Reports on their way to log and history: every instance of a large node changing its role
 /// several times. When it is full, the election drops and counts them.
@@ -150,10 +153,11 @@ async fn operate(
         dropped: Arc::clone(&dropped),
         stopped: Some(stopped),
     };
+    let sockets = sockets(sender.clone(), &receiver).map_err(system("start the socket thread"))?;
     let election = thread::Builder::new()
         .name("election".to_owned())
         .stack_size(ELECTION_STACK_BYTES)
-        .spawn(move || Election::new(receiver, sinks).run())
+        .spawn(move || Election::new(receiver, sockets, sinks).run())
         .map_err(system("start the election thread"))?;
 
     // The links come first: the plan is looked at with what is there.
@@ -189,6 +193,13 @@ async fn operate(
     // It takes its next message within microseconds; its probes end with it.
     let _ = election.join();
     Ok(ending)
+}
+
+fn sockets(sender: InboxSender, inbox: &InboxReceiver) -> io::Result<AdvertSockets> {
+    let deliver = move |opened| sender.send(Message::Opened(Box::new(opened)));
+    let sockets = AdvertSockets::start(deliver)?;
+    sockets.watch_inbox(inbox.as_fd())?;
+    Ok(sockets)
 }
 
 fn probes(inbox: InboxSender) -> io::Result<Probes> {
