@@ -15,74 +15,30 @@
 //! `Resigning` is make before break (V-240): mastership is given up on the wire, but the addresses
 //! answer until the successor has been heard and has had time to announce them.
 
-mod holding;
+mod backup;
+mod event;
+mod master;
 mod owner;
+mod resigning;
+mod state;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use self::holding::{After, Mastership, Resignation};
+pub use self::event::{Action, Event};
+pub use self::state::Master;
+
+use self::state::{After, Resignation, State, Wait};
 use crate::datagram::Datagram;
 use crate::discard::Discard;
 use crate::receive::{self, Accepted, Heard};
 use crate::report::{LastEvent, LinkCondition, Report};
 use crate::role::{Cause, Role};
-use crate::settings::{
-    ChecksumForm, ChecksumMode, Interval, Preempt, Priority, RouterSettings, Version,
-};
+use crate::settings::{ChecksumForm, ChecksumMode, Interval, Priority, RouterSettings, Version};
 use crate::time::Time;
-use crate::timers;
-
-/// From a successor's first advert to our withdrawal: it installs and announces its addresses
-/// after that advert, and a busy host takes its time.
-pub const HANDOVER_MARGIN: Duration = Duration::from_millis(100);
 
 /// A checksum form learnt from a peer is kept for this many intervals (V-043).
 const FORM_HOLD_INTERVALS: u32 = 10;
-
-/// What can happen to a router.
-#[derive(Clone, Debug)]
-pub enum Event<'a> {
-    /// Time has passed.
-    Timeout,
-    /// A valid advert of another router; [`Router::receive`] makes it.
-    Heard(&'a Heard),
-    /// Nothing stands in the way of taking part.
-    Eligible,
-    /// Something does; `can_send` says whether the link still carries a farewell.
-    Fault { reasons: String, can_send: bool },
-    /// The effective priority, at start and whenever it changes.
-    Priority(Priority),
-    /// An earlier run's addresses are in place and their lease is valid (V-242).
-    Adopt,
-    /// Give up for good: operator stop, or removal from the configuration.
-    Stop(Cause),
-    /// The stop is taken back: the instance is in the configuration again.
-    Resume,
-    /// Give up to whoever takes it, and leave it to them while they live.
-    Switchover,
-    /// New settings of the same identity, and the effective priority under them.
-    Settings(RouterSettings, Priority),
-}
-
-/// What a router does at once, in order. Levels (addresses, deadline) are read from it instead.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// One logical advertisement; the packet is built when sent.
-    Advertise { priority: Priority },
-    /// The role is another now.
-    Changed { from: Role, to: Role, cause: Cause },
-    /// Announce every address this often, after they are in place.
-    Announce { repeat: u8 },
-    /// A lower master was heard: the first advert of a conflict.
-    ConflictBegan { peer: IpAddr, priority: Priority },
-    /// It has fallen silent: repair what it may have misled.
-    ConflictEnded { peer: IpAddr, priority: Priority },
-    /// An owner concedes to another owner, or claims its priority again (V-176).
-    ClaimChanged { from: Priority, to: Priority, peer: IpAddr },
-    /// The advert before this one leaves so much after its time: peers may have given up (V-059).
-    Late { by: Duration },
-}
 
 /// One virtual router.
 #[derive(Clone, Debug)]
@@ -107,50 +63,6 @@ pub struct Router {
     up_since: Option<Time>,
     master: Option<Master>,
     report: Report,
-}
-
-/// The master last heard.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Master {
-    pub address: IpAddr,
-    pub priority: Priority,
-    pub heard: Time,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-enum State {
-    /// `eligible` once nothing but the start delay stands in the way.
-    Initialize {
-        eligible: bool,
-    },
-    Stopped,
-    Fault,
-    Backup(Waiting),
-    Master(Mastership),
-    Resigning(Resignation),
-}
-
-/// A backup's down timer: `restarted + length of wait`, so that a changed priority moves it (V-146).
-#[derive(Clone, PartialEq, Eq, Debug)]
-struct Waiting {
-    restarted: Time,
-    wait: Wait,
-    /// A lower master that was ignored since the last accepted advert.
-    lower: Option<(IpAddr, Priority)>,
-    /// Until then lower masters are left alone (V-171).
-    preempt_at: Option<Time>,
-    /// This node slept through a down interval and listens for one more.
-    listened_again: bool,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wait {
-    /// 3 × M + skew.
-    Down,
-    /// Skew alone: this master has released (V-212).
-    Skew(IpAddr),
-    /// One interval: configured to start as master (V-172).
-    Eager,
 }
 
 impl Router {
@@ -323,7 +235,7 @@ impl Router {
             Event::Resume => self.on_resume(now),
             Event::Switchover => self.on_switchover(now, out),
             Event::Settings(settings, priority) => {
-                self.claim(priority);
+                self.set_priority(priority);
                 self.on_settings(now, settings, out);
             }
         }
@@ -368,29 +280,7 @@ impl Router {
                     self.begin(now, Cause::Startup, out);
                 }
             }
-            State::Backup(waiting) => {
-                let due = self.down_at(waiting);
-                if now < due {
-                    return;
-                }
-                // A backup that sleeps through a whole down interval cannot tell a silent master
-                // from its own absence: it listens once more before it judges.
-                if now > due + self.down_interval() && !waiting.listened_again {
-                    let waiting = waiting.clone();
-                    self.state = State::Backup(Waiting {
-                        restarted: now,
-                        wait: Wait::Down,
-                        listened_again: true,
-                        ..waiting
-                    });
-                    return;
-                }
-                let cause = self.takeover_cause(waiting);
-                self.report.last_event = self.takeover_event(waiting);
-                // An owner conceded to is gone, or it would have been heard.
-                self.reclaim(out);
-                self.enter_master(now, cause, out);
-            }
+            State::Backup(_) => self.backup_timeout(now, out),
             State::Master(_) => self.master_timeout(now, out),
             State::Resigning(_) => self.resigning_timeout(now, out),
         }
@@ -408,53 +298,12 @@ impl Router {
         self.learn_form(now, heard);
     }
 
-    fn backup_heard(&mut self, now: Time, heard: &Heard) {
-        let own = self.priority;
-        let accepts_lower = match self.settings.preempt {
-            _ if self.yielded => true,
-            _ if own.is_owner() => false,
-            Preempt::Never => true,
-            Preempt::After(_) => false,
-        };
-        let delay = match self.settings.preempt {
-            Preempt::After(delay) if !own.is_owner() && !delay.is_zero() => Some(delay),
-            Preempt::After(_) | Preempt::Never => None,
-        };
-        let State::Backup(waiting) = &mut self.state else { return };
-        let is_lower = heard.priority < own && heard.priority != Priority::RELEASE;
-        if is_lower && !accepts_lower {
-            let held_back =
-                delay.is_some_and(|delay| now < *waiting.preempt_at.get_or_insert(now + delay));
-            if !held_back {
-                // V-214: ignored, the timer runs on.
-                waiting.lower = Some((heard.source, heard.priority));
-                self.report.last_event = LastEvent::LowerPriorityMaster;
-                return;
-            }
-        }
-        if heard.priority >= own {
-            waiting.preempt_at = None;
-        }
-        self.accept(now, heard);
-        let wait = self.wait_after(heard);
-        if let State::Backup(waiting) = &mut self.state {
-            waiting.restarted = now;
-            waiting.wait = wait;
-            waiting.lower = None;
-            waiting.listened_again = false;
-        }
-    }
-
     /// The sender is the master from now on (V-142, V-143). A release teaches no interval.
     fn accept(&mut self, now: Time, heard: &Heard) {
         if heard.priority != Priority::RELEASE {
             self.active_interval = heard.interval;
         }
         self.master = Some(Master { address: heard.source, priority: heard.priority, heard: now });
-    }
-
-    fn wait_after(&self, heard: &Heard) -> Wait {
-        if heard.priority == Priority::RELEASE { Wait::Skew(heard.source) } else { Wait::Down }
     }
 
     fn on_eligible(&mut self, now: Time, out: &mut Vec<Action>) {
@@ -520,7 +369,7 @@ impl Router {
     /// V-226: the next advert carries it; a drop is told at once.
     fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<Action>) {
         let before = self.priority;
-        self.claim(priority);
+        self.set_priority(priority);
         if self.priority < before && self.role() == Role::Master {
             self.advertise(now, out);
         }
@@ -592,10 +441,6 @@ impl Router {
         }
     }
 
-    fn enter_backup(&mut self, now: Time, wait: Wait, cause: Cause, out: &mut Vec<Action>) {
-        self.enter(now, State::Backup(Waiting::new(now, wait)), cause, out);
-    }
-
     fn enter(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
         let from = self.role();
         self.state = state;
@@ -604,57 +449,6 @@ impl Router {
         let to = self.role();
         self.up_since = if to.takes_part() { self.up_since.or(Some(now)) } else { None };
         out.push(Action::Changed { from, to, cause });
-    }
-
-    /// Active_Down_Interval as it is now: silence after which this router takes over.
-    pub fn down_interval(&self) -> Duration {
-        timers::down_interval(
-            self.settings.version,
-            self.priority,
-            self.active_interval,
-            self.settings.down_multiplier,
-        )
-    }
-
-    /// Skew_Time as it is now.
-    pub fn skew(&self) -> Duration {
-        timers::skew(self.settings.version, self.priority, self.active_interval)
-    }
-
-    fn down_at(&self, waiting: &Waiting) -> Time {
-        let length = match waiting.wait {
-            Wait::Down => self.down_interval(),
-            Wait::Skew(_) => self.skew(),
-            Wait::Eager => {
-                // The skew of a priority one below the owner's: A + 1/256 (V-172).
-                let version = self.settings.version;
-                let skew = timers::skew(version, Priority::OWNER, self.settings.interval);
-                self.settings.interval.as_duration() + skew
-            }
-        };
-        waiting.restarted + length
-    }
-
-    /// V-237: why a down timer that has run out makes a master.
-    fn takeover_cause(&self, waiting: &Waiting) -> Cause {
-        match (waiting.wait, waiting.lower) {
-            (Wait::Skew(peer), _) => Cause::PriorityZero { peer },
-            (Wait::Down | Wait::Eager, Some((peer, priority))) => {
-                Cause::Preempted { peer, priority }
-            }
-            (Wait::Down | Wait::Eager, None) => {
-                Cause::MasterSilent { last: self.master.map(|master| master.address) }
-            }
-        }
-    }
-
-    /// V-238: what the end of a down timer is called.
-    fn takeover_event(&self, waiting: &Waiting) -> LastEvent {
-        match (waiting.lower, waiting.preempt_at) {
-            (Some(_), _) if self.priority.is_owner() => LastEvent::OwnerPreempt,
-            (Some(_), Some(_)) => LastEvent::PreemptHoldTimeout,
-            (Some(_), None) | (None, _) => LastEvent::MasterTimeout,
-        }
     }
 
     /// V-043, V-044: follow the form a peer checks with, not more often than it can matter.
@@ -668,12 +462,6 @@ impl Router {
             self.form = form;
             self.form_learnt = Some(now);
         }
-    }
-}
-
-impl Waiting {
-    fn new(restarted: Time, wait: Wait) -> Self {
-        Self { restarted, wait, lower: None, preempt_at: None, listened_again: false }
     }
 }
 

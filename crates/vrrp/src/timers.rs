@@ -8,6 +8,10 @@ use std::time::Duration;
 
 use crate::settings::{Interval, Priority, Version};
 
+/// From a successor's first advert to our withdrawal: it installs and announces its addresses
+/// after that advert, and a busy host takes its time.
+pub const HANDOVER_MARGIN: Duration = Duration::from_millis(100);
+
 /// Skew_Time: the part of the wait that is shorter the higher the priority.
 ///
 /// - version 2: `(256 − priority) / 256` seconds, whatever the interval (RFC 3768 §6.1);

@@ -8,7 +8,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Action, Router, State};
+use super::Router;
+use super::event::Action;
+use super::state::{Rival, State};
 use crate::receive::Heard;
 use crate::settings::{Priority, Profile, Version};
 use crate::time::Time;
@@ -22,13 +24,6 @@ const OWN_ADVERTS: u32 = 2;
 /// A rival that is silent for this many intervals is gone.
 const SILENT_INTERVALS: u32 = 3;
 
-/// Another owner, heard by an owner that is master.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Rival {
-    heard: Time,
-    concede_at: Time,
-}
-
 impl Router {
     /// The priority to compete with when settings and trackers say `priority`: an owner that has
     /// conceded to another is none for as long (V-176).
@@ -37,7 +32,7 @@ impl Router {
     }
 
     /// A new priority. An owner that was made an ordinary router has nothing left to concede.
-    pub(super) fn claim(&mut self, priority: Priority) {
+    pub(super) fn set_priority(&mut self, priority: Priority) {
         if !priority.is_owner() {
             self.conceded = None;
         }
@@ -47,14 +42,14 @@ impl Router {
     /// V-175. RFC 3768 §7.1 wants it of every owner; there both sides may stay master for ever.
     pub(super) fn ignores_as_owner(&self) -> bool {
         let settings = &self.settings;
-        let is_exacting =
+        let is_strict_v2 =
             matches!((settings.profile, settings.version), (Profile::Strict, Version::V2));
-        self.priority.is_owner() && (settings.owner_ignores_adverts || is_exacting)
+        self.priority.is_owner() && (settings.owner_ignores_adverts || is_strict_v2)
     }
 
     /// V-176: whether an owner that is master has heard another one, which has the lower address,
     /// for so long that it must have heard us and does not yield.
-    pub(super) fn outstayed_by(&mut self, now: Time, heard: &Heard) -> bool {
+    pub(super) fn rival_persists(&mut self, now: Time, heard: &Heard) -> bool {
         let own = self.settings.interval.as_duration();
         let slower = own.max(heard.interval.as_duration());
         let both_own = self.priority.is_owner() && heard.priority.is_owner();
@@ -72,13 +67,13 @@ impl Router {
 
     pub(super) fn concede(&mut self, peer: IpAddr, out: &mut Vec<Action>) {
         self.conceded = Some(peer);
-        self.change_claim(peer, CONCEDED, out);
+        self.change_priority(peer, CONCEDED, out);
     }
 
     /// The other owner has fallen silent, or says another priority.
     pub(super) fn reclaim(&mut self, out: &mut Vec<Action>) {
         if let Some(peer) = self.conceded.take() {
-            self.change_claim(peer, Priority::OWNER, out);
+            self.change_priority(peer, Priority::OWNER, out);
         }
     }
 
@@ -89,7 +84,7 @@ impl Router {
         }
     }
 
-    fn change_claim(&mut self, peer: IpAddr, to: Priority, out: &mut Vec<Action>) {
+    fn change_priority(&mut self, peer: IpAddr, to: Priority, out: &mut Vec<Action>) {
         let from = std::mem::replace(&mut self.priority, to);
         out.push(Action::ClaimChanged { from, to, peer });
     }

@@ -1,0 +1,94 @@
+//! A router that has given up its mastership on the wire and answers until the successor does:
+//! make before break (V-240).
+
+use std::time::Duration;
+
+use super::Router;
+use super::event::Action;
+use super::state::{After, Resignation, State, Wait, Waiting};
+use crate::receive::Heard;
+use crate::report::LastEvent;
+use crate::role::Cause;
+use crate::settings::{Priority, Version};
+use crate::time::Time;
+use crate::timers::HANDOVER_MARGIN;
+
+impl Router {
+    /// V-223: the sender is master from now on. No release is sent (V-233).
+    pub(super) fn step_down(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+        self.report.last_event = LastEvent::HigherPriorityBackup;
+        if self.settings.answer_higher {
+            out.push(Action::Advertise { priority: self.priority });
+        }
+        self.accept(now, heard);
+        let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
+        let resignation = Resignation {
+            cause: cause.clone(),
+            until: now + HANDOVER_MARGIN,
+            again: None,
+            answered: true,
+            then: After::Backup,
+            waiting: Waiting::new(now, Wait::Down),
+        };
+        self.enter(now, State::Resigning(resignation), cause, out);
+    }
+
+    pub(super) fn resigning_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+        let State::Resigning(resignation) = &mut self.state else { return };
+        if now < resignation.until {
+            if resignation.again.take_if(|again| *again <= now).is_some() {
+                out.push(Action::Advertise { priority: Priority::RELEASE });
+            }
+            return;
+        }
+        let resignation = resignation.clone();
+        self.release(now, resignation, out);
+    }
+
+    /// The end of a resignation: the addresses are free to go, or come back for want of a successor.
+    pub(super) fn release(&mut self, now: Time, resignation: Resignation, out: &mut Vec<Action>) {
+        let Resignation { cause, answered, then, waiting, .. } = resignation;
+        match then {
+            After::Stopped => self.enter(now, State::Stopped, cause, out),
+            After::Fault => self.enter(now, State::Fault, cause, out),
+            After::Yield if !answered => self.enter_master(now, Cause::NoSuccessor, out),
+            After::Yield | After::Backup => self.enter(now, State::Backup(waiting), cause, out),
+        }
+    }
+
+    pub(super) fn resigning_heard(&mut self, now: Time, heard: &Heard) {
+        let is_release = heard.priority == Priority::RELEASE;
+        // Two that resign at once are no successors of each other.
+        if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
+            return;
+        }
+        self.accept(now, heard);
+        let wait = self.wait_after(heard);
+        let State::Resigning(resignation) = &mut self.state else { return };
+        resignation.waiting = Waiting::new(now, wait);
+        if !resignation.answered {
+            resignation.answered = true;
+            resignation.again = None;
+            resignation.until = resignation.until.min(now + HANDOVER_MARGIN);
+        }
+    }
+
+    /// V-240: release on the wire, keep answering. Every release restarts the skew timers of those
+    /// who hear it, so the second one waits until the first must have been lost.
+    pub(super) fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
+        let longest_skew = match self.settings.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.settings.interval.as_duration(),
+        };
+        out.push(Action::Advertise { priority: Priority::RELEASE });
+        let resignation = Resignation {
+            cause: cause.clone(),
+            until: now + longest_skew * 2 + HANDOVER_MARGIN,
+            again: Some(now + longest_skew),
+            answered: false,
+            then,
+            waiting: Waiting::new(now, Wait::Down),
+        };
+        self.enter(now, State::Resigning(resignation), cause, out);
+    }
+}
