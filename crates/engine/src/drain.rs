@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use locum_plan::{Name, WantedHaproxy, WantedServices};
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
-use locum_vrrp::{Action, Profile, Role, Time};
+use locum_vrrp::{Action, Event as RouterEvent, Profile, Role, Time};
 
 use crate::Engine;
 use crate::explain;
@@ -23,6 +23,7 @@ impl Engine {
     pub(crate) fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
         let touched: Vec<usize> =
             (0..self.instances.len()).filter(|at| self.instances[*at].touched).collect();
+        self.answer_candidates(now, &touched);
         for at in &touched {
             self.drain_levels(now, *at, out);
         }
@@ -62,6 +63,17 @@ impl Engine {
         }
         let deadlines = self.deadlines.iter().chain([&self.orphans_at]).flatten().copied();
         out.push(Output::Deadline(deadlines.chain(self.pacer.deadline()).min()));
+    }
+
+    /// Each router that would become master asks here (V-270), in the drain in which it does. Nobody
+    /// else has a say, so all are granted.
+    fn answer_candidates(&mut self, now: Time, touched: &[usize]) {
+        for at in touched {
+            let state = &mut self.instances[*at];
+            if state.router.candidate().is_some() {
+                state.feed(now, RouterEvent::Grant);
+            }
+        }
     }
 
     /// Under a name no instance can have.
@@ -151,6 +163,7 @@ impl Engine {
         let repeats = state.actions.iter().filter_map(|action| match action {
             Action::Announce { repeat } => Some(*repeat),
             Action::Advertise { .. }
+            | Action::Propose { .. }
             | Action::Changed { .. }
             | Action::ConflictBegan { .. }
             | Action::ConflictEnded { .. }
@@ -204,7 +217,7 @@ impl Engine {
         let mut runs = Vec::new();
         for action in actions {
             match action {
-                Action::Advertise { .. } | Action::Announce { .. } => {}
+                Action::Advertise { .. } | Action::Announce { .. } | Action::Propose { .. } => {}
                 Action::Changed { from, to, cause } => {
                     let state = &mut self.instances[at];
                     state.told.clear();

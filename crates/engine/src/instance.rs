@@ -258,7 +258,8 @@ impl InstanceState {
             .iter()
             .filter_map(|action| match action {
                 Action::Advertise { priority } => Some(*priority),
-                Action::Changed { .. }
+                Action::Propose { .. }
+                | Action::Changed { .. }
                 | Action::Announce { .. }
                 | Action::ConflictBegan { .. }
                 | Action::ConflictEnded { .. }

@@ -4,7 +4,7 @@
 
 use crate::discard::Discard;
 use crate::receive::Accepted;
-use crate::settings::{ChecksumForm, Priority};
+use crate::settings::ChecksumForm;
 
 /// Counters of one instance, or of what no instance of an interface matched. Never reset by a
 /// reload (V-400). Those that RFC 8347 keeps for the whole router (checksum, version, VRID and TTL
@@ -47,7 +47,7 @@ impl Counters {
     pub fn record_accepted(&mut self, accepted: &Accepted) {
         let heard = &accepted.heard;
         self.advertisement_rcvd += 1;
-        if heard.priority == Priority::RELEASE {
+        if heard.is_release() {
             self.priority_zero_pkts_rcvd += 1;
         }
         match heard.form {
@@ -97,7 +97,7 @@ impl Counters {
 mod tests {
     use super::*;
     use crate::receive::Heard;
-    use crate::settings::{Interval, Version};
+    use crate::settings::{Interval, Priority, Version};
 
     /// V-123: each counter is its own.
     #[test]

@@ -44,6 +44,13 @@ pub struct Heard {
     pub addresses_differ: bool,
 }
 
+impl Heard {
+    /// The sender gives up its mastership.
+    pub fn is_release(&self) -> bool {
+        self.priority == Priority::RELEASE
+    }
+}
+
 /// What a router has accepted, and what of it an operator may want to hear of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Accepted {

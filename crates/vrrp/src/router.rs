@@ -5,17 +5,21 @@
 //! a late, early or repeated [`Event::Timeout`] is harmless.
 //!
 //! ```text
-//!               eligible             down timer
-//!   Initialize ─────────► Backup ─────────────────► Master
-//!      │  ▲                 ▲ ▲                       │ better advert, stop,
-//!      ▼  │ cleared         │ └────── released ───┐   ▼ switchover, tracker fault
-//!     Fault ────────────────┘                  Resigning
+//!               eligible          down timer             granted
+//!   Initialize ─────────► Backup ────────────► Candidate ───────► Master
+//!      │  ▲                ▲ ▲ ▲   refused, better advert │          │ better advert, stop,
+//!      ▼  │ cleared        │ │ └──────────────────────────┘          ▼ switchover, tracker fault
+//!     Fault ───────────────┘ └──────────── released ──────────── Resigning
 //! ```
+//!
+//! An owner is a candidate as soon as it is eligible. `Candidate` asks whoever drives the router
+//! (V-270); to everybody else it is what it was before, as a rule a backup.
 //!
 //! `Resigning` is make before break (V-240): mastership is given up on the wire, but the addresses
 //! answer until the successor has been heard and has had time to announce them.
 
 mod backup;
+mod candidate;
 mod event;
 mod master;
 mod owner;
@@ -28,7 +32,7 @@ use std::time::Duration;
 pub use self::event::{Action, Event};
 pub use self::state::Master;
 
-use self::state::{After, Resignation, State, Wait};
+use self::state::{After, Resignation, State, Wait, Waiting};
 use crate::datagram::Datagram;
 use crate::discard::Discard;
 use crate::receive::{self, Accepted, Heard};
@@ -36,6 +40,7 @@ use crate::report::{LastEvent, LinkCondition, Report};
 use crate::role::{Cause, Role};
 use crate::settings::{ChecksumForm, ChecksumMode, Interval, Priority, RouterSettings, Version};
 use crate::time::Time;
+use crate::timers;
 
 /// A checksum form learnt from a peer is kept for this many intervals (V-043).
 const FORM_HOLD_INTERVALS: u32 = 10;
@@ -56,6 +61,8 @@ pub struct Router {
     yielded: bool,
     /// Address our adverts leave from: the tie break between equals (V-166).
     source: Option<IpAddr>,
+    /// The mastership last proposed, when it was refused.
+    refused: Option<(Time, Cause)>,
     start_until: Time,
     state: State,
     since: Time,
@@ -76,6 +83,7 @@ impl Router {
             form_learnt: None,
             yielded: false,
             source: settings.source,
+            refused: None,
             start_until: now + settings.start_delay,
             state: State::Initialize { eligible: false },
             since: now,
@@ -96,6 +104,9 @@ impl Router {
             State::Initialize { .. } | State::Stopped => Role::Initialize,
             State::Fault => Role::Fault,
             State::Backup(_) => Role::Backup,
+            State::Candidate(candidacy) => {
+                candidacy.from.as_ref().map_or(Role::Backup, |(from, _)| *from)
+            }
             State::Master(_) => Role::Master,
             State::Resigning(_) => Role::Resigning,
         }
@@ -120,6 +131,30 @@ impl Router {
     /// The other router last accepted as master.
     pub fn master(&self) -> Option<Master> {
         self.master
+    }
+
+    /// Why it would become master, and when it does if nobody answers (V-270).
+    pub fn candidate(&self) -> Option<(&Cause, Time)> {
+        match &self.state {
+            State::Candidate(candidacy) => Some((&candidacy.cause, candidacy.until)),
+            State::Initialize { .. }
+            | State::Stopped
+            | State::Fault
+            | State::Backup(_)
+            | State::Master(_)
+            | State::Resigning(_) => None,
+        }
+    }
+
+    /// When the last mastership it proposed was refused, and why it had proposed it; `None` once it
+    /// has asked again or has another role.
+    pub fn refused(&self) -> Option<(Time, &Cause)> {
+        self.refused.as_ref().map(|(at, cause)| (*at, cause))
+    }
+
+    /// It hears adverts (V-109).
+    fn listens(&self) -> bool {
+        self.role().takes_part() || self.candidate().is_some()
     }
 
     /// Handed over by the operator and not master since.
@@ -164,6 +199,13 @@ impl Router {
         self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier.max(2))
     }
 
+    /// Longest time from becoming master to being ready to serve: nobody waits longer for an answer
+    /// (V-273) or for services before the addresses are announced, and a predecessor answers for as
+    /// long (V-240). Shorter than the patience of any peer.
+    pub fn ready_limit(&self) -> Duration {
+        timers::READY_LIMIT.min(self.shortest_takeover())
+    }
+
     /// Addresses were added to a master: they are announced now, this often, and again later.
     pub fn announce_more(&mut self, now: Time) -> u8 {
         match &mut self.state {
@@ -172,6 +214,7 @@ impl Router {
             | State::Stopped
             | State::Fault
             | State::Backup(_)
+            | State::Candidate(_)
             | State::Resigning(_) => 0,
         }
     }
@@ -182,6 +225,7 @@ impl Router {
             State::Initialize { eligible } => eligible.then_some(self.start_until),
             State::Stopped | State::Fault => None,
             State::Backup(waiting) => Some(self.down_at(waiting)),
+            State::Candidate(candidacy) => Some(candidacy.until),
             State::Master(mastership) => [
                 Some(mastership.next_advert),
                 mastership.schedule.deadline(),
@@ -207,7 +251,7 @@ impl Router {
         out: &mut Vec<Action>,
     ) -> Result<Accepted, Discard> {
         let verified = receive::verify(&self.settings, datagram)?;
-        if !self.role().takes_part() {
+        if !self.listens() {
             return Err(Discard::AdvertsIgnored);
         }
         let heard = verified.admit(&self.settings, self.source)?;
@@ -231,6 +275,8 @@ impl Router {
             Event::Fault { reasons, can_send } => self.on_fault(now, reasons, can_send, out),
             Event::Priority(priority) => self.on_priority(now, priority, out),
             Event::Adopt => self.on_adopt(now, out),
+            Event::Grant => self.on_grant(now, out),
+            Event::Refuse => self.on_refuse(now, out),
             Event::Stop(cause) => self.on_stop(now, cause, out),
             Event::Resume => self.on_resume(now),
             Event::Switchover => self.on_switchover(now, out),
@@ -246,7 +292,11 @@ impl Router {
     fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<Action>) {
         let limit = self.shortest_takeover();
         let lost = match &self.state {
-            State::Initialize { .. } | State::Stopped | State::Fault | State::Backup(_) => false,
+            State::Initialize { .. }
+            | State::Stopped
+            | State::Fault
+            | State::Backup(_)
+            | State::Candidate(_) => false,
             State::Master(mastership) => now > mastership.last_advert + limit,
             State::Resigning(resignation) => now > resignation.until + limit,
         };
@@ -265,6 +315,7 @@ impl Router {
             | State::Stopped
             | State::Fault
             | State::Backup(_)
+            | State::Candidate(_)
             | State::Master(_)
             | State::Resigning(_) => {
                 self.enter_backup(now, Wait::Down, Cause::LeaseExpired, out);
@@ -281,6 +332,7 @@ impl Router {
                 }
             }
             State::Backup(_) => self.backup_timeout(now, out),
+            State::Candidate(_) => self.candidate_timeout(now, out),
             State::Master(_) => self.master_timeout(now, out),
             State::Resigning(_) => self.resigning_timeout(now, out),
         }
@@ -292,6 +344,7 @@ impl Router {
             // V-109, V-202.
             State::Initialize { .. } | State::Stopped | State::Fault => return,
             State::Backup(_) => self.backup_heard(now, heard),
+            State::Candidate(_) => self.candidate_heard(now, heard, out),
             State::Master(_) => self.master_heard(now, heard, out),
             State::Resigning(_) => self.resigning_heard(now, heard),
         }
@@ -300,7 +353,7 @@ impl Router {
 
     /// The sender is the master from now on (V-142, V-143). A release teaches no interval.
     fn accept(&mut self, now: Time, heard: &Heard) {
-        if heard.priority != Priority::RELEASE {
+        if !heard.is_release() {
             self.active_interval = heard.interval;
         }
         self.master = Some(Master { address: heard.source, priority: heard.priority, heard: now });
@@ -322,11 +375,15 @@ impl Router {
             State::Resigning(resignation) if resignation.then == After::Fault => {
                 resignation.then = After::Yield;
             }
-            State::Stopped | State::Backup(_) | State::Master(_) | State::Resigning(_) => {}
+            State::Stopped
+            | State::Backup(_)
+            | State::Candidate(_)
+            | State::Master(_)
+            | State::Resigning(_) => {}
         }
     }
 
-    /// V-200, V-201: an owner is master at once, everybody else listens first.
+    /// V-200, V-201: an owner would be master at once, everybody else listens first.
     fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
         self.active_interval = self.settings.interval;
         if cause == Cause::Startup {
@@ -336,7 +393,9 @@ impl Router {
             if cause != Cause::Startup {
                 self.report.last_event = LastEvent::OwnerPreempt;
             }
-            self.enter_master(now, Cause::Owner, out);
+            let waiting = Waiting::new(now, Wait::Down);
+            let from = Some((self.role(), cause));
+            self.propose(now, Cause::Owner, waiting, from, out);
             return;
         }
         let eager = self.settings.start_eager && cause == Cause::Startup;
@@ -349,7 +408,7 @@ impl Router {
             State::Stopped => {}
             // The text of a fault may change while it lasts.
             State::Fault => self.cause = cause,
-            State::Initialize { .. } | State::Backup(_) => {
+            State::Initialize { .. } | State::Backup(_) | State::Candidate(_) => {
                 self.enter(now, State::Fault, cause, out);
             }
             State::Master(_) if can_send => self.resign(now, cause, After::Fault, out),
@@ -385,7 +444,7 @@ impl Router {
         self.report.last_event = LastEvent::Shutdown;
         match &mut self.state {
             State::Stopped => {}
-            State::Initialize { .. } | State::Fault | State::Backup(_) => {
+            State::Initialize { .. } | State::Fault | State::Backup(_) | State::Candidate(_) => {
                 self.enter(now, State::Stopped, cause, out);
             }
             State::Master(_) => self.resign(now, cause, After::Stopped, out),
@@ -410,6 +469,7 @@ impl Router {
             State::Initialize { .. }
             | State::Fault
             | State::Backup(_)
+            | State::Candidate(_)
             | State::Master(_)
             | State::Resigning(_) => {}
         }
@@ -446,6 +506,7 @@ impl Router {
         self.state = state;
         self.since = now;
         self.cause = cause.clone();
+        self.refused = None;
         let to = self.role();
         self.up_since = if to.takes_part() { self.up_since.or(Some(now)) } else { None };
         out.push(Action::Changed { from, to, cause });

@@ -12,6 +12,9 @@ use crate::settings::{Interval, Priority, Version};
 /// after that advert, and a busy host takes its time.
 pub const HANDOVER_MARGIN: Duration = Duration::from_millis(100);
 
+/// What a node may take until it is ready to serve as master, where its peers wait longer.
+pub const READY_LIMIT: Duration = Duration::from_millis(300);
+
 /// Skew_Time: the part of the wait that is shorter the higher the priority.
 ///
 /// - version 2: `(256 − priority) / 256` seconds, whatever the interval (RFC 3768 §6.1);

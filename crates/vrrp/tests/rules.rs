@@ -1,8 +1,10 @@
-//! Rules of the state machine that need more than one event: owners, reception, strict
+//! Rules of the state machine that need more than one event: candidates, owners, reception, strict
 //! profile, reports.
 
 #[path = "rules/bench.rs"]
 mod bench;
+#[path = "rules/candidates.rs"]
+mod candidates;
 #[path = "rules/owners.rs"]
 mod owners;
 #[path = "rules/profiles.rs"]

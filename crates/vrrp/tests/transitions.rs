@@ -1,6 +1,7 @@
 //! Every state × event, as a table that is reviewed like code: `transitions.snap`.
 //!
-//! V-200..V-203, V-210..V-216, V-220..V-227, V-240..V-242. `scripts/bless` writes the table anew;
+//! V-200..V-203, V-210..V-216, V-220..V-227, V-240..V-242,
+//! V-270..V-274. `scripts/bless` writes the table anew;
 //! without it any difference fails.
 
 use std::fmt::Write as _;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use locum_vrrp::receive::Heard;
 use locum_vrrp::{
-    Action, Cause, Event, Family, Interval, Preempt, Priority, Role, Router, RouterSettings, Time,
+    Action, Cause, Event, Family, Interval, Preempt, Priority, Router, RouterSettings, Time,
     Version, Vrid,
 };
 
@@ -61,7 +62,7 @@ const HEADER: &str = "\
 
 type Prepare = fn(RouterSettings) -> (Router, Time);
 
-const STATES: [(&str, Prepare); 11] = [
+const STATES: [(&str, Prepare); 14] = [
     ("Initialize", |settings| (Router::new(settings, START), START)),
     ("Initialize, start delay", |mut settings| {
         settings.start_delay = Duration::from_secs(5);
@@ -76,6 +77,14 @@ const STATES: [(&str, Prepare); 11] = [
     }),
     ("Backup, lower master seen", |settings| {
         after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))])
+    }),
+    ("Candidate, silent master", |settings| due(after(settings, &[Event::Eligible]))),
+    ("Candidate, lower master seen", |settings| {
+        due(after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))]))
+    }),
+    ("Candidate, owner at start", |settings| {
+        let owner = RouterSettings { priority: Priority::OWNER, ..settings };
+        after(owner, &[Event::Eligible])
     }),
     ("Master", |settings| after(settings, &[Event::Adopt])),
     ("Resigning, stopped", |settings| {
@@ -108,6 +117,8 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("priority 40", Event::Priority(Priority(40))),
         ("priority 140", Event::Priority(Priority(140))),
         ("adopt", Event::Adopt),
+        ("grant", Event::Grant),
+        ("refuse", Event::Refuse),
         ("stop", Event::Stop(Cause::Stopped)),
         ("resume", Event::Resume),
         ("switchover", Event::Switchover),
@@ -143,6 +154,13 @@ fn after(settings: RouterSettings, events: &[Event<'_>]) -> (Router, Time) {
     (router, now)
 }
 
+/// A moment after its deadline has come.
+fn due((mut router, _): (Router, Time)) -> (Router, Time) {
+    let now = router.deadline().expect("it waits");
+    router.handle(now, Event::Timeout, &mut Vec::new());
+    (router, now + Duration::from_millis(1))
+}
+
 fn describe(before: &Router, router: &Router, now: Time, actions: &[Action]) -> String {
     let holds = if router.holds_addresses() { " holds" } else { "" };
     let deadline = match (router.deadline(), before.deadline()) {
@@ -151,18 +169,16 @@ fn describe(before: &Router, router: &Router, now: Time, actions: &[Action]) -> 
         (Some(new), _) => format!("{:.3}ms", new.since(now).as_secs_f64() * 1000.0),
     };
     let actions: Vec<String> = actions.iter().map(action).collect();
-    let role = role(router.role());
-    format!("{role}{holds}, {deadline}; {}", actions.join(", "))
-}
-
-fn role(role: Role) -> String {
-    format!("{role:?}")
+    let candidate = if router.candidate().is_some() { "Candidate, " } else { "" };
+    let role = router.role();
+    format!("{candidate}{role:?}{holds}, {deadline}; {}", actions.join(", "))
 }
 
 fn action(action: &Action) -> String {
     match action {
         Action::Advertise { priority } => format!("advertise {}", priority.0),
         Action::Changed { from, to, cause } => format!("{from:?} → {to:?} ({cause})"),
+        Action::Propose { cause } => format!("propose ({cause})"),
         Action::Announce { repeat } => format!("announce ×{repeat}"),
         Action::ConflictBegan { .. } => "conflict began".to_owned(),
         Action::ConflictEnded { .. } => "conflict ended".to_owned(),

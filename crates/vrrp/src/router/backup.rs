@@ -31,14 +31,28 @@ impl Router {
             });
             return;
         }
-        let cause = self.takeover_cause(waiting);
-        self.report.last_event = self.takeover_event(waiting);
+        let waiting = waiting.clone();
+        let cause = self.takeover_cause(&waiting);
+        self.report.last_event = self.takeover_event(&waiting);
         // An owner conceded to is gone, or it would have been heard.
         self.reclaim(out);
-        self.enter_master(now, cause, out);
+        self.propose(now, cause, waiting, None, out);
     }
 
     pub(super) fn backup_heard(&mut self, now: Time, heard: &Heard) {
+        let State::Backup(waiting) = &self.state else { return };
+        let mut waiting = waiting.clone();
+        self.restarts_down_timer(now, heard, &mut waiting);
+        self.state = State::Backup(waiting);
+    }
+
+    /// Whether the sender is accepted as the master (V-170, V-171): the down timer starts anew then.
+    pub(super) fn restarts_down_timer(
+        &mut self,
+        now: Time,
+        heard: &Heard,
+        waiting: &mut Waiting,
+    ) -> bool {
         let own = self.priority;
         let accepts_lower = match self.settings.preempt {
             _ if self.yielded => true,
@@ -50,8 +64,7 @@ impl Router {
             Preempt::After(delay) if !own.is_owner() && !delay.is_zero() => Some(delay),
             Preempt::After(_) | Preempt::Never => None,
         };
-        let State::Backup(waiting) = &mut self.state else { return };
-        let is_lower = heard.priority < own && heard.priority != Priority::RELEASE;
+        let is_lower = heard.priority < own && !heard.is_release();
         if is_lower && !accepts_lower {
             let held_back =
                 delay.is_some_and(|delay| now < *waiting.preempt_at.get_or_insert(now + delay));
@@ -59,24 +72,22 @@ impl Router {
                 // V-214: ignored, the timer runs on.
                 waiting.lower = Some((heard.source, heard.priority));
                 self.report.last_event = LastEvent::LowerPriorityMaster;
-                return;
+                return false;
             }
         }
         if heard.priority >= own {
             waiting.preempt_at = None;
         }
         self.accept(now, heard);
-        let wait = self.wait_after(heard);
-        if let State::Backup(waiting) = &mut self.state {
-            waiting.restarted = now;
-            waiting.wait = wait;
-            waiting.lower = None;
-            waiting.listened_again = false;
-        }
+        waiting.restarted = now;
+        waiting.wait = self.wait_after(heard);
+        waiting.lower = None;
+        waiting.listened_again = false;
+        true
     }
 
     pub(super) fn wait_after(&self, heard: &Heard) -> Wait {
-        if heard.priority == Priority::RELEASE { Wait::Skew(heard.source) } else { Wait::Down }
+        if heard.is_release() { Wait::Skew(heard.source) } else { Wait::Down }
     }
 
     pub(super) fn enter_backup(

@@ -22,6 +22,10 @@ pub enum Event<'a> {
     Priority(Priority),
     /// An earlier run's addresses are in place and their lease is valid (V-242).
     Adopt,
+    /// The mastership it has proposed is its own ([`Action::Propose`]).
+    Grant,
+    /// It is not: somebody who has a say objects.
+    Refuse,
     /// Give up for good: operator stop, or removal from the configuration.
     Stop(Cause),
     /// The stop is taken back: the instance is in the configuration again.
@@ -37,7 +41,10 @@ pub enum Event<'a> {
 pub enum Action {
     /// One logical advertisement; the packet is built when sent.
     Advertise { priority: Priority },
-    /// The role is another now.
+    /// It would become master, and waits for [`Event::Grant`] or [`Event::Refuse`], but no longer
+    /// than until [`Router::candidate`](super::Router::candidate) says.
+    Propose { cause: Cause },
+    /// It has changed its role.
     Changed { from: Role, to: Role, cause: Cause },
     /// Announce every address this often, after they are in place.
     Announce { repeat: u8 },

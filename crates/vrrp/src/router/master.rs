@@ -9,7 +9,7 @@ use crate::announce::{self, Schedule};
 use crate::receive::Heard;
 use crate::report::{LastEvent, NewMasterReason};
 use crate::role::Cause;
-use crate::settings::{Priority, Profile, Version};
+use crate::settings::{Profile, Version};
 use crate::time::Time;
 
 /// Lateness of an advert, in intervals, that is reported: a peer with the usual patience has given
@@ -69,7 +69,7 @@ impl Router {
         if self.ignores_as_owner() {
             return;
         }
-        if heard.priority == Priority::RELEASE {
+        if heard.is_release() {
             self.released_heard(now, out);
         } else if self.loses_to(heard) {
             self.step_down(now, heard, out);

@@ -57,7 +57,7 @@ impl Router {
     }
 
     pub(super) fn resigning_heard(&mut self, now: Time, heard: &Heard) {
-        let is_release = heard.priority == Priority::RELEASE;
+        let is_release = heard.is_release();
         // Two that resign at once are no successors of each other.
         if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
             return;

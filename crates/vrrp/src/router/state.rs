@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::announce::Schedule;
-use crate::role::Cause;
+use crate::role::{Cause, Role};
 use crate::settings::Priority;
 use crate::time::Time;
 
@@ -25,6 +25,7 @@ pub(super) enum State {
     Stopped,
     Fault,
     Backup(Waiting),
+    Candidate(Candidacy),
     Master(Mastership),
     Resigning(Resignation),
 }
@@ -50,6 +51,18 @@ pub(super) enum Wait {
     Skew(IpAddr),
     /// One interval: configured to start as master (V-172).
     Eager,
+}
+
+/// A mastership that has been asked for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Candidacy {
+    pub(super) cause: Cause,
+    /// It becomes master then, unless the answer has come.
+    pub(super) until: Time,
+    /// The down timer that has run out.
+    pub(super) waiting: Waiting,
+    /// What it has been until now, if no backup, and why it is a backup unless it becomes master.
+    pub(super) from: Option<(Role, Cause)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

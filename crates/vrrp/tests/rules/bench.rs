@@ -31,10 +31,19 @@ impl Bench {
         bench
     }
 
+    /// Nobody objects to what the router proposes.
     pub fn feed(&mut self, event: Event<'_>) -> Vec<Action> {
         let mut out = Vec::new();
         self.router.handle(self.now, event, &mut out);
+        self.grant(&mut out);
         out
+    }
+
+    fn grant(&mut self, out: &mut Vec<Action>) {
+        if self.router.candidate().is_some() {
+            self.router.handle(self.now, Event::Grant, out);
+            out.retain(|action| !matches!(action, Action::Propose { .. }));
+        }
     }
 
     pub fn hear(&mut self, source: IpAddr, priority: u8) -> Vec<Action> {
@@ -48,6 +57,7 @@ impl Bench {
         while let Some(due) = self.router.deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
             self.router.handle(self.now, Event::Timeout, &mut out);
+            self.grant(&mut out);
         }
         self.now = end;
         out
