@@ -46,7 +46,7 @@ pub fn available() -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;
     }
-    if !require::lab(&["qemu-system-x86_64", "busybox", "ipvsadm"]) {
+    if !require::lab(&["qemu-system-x86_64", "ipvsadm"]) {
         return false;
     }
     let prepared = require::target().join("vm/initramfs.gz").is_file();
@@ -73,13 +73,19 @@ pub fn inside(test: &str, limit: Duration, body: impl FnOnce()) {
     let exe = env::current_exe().expect("a test has a path");
     let script = format!(
         "export LOCUM_BIN={} LOCUM_REQUIRE_LAB=1\n{} --exact {test} --nocapture --test-threads=1\n",
-        require::locum().display(),
-        exe.display(),
+        word(require::locum()),
+        word(&exe),
     );
     let output = run(&script, limit);
     println!("{}", output.text);
     assert_eq!(output.status, Some(0), "failed in the guest, after {:?}", output.took);
     assert!(output.text.contains("1 passed"), "{test} is not the name of a test");
+}
+
+/// A path as one word of a shell script, whatever is in it.
+#[must_use]
+pub fn word(path: &Path) -> String {
+    format!("'{}'", path.to_string_lossy().replace('\'', r"'\''"))
 }
 
 /// Boots a guest, runs a shell script in it as root and powers it off.
@@ -97,7 +103,7 @@ pub fn run(script: &str, limit: Duration) -> Output {
     let text = format!("export {INSIDE}=1\n{script}");
     fs::write(path("script"), text).expect("cannot write the script");
     let start = Instant::now();
-    let argv = arguments(&cache, &path("script"), &path("console"), &path("output"));
+    let argv = arguments(&cache, files.path(), &path("console"), &path("output"));
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let mut guest = host.spawn(&argv);
     while guest.exited().is_none() && start.elapsed() < limit + BOOT_LIMIT {
@@ -118,16 +124,14 @@ pub fn run(script: &str, limit: Duration) -> Output {
     Output { status, text, console, took: start.elapsed() }
 }
 
-fn arguments(cache: &Path, script: &str, console: &str, output: &str) -> Vec<String> {
-    let modules = cache.join("root/lib/modules");
-    let append = format!(
-        "console=ttyS0 quiet panic=-1 lab.script={script} lab.modules={}",
-        modules.display()
-    );
+/// `job` is the directory with the script. Paths reach the guest as shares and not as words of the
+/// kernel's command line, which end at a space.
+fn arguments(cache: &Path, job: &Path, console: &str, output: &str) -> Vec<String> {
     let kernel = cache.join("vmlinuz").display().to_string();
     let initramfs = cache.join("initramfs.gz").display().to_string();
-    let share = "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap";
-    [
+    let shares =
+        [("host", Path::new("/")), ("modules", &cache.join("root/lib/modules")), ("job", job)];
+    let mut arguments = [
         "qemu-system-x86_64",
         "-M",
         "q35",
@@ -146,16 +150,24 @@ fn arguments(cache: &Path, script: &str, console: &str, output: &str) -> Vec<Str
         "-initrd",
         &initramfs,
         "-append",
-        &append,
-        "-fsdev",
-        share,
-        "-device",
-        "virtio-9p-pci,fsdev=host,mount_tag=host",
+        "console=ttyS0 quiet panic=-1",
         "-serial",
         &format!("file:{console}"),
         "-serial",
         &format!("file:{output}"),
     ]
     .map(str::to_owned)
-    .to_vec()
+    .to_vec();
+    for (name, directory) in shares {
+        // In a list of options a comma is written twice.
+        let path = directory.display().to_string().replace(',', ",,");
+        let options = "security_model=none,readonly=on,multidevs=remap";
+        arguments.extend([
+            "-fsdev".to_owned(),
+            format!("local,id={name},path={path},{options}"),
+            "-device".to_owned(),
+            format!("virtio-9p-pci,fsdev={name},mount_tag={name}"),
+        ]);
+    }
+    arguments
 }

@@ -140,7 +140,7 @@ fn tests_of_other_crates_pass_in_the_guest() {
     let mut script = String::from("set -e\nexport LOCUM_REQUIRE_LAB=1 LOCUM_KERNEL_VM=1\n");
     for (package, test) in TESTS {
         let binary = require::test_binary(package, test);
-        script += &format!("{} --nocapture --test-threads=1\nipvsadm -C\n", binary.display());
+        script += &format!("{} --nocapture --test-threads=1\nipvsadm -C\n", vm::word(&binary));
     }
     let output = vm::run(&script, seconds(120));
     println!("{}", output.text);
