@@ -32,8 +32,9 @@ use crate::node::Node;
 const EVERY_PROTOCOL: u16 = 0x0003;
 /// `PACKET_OUTGOING` of `linux/if_packet.h`: what the switch itself passes on.
 const OUTGOING: u8 = 4;
-/// Deep enough for a second of probes at 1 kHz to and fro while the reader is not scheduled.
-const RECEIVE_BUFFER: usize = 8 << 20;
+/// Deep enough for the announcements of thousands of addresses at once, and for seconds of probes at
+/// 1 kHz to and fro, while the reader is not scheduled.
+const RECEIVE_BUFFER: usize = 64 << 20;
 /// How soon the reader notices that it shall end.
 const READ_TIMEOUT: Duration = Duration::from_millis(50);
 
@@ -155,6 +156,7 @@ fn read(
 ) {
     let mut bytes = [0_u8; 2048];
     let mut control = nix::cmsg_space!(nix::sys::time::TimeSpec);
+    let mut clocks = Clocks::read();
     while !stop.load(Ordering::Relaxed) {
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let received = recvmsg::<LinkAddr>(
@@ -163,8 +165,11 @@ fn read(
             Some(&mut control),
             MsgFlags::empty(),
         );
-        // A timeout: look at `stop` again.
-        let Ok(message) = received else { continue };
+        let Ok(message) = received else {
+            // A timeout: look at `stop` again, and at the clocks, one of which may have been set.
+            clocks = Clocks::read();
+            continue;
+        };
         let Some(link) = message.address.filter(|link| link.len() > 0) else { continue };
         let Some((_, port)) = ports.iter().find(|(index, _)| *index == link.ifindex()) else {
             continue;
@@ -178,19 +183,34 @@ fn read(
         });
         let length = message.bytes;
         if let Some(kind) = decode(&bytes[..length]) {
-            let frame = Frame { at: instant(stamp), from: port.clone(), kind };
+            let frame = Frame { at: clocks.instant(stamp), from: port.clone(), kind };
             frames.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
         }
     }
 }
 
-/// The kernel's wall clock time stamp as an instant; now if there is none.
-fn instant(stamp: Option<Duration>) -> Instant {
-    let now = Instant::now();
-    let age = stamp
-        .and_then(|since| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH + since).ok())
-        .unwrap_or_default();
-    now.checked_sub(age).unwrap_or(now)
+/// Both clocks at one moment, and not at each frame: the time between two frames is the kernel's
+/// alone.
+struct Clocks {
+    monotonic: Instant,
+    wall: SystemTime,
+}
+
+impl Clocks {
+    fn read() -> Self {
+        Self { monotonic: Instant::now(), wall: SystemTime::now() }
+    }
+
+    /// The kernel's wall clock time stamp as an instant; now if there is none.
+    fn instant(&self, stamp: Option<Duration>) -> Instant {
+        let Some(stamp) = stamp.map(|since| SystemTime::UNIX_EPOCH + since) else {
+            return Instant::now();
+        };
+        match stamp.duration_since(self.wall) {
+            Ok(after) => self.monotonic + after,
+            Err(before) => self.monotonic.checked_sub(before.duration()).unwrap_or(self.monotonic),
+        }
+    }
 }
 
 pub(crate) fn decode(frame: &[u8]) -> Option<Kind> {
