@@ -18,6 +18,7 @@ use std::process::Stdio;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 use std::thread;
+use std::thread::JoinHandle;
 
 use nix::net::if_::InterfaceFlags;
 use nix::sched::CloneFlags;
@@ -173,6 +174,19 @@ impl Node {
     /// Sockets made by `work` stay in that namespace for good.
     pub fn in_network<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.enter(Reach::Network, work)
+    }
+
+    /// Runs `work` in the node's network namespace, with our own files and process numbers, beside
+    /// the caller and beyond its end.
+    pub fn spawn_in_network<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> JoinHandle<T> {
+        let network = self.network.try_clone().expect("cannot copy a descriptor");
+        thread::spawn(move || {
+            nix::sched::setns(network, CloneFlags::CLONE_NEWNET).expect("cannot enter a namespace");
+            work()
+        })
     }
 
     fn enter<T: Send>(&self, reach: Reach, work: impl FnOnce() -> T + Send) -> T {

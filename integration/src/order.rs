@@ -9,7 +9,6 @@ use std::net::UdpSocket;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::thread::JoinHandle;
 
 use crate::capture;
@@ -29,21 +28,15 @@ impl FirstAnnouncement {
     /// Watches what `node` sends on any link from now on.
     pub fn watch(node: &Node, address: IpAddr) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (network, socket) = node.in_network(|| {
+        let socket = node.in_network(|| {
             let protocol = socket2::Protocol::from(i32::from(EVERY_PROTOCOL.to_be()));
-            let socket =
-                socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol));
-            let network = std::fs::File::open("/proc/thread-self/ns/net");
-            (network.expect("a namespace"), socket.expect("cannot open a packet socket"))
+            socket2::Socket::new(socket2::Domain::PACKET, socket2::Type::RAW, Some(protocol))
+                .expect("cannot open a packet socket")
         });
         socket.set_nonblocking(true).expect("cannot set a mode");
-        let watcher = thread::spawn({
+        let watcher = node.spawn_in_network({
             let stop = Arc::clone(&stop);
-            move || {
-                nix::sched::setns(network, nix::sched::CloneFlags::CLONE_NEWNET)
-                    .expect("cannot enter a namespace");
-                watch(socket, address, &stop)
-            }
+            move || watch(socket, address, &stop)
         });
         Self { stop, watcher: Some(watcher) }
     }
