@@ -15,6 +15,7 @@ use nix::sys::signal::Signal;
 
 pub use self::frr::Frr;
 pub use self::keepalived::Keepalived;
+pub use self::keepalived::QuietKeepalived;
 pub use self::locum::Language;
 pub use self::locum::Locum;
 pub use self::locum::command as locum_command;
@@ -30,8 +31,7 @@ pub trait Peer {
     /// Programs it needs on the machine.
     fn programs(&self) -> &'static [&'static str];
 
-    /// Starts it on `node` with these virtual routers on `eth0`, and returns without waiting for
-    /// an election.
+    /// Starts it on `node` with these virtual routers, and returns without waiting for an election.
     fn start(&self, node: &Node, routers: &[Router]) -> Running;
 }
 
@@ -71,6 +71,7 @@ pub struct ScriptCheck {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Router {
     pub name: String,
+    pub interface: String,
     pub vrid: u8,
     pub priority: u8,
     pub version: Version,
@@ -85,7 +86,7 @@ pub struct Router {
 }
 
 impl Router {
-    /// Version 3, once a second, preempting, multicast.
+    /// Version 3, once a second, preempting, multicast, on `eth0`.
     pub fn new(vrid: u8, priority: u8, addresses: &[&str]) -> Self {
         let parse = |text: &&str| {
             let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
@@ -94,6 +95,7 @@ impl Router {
         };
         Self {
             name: format!("router{vrid}"),
+            interface: "eth0".to_owned(),
             vrid,
             priority,
             version: Version::V3,
@@ -110,6 +112,14 @@ impl Router {
     #[must_use]
     pub fn every(mut self, interval: Duration) -> Self {
         self.interval = interval;
+        self
+    }
+
+    /// The same on another link, where the same number is another router.
+    #[must_use]
+    pub fn on(mut self, interface: &str) -> Self {
+        self.name = format!("router{}-{interface}", self.vrid);
+        interface.clone_into(&mut self.interface);
         self
     }
 

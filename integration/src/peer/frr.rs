@@ -75,6 +75,7 @@ fn render(routers: &[Router]) -> String {
             Preempt::No => "no ",
             Preempt::After(_) => panic!("FRR has no preempt delay"),
         };
+        assert!(router.interface == "eth0", "the macvlan stands on it");
         assert!(router.check.is_none() && router.unicast.is_none() && router.password.is_none());
         let _ = writeln!(
             text,

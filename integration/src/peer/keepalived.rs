@@ -20,15 +20,18 @@ pub struct Keepalived;
 impl Keepalived {
     /// Starts it with a configuration of one's own.
     pub fn start_with(self, node: &Node, config: &str) -> Running {
+        self.start_as(node, config, &["--log-detail"])
+    }
+
+    fn start_as(self, node: &Node, config: &str, options: &[&str]) -> Running {
         node.write(PATH, config);
         PID_FILES.iter().for_each(|file| node.remove(file));
         let [main, vrrp, checkers] = PID_FILES;
-        let argv = [
+        let mut argv = vec![
             "keepalived",
             "--vrrp",
             "--dont-fork",
             "--log-console",
-            "--log-detail",
             "--use-file",
             PATH,
             "--pid",
@@ -38,6 +41,7 @@ impl Keepalived {
             "--checkers_pid",
             checkers,
         ];
+        argv.extend(options);
         Running::new(self.label(), vec![node.spawn(&argv)])
     }
 }
@@ -53,6 +57,24 @@ impl Peer for Keepalived {
 
     fn start(&self, node: &Node, routers: &[Router]) -> Running {
         self.start_with(node, &render(routers))
+    }
+}
+
+/// The same without its detailed log, whose lines cost more than the election: for comparisons.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct QuietKeepalived;
+
+impl Peer for QuietKeepalived {
+    fn label(&self) -> &'static str {
+        Keepalived.label()
+    }
+
+    fn programs(&self) -> &'static [&'static str] {
+        Keepalived.programs()
+    }
+
+    fn start(&self, node: &Node, routers: &[Router]) -> Running {
+        Keepalived.start_as(node, &render(routers), &[])
     }
 }
 
@@ -86,7 +108,8 @@ fn render_one(text: &mut String, router: &Router) {
         line(format_args!("    interval {}", check.interval.as_secs()));
         line(format_args!("    weight {}\n}}", check.weight));
     }
-    line(format_args!("vrrp_instance {name} {{\n    state BACKUP\n    interface eth0"));
+    line(format_args!("vrrp_instance {name} {{\n    state BACKUP"));
+    line(format_args!("    interface {}", router.interface));
     line(format_args!("    virtual_router_id {}", router.vrid));
     line(format_args!("    priority {}", router.priority));
     line(format_args!("    advert_int {}", router.interval.as_secs_f64()));

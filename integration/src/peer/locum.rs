@@ -106,7 +106,8 @@ fn render_toml(routers: &[Router]) -> String {
             Version::V2 => 2,
             Version::V3 => 3,
         };
-        line(format_args!("[[instance]]\nname = \"{}\"\ninterface = \"eth0\"", router.name));
+        line(format_args!("[[instance]]\nname = \"{}\"", router.name));
+        line(format_args!("interface = \"{}\"", router.interface));
         line(format_args!("vrid = {}\npriority = {}", router.vrid, router.priority));
         line(format_args!("version = {version}"));
         line(format_args!("advert_interval = \"{}ms\"", router.interval.as_millis()));
