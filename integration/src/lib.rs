@@ -13,6 +13,7 @@
 //!
 //! This crate builds, disturbs and watches; what should have happened is said in `tests/`.
 
+pub mod bench;
 pub mod capture;
 pub mod inject;
 pub mod lab;

@@ -82,9 +82,12 @@ impl Process {
 
     /// Resident memory of the program itself in KiB; 0 when it has ended.
     pub fn resident_kib(&self) -> u64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
+        resident_of(self.pid())
+    }
+
+    /// The same of its last descendant: of keepalived the process that speaks VRRP.
+    pub fn resident_kib_of_last(&self) -> u64 {
+        family(self.pid()).last().map_or(0, |pid| resident_of(*pid))
     }
 
     /// Processor time used so far by the program and its descendants, in clock ticks of 10 ms.
@@ -125,6 +128,12 @@ fn family(root: u32) -> Vec<u32> {
         next += 1;
     }
     members
+}
+
+fn resident_of(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
 fn ticks_of(pid: u32) -> Option<u64> {

@@ -1,0 +1,66 @@
+//! The promised numbers, ours beside keepalived's in one run.
+//!
+//! Each measurement takes the contestants in turn, so that a busy minute hurts both, prints what it
+//! found, and says whether the promise was kept.
+
+pub mod crash;
+pub mod election;
+pub mod fleet;
+pub mod handover;
+pub mod load;
+pub mod promotion;
+pub mod watch;
+
+use std::time::Duration;
+
+use crate::lab::Shape;
+use crate::pair::FIRST;
+use crate::pair::Kinds;
+use crate::pair::Pair;
+use crate::pair::SECOND;
+use crate::pair::VIP;
+use crate::peer::Locum;
+use crate::peer::QuietKeepalived;
+use crate::peer::Router;
+
+/// The two that are compared, each with itself.
+pub const CONTESTANTS: [Kinds; 2] = [
+    Kinds { first: &Locum::NATIVE, second: &Locum::NATIVE },
+    Kinds { first: &QuietKeepalived, second: &QuietKeepalived },
+];
+
+/// The router of most measurements: adverts every second.
+fn router(director: usize) -> Router {
+    Router::new(51, [FIRST, SECOND][director], &[VIP])
+}
+
+fn settled(kinds: Kinds, router: impl Fn(usize) -> Router) -> Pair {
+    Pair::settled(Shape::MEASURED_PAIR, kinds, router)
+}
+
+/// A time for a table, or that there was none.
+fn shown(time: Option<Duration>) -> String {
+    time.map_or("never".to_owned(), |time| format!("{:.1} ms", time.as_secs_f64() * 1000.0))
+}
+
+/// The value below which `share` of all lie; zero of none.
+fn quantile(sorted: &[Duration], share: f64) -> Duration {
+    let last = sorted.len().saturating_sub(1);
+    let at = (sorted.len() as f64 * share).floor() as usize;
+    sorted.get(at.min(last)).copied().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantile;
+    use crate::wait::millis;
+
+    #[test]
+    fn a_quantile_is_one_of_the_values() {
+        let values: Vec<_> = (1..=1000).map(millis).collect();
+        assert_eq!(quantile(&values, 0.5), millis(501));
+        assert_eq!(quantile(&values, 0.999), millis(1000));
+        assert_eq!(quantile(&values[..1], 0.999), millis(1));
+        assert_eq!(quantile(&[], 0.5), millis(0));
+    }
+}
