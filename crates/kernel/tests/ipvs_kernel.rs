@@ -5,16 +5,10 @@ mod namespace;
 
 use std::net::SocketAddr;
 
-use locum_kernel::ipvs::DestSpec;
-use locum_kernel::ipvs::Family;
-use locum_kernel::ipvs::Forwarding;
-use locum_kernel::ipvs::Ipvs;
-use locum_kernel::ipvs::Protocol;
-use locum_kernel::ipvs::Report;
-use locum_kernel::ipvs::ServiceFlags;
-use locum_kernel::ipvs::ServiceId;
-use locum_kernel::ipvs::ServiceSpec;
-use locum_kernel::ipvs::Tunnel;
+use locum_kernel::ipvs::{
+    DestSpec, Family, Forwarding, Ipvs, Protocol, Report, ServiceFlags, ServiceId, ServiceSpec,
+    Tunnel,
+};
 
 use namespace::in_namespace;
 

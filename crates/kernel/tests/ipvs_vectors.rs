@@ -3,16 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use locum_kernel::ipvs::DestSpec;
-use locum_kernel::ipvs::Family;
-use locum_kernel::ipvs::Forwarding;
-use locum_kernel::ipvs::Operation;
-use locum_kernel::ipvs::Protocol;
-use locum_kernel::ipvs::ServiceFlags;
-use locum_kernel::ipvs::ServiceId;
-use locum_kernel::ipvs::ServiceSpec;
-use locum_kernel::ipvs::Tunnel;
-use locum_kernel::ipvs::codec;
+use locum_kernel::ipvs::{
+    DestSpec, Family, Forwarding, Operation, Protocol, ServiceFlags, ServiceId, ServiceSpec,
+    Tunnel, codec,
+};
 
 /// Messages for the connection synchronisation daemon and the timeouts, which nobody here sends.
 const OTHERS: [&str; 3] = ["IPVS-09", "IPVS-10", "IPVS-11"];

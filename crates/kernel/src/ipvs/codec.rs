@@ -7,25 +7,13 @@
 //! Attributes are in host order unless said otherwise; ports are big-endian (I-010). Numbers are
 //! those of the kernel's `linux/ip_vs.h`.
 
-use std::net::IpAddr;
-use std::net::Ipv4Addr;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::attribute::Attributes;
-use crate::attribute::attributes;
-use crate::attribute::text;
-use crate::ipvs::DestId;
-use crate::ipvs::DestSpec;
-use crate::ipvs::Family;
-use crate::ipvs::Forwarding;
-use crate::ipvs::ObservedDest;
-use crate::ipvs::ObservedService;
-use crate::ipvs::Operation;
-use crate::ipvs::Protocol;
-use crate::ipvs::ServiceFlags;
-use crate::ipvs::ServiceId;
-use crate::ipvs::ServiceSpec;
-use crate::ipvs::Tunnel;
+use super::model::{
+    DestId, DestSpec, Family, Forwarding, ObservedDest, ObservedService, Operation, Protocol,
+    ServiceFlags, ServiceId, ServiceSpec, Tunnel,
+};
+use crate::attribute::{Attributes, attributes, text};
 
 /// Name under which the kernel registers the family.
 pub(crate) const FAMILY: &str = "IPVS";

@@ -1,8 +1,7 @@
 //! Services and destinations as IPVS knows them.
 
 use std::fmt;
-use std::net::IpAddr;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum Family {
@@ -23,7 +22,8 @@ pub enum Protocol {
     Sctp,
 }
 
-/// Identity of a service (I-030): a change of it is another service.
+/// Identity of a service (I-030). IPVS cannot change it: with another address or port it is another
+/// service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ServiceId {
     Listener {

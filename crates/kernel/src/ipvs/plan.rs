@@ -134,9 +134,7 @@ pub(crate) fn remedy(operation: &Operation, errno: Errno) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::Forwarding;
-    use crate::ipvs::ObservedDest;
-    use crate::ipvs::Protocol;
+    use crate::ipvs::model::{Forwarding, ObservedDest, Protocol};
 
     fn id(port: u16) -> ServiceId {
         ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], port).into())

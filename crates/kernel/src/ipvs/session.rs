@@ -1,31 +1,17 @@
 //! A session with the kernel's load balancer.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::fs;
-use std::io;
-use std::process::Command;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::{fmt, fs, io};
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 
-use crate::KernelError;
-use crate::attribute::Attributes;
-use crate::attribute::attributes;
-use crate::ipvs::DestId;
-use crate::ipvs::DestSpec;
-use crate::ipvs::ObservedService;
-use crate::ipvs::Operation;
-use crate::ipvs::ServiceId;
-use crate::ipvs::ServiceSpec;
-use crate::ipvs::codec;
-use crate::ipvs::plan::Remedy;
-use crate::ipvs::plan::plan;
-use crate::ipvs::plan::remedy;
-use crate::transport::Message;
-use crate::transport::Request;
-use crate::transport::Transport;
+use super::codec;
+use super::model::{DestId, DestSpec, ObservedService, Operation, ServiceId, ServiceSpec};
+use super::plan::{Remedy, plan, remedy};
+use crate::attribute::{Attributes, attributes};
+use crate::transport::{KernelError, Message, Request, Transport};
 
 /// Netlink type of the family that knows all others.
 const CONTROLLER: u16 = 0x10;
@@ -289,7 +275,7 @@ fn load_module() -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::Protocol;
+    use crate::ipvs::model::{Forwarding, Protocol};
 
     fn id() -> ServiceId {
         ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], 80).into())
@@ -315,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_service_that_could_not_be_added_is_one_failure() {
-        let dest = DestSpec::new(([10, 0, 0, 1], 80).into(), crate::ipvs::Forwarding::Masq, 1);
+        let dest = DestSpec::new(([10, 0, 0, 1], 80).into(), Forwarding::Masq, 1);
         let error = || KernelError::new(Errno::ENOENT);
         let mut failed = vec![
             Failure::of(&Operation::NewService(ServiceSpec::new(id(), "wlcc")), error()),

@@ -384,7 +384,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::Scope;
+    use crate::netlink::address::Scope;
 
     #[test]
     fn an_error_names_action_address_interface_and_the_kernels_words() {

@@ -144,8 +144,9 @@ mod tests {
     use netlink_packet_route::address::AddressFlags;
 
     use super::*;
+    use crate::netlink::address::Scope;
+    use crate::netlink::fact::Unwanted;
     use crate::netlink::links::Link;
-    use crate::netlink::{Scope, Unwanted};
 
     fn spec(address: &str, prefix: u8) -> Fact {
         Fact::Address(AddressSpec {

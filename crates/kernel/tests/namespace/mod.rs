@@ -3,16 +3,12 @@
 // Each test file uses a part of it.
 #![allow(dead_code)]
 
-use std::fs;
 use std::path::Path;
-use std::process::Command;
-use std::process::Stdio;
-use std::thread;
-use std::time::Duration;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use nix::sched::CloneFlags;
-use nix::sched::unshare;
+use nix::sched::{CloneFlags, unshare};
 
 /// Set in the process that runs as root of its own user namespace.
 const INSIDE: &str = "LOCUM_KERNEL_TEST_INSIDE";
