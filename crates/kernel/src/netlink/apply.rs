@@ -174,6 +174,7 @@ impl Netlink {
             wanted.hold.retain(|key, _| surprises.contains(key));
             wanted.drop.clear();
             for key in self.round(&wanted, &mut refusals)? {
+                self.monitor.observed.disclaim(&key);
                 refusals.note(key, Action::Add, KernelError::new(Errno::EEXIST));
             }
         }
@@ -186,6 +187,7 @@ impl Netlink {
         wanted: &Wanted<'_>,
         refusals: &mut Refusals,
     ) -> io::Result<HashSet<FactKey>> {
+        self.monitor.forget_removed();
         let Plan { steps, foreign } = plan(wanted, &self.monitor.observed);
         let observed = &mut self.monitor.observed;
         for (key, prefix) in foreign {

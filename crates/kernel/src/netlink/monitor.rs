@@ -105,7 +105,7 @@ impl Monitor {
     pub(crate) fn reopen(&mut self, own_port: u32) -> io::Result<()> {
         self.socket = subscribe(own_port)?;
         self.own_port = own_port;
-        self.removed.clear();
+        self.forget_removed();
         self.stale = true;
         Ok(())
     }
@@ -256,8 +256,17 @@ impl Monitor {
         }
     }
 
+    /// What was read too late to be put back is lost, if it is still held.
+    pub(crate) fn forget_removed(&mut self) {
+        for removed in std::mem::take(&mut self.removed) {
+            if let Some(lost) = self.observed.disappeared(&removed.found) {
+                self.lost(lost, None);
+            }
+        }
+    }
+
     /// Reports that a held address is gone, and who asked for it if anyone did.
-    pub(crate) fn lost(&mut self, lost: Lost, port: Option<u32>) {
+    fn lost(&mut self, lost: Lost, port: Option<u32>) {
         let Lost { interface, address } = lost;
         let culprit = port.and_then(culprit);
         self.events.push_back(MonitorEvent::AddressLost { interface, address, culprit });
