@@ -8,6 +8,7 @@
 //! | [`demo`] | the local demonstration |
 //! | [`configuration`], [`source`] | which file, read as which node |
 //! | [`haproxy`] | what HAProxy says of its files |
+//! | [`terminal`] | what a person reads, free of orders to a terminal |
 //! | [`exit`] | exit codes |
 
 mod cli;
@@ -18,6 +19,7 @@ mod demo;
 mod exit;
 mod haproxy;
 mod source;
+mod terminal;
 
 use std::process::ExitCode;
 

@@ -3,10 +3,11 @@
 use locum_config::{Diagnostics, Severity};
 use serde::Serialize;
 
-use super::{host, say};
+use super::host;
 use crate::cli::Check;
 use crate::configuration::Origin;
 use crate::exit;
+use crate::terminal::{complain, say, say_exactly};
 
 /// The object of `check --json`.
 #[derive(Serialize)]
@@ -40,19 +41,19 @@ pub fn run(options: &Check) -> u8 {
             diagnostics: &diagnostics,
         };
         match serde_json::to_string_pretty(&report) {
-            Ok(text) => say(&format!("{text}\n")),
-            Err(error) => eprintln!("locum: {error}"),
+            Ok(text) => say_exactly(&format!("{text}\n")),
+            Err(error) => complain(&format!("locum: {error}\n")),
         }
     } else {
-        eprint!("{diagnostics}");
+        complain(&diagnostics.to_string());
         match (&loaded.plan, errors, warnings) {
             (Some(plan), 0, 0) => say(&format!("{}: fine for node {}\n", origin.path(), plan.node)),
-            _ => eprintln!(
-                "{}: {}, {}",
+            _ => complain(&format!(
+                "{}: {}, {}\n",
                 origin.path(),
                 counted(errors, "error"),
                 counted(warnings, "warning")
-            ),
+            )),
         }
     }
     match diagnostics.worst() {

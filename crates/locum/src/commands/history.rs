@@ -7,9 +7,10 @@ use std::time::SystemTime;
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{HistoryEntry, Record, Request, Response};
 
-use super::{ask, no_answer, not_done, say};
+use super::{ask, no_answer, not_done};
 use crate::cli::{HISTORY_FILE, History, Place};
 use crate::exit;
+use crate::terminal::{complain, one_line, say, say_exactly};
 
 pub fn run(options: &History, place: &Place) -> u8 {
     let since_ms = options.since.map(|age| {
@@ -23,19 +24,22 @@ pub fn run(options: &History, place: &Place) -> u8 {
         Ok(other) => return not_done(other),
         Err(error) => {
             let code = no_answer(&error);
-            tell_of_the_file(&place.run_dir.join(HISTORY_FILE));
+            point_to_the_file(&place.run_dir.join(HISTORY_FILE));
             return code;
         }
     };
-    let line = if options.json { json } else { human };
-    say(&entries.iter().map(line).collect::<String>());
+    if options.json {
+        say_exactly(&entries.iter().map(json).collect::<String>());
+    } else {
+        say(&entries.iter().map(human).collect::<String>());
+    }
     exit::OK
 }
 
 /// What a daemon wrote outlives it.
-fn tell_of_the_file(path: &Path) {
+fn point_to_the_file(path: &Path) {
     if path.exists() {
-        eprintln!("locum: what the last daemon wrote is in {}", path.display());
+        complain(&format!("locum: what the last daemon wrote is in {}\n", path.display()));
     }
 }
 
@@ -43,7 +47,7 @@ fn json(entry: &HistoryEntry) -> String {
     match serde_json::to_string(entry) {
         Ok(line) => line + "\n",
         Err(error) => {
-            eprintln!("locum: {error}");
+            complain(&format!("locum: {error}\n"));
             String::new()
         }
     }
@@ -52,7 +56,7 @@ fn json(entry: &HistoryEntry) -> String {
 /// The line of an entry; below it the output of a hook that did not go well, or why a
 /// configuration was refused.
 fn human(entry: &HistoryEntry) -> String {
-    let mut text = format!("{}  {}\n", entry.at, entry.text);
+    let mut text = format!("{}  {}\n", one_line(&entry.at), one_line(&entry.text));
     let below = if let Record::Hook { outcome, output, .. } = &entry.record
         && outcome != "ok"
     {
@@ -64,7 +68,7 @@ fn human(entry: &HistoryEntry) -> String {
     };
     for line in below.lines() {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "    | {line}");
+        let _ = writeln!(text, "    | {}", one_line(line));
     }
     text
 }
@@ -87,6 +91,31 @@ mod tests {
         let expected = "1970-01-01T00:00:00.000Z  configuration refused: the running one stays\n    \
                         | f:1:2: error: no\n    |     1 | x\n";
         assert_eq!(human(&entry), expected);
+    }
+
+    #[test]
+    fn what_a_hook_printed_gives_no_orders_to_a_terminal_and_is_exact_in_json() {
+        let output = "\x1b]0;owned\x07\r\nno\u{9b}2J\n";
+        let entry = HistoryEntry {
+            at_ms: 0,
+            at: "1970-01-01T00:00:00.000Z".into(),
+            pid: 1,
+            event: 2,
+            instance: Some("web".into()),
+            text: "(web) hook\n1970-01-01T00:00:00.000Z  (web) forged".into(),
+            record: Record::Hook {
+                command: "/bin/x".into(),
+                outcome: "failed".into(),
+                detail: String::new(),
+                took_ms: 5,
+                output: output.into(),
+            },
+        };
+        let expected = "1970-01-01T00:00:00.000Z  (web) hook\\n1970-01-01T00:00:00.000Z  (web) \
+                        forged\n    | \\u{1b}]0;owned\\u{7}\n    | no\\u{9b}2J\n";
+        assert_eq!(human(&entry), expected);
+        let back: HistoryEntry = serde_json::from_str(&json(&entry)).unwrap();
+        assert_eq!(back, entry);
     }
 
     #[test]

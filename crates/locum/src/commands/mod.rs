@@ -5,18 +5,18 @@ pub mod history;
 pub mod host;
 pub mod operate;
 #[cfg(test)]
-mod sample;
+pub mod sample;
 pub mod status;
 pub mod table;
 pub mod why;
 
-use std::io::Write;
 use std::time::Duration;
 
 use locum_control::{Client, ClientError, Request, Response};
 
 use crate::cli::Place;
 use crate::exit;
+use crate::terminal::complain;
 
 /// Asks the daemon one question on a connection of its own.
 fn ask(place: &Place, request: &Request, limit: Duration) -> Result<Response, ClientError> {
@@ -25,24 +25,20 @@ fn ask(place: &Place, request: &Request, limit: Duration) -> Result<Response, Cl
 
 /// Says on standard error why there is no answer, and gives the exit code for it.
 fn no_answer(error: &ClientError) -> u8 {
-    eprintln!("locum: {error}");
+    complain(&format!("locum: {error}\n"));
     exit::NO_DAEMON
 }
 
 /// Says on standard error what came instead of the answer, and gives the exit code for it.
 fn not_done(response: Response) -> u8 {
     match response {
-        Response::Refused { reason } => eprintln!("locum: refused: {}", reason.trim_end()),
-        Response::Error { message } => eprintln!("locum: {message}"),
+        Response::Refused { reason } => {
+            complain(&format!("locum: refused: {}\n", reason.trim_end()));
+        }
+        Response::Error { message } => complain(&format!("locum: {message}\n")),
         Response::Status { .. } | Response::History { .. } | Response::Done { .. } => {
-            eprintln!("locum: the daemon answered another question: use the same release");
+            complain("locum: the daemon answered another question: use the same release\n");
         }
     }
     exit::FAILED
-}
-
-/// Prints to standard output. A reader that has seen enough, as `head`, is no failure.
-fn say(text: &str) {
-    let mut stdout = std::io::stdout().lock();
-    let _ = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
 }

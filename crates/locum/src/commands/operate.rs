@@ -3,9 +3,10 @@
 use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
 use locum_control::{Client, ClientError, Request, Response};
 
-use super::{ask, no_answer, not_done, say};
+use super::{ask, no_answer, not_done};
 use crate::cli::{Place, Switchover};
 use crate::exit;
+use crate::terminal::{complain, say};
 
 pub fn reload(place: &Place) -> u8 {
     report(ask(place, &Request::Reload, COMMAND_TIMEOUT))
@@ -27,7 +28,7 @@ pub fn stop(place: &Place) -> u8 {
             exit::OK
         }
         Err(error) => {
-            eprintln!("locum: {error}");
+            complain(&format!("locum: {error}\n"));
             exit::FAILED
         }
     }

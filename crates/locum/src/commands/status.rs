@@ -7,9 +7,10 @@ use std::time::Duration;
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{Client, ClientError, HistoryEntry, Request, Response, StatusDocument};
 
-use super::{no_answer, not_done, say, table, why};
+use super::{no_answer, not_done, table, why};
 use crate::cli::{Place, Status};
 use crate::exit;
+use crate::terminal::{complain, in_one_line, say, say_exactly};
 
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,17 +55,48 @@ fn look(
 }
 
 fn show(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> u8 {
-    let text = if options.json {
+    if options.watch && std::io::stdout().is_terminal() {
+        say_exactly("\x1b[H\x1b[2J");
+    }
+    if options.json {
         match serde_json::to_string_pretty(status) {
-            Ok(text) => text + "\n",
-            Err(error) => format!("locum: {error}\n"),
+            Ok(text) => say_exactly(&format!("{text}\n")),
+            Err(error) => complain(&format!("locum: {error}\n")),
         }
-    } else if options.why {
-        why::explain(status, history)
     } else {
-        table::render(status)
-    };
-    let clear = if options.watch && std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
-    say(&format!("{clear}{text}"));
+        say(&for_people(options, status, history));
+    }
     if status.healthy { exit::OK } else { exit::DEGRADED }
+}
+
+fn for_people(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> String {
+    let status = in_one_line(status);
+    if options.why {
+        let history: Vec<_> = history.iter().map(in_one_line).collect();
+        why::explain(&status, &history)
+    } else {
+        table::render(&status)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sample;
+
+    #[test]
+    fn neither_page_gives_orders_to_a_terminal_or_has_a_line_that_somebody_else_wrote() {
+        let mut document = sample::document();
+        let foreign = "\x1b[2J\n  ! all is well".to_owned();
+        document.problems[0].clone_from(&foreign);
+        document.instances[0].cause.clone_from(&foreign);
+        document.checks[0].detail = foreign;
+        for why in [false, true] {
+            let options = Status { json: false, why, watch: false };
+            let page = for_people(&options, &document, &sample::history());
+            assert!(page.contains("\\u{1b}[2J\\n  ! all is well"), "{page}");
+            let forged = |line: &str| line.trim() == "! all is well" || line.contains('\x1b');
+            assert!(!page.lines().any(forged), "{page}");
+        }
+    }
 }

@@ -4,24 +4,32 @@
 //! bounded queue and one thread writes them; when the queue is full, new lines are dropped and
 //! counted, and the count is written as soon as there is room.
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 use std::thread;
 use std::time::Duration;
 
+use tracing::field::Field;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::cli::{LogFormat, LogLevel};
+use crate::terminal::one_line;
 
 /// Lines waiting for the writer: a burst of every instance changing its role twice.
 const QUEUE_LINES: usize = 1024;
 
 /// How long the last lines may take to leave when the daemon ends.
 const FLUSH_LIMIT: Duration = Duration::from_millis(500);
+
+/// Stands for an error without a number.
+const UNKNOWN: i32 = nix::libc::EIO;
 
 /// Lines are short; the writer formats nothing.
 const STACK_BYTES: usize = 64 * 1024;
@@ -36,7 +44,16 @@ enum Item {
 #[derive(Clone)]
 pub struct Log {
     queue: SyncSender<Item>,
-    dropped: Arc<AtomicU64>,
+    lost: Arc<Lost>,
+}
+
+/// Lines that reached nobody.
+#[derive(Debug, Default)]
+struct Lost {
+    /// Of them, all since the start.
+    lines: AtomicU64,
+    /// Error number of the last write, 0 while lines are written.
+    error: AtomicI32,
 }
 
 impl Log {
@@ -46,12 +63,12 @@ impl Log {
     /// When the thread cannot be had.
     pub fn start(format: LogFormat, level: LogLevel) -> io::Result<Self> {
         let (queue, lines) = mpsc::sync_channel(QUEUE_LINES);
-        let log = Self { queue, dropped: Arc::new(AtomicU64::new(0)) };
-        let dropped = Arc::clone(&log.dropped);
+        let log = Self { queue, lost: Arc::default() };
+        let lost = Arc::clone(&log.lost);
         thread::Builder::new()
             .name("log".to_owned())
             .stack_size(STACK_BYTES)
-            .spawn(move || write_lines(&lines, &dropped))?;
+            .spawn(move || write_lines(&lines, &lost, &mut io::stderr()))?;
 
         let ours = match level {
             LogLevel::Error => LevelFilter::ERROR,
@@ -62,31 +79,38 @@ impl Log {
         // Libraries speak only of what is wrong.
         let filter =
             Targets::new().with_target("locum", ours).with_default(LevelFilter::WARN.min(ours));
-        let layer = tracing_subscriber::fmt::layer()
-            .with_writer(log.clone())
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal());
+        let layer = || tracing_subscriber::fmt::layer().with_writer(log.clone()).with_target(false);
+        let text = || {
+            let fields = debug_fn(write_field).delimited(" ");
+            layer().fmt_fields(fields).with_ansi(io::stderr().is_terminal())
+        };
         // The journal has its own time stamps.
         let journal = std::env::var_os("JOURNAL_STREAM").is_some();
         let registry = tracing_subscriber::registry().with(filter);
         let installed = match (format, journal) {
             (LogFormat::Json, _) => tracing::subscriber::set_global_default(
-                registry.with(layer.json().flatten_event(true)),
+                registry.with(layer().json().flatten_event(true)),
             ),
             (LogFormat::Text, false) => {
-                tracing::subscriber::set_global_default(registry.with(layer))
+                tracing::subscriber::set_global_default(registry.with(text()))
             }
             (LogFormat::Text, true) => {
-                tracing::subscriber::set_global_default(registry.with(layer.without_time()))
+                tracing::subscriber::set_global_default(registry.with(text().without_time()))
             }
         };
         installed.map_err(io::Error::other)?;
         Ok(log)
     }
 
-    /// Lines dropped since the start.
+    /// Lines lost since the start: no room in the queue, or none where they are written to.
     pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
+        self.lost.lines.load(Ordering::Relaxed)
+    }
+
+    /// Why lines cannot be written now.
+    pub fn trouble(&self) -> Option<io::Error> {
+        let error = self.lost.error.load(Ordering::Relaxed);
+        (error != 0).then(|| io::Error::from_raw_os_error(error))
     }
 
     /// Waits until the lines so far are written, or the reader has proved too slow.
@@ -95,6 +119,15 @@ impl Log {
         if self.queue.try_send(Item::Flush(done)).is_ok() {
             let _ = is_done.recv_timeout(FLUSH_LIMIT);
         }
+    }
+}
+
+/// One field of a line for people, free of orders to a terminal and of line ends.
+fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fmt::Result {
+    let value = format!("{value:?}");
+    match field.name() {
+        "message" => write!(to, "{}", one_line(&value)),
+        name => write!(to, "{name}={}", one_line(&value)),
     }
 }
 
@@ -114,7 +147,7 @@ impl Write for Line<'_> {
         match self.0.queue.try_send(Item::Line(bytes.to_vec())) {
             Ok(()) => {}
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
-                self.0.dropped.fetch_add(1, Ordering::Relaxed);
+                self.0.lost.lines.fetch_add(1, Ordering::Relaxed);
             }
         }
         Ok(bytes.len())
@@ -125,21 +158,94 @@ impl Write for Line<'_> {
     }
 }
 
-/// Until the process ends. Lines are dropped only while others wait, so the count is looked at
-/// after each of those.
-fn write_lines(lines: &Receiver<Item>, dropped: &AtomicU64) {
-    let mut told = 0;
+/// Until the process ends. A line that cannot be written is lost and the next one is tried: where it
+/// goes may have room again. Lines are lost only while others come, so the count is looked at after
+/// each of those.
+fn write_lines(lines: &Receiver<Item>, lost: &Lost, to: &mut impl Write) {
+    let mut reported = 0;
     for item in lines {
-        let mut stderr = io::stderr().lock();
         match item {
-            // A closed standard error is no reason to end.
-            Item::Line(line) => drop(stderr.write_all(&line)),
+            Item::Line(line) => {
+                let error = to.write_all(&line).err();
+                if error.is_some() {
+                    lost.lines.fetch_add(1, Ordering::Relaxed);
+                }
+                let number = error.map_or(0, |error| error.raw_os_error().unwrap_or(UNKNOWN));
+                lost.error.store(number, Ordering::Relaxed);
+            }
             Item::Flush(done) => drop(done.send(())),
         }
-        let now = dropped.load(Ordering::Relaxed);
-        if now != told {
-            let _ = writeln!(stderr, "{} log lines were dropped: their reader is slow", now - told);
-            told = now;
+        let now = lost.lines.load(Ordering::Relaxed);
+        let news = now - reported;
+        if news > 0 && writeln!(to, "{news} log lines were lost: no room for them").is_ok() {
+            reported = now;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use nix::errno::Errno;
+
+    use super::*;
+
+    /// Takes so many writes, refuses so many, takes the rest.
+    struct Disk {
+        good: usize,
+        full: usize,
+        written: String,
+    }
+
+    impl Write for Disk {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.good > 0 {
+                self.good -= 1;
+            } else if self.full > 0 {
+                self.full -= 1;
+                return Err(Errno::ENOSPC.into());
+            }
+            self.written.push_str(std::str::from_utf8(bytes).unwrap());
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_find_no_room_are_counted_and_writing_goes_on() {
+        let (queue, lines) = mpsc::channel();
+        for number in 1..=4 {
+            queue.send(Item::Line(format!("line {number}\n").into_bytes())).unwrap();
+        }
+        drop(queue);
+        let lost = Lost::default();
+        // The second line, what is said of it, the third and what is said of both.
+        let mut disk = Disk { good: 1, full: 4, written: String::new() };
+        write_lines(&lines, &lost, &mut disk);
+        let expected = "line 1\nline 4\n2 log lines were lost: no room for them\n";
+        assert_eq!(disk.written, expected);
+        assert_eq!(lost.lines.load(Ordering::Relaxed), 2);
+        assert_eq!(lost.error.load(Ordering::Relaxed), 0, "it is over");
+    }
+
+    #[test]
+    fn a_line_for_people_gives_no_orders_to_a_terminal() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let written = Mutex::new(file.reopen().unwrap());
+        let layer = tracing_subscriber::fmt::layer().without_time().with_target(false);
+        let layer = layer.with_writer(written).with_ansi(false);
+        let layer = layer.fmt_fields(debug_fn(write_field).delimited(" "));
+        let registry = tracing_subscriber::registry().with(layer);
+        tracing::subscriber::with_default(registry, || {
+            let (error, output) = ("\x1b[1m", "a\nb");
+            tracing::warn!(event = 7, output, %error, "hook\n\x1b]0;x\x07");
+        });
+        let written = std::fs::read_to_string(file.path()).unwrap();
+        let expected = " WARN hook\\n\\u{1b}]0;x\\u{7} event=7 output=\"a\\nb\" error=\\u{1b}[1m\n";
+        assert_eq!(written, expected);
     }
 }
