@@ -70,8 +70,9 @@ impl fmt::Display for End {
 }
 
 impl Launcher {
-    /// Runs `command` with `environment` added to the daemon's own (less `IFS`, `LD_PRELOAD` and
-    /// `LD_LIBRARY_PATH`), in its own process group, with standard input empty.
+    /// Runs `command` in its own process group, with standard input empty. Its environment is what
+    /// the daemon has of `PATH`, `LANG`, `LANGUAGE`, `LC_*` and `TZ`, the `HOME`, `SHELL`, `USER` and
+    /// `LOGNAME` of the user it runs as, and of `environment` what is called `LOCUM_*`.
     ///
     /// After `timeout` the whole group gets SIGTERM, a little later SIGKILL. What a command leaves
     /// running in the background when it exits in time is left alone, and never waited for. Must be

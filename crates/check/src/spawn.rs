@@ -4,12 +4,14 @@
 //! each start has a thread of its own. The runtime's pool for such work is no help: it panics where
 //! the system refuses a thread, and a task limit that a script has reached must end no daemon.
 
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use locum_plan::{Command, CommandLine};
@@ -22,21 +24,19 @@ use tokio::sync::{Semaphore, oneshot};
 use crate::group::Group;
 use crate::output::Output;
 
-/// Variables that change what a shell or the loader does behind a script's back; a drop-in
-/// removes the same ones as keepalived.
-const REMOVED_VARIABLES: [&str; 3] = ["IFS", "LD_PRELOAD", "LD_LIBRARY_PATH"];
+/// What a command inherits of the daemon's environment: how to find programs, and how to write. All
+/// else stays: secrets of the daemon, what a service manager says to it alone, and what changes a
+/// shell or the loader behind a script's back.
+const INHERITED_VARIABLES: [&str; 4] = ["PATH", "LANG", "LANGUAGE", "TZ"];
 
-/// Addressed by the service manager to the daemon itself: a child that answered them would speak
-/// in its name, or take its standard streams for the journal.
-const DAEMONS_VARIABLES: [&str; 7] = [
-    "NOTIFY_SOCKET",
-    "LISTEN_PID",
-    "LISTEN_FDS",
-    "LISTEN_FDNAMES",
-    "WATCHDOG_PID",
-    "WATCHDOG_USEC",
-    "JOURNAL_STREAM",
-];
+/// Beginning of the names of the locale's parts, which are inherited too.
+const LOCALE_PREFIX: &str = "LC_";
+
+/// Beginning of the names that are ours to give.
+const GIVEN_PREFIX: &str = "LOCUM_";
+
+/// For a daemon that was started without: where programs are on every distribution.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 const SHELL: &str = "/bin/sh";
 
@@ -111,6 +111,8 @@ fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Sta
         return Err(NotStarted::Wrong("the command is empty: name a program".into()));
     };
     let identity = Identity::of(command).map_err(NotStarted::Wrong)?;
+    let given = environment.iter().filter(|(name, _)| name.starts_with(GIVEN_PREFIX));
+    let given = given.map(|(name, value)| (name, value));
     let attempt = |program: &str, arguments: &[String]| -> io::Result<Started> {
         let (reader, writer) = io::pipe()?;
         let output = Output::new(Receiver::from_owned_fd(OwnedFd::from(reader))?);
@@ -120,11 +122,12 @@ fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Sta
             .stdin(Stdio::null())
             .stdout(writer.try_clone()?)
             .stderr(writer)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
+            .env_clear()
+            .env("PATH", DEFAULT_PATH)
+            .envs(env::vars_os().filter(|(name, _)| is_inherited(name)))
+            .envs(identity.environment())
+            .envs(given.clone())
             .process_group(0);
-        for variable in REMOVED_VARIABLES.into_iter().chain(DAEMONS_VARIABLES) {
-            order.env_remove(variable);
-        }
         identity.put_on(&mut order);
         Ok(Started { group: Group::adopt(order.spawn()?)?, output })
     };
@@ -144,9 +147,14 @@ fn words(command: &Command) -> Vec<String> {
     }
 }
 
+fn is_inherited(name: &OsStr) -> bool {
+    name.to_str()
+        .is_some_and(|name| INHERITED_VARIABLES.contains(&name) || name.starts_with(LOCALE_PREFIX))
+}
+
 /// Whom to become; `None` is to stay.
 struct Identity {
-    user: Option<Uid>,
+    user: Option<User>,
     group: Option<Gid>,
 }
 
@@ -158,19 +166,44 @@ impl Identity {
             Some(name) => Some(find_group(name)?),
             None => user.as_ref().map(|user| user.gid),
         };
-        Ok(Self { user: user.map(|user| user.uid), group })
+        Ok(Self { user, group })
+    }
+
+    /// What a login of the user would find; a user without an entry has a home and a shell at least.
+    fn environment(&self) -> Vec<(&'static str, OsString)> {
+        let Some(user) = self.user.as_ref().or_else(|| own_user()) else {
+            return vec![("HOME", "/".into()), ("SHELL", SHELL.into())];
+        };
+        vec![
+            ("HOME", user.dir.clone().into()),
+            ("SHELL", user.shell.clone().into()),
+            ("USER", user.name.clone().into()),
+            ("LOGNAME", user.name.clone().into()),
+        ]
     }
 
     /// Supplementary groups are given up by the standard library when root becomes another user.
     fn put_on(&self, order: &mut process::Command) {
         // Who is it already needs no privilege to stay so.
-        if let Some(uid) = self.user.filter(|uid| *uid != Uid::effective()) {
+        let uid = self.user.as_ref().map(|user| user.uid);
+        if let Some(uid) = uid.filter(|uid| *uid != Uid::effective()) {
             order.uid(uid.as_raw());
         }
         if let Some(gid) = self.group.filter(|gid| *gid != Gid::effective()) {
             order.gid(gid.as_raw());
         }
     }
+}
+
+/// The daemon's own, looked up once: thousands of checks ask. A look-up that failed is repeated.
+fn own_user() -> Option<&'static User> {
+    static OWN: OnceLock<User> = OnceLock::new();
+    if OWN.get().is_none() {
+        let user = User::from_uid(Uid::effective()).ok().flatten()?;
+        // Another start may have been faster, with the same user.
+        let _ = OWN.set(user);
+    }
+    OWN.get()
 }
 
 fn find_user(name: &str) -> Result<User, String> {

@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`clock`] | now |
+//! | [`descriptors`] | what programs started by us inherit |
 //! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
 //! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
 //! | [`poller`] | waits for descriptors and a moment |
@@ -14,6 +15,7 @@
 
 pub mod advert_socket;
 pub mod clock;
+pub mod descriptors;
 pub mod frame_socket;
 pub mod ipvs;
 pub mod netlink;

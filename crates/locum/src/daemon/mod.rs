@@ -48,6 +48,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::{Place, Run};
 use crate::configuration::Origin;
 use crate::exit;
+use crate::terminal::complain;
 use claim::NamespaceClaim;
 use control_socket::ControlSocket;
 use election::{Dropped, Election, Sinks};
@@ -66,10 +67,6 @@ const QUEUE_REPORTS: usize = 4096;
 /// Requests waiting; a client whose request finds no room waits.
 const QUEUE_CALLS: usize = 32;
 
-/// Hooks that may be starting at a time: one whose program lies on a dead file system, or whose user
-/// is looked up in a dead directory, must not hold up those of other instances.
-const MAX_HOOK_STARTS: usize = 32;
-
 /// The engine recurses nowhere and keeps its state on the heap.
 const ELECTION_STACK_BYTES: usize = 512 * 1024;
 
@@ -80,18 +77,23 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 /// Runs until it is told to stop.
 pub fn run(options: &Run, place: &Place) -> ExitCode {
     panic::end_at_panic();
+    if let Err(error) = locum_kernel::descriptors::close_on_exec() {
+        complain(&format!(
+            "locum: hooks and checks inherit the descriptors that locum was started with: {error}\n"
+        ));
+    }
     let origin = Origin::new(&options.configuration);
     let loaded = origin.load();
-    eprint!("{}", loaded.diagnostics);
+    complain(&loaded.diagnostics.to_string());
     let Some(plan) = loaded.plan else {
-        eprintln!("locum: not started: {} has errors", origin.path());
+        complain(&format!("locum: not started: {} has errors\n", origin.path()));
         return exit::ERRORS.into();
     };
     match start(options, place, origin, plan) {
         Ok(Ending::Clean) => ExitCode::SUCCESS,
         Ok(Ending::Forced) => exit::FAILED.into(),
         Err(error) => {
-            eprintln!("locum: {error}");
+            complain(&format!("locum: {error}\n"));
             exit::FAILED.into()
         }
     }
@@ -104,12 +106,9 @@ fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Resul
     let claim = NamespaceClaim::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(MAX_HOOK_STARTS)
         .build()
         .map_err(|error| format!("cannot start the control runtime: {error}"))?;
     let ending = runtime.block_on(operate(place, (lock, claim), origin, plan, log.clone()));
-    // A hook stuck on a dead file system must not hold up the end.
-    runtime.shutdown_background();
     log.flush();
     ending
 }
