@@ -1,13 +1,13 @@
 //! What happened, kept: a bounded ring in memory and a file of JSON lines that outlives the daemon.
 //!
 //! `history.jsonl` in the run directory is appended to; at [`MAX_FILE_BYTES`] it becomes
-//! `history.jsonl.1` and a new one begins. A file that cannot be written costs the memory of it
-//! across restarts and nothing else.
+//! `history.jsonl.1` and a new one begins. While the file cannot be written, what happens is kept in
+//! memory alone; as soon as there is room again, all of that which is still there follows.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,18 +31,29 @@ pub struct History {
     entries: VecDeque<HistoryEntry>,
     path: PathBuf,
     file: Option<File>,
+    /// Length of the file, in whole lines.
     bytes: u64,
+    /// So many of the newest entries are not in the file.
+    unwritten: usize,
+    /// The log knows that the file cannot be written.
+    is_reported: bool,
 }
 
 impl History {
     /// Reads what earlier daemons left in `run_dir`; lines that cannot be read are left out.
     pub fn open(run_dir: &Path) -> Self {
         let path = run_dir.join(HISTORY_FILE);
-        let mut history =
-            Self { entries: VecDeque::new(), path: path.clone(), file: None, bytes: 0 };
+        let mut history = Self {
+            entries: VecDeque::new(),
+            path: path.clone(),
+            file: None,
+            bytes: 0,
+            unwritten: 0,
+            is_reported: false,
+        };
         history.read(&old(&path));
         history.read(&path);
-        history.reopen();
+        history.catch_up();
         history
     }
 
@@ -58,8 +69,29 @@ impl History {
             text,
             record,
         };
-        self.write(&entry);
         self.remember(entry);
+        self.unwritten += 1;
+        self.catch_up();
+    }
+
+    /// Writes what could not be written before, if it can be now. Call it now and then.
+    pub fn catch_up(&mut self) {
+        let result = self.write_rest();
+        let path = self.path.display();
+        match result {
+            Ok(()) if self.is_reported => {
+                self.is_reported = false;
+                tracing::info!("{path} is written again: nothing that is still known is missing");
+            }
+            Err(error) if !self.is_reported => {
+                self.is_reported = true;
+                tracing::warn!(
+                    "cannot write {path}: {error}: going on without, and with it as soon as it can \
+                     be written"
+                );
+            }
+            Ok(()) | Err(_) => {}
+        }
     }
 
     /// Oldest first, those not older than `since_ms`.
@@ -85,50 +117,65 @@ impl History {
         }
     }
 
-    fn write(&mut self, entry: &HistoryEntry) {
-        let Ok(mut line) = serde_json::to_vec(entry) else { return };
-        line.push(b'\n');
-        if self.bytes >= MAX_FILE_BYTES {
+    fn write_rest(&mut self) -> io::Result<()> {
+        self.unwritten = self.unwritten.min(self.entries.len());
+        loop {
+            if self.file.is_none() {
+                let (file, bytes) = open(&self.path)?;
+                self.file = Some(file);
+                self.bytes = bytes;
+            }
+            let next = self.entries.len() - self.unwritten;
+            let Some(entry) = self.entries.get(next) else { return Ok(()) };
+            let mut line = serde_json::to_vec(entry)?;
+            line.push(b'\n');
             // Without the rename the file goes on growing, and the next entry tries again.
-            if fs::rename(&self.path, old(&self.path)).is_ok() {
-                self.reopen();
-            }
-        }
-        let Some(file) = &mut self.file else { return };
-        match file.write_all(&line) {
-            Ok(()) => self.bytes += line.len() as u64,
-            Err(error) => {
-                tracing::warn!(%error, path = %self.path.display(), "history file given up");
+            if self.bytes >= MAX_FILE_BYTES && fs::rename(&self.path, old(&self.path)).is_ok() {
                 self.file = None;
+                continue;
             }
+            let Some(file) = &mut self.file else { continue };
+            if let Err(error) = file.write_all(&line) {
+                // Half a line would spoil the next one; a file that cannot even be cut is opened
+                // again, which looks at its end.
+                if file.set_len(self.bytes).is_err() {
+                    self.file = None;
+                }
+                return Err(error);
+            }
+            self.bytes += line.len() as u64;
+            self.unwritten -= 1;
         }
     }
 
     /// Opens the file by its path again, after it was renamed or removed.
     pub fn reopen(&mut self) {
-        match open(&self.path) {
-            Ok((file, bytes)) => {
-                self.file = Some(file);
-                self.bytes = bytes;
-            }
-            Err(error) => {
-                tracing::warn!(%error, path = %self.path.display(), "no history file");
-                self.file = None;
-            }
-        }
+        self.file = None;
+        self.catch_up();
     }
 }
 
-/// What hooks and checks printed is in it: not for every user's eyes.
+/// The file with its length, which ends with a line. What hooks and checks printed is in it: not for
+/// every user's eyes.
 fn open(path: &Path) -> io::Result<(File, u64)> {
-    let file = OpenOptions::new()
+    let mut file = OpenOptions::new()
+        .read(true)
         .append(true)
         .create(true)
         .mode(FILE_MODE)
         .custom_flags(OFlag::O_NOFOLLOW.bits())
         .open(path)?;
     file.set_permissions(Permissions::from_mode(FILE_MODE))?;
-    let bytes = file.metadata()?.len();
+    let mut bytes = file.metadata()?.len();
+    let mut last = [b'\n'];
+    if bytes > 0 {
+        file.read_exact_at(&mut last, bytes - 1)?;
+    }
+    if last != [b'\n'] {
+        // A daemon was killed, or found no room, in the middle of a line.
+        file.write_all(b"\n")?;
+        bytes += 1;
+    }
     Ok((file, bytes))
 }
 
@@ -182,6 +229,31 @@ mod tests {
         file.write_all(b"{\"half\n\xff\xfe\n").unwrap();
         History::open(directory.path()).push(2, None, "two".into(), Record::Note {});
         assert_eq!(texts(&History::open(directory.path())), ["one", "two"]);
+    }
+
+    #[test]
+    fn half_a_line_costs_no_other() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("history.jsonl"), "{\"half").unwrap();
+        History::open(directory.path()).push(1, None, "one".into(), Record::Note {});
+        assert_eq!(texts(&History::open(directory.path())), ["one"]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_follows_when_it_can() {
+        let directory = tempfile::tempdir().unwrap();
+        // A directory in its place is as good as a full disk.
+        let path = directory.path().join("history.jsonl");
+        fs::create_dir(&path).unwrap();
+        let mut history = History::open(directory.path());
+        history.push(1, None, "one".into(), Record::Note {});
+        history.push(2, None, "two".into(), Record::Note {});
+        assert_eq!(texts(&history), ["one", "two"]);
+        fs::remove_dir(&path).unwrap();
+        history.catch_up();
+        assert_eq!(texts(&History::open(directory.path())), ["one", "two"]);
+        history.push(3, None, "three".into(), Record::Note {});
+        assert_eq!(texts(&History::open(directory.path())), ["one", "two", "three"]);
     }
 
     #[test]

@@ -58,8 +58,9 @@ impl RunDirLock {
         held.set_permissions(Permissions::from_mode(LOCK_MODE))
             .and_then(|()| held.set_len(0))
             .and_then(|()| held.seek(SeekFrom::Start(0)))
-            .and_then(|_| writeln!(held, "{}", std::process::id()))
             .map_err(fail)?;
+        // On a full disk the lock holds as well; only whoever is turned away cannot be told by whom.
+        let _ = writeln!(held, "{}", std::process::id());
         Ok(Self { held, path })
     }
 

@@ -111,6 +111,8 @@ pub struct Operations {
     wall: WallClock,
     desk: StatusDesk,
     phase: Phase,
+    /// The history knows that log lines cannot be written.
+    log_is_lost: bool,
 }
 
 /// How far the end is.
@@ -136,6 +138,7 @@ impl Operations {
             wall: WallClock::default(),
             desk: StatusDesk::default(),
             phase: Phase::Running,
+            log_is_lost: false,
             tools,
         }
     }
@@ -194,8 +197,11 @@ impl Operations {
         }
     }
 
-    /// Whether commands still find this daemon, and a second one would.
+    /// Whether commands still find this daemon, and a second one would; whether what it writes
+    /// arrives.
     async fn look_around(&mut self) {
+        self.tools.history.catch_up();
+        self.look_at_the_log();
         self.tools.claim.turn_away();
         match self.tools.socket.keep().await {
             Some(News::Restored(text)) => {
@@ -209,6 +215,20 @@ impl Operations {
             }
             None => {}
         }
+    }
+
+    /// A log that cannot be written cannot say so itself.
+    fn look_at_the_log(&mut self) {
+        let trouble = self.tools.log.trouble();
+        if trouble.is_some() == self.log_is_lost {
+            return;
+        }
+        self.log_is_lost = trouble.is_some();
+        let text = match trouble {
+            Some(error) => format!("log lines cannot be written to standard error: {error}"),
+            None => "log lines are written again".to_owned(),
+        };
+        self.tools.history.push(0, None, text, Record::Note {});
     }
 
     /// Whether everything is done, or the time is up.

@@ -223,3 +223,94 @@ fn a_task_limit_ends_no_daemon_and_loses_no_hook() {
     assert_eq!(run["event"], postponed["event"]);
     assert_eq!(node.status()["pid"], node.pid());
 }
+
+/// A daemon whose run directory is a file system of a few pages, all in use.
+fn start_on_a_full_disk(node: &mut Node<'_>) {
+    let script = "mkdir -m 700 \"$1\" \"$2\" && mount -t tmpfs -o size=16k,mode=700 tiny \"$2\" && \
+                  { head -c 100000 /dev/zero > \"$2/ballast\" 2>/dev/null || true; } && \
+                  exec \"$3\" run -c \"$4\" --run-dir \"$2\" --socket \"$1/control.sock\"";
+    let (run, tiny) = (node.path("run"), node.path("tiny"));
+    let start = format!(
+        "exec unshare --mount -- sh -c '{script}' sh {} {} {} {}",
+        run.display(),
+        tiny.display(),
+        env!("CARGO_BIN_EXE_locum"),
+        node.path("locum.toml").display()
+    );
+    node.program = node.script("start", &start).into();
+    node.start();
+}
+
+#[test]
+fn a_full_run_directory_costs_the_history_file_alone_and_only_while_it_is_full() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, &config("500ms", ""));
+    start_on_a_full_disk(&mut node);
+    node.wait_for_role("master");
+    let kinds = node.history();
+    assert!(kinds.iter().any(|entry| entry["kind"] == "started"), "{kinds:#?}");
+    let inside = |words: &[&str]| {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &node.pid().to_string(), "--mount", "--"]).args(words);
+        stdout(&command.output().unwrap())
+    };
+    let tiny = node.path("tiny");
+    let file = tiny.join("history.jsonl");
+    assert!(!inside(&["cat", file.to_str().unwrap()]).contains("started"));
+
+    inside(&["rm", tiny.join("ballast").to_str().unwrap()]);
+    let missing = |_: &Value| {
+        let written = inside(&["cat", file.to_str().unwrap()]);
+        let has = |kind: &str| written.contains(&format!("\"kind\":\"{kind}\""));
+        has("started") && has("transition")
+    };
+    node.wait_for("what had found no room", missing);
+    let log = node.log();
+    assert_eq!(log.matches("cannot write").count(), 1, "said once: {log}");
+    assert!(log.contains("is written again"), "{log}");
+}
+
+#[test]
+fn a_log_that_has_no_room_ends_nothing_and_the_history_says_so_once() {
+    let Some(namespace) = Namespace::new() else { return };
+    // A warning is printed before the log begins.
+    let unused = "[check.spare]\nprocess = \"spare\"\n";
+    let mut node = Node::new(&namespace, &config("500ms", unused));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    node.start_logging_to(full.into());
+    node.wait_for_role("master");
+    let is_told = |entry: &Value| {
+        entry["text"].as_str().is_some_and(|text| text.contains("log lines cannot be written"))
+    };
+    node.wait_for_entry("mention", is_told);
+    let before = processor_ticks(&node);
+    std::thread::sleep(Duration::from_secs(1));
+    let used = processor_ticks(&node) - before;
+    assert!(used < 50, "{used} hundredths of a second in one");
+    node.signal("USR1");
+    let stopped = node.locum(&["stop"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    assert_eq!(node.ended().code(), Some(0));
+    let written = std::fs::read_to_string(node.path("run/history.jsonl")).unwrap();
+    assert_eq!(written.matches("log lines cannot be written").count(), 1, "{written}");
+}
+
+/// What the daemon has used of a processor, in hundredths of a second.
+fn processor_ticks(node: &Node<'_>) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", node.pid())).unwrap();
+    let after_name = stat.rsplit(')').next().unwrap();
+    after_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum()
+}
+
+#[test]
+fn no_descriptor_that_the_daemon_was_started_with_reaches_a_hook() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let hook = node.script("hook", "readlink /proc/self/fd/7; echo looked");
+    node.write("locum.toml", &config("500ms", &format!("notify = [\"{hook}\"]")));
+    let start = format!("exec 7</etc/passwd; exec {} \"$@\"", env!("CARGO_BIN_EXE_locum"));
+    node.program = node.script("start", &start).into();
+    node.start();
+    let entry = node.wait_for_entry("hook", |entry| entry["kind"] == "hook");
+    assert_eq!(entry["output"], "looked\n", "{entry:#}");
+}
