@@ -39,7 +39,7 @@ use super::wall_clock::WallClock;
 use crate::configuration::Origin;
 use outbox::{OFFER_AGAIN, Outbox};
 use reading::Reading;
-use reload::Reload;
+use reload::{Reload, Sent};
 use status::StatusDesk;
 
 /// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of
@@ -94,6 +94,7 @@ pub enum Ending {
 /// Something that ran beside the task has ended.
 enum Done {
     Loaded(Reading, Option<oneshot::Sender<Response>>),
+    Sent(Sent),
     Status(Box<((Time, Status), Option<BalancerStatus>)>),
     BalancerIdle,
 }
@@ -190,7 +191,7 @@ impl Operations {
                     ),
                 },
                 _ = &mut sources.stopped, if self.phase.awaits_engine() => self.begin_finish(),
-                () = sleep(OFFER_AGAIN), if !self.outbox.is_empty() => self.offer_again(),
+                () = sleep(OFFER_AGAIN), if !self.outbox.is_empty() => self.outbox.offer(),
                 _ = look_around.tick() => self.look_around().await,
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {}
             }
@@ -337,11 +338,6 @@ impl Operations {
         pass_on(replied, answer);
     }
 
-    fn offer_again(&mut self) {
-        self.outbox.offer();
-        self.reload_again();
-    }
-
     /// Everything is handed over: hooks and the balancer's processes may end.
     fn begin_finish(&mut self) {
         let until = Instant::now() + FINISH_LIMIT;
@@ -370,6 +366,7 @@ impl Operations {
     fn take_done(&mut self, done: Done) {
         match done {
             Done::Loaded(reading, answer) => self.end_reload(reading, answer),
+            Done::Sent(sent) => self.end_sending(sent),
             Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
             Done::BalancerIdle => {
                 if let Phase::Finishing { until, .. } = self.phase {

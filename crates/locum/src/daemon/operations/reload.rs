@@ -20,13 +20,22 @@ pub struct Reload {
     reader: Reader,
 }
 
+/// A plan that was sent to the engine.
+pub struct Sent {
+    plan: Arc<Plan>,
+    /// What the engine says about it; `None` when it ended instead.
+    engine: Option<String>,
+    warnings: String,
+    answer: Option<oneshot::Sender<Response>>,
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum State {
     #[default]
     Idle,
     /// Until the files are read and judged; `again` when a signal asked for another meanwhile.
     Reading { again: bool },
-    /// Until the election's inbox has it.
+    /// Until the engine has it.
     Sending { again: bool },
 }
 
@@ -66,29 +75,44 @@ impl Operations {
         reading: Reading,
         answer: Option<oneshot::Sender<Response>>,
     ) {
-        if let State::Reading { again } = self.reload.state {
-            self.reload.state = State::Sending { again };
-        }
         match (reading, self.phase) {
             (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
                 refuse(answer, "the daemon is stopping");
+                self.finish_reload();
             }
             (Ok(loaded), Phase::Running) => self.judge(loaded, answer),
             (Err(reason), Phase::Running) => self.give_up(&reason, answer),
         }
-        self.reload_again();
     }
 
-    /// Ends the reload under way once the election has it, and begins the one that a signal asked
-    /// for meanwhile.
-    pub(super) fn reload_again(&mut self) {
-        if let State::Sending { again } = self.reload.state
-            && self.outbox.is_empty()
-        {
-            self.reload.state = State::Idle;
-            if again {
-                self.begin_reload(None);
+    /// The engine has the plan, or is ending: what else follows the plan follows now.
+    pub(super) fn end_sending(&mut self, sent: Sent) {
+        let Sent { plan, engine, warnings, answer } = sent;
+        let response = match engine {
+            Some(message) => {
+                self.hooks.set_timeout(plan.hooks.timeout);
+                self.tools.plan = plan;
+                self.configured = SystemTime::now();
+                self.desk.forget();
+                Response::Done { message: format!("{warnings}{message}") }
             }
+            None => Response::Error { message: "the daemon is ending".to_owned() },
+        };
+        if let Some(answer) = answer {
+            let _ = answer.send(response);
+        }
+        self.finish_reload();
+    }
+
+    /// Ends the reload under way, and begins the one that a signal asked for meanwhile.
+    fn finish_reload(&mut self) {
+        let again = match self.reload.state {
+            State::Idle => false,
+            State::Reading { again } | State::Sending { again } => again,
+        };
+        self.reload.state = State::Idle;
+        if again {
+            self.begin_reload(None);
         }
     }
 
@@ -121,6 +145,7 @@ impl Operations {
             let reason = format!("{reason}{text}");
             let _ = answer.send(Response::Refused { reason });
         }
+        self.finish_reload();
     }
 
     /// `warnings` end with their line.
@@ -134,18 +159,13 @@ impl Operations {
         let message =
             Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
         self.outbox.send(message);
-        self.hooks.set_timeout(plan.hooks.timeout);
-        self.tools.plan = plan;
-        self.configured = SystemTime::now();
-        self.desk.forget();
+        if let State::Reading { again } = self.reload.state {
+            self.reload.state = State::Sending { again };
+        }
+        let done = self.done.clone();
         tokio::spawn(async move {
-            let response = match replied.await {
-                Ok(message) => Response::Done { message: format!("{warnings}{message}") },
-                Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
-            };
-            if let Some(answer) = answer {
-                let _ = answer.send(response);
-            }
+            let engine = replied.await.ok();
+            let _ = done.send(Done::Sent(Sent { plan, engine, warnings, answer }));
         });
     }
 }
