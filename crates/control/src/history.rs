@@ -47,6 +47,12 @@ pub enum Record {
     ApplyFailed { error: String },
     /// What it refused before is done.
     ApplyMended { what: String },
+    /// It has not answered for this long.
+    ApplyLate { waited_ms: u64 },
+    /// An address that somebody had put where this node is not its master was removed.
+    Expelled { address: IpAddr, interface: String },
+    /// Addresses were announced before everything they wait for was ready.
+    AnnouncedUnready { waited_ms: u64, awaited: String },
     /// A service could not be served.
     ServeFailed { service: String, error: String },
     /// It is served again.

@@ -85,6 +85,13 @@ pub struct InstanceStatus {
     pub missing: Vec<RefusedAddress>,
     /// Addresses that this node must not have and the kernel does not let go of.
     pub stuck: Vec<RefusedAddress>,
+    /// Addresses that somebody else has put here, where this node is not their master:
+    /// `ADDRESS/PREFIX on INTERFACE`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unwanted: Vec<String>,
+    /// The kernel has not answered for more than a second.
+    #[serde(default)]
+    pub apply_late: bool,
     /// Times an address that someone removed was put back.
     pub healed: u64,
     /// Being handed over because a reload removed it.

@@ -5,6 +5,7 @@ use locum_vrrp::{Cause, Event as RouterEvent, Role, Time};
 
 use crate::Engine;
 use crate::input::{Command, CommandId, Run, Target};
+use crate::instances::InstanceId;
 use crate::output::{EventKind, Output, Reply};
 
 impl Engine {
@@ -22,7 +23,7 @@ impl Engine {
                     Ok(masters) => masters,
                     Err(reply) => return out.push(Output::Reply { id, reply }),
                 };
-                match to.and_then(|node| self.refuse_heir(&node)) {
+                match to.and_then(|node| self.refuse_successor(&node)) {
                     Some(reply) => reply,
                     None => self.switchover(now, &masters, run),
                 }
@@ -34,8 +35,8 @@ impl Engine {
     fn stop(&mut self, now: Time) -> Reply {
         self.stopping = true;
         self.levels_touched = true;
-        for state in &mut self.instances {
-            state.feed(now, RouterEvent::Stop(Cause::Stopped));
+        for id in self.instances.ids() {
+            self.instances.touch(id).feed(now, RouterEvent::Stop(Cause::Stopped));
         }
         let masters = self.count_role(Role::Resigning);
         self.note(None, EventKind::Note("stopping: asked by the operator".to_owned()));
@@ -47,8 +48,8 @@ impl Engine {
     }
 
     /// Hands these instances, of which this node is master, to whoever takes them.
-    fn switchover(&mut self, now: Time, masters: &[usize], run: Run) -> Reply {
-        let names: Vec<&str> = masters.iter().map(|at| &**self.instances[*at].name()).collect();
+    fn switchover(&mut self, now: Time, masters: &[InstanceId], run: Run) -> Reply {
+        let names: Vec<&str> = masters.iter().map(|id| &**self.instances[*id].name()).collect();
         let names = names.join(", ");
         match run {
             Run::Dry => Reply::Ok(format!(
@@ -56,8 +57,8 @@ impl Engine {
                  taken, and come back if nobody takes it"
             )),
             Run::Real => {
-                for at in masters {
-                    self.instances[*at].feed(now, RouterEvent::Switchover);
+                for id in masters {
+                    self.instances.touch(*id).feed(now, RouterEvent::Switchover);
                 }
                 Reply::Ok(format!(
                     "{names}: mastership is on offer; the addresses stay here until it is taken"
@@ -66,29 +67,29 @@ impl Engine {
         }
     }
 
-    /// Positions of the instances meant, all of them master here; else the refusal.
-    fn masters_of(&self, target: &Target) -> Result<Vec<usize>, Reply> {
+    /// The instances meant, all of them master here; else the refusal.
+    fn masters_of(&self, target: &Target) -> Result<Vec<InstanceId>, Reply> {
         if self.stopping {
             let why = "this node is stopping and hands over everything";
             return Err(Reply::Refused(why.to_owned()));
         }
-        let all = self.instances.iter().enumerate().filter(|(_, state)| !state.leaving);
+        let all = self.instances.iter().filter(|state| !state.leaving);
         match target {
             Target::All => {
-                let masters = all.filter(|(_, state)| state.router.role() == Role::Master);
-                let masters: Vec<usize> = masters.map(|(at, _)| at).collect();
+                let masters = all.filter(|state| state.router.role() == Role::Master);
+                let masters: Vec<InstanceId> = masters.map(|state| state.id).collect();
                 if masters.is_empty() {
                     return Err(Reply::Refused("this node is master of nothing".to_owned()));
                 }
                 Ok(masters)
             }
             Target::Instance(name) => {
-                let mut named = all.filter(|(_, state)| state.name() == name);
-                let Some((at, state)) = named.next() else {
+                let mut named = all.filter(|state| state.name() == name);
+                let Some(state) = named.next() else {
                     return Err(Reply::Refused(self.no_such_instance(name)));
                 };
                 match state.router.role() {
-                    Role::Master => Ok(vec![at]),
+                    Role::Master => Ok(vec![state.id]),
                     Role::Resigning => {
                         Err(Reply::Refused(format!("{name} is being handed over already")))
                     }
@@ -106,7 +107,7 @@ impl Engine {
     }
 
     /// Why `node` cannot be promised the mastership; `None` when it is the only one to take it.
-    fn refuse_heir(&self, node: &Name) -> Option<Reply> {
+    fn refuse_successor(&self, node: &Name) -> Option<Reply> {
         let plan = self.plan.as_ref()?;
         let others: Vec<&str> =
             plan.nodes.iter().filter(|n| n.name != plan.node).map(|n| &*n.name).collect();

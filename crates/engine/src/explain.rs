@@ -4,6 +4,14 @@ use std::time::Duration;
 
 use locum_vrrp::{ChecksumForm, Discard};
 
+/// A plan took effect.
+pub fn reloaded(added: usize, changed: usize, removed: usize, unchanged: usize) -> String {
+    format!(
+        "configuration in effect: {added} added, {changed} changed, {removed} removed, \
+         {unchanged} unchanged"
+    )
+}
+
 /// V-059.
 pub fn late(by: Duration) -> String {
     format!(

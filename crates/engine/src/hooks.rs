@@ -53,13 +53,13 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
         .collect()
 }
 
-/// Tells master hooks which addresses the kernel refused: `LOCUM_MISSING`, separated by spaces, not
-/// set when all are in place.
-pub fn tell_missing(runs: &mut [HookRun], missing: &[IpAddr]) {
-    if missing.is_empty() {
+/// Gives hooks the addresses that the kernel refused: `LOCUM_MISSING`, separated by spaces, not set
+/// when all are in place.
+pub fn add_refused(runs: &mut [HookRun], refused: &[IpAddr]) {
+    if refused.is_empty() {
         return;
     }
-    let list = missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let list = refused.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
     for run in runs {
         run.environment.push(("LOCUM_MISSING".to_owned(), list.clone()));
     }

@@ -7,27 +7,33 @@ use locum_plan::Name;
 use locum_vrrp::{Family, Transport, Vrid};
 
 use crate::instance::{InstanceState, Key};
+use crate::instances::{InstanceId, Instances};
 
-/// Positions of the instances by what tells them apart on the wire (V-003). Unicast instances with
+/// The instances by what tells them apart on the wire (V-003). Unicast instances with
 /// disjoint sets of peers may share a VRID; the sender decides between them (V-332).
 ///
 /// Interface first, so that a lookup for every advert borrows the name.
 #[derive(Debug, Default)]
-pub struct InstanceIndex(HashMap<Name, HashMap<(Family, Vrid), Vec<usize>>>);
+pub struct InstanceIndex(HashMap<Name, HashMap<(Family, Vrid), Vec<InstanceId>>>);
 
 impl InstanceIndex {
-    /// A leaving instance comes after its successor, which takes what both could hear.
-    pub fn of(instances: &[InstanceState]) -> Self {
+    /// Those that come first take what several could hear: an instance of the plan before one that
+    /// leaves.
+    pub fn of<'a>(instances: impl Iterator<Item = &'a InstanceState>) -> Self {
         let mut index = Self::default();
-        for leaving in [false, true] {
-            let all = instances.iter().enumerate();
-            for (at, state) in all.filter(|(_, state)| state.leaving == leaving) {
-                let Key { interface, family, vrid } = Key::of(&state.instance);
-                let on_interface = index.0.entry(interface).or_default();
-                on_interface.entry((family, vrid)).or_default().push(at);
-            }
+        for state in instances {
+            let Key { interface, family, vrid } = Key::of(&state.instance);
+            let on_interface = index.0.entry(interface).or_default();
+            on_interface.entry((family, vrid)).or_default().push(state.id);
         }
         index
+    }
+
+    /// All that have this key.
+    pub fn of_key(&self, key: &Key) -> &[InstanceId] {
+        let on_interface = self.0.get(&key.interface);
+        let all = on_interface.and_then(|all| all.get(&(key.family, key.vrid)));
+        all.map_or(&[], Vec::as_slice)
     }
 
     /// The instance that knows the sender as its peer, else the first: it says what is wrong.
@@ -36,10 +42,10 @@ impl InstanceIndex {
         interface: &str,
         vrid: Vrid,
         source: IpAddr,
-        instances: &[InstanceState],
-    ) -> Option<usize> {
+        instances: &Instances,
+    ) -> Option<InstanceId> {
         let all = self.0.get(interface)?.get(&(Family::of(&source), vrid))?;
-        let known = all.iter().find(|at| instances.get(**at).is_some_and(|s| knows(s, source)));
+        let known = all.iter().find(|id| instances.get(**id).is_some_and(|s| knows(s, source)));
         known.or(all.first()).copied()
     }
 }

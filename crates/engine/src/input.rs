@@ -6,7 +6,9 @@ use std::sync::Arc;
 use locum_plan::{Name, Outcome, Plan};
 use locum_vrrp::Family;
 
-use crate::output::{HeldAddress, ProbeId, Seq};
+use crate::facts::FactKey;
+use crate::instances::InstanceId;
+use crate::output::{Owner, ProbeId, Seq};
 
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -17,17 +19,19 @@ pub enum Input<'a> {
     /// From the probe runtime: one run has ended.
     Probed { probe: ProbeId, outcome: Outcome },
     /// From the netlink monitor, also once per known link at start and after an overrun: the
-    /// whole state of one link. A link that is gone has `index` 0.
+    /// whole state of one link.
     Link(LinkState),
+    /// From the netlink monitor: there is no link of this name any more.
+    LinkGone { name: Name },
     /// From the netlink monitor: an address that carries our mark was removed by someone other
     /// than the applier. `culprit` is the process that asked, where the kernel told.
     AddressLost { interface: Name, address: IpAddr, culprit: Option<String> },
-    /// From the applier: what became of `Apply{seq}`. `Ok` lists the addresses that the kernel did
-    /// not do, and all others are done. `Err`: nothing is known of any of them, and why.
-    Applied { seq: Seq, instance: Name, result: Result<Vec<Refusal>, String> },
+    /// From the applier: what became of `Apply{seq}`. `Ok` lists the facts that the kernel did not
+    /// do, and all others are done. `Err`: nothing is known of any of them, and why.
+    Applied { seq: Seq, owner: Owner, result: Result<Vec<Refusal>, String> },
     /// From the applier and the advert sockets: what left for this instance since the last report,
     /// and what the kernel did not take. It is counted, nothing else.
-    Sent { instance: Name, report: SendReport },
+    Sent { instance: InstanceId, report: SendReport },
     /// From the balancer: how far `Serve{seq}` has come, again whenever that changes. Services and
     /// HAProxies in `pending` do not answer clients yet and have not failed; those in `failed` do
     /// not, and why; all others that `Serve{seq}` names answer.
@@ -35,8 +39,9 @@ pub enum Input<'a> {
     /// From the operator.
     Command { id: CommandId, command: Command },
     /// A new plan, at start and at each reload. `inherited` is what an earlier run left in the
-    /// kernel under our mark; it is looked at when the first plan comes.
-    Plan { plan: Arc<Plan>, inherited: Vec<Inherited> },
+    /// kernel under our mark; it is looked at when the first plan comes. Answered by a
+    /// `Output::Reply` when the plan is in effect.
+    Plan { id: CommandId, plan: Arc<Plan>, inherited: Vec<Inherited> },
 }
 
 /// One datagram from an advert socket.
@@ -58,7 +63,7 @@ pub struct Packet<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LinkState {
     pub name: Name,
-    /// 0 when the link does not exist.
+    /// Never 0.
     pub index: u32,
     /// IFF_UP and carrier (IFF_RUNNING).
     pub running: bool,
@@ -82,23 +87,16 @@ pub struct Inherited {
     pub valid_seconds: Option<u32>,
 }
 
-/// One address of an `Apply` that the kernel did not do.
+/// One fact of an `Apply` that the kernel did not do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
     pub asked: Asked,
-    pub interface: Name,
-    pub address: IpAddr,
+    pub key: FactKey,
     /// The kernel's words.
     pub error: String,
 }
 
-impl Refusal {
-    pub(crate) fn is_about(&self, held: &HeldAddress) -> bool {
-        self.interface == held.interface && self.address == held.address.address
-    }
-}
-
-/// What was asked of the kernel for one address.
+/// What was asked of the kernel for one fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asked {
     /// To add or to renew it: it is not in place, or will run out.

@@ -3,7 +3,7 @@
 //! A drain turns what the router did into outputs in a fixed order: adverts, then addresses, then
 //! (after the services of the node) announcements, then notifications and hooks. V-055, I-035.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,13 @@ use locum_vrrp::{
     Time, Transport, Vrid,
 };
 
+use crate::announce::PendingAnnouncement;
+use crate::facts::{Answered, Fact, FactKey, Facts, HeldAddress, Level, Wanted};
 use crate::fault::Fault;
 use crate::hooks;
-use crate::input::Refusal;
-use crate::kernel_state::{KernelState, Level, News, Wish};
-use crate::output::{Datagram, HeldAddress, HookRun, Output, Seq};
+use crate::input::{LinkState, Refusal};
+use crate::instances::InstanceId;
+use crate::output::{Datagram, HookRun, Output, Owner, Seq};
 
 /// The kernel looks for leases that have run out once a second.
 const LATEST_EXPIRY: Duration = Duration::from_secs(1);
@@ -52,8 +54,44 @@ pub struct Discarded {
     pub reason: Discard,
 }
 
+/// What was reported of the peers, so that it is reported once.
+#[derive(Debug, Default)]
+pub struct Reported {
+    reasons: HashSet<Discard>,
+    is_tie: bool,
+    form_of: Option<IpAddr>,
+}
+
+impl Reported {
+    /// Until the role or the master changes (V-124). `true` when it is news.
+    pub fn reason(&mut self, reason: Discard) -> bool {
+        self.reasons.insert(reason)
+    }
+
+    /// A peer has our priority (V-163), until the master changes. `true` when it is news.
+    pub fn tie(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_tie, true)
+    }
+
+    /// The checksum of this peer is of the other form (V-042): once per peer, until another one
+    /// says something else. `true` when it is news.
+    pub fn form(&mut self, peer: IpAddr) -> bool {
+        self.form_of.replace(peer) != Some(peer)
+    }
+
+    pub fn clear_on_role_change(&mut self) {
+        self.reasons.clear();
+    }
+
+    pub fn clear_on_new_master(&mut self) {
+        self.reasons.clear();
+        self.is_tie = false;
+    }
+}
+
 #[derive(Debug)]
 pub struct InstanceState {
+    pub id: InstanceId,
     pub instance: Arc<plan::Instance>,
     pub router: Router,
     pub counters: Counters,
@@ -66,28 +104,33 @@ pub struct InstanceState {
     /// Addresses of an earlier run whose lease is valid, until the first look at the faults.
     pub adoptable: bool,
     pub healed: u64,
-    /// Reasons already told since the last role change (V-124).
-    pub told: HashSet<Discard>,
-    /// Told that a peer has our priority (V-163).
-    pub told_tie: bool,
-    /// Told that its checksum is of the other form (V-042).
-    pub told_form: Option<IpAddr>,
+    pub reported: Reported,
     /// The last datagram that was discarded while this instance took part.
     pub discarded: Option<Discarded>,
     /// The master whose adverts the sockets were last told to keep.
     pub followed: Option<IpAddr>,
     /// Of this drain.
     pub actions: Vec<Action>,
+    /// On the list of the next drain, and its place among the timers: [`crate::instances`] keeps
+    /// both.
     pub touched: bool,
+    pub timer: Option<Time>,
+    /// Addresses that are to be announced once they can be.
+    pub announce: PendingAnnouncement,
     /// Waiting for the kernel to be as they will expect it.
     hooks: Vec<HookRun>,
-    kernel: KernelState,
+    facts: Facts,
+    /// The facts of a router that holds its addresses.
+    level: Arc<[Fact]>,
 }
 
 impl InstanceState {
-    pub fn new(instance: Arc<plan::Instance>, now: Time) -> Self {
+    pub fn new(id: InstanceId, instance: Arc<plan::Instance>, now: Time) -> Self {
+        let router = Router::new(instance.router.clone(), now);
         Self {
-            router: Router::new(instance.router.clone(), now),
+            id,
+            level: level(&instance, &router),
+            router,
             instance,
             counters: Counters::default(),
             leaving: false,
@@ -95,15 +138,15 @@ impl InstanceState {
             faults: Vec::new(),
             adoptable: false,
             healed: 0,
-            told: HashSet::new(),
-            told_tie: false,
-            told_form: None,
+            reported: Reported::default(),
             discarded: None,
             followed: None,
             actions: Vec::new(),
-            touched: true,
+            touched: false,
+            timer: None,
+            announce: PendingAnnouncement::default(),
             hooks: Vec::new(),
-            kernel: KernelState::default(),
+            facts: Facts::default(),
         }
     }
 
@@ -113,7 +156,6 @@ impl InstanceState {
 
     /// Feeds the router; what it does is drained later.
     pub fn feed(&mut self, now: Time, event: RouterEvent<'_>) {
-        self.touched = true;
         self.router.handle(now, event, &mut self.actions);
     }
 
@@ -123,19 +165,18 @@ impl InstanceState {
         now: Time,
         datagram: &locum_vrrp::Datagram<'_>,
     ) -> Result<Accepted, Discard> {
-        let accepted = self.router.receive(now, datagram, &mut self.actions);
-        self.touched |= accepted.is_ok();
-        accepted
+        self.router.receive(now, datagram, &mut self.actions)
     }
 
     pub fn deadline(&self) -> Option<Time> {
-        let kernel = self.kernel.deadline(self.asks_again());
-        [self.router.deadline(), kernel].into_iter().flatten().min()
+        let facts = self.facts.deadline(self.asks_again());
+        let announce = self.announce.deadline(self.router.ready_limit());
+        [self.router.deadline(), facts, announce].into_iter().flatten().min()
     }
 
     /// Handed over, and the kernel has confirmed it or will not.
     pub fn is_gone(&self) -> bool {
-        self.router.is_finished() && self.kernel.is_settled()
+        self.router.is_finished() && self.facts.is_settled()
     }
 
     /// A router that gives up does not add to what its successor is about to hold.
@@ -154,59 +195,54 @@ impl InstanceState {
         left > 0 && Duration::from_secs(oldest) <= takeover
     }
 
-    /// Addresses found in the kernel that must go, unless the next level wants them.
-    pub fn add_leftovers(&mut self, leftovers: impl IntoIterator<Item = HeldAddress>) {
-        self.kernel.add_leftovers(leftovers);
-        self.touched = true;
+    /// Found in the kernel under our mark: it must go, unless the next level wants it.
+    pub fn inherit(&mut self, found: Fact) {
+        self.facts.inherit([found]);
+    }
+
+    /// The facts of its router when that holds its addresses.
+    pub fn level(&self) -> &[Fact] {
+        &self.level
     }
 
     /// What the kernel was told and has answered.
-    pub fn kernel(&self) -> &KernelState {
-        &self.kernel
+    pub fn facts(&self) -> &Facts {
+        &self.facts
     }
 
-    /// Why the kernel refused all addresses, while the pause lasts.
-    pub fn refusal(&mut self, now: Time) -> Option<&str> {
-        self.kernel.refusal(now)
+    pub fn facts_mut(&mut self) -> &mut Facts {
+        &mut self.facts
+    }
+
+    /// The addresses that are in place.
+    pub fn addresses_in_place(&self) -> impl Iterator<Item = &HeldAddress> {
+        self.facts.in_place().filter_map(Fact::address)
     }
 
     /// A link has changed: what the kernel refused because of it may go now.
     pub fn follow_link(&mut self, link: &str, is_another: bool, now: Time) {
         let mut devices = self.instance.addresses.iter().filter_map(|a| a.device.as_deref());
         if is_another && (&*self.instance.interface == link || devices.any(|on| on == link)) {
-            self.kernel.forget_refusal();
+            self.facts.forget_refusal();
         }
-        if !self.kernel.is_complete() {
-            self.kernel.hasten(link, now);
-            self.touched = true;
-        }
+        self.facts.retry_soon(link, now);
     }
 
     /// A device that may hold addresses can be heard again: those of a master are announced (G-020).
     pub fn announce_on(&mut self, link: &str) {
-        if self.kernel.present().any(|held| &*held.interface == link) {
+        if self.addresses_in_place().any(|held| &*held.interface == link) {
             let repeat = announce::burst(self.router.settings());
             self.actions.push(Action::Announce { repeat });
-            self.touched = true;
         }
     }
 
-    /// The result of the level with this number; `None` for an older one, which is stale.
-    pub fn applied(
-        &mut self,
-        seq: Seq,
-        result: &Result<Vec<Refusal>, String>,
-        now: Time,
-    ) -> Option<News> {
-        if seq != self.kernel.seq() {
-            return None;
-        }
-        self.touched = true;
-        let news = self.kernel.answered(result, now);
-        if news.is_extended {
+    /// The result of the newest level.
+    pub fn applied(&mut self, result: &Result<Vec<Refusal>, String>, now: Time) -> Answered {
+        let answered = self.facts.answered(result, now);
+        if answered.is_extended {
             self.announce_more(now);
         }
-        Some(news)
+        answered
     }
 
     /// V-227: addresses that were not in place are announced, twice.
@@ -215,14 +251,14 @@ impl InstanceState {
         self.actions.push(Action::Announce { repeat });
     }
 
-    /// Someone removed `address`; `true` when it is ours to put back, at once or after the pause.
-    pub fn lost(&mut self, address: IpAddr, now: Time) -> bool {
+    /// Someone removed a fact; `true` when it is ours to put back, at once or after the pause.
+    pub fn lost(&mut self, key: &FactKey, now: Time) -> bool {
         // The router looks at its lease first: a node that slept must not put anything back.
         self.feed(now, RouterEvent::Timeout);
-        if !self.kernel.has(address) || !self.router.holds_addresses() {
+        if !self.facts.wants(key) || !self.router.holds_addresses() {
             return false;
         }
-        self.kernel.heal(now);
+        self.facts.heal(key, now);
         self.healed += 1;
         true
     }
@@ -239,20 +275,12 @@ impl InstanceState {
             let priority = settings.priority.adjusted(adjustment);
             self.feed(now, RouterEvent::Settings(settings, priority));
         }
-        self.touched = true;
+        self.level = level(instance, &self.router);
         true
     }
 
-    /// First half of a drain: adverts, then the level for the kernel.
-    /// `claimed` are the addresses that other instances hold and this one must not remove.
-    pub fn drain_levels(
-        &mut self,
-        now: Time,
-        link: Link,
-        seq: &mut Seq,
-        claimed: &dyn Fn(&HeldAddress) -> bool,
-        out: &mut Vec<Output>,
-    ) {
+    /// First of a drain: the adverts, each built now.
+    pub fn drain_adverts(&mut self, now: Time, link: Link, out: &mut Vec<Output>) {
         let adverts: Vec<Priority> = self
             .actions
             .iter()
@@ -268,12 +296,11 @@ impl InstanceState {
             })
             .collect();
         if adverts.iter().any(|priority| *priority != Priority::RELEASE) {
-            self.kernel.renew_with_advert(now);
+            self.facts.renew_with_advert(now);
         }
         for priority in adverts {
             self.advertise(priority, link, out);
         }
-        self.apply(now, seq, claimed, out);
     }
 
     fn advertise(&mut self, priority: Priority, link: Link, out: &mut Vec<Output>) {
@@ -285,7 +312,7 @@ impl InstanceState {
         let send = |destination: IpAddr, ttl: u8| {
             let form = self.router.form();
             Output::Advertise(Datagram {
-                instance: self.instance.name.clone(),
+                instance: self.id,
                 interface: self.instance.interface.clone(),
                 interface_index: link.index,
                 source,
@@ -307,50 +334,62 @@ impl InstanceState {
         }
     }
 
-    fn apply(
+    /// Then the level for the kernel, where there is something to say. `claimed` are the facts that
+    /// other instances hold and this one must not remove. Returns what it takes from others.
+    pub fn drain_facts(
         &mut self,
         now: Time,
         seq: &mut Seq,
-        claimed: &dyn Fn(&HeldAddress) -> bool,
+        claimed: &dyn Fn(&Fact) -> bool,
         out: &mut Vec<Output>,
-    ) {
-        let wanted = if self.router.holds_addresses() { self.wanted() } else { Vec::new() };
-        let wish = Wish { wanted, asks_again: self.asks_again(), claimed };
-        let Some(level) = self.kernel.next(now, wish, *seq + 1) else { return };
+    ) -> Vec<Fact> {
+        let nothing = Arc::default();
+        let hold = if self.router.holds_addresses() { &self.level } else { &nothing };
+        let asks_again = self.router.role() == Role::Master;
+        let wanted = Wanted { hold, asks_again, claimed };
+        let Some(level) = self.facts.next(now, wanted, *seq + 1) else { return Vec::new() };
         *seq += 1;
-        let Level { hold, drop, heals, extends } = level;
+        let Level { hold, drop, heals, extends, expels } = level;
         if heals {
             self.actions.push(Action::Announce { repeat: 1 });
         }
         if extends {
             self.announce_more(now);
         }
-        out.push(Output::Apply { seq: *seq, instance: self.instance.name.clone(), hold, drop });
+        out.push(Output::Apply { seq: *seq, owner: Owner::Instance(self.id), hold, drop });
+        expels
     }
 
-    /// The level of a router that holds its addresses.
-    fn wanted(&self) -> Vec<HeldAddress> {
-        let lease_seconds = lease_seconds(self.instance.lease, self.router.shortest_takeover());
-        let held = |address: &plan::VirtualAddress| HeldAddress {
-            interface: address.device.clone().unwrap_or_else(|| self.instance.interface.clone()),
-            address: address.clone(),
-            lease_seconds,
-        };
-        self.instance.addresses.iter().map(held).collect()
+    /// Virtual addresses that are on these links without our mark, while this node is not to hold
+    /// them: whoever put them there answers for an address whose master is somewhere else.
+    pub fn observe_unwanted(&mut self, links: &HashMap<Name, LinkState>, now: Time) {
+        // An owner's addresses are the host's own.
+        let is_free = self.router.holds_addresses() || self.router.settings().priority.is_owner();
+        let level = if is_free { &[][..] } else { &self.level[..] };
+        let found = level.iter().filter_map(|fact| {
+            let held = fact.address()?;
+            let all = &links.get(&held.interface)?.addresses;
+            let address = &held.address.address;
+            // Without another address of its family the link would be cut off.
+            let is_other = |one: &&IpAddr| *one != address && one.is_ipv4() == address.is_ipv4();
+            all.contains(address).then(|| (fact.clone(), all.iter().any(|one| is_other(&one))))
+        });
+        self.facts.observe_unwanted(found.collect(), now);
     }
 
     /// The hooks to run now: a master hook finds the addresses in place, but for those it is told
     /// of, and a backup hook finds them gone. They wait for the kernel's answer, whatever it is, and
     /// keep their order.
-    pub fn ripe_hooks(&mut self, fresh: Vec<HookRun>) -> Vec<HookRun> {
+    pub fn take_ready_hooks(&mut self, fresh: Vec<HookRun>) -> Vec<HookRun> {
         self.hooks.extend(fresh);
-        if self.kernel.is_outstanding() {
+        if self.hooks.is_empty() || self.facts.is_outstanding() {
             return Vec::new();
         }
-        let mut ripe = std::mem::take(&mut self.hooks);
-        let missing = self.kernel.missing().map(|one| one.held.address.address);
-        hooks::tell_missing(&mut ripe, &missing.collect::<Vec<_>>());
-        ripe
+        let mut ready = std::mem::take(&mut self.hooks);
+        let refused = self.facts.refused().filter_map(|one| one.fact.address());
+        let refused: Vec<IpAddr> = refused.map(|held| held.address.address).collect();
+        hooks::add_refused(&mut ready, &refused);
+        ready
     }
 
     /// How long its addresses stay when nobody renews them; `None` for ever.
@@ -358,11 +397,17 @@ impl InstanceState {
         let seconds = lease_seconds(self.instance.lease, self.router.shortest_takeover())?;
         Some(Duration::from_secs(u64::from(seconds)) + LATEST_EXPIRY)
     }
+}
 
-    /// Number of the level that announcements must wait for.
-    pub fn seq(&self) -> Seq {
-        self.kernel.seq()
-    }
+/// The facts of a router that holds its addresses, in the order of its plan.
+fn level(instance: &plan::Instance, router: &Router) -> Arc<[Fact]> {
+    let lease_seconds = lease_seconds(instance.lease, router.shortest_takeover());
+    let held = |address: &plan::VirtualAddress| HeldAddress {
+        interface: address.device.clone().unwrap_or_else(|| instance.interface.clone()),
+        address: address.clone(),
+        lease_seconds,
+    };
+    instance.addresses.iter().map(held).map(Fact::Address).collect()
 }
 
 /// What an instance must know of the link it speaks on.

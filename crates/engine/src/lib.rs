@@ -19,26 +19,27 @@
 //! `Masters`) say what should be true and may be applied twice; *edges* (`Advertise`, `Announce`, `Notify`,
 //! `Hook`) happen once.
 
-mod answers;
+mod announce;
 mod commands;
 mod drain;
 mod eligibility;
 mod explain;
+pub mod facts;
 mod fault;
+mod groups;
 mod hooks;
 mod index;
 mod input;
 mod instance;
-mod kernel_state;
+mod instances;
 mod listening;
-mod missing;
-mod neighbors;
 mod output;
-mod pacing;
 mod packets;
 mod probes;
 mod reload;
+mod results;
 mod service;
+mod services;
 pub mod status;
 mod tracker;
 
@@ -46,27 +47,28 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_plan::{Dialect, Name, Outcome, Plan, WantedServices};
+use locum_plan::{Dialect, Name, Outcome, Plan};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Time};
 
+pub use facts::{Fact, FactKey, HeldAddress, Removal, Whose};
 pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use input::{
     Asked, Command, CommandId, Inherited, Input, LinkState, Packet, Refusal, Run, SendReport,
     Target,
 };
 pub use output::{
-    Announcement, Datagram, Event, EventKind, HeldAddress, HookRun, Listen, Masters, Output,
-    ProbeChange, ProbeId, Reply, Seq,
+    Announcement, Datagram, Event, EventKind, HookRun, Listen, Masters, Output, Owner, ProbeChange,
+    ProbeId, Reply, Seq,
 };
 
+use announce::rate::RateLimiter;
 use eligibility::effective;
-use index::InstanceIndex;
-use instance::InstanceState;
+pub use instances::InstanceId;
+use instances::Instances;
 use listening::MasterSources;
-use pacing::Pacer;
 use probes::{Asker, ProbeTable};
-use service::ServiceState;
+use services::Services;
 use tracker::{Change, Trackers};
 
 /// One node's decisions.
@@ -74,30 +76,22 @@ use tracker::{Change, Trackers};
 pub struct Engine {
     plan: Option<Arc<Plan>>,
     links: HashMap<Name, LinkState>,
-    instances: Vec<InstanceState>,
-    /// Deadline of each instance, beside it so that finding the next one reads one array.
-    deadlines: Vec<Option<Time>>,
-    index: InstanceIndex,
+    instances: Instances,
     trackers: Trackers,
-    services: Vec<ServiceState>,
+    services: Services,
     probes: ProbeTable,
-    /// Announcements that wait for their turn.
-    pacer: Pacer,
-    /// Addresses of an earlier run that no instance of the plan has.
-    orphans: Vec<HeldAddress>,
+    /// Announcements whose rate is limited.
+    rate: RateLimiter,
+    /// What an earlier run left and no instance of the plan has.
+    orphans: Vec<Fact>,
     /// When to withdraw them (again), and the number of the last try.
     orphans_at: Option<Time>,
     orphans_seq: Seq,
-    /// The next service level is told even if it is the same.
-    serve_again: bool,
     /// Counters of what no instance matched, by interface.
     unmatched: HashMap<Name, Counters>,
     listening: Vec<Listen>,
     masters: MasterSources,
-    served: Arc<WantedServices>,
-    haproxy_errors: HashMap<Name, String>,
     seq: Seq,
-    serve_seq: Seq,
     events: u64,
     /// Notifications of this drain.
     notes: Vec<Event>,
@@ -119,20 +113,19 @@ impl Engine {
             Input::Packet(packet) => self.on_packet(now, packet),
             Input::Timeout => {
                 self.run_timers(now);
-                self.pacer.may_send = true;
+                self.rate.may_send = true;
             }
             Input::Probed { probe, outcome } => self.on_probed(now, probe, &outcome),
             Input::Link(link) => self.on_link(now, link),
             Input::AddressLost { interface, address, culprit } => {
                 self.on_address_lost(now, interface, address, culprit);
             }
-            Input::Applied { seq, instance, result } => {
-                self.on_applied(now, seq, &instance, &result);
-            }
-            Input::Sent { instance, report } => self.on_sent(&instance, report),
+            Input::LinkGone { name } => self.on_link_gone(now, &name),
+            Input::Applied { seq, owner, result } => self.on_applied(now, seq, owner, &result),
+            Input::Sent { instance, report } => self.on_sent(instance, report),
             Input::Served { seq, pending, failed } => self.on_served(seq, &pending, failed),
             Input::Command { id, command } => self.on_command(now, id, command, out),
-            Input::Plan { plan, inherited } => self.on_plan(now, plan, inherited, out),
+            Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }
         self.drain(now, out);
     }
@@ -140,13 +133,12 @@ impl Engine {
     /// Every instance whose deadline has come. Nothing else runs timers: after a pause the adverts
     /// that wait in the sockets speak first (V-235).
     fn run_timers(&mut self, now: Time) {
-        for at in 0..self.instances.len() {
-            if self.deadlines[at].is_some_and(|deadline| deadline <= now) {
-                let was_refused = self.instances[at].kernel().is_refused();
-                self.instances[at].feed(now, RouterEvent::Timeout);
-                if was_refused && self.instances[at].refusal(now).is_none() {
-                    self.review(now, at);
-                }
+        for id in self.instances.due(now) {
+            let state = self.instances.touch(id);
+            let was_pausing = state.facts().is_pausing();
+            state.feed(now, RouterEvent::Timeout);
+            if was_pausing && state.facts_mut().refusal(now).is_none() {
+                self.review(now, id);
             }
         }
     }
@@ -156,12 +148,11 @@ impl Engine {
             match asker {
                 Asker::Tracker(at) => self.on_checked(now, at, outcome),
                 Asker::Server { service, server } => {
-                    let state = &mut self.services[service];
+                    let Some(state) = self.services.get_mut(service) else { continue };
                     if !state.record(server, outcome, now) {
                         continue;
                     }
                     self.levels_touched = true;
-                    let state = &self.services[service];
                     let kind = EventKind::Server {
                         service: state.service.name.clone(),
                         server: state.servers[server].server.address,
@@ -208,21 +199,28 @@ impl Engine {
         }
         let is_new = |known: &LinkState| (known.index, known.running) != (link.index, link.running);
         let is_another = known.is_none_or(is_new);
-        for state in &mut self.instances {
-            state.follow_link(&link.name, is_another, now);
+        let is_announced = link.running && known.is_none_or(|known| must_reannounce(known, &link));
+        self.links.insert(link.name.clone(), link.clone());
+        self.follow_link(now, &link.name, is_another, is_announced);
+    }
+
+    fn on_link_gone(&mut self, now: Time, name: &Name) {
+        if self.links.remove(name).is_some() {
+            self.follow_link(now, name, true, false);
         }
-        let is_announced = link.running && known.is_none_or(|known| speaks_anew(known, &link));
-        if is_announced {
-            for state in &mut self.instances {
-                state.announce_on(&link.name);
+    }
+
+    /// The link with this name is another now.
+    fn follow_link(&mut self, now: Time, name: &Name, is_another: bool, is_announced: bool) {
+        for id in self.instances.ids() {
+            let state = self.instances.touch(id);
+            state.follow_link(name, is_another, now);
+            if is_announced {
+                state.announce_on(name);
             }
         }
-        self.trackers.set_link(&link.name, is_up(&link), now);
-        if link.index == 0 {
-            self.links.remove(&link.name);
-        } else {
-            self.links.insert(link.name.clone(), link);
-        }
+        let is_up = self.links.get(name).is_some_and(is_up);
+        self.trackers.set_link(name, is_up, now);
         self.review_all(now);
     }
 
@@ -233,41 +231,42 @@ impl Engine {
         address: IpAddr,
         culprit: Option<String>,
     ) {
-        let holder = self.instances.iter_mut().find(|state| {
-            state
-                .kernel()
-                .present()
-                .any(|held| held.interface == interface && held.address.address == address)
-        });
-        let Some(state) = holder else { return };
+        let key = FactKey::Address { interface: interface.clone(), address };
+        let holders = self.instances.of_fact(&key).into_iter();
+        let Some(id) = holders.into_iter().find(|id| self.instances[*id].facts().wants(&key))
+        else {
+            return;
+        };
+        let state = self.instances.touch(id);
         let name = state.name().clone();
-        if state.lost(address, now) {
+        if state.lost(&key, now) {
             self.note(Some(name), EventKind::Healed { address, interface, culprit });
         }
     }
 
     fn review_all(&mut self, now: Time) {
-        for at in 0..self.instances.len() {
-            self.review(now, at);
+        for id in self.instances.ids() {
+            self.review(now, id);
+            self.instances.touch(id).observe_unwanted(&self.links, now);
         }
     }
 
     /// Looks again at whether an instance may take part and with what priority.
-    fn review(&mut self, now: Time, at: usize) {
-        let source = self.source_of(at);
-        let instance = Arc::clone(&self.instances[at].instance);
+    fn review(&mut self, now: Time, id: InstanceId) {
+        let source = self.source_of(id);
+        let instance = Arc::clone(&self.instances[id].instance);
         // Adopted instances go on with the checks as they were; the next result speaks for itself.
-        let presumes = self.instances[at].presume_up || self.instances[at].adoptable;
+        let presumes = self.instances[id].presume_up || self.instances[id].adoptable;
         let verdict = self.judge(&instance, presumes);
         let waits_for_reports = self.trackers.awaits(&instance.track);
-        let state = &mut self.instances[at];
+        let state = self.instances.touch(id);
         state.presume_up &= waits_for_reports;
         state.router.set_source(source);
         state.router.observe_link(verdict.link);
         let can_send = verdict.can_send();
         let adjustment = verdict.adjustment();
         let mut faults = verdict.faults;
-        if let Some(error) = state.refusal(now) {
+        if let Some(error) = state.facts_mut().refusal(now) {
             faults.push(Fault::AddressesRefused { error: error.to_owned() });
         }
         state.faults.clone_from(&faults);
@@ -294,8 +293,8 @@ impl Engine {
     }
 
     /// The address adverts of this instance leave from.
-    fn source_of(&self, at: usize) -> Option<IpAddr> {
-        let state = &self.instances[at];
+    fn source_of(&self, id: InstanceId) -> Option<IpAddr> {
+        let state = &self.instances[id];
         let link = self.links.get(&state.instance.interface)?;
         eligibility::source(state.router.settings(), link, &self.links)
     }
@@ -315,6 +314,6 @@ fn is_up(link: &LinkState) -> bool {
 
 /// G-020: a device of addresses came up or has another hardware address, so that hosts must hear
 /// from it again.
-fn speaks_anew(before: &LinkState, now: &LinkState) -> bool {
+fn must_reannounce(before: &LinkState, now: &LinkState) -> bool {
     (before.index, before.running, before.mac) != (now.index, now.running, now.mac)
 }

@@ -1,6 +1,5 @@
 //! What a node shall do.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,8 +7,10 @@ use locum_plan as plan;
 use locum_plan::{Name, Probe, Tracked, WantedServices};
 use locum_vrrp::{Cause, Family, Priority, Role, Version, Vrid};
 
+use crate::facts::{Fact, Removal};
 use crate::fault::PriorityCause;
 use crate::input::CommandId;
+use crate::instances::InstanceId;
 
 /// Number of an `Apply` or `Serve`, rising; their results carry it back.
 pub type Seq = u64;
@@ -21,16 +22,16 @@ pub type ProbeId = u32;
 pub enum Output {
     /// Send now, by the advert socket of this interface and family. `Input::Sent` tells of a failure.
     Advertise(Datagram),
-    /// Applier, in order: this instance holds the addresses of `hold` from now on. `drop` are those it
-    /// may have held before and must not have any more. An address that the kernel refused a short
-    /// while ago is in neither. Applying it again renews leases. Answered by `Input::Applied`. The
-    /// empty name stands for what no instance has.
-    Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    /// Applier, in order: send those frames whose address `Apply{after}` put in place (G-020), if it
-    /// is not later than `until`, and forget the others. A late one may come from a master that is
-    /// none any more (G-016). Answered by `Input::Sent`. Frames that keep a distance (G-015) come one
-    /// by one, each in its own drain.
-    Announce { instance: Name, after: Seq, until: locum_vrrp::Time, frames: Vec<Announcement> },
+    /// Applier: the facts of `hold` are there from now on, for this owner. `drop` are those that
+    /// must not be there any more. A fact that the kernel refused a short while ago is in neither.
+    /// Applying it again renews leases. A newer level of the same owner replaces one that has not
+    /// begun. Answered by `Input::Applied`.
+    Apply { seq: Seq, owner: Owner, hold: Arc<[Fact]>, drop: Vec<Removal> },
+    /// Applier: send these frames, unless it is later than `until`: a late one may come from a
+    /// master that is none any more (G-016). Their addresses are in place, and what the instance
+    /// serves answers (G-020). Answered by `Input::Sent`. Frames that keep a distance (G-015) come
+    /// one by one, each in its own drain.
+    Announce { instance: InstanceId, until: locum_vrrp::Time, frames: Vec<Announcement> },
     /// Balancer: what this node serves from now on is exactly this. A newer one replaces an older
     /// one that has not begun. Answered by `Input::Served`, and again whenever the answer changes.
     Serve { seq: Seq, wanted: Arc<WantedServices> },
@@ -46,7 +47,7 @@ pub enum Output {
     /// Whose adverts must not be lost among others, on one interface. It replaces what was said of
     /// this interface and family before; without an entry in `Listen` it means nothing.
     Masters(Masters),
-    /// Answer to a command.
+    /// Answer to a command or a plan.
     Reply { id: CommandId, reply: Reply },
     /// After `Command::Stop`: everything is handed over, the process may end.
     Stopped,
@@ -82,7 +83,7 @@ pub struct Masters {
 /// An advertisement ready to leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Datagram {
-    pub instance: Name,
+    pub instance: InstanceId,
     pub interface: Name,
     pub interface_index: u32,
     pub source: IpAddr,
@@ -92,28 +93,12 @@ pub struct Datagram {
     pub message: Vec<u8>,
 }
 
-/// A virtual address as the kernel shall have it.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct HeldAddress {
-    pub interface: Name,
-    pub address: plan::VirtualAddress,
-    /// Seconds until the kernel drops it by itself; `None` is never.
-    pub lease_seconds: Option<u32>,
-}
-
-impl HeldAddress {
-    /// The same address on the same interface, in whatever form.
-    pub fn is_same(&self, other: &Self) -> bool {
-        self.interface == other.interface && self.address.address == other.address.address
-    }
-}
-
-/// As sentences name it.
-impl fmt::Display for HeldAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plan::VirtualAddress { address, prefix, .. } = &self.address;
-        write!(f, "{address}/{prefix} on {}", self.interface)
-    }
+/// On whose behalf the kernel shall have something.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Owner {
+    Instance(InstanceId),
+    /// What an earlier run left and no instance of the plan has.
+    Orphans,
 }
 
 /// One Ethernet frame to broadcast.
@@ -165,6 +150,13 @@ pub enum EventKind {
     Server { service: Name, server: std::net::SocketAddr, up: bool, detail: String },
     /// A virtual address that someone removed was put back.
     Healed { address: IpAddr, interface: Name, culprit: Option<String> },
+    /// A virtual address that someone had put here, where this node is not master, was removed.
+    Expelled { address: IpAddr, interface: Name },
+    /// The kernel has not answered for this long. Nothing is at fault: the node is overloaded.
+    ApplyLate { waited: std::time::Duration },
+    /// Addresses were announced although a service of the instance does not answer yet, or its
+    /// other addresses are not in place: the wait for them has a bound.
+    AnnouncedUnready { waited: std::time::Duration, awaited: String },
     /// Two masters met and this one stayed: addresses are announced again.
     Conflict { peer: IpAddr, peer_priority: Priority },
     /// First discard of this reason since the last role change; the counters have the rest.

@@ -10,6 +10,7 @@ use crate::Engine;
 use crate::explain;
 use crate::input::Packet;
 use crate::instance::Discarded;
+use crate::instances::InstanceId;
 use crate::output::EventKind;
 
 impl Engine {
@@ -18,21 +19,21 @@ impl Engine {
             Ok(datagram) => datagram,
             Err(reason) => return self.count_unmatched(packet.interface, reason),
         };
-        let found = receive::vrid_of(&datagram).and_then(|vrid| {
-            self.index.find(packet.interface, vrid, datagram.source, &self.instances)
-        });
-        let Some(at) = found else {
+        let found = receive::vrid_of(&datagram)
+            .and_then(|vrid| self.instances.on_wire(packet.interface, vrid, datagram.source));
+        let Some(id) = found else {
             return self.count_unmatched(packet.interface, receive::unmatched(&datagram));
         };
-        let state = &mut self.instances[at];
+        // What is discarded changes nothing that a drain would look at.
+        let Some(state) = self.instances.quietly(id) else { return };
         match state.receive(now, &datagram) {
-            Ok(accepted) => self.on_accepted(at, &accepted),
+            Ok(accepted) => self.on_accepted(id, &accepted),
             Err(reason) => {
                 state.counters.record(reason);
                 if reason != Discard::AdvertsIgnored {
                     state.discarded = Some(Discarded { at: now, source: datagram.source, reason });
                 }
-                self.tell(at, reason, datagram.source);
+                self.report(id, reason, datagram.source);
             }
         }
     }
@@ -44,38 +45,36 @@ impl Engine {
         }
     }
 
-    fn on_accepted(&mut self, at: usize, accepted: &Accepted) {
-        let state = &mut self.instances[at];
+    fn on_accepted(&mut self, id: InstanceId, accepted: &Accepted) {
+        let state = self.instances.touch(id);
         let Accepted { heard, .. } = accepted;
         state.counters.record_accepted(accepted);
         if accepted.is_new_master {
-            // What it does wrong is news again (V-124).
-            state.told.clear();
-            state.told_tie = false;
+            // What it does wrong is news again.
+            state.reported.clear_on_new_master();
         }
-        if accepted.is_tie && !std::mem::replace(&mut state.told_tie, true) {
+        if accepted.is_tie && state.reported.tie() {
             let what = format!("it has our priority {}, so the address decides", heard.priority.0);
             let name = state.name().clone();
             self.note(Some(name), EventKind::Mismatch { peer: heard.source, what });
         }
         if let Some(theirs) = accepted.other_form {
-            self.tell_form(at, heard.source, theirs);
+            self.report_form(id, heard.source, theirs);
         }
         if heard.interval_differs {
-            self.tell(at, Discard::IntervalErrors, heard.source);
+            self.report(id, Discard::IntervalErrors, heard.source);
         }
         if heard.addresses_differ {
-            self.tell(at, Discard::AddressListErrors, heard.source);
+            self.report(id, Discard::AddressListErrors, heard.source);
         }
         if accepted.is_owner_conflict {
-            self.tell(at, Discard::OwnerConflicts, heard.source);
+            self.report(id, Discard::OwnerConflicts, heard.source);
         }
     }
 
-    /// V-042: once per peer, until another one says something else.
-    fn tell_form(&mut self, at: usize, peer: IpAddr, theirs: ChecksumForm) {
-        let state = &mut self.instances[at];
-        if state.told_form.replace(peer) == Some(peer) {
+    fn report_form(&mut self, id: InstanceId, peer: IpAddr, theirs: ChecksumForm) {
+        let Some(state) = self.instances.quietly(id) else { return };
+        if !state.reported.form(peer) {
             return;
         }
         let name = state.name().clone();
@@ -83,11 +82,11 @@ impl Engine {
         self.note(Some(name), EventKind::Mismatch { peer, what });
     }
 
-    /// One notification per reason until the role changes (V-124); the counters have the rest.
-    fn tell(&mut self, at: usize, reason: Discard, source: IpAddr) {
-        let state = &mut self.instances[at];
+    /// One notification per reason; the counters have the rest.
+    fn report(&mut self, id: InstanceId, reason: Discard, source: IpAddr) {
+        let Some(state) = self.instances.quietly(id) else { return };
         // Adverts of others while this instance takes no part are no news.
-        if reason == Discard::AdvertsIgnored || !state.told.insert(reason) {
+        if reason == Discard::AdvertsIgnored || !state.reported.reason(reason) {
             return;
         }
         let name = state.name().clone();

@@ -1,18 +1,21 @@
 //! A new plan: what is the same goes on undisturbed, what differs changes in place, what is gone
 //! hands over first.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use locum_plan as plan;
 use locum_plan::{Name, Plan, VirtualAddress};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
+use crate::explain;
+use crate::facts::{Fact, HeldAddress};
 use crate::fault::PriorityCause;
-use crate::input::Inherited;
+use crate::input::{CommandId, Inherited};
 use crate::instance::{InstanceState, Key};
-use crate::output::{EventKind, HeldAddress, Output};
+use crate::instances::{InstanceId, Instances};
+use crate::output::{EventKind, Output, Reply};
 use crate::probes::Asker;
-use crate::service::ServiceState;
 use crate::{Engine, is_up};
 
 #[derive(Default)]
@@ -27,24 +30,26 @@ impl Engine {
     pub(crate) fn on_plan(
         &mut self,
         now: Time,
+        id: CommandId,
         plan: Arc<Plan>,
         inherited: Vec<Inherited>,
         out: &mut Vec<Output>,
     ) {
         if self.stopping {
-            return;
+            let why = "this node is stopping and takes no new configuration";
+            return out.push(Output::Reply { id, reply: Reply::Refused(why.to_owned()) });
         }
         let links = &self.links;
         self.trackers.replace(&plan, &|name| links.get(name).is_some_and(is_up), now);
-        self.replace_services(now, &plan);
+        self.services.replace(now, &plan);
         let tally = self.replace_instances(now, &plan);
         self.plan = Some(Arc::clone(&plan));
         self.replace_probes(out);
         self.inherit(now, inherited);
         self.levels_touched = true;
-        self.serve_again = true;
-        self.reindex();
         let Tally { added, changed, removed, unchanged } = tally;
+        let reply = Reply::Ok(explain::reloaded(added, changed, removed, unchanged));
+        out.push(Output::Reply { id, reply });
         self.note(None, EventKind::Reloaded { added, changed, removed, unchanged });
         self.review_all(now);
     }
@@ -62,61 +67,52 @@ impl Engine {
         self.probes.set(checks.chain(servers), out);
     }
 
-    fn replace_services(&mut self, now: Time, plan: &Plan) {
-        let old = std::mem::take(&mut self.services);
-        let keep = |service: &plan::Service| {
-            let known = old.iter().find(|state| state.service.name == service.name);
-            match known {
-                Some(state) if *state.service == *service => state.clone(),
-                Some(_) | None => ServiceState::new(service, known, now),
-            }
-        };
-        self.services = plan.services.iter().map(keep).collect();
-    }
-
     fn replace_instances(&mut self, now: Time, plan: &Plan) -> Tally {
         let mut tally = Tally::default();
-        let mut old = std::mem::take(&mut self.instances);
+        let mut old: HashSet<InstanceId> = self.instances.ids().into_iter().collect();
+        let mut order = Vec::with_capacity(plan.instances.len());
+        let former = Former::of(plan);
         for instance in &plan.instances {
-            let key = Key::of(instance);
             let instance = Arc::new(instance.clone());
-            let Some(at) = former(&old, &key, &instance.name, plan) else {
+            let Some(id) = former.find(&self.instances, &instance, &old) else {
                 tally.added += 1;
-                self.instances.push(InstanceState::new(instance, now));
+                order.push(self.instances.insert(|id| InstanceState::new(id, instance, now)));
                 continue;
             };
-            let mut state = old.swap_remove(at);
-            let was_leaving = state.leaving;
+            old.remove(&id);
+            order.push(id);
+            let state = self.instances.touch(id);
+            let was_leaving = std::mem::take(&mut state.leaving);
             if was_leaving {
-                state.leaving = false;
                 state.feed(now, RouterEvent::Resume);
             }
-            let before = state.router.priority();
-            let adjustment = self.judge(&instance, state.presume_up).adjustment();
+            let (before, presumes) = (state.router.priority(), state.presume_up);
+            let adjustment = self.judge(&instance, presumes).adjustment();
+            let state = self.instances.touch(id);
             let differs = state.replace(&instance, adjustment, now);
-            if was_leaving {
-                tally.added += 1;
-            } else if differs {
-                tally.changed += 1;
-            } else {
-                tally.unchanged += 1;
-            }
             let after = state.router.priority();
+            match (was_leaving, differs) {
+                (true, _) => tally.added += 1,
+                (false, true) => tally.changed += 1,
+                (false, false) => tally.unchanged += 1,
+            }
             if before != after {
                 let why = PriorityCause::Reload;
                 let kind = EventKind::Priority { from: before, to: after, why };
                 self.note(Some(instance.name.clone()), kind);
             }
-            self.instances.push(state);
         }
-        for mut state in old {
+        for id in self.instances.ids().into_iter().filter(|id| old.contains(id)) {
+            let state = self.instances.touch(id);
             if !state.leaving {
                 tally.removed += 1;
                 state.leaving = true;
                 state.feed(now, RouterEvent::Stop(Cause::Removed));
             }
-            self.instances.push(state);
+            order.push(id);
         }
+        self.instances.set_order(order);
+        self.follow_trackers();
         tally
     }
 
@@ -125,28 +121,23 @@ impl Engine {
     fn inherit(&mut self, now: Time, inherited: Vec<Inherited>) {
         for found in inherited {
             let Inherited { interface, address, prefix, valid_seconds } = found;
-            let owner = self.instances.iter_mut().find(|state| {
-                let mut addresses = state.instance.addresses.iter();
-                !state.leaving
-                    && addresses.any(|a| {
-                        let device = a.device.as_ref().unwrap_or(&state.instance.interface);
-                        a.address == address && *device == interface
-                    })
-            });
-            let held = HeldAddress {
+            let fact = Fact::Address(HeldAddress {
                 interface: interface.clone(),
                 address: VirtualAddress::new(address, prefix),
                 lease_seconds: None,
-            };
+            });
+            let owners = self.instances.of_fact(&fact.key());
+            let owner = owners.into_iter().find(|id| !self.instances[*id].leaving);
             let (name, kept) = match owner {
-                Some(state) => {
+                Some(id) => {
+                    let state = self.instances.touch(id);
                     let kept = state.is_adoptable(valid_seconds);
                     state.adoptable |= kept;
-                    state.add_leftovers([held]);
+                    state.inherit(fact);
                     (Some(state.name().clone()), kept)
                 }
                 None => {
-                    self.orphans.push(held);
+                    self.orphans.push(fact);
                     self.orphans_at = Some(now);
                     (None, false)
                 }
@@ -156,13 +147,26 @@ impl Engine {
     }
 }
 
-/// The state of an instance before the reload: its key says which, whatever it was called. Where
-/// unicast instances share a key (V-332) each keeps to its name.
-fn former(old: &[InstanceState], key: &Key, name: &Name, plan: &Plan) -> Option<usize> {
-    let alike = |state: &InstanceState| Key::of(&state.instance) == *key;
-    let is_claimed = |state: &InstanceState| {
-        plan.instances.iter().any(|other| other.name == *state.name() && Key::of(other) == *key)
-    };
-    let named = old.iter().position(|state| alike(state) && state.name() == name);
-    named.or_else(|| old.iter().position(|state| alike(state) && !is_claimed(state)))
+/// Which instance of the former plan one of the new plan is: its key says so, whatever it was
+/// called. Where unicast instances share a key (V-332) each keeps to its name.
+struct Former(HashSet<(Name, Key)>);
+
+impl Former {
+    fn of(plan: &Plan) -> Self {
+        let all = plan.instances.iter();
+        Self(all.map(|instance| (instance.name.clone(), Key::of(instance))).collect())
+    }
+
+    fn find(
+        &self,
+        instances: &Instances,
+        instance: &plan::Instance,
+        left: &HashSet<InstanceId>,
+    ) -> Option<InstanceId> {
+        let key = Key::of(instance);
+        let alike = || instances.of_key(&key).iter().copied().filter(|id| left.contains(id));
+        let name_of = |id: InstanceId| instances[id].name().clone();
+        let named = alike().find(|id| name_of(*id) == instance.name);
+        named.or_else(|| alike().find(|id| !self.0.contains(&(name_of(*id), key.clone()))))
+    }
 }

@@ -16,8 +16,6 @@ use crate::tracker::{CheckState, Thresholds};
 pub struct ServiceState {
     pub service: Arc<Service>,
     pub servers: Vec<ServerState>,
-    /// What the balancer said last, when it could not serve.
-    pub error: Option<String>,
     /// What was wanted last; shared with the levels that name it.
     last: Option<Arc<WantedService>>,
 }
@@ -48,7 +46,7 @@ impl ServiceState {
                 ServerState { server: server.clone(), probe, state }
             })
             .collect();
-        Self { service: Arc::new(service.clone()), servers, error: None, last: None }
+        Self { service: Arc::new(service.clone()), servers, last: None }
     }
 
     /// One probe result for the server at `index`; `true` when it went up or down.

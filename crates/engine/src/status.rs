@@ -8,10 +8,10 @@ use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vr
 
 use crate::Engine;
 use crate::explain;
+use crate::facts::{Fact, Facts};
 use crate::fault::{Fault, PriorityPart};
 use crate::instance::{Discarded, InstanceState};
-use crate::kernel_state::KernelState;
-use crate::output::HeldAddress;
+use crate::instances::InstanceId;
 
 /// Everything `locum status` shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +30,7 @@ pub struct Status {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InstanceStatus {
+    pub id: InstanceId,
     pub name: Name,
     pub interface: Name,
     pub vrid: Vrid,
@@ -59,9 +60,13 @@ pub struct InstanceStatus {
     pub addresses: Vec<(IpAddr, u8)>,
     pub holds_addresses: bool,
     /// Those of them that the kernel refused, while others are held.
-    pub missing: Vec<RefusedStatus>,
+    pub refused: Vec<RefusedStatus>,
     /// Addresses that this node must not have and the kernel does not let go of.
-    pub stuck: Vec<RefusedStatus>,
+    pub withdrawals_pending: Vec<RefusedStatus>,
+    /// Addresses that somebody put here, where this node is not master: `ADDRESS/PREFIX on LINK`.
+    pub unwanted: Vec<String>,
+    /// The kernel has not answered for more than a second.
+    pub is_apply_late: bool,
     /// Times an address that someone removed was put back.
     pub healed: u64,
     /// Being removed by a reload.
@@ -167,7 +172,11 @@ impl Engine {
             node: self.plan.as_ref().map(|plan| plan.node.clone()),
             digest: self.plan.as_ref().map(|plan| plan.digest.clone()),
             stopping: self.stopping,
-            instances: (0..self.instances.len()).map(|at| self.instance_status(at, now)).collect(),
+            instances: self
+                .instances
+                .iter()
+                .map(|state| self.instance_status(state, now))
+                .collect(),
             checks: self.check_status(now),
             services: self.service_status(),
             haproxy: self.haproxy_status(),
@@ -175,8 +184,7 @@ impl Engine {
         }
     }
 
-    fn instance_status(&self, at: usize, now: Time) -> InstanceStatus {
-        let state: &InstanceState = &self.instances[at];
+    fn instance_status(&self, state: &InstanceState, now: Time) -> InstanceStatus {
         let settings = state.router.settings();
         let (since, cause) = state.router.since();
         let verdict = self.judge(&state.instance, state.presume_up);
@@ -186,6 +194,7 @@ impl Engine {
             heard_ago: now.since(master.heard),
         });
         InstanceStatus {
+            id: state.id,
             name: state.name().clone(),
             interface: state.instance.interface.clone(),
             vrid: settings.vrid,
@@ -200,14 +209,16 @@ impl Engine {
             faults: state.faults.clone(),
             yielded: state.router.is_yielded(),
             interval: settings.interval.as_duration(),
-            source: self.source_of(at),
+            source: self.source_of(state.id),
             master,
             discarded: discarded(state, now),
             checksum_form: state.router.form(),
             addresses: state.instance.addresses.iter().map(|a| (a.address, a.prefix)).collect(),
             holds_addresses: state.router.holds_addresses(),
-            missing: missing(state.kernel(), now),
-            stuck: stuck(state.kernel(), now),
+            refused: refused(state.facts(), now),
+            withdrawals_pending: withdrawals_pending(state.facts(), now),
+            unwanted: state.facts().unwanted().map(ToString::to_string).collect(),
+            is_apply_late: state.facts().is_late(),
             healed: state.healed,
             leaving: state.leaving,
             standard: StandardStatus {
@@ -236,11 +247,11 @@ impl Engine {
         let one = |state: &crate::service::ServiceState| ServiceStatus {
             name: state.service.name.clone(),
             listen: state.service.listen,
-            active: self.served.services.iter().any(|wanted| {
+            active: self.services.level().services.iter().any(|wanted| {
                 wanted.service.name == state.service.name
                     && wanted.activity == locum_plan::Activity::Active
             }),
-            error: state.error.clone(),
+            error: self.services.error(&state.service.name).map(ToOwned::to_owned),
             servers: state
                 .servers
                 .iter()
@@ -256,14 +267,14 @@ impl Engine {
     }
 
     fn haproxy_status(&self) -> Vec<HaproxyStatus> {
-        let files = self.plan.iter().flat_map(|plan| &plan.haproxy);
+        let files = self.services.haproxy();
         let one =
             |file: &locum_plan::HaproxyFile| HaproxyStatus {
                 name: file.name.clone(),
-                active: self.served.haproxy.iter().any(|wanted| {
+                active: self.services.level().haproxy.iter().any(|wanted| {
                     wanted.file.name == file.name && wanted.activity == Activity::Active
                 }),
-                error: self.haproxy_errors.get(&file.name).cloned(),
+                error: self.services.error(&file.name).map(ToOwned::to_owned),
             };
         files.map(one).collect()
     }
@@ -281,20 +292,22 @@ impl Engine {
     }
 }
 
-fn missing(kernel: &KernelState, now: Time) -> Vec<RefusedStatus> {
-    kernel.missing().map(|one| refused(&one.held, &one.error, one.until(), now)).collect()
+fn refused(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
+    facts.refused().filter_map(|one| refusal(&one.fact, &one.error, one.until(), now)).collect()
 }
 
-fn stuck(kernel: &KernelState, now: Time) -> Vec<RefusedStatus> {
-    kernel.stuck().map(|(held, error)| refused(held, error, kernel.retry_at(), now)).collect()
+fn withdrawals_pending(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
+    let pending = facts.withdrawals_pending();
+    pending.filter_map(|(fact, error)| refusal(fact, error, facts.retry_at(), now)).collect()
 }
 
-fn refused(held: &HeldAddress, error: &str, until: Option<Time>, now: Time) -> RefusedStatus {
-    RefusedStatus {
+fn refusal(fact: &Fact, error: &str, until: Option<Time>, now: Time) -> Option<RefusedStatus> {
+    let held = fact.address()?;
+    Some(RefusedStatus {
         address: held.address.address,
         prefix: held.address.prefix,
         interface: held.interface.clone(),
         error: error.to_owned(),
         again_in: until.map(|until| until.since(now)),
-    }
+    })
 }

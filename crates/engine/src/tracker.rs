@@ -8,6 +8,7 @@ use locum_plan::{Check, Dialect, Name, Outcome, Plan, Track, Tracked, Verdict, W
 use locum_vrrp::Time;
 
 use crate::fault::{Fault, PriorityPart};
+use crate::instances::InstanceId;
 
 /// Up or down, as one result after another makes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +85,7 @@ pub struct Tracker {
     /// keepalived stops tracking a script that cannot be run; in its dialect so do we.
     pub ignored: bool,
     /// Positions of the instances that track it.
-    dependents: Vec<usize>,
+    dependents: Vec<InstanceId>,
 }
 
 /// Where the state of an object comes from.
@@ -136,15 +137,15 @@ impl Trackers {
         self.list.push(tracker);
     }
 
-    /// The instances in the order of their positions, each with what it tracks.
-    pub fn follow<'a>(&mut self, instances: impl Iterator<Item = &'a [Track]>) {
+    /// All instances, each with what it tracks.
+    pub fn follow<'a>(&mut self, instances: impl Iterator<Item = (InstanceId, &'a [Track])>) {
         for tracker in &mut self.list {
             tracker.dependents.clear();
         }
-        for (at, tracks) in instances.enumerate() {
+        for (id, tracks) in instances {
             for track in tracks {
                 if let Some(tracker) = self.index.get(&track.object) {
-                    self.list[*tracker].dependents.push(at);
+                    self.list[*tracker].dependents.push(id);
                 }
             }
         }
@@ -231,8 +232,8 @@ impl Tracker {
         Self { object, source, state, ignored: false, dependents: Vec::new() }
     }
 
-    /// Positions of the instances that track it.
-    pub fn dependents(&self) -> &[usize] {
+    /// The instances that track it.
+    pub fn dependents(&self) -> &[InstanceId] {
         &self.dependents
     }
 

@@ -3,6 +3,8 @@
 //! The nouns here are the operator's (instance, check, service, server). The I/O ring and the
 //! engine speak in them; how a file spells them is the front-ends' business.
 
+mod text;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_vrrp::RouterSettings;
+
+pub use text::first_few;
 
 /// Name of an instance, check, service or node. Cheap to clone.
 pub type Name = Arc<str>;

@@ -5,10 +5,11 @@
 //! early by exactly that; [`Plant::Oversleep`] takes out of it what the process was paused for;
 //! [`Plant::Sluggish`] calls a backup an interval late.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Engine, Output};
+use locum_engine::{Engine, InstanceId, Output, Owner};
 use locum_plan::{Name, Plan};
 use locum_vrrp::{Priority, Role, Time, timers};
 
@@ -22,8 +23,8 @@ pub struct View {
     pub role: Role,
     pub priority: Priority,
     /// Addresses it says the kernel refused, and those it says the kernel does not let go of.
-    pub missing: Vec<IpAddr>,
-    pub stuck: Vec<IpAddr>,
+    pub refused: Vec<IpAddr>,
+    pub withdrawals_pending: Vec<IpAddr>,
 }
 
 #[derive(Default)]
@@ -37,6 +38,8 @@ pub struct Adapter {
     /// How late the timer is.
     lag: Duration,
     pub views: Vec<View>,
+    /// Of all instances this process has had.
+    names: BTreeMap<InstanceId, Name>,
     /// Services that status says are not served.
     pub unserved: Vec<Name>,
     /// By true time.
@@ -60,7 +63,8 @@ impl Adapter {
         plant: Option<Plant>,
     ) -> Vec<Output> {
         let is_reload = !self.views.is_empty();
-        let scene = Scene { plan, is_reload, is_backup: self.is_backup() };
+        let is_backup = self.is_backup();
+        let scene = Scene { plan, names: &self.names, is_reload, is_backup };
         let distorted = plant.and_then(|plant| distort(plant, stimulus, scene));
         let stimulus = distorted.as_ref().unwrap_or(stimulus);
         let clock = now - self.slept;
@@ -75,6 +79,7 @@ impl Adapter {
         });
         self.jump = None;
         if let Some(plant) = plant {
+            let scene = Scene { plan, names: &self.names, is_reload, is_backup };
             tamper(plant, stimulus, scene, &mut outputs);
             self.lag = Duration::ZERO;
             if self.is_backup() && plant == Plant::Skew {
@@ -103,19 +108,34 @@ impl Adapter {
         self.views.iter().find(|view| &*view.instance == instance)
     }
 
+    pub fn name_of(&self, id: InstanceId) -> Option<&Name> {
+        self.names.get(&id)
+    }
+
+    /// On behalf of the instance of this name.
+    pub fn is_of(&self, owner: Owner, name: &Name) -> bool {
+        match owner {
+            Owner::Instance(id) => self.name_of(id) == Some(name),
+            Owner::Orphans => false,
+        }
+    }
+
     fn is_backup(&self) -> bool {
         !self.views.is_empty() && self.views.iter().all(|view| view.role == Role::Backup)
     }
 
     fn look(&mut self) {
         let status = self.engine.status(self.told);
+        let names = status.instances.iter().map(|instance| (instance.id, instance.name.clone()));
+        self.names.extend(names);
         self.views.clear();
         self.views.extend(status.instances.iter().map(|instance| View {
             instance: instance.name.clone(),
             role: instance.role,
             priority: instance.priority,
-            missing: instance.missing.iter().map(|one| one.address).collect(),
-            stuck: instance.stuck.iter().map(|one| one.address).collect(),
+            refused: instance.refused.iter().map(|one| one.address).collect(),
+            withdrawals_pending:
+                instance.withdrawals_pending.iter().map(|one| one.address).collect(),
         }));
         self.unserved.clear();
         let unserved = status.services.iter().filter(|service| service.error.is_some());

@@ -2,12 +2,11 @@
 //!
 //! They decide nothing. They die with their process; what they did to the kernel stays.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Announcement, HeldAddress, Refusal, Seq};
+use locum_engine::{Announcement, Fact, InstanceId, Owner, Removal, Seq};
 use locum_plan::{Activity, Name, WantedServices};
 
 use locum_vrrp::Time;
@@ -19,8 +18,8 @@ pub const QUEUE_LIMIT: usize = 32;
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Job {
-    Apply { seq: Seq, instance: Name, hold: Vec<HeldAddress>, drop: Vec<HeldAddress> },
-    Announce { instance: Name, after: Seq, until: Time, frames: Vec<Announcement> },
+    Apply { seq: Seq, owner: Owner, hold: Arc<[Fact]>, drop: Vec<Removal> },
+    Announce { instance: InstanceId, until: Time, frames: Vec<Announcement> },
 }
 
 /// How the kernel takes what it is given now.
@@ -43,12 +42,6 @@ impl Temper {
 }
 
 #[derive(Debug)]
-enum Failure {
-    All,
-    Some(BTreeSet<IpAddr>),
-}
-
-#[derive(Debug)]
 pub struct Applier {
     /// With the time each was asked for.
     pub queue: VecDeque<(Time, Job)>,
@@ -57,19 +50,11 @@ pub struct Applier {
     /// It was finished while the process was paused, and is yet to take effect.
     pub stalled: bool,
     pub temper: Temper,
-    /// The `Apply`s that were not done, or not for some addresses, by their number.
-    failed: BTreeMap<Seq, Failure>,
 }
 
 impl Default for Applier {
     fn default() -> Self {
-        Self {
-            queue: VecDeque::new(),
-            busy: false,
-            stalled: false,
-            temper: Temper::CALM,
-            failed: BTreeMap::new(),
-        }
+        Self { queue: VecDeque::new(), busy: false, stalled: false, temper: Temper::CALM }
     }
 }
 
@@ -100,32 +85,11 @@ impl Applier {
         self.temper.partial > 0 && random.per_mille(self.temper.partial)
     }
 
-    pub fn record(&mut self, seq: Seq, result: &Result<Vec<Refusal>, String>) {
-        match result {
-            Err(_) => drop(self.failed.insert(seq, Failure::All)),
-            Ok(refusals) if refusals.is_empty() => {}
-            Ok(refusals) => {
-                let refused = refusals.iter().map(|refusal| refusal.address).collect();
-                self.failed.insert(seq, Failure::Some(refused));
-            }
-        }
-    }
-
-    /// An address is announced only if that `Apply` has put it in place.
-    pub fn went_well(&self, seq: Seq, address: IpAddr) -> bool {
-        match self.failed.get(&seq) {
-            None => true,
-            Some(Failure::All) => false,
-            Some(Failure::Some(refused)) => !refused.contains(&address),
-        }
-    }
-
     /// The process is gone, and what it had not done with it.
     pub fn forget(&mut self) {
         self.queue.clear();
         self.busy = false;
         self.stalled = false;
-        self.failed.clear();
     }
 }
 

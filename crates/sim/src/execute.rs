@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use locum_engine::{
-    Announcement, Asked, Datagram, HeldAddress, Output, ProbeChange, Refusal, SendReport, Seq,
+    Announcement, Asked, Datagram, Fact, Output, Owner, ProbeChange, Refusal, Removal, SendReport,
+    Seq,
 };
 use locum_plan::Name;
 use locum_vrrp::Family;
@@ -72,20 +73,19 @@ impl World {
     fn execute(&mut self, node: usize, output: Output) {
         match output {
             Output::Advertise(datagram) => self.advertise(node, datagram),
-            Output::Apply { seq, instance, hold, drop } => {
+            Output::Apply { seq, owner, hold, drop } => {
+                if self.plant == Some(Plant::AnnounceEarly) {
+                    self.announced(node, &premature(&hold));
+                }
                 if self.plant == Some(Plant::AckEarly) {
                     let life = self.nodes[node].life;
-                    let stimulus = Stimulus::Applied(seq, instance.clone(), Ok(Vec::new()));
+                    let stimulus = Stimulus::Applied(seq, owner, Ok(Vec::new()));
                     self.schedule.add(self.now, Happening::Reach { node, life, stimulus });
                 }
-                self.enqueue(node, Job::Apply { seq, instance, hold, drop });
+                self.enqueue(node, Job::Apply { seq, owner, hold, drop });
             }
-            Output::Announce { instance, after, until, frames } => {
-                if self.plant == Some(Plant::AnnounceEarly) {
-                    self.announced(node, &frames);
-                } else {
-                    self.enqueue(node, Job::Announce { instance, after, until, frames });
-                }
+            Output::Announce { instance, until, frames } => {
+                self.enqueue(node, Job::Announce { instance, until, frames });
             }
             Output::Serve { seq, wanted } => {
                 self.nodes[node].balancer.ask(seq, wanted);
@@ -123,7 +123,8 @@ impl World {
 
     fn advertise(&mut self, node: usize, datagram: Datagram) {
         if self.plant == Some(Plant::NoHold) && datagram.message.get(2) == Some(&0) {
-            self.withdraw_at_once(node, &datagram.instance);
+            let name = self.nodes[node].adapter.name_of(datagram.instance).cloned();
+            self.withdraw_at_once(node, &name.unwrap_or_default());
         }
         let Datagram { interface, source, destination, ttl, message, .. } = datagram;
         let Some(link) = link_of(&interface) else { return };
@@ -198,35 +199,28 @@ impl World {
         host.applier.busy = false;
         let Some((_, job)) = host.applier.queue.pop_front() else { return };
         match job {
-            Job::Announce { instance, after, until, mut frames } => {
-                frames.retain(|frame| host.applier.went_well(after, frame.address));
+            Job::Announce { instance, until, frames } => {
                 if self.now <= until && !frames.is_empty() {
                     self.announced(node, &frames);
                     let report = report_of(&frames);
                     self.stimulate(node, Stimulus::Sent(instance, report));
                 }
             }
-            Job::Apply { seq, instance, hold, drop } => {
-                self.apply(node, seq, instance, &hold, &drop);
+            Job::Apply { seq, owner, hold, drop } => {
+                self.apply(node, seq, owner, &hold, &drop);
             }
         }
         self.next_job(node);
         self.judge_node(node);
     }
 
-    fn apply(
-        &mut self,
-        node: usize,
-        seq: Seq,
-        instance: Name,
-        hold: &[HeldAddress],
-        drop: &[HeldAddress],
-    ) {
+    fn apply(&mut self, node: usize, seq: Seq, owner: Owner, hold: &[Fact], drop: &[Removal]) {
         let result = self.change_kernel(node, hold, drop);
-        self.nodes[node].applier.record(seq, &result);
         let is_stuck = |refusal: &Refusal| refusal.asked == Asked::Drop;
         let refused = result.as_ref().map_or(true, |refusals| refusals.iter().any(is_stuck));
-        match self.scenario.routers.iter().position(|router| router.name == instance) {
+        let adapter = &self.nodes[node].adapter;
+        let mut routers = self.scenario.routers.iter();
+        match routers.position(|router| adapter.is_of(owner, &router.name)) {
             Some(index) => self.watches[node][index].refused = refused,
             // What an earlier process has left and no instance has.
             None => self.nodes[node].orphans_refused = refused,
@@ -235,11 +229,11 @@ impl World {
         self.trace.line(self.now, &name, || {
             let held: Vec<_> =
                 self.nodes[node].kernel.addresses().map(|(_, a)| a.to_string()).collect();
-            format!("kernel apply #{seq} {instance}, now holds {held:?}")
+            format!("kernel apply #{seq} {owner:?}, now holds {held:?}")
         });
         // The plant has told already.
         if self.plant != Some(Plant::AckEarly) {
-            self.stimulate(node, Stimulus::Applied(seq, instance, result));
+            self.stimulate(node, Stimulus::Applied(seq, owner, result));
         }
     }
 
@@ -247,8 +241,8 @@ impl World {
     fn change_kernel(
         &mut self,
         node: usize,
-        hold: &[HeldAddress],
-        drop: &[HeldAddress],
+        hold: &[Fact],
+        drop: &[Removal],
     ) -> Result<Vec<Refusal>, String> {
         let host = &mut self.nodes[node];
         if host.applier.refuses(&mut self.random) {
@@ -256,23 +250,25 @@ impl World {
             return Err("no buffer space available".to_owned());
         }
         let mut refusals = Vec::new();
-        for gone in drop {
+        for Removal { fact, .. } in drop {
+            let Fact::Address(gone) = fact;
             if host.applier.refuses_one(&mut self.random) {
-                refusals.push(refusal(Asked::Drop, gone, "device or resource busy"));
+                refusals.push(refusal(Asked::Drop, fact, "device or resource busy"));
             } else {
                 host.kernel.remove(&gone.interface, gone.address.address);
             }
         }
-        for held in hold {
+        for fact in hold {
+            let Fact::Address(held) = fact;
             let link = link_of(&held.interface).map(|link| &host.links[link]);
             if link.is_none_or(|link| link.index == 0) {
-                refusals.push(refusal(Asked::Hold, held, "no such device"));
+                refusals.push(refusal(Asked::Hold, fact, "no such device"));
                 continue;
             }
             let is_stubborn = host.stubborn.contains(&held.address.address);
             if is_stubborn || host.applier.refuses_one(&mut self.random) {
                 self.calm.refused(self.now);
-                refusals.push(refusal(Asked::Hold, held, "permission denied"));
+                refusals.push(refusal(Asked::Hold, fact, "permission denied"));
             } else if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
                 self.schedule.add(at, Happening::Sweep { node });
             }
@@ -356,9 +352,18 @@ impl World {
     }
 }
 
-fn refusal(asked: Asked, held: &HeldAddress, error: &str) -> Refusal {
-    let (interface, address) = (held.interface.clone(), held.address.address);
-    Refusal { asked, interface, address, error: error.to_owned() }
+fn refusal(asked: Asked, fact: &Fact, error: &str) -> Refusal {
+    Refusal { asked, key: fact.key(), error: error.to_owned() }
+}
+
+/// [`Plant::AnnounceEarly`]: what the kernel is asked for is announced before it has it.
+fn premature(hold: &[Fact]) -> Vec<Announcement> {
+    let frame = |fact: &Fact| {
+        let Fact::Address(held) = fact;
+        let (interface, address) = (held.interface.clone(), held.address.address);
+        Announcement { interface, interface_index: 0, address, frame: Vec::new() }
+    };
+    hold.iter().map(frame).collect()
 }
 
 /// All of them have left.

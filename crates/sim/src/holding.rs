@@ -14,7 +14,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Announcement, Asked, EventKind, Inherited, Output, Refusal, Seq};
+use locum_engine::{
+    Announcement, Asked, EventKind, Fact, FactKey, Inherited, Output, Refusal, Removal, Seq,
+};
 use locum_plan::{Lease, Weight};
 use locum_vrrp::{Cause, Role};
 
@@ -100,7 +102,7 @@ impl World {
 
     /// Frames the engine asks for: what it knows was refused is not among them.
     pub fn judge_frames(&mut self, node: usize, index: usize, frames: &[Announcement]) {
-        let missing = &self.watches[node][index].missing;
+        let missing = &self.watches[node][index].refused_addresses;
         let refused = frames.iter().find(|frame| missing.contains(&frame.address));
         if let Some(address) = refused.map(|frame| frame.address) {
             let detail = format!("{address} was refused and is to be announced");
@@ -120,13 +122,13 @@ impl World {
         let watch = &mut self.watches[node][index];
         let (Ok(refusals), true) = (result, watch.asked.0 == seq) else { return };
         let is_refused = |asked: Asked, address: IpAddr| {
-            refusals.iter().any(|one| (one.asked, one.address) == (asked, address))
+            refusals.iter().any(|one| (one.asked, address_of(&one.key)) == (asked, address))
         };
         for address in &watch.asked.1 {
             if is_refused(Asked::Hold, *address) {
-                watch.missing.insert(*address);
+                watch.refused_addresses.insert(*address);
             } else {
-                watch.missing.remove(address);
+                watch.refused_addresses.remove(address);
             }
         }
         // What a reload has taken out meanwhile is not asked for again.
@@ -134,16 +136,17 @@ impl World {
             let mut instances = self.nodes[node].plan.instances.iter();
             instances.any(|instance| instance.router.addresses.contains(address))
         };
-        watch.missing.retain(is_wanted);
+        watch.refused_addresses.retain(is_wanted);
         let Some(view) = self.nodes[node].adapter.view(&router.name) else { return };
         let stuck = refusals.iter().filter(|one| one.asked == Asked::Drop);
-        let hidden = stuck.map(|one| one.address).find(|address| !view.stuck.contains(address));
-        let told: BTreeSet<IpAddr> = view.missing.iter().copied().collect();
+        let mut stuck = stuck.map(|one| address_of(&one.key));
+        let hidden = stuck.find(|address| !view.withdrawals_pending.contains(address));
+        let told: BTreeSet<IpAddr> = view.refused.iter().copied().collect();
         // With none of them in place the instance is in fault, which says more.
         let detail = if let Some(address) = hidden {
             format!("{address} stays, and status does not say so")
-        } else if view.role == Role::Master && told != watch.missing {
-            format!("status misses {told:?}, refused were {:?}", watch.missing)
+        } else if view.role == Role::Master && told != watch.refused_addresses {
+            format!("status misses {told:?}, refused were {:?}", watch.refused_addresses)
         } else {
             return;
         };
@@ -199,9 +202,14 @@ impl World {
                     if event.instance.as_ref() == Some(&router.name)
                         && matches!(event.kind, EventKind::Transition { cause: Cause::Adopted, .. }))
             };
+            let adapter = &self.nodes[node].adapter;
+            let is_ours = |removal: &Removal| {
+                let Fact::Address(held) = &removal.fact;
+                router.addresses.contains(&held.address.address)
+            };
             let drops = |output: &Output| {
-                matches!(output, Output::Apply { instance, drop, .. } if *instance == router.name
-                    && drop.iter().any(|held| router.addresses.contains(&held.address.address)))
+                matches!(output, Output::Apply { owner, drop, .. }
+                    if adapter.is_of(*owner, &router.name) && drop.iter().any(is_ours))
             };
             let detail = match (self.appraise(node, index, router), outputs.iter().any(adopts)) {
                 (Heritage::Fresh, false) => "its lease was fresh and it does not go on",
@@ -216,5 +224,11 @@ impl World {
             self.blame(Some(node), "adopt", detail);
             return;
         }
+    }
+}
+
+pub fn address_of(key: &FactKey) -> IpAddr {
+    match key {
+        FactKey::Address { address, .. } => *address,
     }
 }

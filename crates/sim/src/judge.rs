@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{EventKind, Output, Seq};
+use locum_engine::{EventKind, Output, Owner, Seq};
 use locum_plan::{Name, Plan};
 use locum_vrrp::{Role, Time, Version};
 
@@ -96,7 +96,7 @@ pub struct Watch {
     /// The last `Apply` and the addresses to hold in it.
     pub asked: (Seq, Vec<IpAddr>),
     /// Those that were refused when they were last asked for.
-    pub missing: BTreeSet<IpAddr>,
+    pub refused_addresses: BTreeSet<IpAddr>,
     /// When its process, or a reload, began it.
     pub born: Option<Time>,
     /// It took over what an earlier process had left.
@@ -199,15 +199,16 @@ impl World {
         };
         let act = outputs.iter().find(|output| match output {
             Output::Notify(_) | Output::Deadline(_) => false,
+            Output::Reply { .. } => !matches!(stimulus, Stimulus::Plan(..)),
+            // It may have waited for the services.
+            Output::Announce { .. } => !matches!(stimulus, Stimulus::Served(..)),
             Output::Serve { .. }
             | Output::Listen(_)
             | Output::Masters(_)
             | Output::Advertise(_)
             | Output::Apply { .. }
-            | Output::Announce { .. }
             | Output::Hook(_)
             | Output::Probe(_)
-            | Output::Reply { .. }
             | Output::Stopped => true,
         });
         if let Some(output) = act {
@@ -225,9 +226,12 @@ impl World {
             let (Some(was), Some(is)) = (of(old), of(new)) else { return false };
             old.instances[was] == new.instances[is]
         };
+        let adapter = &self.nodes[node].adapter;
         let touched = outputs.iter().find(|output| match output {
-            Output::Advertise(datagram) => is_same(&datagram.instance),
-            Output::Apply { instance, .. } => is_same(instance),
+            Output::Advertise(datagram) => adapter.name_of(datagram.instance).is_some_and(is_same),
+            Output::Apply { owner: Owner::Instance(id), .. } => {
+                adapter.name_of(*id).is_some_and(is_same)
+            }
             Output::Hook(hook) => is_same(&hook.instance),
             Output::Notify(event) => event.instance.as_ref().is_some_and(is_same),
             _ => false,

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{CommandId, Input, LinkState, Packet, ProbeId, Refusal, SendReport, Seq};
+use locum_engine::{
+    CommandId, Input, InstanceId, LinkState, Owner, Packet, ProbeId, Refusal, SendReport, Seq,
+};
 use locum_plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
 use locum_vrrp::{Family, Time};
 
@@ -35,10 +37,11 @@ pub enum Stimulus {
     Packet(Parcel),
     Timeout,
     Probed(ProbeId, Outcome),
+    /// With index 0 for one that is gone.
     Link(LinkState),
     AddressLost(Name, IpAddr),
-    Applied(Seq, Name, Result<Vec<Refusal>, String>),
-    Sent(Name, SendReport),
+    Applied(Seq, Owner, Result<Vec<Refusal>, String>),
+    Sent(InstanceId, SendReport),
     /// With what could not be served.
     Served(Seq, Vec<(Name, String)>),
     Command(CommandId, locum_engine::Command),
@@ -61,24 +64,23 @@ impl Stimulus {
             Self::Probed(probe, outcome) => {
                 Input::Probed { probe: *probe, outcome: outcome.clone() }
             }
+            Self::Link(link) if link.index == 0 => Input::LinkGone { name: link.name.clone() },
             Self::Link(link) => Input::Link(link.clone()),
             Self::AddressLost(interface, address) => Input::AddressLost {
                 interface: interface.clone(),
                 address: *address,
                 culprit: None,
             },
-            Self::Applied(seq, instance, result) => {
-                Input::Applied { seq: *seq, instance: instance.clone(), result: result.clone() }
+            Self::Applied(seq, owner, result) => {
+                Input::Applied { seq: *seq, owner: *owner, result: result.clone() }
             }
-            Self::Sent(instance, report) => {
-                Input::Sent { instance: instance.clone(), report: *report }
-            }
+            Self::Sent(instance, report) => Input::Sent { instance: *instance, report: *report },
             Self::Served(seq, failed) => {
                 Input::Served { seq: *seq, pending: Vec::new(), failed: failed.clone() }
             }
             Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },
             Self::Plan(plan, inherited) => {
-                Input::Plan { plan: plan.clone(), inherited: inherited.clone() }
+                Input::Plan { id: 0, plan: plan.clone(), inherited: inherited.clone() }
             }
         }
     }

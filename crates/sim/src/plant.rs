@@ -4,12 +4,13 @@
 //! what a wrong daemon around a right engine, or a wrong line in it, would look like from outside.
 //! [`Plant::rule`] names the rule that has to find it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use locum_engine::{Command, EventKind, Output};
-use locum_plan::{Instance, Lease, Plan, Verdict};
+use locum_engine::{Command, Event, EventKind, Fact, InstanceId, Output};
+use locum_plan::{Instance, Lease, Name, Plan, Verdict};
 use locum_vrrp::{Version, Vrid};
 
 use crate::lan::Parcel;
@@ -110,10 +111,18 @@ impl Plant {
 #[derive(Clone, Copy, Debug)]
 pub struct Scene<'a> {
     pub plan: &'a Plan,
+    pub names: &'a BTreeMap<InstanceId, Name>,
     /// It had a plan before this stimulus.
     pub is_reload: bool,
     /// All of its instances are backups.
     pub is_backup: bool,
+}
+
+impl<'a> Scene<'a> {
+    fn instance(self, id: InstanceId) -> Option<&'a Instance> {
+        let name = self.names.get(&id)?;
+        self.plan.instances.iter().find(|instance| instance.name == *name)
+    }
 }
 
 /// What the engine is told instead; `None` leaves the stimulus as it is.
@@ -141,10 +150,11 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
             )),
             _ => None,
         },
-        Stimulus::Applied(seq, instance, _) => (plant == Plant::HideRefusal)
-            .then(|| Stimulus::Applied(*seq, instance.clone(), Ok(Vec::new()))),
-        Stimulus::Sent(name, _) if plant == Plant::Mistaken => {
-            let instance = scene.plan.instances.iter().find(|i| i.name == *name)?;
+        Stimulus::Applied(seq, owner, _) => {
+            (plant == Plant::HideRefusal).then(|| Stimulus::Applied(*seq, *owner, Ok(Vec::new())))
+        }
+        Stimulus::Sent(id, _) if plant == Plant::Mistaken => {
+            let instance = scene.instance(*id)?;
             let address = instance.router.addresses.first()?;
             Some(Stimulus::AddressLost(instance.interface.clone(), *address))
         }
@@ -184,24 +194,34 @@ pub fn tamper(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>, outputs: &mut
     let is_stop = matches!(stimulus, Stimulus::Command(_, Command::Stop));
     match plant {
         Plant::StopEarly if is_stop => outputs.insert(outputs.len() - 1, Output::Stopped),
-        Plant::Unrepaired => outputs.retain(|output| {
-            !matches!(output, Output::Notify(event) if matches!(event.kind, EventKind::Conflict { .. }))
-        }),
+        Plant::Unrepaired => {
+            let is_conflict = |event: &Event| matches!(event.kind, EventKind::Conflict { .. });
+            let conflicts = outputs.iter().filter_map(|output| match output {
+                Output::Notify(event) if is_conflict(event) => Some(event.number),
+                _ => None,
+            });
+            let conflicts: Vec<u64> = conflicts.collect();
+            outputs.retain(|output| match output {
+                Output::Notify(event) => !conflicts.contains(&event.number),
+                Output::Hook(hook) => !conflicts.contains(&hook.event),
+                _ => true,
+            });
+        }
         Plant::Repeat => {
             let is_apply = |output: &Output| matches!(output, Output::Apply { .. });
             if let Some(at) = outputs.iter().position(is_apply) {
                 outputs.insert(at, outputs[at].clone());
             }
         }
-        _ => outputs.iter_mut().for_each(|output| tamper_one(plant, scene.plan, output)),
+        _ => outputs.iter_mut().for_each(|output| tamper_one(plant, scene, output)),
     }
 }
 
-fn tamper_one(plant: Plant, plan: &Plan, output: &mut Output) {
+fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
     match (plant, output) {
         (Plant::HopLimit, Output::Advertise(datagram)) => datagram.ttl = 254,
         (Plant::StalePriority, Output::Advertise(datagram)) => {
-            let ours = plan.instances.iter().find(|i| i.name == datagram.instance);
+            let ours = scene.instance(datagram.instance);
             let is_release = datagram.message.get(wire::PRIORITY) == Some(&0);
             if let (Some(instance), false) = (ours, is_release) {
                 let stale = instance.router.priority.0;
@@ -210,9 +230,11 @@ fn tamper_one(plant: Plant, plan: &Plan, output: &mut Output) {
         }
         (Plant::KeepAddress, Output::Apply { drop, .. }) => drop.clear(),
         (Plant::LongLease, Output::Apply { hold, .. }) => {
-            for held in hold {
+            let longer = hold.iter().cloned().map(|Fact::Address(mut held)| {
                 held.lease_seconds = held.lease_seconds.map(|seconds| seconds * 8);
-            }
+                Fact::Address(held)
+            });
+            *hold = longer.collect();
         }
         _ => {}
     }

@@ -13,10 +13,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Datagram, Event, EventKind, HookRun, Output};
+use locum_engine::{Datagram, Event, EventKind, HookRun, InstanceId, Output, Owner};
 use locum_vrrp::{Cause, Preempt, Role, Version};
 
 use crate::adapter::View;
+use crate::holding::address_of;
 use crate::judge::{Drain, Farewell, Watch, read};
 use crate::lan::Parcel;
 use crate::node::Stimulus;
@@ -48,25 +49,28 @@ impl World {
             (Stimulus::Packet(parcel), Some(was)) => {
                 self.note_heard(node, index, router, parcel, was);
             }
-            (Stimulus::Applied(seq, name, result), Some(_)) if *name == router.name => {
+            (Stimulus::Applied(seq, owner, result), Some(_))
+                if self.nodes[node].adapter.is_of(*owner, &router.name) =>
+            {
                 self.note_applied(node, index, router, *seq, result);
             }
             _ => {}
         }
         let mut role = was.map_or(Role::Initialize, |view| view.role);
         for output in drain.outputs {
+            let is_of = |owner: Owner| self.nodes[node].adapter.is_of(owner, &router.name);
             match output {
-                Output::Advertise(datagram) if datagram.instance == router.name => {
+                Output::Advertise(datagram) if is_of(Owner::Instance(datagram.instance)) => {
                     self.judge_advert(node, index, router, role, is.as_ref(), datagram);
                 }
-                Output::Apply { seq, instance, hold, .. } if *instance == router.name => {
-                    let addresses = hold.iter().map(|held| held.address.address).collect();
+                Output::Apply { seq, owner, hold, .. } if is_of(*owner) => {
+                    let addresses = hold.iter().map(|fact| address_of(&fact.key())).collect();
                     self.watches[node][index].asked = (*seq, addresses);
                     if role == Role::Master && !hold.is_empty() {
                         self.judge_awake(node, index, "holds its addresses");
                     }
                 }
-                Output::Announce { instance, frames, .. } if *instance == router.name => {
+                Output::Announce { instance, frames, .. } if is_of(Owner::Instance(*instance)) => {
                     self.judge_frames(node, index, frames);
                 }
                 Output::Notify(event) if event.instance.as_ref() == Some(&router.name) => {
@@ -85,7 +89,7 @@ impl World {
             self.blame(Some(node), "wire", detail);
         }
         if !matches!(now_role, Role::Master | Role::Resigning) {
-            self.watches[node][index].missing.clear();
+            self.watches[node][index].refused_addresses.clear();
         }
         if matches!(now_role, Role::Backup | Role::Master | Role::Resigning) {
             self.judge_start(node, index, router);
@@ -309,12 +313,17 @@ impl World {
                 if event.instance.as_ref() == Some(&router.name)
                     && matches!(event.kind, EventKind::Conflict { .. }))
         };
-        let announces = |output: &Output| matches!(output, Output::Announce { instance, .. } if *instance == router.name);
+        let adapter = &self.nodes[node].adapter;
+        let is_of = |id: InstanceId| adapter.is_of(Owner::Instance(id), &router.name);
+        let announces = |output: &Output| matches!(output, Output::Announce { instance, .. } if is_of(*instance));
         // Where nobody can hear it nothing is announced (G-020).
         let links = &self.nodes[node].links;
         let is_heard = router.links().all(|link| links[link].running);
+        // It waits for what is still to be put in place or to answer.
+        let host = &self.nodes[node];
+        let is_ready = host.applier.is_idle() && host.balancer.is_idle();
         let outputs = drain.outputs;
-        if is_heard && outputs.iter().any(ends) && !outputs.iter().any(announces) {
+        if is_heard && is_ready && outputs.iter().any(ends) && !outputs.iter().any(announces) {
             let detail = format!("{} announces nothing after a conflict", router.name);
             self.blame(Some(node), "repair", detail);
         }
@@ -340,7 +349,7 @@ impl World {
         if watch.refused || !watch.hooks.is_empty() || role != state {
             return;
         }
-        let missing = &watch.missing;
+        let missing = &watch.refused_addresses;
         let kernel = &self.nodes[node].kernel;
         let held = |address: &IpAddr| kernel.holds(*address);
         let is_right = match state {

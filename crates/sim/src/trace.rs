@@ -59,15 +59,17 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
             format!("link {} index {} running {}", link.name, link.index, link.running)
         }
         Stimulus::AddressLost(_, address) => format!("address {address} lost"),
-        Stimulus::Applied(seq, instance, result) => match result {
-            Ok(refusals) if refusals.is_empty() => format!("applied #{seq} {instance}"),
+        Stimulus::Applied(seq, owner, result) => match result {
+            Ok(refusals) if refusals.is_empty() => format!("applied #{seq} {owner:?}"),
             Ok(refusals) => {
-                let refused = refusals.iter().map(|one| format!("{:?} {}", one.asked, one.address));
-                format!("applied #{seq} {instance} but {:?}", refused.collect::<Vec<_>>())
+                let refused = refusals.iter().map(|one| format!("{:?} {}", one.asked, one.key));
+                format!("applied #{seq} {owner:?} but {:?}", refused.collect::<Vec<_>>())
             }
-            Err(error) => format!("applied #{seq} {instance}: {error}"),
+            Err(error) => format!("applied #{seq} {owner:?}: {error}"),
         },
-        Stimulus::Sent(instance, report) => format!("sent {instance} {}", report.garp + report.na),
+        Stimulus::Sent(instance, report) => {
+            format!("sent {instance:?} {}", report.garp + report.na)
+        }
         Stimulus::Served(seq, refused) if refused.is_empty() => format!("served #{seq}"),
         Stimulus::Served(seq, refused) => format!("served #{seq} but {refused:?}"),
         Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
@@ -104,13 +106,13 @@ pub fn describe_output(output: &Output) -> String {
     match output {
         Output::Advertise(datagram) => {
             let priority = datagram.message.get(2).copied().unwrap_or_default();
-            format!("advertise {} prio {priority}", datagram.instance)
+            format!("advertise {:?} prio {priority}", datagram.instance)
         }
-        Output::Apply { seq, instance, hold, drop } => {
-            format!("apply #{seq} {instance} hold {} drop {}", hold.len(), drop.len())
+        Output::Apply { seq, owner, hold, drop } => {
+            format!("apply #{seq} {owner:?} hold {} drop {}", hold.len(), drop.len())
         }
-        Output::Announce { after, frames, .. } => {
-            format!("announce {} after #{after}", frames.len())
+        Output::Announce { instance, frames, .. } => {
+            format!("announce {} of {instance:?}", frames.len())
         }
         Output::Serve { seq, wanted } => {
             let services: Vec<_> = wanted

@@ -41,7 +41,7 @@ fn by_gap(node: &mut Node, count: usize) -> Vec<Vec<IpAddr>> {
 }
 
 fn promoted(plan: Plan) -> Node {
-    let mut node = Node::started(plan);
+    let mut node = Node::prompt(plan);
     node.run_for(Duration::from_millis(3609));
     node
 }
@@ -115,7 +115,7 @@ fn node_that_slept_announces_nothing_of_what_waited() {
     let mut node = promoted(plan([paced()]));
     node.run_for(Duration::from_millis(1));
     node.sleep(Duration::from_secs(10));
-    let instance = "web".into();
+    let instance = node.id();
     let other = node.feed(Input::Sent { instance, report: SendReport::default() }).to_vec();
     assert!(announced(&other).is_empty(), "another input");
     let out = node.feed(Input::Timeout).to_vec();
@@ -209,7 +209,7 @@ fn strict_ipv6_master_announces_an_added_address_without_a_burst() {
         strict.addresses = addresses.iter().map(held).collect();
         strict
     };
-    let mut node = Node::with_links();
+    let mut node = Node::prompt(plan([]));
     node.feed(Input::Link(LinkState {
         name: "eth0".into(),
         index: 2,
@@ -222,7 +222,6 @@ fn strict_ipv6_master_announces_an_added_address_without_a_burst() {
     node.plan_with(plan([strict(&["fe80::100"])]), Vec::new());
     let out = node.run_for(Duration::from_millis(10_000)).to_vec();
     assert_eq!(announced(&out), [ip("fe80::100"); 3]);
-    node.confirm_applies();
     let two = ["fe80::100", "2001:db8::1"];
     let out = node.plan_with(plan([strict(&two)]), Vec::new()).to_vec();
     assert_eq!(announced(&out), two.map(ip));

@@ -109,7 +109,9 @@ fn an_address_added_to_a_master_is_announced() {
     let mut second = more.addresses[0].clone();
     second.address = Ipv4Addr::new(192, 0, 2, 11).into();
     more.addresses.push(second);
-    let out = node.plan_with(plan([more]), Vec::new()).to_vec();
+    let early = node.plan_with(plan([more]), Vec::new()).to_vec();
+    assert!(!early.iter().any(|o| matches!(o, Output::Announce { .. })), "{early:#?}");
+    let out = node.confirm_applies().to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })), "{out:#?}");
 }
 
@@ -125,7 +127,9 @@ fn an_address_that_moves_to_another_device_leaves_the_first() {
     other.addresses.push(moved);
     let out = node.plan_with(plan([web, other]), Vec::new()).to_vec();
     let leaves = out.iter().any(|output| match output {
-        Output::Apply { drop, .. } => drop.iter().any(|held| &*held.interface == "eth0"),
+        Output::Apply { drop, .. } => {
+            drop.iter().any(|removal| &**removal.fact.interface() == "eth0")
+        }
         _ => false,
     });
     assert!(leaves, "{out:#?}");

@@ -19,24 +19,25 @@ fn promotion_advertises_then_applies_then_announces() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     let out = node.run_for(ms(3609)).to_vec();
     assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "not before 3A + skew");
-    let out = node.run_for(ms(1));
+    let mut out = node.run_for(ms(1)).to_vec();
+    assert!(!out.iter().any(|o| matches!(o, Output::Announce { .. })), "not in place yet");
+    out.extend_from_slice(node.confirm_applies());
     let position = |wanted: fn(&Output) -> bool| out.iter().position(wanted).expect("is there");
     let advertise = position(|o| matches!(o, Output::Advertise(_)));
     let apply = position(|o| matches!(o, Output::Apply { .. }));
     let announce = position(|o| matches!(o, Output::Announce { .. }));
     let notify = position(|o| matches!(o, Output::Notify(_)));
-    assert!(advertise < apply && apply < announce && announce < notify, "{out:#?}");
-    let Output::Apply { seq, hold, .. } = &out[apply] else { panic!("{out:#?}") };
-    let Output::Announce { after, frames, .. } = &out[announce] else { panic!("{out:#?}") };
-    assert_eq!(after, seq);
+    assert!(advertise < apply && apply < notify && notify < announce, "{out:#?}");
+    let Output::Apply { hold, .. } = &out[apply] else { panic!("{out:#?}") };
+    let Output::Announce { frames, .. } = &out[announce] else { panic!("{out:#?}") };
     assert_eq!(frames.len(), 5, "G-011");
-    assert_eq!(hold[0].lease_seconds, Some(3), "the shortest takeover at 1 s");
+    assert_eq!(hold[0].lease_seconds(), Some(3), "the shortest takeover at 1 s");
 }
 
 /// Lease: the level is applied again before the kernel drops it.
 #[test]
 fn a_master_renews_its_lease_with_its_adverts() {
-    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let mut node = Node::prompt(plan([instance("web", 51, 100)]));
     node.run_for(ms(3610));
     let out = node.run_for(ms(3000)).to_vec();
     let renewals = out.iter().filter(|o| matches!(o, Output::Apply { .. })).count();
@@ -170,8 +171,10 @@ fn a_deleted_address_is_put_back_at_once_and_announced() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     let culprit = Some("systemd-network".to_owned());
     let lost = Input::AddressLost { interface: "eth0".into(), address: VIP.into(), culprit };
-    let out = node.feed(lost.clone()).to_vec();
+    let mut out = node.feed(lost.clone()).to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.len() == 1)));
+    assert!(!out.iter().any(|o| matches!(o, Output::Announce { .. })), "it is not there yet");
+    out.extend_from_slice(node.confirm_applies());
     assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })));
     let told = out.iter().any(
         |o| matches!(o, Output::Notify(event) if matches!(event.kind, EventKind::Healed { .. })),
@@ -310,9 +313,12 @@ fn a_reload_without_change_emits_nothing_but_its_notification() {
     let text = plan([instance("web", 51, 100)]);
     let mut node = Node::master(text.clone());
     let out = node.plan_with(text, Vec::new()).to_vec();
-    let rest: Vec<_> =
-        out.iter().filter(|o| !matches!(o, Output::Deadline(_) | Output::Notify(_))).collect();
+    let is_answer =
+        |o: &&Output| matches!(o, Output::Deadline(_) | Output::Notify(_) | Output::Reply { .. });
+    let rest: Vec<_> = out.iter().filter(|o| !is_answer(o)).collect();
     assert!(rest.is_empty(), "{rest:#?}");
+    let text = "configuration in effect: 0 added, 0 changed, 0 removed, 1 unchanged";
+    assert!(out.contains(&Output::Reply { id: 0, reply: Reply::Ok(text.to_owned()) }));
 }
 
 #[test]

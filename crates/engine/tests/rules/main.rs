@@ -1,5 +1,6 @@
 //! Rules of one node: an input list arranged, an output list asserted.
 
+mod absence;
 mod announcements;
 mod corners;
 mod election;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use locum_engine::status::Status;
 use locum_engine::{
-    Asked, Engine, HeldAddress, Inherited, Input, LinkState, Output, Packet, ProbeChange, Refusal,
+    Asked, Engine, Fact, Inherited, Input, InstanceId, LinkState, Output, Owner, Packet,
+    ProbeChange, Refusal, Removal,
 };
 use locum_plan::{
     Check, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, ProbeKind, Verdict,
@@ -22,9 +23,9 @@ const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 /// An apply that waits for its answer.
 struct Asking {
     seq: u64,
-    instance: locum_plan::Name,
-    hold: Vec<HeldAddress>,
-    drop: Vec<HeldAddress>,
+    owner: Owner,
+    hold: Arc<[Fact]>,
+    drop: Vec<Removal>,
 }
 
 pub struct Node {
@@ -35,8 +36,10 @@ pub struct Node {
     /// Applies the kernel has not answered yet.
     applies: Vec<Asking>,
     /// Those of them that hold nothing.
-    withdrawals: Vec<(u64, locum_plan::Name)>,
+    withdrawals: Vec<(u64, Owner)>,
     probes: Vec<u32>,
+    /// The kernel does at once whatever it is asked.
+    is_prompt: bool,
 }
 
 impl Node {
@@ -50,6 +53,7 @@ impl Node {
             applies: Vec::new(),
             withdrawals: Vec::new(),
             probes: Vec::new(),
+            is_prompt: false,
         };
         node.link("eth0", true);
         node.link("eth1", true);
@@ -58,6 +62,14 @@ impl Node {
 
     pub fn started(plan: Plan) -> Self {
         let mut node = Self::with_links();
+        node.plan_with(plan, Vec::new());
+        node
+    }
+
+    /// As [`Node::started`], with a kernel that answers at once.
+    pub fn prompt(plan: Plan) -> Self {
+        let mut node = Self::with_links();
+        node.is_prompt = true;
         node.plan_with(plan, Vec::new());
         node
     }
@@ -112,7 +124,7 @@ impl Node {
     }
 
     pub fn plan_with(&mut self, plan: Plan, inherited: Vec<Inherited>) -> &[Output] {
-        self.feed(Input::Plan { plan: Arc::new(plan), inherited })
+        self.feed(Input::Plan { id: 0, plan: Arc::new(plan), inherited })
     }
 
     pub fn hear(&mut self, source: IpAddr, priority: u8) -> &[Output] {
@@ -142,16 +154,16 @@ impl Node {
 
     /// Confirms the levels that only withdraw; the others stay unanswered.
     pub fn confirm_applies_of_nothing(&mut self) {
-        for (seq, instance) in std::mem::take(&mut self.withdrawals) {
+        for (seq, owner) in std::mem::take(&mut self.withdrawals) {
             self.applies.retain(|other| other.seq != seq);
-            self.step(Input::Applied { seq, instance, result: Ok(Vec::new()) });
+            self.step(Input::Applied { seq, owner, result: Ok(Vec::new()) });
         }
     }
 
     fn answer_applies(&mut self, result: &Result<Vec<Refusal>, String>) -> &[Output] {
         self.out.clear();
-        for Asking { seq, instance, .. } in std::mem::take(&mut self.applies) {
-            self.step(Input::Applied { seq, instance, result: result.clone() });
+        for Asking { seq, owner, .. } in std::mem::take(&mut self.applies) {
+            self.step(Input::Applied { seq, owner, result: result.clone() });
         }
         &self.out
     }
@@ -159,22 +171,26 @@ impl Node {
     /// The kernel does what it was asked, but not for these addresses.
     pub fn refuse(&mut self, addresses: &[Ipv4Addr], why: &str) -> &[Output] {
         self.out.clear();
-        for Asking { seq, instance, hold, drop } in std::mem::take(&mut self.applies) {
-            let is_meant = |(_, held): &(Asked, HeldAddress)| {
-                addresses.iter().any(|address| held.address.address == *address)
+        for Asking { seq, owner, hold, drop } in std::mem::take(&mut self.applies) {
+            let is_meant = |(_, fact): &(Asked, &Fact)| {
+                addresses.iter().any(|address| is_address(fact, *address))
             };
-            let hold = hold.into_iter().map(|held| (Asked::Hold, held));
-            let drop = drop.into_iter().map(|held| (Asked::Drop, held));
-            let refusal = |(asked, held): (Asked, HeldAddress)| Refusal {
+            let hold = hold.iter().map(|fact| (Asked::Hold, fact));
+            let drop = drop.iter().map(|removal| (Asked::Drop, &removal.fact));
+            let refusal = |(asked, fact): (Asked, &Fact)| Refusal {
                 asked,
-                interface: held.interface,
-                address: held.address.address,
+                key: fact.key(),
                 error: why.to_owned(),
             };
             let refusals = hold.chain(drop).filter(is_meant).map(refusal).collect();
-            self.step(Input::Applied { seq, instance, result: Ok(refusals) });
+            self.step(Input::Applied { seq, owner, result: Ok(refusals) });
         }
         &self.out
+    }
+
+    /// Of the first instance.
+    pub fn id(&self) -> InstanceId {
+        self.status().instances[0].id
     }
 
     pub fn role(&self) -> Role {
@@ -201,13 +217,13 @@ impl Node {
         for output in &self.out[from..] {
             match output {
                 Output::Deadline(deadline) => self.deadline = *deadline,
-                Output::Apply { seq, instance, hold, drop } => {
+                Output::Apply { seq, owner, hold, drop } => {
                     if hold.is_empty() {
-                        self.withdrawals.push((*seq, instance.clone()));
+                        self.withdrawals.push((*seq, *owner));
                     }
                     self.applies.push(Asking {
                         seq: *seq,
-                        instance: instance.clone(),
+                        owner: *owner,
                         hold: hold.clone(),
                         drop: drop.clone(),
                     });
@@ -217,7 +233,17 @@ impl Node {
             }
         }
         assert!(matches!(self.out.last(), Some(Output::Deadline(_))), "the deadline is last");
+        if self.is_prompt {
+            for Asking { seq, owner, .. } in std::mem::take(&mut self.applies) {
+                self.step(Input::Applied { seq, owner, result: Ok(Vec::new()) });
+            }
+        }
     }
+}
+
+/// The fact is this address, on whatever interface.
+pub fn is_address(fact: &Fact, address: Ipv4Addr) -> bool {
+    fact.address().is_some_and(|held| held.address.address == address)
 }
 
 /// Priorities of the adverts among these outputs.

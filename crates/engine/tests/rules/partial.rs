@@ -7,7 +7,7 @@ use locum_engine::{Command, EventKind, Inherited, Input, LinkState, Output, Send
 use locum_plan::{Command as Hook, Instance, Name};
 use locum_vrrp::Role;
 
-use crate::node::{Node, PEER, VIP, instance, plan};
+use crate::node::{Node, PEER, VIP, instance, is_address, plan};
 
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 const WHY: &str = "permission denied (IPv6 is disabled on this device)";
@@ -48,14 +48,14 @@ fn asked_at(node: &mut Node, step: Duration, steps: usize) -> Vec<usize> {
 
 fn asks_for_second(output: &Output) -> bool {
     match output {
-        Output::Apply { hold, .. } => hold.iter().any(|held| held.address.address == SECOND),
+        Output::Apply { hold, .. } => hold.iter().any(|fact| is_address(fact, SECOND)),
         _ => false,
     }
 }
 
 fn drops(output: &Output, address: Ipv4Addr) -> bool {
     match output {
-        Output::Apply { drop, .. } => drop.iter().any(|held| held.address.address == address),
+        Output::Apply { drop, .. } => drop.iter().any(|removal| is_address(&removal.fact, address)),
         _ => false,
     }
 }
@@ -102,9 +102,9 @@ fn a_refused_address_leaves_the_others_alone_and_status_says_why() {
     assert_eq!(failures(&out), [told]);
     let status = node.status().instances.remove(0);
     assert_eq!((status.role, status.faults.len()), (Role::Master, 0));
-    assert_eq!(status.missing.len(), 1);
-    assert_eq!((status.missing[0].address, &*status.missing[0].error), (SECOND.into(), WHY));
-    assert_eq!(status.missing[0].again_in, Some(ms(1000)));
+    assert_eq!(status.refused.len(), 1);
+    assert_eq!((status.refused[0].address, &*status.refused[0].error), (SECOND.into(), WHY));
+    assert_eq!(status.refused[0].again_in, Some(ms(1000)));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn an_address_the_kernel_accepts_at_last_is_announced_twice_and_told() {
     assert_eq!(mended(&out), ["192.0.2.11/24 on eth0 is held now"]);
     let at_once = announced(&out).iter().filter(|address| **address == SECOND).count();
     assert_eq!(at_once, 5);
-    assert!(node.status().instances[0].missing.is_empty());
+    assert!(node.status().instances[0].refused.is_empty());
     let later = announced(node.run_for(ms(5100)));
     assert!(later.iter().filter(|address| **address == SECOND).count() >= 5, "G-012");
 }
@@ -170,7 +170,7 @@ fn with_no_address_in_place_an_instance_is_in_fault() {
     let status = node.status().instances.remove(0);
     let fault = status.faults[0].to_string();
     assert!(fault.contains("192.0.2.10") && fault.contains("192.0.2.11"));
-    assert!(status.missing.is_empty(), "the fault says it");
+    assert!(status.refused.is_empty(), "the fault says it");
     node.run_for(ms(2200));
     assert_eq!(node.role(), Role::Fault);
 }
@@ -301,7 +301,7 @@ fn a_restarted_node_goes_on_as_master_without_the_refused_address() {
     node.run_for(ms(600));
     node.confirm_applies();
     assert_eq!(node.role(), Role::Master);
-    assert_eq!(node.status().instances[0].missing.len(), 1);
+    assert_eq!(node.status().instances[0].refused.len(), 1);
 }
 
 #[test]
@@ -312,17 +312,21 @@ fn an_address_that_cannot_be_withdrawn_is_told_alone_and_is_no_fault_of_a_master
     let out = node.refuse(&[SECOND], "device or resource busy").to_vec();
     assert_eq!(failures(&out), ["cannot withdraw 192.0.2.11/24 on eth0: device or resource busy"]);
     let status = node.status().instances.remove(0);
-    assert_eq!((status.role, status.missing.len()), (Role::Master, 0));
+    assert_eq!((status.role, status.refused.len()), (Role::Master, 0));
     assert_eq!(
-        (status.stuck[0].address, status.stuck[0].again_in),
+        (status.withdrawals_pending[0].address, status.withdrawals_pending[0].again_in),
         (SECOND.into(), Some(ms(1000)))
     );
     let out = node.run_for(ms(1000)).to_vec();
     assert!(out.iter().any(|o| drops(o, SECOND)), "tried again: {out:#?}");
-    assert_eq!(node.status().instances[0].stuck.len(), 1, "until the kernel has answered");
+    assert_eq!(
+        node.status().instances[0].withdrawals_pending.len(),
+        1,
+        "until the kernel has answered"
+    );
     let out = node.confirm_applies().to_vec();
     assert_eq!(mended(&out), ["192.0.2.11/24 on eth0 is withdrawn"]);
-    assert!(node.status().instances[0].stuck.is_empty());
+    assert!(node.status().instances[0].withdrawals_pending.is_empty());
 }
 
 #[test]
@@ -346,10 +350,9 @@ fn what_left_is_counted_when_it_is_reported_not_when_it_is_asked_for() {
     assert_eq!(count(&node, "garp-sent"), Some(0), "asked for, not sent yet");
     let report = SendReport { garp: 5, na: 3, announce_errors: 2, advert_errors: 1 };
     for _ in 0..2 {
-        let out = node.feed(Input::Sent { instance: "web".into(), report }).to_vec();
+        let out = node.feed(Input::Sent { instance: node.id(), report }).to_vec();
         assert_eq!(out.len(), 1, "nothing follows: {out:#?}");
     }
-    node.feed(Input::Sent { instance: "unknown".into(), report });
     for (name, value) in
         [("garp-sent", 10), ("na-sent", 6), ("announce-errors", 4), ("tx-errors", 2)]
     {

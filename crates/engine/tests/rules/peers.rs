@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use locum_engine::{EventKind, Input, Output, Packet};
+use locum_engine::{EventKind, Input, InstanceId, Output, Packet};
 use locum_plan::Instance;
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Role, RouterSettings, Transport, UnicastPeer};
@@ -83,10 +83,15 @@ fn unicast_instances_of_one_vrid_each_advertise_to_their_own_peers() {
     let mut sent: Vec<(String, IpAddr)> = Vec::new();
     for output in &out {
         if let Output::Advertise(datagram) = output {
-            sent.push((datagram.instance.to_string(), datagram.destination));
+            sent.push((name_of(&node, datagram.instance), datagram.destination));
         }
     }
     assert_eq!(sent, [("web".to_owned(), WEB_PEER), ("db".to_owned(), DB_PEER)], "V-320");
+}
+
+fn name_of(node: &Node, id: InstanceId) -> String {
+    let all = node.status().instances;
+    all.iter().find(|one| one.id == id).expect("an instance of the plan").name.to_string()
 }
 
 /// V-332: a reload keeps each to its name, also when the file lists them the other way round.
@@ -143,7 +148,7 @@ fn excluded_addresses_are_announced_and_not_advertised() {
     let mut excluded = with_excluded.addresses[0].clone();
     excluded.address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 11));
     with_excluded.addresses.push(excluded);
-    let mut node = Node::started(plan([with_excluded]));
+    let mut node = Node::prompt(plan([with_excluded]));
     let out = node.run_for(Duration::from_millis(3700)).to_vec();
     let announced = out.iter().find_map(|output| match output {
         Output::Announce { frames, .. } => Some(frames),

@@ -59,14 +59,65 @@ fn a_reload_that_changes_only_the_lease_tells_the_level_again() {
     assert_eq!(wanted.services[0].lease, Some(Duration::from_secs(15 + 1)));
 }
 
-/// I-035.
-#[test]
-fn services_are_wanted_before_the_address_is_announced() {
-    let mut node = Node::started(with_service(service()));
+/// Master since this moment, its addresses in place, and its service asked for under the number
+/// that comes back.
+fn serving() -> (Node, u64) {
+    let mut node = Node::prompt(with_service(service()));
     let out = node.run_for(Duration::from_millis(3610)).to_vec();
-    let serve = out.iter().position(|o| matches!(o, Output::Serve { .. })).expect("serves");
-    let announce = out.iter().position(|o| matches!(o, Output::Announce { .. })).expect("tells");
-    assert!(serve < announce);
+    let seq = out.iter().rev().find_map(|output| match output {
+        Output::Serve { seq, .. } => Some(*seq),
+        _ => None,
+    });
+    assert!(!announces(&out), "{out:#?}");
+    (node, seq.expect("serves"))
+}
+
+fn announces(out: &[Output]) -> bool {
+    out.iter().any(|output| matches!(output, Output::Announce { .. }))
+}
+
+fn unready(out: &[Output]) -> Vec<String> {
+    let events = out.iter().filter_map(|output| match output {
+        Output::Notify(event) => Some(&event.kind),
+        _ => None,
+    });
+    let awaited = events.filter_map(|kind| match kind {
+        EventKind::AnnouncedUnready { awaited, .. } => Some(awaited.clone()),
+        _ => None,
+    });
+    awaited.collect()
+}
+
+/// I-035: a client that is told too early is refused.
+#[test]
+fn an_address_is_announced_when_its_service_answers() {
+    let (mut node, seq) = serving();
+    assert!(!announces(node.run_for(Duration::from_millis(200))));
+    let pending = Input::Served { seq, pending: vec!["www".into()], failed: Vec::new() };
+    assert!(!announces(node.feed(pending)), "it does not answer yet");
+    let done = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
+    let out = node.feed(done).to_vec();
+    assert!(announces(&out));
+    assert_eq!(unready(&out), [""; 0]);
+}
+
+/// A service that cannot be served must not keep the others away.
+#[test]
+fn the_wait_for_a_service_is_bounded_and_the_history_says_when_the_bound_was_hit() {
+    let (mut node, seq) = serving();
+    assert!(!announces(node.run_for(Duration::from_millis(299))));
+    let out = node.run_for(Duration::from_millis(1)).to_vec();
+    assert!(announces(&out));
+    assert_eq!(unready(&out), ["service www does not answer yet"]);
+    let late = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
+    assert!(!announces(node.feed(late)), "that was announced");
+}
+
+#[test]
+fn a_service_that_cannot_be_served_is_not_waited_for() {
+    let (mut node, seq) = serving();
+    let failed = vec![("www".into(), "port 80 is taken".to_owned())];
+    assert!(announces(node.feed(Input::Served { seq, pending: Vec::new(), failed })));
 }
 
 #[test]

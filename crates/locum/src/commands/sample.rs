@@ -83,6 +83,8 @@ fn instance() -> InstanceStatus {
         holds_addresses: false,
         missing: Vec::new(),
         stuck: Vec::new(),
+        unwanted: Vec::new(),
+        apply_late: false,
         healed: 0,
         leaving: false,
         rfc8347: Rfc8347 {

@@ -1,14 +1,16 @@
-//! The applier thread: addresses, then the announcements that depend on them, strictly in order;
-//! and what links and addresses do, back to the election.
+//! The applier thread: makes the kernel have what the instances want, sends announcements, and
+//! reports what links and addresses do to the election.
 //!
 //! ```text
-//!   election ──► Job queue ──► Netlink.apply ──► FrameSocket.send_batch
-//!      ▲                           │
-//!      └── Applied, Sent, Link, ◄──┴──── Netlink.next
-//!          AddressLost
+//!   election ──► Job queue ──► all that wait at once ──► Netlink.apply_all ──► FrameSocket
+//!      ▲                                                     │
+//!      └── Applied, Sent, Link, AddressLost ◄────────────────┴──── Netlink.next
 //! ```
+//!
+//! Of several levels of one owner that wait, only the newest is carried out: it says all that the
+//! others said. So a slow kernel gets fewer levels, and none is lost that counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,12 +18,13 @@ use std::thread;
 use std::time::Duration;
 
 use locum_engine::{
-    Announcement, Asked, HeldAddress, Inherited, LinkState, Refusal, SendReport, Seq,
+    Announcement, Asked, Fact, FactKey, HeldAddress, Inherited, Input, InstanceId, LinkState,
+    Owner, Refusal, Removal, SendReport, Seq, Whose,
 };
 use locum_kernel::frame_socket::{Batch, FrameSocket};
 use locum_kernel::netlink::{
-    self, Action, AddressSpec, ApplyError, Change, Fact, Failure, LinkSnapshot, MonitorEvent,
-    Netlink, Unwanted, Whose,
+    self, Action, AddressSpec, ApplyError, Change, Failure, LinkSnapshot, MonitorEvent, Netlink,
+    Unwanted,
 };
 use locum_plan::{Name, Plan, Scope, Tracked};
 use locum_vrrp::Time;
@@ -30,11 +33,14 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::inbox::{InboxSender, Message};
-use super::unheld::Unheld;
 
-/// Jobs waiting: every one of 255 instances changing its role with two bursts on its way. When it
-/// is full, the election tells the engine that the apply failed, and forgets announcements.
+/// Jobs waiting. When it is full, the election keeps the newest level of each owner and offers it
+/// again, and forgets announcements.
 const QUEUE_JOBS: usize = 4096;
+
+/// Levels carried out at once: some ten milliseconds of the kernel's time, so that the answers to
+/// the first of thousands do not wait for the last.
+const MOST_AT_ONCE: usize = 512;
 
 /// Netlink messages of a dump are parsed on this thread; the rest is shallow.
 const STACK_BYTES: usize = 512 * 1024;
@@ -45,17 +51,20 @@ const FIRST_LINKS_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between tries to reach the kernel again after its socket failed.
 const RECONNECT: Duration = Duration::from_secs(1);
 
+/// What the kernel shall have for one owner.
+#[derive(Debug)]
+pub struct Apply {
+    pub seq: Seq,
+    pub owner: Owner,
+    pub hold: Arc<[Fact]>,
+    pub drop: Vec<Removal>,
+}
+
 #[derive(Debug)]
 pub enum Job {
-    Apply {
-        seq: Seq,
-        instance: Name,
-        hold: Vec<HeldAddress>,
-        drop: Vec<HeldAddress>,
-    },
+    Apply(Apply),
     Announce {
-        instance: Name,
-        after: Seq,
+        instance: InstanceId,
         /// Too late afterwards: this node may be master no more.
         until: Time,
         frames: Vec<Announcement>,
@@ -117,7 +126,6 @@ struct Applier {
     netlink: Netlink,
     frames: FrameSocket,
     inbox: InboxSender,
-    unheld: Unheld,
     /// Links reported so far, so that after a lost connection the vanished ones are reported too.
     known: BTreeSet<Name>,
 }
@@ -142,9 +150,8 @@ impl Applier {
                 valid_seconds: found.valid_seconds,
             })
             .collect();
-        let unheld = Unheld::default();
         let known = BTreeSet::new();
-        Ok((Self { netlink, frames, inbox, unheld, known }, inherited))
+        Ok((Self { netlink, frames, inbox, known }, inherited))
     }
 
     /// Passes on what the monitor says until it has spoken of every existing link in `names`.
@@ -175,7 +182,7 @@ impl Applier {
                 // Jobs first: what a flapping link causes must not delay an address.
                 biased;
                 job = jobs.recv() => match job {
-                    Some(job) => self.work(job),
+                    Some(job) => self.work(job, &mut jobs),
                     None => return,
                 },
                 event = self.netlink.next() => match event {
@@ -189,30 +196,59 @@ impl Applier {
         }
     }
 
-    fn work(&mut self, job: Job) {
-        match job {
-            Job::Apply { seq, instance, hold, drop } => {
-                let hold: Vec<_> = hold.iter().map(|held| Fact::from(spec(held))).collect();
-                let drop: Vec<_> = drop
-                    .iter()
-                    .map(|held| Unwanted { fact: spec(held).into(), whose: Whose::Ours })
-                    .collect();
-                let result = answer(self.netlink.apply(&Change { hold: &hold, drop: &drop }));
-                self.unheld.record(&instance, seq, !hold.is_empty(), &result);
-                self.inbox.send(Message::Applied { seq, instance, result });
+    /// This job and all that wait behind it: levels first, then what they let be announced.
+    fn work(&mut self, first: Job, jobs: &mut Receiver<Job>) {
+        let mut levels: BTreeMap<Owner, Apply> = BTreeMap::new();
+        let mut bursts = Vec::new();
+        let mut flushed = Vec::new();
+        let mut next = Some(first);
+        while let Some(job) = next {
+            match job {
+                Job::Apply(apply) => drop(levels.insert(apply.owner, apply)),
+                Job::Announce { instance, until, frames } => bursts.push((instance, until, frames)),
+                Job::Flush(done) => flushed.push(done),
             }
-            Job::Announce { instance, after, until, frames } => {
-                let now = Time::from_nanos(locum_kernel::clock::now());
-                let frames = self.unheld.sendable(&instance, after, frames);
-                if now <= until && !frames.is_empty() {
-                    let report = self.announce(&frames);
-                    self.inbox.send(Message::Sent { instance, report });
-                }
+            next = if levels.len() < MOST_AT_ONCE { jobs.try_recv().ok() } else { None };
+        }
+        self.apply(levels.into_values().collect());
+        let mut inputs = Vec::with_capacity(bursts.len());
+        for (instance, until, frames) in bursts {
+            if Time::from_nanos(locum_kernel::clock::now()) <= until {
+                let report = self.announce(&frames);
+                inputs.push(Input::Sent { instance, report });
             }
-            Job::Flush(done) => {
-                // Whoever asked may have given up waiting.
-                let _ = done.send(());
-            }
+        }
+        self.tell(inputs);
+        for done in flushed {
+            // Whoever asked may have given up waiting.
+            let _ = done.send(());
+        }
+    }
+
+    fn apply(&mut self, levels: Vec<Apply>) {
+        let facts: Vec<_> = levels
+            .iter()
+            .map(|level| {
+                let hold: Vec<_> = level.hold.iter().map(fact).collect();
+                (hold, level.drop.iter().map(unwanted).collect::<Vec<_>>())
+            })
+            .collect();
+        let changes: Vec<_> = facts.iter().map(|(hold, drop)| Change { hold, drop }).collect();
+        if changes.is_empty() {
+            return;
+        }
+        let results = self.netlink.apply_all(&changes);
+        let applied = |(level, result): (Apply, _)| Input::Applied {
+            seq: level.seq,
+            owner: level.owner,
+            result: answer(result),
+        };
+        self.tell(levels.into_iter().zip(results).map(applied).collect());
+    }
+
+    fn tell(&self, inputs: Vec<Input<'static>>) {
+        if !inputs.is_empty() {
+            self.inbox.send(Message::Inputs(inputs));
         }
     }
 
@@ -233,20 +269,20 @@ impl Applier {
     }
 
     fn pass_on(&mut self, event: MonitorEvent) {
-        let message = match event {
+        let input = match event {
             MonitorEvent::Link(link) => {
                 self.known.insert(link.name.clone());
-                Message::Link(state(link))
+                Input::Link(state(link))
             }
             MonitorEvent::LinkGone { name } => {
                 self.known.remove(&name);
-                Message::Link(gone(name))
+                Input::LinkGone { name }
             }
             MonitorEvent::AddressLost { interface, address, culprit } => {
-                Message::AddressLost { interface, address, culprit }
+                Input::AddressLost { interface, address, culprit }
             }
         };
-        self.inbox.send(message);
+        self.inbox.send(Message::Input(input));
     }
 
     /// New sockets in place of failed ones; every link is reported again.
@@ -276,14 +312,13 @@ fn answer(result: Result<(), ApplyError>) -> Result<Vec<Refusal>, String> {
 }
 
 fn refusal(failure: Failure) -> Refusal {
-    let Fact::Address(spec) = failure.fact;
+    let netlink::Fact::Address(spec) = failure.fact;
     Refusal {
         asked: match failure.action {
             Action::Add | Action::Renew => Asked::Hold,
             Action::Remove => Asked::Drop,
         },
-        interface: spec.interface,
-        address: spec.address,
+        key: FactKey::Address { interface: spec.interface, address: spec.address },
         error: failure.error.to_string(),
     }
 }
@@ -328,16 +363,18 @@ fn state(link: LinkSnapshot) -> LinkState {
     }
 }
 
-fn gone(name: Name) -> LinkState {
-    LinkState {
-        name,
-        index: 0,
-        running: false,
-        mac: None,
-        mtu: 0,
-        addresses: Vec::new(),
-        forwards_v6: false,
+fn fact(fact: &Fact) -> netlink::Fact {
+    match fact {
+        Fact::Address(held) => spec(held).into(),
     }
+}
+
+fn unwanted(removal: &Removal) -> Unwanted {
+    let whose = match removal.whose {
+        Whose::Ours => netlink::Whose::Ours,
+        Whose::Anyones => netlink::Whose::Anyones,
+    };
+    Unwanted { fact: fact(&removal.fact), whose }
 }
 
 fn spec(held: &HeldAddress) -> AddressSpec {

@@ -2,6 +2,8 @@
 //!
 //! The text of a transition begins as keepalived's does, because that is what people grep for.
 
+use std::time::Duration;
+
 use locum_control::Record;
 use locum_engine::{Event, EventKind};
 use locum_vrrp::{Cause, Role};
@@ -43,6 +45,17 @@ pub fn sentence(event: &Event) -> String {
         }
         EventKind::ApplyFailed { error } => format!("({name}) the kernel refused: {error}"),
         EventKind::ApplyMended { what } => format!("({name}) the kernel has accepted: {what}"),
+        EventKind::ApplyLate { waited } => format!(
+            "({name}) the kernel has not answered for {} ms: this node is overloaded",
+            waited.as_millis()
+        ),
+        EventKind::Expelled { address, interface } => format!(
+            "({name}) {address} was on {interface} although this node is not its master: removed; \
+             find out what puts it there"
+        ),
+        EventKind::AnnouncedUnready { waited, awaited } => {
+            format!("({name}) announced after {} ms all the same: {awaited}", waited.as_millis())
+        }
         EventKind::ServeFailed { service, error } => {
             format!("service {service} is not served: {error}")
         }
@@ -93,6 +106,13 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Mismatch { peer, what } => Record::Mismatch { peer, what },
         EventKind::ApplyFailed { error } => Record::ApplyFailed { error },
         EventKind::ApplyMended { what } => Record::ApplyMended { what },
+        EventKind::ApplyLate { waited } => Record::ApplyLate { waited_ms: millis(waited) },
+        EventKind::Expelled { address, interface } => {
+            Record::Expelled { address, interface: interface.to_string() }
+        }
+        EventKind::AnnouncedUnready { waited, awaited } => {
+            Record::AnnouncedUnready { waited_ms: millis(waited), awaited }
+        }
         EventKind::ServeFailed { service, error } => {
             Record::ServeFailed { service: service.to_string(), error }
         }
@@ -107,6 +127,10 @@ pub fn record(kind: &EventKind) -> Record {
     }
 }
 
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// How loud the log is about it.
 pub fn level(kind: &EventKind) -> Level {
     match kind {
@@ -114,6 +138,9 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Tracked { up: false, .. }
         | EventKind::Server { up: false, .. }
         | EventKind::Healed { .. }
+        | EventKind::Expelled { .. }
+        | EventKind::ApplyLate { .. }
+        | EventKind::AnnouncedUnready { .. }
         | EventKind::Conflict { .. }
         | EventKind::Discard { .. }
         | EventKind::Mismatch { .. } => Level::WARN,

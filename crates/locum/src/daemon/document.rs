@@ -79,6 +79,18 @@ fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> 
             let what = refusals(&instance.missing);
             all.push(format!("{} goes on without {what}", instance.name));
         }
+        if !instance.unwanted.is_empty() {
+            let (what, name) = (instance.unwanted.join(", "), &instance.name);
+            all.push(format!(
+                "{name} is {} here, and {what} is here all the same: clients may reach the wrong \
+                 node; something else has put it there",
+                instance.role
+            ));
+        }
+        if instance.apply_late {
+            let name = &instance.name;
+            all.push(format!("{name} waits for the kernel: this node is overloaded"));
+        }
     }
     for instance in &document.instances {
         if let Some(DiscardedStatus { source, reason, .. }) = &instance.discarded {
@@ -199,8 +211,10 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
             .map(|(address, prefix)| format!("{address}/{prefix}"))
             .collect(),
         holds_addresses: from.holds_addresses,
-        missing: from.missing.iter().map(refused).collect(),
-        stuck: from.stuck.iter().map(refused).collect(),
+        missing: from.refused.iter().map(refused).collect(),
+        stuck: from.withdrawals_pending.iter().map(refused).collect(),
+        unwanted: from.unwanted.clone(),
+        apply_late: from.is_apply_late,
         healed: from.healed,
         leaving: from.leaving,
         rfc8347: rfc8347::leaves(from.role, standard, from.master.as_ref(), up),

@@ -18,23 +18,20 @@ use std::time::Duration;
 
 use locum_check::Probes;
 use locum_engine::{
-    CommandId, Datagram, Engine, Event, EventKind, HookRun, Input, Output, Packet, ProbeChange,
-    Reply, SendReport, Seq,
+    CommandId, Datagram, Engine, Event, HookRun, Input, InstanceId, Output, Owner, Packet,
+    ProbeChange, Reply, SendReport,
 };
 use locum_kernel::advert_socket::{ReceiveBatch, SendBatch};
 use locum_kernel::clock;
-use locum_plan::Name;
 use locum_vrrp::{Family, Time};
 use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
 
-use super::applier::Job;
-use super::describe;
+use super::applier::{Apply, Job};
 use super::inbox::{InboxReceiver, Message};
 use super::serving::Wish;
 use super::sockets::{AdvertSockets, Outcome, Readable, Reading, SocketFault};
-use super::unheld::Unheld;
 
 /// Batches of adverts read from one socket before timers have their turn: more than a socket's
 /// buffer holds, and a flood cannot hold up the timers for longer than about two milliseconds.
@@ -51,9 +48,6 @@ const ADVERT_BYTES: usize = 60 + 8 + 255 * 16 + 8;
 
 /// Pause before a full queue is tried again.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
-
-/// Why the kernel was not asked at all.
-const TOO_FAR_BEHIND: &str = "the applier is too far behind";
 
 /// Where outputs go.
 pub struct Sinks {
@@ -95,17 +89,15 @@ pub struct Election {
     send_batch: SendBatch,
     /// Of the drain under way: those that leave together are sent together.
     adverts: Vec<Datagram>,
-    /// Applies that the applier's queue had no room for, to be told to the engine.
-    refused: Vec<(Seq, Name)>,
-    /// Of those, what must not be announced.
-    unheld: Unheld,
-    /// Adverts that could not be sent, by instance, to be told to the engine.
-    unsent: BTreeMap<Name, u64>,
+    /// The newest level of each owner that the applier's queue had no room for. It is offered
+    /// again: a slow applier gets fewer levels, and loses none that counts.
+    unapplied: BTreeMap<Owner, Apply>,
+    /// Adverts that could not be sent, by instance, for the engine to count.
+    unsent: BTreeMap<InstanceId, u64>,
     /// The newest level that the balancer's queue had no room for.
     unserved: Option<Wish>,
     answers: HashMap<CommandId, oneshot::Sender<Reply>>,
     next_command: CommandId,
-    plan_answer: Option<oneshot::Sender<String>>,
 }
 
 /// Whether the thread goes on.
@@ -127,13 +119,11 @@ impl Election {
             received: None,
             send_batch: SendBatch::default(),
             adverts: Vec::new(),
-            refused: Vec::new(),
-            unheld: Unheld::default(),
+            unapplied: BTreeMap::new(),
             unsent: BTreeMap::new(),
             unserved: None,
             answers: HashMap::new(),
             next_command: 0,
-            plan_answer: None,
         }
     }
 
@@ -152,7 +142,7 @@ impl Election {
     /// The sockets that have something, when there is anything to do.
     fn wait(&mut self) -> Vec<Readable> {
         let now = now();
-        let congested = !self.refused.is_empty() || self.unserved.is_some();
+        let congested = !self.unapplied.is_empty() || self.unserved.is_some();
         let offer_at = congested.then(|| now + OFFER_AGAIN);
         let wakes = [self.deadline, self.sockets.due_at(), offer_at];
         let wake = wakes.into_iter().flatten().min();
@@ -215,11 +205,7 @@ impl Election {
         if let Some(wish) = self.unserved.take() {
             self.offer(wish);
         }
-        // Those refused meanwhile wait for the next turn, so that this one ends.
-        for (seq, instance) in std::mem::take(&mut self.refused) {
-            let result = Err(TOO_FAR_BEHIND.to_owned());
-            self.feed(Input::Applied { seq, instance, result });
-        }
+        self.offer_levels();
         for (instance, advert_errors) in std::mem::take(&mut self.unsent) {
             let report = SendReport { advert_errors, ..SendReport::default() };
             self.feed(Input::Sent { instance, report });
@@ -246,35 +232,17 @@ impl Election {
 
     fn receive(&mut self, message: Message) -> Next {
         match message {
-            Message::Probed { probe, outcome } => self.feed(Input::Probed { probe, outcome }),
-            Message::Link(link) => {
-                // The sockets first, so that what the engine sends has one to leave by.
-                let outcome = self.sockets.follow_link(&link, now());
-                self.note(outcome);
-                self.feed(Input::Link(link));
-            }
-            Message::AddressLost { interface, address, culprit } => {
-                self.feed(Input::AddressLost { interface, address, culprit });
-            }
-            Message::Applied { seq, instance, result } => {
-                self.feed(Input::Applied { seq, instance, result });
-            }
-            Message::Sent { instance, report } => self.feed(Input::Sent { instance, report }),
-            Message::Served { seq, pending, failed } => {
-                self.feed(Input::Served { seq, pending, failed })
+            Message::Input(input) => self.follow_and_feed(input),
+            Message::Inputs(inputs) => {
+                inputs.into_iter().for_each(|input| self.follow_and_feed(input));
             }
             Message::Command { command, answer } => {
-                let id = self.next_command;
-                self.next_command += 1;
-                self.answers.insert(id, answer);
+                let id = self.keep(answer);
                 self.feed(Input::Command { id, command });
             }
             Message::Plan { plan, inherited, answer } => {
-                self.plan_answer = Some(answer);
-                self.feed(Input::Plan { plan, inherited });
-                if let Some(answer) = self.plan_answer.take() {
-                    let _ = answer.send("configuration in effect".to_owned());
-                }
+                let id = self.keep(answer);
+                self.feed(Input::Plan { id, plan, inherited });
             }
             Message::Opened(opened) => {
                 let outcome = self.sockets.opened(*opened, &mut self.send_batch, now());
@@ -287,6 +255,29 @@ impl Election {
             Message::End => return Next::End,
         }
         Next::Wait
+    }
+
+    /// Keeps who waits for the engine's reply.
+    fn keep(&mut self, answer: oneshot::Sender<Reply>) -> CommandId {
+        self.next_command += 1;
+        self.answers.insert(self.next_command, answer);
+        self.next_command
+    }
+
+    /// The sockets first, so that what the engine sends has one to leave by.
+    fn follow_and_feed(&mut self, input: Input<'static>) {
+        match &input {
+            Input::Link(link) => {
+                let outcome = self.sockets.follow_link(link, now());
+                self.note(outcome);
+            }
+            Input::LinkGone { name } => {
+                let outcome = self.sockets.forget_link(name);
+                self.note(outcome);
+            }
+            _ => {}
+        }
+        self.feed(input);
     }
 
     /// One input, full drain.
@@ -305,37 +296,25 @@ impl Election {
         }
         self.send_adverts();
         self.out = out;
+        self.offer_levels();
     }
 
     fn execute(&mut self, output: Output) {
         match output {
             Output::Advertise(datagram) => self.adverts.push(datagram),
-            Output::Apply { seq, instance, hold, drop } => {
-                let asks = !hold.is_empty();
-                let job = Job::Apply { seq, instance: instance.clone(), hold, drop };
-                let result = match self.sinks.applier.try_send(job) {
-                    Ok(()) => Ok(Vec::new()),
-                    Err(_) => Err(TOO_FAR_BEHIND.to_owned()),
-                };
-                self.unheld.record(&instance, seq, asks, &result);
-                if result.is_err() {
-                    self.refused.push((seq, instance));
-                }
+            Output::Apply { seq, owner, hold, drop } => {
+                self.unapplied.insert(owner, Apply { seq, owner, hold, drop });
             }
-            Output::Announce { instance, after, until, frames } => {
-                let frames = self.unheld.sendable(&instance, after, frames);
-                if frames.is_empty() {
-                    return;
-                }
+            Output::Announce { instance, until, frames } => {
                 // An announcement without room is lost like one on the wire: the next burst or
                 // refresh repeats it.
-                let job = Job::Announce { instance, after, until, frames };
+                let job = Job::Announce { instance, until, frames };
                 if self.sinks.applier.try_send(job).is_err() {
                     self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
-            Output::Notify(event) => self.notify(event),
+            Output::Notify(event) => self.report(Report::Event(event)),
             Output::Hook(run) => {
                 // Its receiver goes only with the process.
                 let _ = self.sinks.hooks.send(run);
@@ -364,13 +343,16 @@ impl Election {
         }
     }
 
-    fn notify(&mut self, event: Event) {
-        if let EventKind::Reloaded { .. } = event.kind
-            && let Some(answer) = self.plan_answer.take()
-        {
-            let _ = answer.send(describe::sentence(&event));
+    /// Gives the applier what it has room for; the rest waits, the newest level of each owner.
+    fn offer_levels(&mut self) {
+        while let Some((_, apply)) = self.unapplied.pop_first() {
+            if let Err(TrySend::Full(Job::Apply(apply)) | TrySend::Closed(Job::Apply(apply))) =
+                self.sinks.applier.try_send(Job::Apply(apply))
+            {
+                self.unapplied.insert(apply.owner, apply);
+                return;
+            }
         }
-        self.report(Report::Event(event));
     }
 
     /// Hands the newest level to the balancer, or keeps it in place of an older one that found no
@@ -421,7 +403,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_engine::{Announcement, HeldAddress};
+    use locum_engine::{Announcement, Fact, HeldAddress, Seq};
     use locum_plan::{VirtualAddress, WantedServices};
 
     use super::super::inbox::inbox;
@@ -457,21 +439,29 @@ mod tests {
             Self { election, jobs, wishes, _reports, hooks }
         }
 
-        fn apply(&mut self, seq: Seq) {
-            let instance = "web".into();
-            let (hold, drop) = (vec![held()], Vec::new());
-            self.election.execute(Output::Apply { seq, instance, hold, drop });
+        fn apply(&mut self, seq: Seq, owner: Owner) {
+            let (hold, drop) = ([Fact::Address(held())].into(), Vec::new());
+            self.election.execute(Output::Apply { seq, owner, hold, drop });
+            self.election.offer_levels();
         }
 
-        fn announce(&mut self, after: Seq) {
+        /// Owner and number of the level the applier takes next.
+        fn applied(&mut self) -> Option<(Owner, Seq)> {
+            match self.jobs.try_recv().ok()? {
+                Job::Apply(apply) => Some((apply.owner, apply.seq)),
+                Job::Announce { .. } | Job::Flush(_) => None,
+            }
+        }
+
+        fn announce(&mut self) {
             let frame = Announcement {
                 interface: "eth0".into(),
                 interface_index: 2,
                 address: held().address.address,
                 frame: Vec::new(),
             };
-            let (instance, until, frames) = ("web".into(), now(), vec![frame]);
-            self.election.execute(Output::Announce { instance, after, until, frames });
+            let (until, frames) = (now(), vec![frame]);
+            self.election.execute(Output::Announce { instance: instance(), until, frames });
         }
 
         fn serve(&mut self, seq: Seq) {
@@ -491,6 +481,10 @@ mod tests {
         }
     }
 
+    fn instance() -> InstanceId {
+        InstanceId::new(7)
+    }
+
     fn held() -> HeldAddress {
         HeldAddress {
             interface: "eth0".into(),
@@ -504,7 +498,7 @@ mod tests {
     fn an_advert_that_cannot_be_sent_is_counted_by_the_engine() {
         let mut rig = Rig::new();
         let datagram = Datagram {
-            instance: "web".into(),
+            instance: instance(),
             interface: "eth0".into(),
             interface_index: 2,
             source: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -515,7 +509,7 @@ mod tests {
         rig.election.execute(Output::Advertise(datagram.clone()));
         rig.election.execute(Output::Advertise(datagram));
         rig.election.send_adverts();
-        assert_eq!(rig.election.unsent, [(Name::from("web"), 2)].into(), "no socket is open");
+        assert_eq!(rig.election.unsent, [(instance(), 2)].into(), "no socket is open");
         rig.election.fire_timers();
         assert!(rig.election.unsent.is_empty(), "told");
     }
@@ -536,20 +530,24 @@ mod tests {
         }
     }
 
+    /// A full queue is nobody's fault: the newest level of each owner waits for room.
     #[test]
-    fn an_apply_without_room_is_a_failed_one_and_is_not_announced() {
+    fn a_level_without_room_waits_and_a_newer_one_of_its_owner_takes_its_place() {
         let mut rig = Rig::new();
-        rig.apply(1);
-        rig.apply(2);
-        assert_eq!(rig.election.refused, [(2, Name::from("web"))]);
-        assert!(matches!(rig.jobs.try_recv(), Ok(Job::Apply { seq: 1, .. })));
-        rig.announce(2);
-        assert!(rig.jobs.try_recv().is_err(), "its address is not there");
-        assert_eq!(rig.dropped(), 0, "that is no loss");
-        rig.announce(1);
-        rig.announce(1);
-        assert!(matches!(rig.jobs.try_recv(), Ok(Job::Announce { after: 1, .. })));
-        assert_eq!(rig.dropped(), 1);
+        let web = Owner::Instance(instance());
+        rig.apply(1, web);
+        rig.apply(2, web);
+        rig.apply(3, Owner::Orphans);
+        rig.apply(4, web);
+        rig.announce();
+        assert_eq!(rig.dropped(), 1, "an announcement without room is lost");
+        assert_eq!(rig.applied(), Some((web, 1)));
+        rig.election.fire_timers();
+        assert_eq!(rig.applied(), Some((web, 4)));
+        rig.election.fire_timers();
+        assert_eq!(rig.applied(), Some((Owner::Orphans, 3)));
+        rig.election.fire_timers();
+        assert_eq!(rig.applied(), None);
     }
 
     #[test]
@@ -568,7 +566,7 @@ mod tests {
         let mut rig = Rig::new();
         (0..3).for_each(|_| rig.election.report(Report::Socket(String::new())));
         assert_eq!(rig.dropped(), 2);
-        rig.announce(1);
+        rig.announce();
         assert_eq!(rig.dropped(), 2);
     }
 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use locum_engine::status::Status;
-use locum_engine::{Command, Inherited, LinkState, ProbeId, Refusal, Reply, SendReport, Seq};
-use locum_plan::{Name, Outcome, Plan};
+use locum_engine::{Command, Inherited, Input, Reply};
+use locum_plan::Plan;
 use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tokio::sync::oneshot;
@@ -21,33 +21,13 @@ use super::sockets::Opened;
 /// Messages waiting: a thousand checks that end in the same millisecond.
 const QUEUE_MESSAGES: usize = 1024;
 
-/// What other threads tell the election; most become one input of the engine.
+/// What other threads say to the election.
 #[derive(Debug)]
 pub enum Message {
-    Probed {
-        probe: ProbeId,
-        outcome: Outcome,
-    },
-    Link(LinkState),
-    AddressLost {
-        interface: Name,
-        address: std::net::IpAddr,
-        culprit: Option<String>,
-    },
-    Applied {
-        seq: Seq,
-        instance: Name,
-        result: Result<Vec<Refusal>, String>,
-    },
-    Sent {
-        instance: Name,
-        report: SendReport,
-    },
-    Served {
-        seq: Seq,
-        pending: Vec<Name>,
-        failed: Vec<(Name, String)>,
-    },
+    /// For the engine as it is.
+    Input(Input<'static>),
+    /// For the engine, one after the other.
+    Inputs(Vec<Input<'static>>),
     Command {
         command: Command,
         answer: oneshot::Sender<Reply>,
@@ -56,7 +36,7 @@ pub enum Message {
     Plan {
         plan: Arc<Plan>,
         inherited: Vec<Inherited>,
-        answer: oneshot::Sender<String>,
+        answer: oneshot::Sender<Reply>,
     },
     /// Advert sockets were opened, or cannot be.
     Opened(Box<Opened>),

@@ -30,7 +30,6 @@ mod rfc8347;
 mod serving;
 mod signals;
 mod sockets;
-mod unheld;
 mod wall_clock;
 
 use std::io;
@@ -42,6 +41,7 @@ use std::thread;
 
 use locum_balancer::BalancerSettings;
 use locum_check::Probes;
+use locum_engine::Input;
 use locum_plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 
@@ -204,6 +204,6 @@ fn sockets(sender: InboxSender, inbox: &InboxReceiver) -> io::Result<AdvertSocke
 fn probes(inbox: InboxSender) -> io::Result<Probes> {
     Probes::spawn(move |probe, outcome| {
         // Without room the outcome is lost; the next run of the probe repeats it.
-        let _ = inbox.try_send(Message::Probed { probe, outcome });
+        let _ = inbox.try_send(Message::Input(Input::Probed { probe, outcome }));
     })
 }

@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Event};
-use locum_engine::Seq;
+use locum_engine::{Input, Seq};
 use locum_plan::{Name, WantedServices};
 use tokio::sync::oneshot;
 
@@ -108,7 +108,7 @@ impl Serving {
     fn answer(&self) {
         let Some(seq) = self.seq else { return };
         let failed = self.errors.clone().into_iter().collect();
-        self.inbox.send(Message::Served { seq, pending: Vec::new(), failed });
+        self.inbox.send(Message::Input(Input::Served { seq, pending: Vec::new(), failed }));
     }
 
     /// This wish and all that wait behind it; of several levels the last.

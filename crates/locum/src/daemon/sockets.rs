@@ -174,12 +174,8 @@ impl AdvertSockets {
     /// Follows a link: opens, opens anew, closes or joins again.
     pub fn follow_link(&mut self, link: &LinkState, now: Time) -> Outcome {
         let mut outcome = Outcome::default();
-        let before = if link.index == 0 {
-            self.links.remove(&link.name)
-        } else {
-            let now = Link { index: link.index, running: link.running };
-            self.links.insert(link.name.clone(), now)
-        };
+        let state = Link { index: link.index, running: link.running };
+        let before = self.links.insert(link.name.clone(), state);
         let came_up = link.running && before.is_none_or(|before| !before.running);
         let mut closing = Vec::new();
         for entry in self.entries.iter_mut().filter(|entry| entry.listen.interface == link.name) {
@@ -196,6 +192,20 @@ impl AdvertSockets {
         }
         closing.into_iter().for_each(|lanes| self.close(lanes));
         self.open_where_needed(now, |entry| entry.listen.interface == link.name, &mut outcome);
+        outcome
+    }
+
+    /// There is no link of this name any more: closes its sockets.
+    pub fn forget_link(&mut self, name: &Name) -> Outcome {
+        let mut outcome = Outcome::default();
+        self.links.remove(name);
+        let mut closing = Vec::new();
+        for entry in self.entries.iter_mut().filter(|entry| entry.listen.interface == *name) {
+            entry.give_up(&mut outcome.unsent);
+            closing.extend(entry.close());
+            entry.index = 0;
+        }
+        closing.into_iter().for_each(|lanes| self.close(lanes));
         outcome
     }
 
@@ -406,7 +416,7 @@ mod tests {
 
     fn advert() -> Datagram {
         Datagram {
-            instance: "web".into(),
+            instance: locum_engine::InstanceId::new(7),
             interface: "v0".into(),
             interface_index: 7,
             source: Ipv4Addr::new(192, 0, 2, 1).into(),
@@ -420,11 +430,10 @@ mod tests {
     fn links_that_went_away_are_forgotten() {
         let mut rig = Rig::new();
         for number in 1..=1000 {
-            let mut link = link(&format!("veth{number}"), number);
+            let link = link(&format!("veth{number}"), number);
             rig.sockets.follow_link(&link, Time::ZERO);
             assert_eq!(rig.sockets.links.len(), 1);
-            link.index = 0;
-            rig.sockets.follow_link(&link, Time::ZERO);
+            rig.sockets.forget_link(&link.name);
         }
         assert!(rig.sockets.links.is_empty());
     }

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 
 use locum_config::{Loaded, Severity};
 use locum_control::{Record, Response};
+use locum_engine::Reply;
 use locum_plan::Plan;
 use tokio::sync::oneshot;
 
@@ -24,7 +25,7 @@ pub struct Reload {
 pub struct Sent {
     plan: Arc<Plan>,
     /// What the engine says about it; `None` when it ended instead.
-    engine: Option<String>,
+    engine: Option<Reply>,
     warnings: String,
     answer: Option<oneshot::Sender<Response>>,
 }
@@ -89,13 +90,14 @@ impl Operations {
     pub(super) fn end_sending(&mut self, sent: Sent) {
         let Sent { plan, engine, warnings, answer } = sent;
         let response = match engine {
-            Some(message) => {
+            Some(Reply::Ok(message)) => {
                 self.hooks.set_timeout(plan.hooks.timeout);
                 self.tools.plan = plan;
                 self.configured = SystemTime::now();
                 self.desk.forget();
                 Response::Done { message: format!("{warnings}{message}") }
             }
+            Some(Reply::Refused(reason)) => Response::Refused { reason },
             None => Response::Error { message: "the daemon is ending".to_owned() },
         };
         if let Some(answer) = answer {

@@ -10,11 +10,12 @@ use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement
 use locum_vrrp::{Action, Role, Time, Transport};
 
 use crate::Engine;
+use crate::instances::InstanceId;
 use crate::output::{Announcement, Output};
 
 impl Engine {
-    pub(crate) fn drain_own_address(&self, now: Time, at: usize, out: &mut Vec<Output>) {
-        let state = &self.instances[at];
+    pub(crate) fn drain_own_address(&self, now: Time, id: InstanceId, out: &mut Vec<Output>) {
+        let state = &self.instances[id];
         let came_back = state.actions.iter().any(|action| {
             matches!(action, Action::Changed { from: Role::Fault, to: Role::Backup, .. })
         });
@@ -22,19 +23,18 @@ impl Engine {
         if !came_back || matches!(settings.transport, Transport::Multicast { .. }) {
             return;
         }
-        let Some(announcement) = self.own_announcement(at) else { return };
+        let Some(announcement) = self.own_announcement(id) else { return };
         out.push(Output::Announce {
-            instance: state.name().clone(),
-            after: state.seq(),
+            instance: id,
             until: now + state.router.shortest_takeover(),
             frames: vec![announcement],
         });
     }
 
     /// `None` where nothing is announced (G-018), or the source is on another link.
-    fn own_announcement(&self, at: usize) -> Option<Announcement> {
-        let address = self.source_of(at)?;
-        let link = self.links.get(&self.instances[at].instance.interface)?;
+    fn own_announcement(&self, id: InstanceId) -> Option<Announcement> {
+        let address = self.source_of(id)?;
+        let link = self.links.get(&self.instances[id].instance.interface)?;
         let mac = link.mac.filter(|_| link.addresses.contains(&address))?;
         let speaker = if link.forwards_v6 { Speaker::Router } else { Speaker::Host };
         let frame = match address {

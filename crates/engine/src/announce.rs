@@ -1,0 +1,166 @@
+//! Announce what is in place and answers.
+//!
+//! | module | owns |
+//! |---|---|
+//! | here | bursts: they wait for the kernel and for the services of the instance, up to a bound |
+//! | `rate` | announcements that keep a distance on their interface (G-015) |
+//! | `own_address` | the address of this node itself, after a fault |
+//!
+//! A host that is told too early sends to a node that does not answer yet; one that is told too
+//! late goes on sending to one that does not answer any more. So a burst waits until the kernel has
+//! put every address in place (G-020) and every service of the instance answers. The wait for
+//! services is bounded by [`Router::ready_limit`], because a service that cannot be served must not
+//! keep the others away. An address that is not in place is never announced; it follows when it is.
+//!
+//! [`Router::ready_limit`]: locum_vrrp::Router::ready_limit
+
+pub mod own_address;
+pub mod rate;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
+use locum_vrrp::{Action, Profile, Role, Time};
+
+use crate::Engine;
+use crate::facts::HeldAddress;
+use crate::input::LinkState;
+use crate::instance::InstanceState;
+use crate::instances::InstanceId;
+use crate::output::{Announcement, EventKind, Output};
+
+/// A burst that waits for what it speaks of.
+#[derive(Debug, Default)]
+pub struct PendingAnnouncement(Option<Burst>);
+
+#[derive(Debug)]
+struct Burst {
+    /// How often each address is announced at once, at least 1.
+    repeat: u8,
+    since: Time,
+    /// The bound has passed: what is in place was announced, and the rest follows.
+    is_overdue: bool,
+}
+
+impl PendingAnnouncement {
+    fn add(&mut self, repeat: u8, now: Time) {
+        match &mut self.0 {
+            Some(burst) => burst.repeat = burst.repeat.max(repeat),
+            None if repeat > 0 => self.0 = Some(Burst { repeat, since: now, is_overdue: false }),
+            None => {}
+        }
+    }
+
+    pub fn is_some(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// When it goes out, ready or not.
+    pub fn deadline(&self, limit: Duration) -> Option<Time> {
+        self.0.as_ref().filter(|burst| !burst.is_overdue).map(|burst| burst.since + limit)
+    }
+}
+
+impl Engine {
+    /// The bursts that routers asked for, once they may go.
+    pub(crate) fn drain_announcements(&mut self, now: Time, id: InstanceId, out: &mut Vec<Output>) {
+        let state = &self.instances[id];
+        let repeats = state.actions.iter().filter_map(|action| match action {
+            Action::Announce { repeat } => Some(*repeat),
+            Action::Advertise { .. }
+            | Action::Propose { .. }
+            | Action::Changed { .. }
+            | Action::ConflictBegan { .. }
+            | Action::ConflictEnded { .. }
+            | Action::ClaimChanged { .. }
+            | Action::Late { .. } => None,
+        });
+        let repeat = repeats.max().unwrap_or(0);
+        let is_master = state.router.role() == Role::Master;
+        if !is_master || repeat == 0 && !state.announce.is_some() {
+            // A router that has left master has nothing to announce (G-016).
+            if state.announce.is_some() {
+                self.instances.touch(id).announce = PendingAnnouncement::default();
+            }
+            return;
+        }
+        let awaits_kernel = state.facts().is_awaited();
+        let service = self.services.awaited(state.name());
+        let state = self.instances.touch(id);
+        state.announce.add(repeat, now);
+        let limit = state.router.ready_limit();
+        let Some(burst) = &mut state.announce.0 else { return };
+        let (repeat, waited) = (burst.repeat, now.since(burst.since));
+        let is_waiting = awaits_kernel || service.is_some() && !burst.is_overdue;
+        if is_waiting && (burst.is_overdue || waited < limit) {
+            return;
+        }
+        if awaits_kernel {
+            // What is in place goes, the rest follows.
+            burst.is_overdue = true;
+        } else {
+            state.announce = PendingAnnouncement::default();
+        }
+        self.announce_now(now, id, repeat, out);
+        if is_waiting {
+            let awaited = match service {
+                Some(name) if !awaits_kernel => format!("service {name} does not answer yet"),
+                Some(_) | None => "the kernel has not put every address in place".to_owned(),
+            };
+            let name = self.instances[id].name().clone();
+            self.note(Some(name), EventKind::AnnouncedUnready { waited, awaited });
+        }
+    }
+
+    fn announce_now(&mut self, now: Time, id: InstanceId, repeat: u8, out: &mut Vec<Output>) {
+        self.limit_rate(now, id, repeat);
+        let state = &self.instances[id];
+        let all = state.addresses_in_place();
+        let at_once = all.filter(|held| rate::gap(state, held.address.address).is_zero());
+        let once: Vec<Announcement> =
+            at_once.filter_map(|held| self.announcement(state, held)).collect();
+        let mut frames = Vec::with_capacity(once.len() * usize::from(repeat));
+        for _ in 0..repeat {
+            frames.extend(once.iter().cloned());
+        }
+        if frames.is_empty() {
+            return;
+        }
+        let until = now + state.router.shortest_takeover();
+        out.push(Output::Announce { instance: id, until, frames });
+    }
+
+    /// `None` on hardware that has no use for it (G-018), is not there, or cannot be heard (G-020).
+    pub(crate) fn announcement(
+        &self,
+        state: &InstanceState,
+        held: &HeldAddress,
+    ) -> Option<Announcement> {
+        let link = self.links.get(&held.interface).filter(|link| link.running)?;
+        let mac = link.mac?;
+        let address = held.address.address;
+        let frame = match address {
+            IpAddr::V4(v4) => gratuitous_arp(mac, v4, arp_form(state)),
+            IpAddr::V6(v6) => neighbor_advertisement(mac, v6, speaker(state, link)),
+        };
+        let (interface, interface_index) = (held.interface.clone(), link.index);
+        Some(Announcement { interface, interface_index, address, frame })
+    }
+}
+
+/// G-003.
+fn arp_form(state: &InstanceState) -> ArpForm {
+    match state.router.settings().profile {
+        Profile::Interop => ArpForm::RequestBroadcast,
+        Profile::Strict => ArpForm::RequestSelf,
+    }
+}
+
+/// G-006.
+fn speaker(state: &InstanceState, link: &LinkState) -> Speaker {
+    match (state.router.settings().profile, link.forwards_v6) {
+        (Profile::Strict, _) | (Profile::Interop, true) => Speaker::Router,
+        (Profile::Interop, false) => Speaker::Host,
+    }
+}

@@ -1,0 +1,17 @@
+//! Kernel state as a set of keyed facts: what each instance shall have, and what it must not.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`fact`] | what a fact is, its key, its lease, its place in the order |
+//! | `wanted` | one instance: the facts it was told to have, the answers, renewals, repairs |
+//! | `refused` | facts the kernel refused while others are in place, and when each is asked again |
+//!
+//! A new kind of fact (a link, a route, a rule) is a variant in [`fact`]; nothing else here asks
+//! what kind it is.
+
+pub mod fact;
+mod refused;
+mod wanted;
+
+pub use fact::{Fact, FactKey, HeldAddress, Removal, Whose};
+pub use wanted::{Answered, Facts, Level, Wanted};

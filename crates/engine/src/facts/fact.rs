@@ -1,0 +1,120 @@
+//! One fact: something the kernel shall have, told apart from others by its key.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use locum_plan as plan;
+use locum_plan::Name;
+
+/// Something the kernel shall have on behalf of an instance.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Fact {
+    Address(HeldAddress),
+}
+
+/// What tells facts apart: the same key is the same fact, in whatever form.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum FactKey {
+    /// The kernel may know it with several prefix lengths; for us it is one.
+    Address { interface: Name, address: IpAddr },
+}
+
+/// A virtual address as the kernel shall have it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HeldAddress {
+    pub interface: Name,
+    pub address: plan::VirtualAddress,
+    /// Seconds until the kernel drops it by itself; `None` is never.
+    pub lease_seconds: Option<u32>,
+}
+
+/// A fact that must not be there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Removal {
+    pub fact: Fact,
+    pub whose: Whose,
+}
+
+/// Whose facts a removal takes away.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Whose {
+    /// What carries our mark, and nothing else.
+    Ours,
+    /// Whoever put it there: a virtual address of an instance that is not master here.
+    Anyones,
+}
+
+impl Fact {
+    pub fn key(&self) -> FactKey {
+        match self {
+            Self::Address(held) => FactKey::Address {
+                interface: held.interface.clone(),
+                address: held.address.address,
+            },
+        }
+    }
+
+    /// The same fact, in whatever form.
+    pub fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Address(one), Self::Address(two)) => {
+                one.address.address == two.address.address && one.interface == two.interface
+            }
+        }
+    }
+
+    /// Seconds until the kernel drops it by itself; `None` is never.
+    pub fn lease_seconds(&self) -> Option<u32> {
+        match self {
+            Self::Address(held) => held.lease_seconds,
+        }
+    }
+
+    /// The link whose change may change the kernel's mind about it.
+    pub fn interface(&self) -> &Name {
+        match self {
+            Self::Address(held) => &held.interface,
+        }
+    }
+
+    /// The address that this fact is, for those that announce it.
+    pub fn address(&self) -> Option<&HeldAddress> {
+        match self {
+            Self::Address(held) => Some(held),
+        }
+    }
+}
+
+impl FactKey {
+    pub(crate) fn is_of(&self, fact: &Fact) -> bool {
+        match (self, fact) {
+            (Self::Address { interface, address }, Fact::Address(held)) => {
+                *address == held.address.address && *interface == held.interface
+            }
+        }
+    }
+}
+
+/// As sentences name it.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(held) => held.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for HeldAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan::VirtualAddress { address, prefix, .. } = &self.address;
+        write!(f, "{address}/{prefix} on {}", self.interface)
+    }
+}
+
+impl fmt::Display for FactKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { interface, address } => write!(f, "{address} on {interface}"),
+        }
+    }
+}

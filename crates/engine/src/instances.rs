@@ -1,0 +1,220 @@
+//! The instances of a node: who they are, which have something to say, and whose time comes next.
+//!
+//! Whoever changes an instance takes it by [`Instances::touch`], which puts it on the list of those
+//! that the drain looks at. What an event costs depends on the instances it touches, not on how
+//! many there are.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::ops::Index;
+
+use locum_plan::Name;
+use locum_vrrp::{Time, Vrid};
+
+use crate::facts::{Fact, FactKey};
+use crate::index::InstanceIndex;
+use crate::instance::{InstanceState, Key};
+use crate::services::Holding;
+
+/// Which instance; the same through all reloads, and never given to another one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InstanceId(u32);
+
+impl InstanceId {
+    /// The instance of this number, counted from 0 in the order in which the engine met them.
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Instances {
+    /// By id. Those that are gone leave a hole.
+    slots: Vec<Option<Box<InstanceState>>>,
+    /// In the order of the plan, those that leave last.
+    order: Vec<InstanceId>,
+    /// Who has the name: one of the plan before one that leaves.
+    names: HashMap<Name, InstanceId>,
+    /// Not in the plan any more.
+    leaving: Vec<InstanceId>,
+    /// Who may hold a fact.
+    facts: HashMap<FactKey, Vec<InstanceId>>,
+    index: InstanceIndex,
+    /// Touched since the last drain.
+    dirty: Vec<InstanceId>,
+    timers: BTreeSet<(Time, InstanceId)>,
+}
+
+impl Instances {
+    pub fn iter(&self) -> impl Iterator<Item = &InstanceState> {
+        self.order.iter().filter_map(|id| self.get(*id))
+    }
+
+    pub fn ids(&self) -> Vec<InstanceId> {
+        self.order.clone()
+    }
+
+    pub fn get(&self, id: InstanceId) -> Option<&InstanceState> {
+        self.slots.get(id.0 as usize)?.as_deref()
+    }
+
+    /// The instance of this name, one of the plan before one that leaves.
+    pub fn named(&self, name: &str) -> Option<InstanceId> {
+        self.names.get(name).copied()
+    }
+
+    /// The instance a datagram from `source` is for.
+    pub fn on_wire(&self, interface: &str, vrid: Vrid, source: IpAddr) -> Option<InstanceId> {
+        self.index.find(interface, vrid, source, self)
+    }
+
+    /// All with this key; more than one only where unicast instances share it (V-332).
+    pub fn of_key(&self, key: &Key) -> &[InstanceId] {
+        self.index.of_key(key)
+    }
+
+    /// To change it. The next drain looks at it.
+    ///
+    /// # Panics
+    /// When the instance is gone, which nobody can know an id of.
+    pub fn touch(&mut self, id: InstanceId) -> &mut InstanceState {
+        // INVARIANT: ids leave `order` and every table before their slot is emptied.
+        let state = self.slots[id.0 as usize].as_deref_mut().expect("an instance that is there");
+        if !std::mem::replace(&mut state.touched, true) {
+            self.dirty.push(id);
+        }
+        state
+    }
+
+    /// As [`Instances::touch`], with a view of the others.
+    pub fn touch_among<T>(
+        &mut self,
+        id: InstanceId,
+        change: impl FnOnce(&mut InstanceState, &Others<'_>) -> T,
+    ) -> T {
+        self.touch(id);
+        // INVARIANT: as in `touch`, which has just looked.
+        let mut state = self.slots[id.0 as usize].take().expect("an instance that is there");
+        let outcome = change(&mut state, &Others(self));
+        self.slots[id.0 as usize] = Some(state);
+        outcome
+    }
+
+    /// Those that may hold this fact.
+    pub fn of_fact(&self, key: &FactKey) -> Vec<InstanceId> {
+        self.facts.get(key).cloned().unwrap_or_default()
+    }
+
+    /// Whether the addresses of the instances of this name are here: one of the plan may wait until
+    /// its namesake has left.
+    pub fn holding(&self, name: &Name) -> Holding {
+        let of_plan = self.named(name).and_then(|id| self.get(id));
+        let leaving = self.leaving.iter().filter_map(|id| self.get(*id));
+        let mut all = of_plan.into_iter().chain(leaving.filter(|state| state.name() == name));
+        Holding {
+            is_here: all.any(|state| state.router.holds_addresses()),
+            lease: of_plan.filter(|state| !state.leaving).and_then(InstanceState::lease),
+        }
+    }
+
+    /// To change what no drain need look at, as a counter.
+    pub fn quietly(&mut self, id: InstanceId) -> Option<&mut InstanceState> {
+        self.slots.get_mut(id.0 as usize)?.as_deref_mut()
+    }
+
+    /// A new instance, which [`Instances::set_order`] gives its place.
+    pub fn insert(&mut self, build: impl FnOnce(InstanceId) -> InstanceState) -> InstanceId {
+        let id = InstanceId::new(u32::try_from(self.slots.len()).unwrap_or(u32::MAX));
+        self.slots.push(Some(Box::new(build(id))));
+        self.touch(id);
+        id
+    }
+
+    /// After a plan: these, in this order. Names and wire keys are read anew.
+    pub fn set_order(&mut self, order: Vec<InstanceId>) {
+        self.order = order;
+        self.reindex();
+    }
+
+    /// Forgets an instance that has handed over.
+    pub fn remove(&mut self, gone: &[InstanceId]) {
+        for id in gone {
+            if let Some(state) = self.slots[id.0 as usize].take()
+                && let Some(timer) = state.timer
+            {
+                self.timers.remove(&(timer, *id));
+            }
+        }
+        self.order.retain(|id| !gone.contains(id));
+        self.dirty.retain(|id| !gone.contains(id));
+        self.reindex();
+    }
+
+    fn reindex(&mut self) {
+        let (leaving, staying): (Vec<_>, Vec<_>) = self.iter().partition(|state| state.leaving);
+        let mut names = HashMap::new();
+        let mut facts: HashMap<FactKey, Vec<InstanceId>> = HashMap::new();
+        for state in leaving.iter().chain(&staying) {
+            names.insert(state.name().clone(), state.id);
+            for fact in state.level() {
+                facts.entry(fact.key()).or_default().push(state.id);
+            }
+        }
+        let ids = leaving.iter().map(|state| state.id).collect();
+        let index = InstanceIndex::of(staying.into_iter().chain(leaving));
+        (self.names, self.facts, self.leaving, self.index) = (names, facts, ids, index);
+    }
+
+    /// Those whose time has come.
+    pub fn due(&self, now: Time) -> Vec<InstanceId> {
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        due.map(|(_, id)| *id).collect()
+    }
+
+    /// The first moment at which an instance has something to do.
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Those touched since the last drain, in a fixed order.
+    pub fn take_dirty(&mut self) -> Vec<InstanceId> {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.sort_unstable();
+        dirty
+    }
+
+    /// The drain is done with it: from now on its deadline counts.
+    pub fn settle(&mut self, id: InstanceId) {
+        let Some(state) = self.slots[id.0 as usize].as_deref_mut() else { return };
+        state.touched = false;
+        let deadline = state.deadline();
+        if state.timer == deadline {
+            return;
+        }
+        if let Some(timer) = std::mem::replace(&mut state.timer, deadline) {
+            self.timers.remove(&(timer, id));
+        }
+        self.timers.extend(deadline.map(|at| (at, id)));
+    }
+}
+
+/// All instances but the one that is being changed.
+pub struct Others<'a>(&'a Instances);
+
+impl Others<'_> {
+    /// One of them holds this fact.
+    pub fn hold(&self, fact: &Fact) -> bool {
+        let may = self.0.facts.get(&fact.key());
+        let others = may.into_iter().flatten().filter_map(|id| self.0.get(*id));
+        others.into_iter().any(|other| other.router.holds_addresses())
+    }
+}
+
+impl Index<InstanceId> for Instances {
+    type Output = InstanceState;
+
+    fn index(&self, id: InstanceId) -> &InstanceState {
+        // INVARIANT: as in `touch`.
+        self.get(id).expect("an instance that is there")
+    }
+}

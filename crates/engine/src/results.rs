@@ -1,0 +1,88 @@
+//! What the applier and the sockets report back: the kernel's answer to each level, and what left.
+
+use std::time::Duration;
+
+use locum_plan::Name;
+use locum_vrrp::Time;
+
+use crate::Engine;
+use crate::input::{Asked, Refusal, SendReport};
+use crate::instances::InstanceId;
+use crate::output::{EventKind, Owner, Seq};
+
+/// Pause before leftovers that could not be withdrawn are tried again.
+const ORPHAN_PAUSE: Duration = Duration::from_secs(30);
+
+impl Engine {
+    pub(crate) fn on_applied(
+        &mut self,
+        now: Time,
+        seq: Seq,
+        owner: Owner,
+        result: &Result<Vec<Refusal>, String>,
+    ) {
+        let id = match owner {
+            Owner::Instance(id) => id,
+            Owner::Orphans if seq == self.orphans_seq => {
+                return self.on_orphans_applied(now, result);
+            }
+            Owner::Orphans => return,
+        };
+        // The answer to an older level is stale, and so is one for an instance that is gone.
+        if self.instances.get(id).is_none_or(|state| state.facts().seq() != seq) {
+            return;
+        }
+        let state = self.instances.touch(id);
+        let answered = state.applied(result, now);
+        let name = state.name().clone();
+        if !answered.failed.is_empty() {
+            let error = answered.failed.join("; ");
+            self.note(Some(name.clone()), EventKind::ApplyFailed { error });
+        }
+        if !answered.mended.is_empty() {
+            let what = answered.mended.join("; ");
+            self.note(Some(name), EventKind::ApplyMended { what });
+        }
+        if answered.is_refused {
+            self.review(now, id);
+        }
+    }
+
+    fn on_orphans_applied(&mut self, now: Time, result: &Result<Vec<Refusal>, String>) {
+        let error = match result {
+            Ok(refusals) => {
+                let refused = || refusals.iter().filter(|refusal| refusal.asked == Asked::Drop);
+                self.orphans.retain(|fact| refused().any(|refusal| refusal.key.is_of(fact)));
+                let Some(Refusal { key, error, .. }) = refused().next() else { return };
+                format!("cannot withdraw what an earlier run left: {key}: {error}")
+            }
+            Err(error) => error.clone(),
+        };
+        self.orphans_at = Some(now + ORPHAN_PAUSE);
+        self.note(None, EventKind::ApplyFailed { error });
+    }
+
+    /// The balancer answers again whenever something fails or recovers by itself, under the number
+    /// of the level in effect.
+    pub(crate) fn on_served(&mut self, seq: Seq, pending: &[Name], failed: Vec<(Name, String)>) {
+        let (news, answering) = self.services.answered(seq, pending, failed);
+        for kind in news {
+            self.note(None, kind);
+        }
+        // Announcements may have waited for these.
+        for instance in answering {
+            if let Some(id) = self.instances.named(&instance) {
+                self.instances.touch(id);
+            }
+        }
+    }
+
+    pub(crate) fn on_sent(&mut self, id: InstanceId, report: SendReport) {
+        let Some(state) = self.instances.quietly(id) else { return };
+        let counters = &mut state.counters;
+        counters.garp_sent += report.garp;
+        counters.na_sent += report.na;
+        counters.announce_errors += report.announce_errors;
+        counters.tx_errors += report.advert_errors;
+    }
+}

@@ -1,0 +1,180 @@
+//! The services of a node: what it serves now, what the balancer made of that, and what is awaited.
+//!
+//! What is served is one level, as the kernel's facts are: it follows the roles and the health of
+//! servers, a newer one replaces an older one, and the balancer answers for it service by service.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_plan::{Activity, HaproxyFile, Name, Plan, WantedHaproxy, WantedServices};
+use locum_vrrp::Time;
+
+use crate::output::{EventKind, Output, Seq};
+use crate::service::ServiceState;
+
+/// Whether the addresses of an instance are on this node.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holding {
+    pub is_here: bool,
+    /// How long they stay when no daemon renews them; `None` for ever.
+    pub lease: Option<Duration>,
+}
+
+#[derive(Debug, Default)]
+pub struct Services {
+    all: Vec<ServiceState>,
+    haproxy: Vec<Arc<HaproxyFile>>,
+    /// The level last sent, and its number.
+    level: Arc<WantedServices>,
+    seq: Seq,
+    /// The next level is sent even if nothing has changed.
+    send_again: bool,
+    /// Of the level: those the balancer has not answered for since they were asked for.
+    pending: BTreeSet<Name>,
+    /// What the balancer could not do, and why: services and HAProxys by name.
+    errors: BTreeMap<Name, String>,
+}
+
+impl Services {
+    pub fn iter(&self) -> impl Iterator<Item = &ServiceState> {
+        self.all.iter()
+    }
+
+    /// By position, as probes are asked for.
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut ServiceState> {
+        self.all.get_mut(at)
+    }
+
+    pub fn haproxy(&self) -> impl Iterator<Item = &HaproxyFile> {
+        self.haproxy.iter().map(|file| &**file)
+    }
+
+    /// The level last sent.
+    pub fn level(&self) -> &WantedServices {
+        &self.level
+    }
+
+    pub fn error(&self, name: &str) -> Option<&str> {
+        self.errors.get(name).map(String::as_str)
+    }
+
+    /// The services of a new plan. Those that are the same keep what is known of their servers.
+    pub fn replace(&mut self, now: Time, plan: &Plan) {
+        let old: HashMap<Name, ServiceState> =
+            self.all.drain(..).map(|state| (state.service.name.clone(), state)).collect();
+        self.all = plan
+            .services
+            .iter()
+            .map(|service| match old.get(&service.name) {
+                Some(state) if *state.service == *service => state.clone(),
+                known => ServiceState::new(service, known, now),
+            })
+            .collect();
+        self.haproxy = plan.haproxy.iter().cloned().map(Arc::new).collect();
+        self.send_again = true;
+    }
+
+    /// What this node serves now, when that is another level than the last one. `holding` says of
+    /// an instance, or of none, whether its addresses are here; `is_over` that nothing is served
+    /// any more.
+    pub fn drain(
+        &mut self,
+        holding: impl Fn(Option<&Name>) -> Holding,
+        is_over: bool,
+        out: &mut Vec<Output>,
+    ) {
+        let is_first = self.seq == 0;
+        let has_any = !self.all.is_empty() || !self.haproxy.is_empty();
+        let sends_again = std::mem::take(&mut self.send_again);
+        if !is_first && !has_any && *self.level == WantedServices::default() {
+            return;
+        }
+        let mut wanted = WantedServices::default();
+        if !is_over {
+            let services = self.all.iter_mut();
+            let level = services.filter_map(|state| {
+                let Holding { is_here, lease } = holding(state.service.instance.as_ref());
+                state.wanted(is_here, lease)
+            });
+            wanted.services = level.collect();
+            let level = self.haproxy.iter().filter_map(|file| {
+                let is_here = holding(file.instance.as_ref()).is_here;
+                let activity = file.standby.activity(is_here)?;
+                Some(WantedHaproxy { file: Arc::clone(file), activity })
+            });
+            wanted.haproxy = level.collect();
+        }
+        // The first level is always sent: an earlier run may have left something serving. So is
+        // the one after a reload when it names files: their text may have changed.
+        let must_send = sends_again && (is_first || !wanted.haproxy.is_empty());
+        if wanted == *self.level && !must_send {
+            return;
+        }
+        self.seq += 1;
+        self.pending = self.newly_active(&wanted);
+        self.level = Arc::new(wanted);
+        out.push(Output::Serve { seq: self.seq, wanted: Arc::clone(&self.level) });
+    }
+
+    /// What begins to serve with `wanted`, and what had not begun yet.
+    fn newly_active(&self, wanted: &WantedServices) -> BTreeSet<Name> {
+        let was_active = |name: &Name| active(&self.level).any(|(active, _)| active == name);
+        let names = active(wanted).map(|(name, _)| name);
+        names.filter(|name| self.pending.contains(*name) || !was_active(name)).cloned().collect()
+    }
+
+    /// What an announcement of this instance has to wait for.
+    pub fn awaited(&self, instance: &Name) -> Option<Name> {
+        if self.pending.is_empty() {
+            return None;
+        }
+        let mut all = active(&self.level).filter(|(name, _)| self.pending.contains(*name));
+        all.find(|(_, of)| *of == Some(instance)).map(|(name, _)| name.clone())
+    }
+
+    /// The balancer's answer to level `seq`; it comes again whenever something changes. Returns what
+    /// is new, and the instances of which something was awaited.
+    pub fn answered(
+        &mut self,
+        seq: Seq,
+        pending: &[Name],
+        failed: Vec<(Name, String)>,
+    ) -> (Vec<EventKind>, BTreeSet<Name>) {
+        let mut news = Vec::new();
+        if seq != self.seq {
+            return (news, BTreeSet::new());
+        }
+        let awaited = std::mem::take(&mut self.pending);
+        self.pending = awaited.iter().filter(|name| pending.contains(name)).cloned().collect();
+        let before = std::mem::replace(&mut self.errors, failed.into_iter().collect());
+        // What is pending keeps the error it had: it has neither failed again nor recovered.
+        for (name, error) in pending.iter().filter_map(|name| before.get_key_value(name)) {
+            self.errors.entry(name.clone()).or_insert_with(|| error.clone());
+        }
+        for (service, error) in &self.errors {
+            if before.get(service) != Some(error) {
+                let (service, error) = (service.clone(), error.clone());
+                news.push(EventKind::ServeFailed { service, error });
+            }
+        }
+        // What is not wanted any more has not recovered, and what is awaited not yet.
+        let services = self.level.services.iter().map(|wanted| &wanted.service.name);
+        let all = services.chain(self.level.haproxy.iter().map(|wanted| &wanted.file.name));
+        for service in all.filter(|name| before.contains_key(*name)) {
+            if !self.errors.contains_key(service) && !self.pending.contains(service) {
+                news.push(EventKind::ServeMended { service: service.clone() });
+            }
+        }
+        let instances = active(&self.level).filter(|(name, _)| awaited.contains(*name));
+        (news, instances.filter_map(|(_, instance)| instance.cloned()).collect())
+    }
+}
+
+/// Names of what a level serves, with the instance each belongs to.
+fn active(level: &WantedServices) -> impl Iterator<Item = (&Name, Option<&Name>)> {
+    let services = level.services.iter().filter(|one| one.activity == Activity::Active);
+    let services = services.map(|one| (&one.service.name, one.service.instance.as_ref()));
+    let haproxy = level.haproxy.iter().filter(|one| one.activity == Activity::Active);
+    services.chain(haproxy.map(|one| (&one.file.name, one.file.instance.as_ref())))
+}
