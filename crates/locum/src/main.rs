@@ -9,6 +9,7 @@
 //! | [`configuration`], [`source`] | which file, read as which node |
 //! | [`haproxy`] | what HAProxy says of its files |
 //! | [`terminal`] | what a person reads, free of orders to a terminal |
+//! | [`text`] | sentences for operators |
 //! | [`exit`] | exit codes |
 
 mod cli;
@@ -20,6 +21,7 @@ mod exit;
 mod haproxy;
 mod source;
 mod terminal;
+mod text;
 
 use std::process::ExitCode;
 

@@ -72,9 +72,9 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("locum.toml");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let (tell, told) = mpsc::channel();
-        thread::spawn(move || tell.send(FileSource.read(path.to_str().unwrap())));
-        let refused = told.recv_timeout(Duration::from_secs(10)).expect("it does not wait");
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(FileSource.read(path.to_str().unwrap())));
+        let refused = receiver.recv_timeout(Duration::from_secs(10)).expect("it does not wait");
         assert!(matches!(refused, Err(SourceError::Failed(why)) if why.contains("regular file")));
     }
 }

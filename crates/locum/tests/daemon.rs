@@ -86,8 +86,8 @@ fn a_configuration_that_was_cut_off_takes_nothing_away() {
     assert_eq!(refused.status.code(), Some(1), "{}", stdout(&refused));
     assert!(stderr(&refused).contains("no instance and no service"), "{}", stderr(&refused));
     assert_eq!(node.status()["instances"][0]["role"], "master");
-    let told = stdout(&node.locum(&["history"]));
-    assert!(told.contains("    | ") && told.contains("[empty]"), "{told}");
+    let shown = stdout(&node.locum(&["history"]));
+    assert!(shown.contains("    | ") && shown.contains("[empty]"), "{shown}");
 }
 
 #[test]

@@ -8,7 +8,6 @@ pub mod operate;
 pub mod sample;
 pub mod status;
 pub mod table;
-pub mod why;
 
 use std::time::Duration;
 

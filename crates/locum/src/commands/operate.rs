@@ -1,4 +1,4 @@
-//! `reload`, `stop` and `switchover`: ask, tell what became of it.
+//! `reload`, `stop` and `switchover`: ask the daemon and print what became of it.
 
 use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
 use locum_control::{Client, ClientError, Request, Response};

@@ -7,10 +7,11 @@ use std::time::Duration;
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{Client, ClientError, HistoryEntry, Request, Response, StatusDocument};
 
-use super::{no_answer, not_done, table, why};
+use super::{no_answer, not_done, table};
 use crate::cli::{Place, Status};
 use crate::exit;
 use crate::terminal::{complain, in_one_line, say, say_exactly};
+use crate::text::why;
 
 /// Between two looks of `--watch`.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);

@@ -5,6 +5,8 @@ use std::fmt::Write;
 use locum_control::StatusDocument;
 use locum_control::status::{CheckStatus, InstanceStatus, ServiceStatus};
 
+use crate::text::{age, first_few};
+
 /// The whole page.
 pub fn render(status: &StatusDocument) -> String {
     let mut text = head(status);
@@ -56,8 +58,9 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
             note.push_str("; after the handover it stays backup while the peer lives");
         }
         if !instance.missing.is_empty() {
-            let without = instance.missing.iter().map(|missing| missing.address.as_str());
-            let _ = write!(note, "; without {}", first_few(without.collect()));
+            let without = instance.missing.iter().map(|missing| missing.address.clone());
+            let without = first_few(&without.collect::<Vec<_>>(), " ");
+            let _ = write!(note, "; without {without}");
         }
         if instance.leaving {
             note.push_str("; being handed over");
@@ -171,16 +174,7 @@ fn peer(instance: &InstanceStatus) -> String {
 }
 
 fn addresses(instance: &InstanceStatus) -> String {
-    first_few(instance.addresses.iter().map(String::as_str).collect())
-}
-
-fn first_few(all: Vec<&str>) -> String {
-    const SHOWN: usize = 3;
-    let mut text = all.iter().take(SHOWN).copied().collect::<Vec<_>>().join(" ");
-    if all.len() > SHOWN {
-        let _ = write!(text, " and {} more", all.len() - SHOWN);
-    }
-    text
+    first_few(&instance.addresses, " ")
 }
 
 fn up_down(up: Option<bool>) -> &'static str {
@@ -188,19 +182,6 @@ fn up_down(up: Option<bool>) -> &'static str {
         Some(true) => "up",
         Some(false) => "DOWN",
         None => "unknown",
-    }
-}
-
-/// A span of milliseconds with the one or two units that matter.
-pub fn age(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
-    match (days, hours, minutes) {
-        (0, 0, 0) if seconds < 10 => format!("{seconds}.{}s", ms % 1000 / 100),
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, minutes) => format!("{minutes}m{:02}s", seconds % 60),
-        (0, hours, minutes) => format!("{hours}h{minutes:02}m"),
-        (days, hours, _) => format!("{days}d{hours:02}h"),
     }
 }
 
@@ -306,13 +287,6 @@ www      192.0.2.10:80/tcp  -        idle           0
         let page = render(&document);
         let note = "    192.0.2.2 advertises priority 100; without 2001:db8::10/64\n";
         assert!(page.contains(note), "{page}");
-    }
-
-    #[test]
-    fn ages_show_the_units_that_matter() {
-        let spans = [340, 9_900, 59_000, 61_000, 7_380_000, 90_000_000];
-        let words: Vec<String> = spans.into_iter().map(age).collect();
-        assert_eq!(words, ["0.3s", "9.9s", "59s", "1m01s", "2h03m", "1d01h"]);
     }
 
     #[test]

@@ -7,30 +7,21 @@
 //! | applier | [`applier`] | addresses, announcements, link monitor |
 //! | balancer | [`serving`] | services and their processes |
 //! | probe | `locum-check` | checks |
-//! | main | [`operations`] | signals, control socket, hooks, log, history |
-//! | log | [`log`] | writes lines |
+//! | main | [`control_runtime`] | signals, control socket, hooks, history |
+//! | log | [`host::log`] | writes lines |
 //!
 //! A panic anywhere ends the process at once and removes nothing: the lease of the virtual
 //! addresses makes the kernel withdraw them unless a restarted daemon adopts them in time.
 
 mod applier;
-mod claim;
-mod control_socket;
-mod describe;
-mod document;
+mod control_runtime;
 mod election;
 mod history;
-mod hooks;
+mod host;
 mod inbox;
-mod lock;
-mod log;
-mod operations;
-mod panic;
-mod rfc8347;
 mod serving;
-mod signals;
 mod sockets;
-mod wall_clock;
+mod status;
 
 use std::io;
 use std::os::fd::AsFd;
@@ -49,15 +40,16 @@ use crate::cli::{Place, Run};
 use crate::configuration::Origin;
 use crate::exit;
 use crate::terminal::complain;
-use claim::NamespaceClaim;
-use control_socket::ControlSocket;
+use control_runtime::{Channels, ControlRuntime, Ending, Handles};
 use election::{Dropped, Election, Sinks};
 use history::History;
+use host::control_socket::{self, ControlSocket};
+use host::log::Log;
+use host::namespace_lock::NamespaceLock;
+use host::panic;
+use host::run_dir_lock::RunDirLock;
+use host::signals::Signals;
 use inbox::{InboxReceiver, InboxSender, Message, inbox};
-use lock::RunDirLock;
-use log::Log;
-use operations::{Ending, Operations, Sources, Tools};
-use signals::Signals;
 use sockets::AdvertSockets;
 
 /// Reports on their way to log and history: every instance of a large node changing its role
@@ -74,7 +66,7 @@ const ELECTION_STACK_BYTES: usize = 512 * 1024;
 /// started later is of the daemon's own release.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
-/// Runs until it is told to stop.
+/// Runs until a signal or the control socket asks it to stop.
 pub fn run(options: &Run, place: &Place) -> ExitCode {
     panic::end_at_panic();
     if let Err(error) = locum_kernel::descriptors::close_on_exec() {
@@ -103,19 +95,20 @@ fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Resul
     let lock = RunDirLock::take(&place.run_dir)?;
     let log = Log::start(options.log_format, options.log_level)
         .map_err(|error| format!("cannot start the log: {error}"))?;
-    let claim = NamespaceClaim::take()?;
+    let namespace_lock = NamespaceLock::take()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("cannot start the control runtime: {error}"))?;
-    let ending = runtime.block_on(operate(place, (lock, claim), origin, plan, log.clone()));
+    let ending =
+        runtime.block_on(operate(place, (lock, namespace_lock), origin, plan, log.clone()));
     log.flush();
     ending
 }
 
 async fn operate(
     place: &Place,
-    (lock, claim): (RunDirLock, NamespaceClaim),
+    (lock, namespace_lock): (RunDirLock, NamespaceLock),
     origin: Origin,
     plan: Arc<Plan>,
     log: Log,
@@ -174,7 +167,7 @@ async fn operate(
     let (calls, called) = mpsc::channel(QUEUE_CALLS);
     let socket = ControlSocket::serve(place.clone(), lock, server, calls);
     let history = History::open(&place.run_dir);
-    let tools = Tools {
+    let handles = Handles {
         inbox: sender.clone(),
         applier: applier.jobs,
         balancer,
@@ -184,10 +177,11 @@ async fn operate(
         origin,
         plan,
         socket,
-        claim,
+        namespace_lock,
     };
-    let sources = Sources { reports: reported, hooks, calls: called, signals, stopped: is_stopped };
-    let ending = Operations::new(tools).run(sources).await;
+    let channels =
+        Channels { reports: reported, hooks, calls: called, signals, stopped: is_stopped };
+    let ending = ControlRuntime::new(handles).run(channels).await;
     sender.send(Message::End);
     // It takes its next message within microseconds; its probes end with it.
     let _ = election.join();

@@ -68,7 +68,7 @@ fn a_user_who_sits_on_the_daemons_name_keeps_it_from_nothing() {
 
 /// Puts a file system that never answers over the configuration, until dropped. Only the daemon's
 /// mount namespace has it.
-fn bury_configuration(node: &Node<'_>) -> Option<Leashed> {
+fn hang_configuration(node: &Node<'_>) -> Option<Leashed> {
     // The kernel asks whoever holds descriptor 3 for the file, and nobody reads the question.
     let script = "exec 3<>/dev/fuse && mount -i -t fuse dead \"$0\" \
                   -o fd=3,rootmode=100644,user_id=0,group_id=0 && echo ready && exec cat";
@@ -95,7 +95,7 @@ fn begin_reload(node: &Node<'_>) -> Child {
         command.arg("reload").arg("--run-dir").arg(node.path("run"));
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
-    // One of the two is told that the other's is under way.
+    // One of the two is refused, since the other's is under way.
     let (mut one, mut other) = (ask(), ask());
     let begun = Instant::now();
     let (refused, reading) = loop {
@@ -123,7 +123,7 @@ fn adverts_sent(status: &Value) -> u64 {
 fn a_configuration_on_a_dead_file_system_holds_up_its_reload_and_nothing_else() {
     let Some(namespace) = Namespace::new() else { return };
     let node = start_apart(&namespace);
-    let Some(dead) = bury_configuration(&node) else { return };
+    let Some(dead) = hang_configuration(&node) else { return };
     let mut reload = begin_reload(&node);
 
     let before = adverts_sent(&node.status());
@@ -144,7 +144,7 @@ fn a_configuration_on_a_dead_file_system_holds_up_its_reload_and_nothing_else() 
 fn a_daemon_that_is_reading_a_dead_file_ends_when_told_to() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = start_apart(&namespace);
-    let Some(_dead) = bury_configuration(&node) else { return };
+    let Some(_dead) = hang_configuration(&node) else { return };
     let mut reload = begin_reload(&node);
     let begun = Instant::now();
     let stopped = locum_at(&node.path("run"), &["stop"]);

@@ -10,10 +10,10 @@ use locum_vrrp::Time;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::{Done, Operations, answer_busy};
-use crate::daemon::document::{Ingredients, compose};
+use super::{ControlRuntime, Done, answer_busy};
 use crate::daemon::inbox::Message;
 use crate::daemon::serving::Wish;
+use crate::daemon::status::document::{StatusInputs, compose};
 
 /// How long the balancer may take to say what it serves; it may be starting a HAProxy.
 const BALANCER_LIMIT: Duration = Duration::from_secs(1);
@@ -27,37 +27,41 @@ const CLOCK_READINGS: u32 = 5;
 
 /// Who waits, and what was answered last.
 #[derive(Debug, Default)]
-pub struct StatusDesk {
-    askers: Vec<oneshot::Sender<Response>>,
+pub struct StatusRequests {
+    waiting: Vec<oneshot::Sender<Response>>,
     last: Option<(Instant, Response)>,
 }
 
-impl StatusDesk {
+impl StatusRequests {
     /// What was answered last is not so any more.
     pub fn forget(&mut self) {
         self.last = None;
     }
 }
 
-impl Operations {
+impl ControlRuntime {
     pub(super) fn begin_status(&mut self, answer: oneshot::Sender<Response>) {
-        if let Some((taken, response)) = &self.desk.last
+        if let Some((taken, response)) = &self.status_requests.last
             && taken.elapsed() < STATUS_AGE
         {
             let _ = answer.send(response.clone());
             return;
         }
-        self.desk.askers.push(answer);
-        if self.desk.askers.len() > 1 {
+        self.status_requests.waiting.push(answer);
+        if self.status_requests.waiting.len() > 1 {
             return;
         }
         let (engine, from_engine) = oneshot::channel();
         let (balancer, from_balancer) = oneshot::channel();
-        let asked = self.tools.inbox.try_send(Message::Status { answer: engine });
+        let asked = self.handles.inbox.try_send(Message::Status { answer: engine });
         // Without room the balancer's part is missing and the document says so.
-        let _ = self.tools.balancer.try_send(Wish::Status(balancer));
+        let _ = self.handles.balancer.try_send(Wish::Status(balancer));
         if asked.is_err() {
-            return self.desk.askers.drain(..).for_each(|answer| answer_busy(Some(answer)));
+            return self
+                .status_requests
+                .waiting
+                .drain(..)
+                .for_each(|answer| answer_busy(Some(answer)));
         }
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -74,28 +78,29 @@ impl Operations {
         (taken, engine): &(Time, Status),
         balancer: Option<&BalancerStatus>,
     ) {
-        let now = self.look_at_the_clocks();
-        let document = compose(&Ingredients {
+        let now = self.read_the_clocks();
+        let document = compose(&StatusInputs {
             engine,
             balancer,
-            plan: &self.tools.plan,
-            config: &self.tools.origin.path(),
+            plan: &self.handles.plan,
+            config: &self.handles.origin.path(),
             started: self.started,
             configured: self.configured,
-            dropped: self.tools.dropped.reports.load(Ordering::Relaxed) + self.tools.log.dropped(),
+            dropped: self.handles.dropped.reports.load(Ordering::Relaxed)
+                + self.handles.log.dropped(),
             now,
             taken: *taken,
             wall: &self.wall,
         });
         let response = Response::Status { status: Box::new(document) };
-        for answer in self.desk.askers.drain(..) {
+        for answer in self.status_requests.waiting.drain(..) {
             let _ = answer.send(response.clone());
         }
-        self.desk.last = Some((Instant::now(), response));
+        self.status_requests.last = Some((Instant::now(), response));
     }
 
     /// The time of day, with its distance to the engine's clock measured.
-    fn look_at_the_clocks(&mut self) -> SystemTime {
+    fn read_the_clocks(&mut self) -> SystemTime {
         let clock = || Time::from_nanos(locum_kernel::clock::now());
         let mut now = SystemTime::now();
         for _ in 0..CLOCK_READINGS {

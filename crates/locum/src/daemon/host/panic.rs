@@ -1,6 +1,7 @@
-//! The end after an internal error: a few words, then at once, whatever becomes of the words.
+//! The end of the daemon after an internal error: it writes one message and aborts, also when the
+//! message cannot be written.
 //!
-//! They go straight to standard error, because the log thread may be the one that failed; and not
+//! The message goes straight to standard error, because the log thread may be the one that failed; and not
 //! through the standard library's lock on it, because that thread may hold it while it waits for a
 //! reader that was stopped. A daemon that hung here would be neither alive nor dead to its peers.
 
@@ -54,7 +55,7 @@ fn last_words(panic: &PanicHookInfo<'_>) -> String {
 fn say(to: BorrowedFd<'_>, words: &str) {
     let mut ready = [PollFd::new(to, PollFlags::POLLOUT)];
     if poll(&mut ready, PollTimeout::from(ROOM_LIMIT_MS)) == Ok(1) {
-        // There is nobody left to tell.
+        // Nobody is left who could do anything about a failure.
         let _ = nix::unistd::write(to, words.as_bytes());
     }
 }
@@ -112,7 +113,7 @@ mod tests {
 
     /// A process in which a thread called applier panics, with this as its standard error.
     fn panicking(stderr: impl Into<Stdio>) -> Child {
-        let only = ["--exact", "daemon::panic::tests::panics_when_told_to", "--nocapture"];
+        let only = ["--exact", "daemon::host::panic::tests::panics_when_told_to", "--nocapture"];
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(only).env(TO_PANIC, "1").env("RUST_BACKTRACE", "0");
         command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap()

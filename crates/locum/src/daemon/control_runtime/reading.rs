@@ -64,17 +64,17 @@ impl Reader {
                 "{what}: {MAX_STUCK} earlier reads still hang: look at its file system"
             ));
         }
-        let (tell, told) = oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let thread = UnderWay::begin(&self.threads);
         let read = move || {
             let result = work();
             drop(thread);
             // Whoever waited may have given up.
-            let _ = tell.send(result);
+            let _ = sender.send(result);
         };
         let started = thread::Builder::new().name("reload".to_owned()).spawn(read);
         started.map_err(|error| format!("{what}: cannot start a thread to read it: {error}"))?;
-        match timeout(limit, told).await {
+        match timeout(limit, receiver).await {
             Ok(Ok(result)) => Ok(result),
             Ok(Err(_)) => Err(format!("{what}: its reader ended without a result")),
             Err(_) => Err(format!(

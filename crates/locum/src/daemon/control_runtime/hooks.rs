@@ -246,25 +246,6 @@ impl Queue {
     }
 }
 
-/// Word for programs and sentence for people.
-pub fn describe(end: &HookEnd) -> (&'static str, String) {
-    match end {
-        HookEnd::Superseded { by } => ("superseded", format!("not run: event {by} came first")),
-        HookEnd::Postponed(reason) => {
-            ("postponed", format!("not run yet, tried again every second: {reason}"))
-        }
-        HookEnd::Ran(ran) => match &ran.end {
-            End::Exited(0) => ("ok", "exited with status 0".to_owned()),
-            End::Exited(status) => ("failed", format!("exited with status {status}")),
-            End::Signalled(signal) => ("failed", format!("killed by signal {signal}")),
-            End::TimedOut(limit) => {
-                ("timed-out", format!("killed after {}", humantime::format_duration(*limit)))
-            }
-            End::CannotRun(reason) | End::NoRoom(reason) => ("cannot-run", reason.clone()),
-        },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,10 +4,11 @@
 //! configuration, a hook, a question to another thread) runs beside it and comes back as a
 //! [`Done`].
 
+mod hooks;
 mod outbox;
 mod reading;
 mod reload;
-mod status;
+mod status_requests;
 
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
@@ -25,22 +26,22 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
-use super::claim::NamespaceClaim;
-use super::control_socket::{ControlSocket, News};
-use super::describe;
 use super::election::{Dropped, Report};
 use super::history::History;
-use super::hooks::{self, HookResult, Hooks};
+use super::host::control_socket::{ControlSocket, News};
+use super::host::log::Log;
+use super::host::namespace_lock::NamespaceLock;
+use super::host::signals::{Signal, Signals};
 use super::inbox::{InboxSender, Message};
-use super::log::Log;
 use super::serving::Wish;
-use super::signals::{Signal, Signals};
-use super::wall_clock::WallClock;
+use super::status::wall_clock::WallClock;
 use crate::configuration::Origin;
+use crate::text::{event as event_text, hook as hook_text};
+use hooks::{HookEnd, HookResult, Hooks};
 use outbox::{OFFER_AGAIN, Outbox};
 use reading::Reading;
 use reload::{Reload, Sent};
-use status::StatusDesk;
+use status_requests::StatusRequests;
 
 /// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of
 /// version 3, and must end before a service manager loses its patience after 90 s.
@@ -49,8 +50,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(84);
 /// After everything is handed over: time for stop hooks, and for the balancer's processes to end.
 const FINISH_LIMIT: Duration = Duration::from_secs(5);
 
-/// How often it is looked whether the daemon can still be reached.
-const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// How often the run directory, the log and the history are inspected.
+const INSPECTION: Duration = Duration::from_secs(1);
 
 /// Hooks running at a time, over all instances: more at once end no sooner, since each is a fork and
 /// an exec, and would fill the task limit and the memory of a small host when thousands of instances
@@ -58,7 +59,7 @@ const LOOK_AROUND: Duration = Duration::from_secs(1);
 const MAX_RUNNING_HOOKS: usize = 64;
 
 /// What the control runtime works with.
-pub struct Tools {
+pub struct Handles {
     pub inbox: InboxSender,
     pub applier: Sender<Job>,
     pub balancer: SyncSender<Wish>,
@@ -69,11 +70,11 @@ pub struct Tools {
     pub origin: Origin,
     pub plan: Arc<Plan>,
     pub socket: ControlSocket,
-    pub claim: NamespaceClaim,
+    pub namespace_lock: NamespaceLock,
 }
 
 /// What comes in.
-pub struct Sources {
+pub struct Channels {
     pub reports: Receiver<Report>,
     /// Unbounded: emptied at every turn.
     pub hooks: UnboundedReceiver<HookRun>,
@@ -99,8 +100,8 @@ enum Done {
     BalancerIdle,
 }
 
-pub struct Operations {
-    tools: Tools,
+pub struct ControlRuntime {
+    handles: Handles,
     hooks: Hooks,
     done: UnboundedSender<Done>,
     finished: UnboundedReceiver<Done>,
@@ -110,7 +111,7 @@ pub struct Operations {
     outbox: Outbox,
     /// When things happened, for people.
     wall: WallClock,
-    desk: StatusDesk,
+    status_requests: StatusRequests,
     phase: Phase,
     /// The history knows that log lines cannot be written.
     log_is_lost: bool,
@@ -124,61 +125,61 @@ enum Phase {
     Finishing { until: Instant, balancer_is_idle: bool },
 }
 
-impl Operations {
-    pub fn new(tools: Tools) -> Self {
+impl ControlRuntime {
+    pub fn new(handles: Handles) -> Self {
         let (done, finished) = mpsc::unbounded_channel();
         let now = SystemTime::now();
         Self {
-            hooks: Hooks::new(tools.plan.hooks.timeout, MAX_RUNNING_HOOKS),
+            hooks: Hooks::new(handles.plan.hooks.timeout, MAX_RUNNING_HOOKS),
             done,
             finished,
             started: now,
             configured: now,
             reload: Reload::default(),
-            outbox: Outbox::new(tools.inbox.clone()),
+            outbox: Outbox::new(handles.inbox.clone()),
             wall: WallClock::default(),
-            desk: StatusDesk::default(),
+            status_requests: StatusRequests::default(),
             phase: Phase::Running,
             log_is_lost: false,
-            tools,
+            handles,
         }
     }
 
     /// Until the daemon shall end.
-    pub async fn run(mut self, mut sources: Sources) -> Ending {
-        let plan = Arc::clone(&self.tools.plan);
+    pub async fn run(mut self, mut channels: Channels) -> Ending {
+        let plan = Arc::clone(&self.handles.plan);
         let started = Record::Started {
             node: plan.node.to_string(),
-            config: self.tools.origin.path(),
+            config: self.handles.origin.path(),
             digest: plan.digest.clone(),
         };
         let version = env!("CARGO_PKG_VERSION");
-        let path = self.tools.origin.path();
+        let path = self.handles.origin.path();
         let text = format!("locum {version} started as node {} with {path}", plan.node);
         self.remember(text, started);
-        let mut look_around = interval(LOOK_AROUND);
-        look_around.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut inspect = interval(INSPECTION);
+        inspect.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             if let Some(ending) =
-                self.ending(sources.reports.is_empty() && sources.hooks.is_empty())
+                self.ending(channels.reports.is_empty() && channels.hooks.is_empty())
             {
                 self.remember("locum ended".to_owned(), Record::Ended {});
-                self.tools.socket.close().await;
+                self.handles.socket.close().await;
                 return ending;
             }
             let limit = self.phase.until();
             tokio::select! {
-                Some(report) = sources.reports.recv() => self.take_report(report),
-                Some(run) = sources.hooks.recv() => {
+                Some(report) = channels.reports.recv() => self.take_report(report),
+                Some(run) = channels.hooks.recv() => {
                     self.hooks.push(run);
-                    while let Ok(run) = sources.hooks.try_recv() {
+                    while let Ok(run) = channels.hooks.try_recv() {
                         self.hooks.push(run);
                     }
                 }
                 result = self.hooks.next_result() => self.take_hook_result(result),
                 Some(done) = self.finished.recv() => self.take_done(done),
-                Some(call) = sources.calls.recv() => self.take_call(call),
-                signal = sources.signals.next() => match (signal, self.phase) {
+                Some(call) = channels.calls.recv() => self.take_call(call),
+                signal = channels.signals.next() => match (signal, self.phase) {
                     (Signal::Stop, Phase::Running) => self.begin_stop(None),
                     (Signal::Stop, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
                         tracing::warn!("asked twice to stop: ending at once");
@@ -190,9 +191,9 @@ impl Operations {
                          with --json for programs"
                     ),
                 },
-                _ = &mut sources.stopped, if self.phase.awaits_engine() => self.begin_finish(),
+                _ = &mut channels.stopped, if self.phase.awaits_engine() => self.begin_finish(),
                 () = sleep(OFFER_AGAIN), if !self.outbox.is_empty() => self.outbox.offer(),
-                _ = look_around.tick() => self.look_around().await,
+                _ = inspect.tick() => self.inspect().await,
                 () = sleep_until(limit.unwrap_or_else(Instant::now)), if limit.is_some() => {}
             }
         }
@@ -200,27 +201,27 @@ impl Operations {
 
     /// Whether commands still find this daemon, and a second one would; whether what it writes
     /// arrives.
-    async fn look_around(&mut self) {
-        self.tools.history.catch_up();
-        self.look_at_the_log();
-        self.tools.claim.turn_away();
-        match self.tools.socket.keep().await {
+    async fn inspect(&mut self) {
+        self.handles.history.catch_up();
+        self.inspect_the_log();
+        self.handles.namespace_lock.drain_backlog();
+        match self.handles.socket.keep().await {
             Some(News::Restored(text)) => {
                 tracing::warn!("{text}");
-                self.tools.history.reopen();
-                self.tools.history.push(0, None, text, Record::Note {});
+                self.handles.history.reopen();
+                self.handles.history.push(0, None, text, Record::Note {});
             }
             Some(News::Lost(text)) => {
                 tracing::error!("{text}");
-                self.tools.history.push(0, None, text, Record::Note {});
+                self.handles.history.push(0, None, text, Record::Note {});
             }
             None => {}
         }
     }
 
     /// A log that cannot be written cannot say so itself.
-    fn look_at_the_log(&mut self) {
-        let trouble = self.tools.log.trouble();
+    fn inspect_the_log(&mut self) {
+        let trouble = self.handles.log.trouble();
         if trouble.is_some() == self.log_is_lost {
             return;
         }
@@ -229,7 +230,7 @@ impl Operations {
             Some(error) => format!("log lines cannot be written to standard error: {error}"),
             None => "log lines are written again".to_owned(),
         };
-        self.tools.history.push(0, None, text, Record::Note {});
+        self.handles.history.push(0, None, text, Record::Note {});
     }
 
     /// Whether everything is done, or the time is up.
@@ -262,30 +263,32 @@ impl Operations {
             Report::Event(event) => self.take_event(&event),
             Report::Socket(trouble) => {
                 tracing::warn!("{trouble}");
-                self.tools.history.push(0, None, trouble, Record::Note {});
+                self.handles.history.push(0, None, trouble, Record::Note {});
             }
         }
     }
 
     fn take_event(&mut self, event: &Event) {
-        let text = describe::sentence(event);
+        let text = event_text::sentence(event);
         let number = event.number;
-        match describe::level(&event.kind) {
+        match event_text::level(&event.kind) {
             Level::ERROR => tracing::error!(event = number, "{text}"),
             Level::WARN => tracing::warn!(event = number, "{text}"),
             _ => tracing::info!(event = number, "{text}"),
         }
-        let record = describe::record(&event.kind);
-        self.tools.history.push(number, event.instance.as_deref(), text, record);
+        let record = event_text::record(&event.kind);
+        self.handles.history.push(number, event.instance.as_deref(), text, record);
     }
 
     fn take_hook_result(&mut self, result: HookResult) {
         let HookResult { run, end } = result;
-        let (outcome, detail) = hooks::describe(&end);
-        let (took, output) = match end {
-            hooks::HookEnd::Ran(ran) => (ran.took, ran.output),
-            hooks::HookEnd::Superseded { .. } | hooks::HookEnd::Postponed(_) => {
-                (Duration::ZERO, String::new())
+        let (took, output, (outcome, detail)) = match end {
+            HookEnd::Ran(ran) => (ran.took, ran.output, hook_text::ran(&ran.end)),
+            HookEnd::Superseded { by } => {
+                (Duration::ZERO, String::new(), hook_text::superseded(by))
+            }
+            HookEnd::Postponed(reason) => {
+                (Duration::ZERO, String::new(), hook_text::postponed(&reason))
             }
         };
         let text = format!("({}) hook {}: {detail}", run.instance, run.command);
@@ -301,7 +304,7 @@ impl Operations {
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             output,
         };
-        self.tools.history.push(run.event, Some(&run.instance), text, record);
+        self.handles.history.push(run.event, Some(&run.instance), text, record);
     }
 
     fn take_call(&mut self, call: Call) {
@@ -324,7 +327,7 @@ impl Operations {
                 self.command(Command::Switchover { target, to, run }, Some(answer));
             }
             Request::History { since_ms } => {
-                let entries = self.tools.history.since(since_ms.unwrap_or(0));
+                let entries = self.handles.history.since(since_ms.unwrap_or(0));
                 // Whoever asked may have gone away; so everywhere below.
                 let _ = answer.send(Response::History { entries });
             }
@@ -344,8 +347,8 @@ impl Operations {
         self.phase = Phase::Finishing { until, balancer_is_idle: false };
         let (idle, is_idle) = oneshot::channel();
         let (flush, flushed) = oneshot::channel();
-        let asked = self.tools.balancer.try_send(Wish::Idle(idle)).is_ok()
-            && self.tools.applier.try_send(Job::Flush(flush)).is_ok();
+        let asked = self.handles.balancer.try_send(Wish::Idle(idle)).is_ok()
+            && self.handles.applier.try_send(Job::Flush(flush)).is_ok();
         let done = self.done.clone();
         tokio::spawn(async move {
             if asked {
@@ -357,7 +360,7 @@ impl Operations {
 
     fn command(&mut self, command: Command, answer: Option<oneshot::Sender<Response>>) {
         let (reply, replied) = oneshot::channel();
-        if self.tools.inbox.try_send(Message::Command { command, answer: reply }).is_err() {
+        if self.handles.inbox.try_send(Message::Command { command, answer: reply }).is_err() {
             return answer_busy(answer);
         }
         pass_on(replied, answer);
@@ -379,7 +382,7 @@ impl Operations {
     /// What the daemon as a whole does.
     fn remember(&mut self, text: String, record: Record) {
         tracing::info!("{text}");
-        self.tools.history.push(0, None, text, record);
+        self.handles.history.push(0, None, text, record);
     }
 }
 

@@ -11,7 +11,7 @@ use locum_plan::Plan;
 use tokio::sync::oneshot;
 
 use super::reading::{Reader, Reading};
-use super::{Done, Operations, Phase};
+use super::{ControlRuntime, Done, Phase};
 use crate::daemon::inbox::Message;
 
 /// How far the reload under way is.
@@ -50,12 +50,12 @@ impl State {
     }
 }
 
-impl Operations {
+impl ControlRuntime {
     pub(super) fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
         match (self.reload.state, self.phase) {
             (State::Idle, Phase::Running) => {}
             (state @ (State::Reading { .. } | State::Sending { .. }), Phase::Running) => {
-                // A signal cannot be told to come again; a request can.
+                // Whoever sent a signal does not hear that it must come again; whoever asked does.
                 self.reload.state = if answer.is_none() { state.and_again() } else { state };
                 return refuse(answer, "another reload is under way: try again");
             }
@@ -64,7 +64,7 @@ impl Operations {
             }
         }
         self.reload.state = State::Reading { again: false };
-        let reading = self.reload.reader.clone().read(self.tools.origin.clone());
+        let reading = self.reload.reader.clone().read(self.handles.origin.clone());
         let done = self.done.clone();
         tokio::spawn(async move {
             let _ = done.send(Done::Loaded(reading.await, answer));
@@ -92,9 +92,9 @@ impl Operations {
         let response = match engine {
             Some(Reply::Ok(message)) => {
                 self.hooks.set_timeout(plan.hooks.timeout);
-                self.tools.plan = plan;
+                self.handles.plan = plan;
                 self.configured = SystemTime::now();
-                self.desk.forget();
+                self.status_requests.forget();
                 Response::Done { message: format!("{warnings}{message}") }
             }
             Some(Reply::Refused(reason)) => Response::Refused { reason },
@@ -142,7 +142,7 @@ impl Operations {
         let text = "configuration refused: the running one stays".to_owned();
         tracing::error!("{text}");
         let record = Record::ReloadRefused { reason: reason.clone() };
-        self.tools.history.push(0, None, text.clone(), record);
+        self.handles.history.push(0, None, text.clone(), record);
         if let Some(answer) = answer {
             let reason = format!("{reason}{text}");
             let _ = answer.send(Response::Refused { reason });

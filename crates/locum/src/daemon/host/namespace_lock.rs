@@ -2,8 +2,8 @@
 //!
 //! Addresses carry a mark that says "locum", not which daemon: two in one namespace would take
 //! each other's addresses for leftovers of an earlier run and withdraw them. The lock of the run
-//! directory cannot tell, because there may be two directories and one may have been removed under
-//! a living daemon. An abstract socket can: its names belong to the network namespace, lie in no
+//! directory does not prevent that, because there may be two directories and one may have been removed under
+//! a living daemon. An abstract socket does: its names belong to the network namespace, lie in no
 //! directory, and go with the process.
 
 use std::io;
@@ -23,12 +23,12 @@ const NAME: &str = "locum";
 const TRIES: u32 = 10;
 const TRY_AGAIN: Duration = Duration::from_millis(10);
 
-/// Callers turned away at a time. The queue of those who wait holds a few thousand.
+/// Callers dropped at a time. The queue of those who wait holds a few thousand.
 const MAX_CALLERS: usize = 4096;
 
 /// Held while this process is the daemon of its network namespace.
 #[derive(Debug)]
-pub struct NamespaceClaim {
+pub struct NamespaceLock {
     /// `None` when another user sits on the name.
     listener: Option<UnixListener>,
 }
@@ -40,7 +40,7 @@ enum Holder {
     Unknown(io::Error),
 }
 
-impl NamespaceClaim {
+impl NamespaceLock {
     /// Takes the name. Any user can hold it, and none but root or our own may keep the daemon from
     /// starting that way: then it goes on without, and the log says so.
     ///
@@ -52,7 +52,9 @@ impl NamespaceClaim {
             match listen() {
                 Ok(listener) => return Ok(Self { listener: Some(listener) }),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                Err(error) => return Err(format!("cannot claim the network namespace: {error}")),
+                Err(error) => {
+                    return Err(format!("cannot take the lock of the network namespace: {error}"));
+                }
             }
             tries += 1;
             match holder() {
@@ -77,7 +79,7 @@ impl NamespaceClaim {
     }
 
     /// Closes what others opened to it, so that there is always room for a daemon that asks.
-    pub fn turn_away(&self) {
+    pub fn drain_backlog(&self) {
         let Some(listener) = &self.listener else { return };
         for _ in 0..MAX_CALLERS {
             if listener.accept().is_err() {

@@ -26,7 +26,7 @@ impl Default for WallClock {
 
 impl WallClock {
     /// The time of day, and the engine's clock before and after it was read. False for a reading
-    /// that took too long to tell anything; the next one may be better.
+    /// that took too long to be worth anything; the next one may be better.
     pub fn measure(&mut self, before: Time, wall: SystemTime, after: Time) -> bool {
         let is_rough = after.since(before) > MAX_DRIFT;
         if is_rough && self.zero != SystemTime::UNIX_EPOCH {
@@ -69,7 +69,7 @@ mod tests {
         // A second later the reading is two milliseconds off.
         assert!(clock.measure(at(6_000_000), wall + Duration::from_millis(1002), at(6_002_000)));
         assert_eq!(clock.before(at(6_000_000), Duration::from_secs(3)), moment);
-        // One that was interrupted for half a second tells nothing.
+        // One that was interrupted for half a second changes nothing.
         let late = wall + Duration::from_millis(1500);
         assert!(!clock.measure(at(6_000_000), late, at(6_500_000)));
         assert_eq!(clock.before(at(6_000_000), Duration::from_secs(3)), moment);

@@ -9,7 +9,7 @@ use locum_control::{Call, Server, SocketPlace};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
-use super::lock::RunDirLock;
+use super::run_dir_lock::RunDirLock;
 use crate::cli::Place;
 
 /// A socket that is served, and the lock of the directory it lies in.
@@ -20,8 +20,8 @@ pub struct ControlSocket {
     calls: Sender<Call>,
     /// `None` after it lost its file and could not get a new one.
     serving: Option<JoinHandle<()>>,
-    /// Why it could not, told once.
-    told: Option<String>,
+    /// Why it could not, as last reported.
+    reported: Option<String>,
 }
 
 /// What [`ControlSocket::keep`] has to say.
@@ -37,7 +37,7 @@ impl ControlSocket {
     pub fn serve(place: Place, lock: RunDirLock, server: Server, calls: Sender<Call>) -> Self {
         let file = server.place();
         let serving = Some(tokio::spawn(server.serve(calls.clone())));
-        Self { place, lock, file, calls, serving, told: None }
+        Self { place, lock, file, calls, serving, reported: None }
     }
 
     /// Makes again what is gone. `None` when there is nothing to say.
@@ -49,13 +49,13 @@ impl ControlSocket {
         let path = self.place.socket();
         match self.restore(&path) {
             Ok(()) => {
-                self.told = None;
+                self.reported = None;
                 let path = path.display();
                 Some(News::Restored(format!("the control socket {path} was removed: made again")))
             }
-            Err(error) if self.told.as_ref() == Some(&error) => None,
+            Err(error) if self.reported.as_ref() == Some(&error) => None,
             Err(error) => {
-                self.told = Some(error.clone());
+                self.reported = Some(error.clone());
                 Some(News::Lost(format!("the control socket was removed: {error}")))
             }
         }

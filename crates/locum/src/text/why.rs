@@ -5,9 +5,9 @@ use std::fmt::Write;
 use locum_control::status::{DiscardedStatus, InstanceStatus, RefusedAddress};
 use locum_control::{HistoryEntry, Record, StatusDocument};
 
-use super::table::age;
+use super::age;
 
-/// Earlier transitions told per instance.
+/// Earlier transitions shown per instance.
 const MAX_TRANSITIONS: usize = 5;
 
 /// The whole text.
@@ -164,7 +164,7 @@ mod tests {
     use crate::commands::sample;
 
     #[test]
-    fn the_chain_of_causes_is_told_in_sentences() {
+    fn the_chain_of_causes_is_written_in_sentences() {
         let expected = "\
 web: lb1 is BACKUP since 2026-01-02T03:04:05.000Z (2m05s ago).
   Because: 192.0.2.2 advertises priority 100.
@@ -225,7 +225,7 @@ What needs an operator:
     }
 
     #[test]
-    fn addresses_the_kernel_refused_or_keeps_are_told_with_its_words() {
+    fn addresses_the_kernel_refused_or_keeps_are_shown_with_its_words() {
         let mut document = sample::document();
         document.instances[0].missing = vec![sample::refused()];
         let text = explain(&document, &[]);
