@@ -107,7 +107,7 @@ async fn exchange(get: Get<'_>, request: Request<Empty<Bytes>>, deadline: Instan
     };
     // The connection may end before the response it delivered has been looked at.
     let drive = async {
-        let _told_by_the_request_too = connection.await;
+        let _reported_by_the_request_too = connection.await;
         std::future::pending::<Infallible>().await
     };
     tokio::select! {

@@ -105,8 +105,8 @@ fn serve(
     runtime.shutdown_background();
 }
 
-/// An outcome on its way from a probe's task. The generation tells it from those of an earlier
-/// probe with the same id.
+/// An outcome on its way from a probe's task. The generation differs from that of an earlier probe
+/// with the same id.
 #[derive(Debug)]
 struct Ended {
     id: u32,

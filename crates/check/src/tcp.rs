@@ -20,7 +20,7 @@ pub(crate) async fn probe(target: SocketAddr, timeout: Duration) -> Outcome {
     Outcome { verdict, detail, took: begin.elapsed() }
 }
 
-/// Tells a target that cannot be reached from a host that cannot try.
+/// A target that cannot be reached has failed; a host that cannot try has learnt nothing of it.
 pub(crate) fn refusal(error: &io::Error) -> (Verdict, String) {
     let out_of = |what: &str| (Verdict::CannotRun, format!("cannot connect: {what}"));
     match error.raw_os_error().map(Errno::from_raw) {

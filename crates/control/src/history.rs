@@ -23,7 +23,7 @@ pub struct HistoryEntry {
     pub record: Record,
 }
 
-/// What happened, told apart by `kind`.
+/// What happened; `kind` says which variant it is.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum Record {

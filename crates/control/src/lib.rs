@@ -9,7 +9,8 @@
 //! daemon's business: it takes [`Call`]s from a channel and answers each. The socket may stay open
 //! for further requests; they are answered in order.
 //!
-//! Who may speak: processes of the daemon's own user and root, told by the kernel (SO_PEERCRED).
+//! Who may speak: processes of the daemon's own user and root, as the kernel identifies them
+//! (SO_PEERCRED).
 //!
 //! | module | owns |
 //! |---|---|

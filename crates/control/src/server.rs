@@ -38,7 +38,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// credentials are asked.
 const SOCKET_MODE: u32 = 0o600;
 
-/// A request and the place for its answer. Dropping `answer` tells the client that the daemon is
+/// A request and the place for its answer. Dropping `answer` answers the client that the daemon is
 /// ending.
 #[derive(Debug)]
 pub struct Call {
@@ -58,7 +58,7 @@ pub enum ServerError {
     Open { path: PathBuf, source: io::Error },
 }
 
-/// The file a control socket was bound to, told apart from any other that takes its path later.
+/// The file a control socket was bound to: by its inode, since another may take its path later.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SocketPlace {
     path: PathBuf,
@@ -181,7 +181,7 @@ fn stranger(stream: &UnixStream, owner: u32) -> Option<String> {
             "user id {} may not control this daemon: use root or user id {owner}",
             peer.uid()
         )),
-        Err(error) => Some(format!("cannot tell who asks: {error}")),
+        Err(error) => Some(format!("the kernel does not say who asks: {error}")),
     }
 }
 

@@ -190,7 +190,7 @@ pub struct ServiceStatus {
     pub state: String,
     /// What is wrong.
     pub error: Option<String>,
-    /// Client connections under way and accepted so far, where the backend tells.
+    /// Client connections under way and accepted so far; 0 where the backend does not count them.
     pub connections: u64,
     pub accepted: u64,
     pub servers: Vec<ServerStatus>,
@@ -205,7 +205,7 @@ pub struct ServerStatus {
     /// `null`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
-    /// Connections to it under way, where the backend tells.
+    /// Connections to it under way; 0 where the backend does not count them.
     pub connections: u64,
 }
 
