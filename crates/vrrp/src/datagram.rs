@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use pnet_packet::ip::IpNextHeaderProtocol;
-use pnet_packet::ipv4::Ipv4Packet;
-use pnet_packet::ipv6::Ipv6Packet;
+use pnet::packet::ip::IpNextHeaderProtocol;
+use pnet::packet::ipv4::Ipv4Packet;
+use pnet::packet::ipv6::Ipv6Packet;
 
 use crate::checksum::PROTOCOL;
 use crate::discard::Discard;
@@ -38,8 +38,8 @@ pub fn strip_ipv4(bytes: &[u8]) -> Result<Datagram<'_>, Discard> {
         && header.get_next_level_protocol() == VRRP;
     let message = bytes.get(start..end).filter(|_| sane).ok_or(Discard::PacketLengthErrors)?;
     Ok(Datagram {
-        source: header.get_source().into(),
-        destination: header.get_destination().into(),
+        source: IpAddr::from(header.get_source().octets()),
+        destination: IpAddr::from(header.get_destination().octets()),
         hop_limit: Some(header.get_ttl()),
         message,
     })
@@ -57,8 +57,8 @@ pub fn strip_ipv6(bytes: &[u8]) -> Result<Datagram<'_>, Discard> {
     let sane = header.get_version() == 6 && header.get_next_header() == VRRP;
     let message = bytes.get(start..end).filter(|_| sane).ok_or(Discard::PacketLengthErrors)?;
     Ok(Datagram {
-        source: header.get_source().into(),
-        destination: header.get_destination().into(),
+        source: IpAddr::from(header.get_source().octets()),
+        destination: IpAddr::from(header.get_destination().octets()),
         hop_limit: Some(header.get_hop_limit()),
         message,
     })

@@ -1,24 +1,24 @@
 //! Ethernet frames that tell a link where an address lives now: gratuitous ARP and unsolicited
-//! neighbour advertisement. RFC 9568 §8.1.2 and §8.2.2, RFC 5227, RFC 4861 §4.4, spec §14.
+//! neighbour advertisement. RFC 9568 §8.1.2 and §8.2.2, RFC 5227, RFC 4861 §4.4, SPEC.md §14.
 //!
 //! Whole frames, because they leave by a packet socket: tentative addresses, duplicate address
 //! detection and missing routes cannot hold them back (G-008).
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use pnet_base::MacAddr;
-use pnet_packet::Packet;
-use pnet_packet::arp::{Arp, ArpHardwareTypes, ArpOperations, ArpPacket, MutableArpPacket};
-use pnet_packet::ethernet::{
+use pnet::packet::Packet;
+use pnet::packet::arp::{Arp, ArpHardwareTypes, ArpOperations, ArpPacket, MutableArpPacket};
+use pnet::packet::ethernet::{
     EtherType, EtherTypes, Ethernet, EthernetPacket, MutableEthernetPacket,
 };
-use pnet_packet::icmpv6::ndp::{
+use pnet::packet::icmpv6::ndp::{
     Icmpv6Codes, MutableNeighborAdvertPacket, NdpOption, NdpOptionTypes, NeighborAdvert,
     NeighborAdvertFlags, NeighborAdvertPacket,
 };
-use pnet_packet::icmpv6::{Icmpv6Packet, Icmpv6Types, checksum};
-use pnet_packet::ip::IpNextHeaderProtocols;
-use pnet_packet::ipv6::{Ipv6, Ipv6Packet, MutableIpv6Packet};
+use pnet::packet::icmpv6::{Icmpv6Packet, Icmpv6Types, checksum};
+use pnet::packet::ip::IpNextHeaderProtocols;
+use pnet::packet::ipv6::{Ipv6, Ipv6Packet, MutableIpv6Packet};
+use pnet::util::MacAddr;
 
 /// A hardware address.
 pub type Mac = [u8; 6];
@@ -74,9 +74,9 @@ pub fn gratuitous_arp(mac: Mac, address: Ipv4Addr, form: ArpForm) -> Vec<u8> {
         proto_addr_len: 4,
         operation,
         sender_hw_addr: sender,
-        sender_proto_addr: address,
+        sender_proto_addr: address.octets().into(),
         target_hw_addr: target,
-        target_proto_addr: address,
+        target_proto_addr: address.octets().into(),
         payload: Vec::new(),
     });
     ethernet(MacAddr::broadcast(), sender, EtherTypes::Arp, body.to_vec())
@@ -107,7 +107,7 @@ pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr, speaker: Speaker) -> 
         checksum: 0,
         flags: router_flag | NeighborAdvertFlags::Override,
         reserved: 0,
-        target_addr: address,
+        target_addr: address.octets().into(),
         options: vec![NdpOption {
             option_type: NdpOptionTypes::TargetLLAddr,
             length: 1,
@@ -117,7 +117,7 @@ pub fn neighbor_advertisement(mac: Mac, address: Ipv6Addr, speaker: Speaker) -> 
     });
     // INVARIANT: an NA is longer than the smallest ICMPv6 packet.
     let icmp = Icmpv6Packet::new(packet.packet()).expect("buffer of an NA");
-    let sum = checksum(&icmp, &address, &ALL_NODES);
+    let sum = checksum(&icmp, &address.octets().into(), &ALL_NODES.octets().into());
     packet.set_checksum(sum);
     ethernet(ALL_NODES_MAC, sender, EtherTypes::Ipv6, ipv6(address, &body))
 }
@@ -134,8 +134,8 @@ fn ipv6(source: Ipv6Addr, payload: &[u8]) -> Vec<u8> {
         payload_length: payload.len() as u16,
         next_header: IpNextHeaderProtocols::Icmpv6,
         hop_limit: u8::MAX,
-        source,
-        destination: ALL_NODES,
+        source: source.octets().into(),
+        destination: ALL_NODES.octets().into(),
         payload: payload.to_vec(),
     });
     octets
