@@ -1,4 +1,4 @@
-//! The checksum of a VRRP message and the octets it covers. RFC 1071; spec §3.
+//! The checksum of a VRRP message and the octets it covers. RFC 1071; SPEC.md §3.
 //!
 //! | message | covers |
 //! |---|---|
@@ -112,7 +112,7 @@ mod tests {
         Coverage::Pseudo { source: SOURCE.into(), destination: Ipv4Addr::from(destination).into() }
     }
 
-    /// Spec §3, hand check of V2-01.
+    /// SPEC.md §3, hand check of V2-01.
     #[test]
     fn version_2_covers_message_and_authentication() {
         let mut message = [0; 20];
@@ -123,7 +123,7 @@ mod tests {
         assert_ne!(checksum(&message, Coverage::Message), 0xb8c8);
     }
 
-    /// Spec §3, hand checks of V3-4-01, V3-4-02 and V3-4-07.
+    /// SPEC.md §3, hand checks of V3-4-01, V3-4-02 and V3-4-07.
     #[test]
     fn version_3_has_three_readings_over_ipv4() {
         let message = [0x31, 0x33, 0x64, 0x01, 0x00, 0x64, 0, 0, 0xc0, 0, 0x02, 0x01];

@@ -1,4 +1,4 @@
-//! How often things happened to one virtual router. RFC 8347, SPEC.md §5.2 and §17.
+//! How often things happened to one virtual router. RFC 8347, SPEC.md §5.2 and §15.
 //!
 //! Names are the RFC 8347 leaves where there is one.
 

@@ -1,4 +1,4 @@
-//! The octets of an advertisement: [`Advert`] writes them, [`Body`] reads them. Spec §2.
+//! The octets of an advertisement: [`Advert`] writes them, [`Body`] reads them. SPEC.md §2.
 //!
 //! Reading checks only that the octets are there; what they may say is `receive`'s business.
 

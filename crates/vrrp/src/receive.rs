@@ -210,9 +210,10 @@ impl Verified<'_> {
             return Err(Discard::AddressListErrors);
         }
         let differ = !same_addresses(&self.body, &settings.addresses);
-        let exacting = matches!((self.version, settings.profile), (Version::V2, Profile::Strict));
+        let is_strict_v2 =
+            matches!((self.version, settings.profile), (Version::V2, Profile::Strict));
         // RFC 3768 §7.1: what an owner says about its addresses is believed.
-        if differ && exacting && !self.body.priority().is_owner() {
+        if differ && is_strict_v2 && !self.body.priority().is_owner() {
             return Err(Discard::AddressListErrors);
         }
         Ok(differ || lacks_link_local(&self.body))
@@ -250,7 +251,7 @@ fn wire<'a>(
     Ok(Verified { source, destination, body, version, form })
 }
 
-/// V-102, V-103, V-330. A hop limit the kernel did not tell fits nowhere.
+/// V-102, V-103, V-330. A hop limit that the kernel did not give fits nowhere.
 fn hop_limit_fits(datagram: &Datagram<'_>, transport: Option<&Transport>) -> bool {
     let Some(hop_limit) = datagram.hop_limit else {
         return false;

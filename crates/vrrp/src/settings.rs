@@ -156,7 +156,7 @@ pub struct UnicastPeer {
     pub ttl: Option<(u8, u8)>,
 }
 
-/// What a version 3 IPv4 checksum covers; both readings exist in the field (spec §3).
+/// What a version 3 IPv4 checksum covers; both readings exist in the field (SPEC.md §3).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ChecksumForm {
     /// The VRRP message only: RFC 9568 §5.2.8.

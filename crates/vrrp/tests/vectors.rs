@@ -196,7 +196,7 @@ fn authentication_header_is_refused_while_it_cannot_be_configured() {
     }
 }
 
-/// Receiver of the negative vectors, spec §18.
+/// Receiver of the negative vectors, SPEC.md §16.
 fn context(version: Version, family: Family) -> RouterSettings {
     let mut settings = RouterSettings::new(Vrid::new(51).unwrap(), family, version);
     settings.addresses = vec![match family {
