@@ -1,10 +1,17 @@
-//! What the eye should not have to check: lengths, headers, leftovers, purity.
+//! What the eye should not have to check: lengths, headers, leftovers, purity, words, circles.
+
+#[path = "tidy/circles.rs"]
+mod circles;
+#[path = "tidy/source.rs"]
+mod source;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::fs;
-use std::path::Path;
-use std::path::PathBuf;
 
 use locum_integration::require;
+
+use source::{files, text};
 
 /// Longest Rust file, in lines: more than one idea hides in a longer one.
 const LONGEST: usize = 800;
@@ -32,38 +39,9 @@ const IMPURE: [(&str, &str); 9] = [
 const PURE: [&str; 4] =
     ["crates/vrrp/src", "crates/plan/src", "crates/config/src", "crates/engine/src"];
 
-/// All files below `directory` with one of these extensions, sorted.
-fn files(directory: &str, extensions: &[&str]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut open = vec![require::workspace().join(directory)];
-    while let Some(directory) = open.pop() {
-        for entry in fs::read_dir(&directory).into_iter().flatten().flatten() {
-            let path = entry.path();
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if path.is_dir() {
-                if name != "target" && !name.starts_with('.') {
-                    open.push(path);
-                }
-            } else if path.extension().is_some_and(|ext| extensions.iter().any(|one| ext == *one)) {
-                found.push(path);
-            }
-        }
-    }
-    found.sort();
-    assert!(!found.is_empty(), "no files below {directory}");
-    found
-}
-
 /// Says everything that is wrong at once.
 fn report(faults: &[String]) {
     assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-/// Text of a file; a test's data may be no text on purpose.
-fn text(path: &Path) -> String {
-    let bytes = fs::read(path);
-    let bytes = bytes.unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[test]
@@ -131,6 +109,9 @@ fn documents_that_a_reader_looks_for_are_there() {
         "LICENSE-APACHE",
         "crates/ARCHITECTURE.md",
         "crates/CHANGELOG.md",
+        "crates/GLOSSARY.md",
+        "crates/vrrp/SPEC.md",
+        "crates/kernel/IPVS.md",
     ] {
         assert!(require::workspace().join(name).is_file(), "{name} is missing");
     }

@@ -1,0 +1,141 @@
+//! One word for one thing, and one thing for one word: `crates/GLOSSARY.md` enforced.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::report;
+use crate::source::{built_code, code, crate_of, files, text, words};
+
+const GLOSSARY: &str = "crates/GLOSSARY.md";
+
+/// Where a word must not stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Where {
+    /// In identifiers and the names of files.
+    Names,
+    /// There, and in comments and messages.
+    Anywhere,
+}
+
+/// A word, and what to say instead.
+struct Banned {
+    word: String,
+    instead: String,
+    place: Where,
+}
+
+/// The rows of the glossary's last table: `| not | but | where |`.
+fn banned() -> Vec<Banned> {
+    let text = text(&locum_integration::require::workspace().join(GLOSSARY));
+    let (_, table) = text.split_once("| not | but | where |\n").expect("the table of banned words");
+    let rows = table.lines().skip(1).take_while(|line| line.starts_with('|'));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [word, instead, place] = cells[..] else { panic!("three cells: {line}") };
+        let place = match place {
+            "names" => Where::Names,
+            "anywhere" => Where::Anywhere,
+            other => panic!("{word}: {other} is no place"),
+        };
+        Banned { word: word.to_owned(), instead: instead.to_owned(), place }
+    };
+    rows.map(row).collect()
+}
+
+/// What is wrong and no line of this file in `integration/data`, and lines that nothing needs any
+/// more. `scripts/bless` takes those out; it adds none.
+fn compare(found: &BTreeMap<String, String>, file: &str) -> Vec<String> {
+    let path = locum_integration::require::workspace().join("integration/data").join(file);
+    let mut list = text(&path);
+    if std::env::var_os("LOCUM_BLESS").is_some() {
+        let is_needed = |line: &&str| line.starts_with('#') || found.contains_key(*line);
+        list = list.lines().filter(is_needed).collect::<Vec<_>>().join("\n") + "\n";
+        std::fs::write(&path, &list).expect("the list can be written");
+    }
+    let exceptions: BTreeSet<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    let new = found.iter().filter(|(line, _)| !exceptions.contains(line.as_str()));
+    let old = exceptions.iter().filter(|line| !found.contains_key(**line));
+    new.map(|(_, fault)| fault.clone())
+        .chain(old.map(|line| format!("{line}: gone, so take the line out of {file}")))
+        .collect()
+}
+
+/// Every Rust file but these, which speak about words.
+fn sources() -> impl Iterator<Item = (std::path::PathBuf, String)> {
+    let all = files("", &["rs"]).into_iter();
+    all.filter(|path| !path.components().any(|part| part.as_os_str() == "tidy"))
+        .map(|path| (path.clone(), text(&path)))
+}
+
+/// A crate that still uses a banned word is a line `word crate` in `data/words.txt`; the list only
+/// gets shorter.
+#[test]
+fn banned_words_are_used_by_nobody_else() {
+    let banned = banned();
+    let mut found = BTreeMap::new();
+    for (path, text) in sources() {
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let names = format!("{} {}", code(&text), stem.unwrap_or_default());
+        let names: BTreeSet<String> = words(&names).into_iter().collect();
+        let anywhere: BTreeSet<String> = words(&text).into_iter().collect();
+        for Banned { word, instead, place } in &banned {
+            let is_used = match place {
+                Where::Names => names.contains(word),
+                Where::Anywhere => names.contains(word) || anywhere.contains(word),
+            };
+            if is_used {
+                let fault = format!("{}: not \"{word}\" but {instead}", path.display());
+                found.entry(format!("{word} {}", crate_of(&path))).or_insert(fault);
+            }
+        }
+    }
+    report(&compare(&found, "words.txt"));
+}
+
+/// A name that has several meanings is a line `Name crate crate …` in `data/types.txt`, a crate for
+/// each definition. The simulator is left out: what it models has the names of what is modelled.
+#[test]
+fn a_type_name_has_one_meaning() {
+    let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in files("crates", &["rs"]) {
+        let holder = crate_of(&path);
+        let is_test = path.file_stem().is_some_and(|stem| stem == "tests");
+        let is_built = path.components().any(|part| part.as_os_str() == "src") && !is_test;
+        if holder == "sim" || !is_built {
+            continue;
+        }
+        for name in types(&built_code(&text(&path))) {
+            defined.entry(name).or_default().push(holder.clone());
+        }
+    }
+    assert!(defined.len() > 300, "only {} types are found", defined.len());
+    let mut found = BTreeMap::new();
+    for (name, mut crates) in defined.into_iter().filter(|(_, crates)| crates.len() > 1) {
+        crates.sort();
+        let line = format!("{name} {}", crates.join(" "));
+        let fault = format!("{line}: one name for several types (see data/types.txt)");
+        found.insert(line, fault);
+    }
+    report(&compare(&found, "types.txt"));
+}
+
+/// Names of the types that are defined outside functions and blocks.
+fn types(code: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let line = line.strip_prefix("pub").map_or(line, |rest| match rest.split_once(')') {
+            Some((_, rest)) if rest.starts_with(' ') && line.starts_with("pub(") => rest,
+            Some(_) | None => rest,
+        });
+        let (kind, rest) = line.trim_start().split_once(' ')?;
+        let end = rest.find(|one: char| !one.is_alphanumeric()).unwrap_or(rest.len());
+        let is_type = ["struct", "enum", "trait", "type", "union"].contains(&kind);
+        is_type.then(|| rest[..end].to_owned())
+    };
+    code.lines().filter(|line| !line.starts_with(' ')).filter_map(name).collect()
+}
+
+#[test]
+fn types_are_found_at_the_margin() {
+    let code = "pub struct One;\npub(crate) enum Two {\n    type Three = u8;\n}\ntrait Four: Sized {\n\
+                pub(in crate::five) type Six<'a> = &'a str;\npub fn structure() {}";
+    assert_eq!(types(code), ["One", "Two", "Four", "Six"]);
+}
