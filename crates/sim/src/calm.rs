@@ -20,7 +20,7 @@ use crate::world::World;
 
 /// What a resigning master holds its addresses for, after its successor spoke, twice over; and
 /// what queues, kernels and monitors take.
-const SLACK: Duration = Duration::from_millis(300);
+const SLACK: Duration = Duration::from_millis(900);
 
 /// The longest an engine waits before it asks a kernel again that has refused.
 const RETRY: Duration = Duration::from_secs(41);

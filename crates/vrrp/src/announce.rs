@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use crate::settings::{Family, Profile, RouterSettings};
 use crate::time::Time;
+use crate::timers;
 
 /// After a handover both directors answer for a moment. A host that resolved the address in that
-/// moment may have learnt the old one last; this single announcement, after the old one is gone,
-/// corrects it.
-pub const SETTLE_DELAY: Duration = Duration::from_millis(250);
+/// moment may have learnt the old one last; a single announcement, this long after the old one must
+/// have withdrawn, corrects it (G-026).
+const SETTLE_DELAY: Duration = Duration::from_millis(150);
 
 /// MAX_NEIGHBOR_ADVERTISEMENT and RetransTimer of RFC 4861 §7.2.6 and §10: so many unsolicited
 /// advertisements of one address, so far apart (G-017).
@@ -28,7 +29,7 @@ pub struct Schedule {
     sparse: Option<Sparse>,
 }
 
-/// What RFC 4861 leaves of a burst: single announcements, in place of all other bursts.
+/// The rest of a burst where RFC 4861 allows no bursts: single announcements, far apart.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Sparse {
     at: Time,
@@ -56,7 +57,7 @@ impl Schedule {
         let refresh = (!announce.refresh.is_zero())
             .then(|| now + announce.delay.max(quiet) + period(settings));
         Self {
-            settle: (!is_sparse).then(|| now + SETTLE_DELAY),
+            settle: (!is_sparse).then(|| now + timers::handover(settings) + SETTLE_DELAY),
             second: after(now, announce.delay).filter(|_| !is_sparse),
             after_conflict: None,
             refresh,
@@ -185,9 +186,9 @@ mod tests {
     fn second_burst_comes_after_the_delay_and_once() {
         let settings = router(AnnounceSettings::default());
         assert_eq!(burst(&settings), 5, "G-011");
-        assert_eq!(announced(&settings, 100), [(0.25, 1), (5.0, 5)]);
+        assert_eq!(announced(&settings, 100), [(0.55, 1), (5.0, 5)]);
         let once = router(AnnounceSettings { delay: Duration::ZERO, ..Default::default() });
-        assert_eq!(announced(&once, 100), [(0.25, 1)]);
+        assert_eq!(announced(&once, 100), [(0.55, 1)]);
     }
 
     /// G-014.
@@ -196,7 +197,7 @@ mod tests {
         let refresh = Duration::from_secs(60);
         let announce = AnnounceSettings { refresh, refresh_repeat: 2, ..Default::default() };
         let all = announced(&router(announce), 130);
-        assert_eq!(all, [(0.25, 1), (5.0, 5), (65.0, 2), (125.0, 2)]);
+        assert_eq!(all, [(0.55, 1), (5.0, 5), (65.0, 2), (125.0, 2)]);
     }
 
     #[test]
@@ -232,7 +233,7 @@ mod tests {
         assert_eq!(burst(&settings), 1);
         assert_eq!(announced(&settings, 100), [(1.0, 1), (2.0, 1)]);
         let four = RouterSettings { family: Family::V4, ..settings };
-        assert_eq!(announced(&four, 100), [(0.25, 1), (5.0, 5)], "ARP knows no such limit");
+        assert_eq!(announced(&four, 100), [(0.55, 1), (5.0, 5)], "ARP knows no such limit");
         let few = strict(AnnounceSettings { repeat: 2, ..Default::default() });
         assert_eq!(announced(&few, 100), [(1.0, 1)]);
         let none = strict(AnnounceSettings { repeat: 0, ..Default::default() });

@@ -18,10 +18,10 @@
 //! | [`discard`] | why a datagram is not accepted |
 //! | [`counters`] | how often things happened |
 //! | [`frame`] | gratuitous ARP and unsolicited neighbour advertisement frames |
-//! | [`timers`] | skew and down intervals |
+//! | [`timers`] | how long a backup waits, and a master that gives up |
 //! | [`router`] | the state machine |
 //! | [`role`] | what a router is, and why |
-//! | [`report`] | what RFC 8347 wants told of a router |
+//! | [`report`] | what RFC 8347 reports of a router |
 //! | [`announce`] | when to announce the addresses of a master |
 //! | [`time`] | a point in time without a clock |
 

@@ -1,4 +1,4 @@
-//! What RFC 8347 wants told of a virtual router beside its state: why it became master last
+//! What RFC 8347 reports of a virtual router beside its state: why it became master last
 //! (V-237), and what happened to it last (V-238).
 
 use crate::role::Cause;
@@ -59,7 +59,7 @@ pub enum LastEvent {
     None,
     /// It began to take part.
     Startup,
-    /// It was told to stop.
+    /// It was asked to stop.
     Shutdown,
     /// A master heard a better router.
     HigherPriorityBackup,

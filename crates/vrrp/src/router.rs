@@ -1,4 +1,5 @@
-//! The state machine of one virtual router: RFC 9568 §6.4 with the extensions of spec §8.2.
+//! The state machine of one virtual router: RFC 9568 §6.4 with the extensions of
+//! SPEC.md §8.
 //!
 //! `(state, now, Event) → Actions`; what the router wants to be true at any moment is read from
 //! [`Router::holds_addresses`] and [`Router::deadline`]. Timers are deadlines inside the state, so
@@ -193,17 +194,16 @@ impl Router {
         self.form
     }
 
-    /// The shortest time any peer waits before it takes over from us: 3 × A (V-241). With a down
-    /// multiplier of 1 the next advert itself would come too late, so it counts as 2.
+    /// The shortest time any peer waits before it takes over from us (V-241).
     pub fn shortest_takeover(&self) -> Duration {
-        self.settings.interval.as_duration() * u32::from(self.settings.down_multiplier.max(2))
+        timers::shortest_takeover(&self.settings)
     }
 
-    /// Longest time from becoming master to being ready to serve: nobody waits longer for an answer
-    /// (V-273) or for services before the addresses are announced, and a predecessor answers for as
-    /// long (V-240). Shorter than the patience of any peer.
+    /// Longest time from becoming master to being ready to serve (V-275): nobody waits longer for an
+    /// answer (V-273), or for services before the addresses are announced, and a predecessor answers
+    /// for as long (V-240).
     pub fn ready_limit(&self) -> Duration {
-        timers::READY_LIMIT.min(self.shortest_takeover())
+        timers::ready_limit(&self.settings)
     }
 
     /// Addresses were added to a master: they are announced now, this often, and again later.
@@ -425,7 +425,7 @@ impl Router {
         }
     }
 
-    /// V-226: the next advert carries it; a drop is told at once.
+    /// V-226: the next advert carries it; a drop is advertised at once.
     fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<Action>) {
         let before = self.priority;
         self.set_priority(priority);

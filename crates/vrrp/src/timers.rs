@@ -1,4 +1,5 @@
-//! Skew and down intervals: how long a backup waits. RFC 9568 §6.1, RFC 3768 §6.1, spec §6.
+//! How long a backup waits before it takes over, and a master before it lets go. RFC 9568 §6.1,
+//! RFC 3768 §6.1, SPEC.md §6 and §8.3.
 //!
 //! Integer nanoseconds throughout. The version 3 skew is never cut to whole centiseconds: at an
 //! interval of 10 cs only ten values would remain, and two backups whose priorities are up to 25
@@ -6,14 +7,32 @@
 
 use std::time::Duration;
 
-use crate::settings::{Interval, Priority, Version};
+use crate::settings::{Interval, Priority, RouterSettings, Version};
 
-/// From a successor's first advert to our withdrawal: it installs and announces its addresses
-/// after that advert, and a busy host takes its time.
+/// What a successor needs to announce its addresses once it is ready, and its announcement to be
+/// heard: a busy host takes its time.
 pub const HANDOVER_MARGIN: Duration = Duration::from_millis(100);
 
 /// What a node may take until it is ready to serve as master, where its peers wait longer.
 pub const READY_LIMIT: Duration = Duration::from_millis(300);
+
+/// The shortest time any peer of a master with these settings waits before it takes over: 3 × A
+/// (V-241). With a down multiplier of 1 the next advert itself would come too late, so it counts as
+/// 2.
+pub fn shortest_takeover(settings: &RouterSettings) -> Duration {
+    settings.interval.as_duration() * u32::from(settings.down_multiplier.max(2))
+}
+
+/// Longest time from becoming master to being ready to serve (V-275).
+pub fn ready_limit(settings: &RouterSettings) -> Duration {
+    READY_LIMIT.min(shortest_takeover(settings))
+}
+
+/// From a successor's first advert to our withdrawal (V-240). The successor is taken to have our
+/// settings.
+pub fn handover(settings: &RouterSettings) -> Duration {
+    HANDOVER_MARGIN + ready_limit(settings)
+}
 
 /// Skew_Time: the part of the wait that is shorter the higher the priority.
 ///
@@ -86,7 +105,7 @@ mod tests {
         assert_eq!(down, Duration::from_secs(255 * 255 + 1));
     }
 
-    /// Spec §6: the version 2 skew does not depend on the interval.
+    /// SPEC.md §6: the version 2 skew does not depend on the interval.
     #[test]
     fn version_2_skew_ignores_the_interval() {
         for centis in [100, 500, 25_500] {

@@ -9,7 +9,7 @@ use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
 use crate::node::{
-    Node, PEER, VIP, advert, instance, outcome, plan, process_check, sent_priorities,
+    HANDED_OVER, Node, PEER, VIP, advert, instance, outcome, plan, process_check, sent_priorities,
 };
 
 fn ms(millis: u64) -> Duration {
@@ -48,7 +48,7 @@ fn a_shorter_interval_of_our_own_does_not_shorten_the_wait_for_a_slow_master() {
 fn a_withdrawal_that_failed_is_tried_again_and_told() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     node.hear(PEER, 150);
-    node.run_for(ms(101));
+    node.run_for(HANDED_OVER);
     let out = node.refuse_applies("no buffer space").to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Notify(_))), "{out:#?}");
     assert_eq!(node.role(), Role::Backup, "a backup that cannot clean up still takes part");
@@ -237,7 +237,7 @@ fn hooks_wait_for_the_kernel_and_keep_their_order() {
     assert!(!hooks(&out).iter().any(|hook| hook.contains("MASTER")), "{out:#?}");
     assert_eq!(hooks(node.confirm_applies()), ["/bin/any INSTANCE web MASTER 100"]);
     node.hear(PEER, 150);
-    assert_eq!(hooks(node.run_for(ms(101))), [""; 0]);
+    assert_eq!(hooks(node.run_for(HANDED_OVER)), [""; 0]);
     assert_eq!(hooks(node.confirm_applies()), ["/bin/any INSTANCE web BACKUP 100"]);
 }
 

@@ -17,6 +17,8 @@ use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
 
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
+/// From the successor's first advert until a master has withdrawn (V-240), and a moment more.
+pub const HANDED_OVER: Duration = Duration::from_millis(401);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 

@@ -7,7 +7,7 @@ use locum_engine::{Command, EventKind, Inherited, Input, LinkState, Output, Send
 use locum_plan::{Command as Hook, Instance, Name};
 use locum_vrrp::Role;
 
-use crate::node::{Node, PEER, VIP, instance, is_address, plan};
+use crate::node::{HANDED_OVER, Node, PEER, VIP, instance, is_address, plan};
 
 const SECOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 11);
 const WHY: &str = "permission denied (IPv6 is disabled on this device)";
@@ -267,7 +267,7 @@ fn a_master_hook_is_told_which_addresses_are_missing() {
     };
     assert_eq!(told(node.refuse(&[SECOND], WHY)), [Some("192.0.2.11".to_owned())]);
     node.hear(PEER, 200);
-    node.run_for(ms(101));
+    node.run_for(HANDED_OVER);
     assert_eq!(told(node.confirm_applies()), [None]);
 }
 
@@ -333,7 +333,7 @@ fn an_address_that_cannot_be_withdrawn_is_told_alone_and_is_no_fault_of_a_master
 fn only_what_could_not_be_withdrawn_is_withdrawn_again() {
     let mut node = Node::master(plan([two()]));
     node.hear(PEER, 150);
-    node.run_for(ms(101));
+    node.run_for(HANDED_OVER);
     node.refuse(&[SECOND], "device or resource busy");
     let out = node.run_for(ms(1001)).to_vec();
     assert!(out.iter().any(|o| drops(o, SECOND)) && !out.iter().any(|o| drops(o, VIP)), "{out:#?}");

@@ -18,7 +18,7 @@ use crate::time::Time;
 /// What an owner that has conceded competes with: below every other owner, above the rest.
 const CONCEDED: Priority = Priority(254);
 
-/// Adverts of ours that the other owner may let pass.
+/// How many of our adverts the other owner may miss before it is taken not to hear us.
 const OWN_ADVERTS: u32 = 2;
 
 /// A rival that is silent for this many intervals is gone.

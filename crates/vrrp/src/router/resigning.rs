@@ -11,7 +11,7 @@ use crate::report::LastEvent;
 use crate::role::Cause;
 use crate::settings::{Priority, Version};
 use crate::time::Time;
-use crate::timers::HANDOVER_MARGIN;
+use crate::timers;
 
 impl Router {
     /// V-223: the sender is master from now on. No release is sent (V-233).
@@ -24,7 +24,7 @@ impl Router {
         let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
         let resignation = Resignation {
             cause: cause.clone(),
-            until: now + HANDOVER_MARGIN,
+            until: now + timers::handover(&self.settings),
             again: None,
             answered: true,
             then: After::Backup,
@@ -69,7 +69,7 @@ impl Router {
         if !resignation.answered {
             resignation.answered = true;
             resignation.again = None;
-            resignation.until = resignation.until.min(now + HANDOVER_MARGIN);
+            resignation.until = now + timers::handover(&self.settings);
         }
     }
 
@@ -83,7 +83,7 @@ impl Router {
         out.push(Action::Advertise { priority: Priority::RELEASE });
         let resignation = Resignation {
             cause: cause.clone(),
-            until: now + longest_skew * 2 + HANDOVER_MARGIN,
+            until: now + longest_skew * 2 + timers::HANDOVER_MARGIN,
             again: Some(now + longest_skew),
             answered: false,
             then,

@@ -195,3 +195,48 @@ fn fault_and_stop_end_the_candidacy() {
     assert_eq!(sent(&out), [0_u8; 0], "it was not master");
     assert!(candidate.router.is_finished());
 }
+
+/// V-275, V-240: a predecessor answers for as long as its successor may take until it serves, and
+/// the margin; a late answer to its release makes it no shorter.
+#[test]
+fn releasing_master_answers_until_the_successor_must_be_ready() {
+    for (centis, heard_ms, handover_ms) in
+        [(100, 0, 400), (100, 2050, 400), (5, 0, 250), (1, 0, 130)]
+    {
+        let interval = Interval::new(Version::V3, centis).expect("in range");
+        let mut bench = Bench::new(RouterSettings { interval, ..settings(Version::V3, 100) });
+        bench.feed(Event::Adopt);
+        bench.feed(Event::Stop(Cause::Stopped));
+        bench.run(heard_ms);
+        bench.hear(LOW, 50);
+        bench.run(handover_ms - 1);
+        assert!(bench.router.holds_addresses(), "{centis} {heard_ms}");
+        bench.run(1);
+        assert!(!bench.router.holds_addresses(), "{centis} {heard_ms}");
+    }
+}
+
+/// V-223: no otherwise where the better advert ends the mastership.
+#[test]
+fn master_that_hears_a_better_one_answers_until_that_must_be_ready() {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    bench.hear(HIGH, 150);
+    bench.run(399);
+    assert!(bench.router.holds_addresses());
+    bench.run(1);
+    assert_eq!((bench.router.holds_addresses(), bench.router.role()), (false, Role::Backup));
+}
+
+/// G-026: after the predecessor must have withdrawn, whenever that is.
+#[test]
+fn one_more_announcement_follows_the_withdrawal_of_the_predecessor() {
+    for (centis, after_ms) in [(100, 550), (5, 400), (1, 280)] {
+        let interval = Interval::new(Version::V3, centis).expect("in range");
+        let mut bench = Bench::new(RouterSettings { interval, ..settings(Version::V3, 100) });
+        bench.feed(Event::Adopt);
+        let announced = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Announce { .. }));
+        assert!(!announced(&bench.run(after_ms - 1)), "{centis}");
+        assert!(bench.run(1).contains(&Action::Announce { repeat: 1 }), "{centis}");
+    }
+}

@@ -88,7 +88,7 @@ fn conceded_owner_claims_again_when_the_other_is_an_owner_no_more() {
 
 /// V-176, V-161: what the engine says again is not a new claim; another priority is.
 #[test]
-fn concession_outlives_being_told_the_same_priority_and_settings() {
+fn concession_outlives_the_same_priority_and_settings() {
     let mut bench = owner();
     bench.beside(LOW, 255, 6);
     bench.feed(Event::Priority(Priority::OWNER));

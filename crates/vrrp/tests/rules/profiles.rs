@@ -98,18 +98,18 @@ fn a_late_advert_does_not_delay_the_next() {
     }
 }
 
-/// V-059: told when peers of the usual patience have given up, where that is not the end of this
+/// V-059: reported when peers of the usual patience have given up, where that is not the end of this
 /// mastership anyway (V-241).
 #[test]
-fn an_advert_that_is_late_by_more_than_two_intervals_is_told() {
-    for (late_ms, told) in [(1900, false), (2000, false), (2001, true)] {
+fn an_advert_that_is_late_by_more_than_two_intervals_is_reported() {
+    for (late_ms, reported) in [(1900, false), (2000, false), (2001, true)] {
         let patient = RouterSettings { down_multiplier: 10, ..settings(Version::V3, 100) };
         let mut bench = Bench::new(patient);
         bench.feed(Event::Adopt);
         bench.now += Duration::from_millis(1000 + late_ms);
         let out = bench.feed(Event::Timeout);
         let by = Duration::from_millis(late_ms);
-        assert_eq!(out.contains(&Action::Late { by }), told, "{late_ms} {out:?}");
+        assert_eq!(out.contains(&Action::Late { by }), reported, "{late_ms} {out:?}");
         assert_eq!(sent(&out), [100]);
     }
 }

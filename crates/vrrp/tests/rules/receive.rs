@@ -134,7 +134,7 @@ fn other_checksum_form_is_said() {
     assert_eq!(second.other_form, None);
 }
 
-/// V-124: what is told once of a master is told anew of the next one.
+/// V-124: what is reported once of a master is reported again of the next one.
 #[test]
 fn another_master_is_a_new_one() {
     let mut bench = Bench::eligible(settings(Version::V3, 100));

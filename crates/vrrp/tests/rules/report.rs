@@ -1,4 +1,4 @@
-//! What RFC 8347 wants told (V-237, V-238).
+//! What RFC 8347 reports (V-237, V-238).
 
 use std::time::Duration;
 
@@ -29,13 +29,13 @@ fn new_master_reason_is_that_of_the_last_promotion() {
     bench.run(3610);
     assert_eq!(reason(&bench), NewMasterReason::NoResponse);
     bench.hear(HIGH, 150);
-    bench.run(200);
+    bench.run(500);
     assert_eq!(reason(&bench), NewMasterReason::NoResponse, "it says why it was master");
     bench.hear(HIGH, 0);
     bench.run(1000);
     assert_eq!(reason(&bench), NewMasterReason::Priority);
     bench.hear(HIGH, 150);
-    bench.run(200);
+    bench.run(500);
     bench.beside(HIGH, 50, 4);
     assert_eq!(reason(&bench), NewMasterReason::Preempted);
     bench.feed(Event::Switchover);
