@@ -58,6 +58,11 @@ impl Forged {
 
 /// Sends a message to the group from `eth0` of `node`, whose address there is `source`.
 pub fn send(node: &Node, source: Ipv4Addr, forged: &Forged) {
+    send_many(node, source, forged, 1);
+}
+
+/// The same as often as is said, as fast as the sender's host can.
+pub fn send_many(node: &Node, source: Ipv4Addr, forged: &Forged, count: u64) {
     node.in_network(|| {
         let socket = socket2::Socket::new(
             socket2::Domain::IPV4,
@@ -68,9 +73,10 @@ pub fn send(node: &Node, source: Ipv4Addr, forged: &Forged) {
         socket.set_multicast_if_v4(&source).expect("cannot choose the interface");
         socket.set_multicast_ttl_v4(u32::from(forged.ttl)).expect("cannot set the TTL");
         socket.set_multicast_loop_v4(false).expect("cannot switch the loop off");
-        socket
-            .send_to(&forged.bytes, &SocketAddrV4::new(GROUP, 0).into())
-            .expect("cannot send a forged advert");
+        let group = SocketAddrV4::new(GROUP, 0).into();
+        for _ in 0..count {
+            socket.send_to(&forged.bytes, &group).expect("cannot send a forged advert");
+        }
     });
 }
 

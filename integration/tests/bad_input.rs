@@ -12,6 +12,7 @@ use locum_integration::pair::Kinds;
 use locum_integration::pair::Pair;
 use locum_integration::pair::VIP;
 use locum_integration::peer::Locum;
+use locum_integration::peer::Peer as _;
 use locum_integration::peer::Router;
 use locum_integration::peer::Version;
 use locum_integration::peer::locum_command;
@@ -48,11 +49,21 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Forged {
 
 /// The sum of a counter over all instances and interfaces of a director.
 fn counter(lab: &Lab, director: usize, name: &str) -> u64 {
+    sum(lab, director, name, |_| true)
+}
+
+/// A counter of one instance of a director.
+fn counter_of(lab: &Lab, director: usize, instance: &str, name: &str) -> u64 {
+    sum(lab, director, name, |owner| owner["name"] == instance)
+}
+
+fn sum(lab: &Lab, director: usize, name: &str, counts: impl Fn(&serde_json::Value) -> bool) -> u64 {
     let output = locum_command(&lab.directors[director], &["status", "--json"]);
     let status: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let of = |kind: &str| status[kind].as_array().cloned().unwrap_or_default();
     let owners = of("instances").into_iter().chain(of("unmatched"));
     owners
+        .filter(counts)
         .flat_map(|owner| owner["counters"].as_array().cloned().unwrap_or_default())
         .filter(|counter| counter["name"] == name)
         .filter_map(|counter| counter["value"].as_u64())
@@ -100,6 +111,67 @@ fn bad_adverts_are_counted_by_reason_and_change_nothing() {
     short.bytes.truncate(7);
     flood(&mut pair, &short, "packet-length-errors");
     flood(&mut pair, &changed(|bytes| bytes.resize(1400, 0xa5)), "packet-length-errors");
+}
+
+/// Beyond some thousand a second they die in the kernel; that is said, and so is the end of it.
+#[test]
+fn a_flood_of_foreign_adverts_is_sampled_and_reported_once() {
+    const MANY: u64 = 20_000;
+    if !OURS.available() {
+        return;
+    }
+    let mut pair =
+        Pair::settled(Shape::PAIR, OURS, |director| Router::new(51, [150, 100][director], &[VIP]));
+    let foreign = changed(|bytes| bytes[1] = 77);
+    let says = |pair: &mut Pair, director: usize, words: &str| {
+        pair.daemon(director).log().lines().filter(|line| line.contains(words)).count()
+    };
+    for _ in 0..3 {
+        inject::send_many(&pair.lab.client, source(), &foreign, MANY);
+    }
+    for director in [0, 1] {
+        wait::until("the flood is reported", seconds(20), || {
+            says(&mut pair, director, "only one in 256 is counted") == 1
+        });
+        let counted = counter(&pair.lab, director, "vrid-errors");
+        assert!((2000..MANY).contains(&counted), "{counted} of {}", 3 * MANY);
+    }
+    for director in [0, 1] {
+        wait::until("its end is reported", seconds(40), || {
+            says(&mut pair, director, "each is counted again") == 1
+        });
+        assert_eq!(says(&mut pair, director, "only one in 256"), 1);
+    }
+    assert_eq!(pair.masters(), [0], "nobody believed it");
+}
+
+/// Both would take a unicast advert, were there a socket for each.
+#[test]
+fn a_unicast_advert_beside_a_multicast_instance_is_counted_once() {
+    if !OURS.available() {
+        return;
+    }
+    let addresses = ["192.168.1.201", "192.168.1.202"].map(|text| text.parse().expect("address"));
+    let multicast = |director: usize| Router::new(51, [150, 100][director], &[VIP]);
+    let mut pair = Pair::new(Shape::PAIR, OURS, multicast);
+    for director in [0, 1] {
+        let unicast = Router::new(52, [150, 100][director], &["192.168.1.101/24"])
+            .unicast(addresses[director], &[addresses[1 - director]]);
+        let routers = [multicast(director), unicast];
+        let running = Locum::NATIVE.start(&pair.lab.directors[director], &routers);
+        pair.adopt(director, running);
+    }
+    pair.expect_master(0);
+    let counts = || {
+        let sent = counter_of(&pair.lab, 0, "router52", "advertisement-sent");
+        (sent, counter_of(&pair.lab, 1, "router52", "advertisement-rcvd"))
+    };
+    let before = counts();
+    wait::until("ten adverts are heard", seconds(20), || counts().1 >= before.1 + 10);
+    // What was heard is asked for after what was sent, so one more may have come in between.
+    let after = counts();
+    let (sent, heard) = (after.0 - before.0, after.1 - before.1);
+    assert!(heard <= sent + 1, "{sent} sent, {heard} heard");
 }
 
 #[test]
