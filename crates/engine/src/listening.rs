@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 
 use locum_plan::Name;
-use locum_vrrp::{Family, RouterSettings, Transport};
+use locum_vrrp::{Auth, Family, RouterSettings, Transport, Version};
 
 use crate::output::{Listen, Masters, Output};
 
 /// One entry for each interface and family that these routers speak on, sorted.
 pub fn wanted<'a>(routers: impl Iterator<Item = (&'a Name, &'a RouterSettings)>) -> Vec<Listen> {
     let mut wanted: BTreeMap<(&Name, Family), Listen> = BTreeMap::new();
+    let mut auths: HashMap<(&Name, Family), Vec<&Auth>> = HashMap::new();
     for (interface, settings) in routers {
         let family = settings.family;
         let listen = wanted.entry((interface, family)).or_insert_with(|| Listen {
@@ -20,7 +21,12 @@ pub fn wanted<'a>(routers: impl Iterator<Item = (&'a Name, &'a RouterSettings)>)
             groups: Vec::new(),
             routers: Vec::new(),
             unicast_hop_limit: None,
+            auth: None,
         });
+        if settings.version == Version::V2 {
+            let auths = auths.entry((interface, family)).or_default();
+            auths.push(&settings.auth);
+        }
         listen.routers.push((settings.version, settings.vrid));
         match &settings.transport {
             Transport::Multicast { group } => listen.groups.push(*group),
@@ -31,6 +37,12 @@ pub fn wanted<'a>(routers: impl Iterator<Item = (&'a Name, &'a RouterSettings)>)
                 let before = listen.unicast_hop_limit.unwrap_or(u8::MAX);
                 listen.unicast_hop_limit = Some(least.min(before));
             }
+        }
+    }
+    for (key, auths) in auths {
+        let all_alike = auths.windows(2).all(|pair| pair[0] == pair[1]);
+        if let Some(listen) = wanted.get_mut(&key).filter(|_| all_alike) {
+            listen.auth = auths.first().copied().cloned();
         }
     }
     let mut wanted: Vec<Listen> = wanted.into_values().collect();
@@ -98,7 +110,7 @@ impl MasterSources {
 
 #[cfg(test)]
 mod tests {
-    use locum_vrrp::{UnicastPeer, Version, Vrid};
+    use locum_vrrp::{UnicastPeer, Vrid};
 
     use super::*;
 
@@ -149,6 +161,27 @@ mod tests {
         assert_eq!(least(&[(&eth0, &strict), (&eth0, &multicast)]), Some(250));
         assert_eq!(least(&[(&eth0, &strict), (&eth0, &lax)]), Some(0));
         assert!(heard(&[(&eth0, &strict)])[0].groups.is_empty());
+    }
+
+    #[test]
+    fn what_routers_of_version_2_have_in_common_is_their_authentication() {
+        let eth0 = Name::from("eth0");
+        let [simple, other] = [b"password", b"passwore"].map(|text| Auth::Simple(*text));
+        let router = |vrid, version, auth: &Auth| RouterSettings {
+            auth: auth.clone(),
+            ..router(vrid, version)
+        };
+        let auth = |routers: &[RouterSettings]| {
+            let routers: Vec<_> = routers.iter().map(|router| (&eth0, router)).collect();
+            heard(&routers)[0].auth.clone()
+        };
+        let [v2, v3] = [Version::V2, Version::V3];
+        assert_eq!(auth(&[router(1, v3, &Auth::None)]), None);
+        let alike = [router(1, v2, &simple), router(2, v3, &Auth::None), router(3, v2, &simple)];
+        assert_eq!(auth(&alike), Some(simple.clone()));
+        assert_eq!(auth(&[router(1, v2, &simple), router(2, v2, &other)]), None);
+        assert_eq!(auth(&[router(1, v2, &simple), router(2, v2, &Auth::None)]), None);
+        assert_eq!(auth(&[router(1, v2, &Auth::None)]), Some(Auth::None));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use locum_plan as plan;
 use locum_plan::{Name, Probe, Tracked, WantedServices};
-use locum_vrrp::{Cause, Family, Priority, Role, Version, Vrid};
+use locum_vrrp::{Auth, Cause, Family, Priority, Role, Version, Vrid};
 
 use crate::facts::{Fact, Removal};
 use crate::fault::PriorityCause;
@@ -69,6 +69,8 @@ pub struct Listen {
     /// Least TTL or hop limit of what comes to an address of this host, 0 when any will do (V-330);
     /// `None` when no instance here speaks by unicast.
     pub unicast_hop_limit: Option<u8>,
+    /// How all routers of version 2 here authenticate; `None` when there is none or they differ.
+    pub auth: Option<Auth>,
 }
 
 /// The masters that instances of one interface and family follow.

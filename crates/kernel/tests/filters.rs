@@ -4,6 +4,7 @@
 mod adverts;
 mod namespace;
 
+use std::net::IpAddr;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -15,6 +16,7 @@ use locum_kernel::advert_socket::Filter;
 use locum_kernel::advert_socket::Outgoing;
 use locum_kernel::advert_socket::SendBatch;
 use locum_kernel::advert_socket::filter::Foreign;
+use locum_kernel::advert_socket::filter::Kind;
 use locum_kernel::advert_socket::filter::Ours;
 use locum_kernel::advert_socket::filter::Sources;
 
@@ -56,11 +58,16 @@ fn cable() {
 
 fn ours() -> Ours {
     Ours {
-        kinds: vec![(0x21, [52].into_iter().collect()), (0x31, [51, 200].into_iter().collect())],
+        kinds: vec![kind(0x21, &[52]), kind(0x31, &[51, 200])],
         least_octets: 8,
         group_hop_limit: 255,
         unicast_hop_limit: Some(254),
+        checksum_protocol: None,
     }
+}
+
+fn kind(first: u8, seconds: &[u8]) -> Kind {
+    Kind { first, seconds: seconds.iter().copied().collect(), secret: None }
 }
 
 /// So rarely let in that no test sees a foreign one.
@@ -136,6 +143,52 @@ fn foreign_datagrams_die_in_the_kernel() {
             }
         }
     });
+}
+
+/// With the pseudo header of the family, or over the message alone.
+#[test]
+fn a_wrong_checksum_is_foreign() {
+    in_namespace("a_wrong_checksum_is_foreign", || {
+        cable();
+        for (family, [source, _, group, _]) in PLACES {
+            let left = open("left", family, &[], everything());
+            let ours = Ours { checksum_protocol: Some(112), ..ours() };
+            let foreign = Foreign::Sample { ours, one_in: u32::MAX };
+            let filter = Filter { sources: Sources::Any, foreign };
+            let right = open("right", family, &[group], filter);
+            let octets = |text| match address(text) {
+                IpAddr::V4(address) => address.octets().to_vec(),
+                IpAddr::V6(address) => address.octets().to_vec(),
+            };
+            let mut pseudo = [octets(source), octets(group)].concat();
+            pseudo.extend([0, 112, 0, MESSAGE.len() as u8]);
+            let summed = [&pseudo[..], &[]].map(|covered| with_checksum(&MESSAGE, covered));
+            for message in &summed {
+                send(&left, source, group, 255, message);
+                for at in 2..message.len() {
+                    let mut wrong = message.clone();
+                    wrong[at] ^= 0x10;
+                    send(&left, source, group, 255, &wrong);
+                }
+            }
+            send(&left, source, group, 255, &with_checksum(&changed(1, 200), &pseudo));
+            let heard: Vec<_> = read_until_last(&right).into_iter().map(|heard| heard.1).collect();
+            assert_eq!(heard, summed);
+        }
+    });
+}
+
+/// RFC 1071, over what is given first and the message.
+fn with_checksum(message: &[u8], covered: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    message[6..8].fill(0);
+    let pairs = covered.chunks(2).chain(message.chunks(2));
+    let mut sum: u32 = pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+    while sum > 0xffff {
+        sum = (sum >> 16) + (sum & 0xffff);
+    }
+    message[6..8].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+    message
 }
 
 #[test]

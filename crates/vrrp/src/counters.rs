@@ -10,9 +10,9 @@ use crate::settings::ChecksumForm;
 /// reload (V-400). Those that RFC 8347 keeps for the whole router (checksum, version, VRID and TTL
 /// errors) are the sum over all of them.
 ///
-/// They count what was read from a socket. Adverts and what is wrong with them are all read, and so
-/// is what is not for this host (version, type, VRID, TTL and length errors), unless it comes by
-/// thousands a second: then the kernel drops it but for a sample.
+/// They count what was read from a socket. That is all there is, unless datagrams that are not for
+/// this host or damaged (errors of version, type, VRID, TTL, length, checksum, authentication) come
+/// by thousands a second: then the kernel drops those but for a sample.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
     discards: [u64; Discard::ALL.len()],

@@ -1,22 +1,27 @@
 //! Which datagrams a raw socket lets in: a classic BPF program, built here and run by the kernel.
 //!
 //! ```text
-//!   sent to another ──► source: of this socket? ──► length ──► hop limit ──► kind ──► let in
-//!   MAC, loopback           │ no                       │           │           │
-//!        │                  ▼                          └───────────┴───────────┴──► foreign:
-//!        └──────────────► drop                                                 one in so many
+//!   sent to another ──► source: of this socket? ──► length ─► hop limit ─► kind ─► checksum ─► let in
+//!   MAC, loopback           │ no                       │          │         │         │
+//!        │                  ▼                          └──────────┴─────────┴─────────┴─► foreign:
+//!        └──────────────► drop                                                      one in so many
 //! ```
 //!
 //! A program that takes away foreign datagrams spares the whole way to this process, but it also
 //! hides them. So a sample of them is let in, and the caller decides when foreign datagrams are so
 //! many that a sample is enough.
 
+mod assembler;
+
 use std::net::IpAddr;
 
 use socket2::SockFilter;
 
 use super::Family;
+use super::IPV4_HEADER_OCTETS;
 use super::Received;
+use assembler::Instruction;
+use assembler::code;
 
 /// More sources than this are treated like any other: each costs every datagram a comparison.
 pub const MAX_SOURCES: usize = 8;
@@ -59,17 +64,49 @@ pub enum Foreign {
     },
 }
 
-/// What is for us, as far as a few octets can tell.
+/// Longest message whose checksum a program adds up: each word of it is an instruction or six.
+/// Longer ones are let in.
+const MAX_SUMMED_OCTETS: u32 = 96;
+const SHORTEST_SUMMED_OCTETS: u32 = 8;
+
+/// What is for us, as far as the octets can tell.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Ours {
-    /// First octet of a message, and which second octets may follow it.
-    pub kinds: Vec<(u8, OctetSet)>,
+    pub kinds: Vec<Kind>,
     /// Fewest octets of a message.
     pub least_octets: u32,
     /// Least TTL or hop limit of what was sent to a group.
     pub group_hop_limit: u8,
     /// The same for what was sent to an address of this host; `None` when that is never for us.
     pub unicast_hop_limit: Option<u8>,
+    /// Messages are whole words of 32 bits with an Internet checksum (RFC 1071), over themselves or
+    /// over a pseudo header with this protocol number and themselves. `None` is not examined.
+    pub checksum_protocol: Option<u8>,
+}
+
+/// Messages that begin alike.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Kind {
+    pub first: u8,
+    /// Which second octets may follow.
+    pub seconds: OctetSet,
+    pub secret: Option<Secret>,
+}
+
+/// What messages of one kind have to know: an octet of its own and the last eight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Secret {
+    /// Position in the message, and value.
+    pub marker: (u32, u8),
+    /// `None` when the marker alone counts.
+    pub tail: Option<[u8; 8]>,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kind").field("first", &self.first).finish_non_exhaustive()
+    }
 }
 
 impl Ours {
@@ -88,10 +125,49 @@ impl Ours {
         } else {
             self.unicast_hop_limit
         };
+        let is_of = |kind: &Kind| {
+            kind.first == first
+                && kind.seconds.contains(second)
+                && kind.secret.is_none_or(|secret| secret.is_in(message))
+        };
         message.len() >= self.least_octets as usize
             && least.is_some_and(|least| received.hop_limit.is_some_and(|limit| limit >= least))
-            && self.kinds.iter().any(|(kind, seconds)| *kind == first && seconds.contains(second))
+            && self.kinds.iter().any(is_of)
+            && self.checksum_protocol.is_none_or(|protocol| {
+                let has_options = family == Family::V4 && octets.len() > message.len() + 20;
+                has_options || sums_up(message, received, protocol)
+            })
     }
+}
+
+impl Secret {
+    fn is_in(&self, message: &[u8]) -> bool {
+        let (at, value) = self.marker;
+        message.get(at as usize) == Some(&value)
+            && self.tail.is_none_or(|tail| message.ends_with(&tail))
+    }
+}
+
+/// Whether the checksum is right in either form, as far as a program would find out.
+fn sums_up(message: &[u8], received: &Received, protocol: u8) -> bool {
+    let summed = SHORTEST_SUMMED_OCTETS as usize..=MAX_SUMMED_OCTETS as usize;
+    if !summed.contains(&message.len()) || !message.len().is_multiple_of(4) {
+        return message.len() > MAX_SUMMED_OCTETS as usize;
+    }
+    let sum = |octets: &[u8]| -> u32 {
+        octets.chunks_exact(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum()
+    };
+    let address = |address: IpAddr| match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
+    };
+    let is_right = |sum: u32| {
+        let folded = (sum >> 16) + (sum & 0xffff);
+        (folded >> 16) + (folded & 0xffff) == 0xffff
+    };
+    let alone = sum(message);
+    let pseudo = address(received.source) + address(received.destination);
+    is_right(alone) || is_right(alone + pseudo + u32::from(protocol) + message.len() as u32)
 }
 
 /// A set of octets.
@@ -125,7 +201,7 @@ pub fn program(family: Family, filter: &Filter) -> Vec<SockFilter> {
 }
 
 fn assemble(family: Family, filter: &Filter) -> Vec<Instruction> {
-    let mut program = Program::default();
+    let mut program = Program::new();
     program.drop_what_was_sent_to_others();
     match &filter.sources {
         Sources::Any => {}
@@ -149,53 +225,7 @@ fn assemble(family: Family, filter: &Filter) -> Vec<Instruction> {
     program.finish()
 }
 
-/// Operations of the classic BPF that are used here. A is the accumulator, X the index register.
-mod code {
-    /// A = word or octet at `k`.
-    pub const LOAD_WORD: u16 = 0x20;
-    pub const LOAD_OCTET: u16 = 0x30;
-    /// A = octet at X + `k`.
-    pub const LOAD_OCTET_INDEXED: u16 = 0x50;
-    /// A = `k`.
-    pub const LOAD_CONSTANT: u16 = 0x00;
-    /// A = octets of what the program sees.
-    pub const LOAD_LENGTH: u16 = 0x80;
-    /// X = 4 * (low half of the octet at `k`): the length of an IPv4 header.
-    pub const LOAD_HEADER_LENGTH: u16 = 0xb1;
-    /// M[`k`] = A; A = M[`k`].
-    pub const STORE: u16 = 0x02;
-    pub const RECALL: u16 = 0x60;
-    /// X = A.
-    pub const MOVE_TO_INDEX: u16 = 0x07;
-    pub const SUBTRACT_INDEX: u16 = 0x1c;
-    pub const AND: u16 = 0x54;
-    pub const SHIFT_RIGHT: u16 = 0x74;
-    pub const SHIFT_RIGHT_INDEX: u16 = 0x7c;
-    /// Jumps: `jt` further when it holds for A and `k`, else `jf`.
-    pub const ALWAYS: u16 = 0x05;
-    pub const IF_EQUAL: u16 = 0x15;
-    pub const IF_GREATER: u16 = 0x25;
-    pub const IF_AT_LEAST: u16 = 0x35;
-    pub const IF_ANY_BIT: u16 = 0x45;
-    pub const RETURN: u16 = 0x06;
-}
-
-/// One instruction in the kernel's terms.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Instruction {
-    code: u16,
-    jt: u8,
-    jf: u8,
-    k: u32,
-}
-
-impl Instruction {
-    const fn into_kernel(self) -> SockFilter {
-        SockFilter::new(self.code, self.jt, self.jf, self.k)
-    }
-}
-
-/// A place in the program that lies ahead of all jumps to it.
+/// A place in the program.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Label {
     /// The source is one of ours.
@@ -204,57 +234,20 @@ enum Label {
     Kind,
     /// The first octet is that of this kind.
     Second(usize),
-    /// A holds 32 bits of the set, X which of them counts.
-    Bit,
+    /// A holds 32 bits of the set of this kind, X which of them counts.
+    Bit(usize),
+    /// The kind is right.
+    Checksum,
+    /// The message has so many octets, of which these are the last to be added up.
+    Word(u32),
     Foreign,
     LetIn,
     Drop,
 }
 
-/// A program under construction.
-#[derive(Default)]
-struct Program {
-    instructions: Vec<Instruction>,
-    /// Positions of unconditional jumps, and where they go.
-    jumps: Vec<(usize, Label)>,
-    places: Vec<(Label, usize)>,
-}
+type Program = assembler::Program<Label>;
 
 impl Program {
-    fn load(&mut self, code: u16, k: u32) {
-        self.instructions.push(Instruction { code, jt: 0, jf: 0, k });
-    }
-
-    fn jump(&mut self, to: Label) {
-        self.jumps.push((self.instructions.len(), to));
-        self.load(code::ALWAYS, 0);
-    }
-
-    /// Goes to `to` when the condition holds. Its own jump cannot reach further than 255
-    /// instructions, an unconditional one can.
-    fn when(&mut self, code: u16, k: u32, to: Label) {
-        self.instructions.push(Instruction { code, jt: 0, jf: 1, k });
-        self.jump(to);
-    }
-
-    fn unless(&mut self, code: u16, k: u32, to: Label) {
-        self.instructions.push(Instruction { code, jt: 1, jf: 0, k });
-        self.jump(to);
-    }
-
-    fn place(&mut self, label: Label) {
-        self.places.push((label, self.instructions.len()));
-    }
-
-    fn finish(mut self) -> Vec<Instruction> {
-        for (at, label) in self.jumps {
-            // INVARIANT: every label that is jumped to is placed later in the same program.
-            let (_, target) = self.places.iter().find(|(one, _)| *one == label).expect("placed");
-            self.instructions[at].k = (target - at - 1) as u32;
-        }
-        self.instructions
-    }
-
     /// Frames that were sent to the broadcast MAC, that the interface only saw because it is in
     /// promiscuous mode, or that came round by the loopback. None of them is a datagram sent to
     /// this socket by the protocol's rules, so no counter of bad datagrams misses one.
@@ -286,8 +279,7 @@ impl Program {
                         let rest = 2 * ((12 - offset) / 4) + 1;
                         self.load(code::LOAD_WORD, network_header(V6_SOURCE + offset));
                         let jf = rest as u8;
-                        let jump = Instruction { code: code::IF_EQUAL, jt: 0, jf, k: word };
-                        self.instructions.push(jump);
+                        self.skip(code::IF_EQUAL, word, 0, jf);
                     }
                     self.jump(then);
                 }
@@ -297,7 +289,7 @@ impl Program {
         }
     }
 
-    /// Ends in a jump. For IPv4 the program sees the IP header, for IPv6 the message alone; there
+    /// Ends where foreign datagrams go. For IPv4 the program sees the IP header, for IPv6 the message alone; there
     /// the header is reached by its own offset.
     fn examine(&mut self, family: Family, ours: &Ours) {
         match family {
@@ -314,17 +306,23 @@ impl Program {
         self.examine_hop_limit(family, ours);
         self.place(Label::Kind);
         self.load(code::LOAD_OCTET_INDEXED, 0);
-        for (number, (first, _)) in ours.kinds.iter().enumerate() {
-            self.when(code::IF_EQUAL, u32::from(*first), Label::Second(number));
+        for (number, kind) in ours.kinds.iter().enumerate() {
+            self.when(code::IF_EQUAL, u32::from(kind.first), Label::Second(number));
         }
         self.jump(Label::Foreign);
-        for (number, (_, seconds)) in ours.kinds.iter().enumerate() {
+        for (number, kind) in ours.kinds.iter().enumerate() {
             self.place(Label::Second(number));
-            self.look_up(seconds);
+            self.look_up(number, &kind.seconds);
+            if let Some(secret) = &kind.secret {
+                self.examine_secret(family, secret);
+            }
+            self.jump(Label::Checksum);
         }
-        self.place(Label::Bit);
-        self.load(code::SHIFT_RIGHT_INDEX, 0);
-        self.when(code::IF_ANY_BIT, 1, Label::LetIn);
+        self.place(Label::Checksum);
+        match ours.checksum_protocol {
+            Some(protocol) => self.add_up(family, protocol),
+            None => self.jump(Label::LetIn),
+        }
     }
 
     /// Goes to [`Label::Kind`] or [`Label::Foreign`].
@@ -339,8 +337,7 @@ impl Program {
         self.load(code::LOAD_OCTET, destination);
         // To a group: past the three or one instructions for unicast.
         let unicast = if ours.unicast_hop_limit.is_some() { 4 } else { 1 };
-        let jump = Instruction { code: code::IF_AT_LEAST, jt: unicast, jf: 0, k: multicast };
-        self.instructions.push(jump);
+        self.skip(code::IF_AT_LEAST, multicast, unicast, 0);
         match ours.unicast_hop_limit {
             Some(least) => {
                 self.load(code::LOAD_OCTET, hop_limit);
@@ -353,8 +350,8 @@ impl Program {
         self.unless(code::IF_AT_LEAST, u32::from(ours.group_hop_limit), Label::Foreign);
     }
 
-    /// With the 32 bits of `set` that the message's second octet is among to [`Label::Bit`].
-    fn look_up(&mut self, set: &OctetSet) {
+    /// Goes on when the message's second octet is in the set, else to [`Label::Foreign`].
+    fn look_up(&mut self, kind: usize, set: &OctetSet) {
         const OCTET: u32 = 0;
         self.load(code::LOAD_OCTET_INDEXED, 1);
         self.load(code::STORE, OCTET);
@@ -363,12 +360,104 @@ impl Program {
         self.load(code::RECALL, OCTET);
         self.load(code::SHIFT_RIGHT, 5);
         for (number, bits) in (0..).zip(set.0).filter(|(_, bits)| *bits != 0) {
-            let skip = Instruction { code: code::IF_EQUAL, jt: 0, jf: 2, k: number };
-            self.instructions.push(skip);
+            self.skip(code::IF_EQUAL, number, 0, 2);
             self.load(code::LOAD_CONSTANT, bits);
-            self.jump(Label::Bit);
+            self.jump(Label::Bit(kind));
         }
         self.jump(Label::Foreign);
+        self.place(Label::Bit(kind));
+        self.load(code::SHIFT_RIGHT_INDEX, 0);
+        self.unless(code::IF_ANY_BIT, 1, Label::Foreign);
+    }
+
+    /// Goes on when it is in the message, else to [`Label::Foreign`].
+    fn examine_secret(&mut self, family: Family, secret: &Secret) {
+        let (at, marker) = secret.marker;
+        self.load_message_start(family);
+        self.load(code::LOAD_OCTET_INDEXED, at);
+        self.unless(code::IF_EQUAL, u32::from(marker), Label::Foreign);
+        let Some(tail) = secret.tail else { return };
+        self.load(code::LOAD_LENGTH, 0);
+        self.load(code::SUBTRACT, tail.len() as u32);
+        self.load(code::MOVE_TO_INDEX, 0);
+        for (at, octet) in (0..).zip(tail) {
+            self.load(code::LOAD_OCTET_INDEXED, at);
+            self.unless(code::IF_EQUAL, u32::from(octet), Label::Foreign);
+        }
+    }
+
+    fn load_message_start(&mut self, family: Family) {
+        match family {
+            Family::V4 => self.load(code::LOAD_HEADER_LENGTH, 0),
+            Family::V6 => self.load(code::LOAD_INDEX_CONSTANT, 0),
+        }
+    }
+
+    /// Goes to [`Label::LetIn`] when the checksum is right in either form, or cannot be added up
+    /// here; else it goes on.
+    fn add_up(&mut self, family: Family, protocol: u8) {
+        const SUM: u32 = 1;
+        let (start, addresses) = match family {
+            Family::V4 => (IPV4_HEADER_OCTETS as u32, (V4_SOURCE..V4_SOURCE + 8).step_by(2)),
+            Family::V6 => (0, (V6_SOURCE..V6_SOURCE + 32).step_by(2)),
+        };
+        if family == Family::V4 {
+            // A header with options puts the message elsewhere.
+            self.load(code::LOAD_HEADER_LENGTH, 0);
+            self.load(code::MOVE_FROM_INDEX, 0);
+            self.unless(code::IF_EQUAL, start, Label::LetIn);
+        }
+        self.load(code::LOAD_LENGTH, 0);
+        self.load(code::SUBTRACT, start);
+        self.load(code::LOAD_INDEX_CONSTANT, 0);
+        for octets in (SHORTEST_SUMMED_OCTETS..=MAX_SUMMED_OCTETS).step_by(4) {
+            self.when(code::IF_EQUAL, octets, Label::Word(octets));
+        }
+        self.when(code::IF_GREATER, MAX_SUMMED_OCTETS, Label::LetIn);
+        self.jump(Label::Foreign);
+        // From the last word to the first; X has the sum.
+        for octets in (4..=MAX_SUMMED_OCTETS).rev().step_by(4) {
+            self.place(Label::Word(octets));
+            self.add_half(start + octets - 2);
+            self.add_half(start + octets - 4);
+        }
+        self.load(code::STORE_INDEX, SUM);
+        self.load(code::MOVE_FROM_INDEX, 0);
+        self.fold();
+        self.when(code::IF_EQUAL, 0xffff, Label::LetIn);
+        self.load(code::RECALL_INDEX, SUM);
+        for at in addresses {
+            self.add_half(match family {
+                Family::V4 => at,
+                Family::V6 => network_header(at),
+            });
+        }
+        self.load(code::LOAD_LENGTH, 0);
+        self.load(code::SUBTRACT, start);
+        self.load(code::ADD, u32::from(protocol));
+        self.load(code::ADD_INDEX, 0);
+        self.fold();
+        self.when(code::IF_EQUAL, 0xffff, Label::LetIn);
+    }
+
+    /// X += the 16 bits at this position.
+    fn add_half(&mut self, at: u32) {
+        self.load(code::LOAD_HALF, at);
+        self.load(code::ADD_INDEX, 0);
+        self.load(code::MOVE_TO_INDEX, 0);
+    }
+
+    /// A becomes its 16-bit ones' complement sum; twice, for the carry of the first time.
+    fn fold(&mut self) {
+        const UNFOLDED: u32 = 2;
+        for _ in 0..2 {
+            self.load(code::STORE, UNFOLDED);
+            self.load(code::SHIFT_RIGHT, 16);
+            self.load(code::MOVE_TO_INDEX, 0);
+            self.load(code::RECALL, UNFOLDED);
+            self.load(code::AND, 0xffff);
+            self.load(code::ADD_INDEX, 0);
+        }
     }
 }
 
@@ -396,14 +485,16 @@ mod tests {
 
     fn ours() -> Ours {
         Ours {
-            kinds: vec![
-                (0x21, [9, 255].into_iter().collect()),
-                (0x31, [1, 31, 32, 200].into_iter().collect()),
-            ],
+            kinds: vec![kind(0x21, &[9, 255]), kind(0x31, &[1, 31, 32, 200])],
             least_octets: 8,
             group_hop_limit: 255,
             unicast_hop_limit: Some(254),
+            checksum_protocol: None,
         }
+    }
+
+    fn kind(first: u8, seconds: &[u8]) -> Kind {
+        Kind { first, seconds: seconds.iter().copied().collect(), secret: None }
     }
 
     /// So rarely let in that no test sees one.
@@ -521,6 +612,84 @@ mod tests {
         assert!(!nobody.lets_in(&datagram(PEER, GROUP, 255, b"message")));
     }
 
+    /// RFC 1071, over what is given first and the message.
+    fn with_checksum(mut message: Vec<u8>, pseudo: &[u8]) -> Vec<u8> {
+        message[6..8].fill(0);
+        let pairs = pseudo.chunks(2).chain(message.chunks(2));
+        let mut sum: u32 =
+            pairs.map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]]))).sum();
+        while sum > 0xffff {
+            sum = (sum >> 16) + (sum & 0xffff);
+        }
+        message[6..8].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+        message
+    }
+
+    /// Both forms, every length; every octet that is wrong is found.
+    #[test]
+    fn a_wrong_checksum_is_foreign() {
+        let ours = Ours { checksum_protocol: Some(112), ..ours() };
+        let filter = Filter { sources: Sources::Any, foreign: only_ours(ours.clone()) };
+        let kernel = Kernel::new(&filter);
+        let check = |message: &[u8], expected: bool, what: &str| {
+            let octets = datagram(PEER, GROUP, 255, message);
+            assert_eq!(kernel.lets_in(&octets), expected, "{what}, {} octets", message.len());
+            let told = ours.include(Family::V4, &received(&octets), &octets);
+            assert_eq!(told, expected, "{what}, {} octets", message.len());
+        };
+        for octets in (8..=96_u8).step_by(4) {
+            let message: Vec<u8> = (0..octets).map(|at| at.wrapping_mul(211) ^ 0xf0).collect();
+            let message = [&[0x31, 200][..], &message[2..]].concat();
+            let mut pseudo = [PEER, GROUP].concat();
+            pseudo.extend([0, 112, 0, octets]);
+            for pseudo in [&pseudo[..], &[]] {
+                let right = with_checksum(message.clone(), pseudo);
+                check(&right, true, "right");
+                for at in 2..right.len() {
+                    let mut wrong = right.clone();
+                    wrong[at] ^= 0x10;
+                    check(&wrong, false, "wrong");
+                }
+            }
+        }
+        let long = |octets: usize| [&[0x31, 200][..], &vec![0x5a; octets - 2]].concat();
+        check(&long(100), true, "too long to be added up");
+        check(&long(10), false, "no whole words");
+        let mut options = datagram(PEER, GROUP, 255, &[]);
+        options[0] = 0x46;
+        options.extend([1; 4]);
+        options.extend(long(8));
+        assert!(kernel.lets_in(&options));
+        assert!(ours.include(Family::V4, &received(&options), &options));
+    }
+
+    #[test]
+    fn what_does_not_know_the_secret_of_its_kind_is_foreign() {
+        let secret = Some(Secret { marker: (4, 1), tail: Some(*b"password") });
+        let marked = Some(Secret { marker: (4, 0), tail: None });
+        let kinds =
+            vec![Kind { secret, ..kind(0x21, &[9]) }, Kind { secret: marked, ..kind(0x31, &[9]) }];
+        let ours = Ours { kinds, ..ours() };
+        let filter = Filter { sources: Sources::Any, foreign: only_ours(ours.clone()) };
+        let kernel = Kernel::new(&filter);
+        let cases = [
+            (0x21, 1, b"password", true),
+            (0x21, 1, b"passwore", false),
+            (0x21, 1, b"qassword", false),
+            (0x21, 0, b"password", false),
+            (0x31, 0, b"whatever", true),
+            (0x31, 1, b"whatever", false),
+        ];
+        for (first, marker, tail, expected) in cases {
+            let message =
+                [&[first, 9, 0, 1, marker, 0, 0, 0, 192, 0, 2, 1][..], &tail[..]].concat();
+            let octets = datagram(PEER, GROUP, 255, &message);
+            assert_eq!(kernel.lets_in(&octets), expected, "{first} {marker}");
+            assert_eq!(ours.include(Family::V4, &received(&octets), &octets), expected);
+        }
+        assert!(!format!("{ours:?}").contains("112"), "the secret is not shown");
+    }
+
     #[test]
     fn of_foreign_datagrams_a_sample_is_let_in() {
         let foreign = Foreign::Sample { ours: ours(), one_in: 4 };
@@ -534,17 +703,19 @@ mod tests {
     /// Whatever is asked for, the kernel takes the program, and it stays small.
     #[test]
     fn the_longest_program_is_accepted() {
-        let kinds = (0..4).map(|first| (first, (0..=255).collect())).collect();
-        let foreign = only_ours(Ours { kinds, ..ours() });
+        let secret = Some(Secret { marker: (4, 3), tail: Some([3; 8]) });
+        let kinds = (0..4).map(|first| Kind { first, seconds: (0..=255).collect(), secret });
+        let checksum_protocol = Some(112);
+        let foreign = only_ours(Ours { kinds: kinds.collect(), checksum_protocol, ..ours() });
         let v4 = Ipv4Addr::from(PEER).into();
         let filter = Filter { sources: Sources::Except(vec![v4; 20]), foreign };
-        assert!(Kernel::new(&filter).lets_in(&datagram(OWN, GROUP, 255, &[3; 8])));
+        assert!(Kernel::new(&filter).lets_in(&datagram(OWN, GROUP, 255, &[3; 100])));
         let filter =
             Filter { sources: Sources::Only(vec!["fe80::1".parse().unwrap(); 20]), ..filter };
         let (_, socket) = UnixDatagram::pair().unwrap();
         let program = program(Family::V6, &filter);
         SockRef::from(&socket).attach_filter(&program).unwrap();
-        assert!(program.len() < 300, "{}", program.len());
+        assert!(program.len() < 900, "{}", program.len());
     }
 
     #[test]

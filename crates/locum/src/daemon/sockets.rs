@@ -399,6 +399,7 @@ mod tests {
             groups: groups.iter().map(|group| group.parse().unwrap()).collect(),
             routers: Vec::new(),
             unicast_hop_limit: Some(0),
+            auth: None,
         }
     }
 

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_engine::{Datagram, Listen};
-use locum_kernel::advert_socket::filter::{Foreign, MAX_SOURCES, Ours, Sources};
+use locum_kernel::advert_socket::filter::{Foreign, Kind, MAX_SOURCES, Ours, Secret, Sources};
 use locum_kernel::advert_socket::{
     self, AdvertSettings, Filter, Outgoing, ReceiveBatch, SendBatch,
 };
 use locum_vrrp::packet::TYPE_ADVERTISEMENT;
-use locum_vrrp::{Family, Time, Version};
+use locum_vrrp::{Auth, Family, Time, Version};
 
 use super::SocketFault;
 use super::flood::{Change, Flood, ONE_IN};
@@ -21,6 +21,9 @@ const VRRP_PROTOCOL: u8 = 112;
 
 /// Octets of a message without addresses and authentication. RFC 9568 §5.2.
 const LEAST_OCTETS: u32 = 8;
+
+/// Where a message of version 2 says how it is authenticated. RFC 2338 §5.1.
+const AUTH_TYPE_AT: u32 = 4;
 
 /// What multicast is sent with. RFC 9568 §5.1.1.3.
 const GROUP_HOP_LIMIT: u8 = 255;
@@ -225,11 +228,11 @@ impl Entry {
         let interface = &self.listen.interface;
         Some(match change {
             Change::Began => format!(
-                "{interface}: thousands of VRRP datagrams a second that are not for this host: \
+                "{interface}: thousands of VRRP datagrams a second that are not for this host or damaged: \
                  the kernel drops them, and only one in {ONE_IN} is counted"
             ),
             Change::Ended => format!(
-                "{interface}: few VRRP datagrams that are not for this host: each is counted again"
+                "{interface}: few VRRP datagrams that are not for this host or damaged: each is counted again"
             ),
         })
     }
@@ -363,21 +366,34 @@ fn outgoing(datagram: &Datagram) -> Outgoing<'_> {
     }
 }
 
-/// In the words of the filter: version and type are the first octet, the VRID the second.
+/// In the words of the filter: version and type are the first octet, the VRID the second. A secret
+/// is of version 2: the fifth octet says which kind, and a password stands at the end.
 fn ours(listen: &Listen) -> Ours {
     let kind = |version| {
         let number = match version {
             Version::V2 => 2,
             Version::V3 => 3,
         };
+        let secret = listen.auth.as_ref().filter(|_| version == Version::V2).map(|auth| {
+            let (kind, tail) = match auth {
+                Auth::None => (0, None),
+                Auth::Simple(password) => (1, Some(*password)),
+            };
+            Secret { marker: (AUTH_TYPE_AT, kind), tail }
+        });
         let vrids = listen.routers.iter().filter(|(of, _)| *of == version);
-        (number << 4 | TYPE_ADVERTISEMENT, vrids.map(|(_, vrid)| vrid.get()).collect())
+        Kind {
+            first: number << 4 | TYPE_ADVERTISEMENT,
+            seconds: vrids.map(|(_, vrid)| vrid.get()).collect(),
+            secret,
+        }
     };
     Ours {
         kinds: vec![kind(Version::V2), kind(Version::V3)],
         least_octets: LEAST_OCTETS,
         group_hop_limit: GROUP_HOP_LIMIT,
         unicast_hop_limit: listen.unicast_hop_limit,
+        checksum_protocol: Some(VRRP_PROTOCOL),
     }
 }
 
@@ -402,6 +418,7 @@ mod tests {
             groups: Vec::new(),
             routers: vec![(Version::V2, vrid(1)), (Version::V3, vrid(2)), (Version::V3, vrid(3))],
             unicast_hop_limit: Some(0),
+            auth: Some(Auth::Simple(*b"password")),
         };
         Entry::new(0, listen)
     }
@@ -422,12 +439,14 @@ mod tests {
     }
 
     #[test]
-    fn version_and_vrid_are_the_first_two_octets() {
-        let kinds = entry().ours.kinds;
-        assert_eq!(
-            kinds,
-            [(0x21, [1].into_iter().collect()), (0x31, [2, 3].into_iter().collect())]
-        );
+    fn version_vrid_and_password_stand_where_the_filter_looks_for_them() {
+        let secret = Some(Secret { marker: (4, 1), tail: Some(*b"password") });
+        let kind = |first, vrids: &[u8], secret| Kind {
+            first,
+            seconds: vrids.iter().copied().collect(),
+            secret,
+        };
+        assert!(entry().ours.kinds == [kind(0x21, &[1], secret), kind(0x31, &[2, 3], None)]);
     }
 
     /// Senders that take turns as master do not make this thread change its filters all the time.
