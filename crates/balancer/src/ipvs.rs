@@ -79,13 +79,15 @@ impl OwnedId {
 /// The table a service asks for.
 fn table_of(wanted: &WantedService) -> (ServiceSpec, Vec<DestSpec>) {
     let service = &wanted.service;
-    let forwarding = match service.forwarding {
-        plan::Forwarding::Nat => Forwarding::Masq,
-        plan::Forwarding::Direct => Forwarding::Direct,
-        plan::Forwarding::Tunnel => Forwarding::Tunnel(Tunnel::Ipip),
-    };
     let spec = ServiceSpec::new(OwnedId::of(service).kernel_id(), service.scheduler.0.as_str());
-    let server = |server: &plan::Server| DestSpec::new(server.address, forwarding, server.weight);
+    let server = |server: &plan::WantedServer| {
+        let forwarding = match server.forwarding {
+            plan::Forwarding::Nat => Forwarding::Masq,
+            plan::Forwarding::Direct => Forwarding::Direct,
+            plan::Forwarding::Tunnel => Forwarding::Tunnel(Tunnel::Ipip),
+        };
+        DestSpec::new(server.address, forwarding, server.weight)
+    };
     (spec, wanted.servers.iter().map(server).collect())
 }
 

@@ -23,7 +23,7 @@ fn web(backend: Backend) -> Service {
     web.listen = "192.168.1.100:80".parse().unwrap();
     web.backend = backend;
     web.scheduler = Scheduler("wlc".to_owned());
-    web.forwarding = Forwarding::Direct;
+    web.servers.iter_mut().for_each(|server| server.forwarding = Forwarding::Direct);
     web.servers[1].weight = 2;
     web
 }

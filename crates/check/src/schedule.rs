@@ -12,7 +12,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Checker, Outcome, Probe, Verdict};
 use tokio::time::{self, Instant};
 use tracing::warn;
 
@@ -71,12 +71,12 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
 
 async fn run_once(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reaping>) {
     match &spec.kind {
-        ProbeKind::Script(command) => script::probe(&shared.launcher, command, spec.timeout).await,
-        ProbeKind::Process { name } => {
+        Checker::Script(command) => script::probe(&shared.launcher, command, spec.timeout).await,
+        Checker::Process { name } => {
             (process::probe(&shared.processes, name, spec.timeout).await, None)
         }
-        ProbeKind::Tcp { target } => (tcp::probe(*target, spec.timeout).await, None),
-        ProbeKind::Http { target, path, host, expect } => {
+        Checker::Tcp { target } => (tcp::probe(*target, spec.timeout).await, None),
+        Checker::Http { target, path, host, expect } => {
             let get = http::Get { target: *target, path, host: host.as_deref(), expect };
             (http::probe(get, spec.timeout).await, None)
         }
@@ -114,10 +114,10 @@ fn skip_note(skipped: u64) -> String {
 
 fn kind(spec: &Probe) -> String {
     match &spec.kind {
-        ProbeKind::Script(command) => format!("script {command}"),
-        ProbeKind::Process { name } => format!("process {name}"),
-        ProbeKind::Tcp { target } => format!("tcp {target}"),
-        ProbeKind::Http { target, path, .. } => format!("http {target}{path}"),
+        Checker::Script(command) => format!("script {command}"),
+        Checker::Process { name } => format!("process {name}"),
+        Checker::Tcp { target } => format!("tcp {target}"),
+        Checker::Http { target, path, .. } => format!("http {target}{path}"),
     }
 }
 

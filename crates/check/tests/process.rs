@@ -8,10 +8,10 @@ use std::process::{Child, Command as Process, Stdio};
 use std::time::Duration;
 
 use harness::{PATIENCE, once, script};
-use locum_plan::{Outcome, ProbeKind, Verdict};
+use locum_plan::{Checker, Outcome, Verdict};
 
 fn ask(name: &str) -> Outcome {
-    once(ProbeKind::Process { name: name.into() }, PATIENCE)
+    once(Checker::Process { name: name.into() }, PATIENCE)
 }
 
 /// What killall says, where it is installed.
@@ -155,7 +155,7 @@ fn a_process_that_ends_is_missed_within_the_interval() {
     let directory = tempfile::tempdir().expect("a directory");
     let running = Running::start(&program(directory.path(), "locum-mortal"), &["1000"]);
     let bench = harness::Bench::new();
-    let kind = ProbeKind::Process { name: "locum-mortal".into() };
+    let kind = Checker::Process { name: "locum-mortal".into() };
     let interval = Duration::from_millis(100);
     bench.probes.start(1, locum_plan::Probe { kind, interval, timeout: PATIENCE });
     assert_eq!(bench.next().1.verdict, Verdict::Pass);

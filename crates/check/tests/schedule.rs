@@ -6,12 +6,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, PATIENCE, closed_port, shell, wait_for_death};
-use locum_plan::{Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Checker, Outcome, Probe, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 
 fn script(line: impl Into<String>, interval: Duration, timeout: Duration) -> Probe {
-    Probe { kind: ProbeKind::Script(shell(line)), interval, timeout }
+    Probe { kind: Checker::Script(shell(line)), interval, timeout }
 }
 
 fn skipped(outcome: &Outcome) -> u32 {
@@ -159,7 +159,7 @@ fn dropping_the_handle_kills_what_runs_and_does_not_wait_for_it() {
 fn a_recovering_target_is_seen_at_the_next_slot() {
     let (target, socket) = closed_port();
     let bench = Bench::new();
-    let kind = ProbeKind::Tcp { target };
+    let kind = Checker::Tcp { target };
     bench.probes.start(1, Probe { kind, interval: 50 * MS, timeout: PATIENCE });
     assert_eq!(bench.next().1.verdict, Verdict::Fail);
     socket.listen(8).expect("listening");

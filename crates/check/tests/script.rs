@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use harness::{Bench, once, script, shell, wait_for_death};
 use locum_check::{End, Launcher, Ran};
-use locum_plan::{Command, Outcome, Probe, ProbeKind, Verdict};
+use locum_plan::{Checker, Command, Outcome, Probe, Verdict};
 
 const LONG: Duration = Duration::from_secs(15);
 /// For what hangs: until then a busy machine has started a shell that says its first words.
@@ -16,7 +16,7 @@ const SHORT: Duration = Duration::from_secs(3);
 const VERY_LONG: Duration = Duration::from_secs(180);
 
 fn outcome(command: Command) -> Outcome {
-    once(ProbeKind::Script(command), LONG)
+    once(Checker::Script(command), LONG)
 }
 
 fn hook(command: &Command, environment: &[(&str, &str)], timeout: Duration) -> Ran {
@@ -226,7 +226,7 @@ fn a_time_out_is_reported_when_it_happens_not_after_the_kill() {
     let timeouts = [0, 700, 1400, 2100].map(|ms| SHORT + Duration::from_millis(ms));
     for (id, timeout) in (0..).zip(timeouts) {
         let command = shell("trap '' TERM; echo stuck; while :; do sleep 1000; done");
-        let (kind, interval) = (ProbeKind::Script(command), harness::PATIENCE);
+        let (kind, interval) = (Checker::Script(command), harness::PATIENCE);
         bench.probes.start(id, Probe { kind, interval, timeout });
     }
     let mut late = Vec::new();
@@ -295,7 +295,7 @@ fn a_gigabyte_of_output_is_harmless() {
 #[test]
 fn endless_output_ends_with_the_time_out_and_others_go_on() {
     let bench = Bench::new();
-    let kind = |line: &str| ProbeKind::Script(shell(line));
+    let kind = |line: &str| Checker::Script(shell(line));
     let timeout = SHORT;
     bench.probes.start(1, Probe { kind: kind("yes"), interval: harness::PATIENCE, timeout });
     let interval = Duration::from_millis(100);

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, PATIENCE};
-use locum_plan::{Command, Probe, ProbeKind, Verdict};
+use locum_plan::{Checker, Command, Probe, Verdict};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 const TCP: u32 = 1000;
@@ -36,9 +36,9 @@ fn thousands_of_probes_run_in_time_and_take_no_more_memory_with_every_round() {
     let begin = Instant::now();
     for id in 0..TCP + PROCESS + SCRIPT {
         let kind = match id {
-            id if id < TCP => ProbeKind::Tcp { target },
-            id if id < TCP + PROCESS => ProbeKind::Process { name: own_name() },
-            _ => ProbeKind::Script(Command::argv(["/bin/true"])),
+            id if id < TCP => Checker::Tcp { target },
+            id if id < TCP + PROCESS => Checker::Process { name: own_name() },
+            _ => Checker::Script(Command::argv(["/bin/true"])),
         };
         bench.probes.start(id, Probe { kind, interval: INTERVAL, timeout: PATIENCE });
     }

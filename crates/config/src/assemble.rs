@@ -1,152 +1,183 @@
-//! Wishes plus defaults become a plan. One setting at a time; rules between settings are
+//! What was parsed, plus defaults, becomes a plan. One setting at a time; rules between settings are
 //! `validate`'s.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Duration;
 
 use locum_vrrp::{
     AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Priority, Profile,
-    RouterSettings, Transport, Version, Vrid,
+    RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
 
-use crate::defaults;
-use crate::span::{At, Report};
-use crate::wish::{
-    AnnounceWish, CheckWish, Field, HaproxyWish, HealthWish, HooksWish, InstanceWish, Serve,
-    ServiceWish, UnicastWish, Wishes,
+use crate::parsed::{
+    Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHealth, ParsedHooks,
+    ParsedInstance, ParsedServer, ParsedService, ParsedUnicast, Serve,
 };
+use crate::settings::{
+    check as of_check, instance as of_instance, node, service as of_service, transport as unicast,
+};
+use crate::span::{At, Report, Span};
+use crate::values;
 use locum_plan::{
-    Check, Dialect, HaproxyFile, Health, HookSettings, Hooks, Instance, Name, Plan, Probe,
-    ProbeKind, Scheduler, Server, Service, VirtualAddress,
+    Check, Checker, Command, Dialect, HaproxyFile, Health, HookSettings, Hooks, Instance, Name,
+    Plan, Probe, Scheduler, Server, Service, VirtualAddress,
 };
 
-/// The plan that the wishes describe, entry by entry in the same order. Where a wish is unusable
-/// the report has an error and the plan a stand-in: such a plan is looked at, never returned.
-pub(crate) fn assemble(wishes: &Wishes, digest: String, report: &mut Report) -> Plan {
-    let dialect = wishes.dialect;
+/// The plan of what was parsed, entry by entry in the same order. Where something is unusable the
+/// report has an error and the plan a stand-in: such a plan is looked at, never returned.
+pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> Plan {
+    let dialect = parsed.dialect;
     let instances: Vec<Instance> =
-        wishes.instances.iter().map(|wish| instance(wish, dialect, report)).collect();
-    let checks = wishes.checks.iter().map(|wish| check(wish, dialect, report)).collect();
+        parsed.instances.iter().map(|parsed| instance(parsed, dialect, report)).collect();
+    let checks = parsed.checks.iter().map(|parsed| check(parsed, dialect, report)).collect();
     let services =
-        wishes.services.iter().map(|wish| service(wish, dialect, &instances, report)).collect();
-    let haproxy = wishes.haproxy.iter().map(|wish| haproxy(wish, report)).collect();
-    let hooks = wishes
-        .hook_timeout
-        .as_ref()
-        .map_or_else(HookSettings::default, |at| HookSettings { timeout: at.value });
+        parsed.services.iter().map(|parsed| service(parsed, dialect, &instances, report)).collect();
+    let haproxy = parsed.haproxy.iter().map(|parsed| haproxy(parsed, dialect, report)).collect();
     Plan {
-        node: wishes.node.clone(),
-        nodes: wishes.nodes.clone(),
+        node: parsed.node.clone(),
+        nodes: parsed.nodes.clone(),
         dialect,
         instances,
         checks,
         services,
         haproxy,
-        hooks,
+        hooks: HookSettings { timeout: node::HOOK_TIMEOUT.of(&parsed.hooks, dialect) },
         digest,
     }
 }
 
-/// The value of a setting, or its default.
-fn or<T: Clone>(wish: &Option<At<T>>, default: T) -> T {
-    wish.as_ref().map_or(default, |at| at.value.clone())
+/// Unicast peers and sources from the addresses of the nodes, where the file does not name them.
+pub(crate) fn fill_from_nodes(parsed: &mut Parsed) {
+    if !parsed.is_node_known {
+        return;
+    }
+    for instance in &mut parsed.instances {
+        if let Some(span) = instance.unicast.span {
+            let family = family(instance);
+            let of_family = |address: &IpAddr| Family::of(address) == family;
+            let (own, others): (Vec<_>, Vec<_>) =
+                parsed.nodes.iter().partition(|node| node.name == parsed.node);
+            let own = own.iter().find_map(|node| node.address).filter(of_family);
+            let others = others.iter().filter_map(|node| node.address).filter(of_family).collect();
+            peers_and_source(instance, span, own, others);
+        }
+    }
 }
 
-fn instance(wish: &InstanceWish, dialect: Dialect, report: &mut Report) -> Instance {
-    let name = &wish.name.value;
-    if wish.interface.is_absent() {
-        missing(report, wish.span, "interface", &format!("instance `{name}`"));
+/// The list of peers may be the same on all nodes: this node's own address is taken out of it.
+fn peers_and_source(
+    instance: &mut ParsedInstance,
+    span: Span,
+    own: Option<IpAddr>,
+    others: Vec<IpAddr>,
+) {
+    match &mut instance.unicast.peers {
+        Field::Given(peers) => {
+            let listed = peers.value.len();
+            peers.value.retain(|peer| Some(peer.value.address) != own);
+            if peers.value.len() == listed {
+                return;
+            }
+        }
+        Field::Absent if others.is_empty() => return,
+        Field::Absent => {
+            let peer = |address| At::new(UnicastPeer { address, ttl: None }, span);
+            let peers = others.into_iter().map(peer).collect();
+            instance.unicast.peers = Field::Given(At::new(peers, span));
+        }
+        Field::Bad => {}
     }
-    if wish.vrid.is_absent() {
+    if let (Field::Absent, Some(own)) = (&instance.source, own) {
+        instance.source = Field::Given(At::new(own, span));
+    }
+}
+
+fn instance(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> Instance {
+    let name = &parsed.name.value;
+    if parsed.interface.is_absent() {
+        missing(report, parsed.span, "interface", &format!("instance `{name}`"));
+    }
+    if parsed.vrid.is_absent() {
         let key = match dialect {
             Dialect::Toml => "vrid",
             Dialect::Keepalived => "virtual_router_id",
         };
-        missing(report, wish.span, key, &format!("instance `{name}`"));
+        missing(report, parsed.span, key, &format!("instance `{name}`"));
     }
-    let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
-    let all = advertised.iter().chain(&wish.excluded);
+    let advertised = parsed.addresses.list();
+    let all = advertised.iter().chain(parsed.excluded.list());
     Instance {
         name: Name::from(name.as_str()),
-        interface: Name::from(wish.interface.value().map_or("", String::as_str)),
-        router: router(wish, advertised, dialect, report),
+        interface: Name::from(parsed.interface.value().map_or("", String::as_str)),
+        router: router(parsed, advertised, dialect, report),
         addresses: all.map(|at| at.value.clone()).collect(),
-        track: wish.track.iter().map(|at| at.value.clone()).collect(),
-        hooks: hooks(&wish.hooks),
-        lease: or(&wish.lease, defaults::LEASE),
+        track: parsed.track.list().iter().map(|at| at.value.clone()).collect(),
+        hooks: hooks(&parsed.hooks),
+        lease: of_instance::LEASE.of(parsed, dialect),
     }
 }
 
-fn missing(report: &mut Report, span: crate::span::Span, key: &str, of: &str) {
+fn missing(report: &mut Report, span: Span, key: &str, of: &str) {
     report.error(span, "missing-key", format!("{of} has no `{key}`"));
 }
 
 /// The family of an instance: what its addresses say, else what the file says, else IPv4.
-pub(crate) fn family(wish: &InstanceWish) -> Family {
-    let first = wish.addresses.value().and_then(|all| all.first());
-    let peer = wish
-        .unicast
-        .as_ref()
-        .and_then(|unicast| unicast.peers.value()?.first())
-        .map(|peer| peer.value.address);
+pub(crate) fn family(parsed: &ParsedInstance) -> Family {
+    let first = parsed.addresses.list().first();
+    let peer = parsed.unicast.span.and_then(|_| parsed.unicast.peers.list().first());
     first
         .map(|at| Family::of(&at.value.address))
-        .or(wish.family.as_ref().map(|at| at.value))
-        .or(wish.source.as_ref().map(|at| Family::of(&at.value)))
-        .or(peer.map(|address| Family::of(&address)))
+        .or(parsed.family.value().copied())
+        .or(parsed.source.value().map(Family::of))
+        .or(peer.map(|peer| Family::of(&peer.value.address)))
         .unwrap_or(Family::V4)
 }
 
 fn router(
-    wish: &InstanceWish,
+    parsed: &ParsedInstance,
     advertised: &[At<VirtualAddress>],
     dialect: Dialect,
     report: &mut Report,
 ) -> RouterSettings {
-    let family = family(wish);
-    let version = match (&wish.version, family) {
-        (Some(at), _) => at.value,
+    let family = family(parsed);
+    let version = match (parsed.version.value(), family) {
+        (Some(version), _) => *version,
         (None, Family::V6) => Version::V3,
-        (None, Family::V4) => defaults::version(dialect),
+        (None, Family::V4) => of_instance::VERSION.of(parsed, dialect),
     };
     // INVARIANT: 1 is a VRID; it stands in only beside an error.
     let stand_in = Vrid::new(1).expect("1 is not 0");
-    let base = RouterSettings::new(wish.vrid.value().copied().unwrap_or(stand_in), family, version);
+    let vrid = parsed.vrid.value().copied().unwrap_or(stand_in);
+    let base = RouterSettings::new(vrid, family, version);
     RouterSettings {
-        profile: or(&wish.profile, base.profile),
-        priority: wish.priority.as_ref().map_or(base.priority, |at| Priority(at.value)),
-        interval: interval(wish.interval.as_ref(), version, dialect, report),
-        preempt: or(&wish.preempt, base.preempt),
+        profile: of_instance::PROFILE.of(parsed, dialect),
+        priority: Priority(of_instance::PRIORITY.of(parsed, dialect)),
+        interval: interval(parsed, version, dialect, report),
+        preempt: of_instance::PREEMPT.of(parsed, dialect),
         addresses: advertised.iter().map(|at| at.value.address).collect(),
-        auth: auth(wish, version, dialect, report),
-        transport: transport(wish, base.transport.clone()),
-        source: wish.source.as_ref().map(|at| at.value),
-        checksum: checksum(wish, &base, dialect, report),
-        down_multiplier: or(&wish.down_multiplier, base.down_multiplier),
-        announce: announce(&wish.announce),
-        answer_lower: or(&wish.answer_lower, base.answer_lower),
-        answer_higher: or(&wish.answer_higher, base.answer_higher),
-        owner_ignores_adverts: or(&wish.owner_ignores_adverts, base.owner_ignores_adverts),
-        start_delay: or(&wish.start_delay, base.start_delay),
+        auth: auth(parsed, version, dialect, report),
+        transport: transport(parsed, base.transport.clone(), dialect),
+        source: parsed.source.value().copied(),
+        checksum: checksum(parsed, dialect, report),
+        down_multiplier: of_instance::DOWN_MULTIPLIER.of(parsed, dialect),
+        announce: announce(&parsed.announce, dialect),
+        answer_lower: of_instance::ANSWER_LOWER.of(parsed, dialect),
+        answer_higher: of_instance::ANSWER_HIGHER.of(parsed, dialect),
+        owner_ignores_adverts: of_instance::OWNER_IGNORES_ADVERTS.of(parsed, dialect),
+        start_delay: of_instance::START_DELAY.of(parsed, dialect),
         ..base
     }
 }
 
 /// V-043: strict in our own files means the form of RFC 9568. A keepalived.conf keeps to its peers:
 /// a keepalived in strict mode sends and understands the other form only.
-fn checksum(
-    wish: &InstanceWish,
-    base: &RouterSettings,
-    dialect: Dialect,
-    report: &mut Report,
-) -> ChecksumMode {
-    let strict = or(&wish.profile, base.profile) == Profile::Strict;
-    if dialect == Dialect::Keepalived || !strict {
-        return or(&wish.checksum, base.checksum);
+fn checksum(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> ChecksumMode {
+    let is_strict = of_instance::PROFILE.of(parsed, dialect) == Profile::Strict;
+    if dialect == Dialect::Keepalived || !is_strict {
+        return of_instance::CHECKSUM.of(parsed, dialect);
     }
     let forced = ChecksumMode::Pinned(ChecksumForm::Message);
-    if let Some(at) = wish.checksum.as_ref().filter(|at| at.value != forced) {
+    if let Some(at) = parsed.checksum.given().filter(|at| at.value != forced) {
         report
             .error(at.span, "checksum-strict", "the strict profile has the checksum of RFC 9568")
             .help("remove `checksum`, or set it to \"message\"");
@@ -158,12 +189,12 @@ fn checksum(
 /// its fractions are rounded as keepalived rounds them, and it is said, because a peer with the
 /// same file sends the rounded value.
 fn interval(
-    wish: Option<&At<Duration>>,
+    parsed: &ParsedInstance,
     version: Version,
     dialect: Dialect,
     report: &mut Report,
 ) -> Interval {
-    let Some(at) = wish else { return Interval::DEFAULT };
+    let Some(at) = parsed.interval.given() else { return Interval::DEFAULT };
     let (step, range) = match version {
         Version::V2 => (Duration::from_secs(1), "whole seconds from 1s to 255s"),
         Version::V3 => (Duration::from_millis(10), "multiples of 10ms from 10ms to 40950ms"),
@@ -199,150 +230,195 @@ fn rounded(value: Duration, step: Duration) -> u32 {
     u32::try_from(steps).unwrap_or(u32::MAX).max(1)
 }
 
-/// Version 2 alone has passwords. keepalived ignores one in version 3, and says so.
-fn auth(wish: &InstanceWish, version: Version, dialect: Dialect, report: &mut Report) -> Auth {
-    let Some(at) = &wish.auth else { return Auth::None };
-    match (version, dialect) {
-        (Version::V2, _) => return at.value.clone(),
-        (Version::V3, Dialect::Keepalived) => {
-            report.warning(
-                at.span,
-                "auth-version",
-                "VRRP version 3 has no authentication, so this one is ignored",
-            );
-        }
-        (Version::V3, Dialect::Toml) => {
-            report
-                .error(at.span, "auth-version", "VRRP version 3 has no authentication")
-                .help("remove `auth`, or set `version = 2` if the peers use it");
+/// V-021: eight octets, padded with zeros. What does not fit is cut, as keepalived cuts it; in the
+/// strict profile of our own files it is an error. Version 2 alone has passwords.
+fn auth(parsed: &ParsedInstance, version: Version, dialect: Dialect, report: &mut Report) -> Auth {
+    let Some(span) = parsed.auth.span else { return Auth::None };
+    let absent =
+        [("type", parsed.auth.simple.is_absent()), ("password", parsed.auth.password.is_absent())];
+    for (field, _) in absent.into_iter().filter(|(_, is_absent)| *is_absent) {
+        let text = format!("the authentication has no `{field}`");
+        report.error(span, "missing-key", text);
+    }
+    let Some(password) = parsed.auth.password.given() else { return Auth::None };
+    if password.value.is_empty() {
+        report.error(password.span, "bad-password", "the password is empty");
+        return Auth::None;
+    }
+    if password.value.len() > values::MAX_PASSWORD {
+        let most = values::MAX_PASSWORD;
+        let text = format!("a password has at most {most} octets on the wire");
+        match (dialect, of_instance::PROFILE.of(parsed, dialect)) {
+            (Dialect::Toml, Profile::Strict) => {
+                report.error(password.span, "password-too-long", text);
+            }
+            (Dialect::Toml, Profile::Interop) => {
+                report
+                    .warning(password.span, "password-too-long", text)
+                    .help("the rest is cut off, as keepalived does");
+            }
+            (Dialect::Keepalived, _) => {
+                let text = format!("auth_pass is cut to {most} octets, as in keepalived");
+                report.warning(password.span, "password-too-long", text);
+            }
         }
     }
-    Auth::None
+    if version == Version::V3 {
+        report
+            .error(span, "auth-version", "VRRP version 3 has no authentication")
+            .help("remove `auth`, or set `version = 2` if the peers use it");
+        return Auth::None;
+    }
+    values::password(&password.value)
 }
 
-fn transport(wish: &InstanceWish, default: Transport) -> Transport {
-    match (&wish.unicast, &wish.group) {
-        (Some(unicast), _) => unicast_transport(unicast, wish),
-        (None, Some(group)) => Transport::Multicast { group: group.value },
+fn transport(parsed: &ParsedInstance, default: Transport, dialect: Dialect) -> Transport {
+    match (parsed.unicast.span, parsed.group.value()) {
+        (Some(_), _) => {
+            let is_strict = of_instance::PROFILE.of(parsed, dialect) == Profile::Strict;
+            unicast_transport(&parsed.unicast, dialect, is_strict)
+        }
+        (None, Some(group)) => Transport::Multicast { group: *group },
         (None, None) => default,
     }
 }
 
-/// V-331: the source is checked unless the profile is the tolerant one.
-fn unicast_transport(unicast: &UnicastWish, wish: &InstanceWish) -> Transport {
-    let peers = unicast.peers.value().map_or(&[][..], Vec::as_slice);
-    let strict =
-        wish.profile.as_ref().is_some_and(|profile| profile.value == locum_vrrp::Profile::Strict);
+/// V-331.
+fn unicast_transport(parsed: &ParsedUnicast, dialect: Dialect, is_strict: bool) -> Transport {
+    let accepted = parsed.accepted_ttl(dialect);
+    let peer = |at: &At<UnicastPeer>| UnicastPeer { ttl: at.value.ttl.or(accepted), ..at.value };
+    let checks_source = ParsedUnicast::checks_source_by_default(dialect, is_strict);
     Transport::Unicast {
-        peers: peers.iter().map(|at| at.value.clone()).collect(),
-        ttl: or(&unicast.ttl, defaults::UNICAST_TTL),
-        check_source: or(&unicast.check_source, strict),
+        peers: parsed.peers.list().iter().map(peer).collect(),
+        ttl: unicast::TTL.of(parsed, dialect),
+        check_source: parsed.check_source.value().copied().unwrap_or(checks_source),
     }
 }
 
 /// What follows a lower-priority master is the first burst again, unless said otherwise.
-fn announce(wish: &AnnounceWish) -> AnnounceSettings {
-    let base = AnnounceSettings::default();
-    let repeat = or(&wish.repeat, base.repeat);
-    let delay = or(&wish.delay, base.delay);
+fn announce(parsed: &ParsedAnnounce, dialect: Dialect) -> AnnounceSettings {
+    let repeat = of_instance::REPEAT.of(parsed, dialect);
+    let delay = of_instance::DELAY.of(parsed, dialect);
     AnnounceSettings {
         repeat,
         delay,
-        refresh: or(&wish.refresh, base.refresh),
-        refresh_repeat: or(&wish.refresh_repeat, base.refresh_repeat),
-        lower_priority_repeat: or(&wish.lower_priority_repeat, repeat),
-        lower_priority_delay: or(&wish.lower_priority_delay, delay),
-        garp_interval: or(&wish.garp_interval, base.garp_interval),
-        gna_interval: or(&wish.gna_interval, base.gna_interval),
+        refresh: of_instance::REFRESH.of(parsed, dialect),
+        refresh_repeat: of_instance::REFRESH_REPEAT.of(parsed, dialect),
+        lower_priority_repeat: parsed.lower_priority_repeat.value().copied().unwrap_or(repeat),
+        lower_priority_delay: parsed.lower_priority_delay.value().copied().unwrap_or(delay),
+        garp_interval: of_instance::GARP_INTERVAL.of(parsed, dialect),
+        gna_interval: of_instance::GNA_INTERVAL.of(parsed, dialect),
     }
 }
 
-fn hooks(wish: &HooksWish) -> Hooks {
-    let commands = |list: &[At<locum_plan::Command>]| {
-        list.iter().map(|at| at.value.clone()).collect::<Vec<_>>()
+fn hooks(parsed: &ParsedHooks) -> Hooks {
+    let commands = |list: &Field<Vec<At<Command>>>| {
+        list.list().iter().map(|at| at.value.clone()).collect::<Vec<_>>()
     };
     Hooks {
-        master: commands(&wish.master),
-        backup: commands(&wish.backup),
-        fault: commands(&wish.fault),
-        stop: commands(&wish.stop),
-        any: commands(&wish.any),
+        master: commands(&parsed.master),
+        backup: commands(&parsed.backup),
+        fault: commands(&parsed.fault),
+        stop: commands(&parsed.stop),
+        any: commands(&parsed.any),
     }
 }
 
-fn check(wish: &CheckWish, dialect: Dialect, report: &mut Report) -> Check {
-    if wish.probe.is_absent() {
-        let text = format!("check `{}` does not say what to run", wish.name.value);
-        let finding = report.error(wish.span, "missing-key", text);
+fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
+    if parsed.checker.is_absent() {
+        let text = format!("check `{}` does not say what to run", parsed.name.value);
+        let finding = report.error(parsed.span, "missing-key", text);
         match dialect {
             Dialect::Toml => finding.help("add `process`, `script`, `shell`, `tcp` or `http`"),
             Dialect::Keepalived => finding.help("add `script`"),
         };
     }
-    let interval = or(&wish.interval, defaults::CHECK_INTERVAL);
-    let stand_in = ProbeKind::Process { name: String::new() };
+    let stand_in = Checker::Process { name: String::new() };
     Check {
-        name: Name::from(wish.name.value.as_str()),
+        name: Name::from(parsed.name.value.as_str()),
         probe: Probe {
-            kind: wish.probe.value().cloned().unwrap_or(stand_in),
-            interval,
-            timeout: or(&wish.timeout, defaults::check_timeout(dialect, interval)),
+            kind: parsed.checker.value().cloned().unwrap_or(stand_in),
+            interval: of_check::INTERVAL.of(parsed, dialect),
+            timeout: parsed.timeout(dialect),
         },
-        rise: or(&wish.rise, defaults::check_rise(dialect)),
-        fall: or(&wish.fall, defaults::check_fall(dialect)),
-        weight: or(&wish.weight, defaults::CHECK_WEIGHT),
-        starts_failed: or(&wish.starts_failed, false),
+        rise: of_check::RISE.of(parsed, dialect),
+        fall: of_check::FALL.of(parsed, dialect),
+        weight: of_check::WEIGHT.of(parsed, dialect),
+        starts_failed: of_check::STARTS_FAILED.of(parsed, dialect),
     }
 }
 
 fn service(
-    wish: &ServiceWish,
+    parsed: &ParsedService,
     dialect: Dialect,
     instances: &[Instance],
     report: &mut Report,
 ) -> Service {
-    let name = &wish.name.value;
-    if wish.listen.is_absent() {
-        missing(report, wish.span, "listen", &format!("service `{name}`"));
+    let name = &parsed.name.value;
+    if parsed.listen.is_absent() {
+        missing(report, parsed.span, "listen", &format!("service `{name}`"));
     }
     let stand_in = SocketAddr::from(([0, 0, 0, 0], 0));
-    let listen = wish.listen.value().copied().unwrap_or(stand_in);
-    let servers = wish.servers.value().map_or(&[][..], Vec::as_slice);
+    let listen = parsed.listen.value().copied().unwrap_or(stand_in);
+    let servers = parsed.servers.list().iter();
     Service {
         name: Name::from(name.as_str()),
-        instance: owner(wish, dialect, instances, report),
+        instance: owner(parsed, dialect, instances, report),
         listen,
-        protocol: or(&wish.protocol, defaults::PROTOCOL),
-        backend: or(&wish.backend, defaults::BACKEND),
-        scheduler: Scheduler(or(&wish.scheduler, defaults::SCHEDULER.to_owned())),
-        forwarding: or(&wish.forwarding, defaults::FORWARDING),
-        health: wish.health.as_ref().map(|wish| health(wish, dialect)),
-        failed: or(&wish.failed, Default::default()),
-        standby: or(&wish.standby, Default::default()),
-        drain: or(&wish.drain, defaults::DRAIN),
-        servers: servers
-            .iter()
-            .map(|server| Server {
-                address: SocketAddr::new(
-                    server.address.value,
-                    server.port.unwrap_or(listen.port()),
-                ),
-                weight: or(&server.weight, defaults::SERVER_WEIGHT),
-            })
-            .collect(),
+        protocol: of_service::PROTOCOL.of(parsed, dialect),
+        backend: of_service::BACKEND.of(parsed, dialect),
+        scheduler: Scheduler(of_service::SCHEDULER.of(parsed, dialect)),
+        failed: of_service::FAILED.of(parsed, dialect),
+        standby: of_service::STANDBY.of(parsed, dialect),
+        drain: of_service::DRAIN.of(parsed, dialect),
+        servers: servers.map(|at| server(&at.value, parsed, listen, dialect)).collect(),
     }
+}
+
+fn server(
+    parsed: &ParsedServer,
+    service: &ParsedService,
+    listen: SocketAddr,
+    dialect: Dialect,
+) -> Server {
+    let (address, port) = parsed.address.value().copied().unwrap_or((listen.ip(), None));
+    let address = SocketAddr::new(address, port.unwrap_or(listen.port()));
+    let checks = if parsed.health.is_absent() { &service.health } else { &parsed.health };
+    let forwarding = parsed.forwarding.value().copied();
+    Server {
+        address,
+        weight: of_service::SERVER_WEIGHT.of(parsed, dialect),
+        forwarding: forwarding.unwrap_or_else(|| of_service::FORWARDING.of(service, dialect)),
+        health: checks.list().iter().filter_map(|at| health(&at.value, address, dialect)).collect(),
+    }
+}
+
+fn health(parsed: &ParsedHealth, server: SocketAddr, dialect: Dialect) -> Option<Health> {
+    let mut target = server;
+    if let Some(port) = parsed.port.value() {
+        target.set_port(*port);
+    }
+    Some(Health {
+        probe: Probe {
+            kind: parsed.question.value()?.of(target),
+            interval: of_service::HEALTH_INTERVAL.of(parsed, dialect),
+            timeout: parsed.timeout(dialect),
+        },
+        rise: of_service::HEALTH_RISE.of(parsed, dialect),
+        fall: of_service::HEALTH_FALL.of(parsed, dialect),
+    })
 }
 
 /// The instance whose master serves: the one named, else the one that has the listen address.
 /// keepalived ties no service to an instance: its virtual servers are programmed on every node.
 fn owner(
-    wish: &ServiceWish,
+    parsed: &ParsedService,
     dialect: Dialect,
     instances: &[Instance],
     report: &mut Report,
 ) -> Option<Name> {
-    let serve = wish.serve.as_ref().map(|at| at.value);
-    match (dialect, serve, &wish.instance, wish.listen.value()) {
+    let serve = parsed.serve.value().copied();
+    match (dialect, serve, parsed.instance.given(), parsed.listen.value()) {
         (Dialect::Keepalived, _, _, _) | (Dialect::Toml, Some(Serve::Always), None, _) => None,
         (Dialect::Toml, Some(Serve::Always), Some(named), _) => {
             report
@@ -356,7 +432,7 @@ fn owner(
             let found = holder(instances, listen.ip());
             if found.is_none() {
                 let text = format!("no instance has the address {}", listen.ip());
-                let span = wish.listen.given().map_or(wish.span, |at| at.span);
+                let span = parsed.listen.given().map_or(parsed.span, |at| at.span);
                 report.error(span, "service-without-instance", text).help(
                     "name the `instance` that serves it, or set `serve = \"always\"` for every node",
                 );
@@ -373,28 +449,16 @@ fn holder(instances: &[Instance], address: IpAddr) -> Option<Name> {
         .map(|instance| instance.name.clone())
 }
 
-fn health(wish: &HealthWish, dialect: Dialect) -> Health {
-    let interval = or(&wish.interval, defaults::health_interval(dialect));
-    Health {
-        kind: wish.kind.value.clone(),
-        interval,
-        timeout: or(&wish.timeout, defaults::health_timeout(dialect, interval)),
-        rise: or(&wish.rise, defaults::health_rise(dialect)),
-        fall: or(&wish.fall, defaults::health_fall(dialect)),
-        port: wish.port.as_ref().map(|at| at.value),
-    }
-}
-
-fn haproxy(wish: &HaproxyWish, report: &mut Report) -> HaproxyFile {
-    let name = &wish.name.value;
-    if let Field::Absent = wish.config {
-        missing(report, wish.name.span, "config", &format!("haproxy `{name}`"));
+fn haproxy(parsed: &ParsedHaproxy, dialect: Dialect, report: &mut Report) -> HaproxyFile {
+    let name = &parsed.name.value;
+    if parsed.config.is_absent() {
+        missing(report, parsed.name.span, "config", &format!("haproxy `{name}`"));
     }
     HaproxyFile {
         name: Name::from(name.as_str()),
-        instance: wish.instance.as_ref().map(|at| Name::from(at.value.as_str())),
-        config: wish.config.value().cloned().unwrap_or_default(),
-        program: or(&wish.program, PathBuf::from(defaults::HAPROXY_PROGRAM)),
-        standby: or(&wish.standby, Default::default()),
+        instance: parsed.instance.value().map(|name| Name::from(name.as_str())),
+        config: parsed.config.value().cloned().unwrap_or_default(),
+        program: node::HAPROXY_PROGRAM.of(parsed, dialect),
+        standby: node::HAPROXY_STANDBY.of(parsed, dialect),
     }
 }

@@ -1,5 +1,7 @@
 //! File name patterns: `*`, `?`, `[a-z]`, `{one,two}`. Expanded against a [`Source`].
 
+use ::glob::{MatchOptions, Pattern};
+
 use crate::source::Source;
 
 /// Paths that one pattern may yield; an include of more is a mistake.
@@ -83,65 +85,19 @@ fn alternatives(text: &str) -> Option<Vec<String>> {
     Some(text[start + 1..end].split(',').map(|word| format!("{before}{word}{after}")).collect())
 }
 
-/// Whether one path segment matches. A leading dot must be written.
+/// A segment as a shell reads it: a leading dot must be written. One that is no pattern after all,
+/// as with a bracket that is not closed, matches nothing but itself.
 fn matches(pattern: &str, name: &str) -> bool {
-    if name.starts_with('.') && !pattern.starts_with('.') {
-        return false;
+    let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+    // A shell negates a class by a caret too, and two stars are one within a segment.
+    let mut spelled = pattern.replace("[^", "[!");
+    while spelled.contains("**") {
+        spelled = spelled.replace("**", "*");
     }
-    let pattern: Vec<char> = pattern.chars().collect();
-    let name: Vec<char> = name.chars().collect();
-    // Position to return to when a literal after the last star does not fit.
-    let (mut at, mut of) = (0, 0);
-    let mut retry: Option<(usize, usize)> = None;
-    while of < name.len() {
-        if pattern.get(at) == Some(&'*') {
-            retry = Some((at, of));
-            at += 1;
-            continue;
-        }
-        if let Some(next) = one(&pattern, at, name[of]) {
-            (at, of) = (next, of + 1);
-            continue;
-        }
-        let Some((star, from)) = retry else { return false };
-        retry = Some((star, from + 1));
-        (at, of) = (star + 1, from + 1);
+    match Pattern::new(&spelled) {
+        Ok(pattern) => pattern.matches_with(name, options),
+        Err(_) => pattern == name,
     }
-    pattern[at..].iter().all(|c| *c == '*')
-}
-
-/// The position after the pattern element at `at`, if it matches this character.
-fn one(pattern: &[char], at: usize, character: char) -> Option<usize> {
-    match pattern.get(at)? {
-        '?' => Some(at + 1),
-        '[' => {
-            let close = pattern.iter().skip(at + 2).position(|c| *c == ']');
-            let Some(close) = close.map(|found| at + 2 + found) else {
-                return (character == '[').then_some(at + 1);
-            };
-            in_class(&pattern[at + 1..close], character).then_some(close + 1)
-        }
-        literal => (*literal == character).then_some(at + 1),
-    }
-}
-
-fn in_class(class: &[char], character: char) -> bool {
-    let (negated, class) = match class {
-        ['!' | '^', rest @ ..] => (true, rest),
-        rest => (false, rest),
-    };
-    let mut found = false;
-    let mut at = 0;
-    while at < class.len() {
-        if at + 2 < class.len() && class[at + 1] == '-' {
-            found |= (class[at]..=class[at + 2]).contains(&character);
-            at += 3;
-        } else {
-            found |= class[at] == character;
-            at += 1;
-        }
-    }
-    found != negated
 }
 
 #[cfg(test)]
@@ -151,14 +107,27 @@ mod tests {
 
     #[test]
     fn a_segment_matches_as_a_shell_would() {
-        for (pattern, name) in
-            [("*.conf", "a.conf"), ("a*b*c", "aXbYbc"), ("?[0-9]", "x7"), ("[!a]", "b"), ("*", "x")]
-        {
+        for (pattern, name) in [
+            ("*.conf", "a.conf"),
+            ("a*b*c", "aXbYbc"),
+            ("?[0-9]", "x7"),
+            ("[!a]", "b"),
+            ("[^a]", "b"),
+            ("*", "x"),
+            ("**x", "yx"),
+            ("[a", "[a"),
+            (".h*", ".hidden"),
+        ] {
             assert!(matches(pattern, name), "{pattern} {name}");
         }
-        for (pattern, name) in
-            [("*.conf", "a.conf~"), ("*", ".hidden"), ("?", "ab"), ("[!a]", "a"), ("a*b", "ac")]
-        {
+        for (pattern, name) in [
+            ("*.conf", "a.conf~"),
+            ("*", ".hidden"),
+            ("?", "ab"),
+            ("[!a]", "a"),
+            ("[^a]", "a"),
+            ("a*b", "ac"),
+        ] {
             assert!(!matches(pattern, name), "{pattern} {name}");
         }
     }

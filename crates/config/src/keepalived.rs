@@ -1,38 +1,42 @@
 //! The keepalived.conf front-end: keepalived's grammar and keywords, and its meaning of them.
 //!
 //! ```text
-//!   text ─► lines (includes, @id, $NAME) ─► lexer (words) ─► blocks (tree) ─► keyword rows ─► wishes
+//!   text ─► lines (includes, @id, $NAME) ─► lexer (words) ─► blocks (tree) ─► keyword rows ─► parsed
 //! ```
 //!
-//! Every keyword is one row of one table: `TOP` here, and the tables of `globals`, `instance`,
-//! `script` and `virtual_server`.
+//! A keyword that means one setting is in the row of that setting, in `settings`. Every other one is
+//! a row of one table: `TOP` here, and the tables of `globals`, `instance`, `script`,
+//! `virtual_server` and `checker`.
 
 mod address;
 mod arguments;
-mod blocks;
+pub(crate) mod blocks;
 mod checker;
 mod globals;
 mod instance;
-mod keywords;
+pub(crate) mod keywords;
 mod lexer;
 mod lines;
+pub(crate) mod lowering;
 mod script;
 mod virtual_server;
 
 use sha2::Sha256;
 
-use crate::Context;
+use crate::context::Context;
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::globals::Globals;
 use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
+use crate::keepalived::lowering::{Globals, Lowering, without_settings};
+use crate::parsed::Parsed;
+use crate::settings;
+use crate::settings::row::Block;
 use crate::source::Source;
 use crate::span::Report;
-use crate::wish::Wishes;
 use locum_plan::{Dialect, Name};
 
 /// Blocks and lines outside any block.
-const TOP: &[Row<Wishes>] = &[
+const TOP: &[Row<Parsed>] = &[
     // Read first, because keepalived applies its values wherever the block stands.
     Row { name: "global_defs", shape: Shape::Block(0, 0), effect: Effect::Accept },
     set("vrrp_script", Shape::Block(1, 1), script::read),
@@ -69,13 +73,9 @@ pub(crate) fn is_top_level(word: &str) -> bool {
     TOP.iter().any(|row| row.name == word) || word == "include"
 }
 
-/// What a lowering knows besides the block it is in.
-struct Lowering<'r> {
-    pub report: &'r mut Report,
-    pub globals: Globals,
-}
+without_settings!(Parsed);
 
-/// Reads the file and what it includes. Errors are in the report; there are always wishes.
+/// Reads the file and what it includes. Errors are in the report; something is always parsed.
 pub(crate) fn read(
     source: &dyn Source,
     path: &str,
@@ -83,49 +83,51 @@ pub(crate) fn read(
     context: &Context<'_>,
     digest: &mut Sha256,
     report: &mut Report,
-) -> Option<Wishes> {
+) -> Option<Parsed> {
     let short = context.host_name.split('.').next().unwrap_or(context.host_name);
     let config_id = context.config_id.unwrap_or(short);
     let mut lines = Lines::new(source, report, digest, config_id);
     lines.file(path, &octets, 0);
     let tokens = std::mem::take(&mut lines.tokens);
     let statements = blocks::parse(&tokens, report);
-    let mut wishes = Wishes {
+    let mut parsed = Parsed {
         dialect: Dialect::Keepalived,
         node: Name::from(context.node.unwrap_or(context.host_name)),
+        is_node_known: true,
         nodes: Vec::new(),
         instances: Vec::new(),
         checks: Vec::new(),
         services: Vec::new(),
         haproxy: Vec::new(),
-        hook_timeout: None,
+        hooks: Default::default(),
     };
-    let mut lowering = Lowering { report, globals: Globals::default() };
+    let mut lowering = Lowering { report, globals: Globals::default(), home_of };
     for statement in statements.iter().filter(|one| one.keyword().text == "global_defs") {
         let block: &[Statement] = statement.block.as_deref().unwrap_or_default();
         let mut globals = std::mem::take(&mut lowering.globals);
         lowering.run("global_defs", globals::ROWS, &mut globals, block);
         lowering.globals = globals;
     }
-    lowering.run("a keepalived.conf", TOP, &mut wishes, &statements);
-    Some(wishes)
+    lowering.run("a keepalived.conf", TOP, &mut parsed, &statements);
+    Some(parsed)
 }
 
 /// The block whose table has this keyword, for one that stands elsewhere.
 fn home_of(keyword: &str) -> Option<&'static str> {
+    let of_block = |block| settings::keywords(block).contains(&keyword);
     if has(TOP, keyword) {
         Some("no block: a brace before it is probably missing")
-    } else if has(globals::ROWS, keyword) {
+    } else if has(globals::ROWS, keyword) || of_block(Block::Globals) {
         Some("global_defs")
-    } else if has(instance::ROWS, keyword) {
+    } else if has(instance::ROWS, keyword) || of_block(Block::Instance) {
         Some("a vrrp_instance")
-    } else if has(script::ROWS, keyword) {
+    } else if has(script::ROWS, keyword) || of_block(Block::Script) {
         Some("a vrrp_script")
-    } else if has(virtual_server::ROWS, keyword) {
+    } else if has(virtual_server::ROWS, keyword) || of_block(Block::VirtualServer) {
         Some("a virtual_server")
-    } else if has(virtual_server::REAL_SERVER, keyword) {
+    } else if has(virtual_server::REAL_SERVER, keyword) || of_block(Block::RealServer) {
         Some("a real_server")
-    } else if has(checker::ROWS, keyword) {
+    } else if has(checker::ROWS, keyword) || of_block(Block::Checker) {
         Some("a TCP_CHECK or HTTP_GET")
     } else {
         None
@@ -134,4 +136,33 @@ fn home_of(keyword: &str) -> Option<&'static str> {
 
 fn has<T>(rows: &[Row<T>], keyword: &str) -> bool {
     rows.iter().any(|row| row.name == keyword)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::row::ReadBy;
+
+    /// A row of a setting may leave a keyword to the front-end; then the front-end has it.
+    #[test]
+    fn every_keyword_of_a_setting_is_read_by_its_row_or_by_the_front_end() {
+        let tables: [(Block, Vec<&str>); 6] = [
+            (Block::Globals, globals::ROWS.iter().map(|row| row.name).collect()),
+            (Block::Instance, instance::names()),
+            (Block::Script, script::ROWS.iter().map(|row| row.name).collect()),
+            (Block::VirtualServer, virtual_server::ROWS.iter().map(|row| row.name).collect()),
+            (Block::RealServer, virtual_server::REAL_SERVER.iter().map(|row| row.name).collect()),
+            (Block::Checker, checker::ROWS.iter().map(|row| row.name).collect()),
+        ];
+        for (block, names) in tables {
+            let own = settings::keywords_read(block, ReadBy::FrontEnd);
+            assert!(!own.is_empty(), "{block:?}");
+            for keyword in own {
+                assert!(names.contains(&keyword), "{keyword} in {block:?}");
+            }
+            for keyword in settings::keywords_read(block, ReadBy::Row) {
+                assert!(!names.contains(&keyword), "{keyword} in {block:?} has two rows");
+            }
+        }
+    }
 }

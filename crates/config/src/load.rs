@@ -1,20 +1,33 @@
 //! From a path to a plan: read, recognise the dialect, run its front-end, assemble, validate.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::source::{MAX_FILE_SIZE, Source};
+use crate::context::Context;
+use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+use crate::need::Need;
+use crate::source::{self, BYTE_ORDER_MARK, Source};
 use crate::span::{Report, Span};
-use crate::{Context, Loaded, assemble, keepalived, toml, validate};
-use locum_plan::Dialect;
+use crate::{assemble, keepalived, toml, validate};
+use locum_plan::{Dialect, Plan};
+
+/// What became of a configuration.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// Present exactly when no diagnostic is an error; warnings may remain.
+    pub plan: Option<Arc<Plan>>,
+    /// Sorted by file and position.
+    pub diagnostics: Diagnostics,
+    /// What this plan asks of the host, with the place that asks: for `check --host`, which turns
+    /// an unmet one into a [`Diagnostic::at`] that place.
+    pub needs: Vec<Need>,
+}
 
 pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Loaded {
     let mut report = Report::default();
     let mut digest = Sha256::new();
-    let wishes = match read(source, path) {
+    let parsed = match source::read(source, path) {
         Err(reason) => {
             let place = Place::file(path);
             let finding = Diagnostic::at(place, Severity::Error, "unreadable", reason);
@@ -38,9 +51,10 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
             }
         }
     };
-    let plan = wishes.map(|wishes| {
-        let plan = assemble::assemble(&wishes, hexadecimal(&digest.finalize()), &mut report);
-        validate::validate(&wishes, &plan, &mut report);
+    let plan = parsed.map(|mut parsed| {
+        assemble::fill_from_nodes(&mut parsed);
+        let plan = assemble::assemble(&parsed, hex::encode(digest.finalize()), &mut report);
+        validate::validate(&parsed, &plan, &mut report);
         plan
     });
     let Report { mut diagnostics, needs, .. } = report;
@@ -48,30 +62,6 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
     let plan = plan.filter(|_| !diagnostics.has_errors()).map(Arc::new);
     Loaded { plan, diagnostics, needs }
 }
-
-/// The octets of a file, refused above [`MAX_FILE_SIZE`].
-pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, String> {
-    let octets = source.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
-    if octets.len() > MAX_FILE_SIZE {
-        return Err(format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20));
-    }
-    if let Some(reason) = no_text(&octets) {
-        return Err(reason.to_owned());
-    }
-    Ok(octets)
-}
-
-/// Why these octets are no text at all: one sentence instead of a finding for each line of an
-/// archive or a program.
-fn no_text(octets: &[u8]) -> Option<&'static str> {
-    if octets.starts_with(&[0xff, 0xfe]) || octets.starts_with(&[0xfe, 0xff]) {
-        return Some("the file is UTF-16: save it as UTF-8");
-    }
-    octets.contains(&0).then_some("the file is not text but binary data")
-}
-
-/// What some editors put before UTF-8 text.
-pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
 
 fn valid_utf8(octets: &[u8], file: u32, report: &mut Report) -> bool {
     match std::str::from_utf8(octets) {
@@ -112,14 +102,6 @@ fn assigns(line: &str) -> bool {
     let key = key.trim();
     let part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'');
     !key.is_empty() && key.chars().all(part)
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().fold(String::new(), |mut text, octet| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{octet:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

@@ -38,6 +38,30 @@ pub trait Source {
 /// Octets of one file: a configuration of ten thousand services has about two million.
 pub const MAX_FILE_SIZE: usize = 16 << 20;
 
+/// The octets of a file, refused above [`MAX_FILE_SIZE`].
+pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, String> {
+    let octets = source.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
+    if octets.len() > MAX_FILE_SIZE {
+        return Err(format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20));
+    }
+    if let Some(reason) = no_text(&octets) {
+        return Err(reason.to_owned());
+    }
+    Ok(octets)
+}
+
+/// Why these octets are no text at all: one sentence instead of a finding for each line of an
+/// archive or a program.
+fn no_text(octets: &[u8]) -> Option<&'static str> {
+    if octets.starts_with(&[0xff, 0xfe]) || octets.starts_with(&[0xfe, 0xff]) {
+        return Some("the file is UTF-16: save it as UTF-8");
+    }
+    octets.contains(&0).then_some("the file is not text but binary data")
+}
+
+/// What some editors put before UTF-8 text.
+pub(crate) const BYTE_ORDER_MARK: char = '\u{feff}';
+
 /// Files held in memory, for tests and for text that came over a socket.
 #[derive(Clone, Default, Debug)]
 pub struct MemorySource {

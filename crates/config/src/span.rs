@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
-use crate::{Need, NeedKind};
+use crate::need::{Need, NeedKind};
 
 /// Octets `start..end` of a file in [`Files`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Span {
     pub file: u32,
     pub start: u32,
@@ -21,7 +21,7 @@ impl Span {
 }
 
 /// A value and where it stands.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct At<T> {
     pub value: T,
     pub span: Span,

@@ -1,29 +1,33 @@
 //! The native front-end: TOML, one file for all nodes. Spelling only; meaning is `assemble`'s.
 
-mod check;
-mod instance;
-mod keys;
-mod reader;
-mod service;
+mod rules;
 
-use std::path::PathBuf;
+pub(crate) mod reader;
 
 use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
-use crate::Context;
+use crate::context::Context;
+use crate::parsed::{
+    Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance, ParsedNode,
+    ParsedService,
+};
+use crate::settings::check::CHECK;
+use crate::settings::form;
+use crate::settings::instance::INSTANCE;
+use crate::settings::node::{HAPROXY, HOOKS, NODE};
+use crate::settings::row::Noun;
+use crate::settings::service::SERVICE;
 use crate::span::{At, Finding, Report, Span};
-use crate::toml::keys::Section;
-use crate::toml::reader::{Reader, Table, Value};
-use crate::wish::{HaproxyWish, Wishes};
+use crate::toml::reader::{Key, Reader, Value};
 use locum_plan::{Dialect, Name, Node};
 
-/// Syntax errors told of one file. One missing bracket makes an error of every line that follows;
+/// Syntax errors reported of one file. One missing bracket makes an error of every line that follows;
 /// so does a file in another language.
 const MAX_SYNTAX_ERRORS: usize = 5;
 
 /// Reads the file of this number. `None` when it is no TOML, which is reported.
-pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Option<Wishes> {
+pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Option<Parsed> {
     let text = report.files.get(file as usize)?.text.clone();
     let (document, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
@@ -39,33 +43,93 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
         return None;
     }
     let mut reader = Reader { report, file, node: None, nodes: Vec::new() };
-    let whole = reader.span(0..0);
-    let document = reader.open(document.get_ref(), whole, &keys::DOCUMENT);
-    reader.nodes = nodes(&mut reader, &document);
-    reader.node = this_node(&mut reader, &document, context);
-    let wishes = Wishes {
+    let document = document.get_ref();
+    known_keys(&mut reader, document);
+    reader.nodes = nodes(&mut reader, document);
+    reader.node = this_node(&mut reader, document, context);
+    Some(Parsed {
         dialect: Dialect::Toml,
-        instances: entries(&mut reader, &document, "instance", &keys::INSTANCE)
-            .iter()
-            .map(|(table, name)| instance::read(&mut reader, table, name.clone()))
-            .collect(),
-        checks: named(&mut reader, &document, "check", &keys::CHECK)
-            .iter()
-            .map(|(table, name)| check::read(&mut reader, table, name.clone()))
-            .collect(),
-        services: entries(&mut reader, &document, "service", &keys::SERVICE)
-            .iter()
-            .map(|(table, name)| service::read(&mut reader, table, name.clone()))
-            .collect(),
-        haproxy: entries(&mut reader, &document, "haproxy", &keys::HAPROXY)
-            .iter()
-            .map(|(table, name)| haproxy(&mut reader, table, name.clone()))
-            .collect(),
-        hook_timeout: hook_timeout(&mut reader, &document),
+        instances: instances(&mut reader, document),
+        checks: checks(&mut reader, document),
+        services: services(&mut reader, document),
+        haproxy: haproxy(&mut reader, document),
+        hooks: hooks(&mut reader, document),
         node: reader.node.clone().unwrap_or_else(|| Name::from(context.host_name)),
+        is_node_known: reader.node.is_some(),
         nodes: std::mem::take(&mut reader.nodes),
-    };
-    Some(wishes)
+    })
+}
+
+/// The tables of a document, with how each is written.
+pub(crate) static DOCUMENT: [(&str, &str); 6] = [
+    ("nodes", NODE.head),
+    ("instance", INSTANCE.head),
+    ("check", CHECK.head),
+    ("service", SERVICE.head),
+    ("haproxy", HAPROXY.head),
+    ("hooks", HOOKS.head),
+];
+
+fn known_keys(reader: &mut Reader<'_>, document: &DeTable<'_>) {
+    for (name, _) in document.iter() {
+        let text: &str = name.get_ref().as_ref();
+        if !DOCUMENT.iter().any(|(key, _)| *key == text) {
+            let span = reader.span(name.span());
+            let known = DOCUMENT.iter().map(|(key, _)| *key);
+            reader.unknown_key(span, text, "the configuration", known);
+        }
+    }
+}
+
+fn instances(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedInstance> {
+    let entries = entries(reader, document, "instance", &INSTANCE);
+    let read = entries.into_iter().map(|Entry { table, name, span }| {
+        let mut instance = ParsedInstance::new(span, name);
+        INSTANCE.read(reader, table, &mut instance);
+        rules::transport(reader.report, &mut instance);
+        instance
+    });
+    read.collect()
+}
+
+fn checks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedCheck> {
+    let entries = named(reader, document, "check");
+    let read = entries.into_iter().map(|Entry { table, name, span }| {
+        let mut check = ParsedCheck { span: name.span, name, ..ParsedCheck::default() };
+        CHECK.read(reader, table, &mut check);
+        check.checker = rules::checker(reader.report, span, &check.asked);
+        check
+    });
+    read.collect()
+}
+
+fn services(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedService> {
+    let entries = entries(reader, document, "service", &SERVICE);
+    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+        let mut service = ParsedService { span: name.span, name, ..ParsedService::default() };
+        SERVICE.read(reader, table, &mut service);
+        service
+    });
+    read.collect()
+}
+
+fn haproxy(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedHaproxy> {
+    let entries = entries(reader, document, "haproxy", &HAPROXY);
+    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+        let mut haproxy = ParsedHaproxy { name, ..ParsedHaproxy::default() };
+        HAPROXY.read(reader, table, &mut haproxy);
+        haproxy
+    });
+    read.collect()
+}
+
+fn hooks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> ParsedHookSettings {
+    let mut hooks = ParsedHookSettings::default();
+    if let Some(value) = document.get("hooks") {
+        let key = Key { name: "hooks", shape: "a table, as in [hooks]" };
+        HOOKS.open(reader, value, key, &mut hooks);
+    }
+    hooks
 }
 
 /// One of the parser's own errors, with what its words leave open.
@@ -91,14 +155,21 @@ fn syntax_error<'r>(
     }
 }
 
-/// The tables of `[[name]]`, with the name each carries.
-fn entries<'t, 'i>(
+/// A table with the name it carries.
+struct Entry<'t, 'i> {
+    table: &'t DeTable<'i>,
+    name: At<String>,
+    span: Span,
+}
+
+/// The tables of `[[key]]`.
+fn entries<'t, 'i, N>(
     reader: &mut Reader<'_>,
-    document: &Table<'t, 'i>,
+    document: &'t DeTable<'i>,
     key: &'static str,
-    section: &'static Section,
-) -> Vec<(Table<'t, 'i>, At<String>)> {
-    let Some(value) = document.entries.get(key) else { return Vec::new() };
+    noun: &Noun<N>,
+) -> Vec<Entry<'t, 'i>> {
+    let Some(value) = document.get(key) else { return Vec::new() };
     let DeValue::Array(items) = value.get_ref() else {
         let span = reader.span(value.span());
         let text = format!("`{key}` must be written with two brackets, as in [[{key}]]");
@@ -107,63 +178,76 @@ fn entries<'t, 'i>(
     };
     let mut tables = Vec::new();
     for (index, item) in items.iter().enumerate() {
-        let shape = "tables, as in [[name]]";
-        let Some(table) = reader.open_value(item, section, key, shape) else { continue };
-        let name = reader.field(&table, "name", Reader::text);
-        if name.is_absent() {
-            let text = format!("{} has no `name`", section.what);
-            reader.report.error(table.span, "missing-key", text);
-        }
-        let stand_in = At::new(format!("#{}", index + 1), table.span);
-        tables.push((table, name.into_given().unwrap_or(stand_in)));
+        let span = reader.span(item.span());
+        let DeValue::Table(table) = item.get_ref() else {
+            reader.wrong_type(item, Key { name: key, shape: "tables, as in [[name]]" });
+            continue;
+        };
+        let stand_in = || At::new(format!("#{}", index + 1), span);
+        let name = match table.get("name") {
+            Some(value) => {
+                let key = Key { name: "name", shape: form::TEXT_SHAPE };
+                let text = reader.text(value, key);
+                text.map_or_else(stand_in, |text| At::new(text, reader.span(value.span())))
+            }
+            None => {
+                let text = format!("{} has no `name`", noun.what);
+                reader.report.error(span, "missing-key", text);
+                stand_in()
+            }
+        };
+        tables.push(Entry { table, name, span });
     }
     tables
 }
 
-/// The tables of `[key.NAME]`.
+/// The tables of `[key.NAME]`, in the order of the file: the parser sorts by name.
 fn named<'t, 'i>(
     reader: &mut Reader<'_>,
-    document: &Table<'t, 'i>,
+    document: &'t DeTable<'i>,
     key: &'static str,
-    section: &'static Section,
-) -> Vec<(Table<'t, 'i>, At<String>)> {
-    let Some(value) = document.entries.get(key) else { return Vec::new() };
+) -> Vec<Entry<'t, 'i>> {
+    let Some(value) = document.get(key) else { return Vec::new() };
     let DeValue::Table(all) = value.get_ref() else {
         let span = reader.span(value.span());
         let text = format!("`{key}` must be tables, as in [{key}.NAME]");
         reader.report.error(span, "wrong-type", text);
         return Vec::new();
     };
-    let mut tables: Vec<(Table<'t, 'i>, At<String>)> = Vec::new();
+    let mut tables = Vec::new();
     for (name, item) in all.iter() {
-        let shape = format!("a table, as in [{key}.{}]", name.get_ref());
-        let opened = reader.open_value(item, section, name.get_ref(), &shape);
+        let span = reader.span(item.span());
+        let DeValue::Table(table) = item.get_ref() else {
+            let shape = format!("a table, as in [{key}.{}]", name.get_ref());
+            reader.wrong_type(item, Key { name: name.get_ref().as_ref(), shape: &shape });
+            continue;
+        };
         let name = At::new(name.get_ref().clone().into_owned(), reader.span(name.span()));
-        tables.extend(opened.map(|table| (table, name)));
+        tables.push(Entry { table, name, span });
     }
-    // The parser sorts by name; people read in the order of the file.
-    tables.sort_by_key(|(_, name)| name.span.start);
+    tables.sort_by_key(|entry| entry.name.span.start);
     tables
 }
 
-fn nodes(reader: &mut Reader<'_>, document: &Table<'_, '_>) -> Vec<Node> {
-    named(reader, document, "nodes", &keys::NODE)
-        .iter()
-        .map(|(table, name)| {
-            let address = reader.optional(table, "address", instance::ip_address);
-            Node { name: Name::from(name.value.as_str()), address: address.map(|at| at.value) }
-        })
-        .collect()
+fn nodes(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<Node> {
+    let entries = named(reader, document, "nodes");
+    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+        let mut node = ParsedNode::default();
+        NODE.read(reader, table, &mut node);
+        let address = node.address.value().copied();
+        Node { name: Name::from(name.value.as_str()), address }
+    });
+    read.collect()
 }
 
 /// Which node this is: the one given, else the host name in full or up to its first dot.
 fn this_node(
     reader: &mut Reader<'_>,
-    document: &Table<'_, '_>,
+    document: &DeTable<'_>,
     context: &Context<'_>,
 ) -> Option<Name> {
     let wanted = context.node.unwrap_or(context.host_name);
-    let Some(value) = document.entries.get("nodes") else { return Some(Name::from(wanted)) };
+    let Some(value) = document.get("nodes") else { return Some(Name::from(wanted)) };
     let short = wanted.split('.').next().unwrap_or(wanted);
     let find = |name: &str| reader.nodes.iter().find(|node| *node.name == *name);
     let found = match context.node {
@@ -189,38 +273,7 @@ fn this_node(
 }
 
 /// Where `[nodes.…]` begins: an implied table has no place of its own.
-fn section_span(reader: &Reader<'_>, document: &Table<'_, '_>, value: &Value<'_>) -> Span {
-    let key = document.entries.keys().find(|key| key.get_ref() == "nodes").map(Spanned::span);
+fn section_span(reader: &Reader<'_>, document: &DeTable<'_>, value: &Value<'_>) -> Span {
+    let key = document.keys().find(|key| key.get_ref() == "nodes").map(Spanned::span);
     reader.span(key.unwrap_or_else(|| value.span()))
-}
-
-fn hook_timeout(
-    reader: &mut Reader<'_>,
-    document: &Table<'_, '_>,
-) -> Option<At<std::time::Duration>> {
-    let value = document.entries.get("hooks")?;
-    let table = reader.open_value(value, &keys::HOOKS, "hooks", "a table, as in [hooks]")?;
-    let timeout = reader.optional(&table, "timeout", Reader::duration)?;
-    if timeout.value.is_zero() {
-        reader.report.error(timeout.span, "zero-timeout", "the timeout of hooks is longer than 0");
-    }
-    Some(timeout)
-}
-
-fn haproxy(reader: &mut Reader<'_>, table: &Table<'_, '_>, name: At<String>) -> HaproxyWish {
-    let path = |reader: &mut Reader<'_>, value: &Value<'_>, key: &'static keys::Key| {
-        let text = reader.text(value, key)?;
-        if text.is_empty() {
-            reader.bad_value(value, key, "the path is empty");
-            return None;
-        }
-        Some(PathBuf::from(text))
-    };
-    HaproxyWish {
-        name,
-        instance: reader.optional(table, "instance", Reader::text),
-        config: reader.field(table, "config", path),
-        program: reader.optional(table, "program", path),
-        standby: reader.optional(table, "standby", service::standby),
-    }
 }

@@ -1,4 +1,4 @@
-//! Rules that need more than one field: the plan stands beside its wishes, entry by entry, so that
+//! Rules that need more than one field: the plan stands beside what was parsed, entry by entry, so that
 //! every finding has its place.
 
 mod instance;
@@ -8,48 +8,52 @@ use std::collections::{HashMap, HashSet};
 
 pub(crate) use instance::capacity;
 
-use crate::NeedKind;
+use crate::need::NeedKind;
+use crate::parsed::{Field, Parsed, ParsedCheck, ParsedHaproxy};
+use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
-use crate::wish::{CheckWish, HaproxyWish, Wishes};
-use locum_plan::{Command, CommandLine, Dialect, Plan, ProbeKind, Tracked};
+use locum_plan::{Checker, Command, CommandLine, Dialect, Plan, Tracked};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
-pub(crate) fn validate(wishes: &Wishes, plan: &Plan, report: &mut Report) {
-    unique(wishes.instances.iter().map(|wish| &wish.name), "instance", report);
-    unique(wishes.checks.iter().map(|wish| &wish.name), "check", report);
-    unique(wishes.services.iter().map(|wish| &wish.name), "service", report);
-    unique(wishes.haproxy.iter().map(|wish| &wish.name), "haproxy", report);
-    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
-        instance::validate(wish, built, plan.dialect, report);
+pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
+    if let Some(timeout) = parsed.hooks.timeout.given().filter(|at| at.value.is_zero()) {
+        report.error(timeout.span, "zero-timeout", "the timeout of hooks is longer than 0");
     }
-    instance::distinct_routers(wishes, plan, report);
-    instance::distinct_addresses(wishes, plan, report);
-    tracked(wishes, report);
-    owners(wishes, plan, report);
-    for (wish, built) in wishes.checks.iter().zip(&plan.checks) {
-        check(wish, built, report);
+    unique(parsed.instances.iter().map(|one| &one.name), "instance", report);
+    unique(parsed.checks.iter().map(|one| &one.name), "check", report);
+    unique(parsed.services.iter().map(|one| &one.name), "service", report);
+    unique(parsed.haproxy.iter().map(|one| &one.name), "haproxy", report);
+    for (one, built) in parsed.instances.iter().zip(&plan.instances) {
+        instance::validate(one, built, plan.dialect, report);
     }
-    for (wish, built) in wishes.services.iter().zip(&plan.services) {
-        service::validate(wish, built, plan, report);
+    instance::distinct_routers(parsed, plan, report);
+    instance::distinct_addresses(parsed, plan, report);
+    tracked(parsed, report);
+    owners(parsed, plan, report);
+    for (one, built) in parsed.checks.iter().zip(&plan.checks) {
+        check(one, built, report);
     }
-    service::distinct_listeners(wishes, plan, report);
-    for wish in &wishes.haproxy {
-        haproxy(wish, wishes, report);
+    for (one, built) in parsed.services.iter().zip(&plan.services) {
+        service::validate(one, built, plan, report);
+    }
+    service::distinct_listeners(parsed, plan, report);
+    for one in &parsed.haproxy {
+        haproxy(one, parsed, report);
     }
     if plan.instances.is_empty() && plan.services.is_empty() && plan.haproxy.is_empty() {
-        nothing_to_do(wishes, report);
+        nothing_to_do(parsed, report);
     }
 }
 
 /// A file with nothing but checks is a fragment. One with nothing at all is the wrong one, or was
 /// cut off by a full disk: a reload of it would let go of every address. keepalived takes it.
-fn nothing_to_do(wishes: &Wishes, report: &mut Report) {
-    if !wishes.checks.is_empty() || report.diagnostics.has_errors() {
+fn nothing_to_do(parsed: &Parsed, report: &mut Report) {
+    if !parsed.checks.is_empty() || report.diagnostics.has_errors() {
         return;
     }
     let whole = Span { file: 0, start: 0, end: 0 };
     let text = "the configuration defines no instance and no service";
-    match wishes.dialect {
+    match parsed.dialect {
         Dialect::Toml => report
             .error(whole, "empty", text)
             .help("is it the right file, and whole? `locum stop` ends a daemon in order"),
@@ -77,12 +81,12 @@ fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, kind: &str, report: &
 }
 
 /// Every tracked check exists, and every check is tracked.
-fn tracked(wishes: &Wishes, report: &mut Report) {
-    let known = || wishes.checks.iter().map(|wish| wish.name.value.as_str());
+fn tracked(parsed: &Parsed, report: &mut Report) {
+    let known = || parsed.checks.iter().map(|one| one.name.value.as_str());
     let mut used: HashSet<&Tracked> = HashSet::new();
-    for wish in &wishes.instances {
+    for one in &parsed.instances {
         let mut here: HashMap<&Tracked, Span> = HashMap::new();
-        for track in &wish.track {
+        for track in one.track.list() {
             let object = &track.value.object;
             if let Tracked::Check(name) = object
                 && !known().any(|check| check == &**name)
@@ -101,30 +105,30 @@ fn tracked(wishes: &Wishes, report: &mut Report) {
         // A track list that was refused may have named them.
         return;
     }
-    for wish in &wishes.checks {
-        if !used.contains(&Tracked::Check(wish.name.value.as_str().into())) {
-            let list = match wishes.dialect {
+    for one in &parsed.checks {
+        if !used.contains(&Tracked::Check(one.name.value.as_str().into())) {
+            let list = match parsed.dialect {
                 Dialect::Toml => "track",
                 Dialect::Keepalived => "track_script",
             };
             let text = format!(
                 "no instance tracks check `{}`: it runs and decides nothing",
-                wish.name.value
+                one.name.value
             );
             report
-                .warning(wish.name.span, "unused-check", text)
+                .warning(one.name.span, "unused-check", text)
                 .help(format!("name it in the `{list}` of an instance"));
         }
     }
 }
 
 /// V-161: an owner's priority stays 255, so a check can do no more to it than make it a fault.
-fn owners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
-    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
+fn owners(parsed: &Parsed, plan: &Plan, report: &mut Report) {
+    for (one, built) in parsed.instances.iter().zip(&plan.instances) {
         if !built.router.priority.is_owner() {
             continue;
         }
-        for track in &wish.track {
+        for track in one.track.list() {
             let object = &track.value.object;
             let weight = track.value.weight.unwrap_or_else(|| plan.weight_of(object));
             if weight.value != 0 {
@@ -140,14 +144,14 @@ fn owners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
     }
 }
 
-fn check(wish: &CheckWish, built: &locum_plan::Check, report: &mut Report) {
+fn check(one: &ParsedCheck, built: &locum_plan::Check, report: &mut Report) {
     let probe = &built.probe;
-    if let Some(interval) = &wish.interval
+    if let Some(interval) = one.interval.given()
         && interval.value.is_zero()
     {
         report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
     }
-    if let Some(timeout) = &wish.timeout {
+    if let Some(timeout) = one.timeout.given() {
         if timeout.value.is_zero() {
             report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
         } else if timeout.value > probe.interval {
@@ -156,8 +160,8 @@ fn check(wish: &CheckWish, built: &locum_plan::Check, report: &mut Report) {
             report.warning(timeout.span, "timeout-over-interval", text);
         }
     }
-    let Some(at) = wish.probe.given() else { return };
-    if let ProbeKind::Script(command) = &at.value {
+    let Some(at) = one.checker.given() else { return };
+    if let Checker::Script(command) = &at.value {
         command_needs(command, at.span, report);
     }
 }
@@ -180,24 +184,22 @@ fn command_needs(command: &Command, span: Span, report: &mut Report) {
     }
 }
 
-fn haproxy(wish: &HaproxyWish, wishes: &Wishes, report: &mut Report) {
-    known_instance(wish.instance.as_ref(), wishes.instances.iter().map(|i| &*i.name.value), report);
-    if let Some(config) = wish.config.given() {
+fn haproxy(one: &ParsedHaproxy, parsed: &Parsed, report: &mut Report) {
+    known_instance(&one.instance, parsed.instances.iter().map(|i| &*i.name.value), report);
+    if let Some(config) = one.config.given() {
         report.need(config.span, NeedKind::File(config.value.display().to_string()));
     }
-    let (program, span) = wish.program.as_ref().map_or_else(
-        || (crate::defaults::HAPROXY_PROGRAM.to_owned(), wish.name.span),
-        |at| (at.value.display().to_string(), at.span),
-    );
+    let span = one.program.given().map_or(one.name.span, |at| at.span);
+    let program = HAPROXY_PROGRAM.of(one, parsed.dialect).display().to_string();
     report.need(span, NeedKind::Program(program));
 }
 
 fn known_instance<'a>(
-    named: Option<&At<String>>,
+    named: &Field<String>,
     known: impl Iterator<Item = &'a str> + Clone,
     report: &mut Report,
 ) {
-    let Some(named) = named else { return };
+    let Some(named) = named.given() else { return };
     if !known.clone().any(|name| name == named.value) {
         let text = format!("there is no instance `{}`", named.value);
         report.error(named.span, "unknown-instance", text).suggest(&named.value, known);

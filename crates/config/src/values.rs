@@ -43,7 +43,7 @@ fn unusable(address: IpAddr) -> Option<&'static str> {
     } else if broadcast {
         Some("it is the broadcast address")
     } else if mapped {
-        Some("it is an IPv4 address in IPv6 clothes")
+        Some("it is an IPv4-mapped IPv6 address: write the IPv4 address")
     } else if address == IpAddr::V6(Ipv6Addr::LOCALHOST) {
         Some("it is the loopback address")
     } else {

@@ -11,10 +11,9 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, load};
 use locum_plan::{
-    Backend, Command, CommandLine, Dialect, Forwarding, HealthKind, Lease, ProbeKind, Protocol,
-    Scope, Standby, StatusRange, Weight,
+    Backend, Checker, Command, CommandLine, Dialect, Forwarding, Lease, Plan, Protocol, Scope,
+    Standby, StatusRange, Tracked, Weight,
 };
-use locum_plan::{Plan, Tracked};
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
 };
@@ -73,7 +72,7 @@ fn the_active_passive_file_means_what_keepalived_means_by_it() {
     assert!(instance.hooks.any.is_empty() && instance.hooks.backup.is_empty());
     let [check] = &plan.checks[..] else { panic!("one check") };
     let script = Command::argv(["/etc/keepalived/check_haproxy.sh"]);
-    assert_eq!(check.probe.kind, ProbeKind::Script(script));
+    assert_eq!(check.probe.kind, Checker::Script(script));
     assert_eq!(check.probe.interval, Duration::from_secs(2));
     assert_eq!(check.probe.timeout, Duration::from_secs(2), "the timeout is the interval");
     assert_eq!((check.rise, check.fall, check.starts_failed), (1, 1, false));
@@ -93,7 +92,7 @@ fn the_active_active_file_has_two_routers_and_a_process_check() {
     assert_eq!((one.addresses[0].prefix, two.addresses[0].prefix), (24, 24));
     assert_eq!((one.track.len(), two.track.len()), (1, 0));
     let check = &plan.checks[0];
-    assert_eq!(check.probe.kind, ProbeKind::Process { name: "haproxy".to_owned() });
+    assert_eq!(check.probe.kind, Checker::Process { name: "haproxy".to_owned() });
     assert_eq!(check.weight, Weight { value: -2, reverse: false });
     assert_eq!(check.probe.interval, Duration::from_secs(1));
 }
@@ -105,7 +104,7 @@ fn a_file_with_nothing_but_a_check_loads_with_a_remark() {
     assert!(plan.instances.is_empty());
     let check = &plan.checks[0];
     let curl = Command::argv(["/usr/bin/curl", "-sSf", "http://localhost/health"]);
-    assert_eq!(check.probe.kind, ProbeKind::Script(curl));
+    assert_eq!(check.probe.kind, Checker::Script(curl));
     assert_eq!((check.rise, check.fall), (2, 2));
 }
 
@@ -131,12 +130,14 @@ fn the_design_example_gives_each_node_its_own_values() {
     assert_eq!(service.instance.as_deref(), Some("web"));
     assert_eq!(service.listen, socket("192.0.2.10:80"));
     assert_eq!((service.protocol, service.backend), (Protocol::Tcp, Backend::Auto));
-    assert_eq!((service.scheduler.0.as_str(), service.forwarding), ("wlc", Forwarding::Nat));
-    let health = service.health.as_ref().expect("a health check");
+    assert_eq!(service.scheduler.0, "wlc");
+    assert!(service.servers.iter().all(|server| server.forwarding == Forwarding::Nat));
+    let [health] = &service.servers[0].health[..] else { panic!("one health check") };
     let expect = vec![StatusRange { first: 200, last: 200 }];
-    let http = HealthKind::Http { path: "/health".to_owned(), host: None, expect };
-    assert_eq!(health.kind, http);
-    assert_eq!((health.interval, health.fall), (Duration::from_secs(2), 3));
+    let target = socket("10.0.0.1:80");
+    let http = Checker::Http { target, path: "/health".to_owned(), host: None, expect };
+    assert_eq!(health.probe.kind, http);
+    assert_eq!((health.probe.interval, health.fall), (Duration::from_secs(2), 3));
     let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
     assert_eq!(weights, [1, 2]);
 }
@@ -189,7 +190,7 @@ fn unicast_peers_and_source_come_from_the_other_nodes() {
     };
     let peers: Vec<IpAddr> = peers.iter().map(|peer| peer.address).collect();
     assert_eq!(peers, [ip("10.0.0.1"), ip("10.0.0.3")]);
-    assert_eq!((*ttl, *check_source, router.source), (255, false, Some(ip("10.0.0.2"))));
+    assert_eq!((*ttl, *check_source, router.source), (255, true, Some(ip("10.0.0.2"))));
 }
 
 #[test]
@@ -289,12 +290,59 @@ fn a_virtual_server_becomes_a_service_on_every_node() {
     assert!(codes.is_empty(), "{codes:?}");
     let service = &plan.services[0];
     assert_eq!((&*service.name, &service.instance), ("10.0.0.9 80 tcp", &None));
-    assert_eq!((service.backend, service.forwarding), (Backend::Auto, Forwarding::Direct));
+    assert_eq!(service.backend, Backend::Auto);
+    assert_eq!(service.servers[0].forwarding, Forwarding::Direct);
     assert_eq!(service.failed, locum_plan::FailedServer::Quiesce);
     assert_eq!(service.servers[0].weight, 3);
-    let health = service.health.as_ref().expect("a health check");
-    assert_eq!((health.interval, health.timeout), (Duration::from_secs(6), Duration::from_secs(3)));
+    let [health] = &service.servers[0].health[..] else { panic!("one health check") };
+    let probe = &health.probe;
+    assert_eq!((probe.interval, probe.timeout), (Duration::from_secs(6), Duration::from_secs(3)));
     assert_eq!((health.rise, health.fall), (1, 4));
+}
+
+#[test]
+fn a_real_server_has_its_own_checks_and_its_own_forwarding() {
+    let text = "virtual_server 10.0.0.9 80 {\n protocol TCP\n lb_kind DR\n delay_loop 6\n\
+        retry 2\n weight 5\n\
+        real_server 10.0.0.1 80 {\n TCP_CHECK {\n connect_timeout 3\n }\n HTTP_GET {\n\
+        delay_loop 20\n nb_get_retry 1\n connect_port 8080\n url {\n path /h\n }\n }\n }\n\
+        real_server 10.0.0.2 80 {\n lb_kind NAT\n weight 1\n retry 4\n TCP_CHECK {\n }\n }\n\
+        real_server 10.0.0.3 80 {\n }\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let [first, second, third] = &plan.services[0].servers[..] else { panic!("three servers") };
+    let [port, page] = &first.health[..] else { panic!("two checks: {:?}", first.health) };
+    assert_eq!(port.probe.kind, Checker::Tcp { target: socket("10.0.0.1:80") });
+    let seconds = Duration::from_secs;
+    assert_eq!((port.probe.interval, port.probe.timeout, port.fall), (seconds(6), seconds(3), 3));
+    let Checker::Http { target, path, .. } = &page.probe.kind else { panic!("a page") };
+    assert_eq!((*target, path.as_str()), (socket("10.0.0.1:8080"), "/h"));
+    assert_eq!((page.probe.interval, page.fall), (seconds(20), 2));
+    assert_eq!((first.forwarding, first.weight), (Forwarding::Direct, 5));
+    assert_eq!((second.forwarding, second.weight), (Forwarding::Nat, 1));
+    assert_eq!((second.health.len(), second.health[0].fall), (1, 5));
+    assert!(third.health.is_empty(), "nobody checks it");
+}
+
+#[test]
+fn servers_follow_the_service_unless_they_say_otherwise() {
+    let text = "[[service]]\nname = \"s\"\nlisten = \"10.0.0.9:80\"\nserve = \"always\"\n\
+        forwarding = \"direct\"\n\
+        health = [\"tcp\", { http = \"/\", interval = \"4s\", fall = 1 }]\nservers = [\n\
+        \"10.0.0.1\",\n\
+        { address = \"10.0.0.2:81\", forwarding = \"nat\", health = { tcp = true, port = 82 } },\n\
+        { address = \"10.0.0.3\", health = [] },\n]\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let [first, second, third] = &plan.services[0].servers[..] else { panic!("three servers") };
+    assert_eq!((first.forwarding, second.forwarding), (Forwarding::Direct, Forwarding::Nat));
+    let [port, page] = &first.health[..] else { panic!("two checks: {:?}", first.health) };
+    assert_eq!(port.probe.kind, Checker::Tcp { target: socket("10.0.0.1:80") });
+    assert_eq!((port.probe.interval, port.fall), (Duration::from_secs(2), 3));
+    assert_eq!((page.probe.interval, page.fall), (Duration::from_secs(4), 1));
+    let [own] = &second.health[..] else { panic!("its own check") };
+    assert_eq!(own.probe.kind, Checker::Tcp { target: socket("10.0.0.2:82") });
+    assert!(third.health.is_empty(), "an empty list is no check");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use locum_config::{Context, MemorySource, load};
-use locum_vrrp::{AnnounceSettings, ChecksumForm, ChecksumMode, Profile, RouterSettings};
+use locum_vrrp::{AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Profile, RouterSettings};
 
 /// The routers of this text, and the codes of what was found.
 fn routers(text: &str) -> (Vec<RouterSettings>, Vec<String>) {
@@ -137,4 +137,49 @@ fn unicast_adverts_have_ttl_255_unless_told_otherwise() {
     assert_eq!(ttl(toml("unicast = { peers = [\"192.0.2.2\"] }")), 255);
     assert_eq!(ttl(toml("unicast = { peers = [\"192.0.2.2\"], ttl = 64 }")), 64);
     assert_eq!(ttl(keepalived("", "unicast_peer {\n192.0.2.2\n}\nunicast_ttl 0")), 0);
+}
+
+/// V-322, V-331: by itself our own file believes configured peers on this link alone; keepalived's
+/// means what keepalived means by it.
+#[test]
+fn unicast_is_strict_with_strangers_and_forwarded_adverts_unless_told_otherwise() {
+    let peers = |router: RouterSettings| match router.transport {
+        locum_vrrp::Transport::Unicast { peers, check_source, .. } => (peers[0].ttl, check_source),
+        locum_vrrp::Transport::Multicast { .. } => panic!("unicast"),
+    };
+    let unicast =
+        |more: &str| peers(toml(&format!("unicast = {{ peers = [\"192.0.2.2\"]{more} }}")));
+    assert_eq!(unicast(""), (Some((255, 255)), true));
+    assert_eq!(unicast(", ttl = 64"), (None, true), "a peer with the same file sends 64 as well");
+    assert_eq!(unicast(", ttl = 64, ttl_check = true"), (Some((255, 255)), true));
+    assert_eq!(unicast(", ttl_check = false, check_source = false"), (None, false));
+    let own = "unicast = { peers = [{ address = \"192.0.2.2\", min_ttl = 250 }] }";
+    assert_eq!(peers(toml(own)), (Some((250, 255)), true), "the peer's own goes before it");
+    let plain = "unicast_peer {\n192.0.2.2\n}";
+    assert_eq!(peers(keepalived("", plain)), (None, false));
+    assert_eq!(peers(keepalived("vrrp_check_unicast_src", plain)), (None, true));
+    assert_eq!(peers(keepalived("vrrp_strict", plain)), (None, true));
+}
+
+/// keepalived says that version 3 has none, and goes on.
+#[test]
+fn authentication_beside_version_3_is_ignored_in_a_keepalived_file() {
+    let text = |globals: &str, kind: &str| {
+        format!(
+            "global_defs {{\n{globals}\n}}\nvrrp_instance web {{\ninterface eth0\n\
+             virtual_router_id 51\nvirtual_ipaddress {{\n192.0.2.10/24\n}}\n\
+             authentication {{\nauth_type {kind}\nauth_pass 1234\n}}\n}}\n"
+        )
+    };
+    for kind in ["AH", "PASS"] {
+        let (found, codes) = routers(&text("vrrp_version 3", kind));
+        assert_eq!(
+            (found[0].auth.clone(), codes.as_slice()),
+            (Auth::None, &["auth-version".to_owned()][..])
+        );
+    }
+    let (found, codes) = routers(&text("", "PASS"));
+    assert_eq!((found[0].auth.clone(), codes.len()), (Auth::Simple(*b"1234\0\0\0\0"), 0));
+    let source = MemorySource::new().with("file", text("", "AH"));
+    assert!(load(&source, "file", &Context::host("lb1")).plan.is_none(), "version 2 would need it");
 }

@@ -147,16 +147,16 @@ impl Engine {
         for asker in self.probes.askers(probe) {
             match asker {
                 Asker::Tracker(at) => self.on_checked(now, at, outcome),
-                Asker::Server { service, server } => {
+                Asker::Server { service, server, check } => {
                     let Some(state) = self.services.get_mut(service) else { continue };
-                    if !state.record(server, outcome, now) {
+                    if !state.record(server, check, outcome, now) {
                         continue;
                     }
                     self.levels_touched = true;
                     let kind = EventKind::Server {
                         service: state.service.name.clone(),
                         server: state.servers[server].server.address,
-                        up: state.servers[server].state.up == Some(true),
+                        up: state.servers[server].up() == Some(true),
                         detail: outcome.detail.clone(),
                     };
                     self.note(None, kind);

@@ -10,7 +10,7 @@ use crate::output::{Output, ProbeChange, ProbeId};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Asker {
     Tracker(usize),
-    Server { service: usize, server: usize },
+    Server { service: usize, server: usize, check: usize },
 }
 
 #[derive(Debug, Default)]

@@ -60,8 +60,11 @@ impl Engine {
         let services = self.services.iter().enumerate();
         let servers = services.flat_map(|(service, state)| {
             let servers = state.servers.iter().enumerate();
-            servers.filter_map(move |(server, state)| {
-                Some((state.probe.as_ref()?, Asker::Server { service, server }))
+            servers.flat_map(move |(server, state)| {
+                let all = state.server.health.iter().enumerate();
+                all.map(move |(check, health)| {
+                    (&health.probe, Asker::Server { service, server, check })
+                })
             })
         });
         self.probes.set(checks.chain(servers), out);

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    FailedServer, Health, HealthKind, Outcome, Probe, ProbeKind, Server, Service, Verdict,
-    WantedService,
+    FailedServer, Health, Outcome, Server, Service, Verdict, WantedServer, WantedService,
 };
 use locum_vrrp::Time;
 
@@ -23,39 +22,64 @@ pub struct ServiceState {
 #[derive(Clone, Debug)]
 pub struct ServerState {
     pub server: Server,
-    /// `None`: nobody checks it.
-    pub probe: Option<Probe>,
-    pub state: CheckState,
+    /// Of each of its health checks, in their order.
+    checks: Vec<CheckState>,
+}
+
+impl ServerState {
+    /// Down as soon as one check is, up once all are; `None`: nobody checks it, or not all have
+    /// reported and none has failed.
+    pub fn up(&self) -> Option<bool> {
+        if self.checks.iter().any(|check| check.up == Some(false)) {
+            return Some(false);
+        }
+        let all_up = self.checks.iter().all(|check| check.up == Some(true));
+        (all_up && !self.checks.is_empty()).then_some(true)
+    }
+
+    /// What the last runs said: those of the failing checks when it is down.
+    pub fn detail(&self) -> String {
+        let is_down = self.up() == Some(false);
+        let telling = self.checks.iter().filter(|check| !is_down || check.up == Some(false));
+        let details = telling.map(|check| check.detail.as_str());
+        details.filter(|detail| !detail.is_empty()).collect::<Vec<_>>().join("; ")
+    }
 }
 
 impl ServiceState {
     /// Servers keep the health they have in `old`, the same service of an earlier plan.
     pub fn new(service: &Service, old: Option<&Self>, now: Time) -> Self {
-        let servers = service
-            .servers
-            .iter()
-            .map(|server| {
-                let probe = service.health.as_ref().map(|health| probe_of(health, server));
-                let known = old.and_then(|old| {
-                    let same =
-                        |s: &&ServerState| s.server.address == server.address && s.probe == probe;
-                    old.servers.iter().find(same)
+        let servers = service.servers.iter().map(|server| {
+            let known = old.and_then(|old| {
+                old.servers.iter().find(|known| known.server.address == server.address)
+            });
+            // A check that asks the same keeps what it knows.
+            let state = |health: &Health| {
+                let known = known.and_then(|known| {
+                    let mut all = known.server.health.iter().zip(&known.checks);
+                    all.find(|(other, _)| other.probe == health.probe)
                 });
-                let state =
-                    known.map_or_else(|| CheckState::new(None, now), |known| known.state.clone());
-                ServerState { server: server.clone(), probe, state }
-            })
-            .collect();
+                known.map_or_else(|| CheckState::new(None, now), |(_, check)| check.clone())
+            };
+            ServerState {
+                server: server.clone(),
+                checks: server.health.iter().map(state).collect(),
+            }
+        });
+        let servers = servers.collect();
         Self { service: Arc::new(service.clone()), servers, last: None }
     }
 
-    /// One probe result for the server at `index`; `true` when it went up or down.
-    pub fn record(&mut self, index: usize, outcome: &Outcome, now: Time) -> bool {
-        let Some(health) = &self.service.health else { return false };
-        let thresholds = Thresholds { rise: health.rise, fall: health.fall };
-        let state = &mut self.servers[index].state;
+    /// One result of this check of this server, both by position; `true` when the server went up or
+    /// down.
+    pub fn record(&mut self, server: usize, check: usize, outcome: &Outcome, now: Time) -> bool {
+        let server = &mut self.servers[server];
+        let before = server.up();
+        let Health { rise, fall, .. } = server.server.health[check];
+        let state = &mut server.checks[check];
         state.detail.clone_from(&outcome.detail);
-        state.record(outcome.verdict == Verdict::Pass, thresholds, now)
+        state.record(outcome.verdict == Verdict::Pass, Thresholds { rise, fall }, now);
+        server.up() != before
     }
 
     /// The level for the balancer; `None` when this node runs nothing for it. `lease` is that of
@@ -64,9 +88,10 @@ impl ServiceState {
         let activity = self.service.standby.activity(holds)?;
         // A server counts as up until its first result: a new master must not start empty.
         let servers = self.servers.iter().filter_map(|server| {
-            match (server.state.up.unwrap_or(true), self.service.failed) {
-                (true, _) => Some(server.server.clone()),
-                (false, FailedServer::Quiesce) => Some(Server { weight: 0, ..server.server }),
+            let wanted = server.server.wanted();
+            match (server.up().unwrap_or(true), self.service.failed) {
+                (true, _) => Some(wanted),
+                (false, FailedServer::Quiesce) => Some(WantedServer { weight: 0, ..wanted }),
                 (false, FailedServer::Remove) => None,
             }
         });
@@ -77,21 +102,4 @@ impl ServiceState {
         }
         self.last.clone()
     }
-}
-
-fn probe_of(health: &Health, server: &Server) -> Probe {
-    let mut target = server.address;
-    if let Some(port) = health.port {
-        target.set_port(port);
-    }
-    let kind = match &health.kind {
-        HealthKind::Tcp => ProbeKind::Tcp { target },
-        HealthKind::Http { path, host, expect } => ProbeKind::Http {
-            target,
-            path: path.clone(),
-            host: host.clone(),
-            expect: expect.clone(),
-        },
-    };
-    Probe { kind, interval: health.interval, timeout: health.timeout }
 }

@@ -258,8 +258,8 @@ impl Engine {
                 .map(|server| ServerStatus {
                     address: server.server.address,
                     weight: server.server.weight,
-                    up: server.state.up,
-                    detail: server.state.detail.clone(),
+                    up: server.up(),
+                    detail: server.detail(),
                 })
                 .collect(),
         };

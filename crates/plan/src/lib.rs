@@ -189,28 +189,23 @@ pub struct Check {
 /// What to run, how often, and for how long at most.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Probe {
-    pub kind: ProbeKind,
+    pub kind: Checker,
     /// From the start of one run to the start of the next.
     pub interval: Duration,
     pub timeout: Duration,
 }
 
+/// How something is asked whether it works: a check of this host or of a server of a service.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum ProbeKind {
+pub enum Checker {
+    /// Passes when it exits with status 0.
     Script(Command),
     /// Is a process of this name there? What `killall -0 NAME` asks, without a fork.
-    Process {
-        name: String,
-    },
-    Tcp {
-        target: SocketAddr,
-    },
-    Http {
-        target: SocketAddr,
-        path: String,
-        host: Option<String>,
-        expect: Vec<StatusRange>,
-    },
+    Process { name: String },
+    /// Passes when the connection is accepted.
+    Tcp { target: SocketAddr },
+    /// Passes when the status of the answer to a GET is one of `expect`.
+    Http { target: SocketAddr, path: String, host: Option<String>, expect: Vec<StatusRange> },
 }
 
 /// Inclusive range of HTTP status codes.
@@ -313,8 +308,6 @@ pub struct Service {
     pub protocol: Protocol,
     pub backend: Backend,
     pub scheduler: Scheduler,
-    pub forwarding: Forwarding,
-    pub health: Option<Health>,
     pub failed: FailedServer,
     pub standby: Standby,
     /// How long the proxy lets connections finish after it lost its role or a server was drained.
@@ -347,22 +340,14 @@ pub enum Forwarding {
     Tunnel,
 }
 
-/// Health check of every server of a service.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// One health check of a server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Health {
-    pub kind: HealthKind,
-    pub interval: Duration,
-    pub timeout: Duration,
+    pub probe: Probe,
+    /// Consecutive successes before it counts as up, at least 1.
     pub rise: u32,
+    /// Consecutive failures before it counts as down, at least 1.
     pub fall: u32,
-    /// Port to probe; the server's own when `None`.
-    pub port: Option<u16>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum HealthKind {
-    Tcp,
-    Http { path: String, host: Option<String>, expect: Vec<StatusRange> },
 }
 
 /// What becomes of a server whose health check fails.
@@ -396,11 +381,22 @@ impl Standby {
     }
 }
 
+/// A server of a service.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Server {
     pub address: SocketAddr,
     /// 0..=65535; 0 takes no new connections.
     pub weight: u32,
+    pub forwarding: Forwarding,
+    /// It is up while all of these are; nobody asks when there is none.
+    pub health: Vec<Health>,
+}
+
+impl Server {
+    /// As it is sent clients to while it is up.
+    pub fn wanted(&self) -> WantedServer {
+        WantedServer { address: self.address, weight: self.weight, forwarding: self.forwarding }
+    }
 }
 
 /// A HAProxy supervised from its own configuration file.
@@ -429,10 +425,19 @@ pub struct WantedService {
     pub activity: Activity,
     /// The servers to send clients to, with the weight in force; failed ones are absent or have
     /// weight 0, as [`FailedServer`] says.
-    pub servers: Vec<Server>,
+    pub servers: Vec<WantedServer>,
     /// How long the address of the service stays on this node when no daemon renews it, and how
     /// long therefore it may be served without one; `None` for ever.
     pub lease: Option<Duration>,
+}
+
+/// A server to send clients to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WantedServer {
+    pub address: SocketAddr,
+    /// The weight in force; 0 takes no new connections.
+    pub weight: u32,
+    pub forwarding: Forwarding,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 use locum_engine::{
     CommandId, Input, InstanceId, LinkState, Owner, Packet, ProbeId, Refusal, SendReport, Seq,
 };
-use locum_plan::{Name, Outcome, Plan, Probe, ProbeKind, Verdict};
+use locum_plan::{Checker, Name, Outcome, Plan, Probe, Verdict};
 use locum_vrrp::{Family, Time};
 
 use crate::adapter::Adapter;
@@ -203,9 +203,9 @@ impl Node {
 
     pub fn outcome(&self, probe: &Probe) -> Outcome {
         let passes = match &probe.kind {
-            ProbeKind::Script(_) | ProbeKind::Process { .. } => self.check_passes,
+            Checker::Script(_) | Checker::Process { .. } => self.check_passes,
             // The health of servers is not what is tested here.
-            ProbeKind::Tcp { .. } | ProbeKind::Http { .. } => true,
+            Checker::Tcp { .. } | Checker::Http { .. } => true,
         };
         let (verdict, detail) = match passes {
             true => (Verdict::Pass, "exited with status 0"),

@@ -208,7 +208,7 @@ fn preempts(random: &mut Random, nodes: usize, interval: Duration) -> Vec<Preemp
 
 fn check(random: &mut Random, number: u8) -> Check {
     let probe = plan::Probe {
-        kind: plan::ProbeKind::Script(plan::Command::argv(["/bin/check", &number.to_string()])),
+        kind: plan::Checker::Script(plan::Command::argv(["/bin/check", &number.to_string()])),
         interval: Duration::from_millis(random.pick(&[100, 250, 500])),
         timeout: Duration::from_millis(100),
     };
@@ -223,9 +223,20 @@ fn check(random: &mut Random, number: u8) -> Check {
 }
 
 fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> Service {
-    let server = |last: u8| plan::Server {
-        address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, number, last)), 80),
-        weight: 1,
+    let is_checked = random.one_in(2);
+    let server = |last: u8| {
+        let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, number, last)), 80);
+        let check = plan::Health {
+            probe: plan::Probe {
+                kind: plan::Checker::Tcp { target: address },
+                interval: Duration::from_millis(500),
+                timeout: Duration::from_millis(100),
+            },
+            rise: 1,
+            fall: 2,
+        };
+        let health = is_checked.then_some(check).into_iter().collect();
+        plan::Server { address, weight: 1, forwarding: plan::Forwarding::Nat, health }
     };
     Service {
         name: Name::from(format!("service{number}").as_str()),
@@ -234,15 +245,6 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
         protocol: plan::Protocol::Tcp,
         backend: plan::Backend::Proxy,
         scheduler: plan::Scheduler("rr".to_owned()),
-        forwarding: plan::Forwarding::Nat,
-        health: random.one_in(2).then(|| plan::Health {
-            kind: plan::HealthKind::Tcp,
-            interval: Duration::from_millis(500),
-            timeout: Duration::from_millis(100),
-            rise: 1,
-            fall: 2,
-            port: None,
-        }),
         failed: plan::FailedServer::Remove,
         standby: random.pick(&[plan::Standby::Cold, plan::Standby::Warm]),
         drain: Duration::from_secs(1),

@@ -17,6 +17,8 @@ fn wanted(
         .map(|(address, weight)| plan::Server {
             address: address.parse().unwrap(),
             weight: *weight,
+            forwarding,
+            health: Vec::new(),
         })
         .collect();
     WantedService {
@@ -27,8 +29,6 @@ fn wanted(
             protocol,
             backend: plan::Backend::Ipvs,
             scheduler: plan::Scheduler(scheduler.to_owned()),
-            forwarding,
-            health: None,
             failed: plan::FailedServer::default(),
             standby: plan::Standby::default(),
             drain: Duration::from_secs(30),
@@ -36,7 +36,7 @@ fn wanted(
         }),
         activity: Activity::Active,
         lease: None,
-        servers,
+        servers: servers.iter().map(plan::Server::wanted).collect(),
     }
 }
 

@@ -130,13 +130,15 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
         protocol: Protocol::Tcp,
         backend: Backend::Proxy,
         scheduler: Scheduler("rr".to_owned()),
-        forwarding: Forwarding::Nat,
-        health: None,
         failed: FailedServer::default(),
         standby: Standby::default(),
         drain: Duration::from_millis(300),
-        servers: servers.iter().map(|&address| Server { address, weight: 1 }).collect(),
+        servers: servers.iter().map(|&address| server(address)).collect(),
     }
+}
+
+fn server(address: SocketAddr) -> Server {
+    Server { address, weight: 1, forwarding: Forwarding::Nat, health: Vec::new() }
 }
 
 pub fn wanted(services: &[&Service]) -> WantedServices {
@@ -144,7 +146,7 @@ pub fn wanted(services: &[&Service]) -> WantedServices {
         Arc::new(WantedService {
             service: Arc::new((*service).clone()),
             activity: Activity::Active,
-            servers: service.servers.clone(),
+            servers: service.servers.iter().map(Server::wanted).collect(),
             lease: Some(2 * PATIENCE),
         })
     };

@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use locum_check::Probes;
-use locum_plan::{Command, CommandLine, Outcome, Probe, ProbeKind};
+use locum_plan::{Checker, Command, CommandLine, Outcome, Probe};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 /// Longest wait for anything in a test: reached only when the test fails.
@@ -46,7 +46,7 @@ impl Bench {
 }
 
 /// The first outcome of a probe with this time-out.
-pub fn once(kind: ProbeKind, timeout: Duration) -> Outcome {
+pub fn once(kind: Checker, timeout: Duration) -> Outcome {
     let bench = Bench::new();
     bench.probes.start(1, Probe { kind, interval: PATIENCE, timeout });
     bench.next().1

@@ -1,8 +1,8 @@
 //! A line of `virtual_ipaddress`: an address and what `ip address add` would take with it.
 
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
+use crate::keepalived::lowering::Lowering;
 use crate::span::At;
 use crate::values;
 use locum_plan::{Name, Scope, VirtualAddress};

@@ -5,14 +5,12 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::duration;
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
+use crate::keepalived::lowering::Lowering;
+use crate::settings::track::MAX_WEIGHT;
 use crate::span::At;
 use locum_plan::{Command, CommandLine, Weight};
-
-/// Largest weight: 254 less 1, so that it moves a priority across the whole range.
-const MAX_WEIGHT: i64 = 253;
 
 impl Lowering<'_> {
     pub fn bad_value(&mut self, word: &Word, message: impl Into<String>) {
@@ -76,6 +74,11 @@ impl Lowering<'_> {
                 None
             }
         }
+    }
+
+    /// The first argument as an address.
+    pub fn first_address(&mut self, statement: &Statement) -> Option<At<IpAddr>> {
+        statement.arguments().first().and_then(|word| self.ip_address(word))
     }
 
     /// `weight N [reverse]`, from the words after `weight`.

@@ -5,7 +5,7 @@ use crate::span::{Report, Span};
 
 /// `keyword argument … { … }`.
 #[derive(Clone, Debug)]
-pub(super) struct Statement {
+pub(crate) struct Statement {
     /// Never empty; the first is the keyword.
     pub words: Vec<Word>,
     pub block: Option<Vec<Statement>>,

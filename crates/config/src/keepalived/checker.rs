@@ -1,23 +1,36 @@
 //! `TCP_CHECK` and `HTTP_GET`: the health checks of a real server.
 
-use crate::defaults;
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::span::{At, Span};
+use crate::keepalived::lowering::{Lowering, Target, without_settings};
+use crate::parsed::{HealthQuestion, ParsedHealth};
+use crate::settings::check::success;
+use crate::settings::keywords;
+use crate::settings::row::Block;
+use crate::settings::service::HEALTH;
+use crate::span::Span;
 use crate::values;
-use locum_plan::{HealthKind, StatusRange};
+use locum_plan::StatusRange;
 
-/// What a checker block says, before the virtual server's timers are known.
+/// What a checker block says.
 #[derive(Clone, Default, Debug)]
 pub(super) struct CheckerDraft {
-    pub connect_timeout: Option<At<std::time::Duration>>,
-    pub retry: Option<At<u32>>,
-    pub delay_loop: Option<At<std::time::Duration>>,
-    pub port: Option<At<u16>>,
+    pub health: ParsedHealth,
     pub host: Option<String>,
     pub urls: Vec<Url>,
 }
+
+impl Target for CheckerDraft {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        HEALTH.lower(lowering, Block::Checker, statement, &mut self.health)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::Checker)
+    }
+}
+
+without_settings!(Url);
 
 #[derive(Clone, Debug)]
 pub(super) struct Url {
@@ -27,20 +40,7 @@ pub(super) struct Url {
     host: Option<String>,
 }
 
-const MAX_RETRY: i64 = 1_000;
-
 pub(super) const ROWS: &[Row<CheckerDraft>] = &[
-    set("connect_timeout", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.connect_timeout = lowering.first_seconds(statement);
-    }),
-    set("retry", Shape::Line(1, 1), retry),
-    set("nb_get_retry", Shape::Line(1, 1), retry),
-    set("delay_loop", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.delay_loop = lowering.first_seconds(statement);
-    }),
-    set("connect_port", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.port = lowering.first_number(statement, 1..=65_535);
-    }),
     set("virtualhost", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.host = host(lowering, statement);
     }),
@@ -89,10 +89,6 @@ const URL: &[Row<Url>] = &[
     accept("tls_compliant"),
 ];
 
-fn retry(lowering: &mut Lowering<'_>, draft: &mut CheckerDraft, statement: &Statement) {
-    draft.retry = lowering.first_number(statement, 0..=MAX_RETRY);
-}
-
 fn host(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<String> {
     let word = statement.arguments().first()?;
     match values::http_host(&word.text) {
@@ -118,7 +114,7 @@ pub(super) fn http(
     draft: &CheckerDraft,
     span: Span,
     virtual_host: Option<&String>,
-) -> Option<HealthKind> {
+) -> Option<HealthQuestion> {
     if let Some(second) = draft.urls.get(1) {
         let text = "more than one url in a check is not supported yet";
         lowering.report.error(second.span, "unsupported", text).help("keep the most telling one");
@@ -128,12 +124,11 @@ pub(super) fn http(
         lowering.report.error(span, "missing-key", "an HTTP_GET needs a `url` block");
         return None;
     };
-    let (first, last) = defaults::HTTP_SUCCESS;
     let expect = match url.expect.is_empty() {
-        true => vec![StatusRange { first, last }],
+        true => success(),
         false => url.expect.clone(),
     };
-    Some(HealthKind::Http {
+    Some(HealthQuestion::Http {
         path: url.path.clone().unwrap_or_else(|| "/".to_owned()),
         host: url.host.as_ref().or(draft.host.as_ref()).or(virtual_host).cloned(),
         expect,

@@ -1,33 +1,20 @@
 //! `global_defs`: what applies to all instances and scripts of the file.
 
-use std::net::IpAddr;
-
-use locum_vrrp::Version;
-
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::instance;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::span::{At, Span};
-use crate::wish::AnnounceWish;
+use crate::keepalived::lowering::{Globals, Lowering, Target};
+use crate::settings::instance::{INSTANCE, VERSION_FORM};
+use crate::settings::keywords;
+use crate::settings::row::Block;
 
-#[derive(Default)]
-pub(super) struct Globals {
-    pub version: Option<At<Version>>,
-    /// User and group of scripts that name none.
-    pub script_user: Option<(Option<String>, Option<String>)>,
-    pub announce: AnnounceWish,
-    /// One frame per address and no second burst, where nothing else is said.
-    pub min_garp: Option<At<bool>>,
-    pub start_delay: Option<At<std::time::Duration>>,
-    pub group_v4: Option<At<IpAddr>>,
-    pub group_v6: Option<At<IpAddr>>,
-    pub check_unicast_source: Option<At<bool>>,
-    pub answer_lower: Option<At<bool>>,
-    pub answer_higher: Option<At<bool>>,
-    pub owner_ignores_adverts: Option<At<bool>>,
-    pub down_multiplier: Option<At<u8>>,
-    pub strict: Option<Span>,
+impl Target for Globals {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        INSTANCE.lower(lowering, Block::Globals, statement, &mut self.instance)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::Globals)
+    }
 }
 
 const MAIL: &str = "no mail is sent; use notify scripts";
@@ -47,62 +34,20 @@ pub(super) const ROWS: &[Row<Globals>] = &[
     accept("no_checker_emails"),
     accept("router_id"),
     set("vrrp_version", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.version = instance::version(lowering, statement);
+        globals.version = VERSION_FORM.lower(lowering, statement).into();
     }),
     set("script_user", Shape::Line(1, 2), script_user),
     accept("enable_script_security"),
     accept("use_symlink_paths"),
     accept("set_supplementary_groups"),
-    set("vrrp_garp_master_delay", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.delay = lowering.first_seconds(statement);
-    }),
-    set("vrrp_garp_master_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.repeat = lowering.first_number(statement, 0..=255);
-    }),
-    set("vrrp_garp_master_refresh", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.refresh = lowering.first_seconds(statement);
-    }),
-    set("vrrp_garp_master_refresh_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.refresh_repeat = lowering.first_number(statement, 0..=255);
-    }),
-    set("vrrp_garp_lower_prio_delay", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.lower_priority_delay = lowering.first_seconds(statement);
-    }),
-    set("vrrp_garp_lower_prio_repeat", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.lower_priority_repeat = lowering.first_number(statement, 0..=255);
-    }),
-    set("vrrp_garp_interval", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.garp_interval = lowering.first_seconds(statement);
-    }),
-    set("vrrp_gna_interval", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.announce.gna_interval = lowering.first_seconds(statement);
-    }),
     set("vrrp_min_garp", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.min_garp = lowering.switch(statement);
-    }),
-    set("vrrp_lower_prio_no_advert", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.answer_lower = lowering.switch(statement).map(|at| at.map(|silent| !silent));
-    }),
-    set("vrrp_higher_prio_send_advert", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.answer_higher = lowering.switch(statement);
-    }),
-    set("vrrp_owner_ignore_adverts", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.owner_ignores_adverts = lowering.switch(statement);
-    }),
-    set("vrrp_down_timer_adverts", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.down_multiplier = lowering.first_number(statement, 1..=100);
-    }),
-    set("vrrp_startup_delay", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.start_delay = lowering.first_seconds(statement);
+        globals.min_garp = lowering.switch(statement).into();
     }),
     set("vrrp_mcast_group4", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.group_v4 = statement.arguments().first().and_then(|at| lowering.ip_address(at));
+        globals.group_v4 = lowering.first_address(statement).into();
     }),
     set("vrrp_mcast_group6", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.group_v6 = statement.arguments().first().and_then(|at| lowering.ip_address(at));
-    }),
-    set("vrrp_check_unicast_src", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.check_unicast_source = lowering.switch(statement);
+        globals.group_v6 = lowering.first_address(statement).into();
     }),
     set("vrrp_strict", Shape::Line(0, 1), |lowering, globals, statement| {
         let on = lowering.switch(statement).is_some_and(|at| at.value);

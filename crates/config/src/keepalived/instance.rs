@@ -1,21 +1,22 @@
 //! `vrrp_instance`: a virtual router, with keepalived's defaults where they are not ours.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_vrrp::{
-    ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, UnicastPeer, Version, Vrid,
+    ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, UnicastPeer, Version,
 };
 
 use crate::assemble;
-use crate::keepalived::Lowering;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
+use crate::keepalived::lowering::{Lowering, Target, without_settings};
+use crate::parsed::{Field, Parsed, ParsedInstance};
+use crate::settings::instance::{INSTANCE, VERSION};
+use crate::settings::keywords;
+use crate::settings::row::Block;
 use crate::span::{At, Span};
 use crate::validate;
-use crate::values;
-use crate::wish::{AnnounceWish, Field, InstanceWish, UnicastWish, Wishes};
 use locum_plan::{Dialect, Name, Track, Tracked, VirtualAddress};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,19 +27,34 @@ enum State {
 
 /// An instance being read: what must be weighed against other lines waits here.
 pub(super) struct InstanceDraft {
-    wish: InstanceWish,
+    parsed: ParsedInstance,
     state: Option<At<State>>,
-    /// A priority was written, usable or not.
-    ranked: bool,
     nopreempt: Option<Span>,
     preempt_delay: Option<At<Duration>>,
-    peers: Field<Vec<At<UnicastPeer>>>,
-    unicast: Option<Span>,
-    ttl: Option<At<u8>>,
-    check_source: Option<At<bool>>,
-    password: Option<At<String>>,
-    auth_type: Option<Span>,
+    auth: AuthDraft,
     strict: Option<Span>,
+}
+
+/// What an `authentication` block says.
+#[derive(Default)]
+struct AuthDraft {
+    password: Option<At<String>>,
+    /// `auth_type`, whichever.
+    kind: Option<Span>,
+    /// It is AH, which adverts of ours cannot carry.
+    is_header: bool,
+}
+
+without_settings!(AuthDraft);
+
+impl Target for InstanceDraft {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        INSTANCE.lower(lowering, Block::Instance, statement, &mut self.parsed)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::Instance)
+    }
 }
 
 const ROUTES: &str = "addresses alone move with an instance; set the route on both nodes";
@@ -46,146 +62,98 @@ const ACCEPTED: &str = "traffic to the address is accepted";
 
 pub(super) const ROWS: &[Row<InstanceDraft>] = &[
     set("state", Shape::Line(1, 1), state),
-    set("interface", Shape::Line(1, 1), |_, draft, statement| {
-        draft.wish.interface = first_text(statement).into();
-    }),
-    set("virtual_router_id", Shape::Line(1, 1), |lowering, draft, statement| {
-        let number = lowering.first_number::<u8>(statement, 1..=255);
-        draft.wish.vrid = match number.and_then(|at| Vrid::new(at.value).map(|id| (id, at.span))) {
-            Some((vrid, span)) => Field::Given(At::new(vrid, span)),
-            None => Field::Bad,
-        };
-    }),
-    set("priority", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.ranked = true;
-        draft.wish.priority = lowering.first_number(statement, 1..=255);
-    }),
     set("advert_int", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.interval = lowering.first_seconds(statement);
-        if let Some(at) = draft.wish.interval.as_ref().filter(|at| at.value < MIN_INTERVAL) {
+        draft.parsed.interval = lowering.first_seconds(statement).into();
+        if let Some(at) = draft.parsed.interval.given().filter(|at| at.value < MIN_INTERVAL) {
             let text = "advert_int is at least 0.01";
             lowering.report.error(at.span, "out-of-range", text);
         }
     }),
-    set("version", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.version = version(lowering, statement);
-    }),
     set("native_ipv6", Shape::Line(0, 0), |_, draft, statement| {
-        draft.wish.family = Some(At::new(Family::V6, statement.span()));
+        draft.parsed.family = Field::Given(At::new(Family::V6, statement.span()));
     }),
     set("virtual_ipaddress", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.wish.addresses = match addresses(lowering, statement) {
+        draft.parsed.addresses = match addresses(lowering, statement) {
             Some(list) => Field::Given(At::new(list, statement.span())),
             None => Field::Bad,
         };
     }),
     set("virtual_ipaddress_excluded", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.wish.excluded.extend(addresses(lowering, statement).unwrap_or_default());
+        let list = addresses(lowering, statement).unwrap_or_default();
+        draft.parsed.excluded.extend(list, statement.span());
     }),
     set("no_virtual_ipaddress", Shape::Line(0, 0), |_, draft, _| {
-        draft.wish.without_addresses = true;
+        draft.parsed.without_addresses = true;
     }),
     set("authentication", Shape::Block(0, 0), |lowering, draft, statement| {
         let block = statement.block.as_deref().unwrap_or_default();
-        lowering.run("an authentication", AUTHENTICATION, draft, block);
+        lowering.run("an authentication", AUTHENTICATION, &mut draft.auth, block);
     }),
     set("nopreempt", Shape::Line(0, 0), |_, draft, statement| {
         draft.nopreempt = Some(statement.span());
     }),
     set("preempt", Shape::Line(0, 0), |_, draft, _| draft.nopreempt = None),
     set("preempt_delay", Shape::Line(1, 1), preempt_delay),
-    set("mcast_src_ip", Shape::Line(1, 1), source),
-    set("mcast_dst_ip", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.group = first_address(lowering, statement);
-    }),
     set("unicast_src_ip", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.unicast.get_or_insert(statement.span());
-        source(lowering, draft, statement);
+        draft.parsed.unicast.span.get_or_insert(statement.span());
+        draft.parsed.source = lowering.first_address(statement).into();
     }),
     set("unicast_peer", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.unicast = Some(statement.span());
-        draft.peers = match peers(lowering, statement) {
+        draft.parsed.unicast.span = Some(statement.span());
+        draft.parsed.unicast.peers = match peers(lowering, statement) {
             Some(list) => Field::Given(At::new(list, statement.span())),
             None => Field::Bad,
         };
     }),
     set("unicast_ttl", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.ttl = lowering.first_number(statement, 0..=255);
-    }),
-    set("check_unicast_src", Shape::Line(0, 1), |lowering, draft, statement| {
-        draft.check_source = lowering.switch(statement);
+        draft.parsed.unicast.ttl = lowering.first_number(statement, 0..=255).into();
     }),
     accept("unicast_fault_no_peer"),
     set("track_script", Shape::Block(0, 0), |lowering, draft, statement| {
         for line in statement.block.as_deref().unwrap_or_default() {
-            draft.wish.track.extend(track(lowering, line, Tracked::Check));
+            let track = track(lowering, line, Tracked::Check);
+            draft.parsed.track.extend(track, statement.span());
         }
     }),
     set("track_interface", Shape::Block(0, 0), |lowering, draft, statement| {
         for line in statement.block.as_deref().unwrap_or_default() {
-            draft.wish.track.extend(track(lowering, line, Tracked::Interface));
+            let track = track(lowering, line, Tracked::Interface);
+            draft.parsed.track.extend(track, statement.span());
         }
     }),
     refuse("track_process", "use a vrrp_script with \"killall -0 NAME\""),
     refuse("track_file", "use a vrrp_script that looks at the file"),
     refuse("track_bfd", "remove it"),
     set("notify", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.wish.hooks.any.extend(lowering.hook(statement));
+        draft.parsed.hooks.any.extend(lowering.hook(statement), statement.span());
     }),
     set("notify_master", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.wish.hooks.master.extend(lowering.hook(statement));
+        draft.parsed.hooks.master.extend(lowering.hook(statement), statement.span());
     }),
     set("notify_backup", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.wish.hooks.backup.extend(lowering.hook(statement));
+        draft.parsed.hooks.backup.extend(lowering.hook(statement), statement.span());
     }),
     set("notify_fault", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.wish.hooks.fault.extend(lowering.hook(statement));
+        draft.parsed.hooks.fault.extend(lowering.hook(statement), statement.span());
     }),
     set("notify_stop", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.wish.hooks.stop.extend(lowering.hook(statement));
+        draft.parsed.hooks.stop.extend(lowering.hook(statement), statement.span());
     }),
     ignore("notify_deleted", "a deleted instance runs notify_stop"),
     ignore("notify_master_rx_lower_pri", "after a conflict the master runs notify_master again"),
     ignore("notify_priority_changes", "use `locum history --json`"),
     accept("smtp_alert"),
-    set("garp_master_delay", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.delay = lowering.first_seconds(statement);
-    }),
-    set("garp_master_repeat", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.repeat = lowering.first_number(statement, 0..=255);
-    }),
-    set("garp_master_refresh", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.refresh = lowering.first_seconds(statement);
-    }),
-    set("garp_master_refresh_repeat", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.refresh_repeat = lowering.first_number(statement, 0..=255);
-    }),
-    set("garp_lower_prio_delay", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.lower_priority_delay = lowering.first_seconds(statement);
-    }),
-    set("garp_lower_prio_repeat", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.announce.lower_priority_repeat = lowering.first_number(statement, 0..=255);
-    }),
     ignore("garp_extra_if", "the instance's own interface announces"),
     accept("vmac_garp_intvl"),
-    set("lower_prio_no_advert", Shape::Line(0, 1), |lowering, draft, statement| {
-        draft.wish.answer_lower = lowering.switch(statement).map(|at| at.map(|silent| !silent));
-    }),
-    set("higher_prio_send_advert", Shape::Line(0, 1), |lowering, draft, statement| {
-        draft.wish.answer_higher = lowering.switch(statement);
-    }),
-    set("owner_ignore_adverts", Shape::Line(0, 1), |lowering, draft, statement| {
-        draft.wish.owner_ignores_adverts = lowering.switch(statement);
-    }),
-    set("down_timer_adverts", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.down_multiplier = lowering.first_number(statement, 1..=100);
-    }),
     set("v3_checksum_as_v2", Shape::Line(0, 1), |lowering, draft, statement| {
         // The master's packets begin in this form; both are understood.
-        let form = lowering.switch(statement);
-        draft.wish.checksum = form
-            .filter(|at| at.value)
-            .map(|at| at.map(|_| ChecksumMode::Auto(ChecksumForm::Message)));
+        draft.parsed.checksum = match lowering.switch(statement) {
+            Some(at) if at.value => {
+                Field::Given(at.map(|_| ChecksumMode::Auto(ChecksumForm::Message)))
+            }
+            Some(_) => Field::Absent,
+            None => Field::Bad,
+        };
     }),
     set("old_unicast_checksum", Shape::Line(0, 1), |lowering, _, statement| {
         if statement.arguments().first().is_none_or(|word| word.text != "never") {
@@ -221,14 +189,13 @@ pub(super) const ROWS: &[Row<InstanceDraft>] = &[
     refuse("auth_hmac", "remove it"),
 ];
 
-const AUTHENTICATION: &[Row<InstanceDraft>] = &[
+const AUTHENTICATION: &[Row<AuthDraft>] = &[
     set("auth_type", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
         match word.text.as_str() {
-            "PASS" => draft.auth_type = Some(word.span),
-            "AH" => {
-                let text = "authentication by AH is not supported yet";
-                lowering.report.error(word.span, "unsupported", text).help("use PASS");
+            kind @ ("PASS" | "AH") => {
+                draft.kind = Some(word.span);
+                draft.is_header = kind == "AH";
             }
             other => {
                 let text = format!("`{other}` is not an authentication: PASS");
@@ -245,14 +212,6 @@ fn first_text(statement: &Statement) -> Option<At<String>> {
     statement.arguments().first().map(|word| At::new(word.text.clone(), word.span))
 }
 
-fn first_address(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<IpAddr>> {
-    statement.arguments().first().and_then(|word| lowering.ip_address(word))
-}
-
-fn source(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft, statement: &Statement) {
-    draft.wish.source = first_address(lowering, statement);
-}
-
 fn state(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft, statement: &Statement) {
     let Some(word) = statement.arguments().first() else { return };
     let state = match word.text.as_str() {
@@ -265,11 +224,6 @@ fn state(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft, statement: &Sta
         }
     };
     draft.state = Some(At::new(state, word.span));
-}
-
-pub(super) fn version(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<Version>> {
-    let number = lowering.first_number::<i64>(statement, 2..=3)?;
-    Some(number.map(|number| if number == 2 { Version::V2 } else { Version::V3 }))
 }
 
 /// keepalived's shortest: one centisecond, as the wire has it.
@@ -368,114 +322,80 @@ fn tracked_weight(
     lowering.weight(option, rest).map(|at| Some(at.value)).ok_or(Refused)
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: &Statement) {
+pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
     let Some(name) = first_text(statement) else { return };
     let mut draft = InstanceDraft {
-        wish: InstanceWish::new(statement.span(), name),
+        parsed: ParsedInstance::new(statement.span(), name),
         state: None,
-        ranked: false,
         nopreempt: None,
         preempt_delay: None,
-        peers: Field::Absent,
-        unicast: None,
-        ttl: None,
-        check_source: None,
-        password: None,
-        auth_type: None,
+        auth: AuthDraft::default(),
         strict: None,
     };
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a vrrp_instance", ROWS, &mut draft, block);
-    wishes.instances.push(finish(lowering, draft));
+    parsed.instances.push(finish(lowering, draft));
 }
 
 /// Weighs the lines against each other and against `global_defs`.
-fn finish(lowering: &mut Lowering<'_>, mut draft: InstanceDraft) -> InstanceWish {
+fn finish(lowering: &mut Lowering<'_>, mut draft: InstanceDraft) -> ParsedInstance {
     inherit(lowering, &mut draft);
-    draft.wish.priority = priority(lowering, &draft);
-    draft.wish.preempt = preempt(lowering, &draft);
+    draft.parsed.priority = priority(lowering, &draft);
+    draft.parsed.preempt = preempt(lowering, &draft);
     authenticate(lowering, &mut draft);
-    if let Some(span) = draft.unicast {
-        draft.wish.unicast = Some(UnicastWish {
-            span,
-            peers: std::mem::take(&mut draft.peers),
-            ttl: draft.ttl.take(),
-            check_source: draft.check_source.take(),
-        });
-    }
-    overflow(lowering, &mut draft.wish);
-    draft.wish
+    overflow(lowering, &mut draft.parsed);
+    draft.parsed
 }
 
 /// What `global_defs` sets for every instance that does not.
 fn inherit(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
     let globals = &lowering.globals;
-    let wish = &mut draft.wish;
-    let global = &globals.announce;
-    let own = std::mem::take(&mut wish.announce);
-    let min_garp = globals.min_garp.as_ref().filter(|at| at.value).map(|at| at.span);
-    let once = || min_garp.map(|span| At::new(1, span));
-    let never = || min_garp.map(|span| At::new(Duration::ZERO, span));
-    wish.announce = AnnounceWish {
-        repeat: own.repeat.or_else(|| global.repeat.clone()).or_else(once),
-        delay: own.delay.or_else(|| global.delay.clone()).or_else(never),
-        refresh: own.refresh.or_else(|| global.refresh.clone()),
-        refresh_repeat: own.refresh_repeat.or_else(|| global.refresh_repeat.clone()),
-        lower_priority_repeat: own
-            .lower_priority_repeat
-            .or_else(|| global.lower_priority_repeat.clone()),
-        lower_priority_delay: own
-            .lower_priority_delay
-            .or_else(|| global.lower_priority_delay.clone()),
-        garp_interval: global.garp_interval.clone(),
-        gna_interval: global.gna_interval.clone(),
-    };
-    inherit_one(&mut wish.start_delay, &globals.start_delay);
-    inherit_one(&mut wish.answer_lower, &globals.answer_lower);
-    inherit_one(&mut wish.answer_higher, &globals.answer_higher);
-    inherit_one(&mut wish.owner_ignores_adverts, &globals.owner_ignores_adverts);
-    inherit_one(&mut wish.down_multiplier, &globals.down_multiplier);
-    inherit_one(&mut draft.check_source, &globals.check_unicast_source);
+    let instance = &mut draft.parsed;
+    INSTANCE.inherit(instance, &globals.instance);
+    if let Some(min_garp) = globals.min_garp.given().filter(|at| at.value) {
+        inherit_one(&mut instance.announce.repeat, &Field::Given(At::new(1, min_garp.span)));
+        let never = Field::Given(At::new(Duration::ZERO, min_garp.span));
+        inherit_one(&mut instance.announce.delay, &never);
+    }
     draft.strict = draft.strict.or(globals.strict);
-    let family = assemble::family(wish);
-    match family {
+    match assemble::family(instance) {
         Family::V4 => {
-            inherit_one(&mut wish.group, &globals.group_v4);
-            inherit_one(&mut wish.version, &globals.version);
+            inherit_one(&mut instance.group, &globals.group_v4);
+            inherit_one(&mut instance.version, &globals.version);
         }
         // The global version is about IPv4: IPv6 exists in version 3 only.
-        Family::V6 => inherit_one(&mut wish.group, &globals.group_v6),
+        Family::V6 => inherit_one(&mut instance.group, &globals.group_v6),
     }
     if let Some(span) = draft.strict {
-        wish.profile = Some(At::new(Profile::Strict, span));
+        instance.profile = Field::Given(At::new(Profile::Strict, span));
         let text = "strict mode here means the RFCs' rules for adverts; traffic to the address is accepted";
         lowering.report.warning(span, "strict-mode", text);
     }
 }
 
-fn inherit_one<T: Clone>(own: &mut Option<At<T>>, global: &Option<At<T>>) {
-    if own.is_none() {
+fn inherit_one<T: Clone>(own: &mut Field<T>, global: &Field<T>) {
+    if own.is_absent() {
         own.clone_from(global);
     }
 }
 
 /// Without a priority, `state MASTER` means the owner's.
-fn priority(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Option<At<u8>> {
-    if draft.ranked {
-        return draft.wish.priority.clone();
-    }
-    let state = draft.state.as_ref().filter(|at| at.value == State::Master)?;
+fn priority(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Field<u8> {
+    let is_master = draft.state.as_ref().filter(|at| at.value == State::Master);
+    let (Field::Absent, Some(state)) = (&draft.parsed.priority, is_master) else {
+        return draft.parsed.priority.clone();
+    };
     let text = "state MASTER without a priority means 255, the owner of the addresses";
     lowering
         .report
         .warning(state.span, "implied-owner", text)
         .help("give a `priority` from 1 to 254");
-    Some(At::new(Priority::OWNER.0, state.span))
+    Field::Given(At::new(Priority::OWNER.0, state.span))
 }
 
 /// `nopreempt` and `preempt_delay` need an initial state that is not MASTER.
-fn preempt(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Option<At<Preempt>> {
-    let owner = draft.wish.priority.as_ref().is_some_and(|at| Priority(at.value).is_owner());
+fn preempt(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Field<Preempt> {
+    let owner = draft.parsed.priority.value().is_some_and(|own| Priority(*own).is_owner());
     let master = match &draft.state {
         Some(at) => at.value == State::Master,
         None => owner,
@@ -492,7 +412,7 @@ fn preempt(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Option<At<Pree
                     .help("set `state BACKUP` on every node");
             }
         }
-        return None;
+        return Field::Absent;
     }
     match (draft.nopreempt, delay) {
         (Some(span), delay) => {
@@ -500,58 +420,72 @@ fn preempt(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Option<At<Pree
                 let text = "`preempt_delay` is ignored beside `nopreempt`";
                 lowering.report.warning(delay.span, "preempt-delay", text);
             }
-            Some(At::new(Preempt::Never, span))
+            Field::Given(At::new(Preempt::Never, span))
         }
-        (None, Some(delay)) => Some(delay.map(Preempt::After)),
-        (None, None) => None,
+        (None, Some(delay)) => Field::Given(delay.map(Preempt::After)),
+        (None, None) => Field::Absent,
     }
 }
 
-/// A password longer than eight octets is cut, as keepalived cuts it. Strict mode has none.
+/// Version 3 has no authentication, nor has strict mode: what stands there is ignored, and it is
+/// said, as keepalived does.
 fn authenticate(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
-    let Some(password) = draft.password.take() else {
-        if let Some(span) = draft.auth_type {
+    let AuthDraft { password, kind, is_header } = std::mem::take(&mut draft.auth);
+    let Some(span) = password.as_ref().map(|at| at.span).or(kind) else { return };
+    if version(&draft.parsed) == Version::V3 {
+        let text = "VRRP version 3 has no authentication, so this one is ignored";
+        lowering.report.warning(span, "auth-version", text);
+        return;
+    }
+    if draft.strict.is_some() {
+        let text = "strict mode has no authentication, so this one is ignored";
+        lowering.report.warning(span, "auth-strict", text);
+        return;
+    }
+    if let (true, Some(kind)) = (is_header, kind) {
+        let text = "authentication by AH is not supported yet";
+        lowering.report.error(kind, "unsupported", text).help("use PASS");
+        return;
+    }
+    match password {
+        Some(password) => {
+            draft.parsed.auth.span = Some(password.span);
+            draft.parsed.auth.simple = Field::Given(At::new((), password.span));
+            draft.parsed.auth.password = Field::Given(password);
+        }
+        None => {
             let text = "`auth_type` without `auth_pass`";
             lowering.report.error(span, "missing-key", text);
         }
-        return;
-    };
-    if draft.strict.is_some() {
-        let text = "strict mode has no authentication, so this one is ignored";
-        lowering.report.warning(password.span, "auth-strict", text);
-        return;
     }
-    if password.value.is_empty() {
-        lowering.report.error(password.span, "bad-password", "the password is empty");
-        return;
+}
+
+fn version(instance: &ParsedInstance) -> Version {
+    match assemble::family(instance) {
+        Family::V6 => instance.version.value().copied().unwrap_or(Version::V3),
+        Family::V4 => VERSION.of(instance, Dialect::Keepalived),
     }
-    if password.value.len() > values::MAX_PASSWORD {
-        let text = format!("auth_pass is cut to {} octets, as in keepalived", values::MAX_PASSWORD);
-        lowering.report.warning(password.span, "password-too-long", text);
-    }
-    let auth = values::password(&password.value);
-    draft.wish.auth = Some(At::new(auth, password.span));
 }
 
 /// Addresses that do not fit into the advert become excluded ones.
-fn overflow(lowering: &mut Lowering<'_>, wish: &mut InstanceWish) {
-    let family = assemble::family(wish);
-    let version = wish.version.as_ref().map_or(
-        match family {
-            Family::V4 => crate::defaults::version(Dialect::Keepalived),
-            Family::V6 => Version::V3,
-        },
-        |at| at.value,
-    );
-    let limit = validate::capacity(version, family);
-    let Field::Given(list) = &mut wish.addresses else { return };
+fn overflow(lowering: &mut Lowering<'_>, instance: &mut ParsedInstance) {
+    let limit = validate::capacity(version(instance), assemble::family(instance));
+    let Field::Given(list) = &mut instance.addresses else { return };
     let Some(first) = list.value.get(limit) else { return };
+    let span = first.span;
     let text = format!(
         "{} addresses do not fit into one advertisement: from here on they are excluded ones",
         list.value.len()
     );
-    lowering.report.warning(first.span, "too-many-addresses", text);
+    lowering.report.warning(span, "too-many-addresses", text);
     let mut rest = list.value.split_off(limit);
-    rest.append(&mut wish.excluded);
-    wish.excluded = rest;
+    rest.extend(instance.excluded.list().iter().cloned());
+    instance.excluded = Field::Given(At::new(rest, span));
+}
+
+/// Keywords of a vrrp_instance and of the blocks in it that are read here.
+#[cfg(test)]
+pub(super) fn names() -> Vec<&'static str> {
+    let inner = AUTHENTICATION.iter().map(|row| row.name);
+    ROWS.iter().map(|row| row.name).chain(inner).collect()
 }

@@ -1,11 +1,12 @@
 //! What a keyword row is, and how a block is read by its rows.
 
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
+use crate::keepalived::lowering::{Lowering, Target};
 
-/// One keyword of one block. The tables of rows are the whole vocabulary.
-pub(super) struct Row<T: 'static> {
+/// One keyword of one block. The tables of rows and the keywords of settings are the whole
+/// vocabulary.
+pub(crate) struct Row<T: 'static> {
     pub name: &'static str,
     pub shape: Shape,
     pub effect: Effect<T>,
@@ -13,7 +14,7 @@ pub(super) struct Row<T: 'static> {
 
 /// What may follow the keyword.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Shape {
+pub(crate) enum Shape {
     /// From so many to so many arguments.
     Line(usize, usize),
     /// From so many to so many arguments, then a block.
@@ -22,7 +23,7 @@ pub(super) enum Shape {
     Any,
 }
 
-pub(super) enum Effect<T: 'static> {
+pub(crate) enum Effect<T: 'static> {
     /// Lowered into the target.
     Set(fn(&mut Lowering<'_>, &mut T, &Statement)),
     /// Means nothing here, and nobody misses it.
@@ -34,7 +35,7 @@ pub(super) enum Effect<T: 'static> {
 }
 
 /// A row that is lowered.
-pub(super) const fn set<T>(
+pub(crate) const fn set<T>(
     name: &'static str,
     shape: Shape,
     handler: fn(&mut Lowering<'_>, &mut T, &Statement),
@@ -42,21 +43,21 @@ pub(super) const fn set<T>(
     Row { name, shape, effect: Effect::Set(handler) }
 }
 
-pub(super) const fn accept<T>(name: &'static str) -> Row<T> {
+pub(crate) const fn accept<T>(name: &'static str) -> Row<T> {
     Row { name, shape: Shape::Any, effect: Effect::Accept }
 }
 
-pub(super) const fn ignore<T>(name: &'static str, reason: &'static str) -> Row<T> {
+pub(crate) const fn ignore<T>(name: &'static str, reason: &'static str) -> Row<T> {
     Row { name, shape: Shape::Any, effect: Effect::Ignore(reason) }
 }
 
-pub(super) const fn refuse<T>(name: &'static str, reason: &'static str) -> Row<T> {
+pub(crate) const fn refuse<T>(name: &'static str, reason: &'static str) -> Row<T> {
     Row { name, shape: Shape::Any, effect: Effect::Refuse(reason) }
 }
 
 impl Lowering<'_> {
     /// Reads the statements of a block by its table.
-    pub fn run<T>(
+    pub fn run<T: Target>(
         &mut self,
         what: &str,
         rows: &'static [Row<T>],
@@ -67,7 +68,11 @@ impl Lowering<'_> {
             let keyword = statement.keyword();
             match rows.iter().find(|row| row.name == keyword.text) {
                 Some(row) => self.apply(row, target, statement),
-                None => self.unknown(what, keyword, rows.iter().map(|row| row.name)),
+                None if target.setting(self, statement) => {}
+                None => {
+                    let known = rows.iter().map(|row| row.name).chain(T::keywords());
+                    self.unknown(what, keyword, known);
+                }
             }
         }
     }
@@ -91,7 +96,8 @@ impl Lowering<'_> {
         }
     }
 
-    fn fits(&mut self, shape: Shape, statement: &Statement) -> bool {
+    /// The statement has as many arguments as it may, and a block if it must; else it is reported.
+    pub fn fits(&mut self, shape: Shape, statement: &Statement) -> bool {
         let name = &statement.keyword().text;
         let (low, high, wants_block) = match shape {
             Shape::Any => return true,
@@ -129,7 +135,7 @@ impl Lowering<'_> {
         known: impl Iterator<Item = &'w str>,
     ) {
         let text = format!("unknown keyword `{}` in {what}", keyword.text);
-        let home = super::home_of(&keyword.text);
+        let home = (self.home_of)(&keyword.text);
         let finding = self.report.error(keyword.span, "unknown-keyword", text);
         match home {
             Some(block) => drop(finding.help(format!("it belongs in {block}"))),

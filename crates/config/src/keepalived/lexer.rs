@@ -15,7 +15,7 @@ pub(super) struct Glyph {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Word {
+pub(crate) struct Word {
     /// Without its quotes, escapes resolved.
     pub text: String,
     /// With its quotes.

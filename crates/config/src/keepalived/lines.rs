@@ -6,8 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::glob;
 use crate::keepalived::lexer::{Glyph, Token, tokens};
-use crate::load;
-use crate::source::Source;
+use crate::source::{self, Source};
 use crate::span::{Report, Span};
 
 /// Includes inside includes.
@@ -59,8 +58,8 @@ impl<'s, 'r> Lines<'s, 'r> {
         self.total += octets.len();
         let text = String::from_utf8_lossy(octets).into_owned();
         // White space of the same length, so that positions stay true.
-        let glyph_text = match text.strip_prefix(load::BYTE_ORDER_MARK) {
-            Some(rest) => format!("{:1$}{rest}", "", load::BYTE_ORDER_MARK.len_utf8()),
+        let glyph_text = match text.strip_prefix(source::BYTE_ORDER_MARK) {
+            Some(rest) => format!("{:1$}{rest}", "", source::BYTE_ORDER_MARK.len_utf8()),
             None => text.clone(),
         };
         let file = self.report.add_file(path, text);
@@ -216,7 +215,7 @@ impl<'s, 'r> Lines<'s, 'r> {
             self.report.error(span, "include-limit", message);
             return;
         }
-        match load::read(self.source, path) {
+        match source::read(self.source, path) {
             Ok(octets) => {
                 self.file(path, &octets, depth + 1);
                 self.tokens.push(Token::EndOfLine);

@@ -2,18 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, set};
+use crate::keepalived::lowering::{Lowering, Target};
+use crate::parsed::{Field, Parsed, ParsedCheck};
+use crate::settings::check::CHECK;
+use crate::settings::keywords;
+use crate::settings::row::Block;
 use crate::span::At;
-use crate::wish::{CheckWish, Field, Wishes};
-use locum_plan::{Command, CommandLine, ProbeKind};
-
-/// Longest run counts and seconds that make sense; more is a typing error.
-const MAX_COUNT: i64 = 1_000_000;
+use locum_plan::{Checker, Command, CommandLine};
 
 pub(super) struct ScriptDraft {
-    wish: CheckWish,
+    parsed: ParsedCheck,
     command: Field<Command>,
     user: Option<(String, Option<String>)>,
 }
@@ -25,74 +25,55 @@ pub(super) const ROWS: &[Row<ScriptDraft>] = &[
             None => Field::Bad,
         };
     }),
-    set("interval", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.interval = lowering.first_seconds(statement);
-    }),
-    set("timeout", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.timeout = lowering.first_seconds(statement);
-    }),
     set("weight", Shape::Line(1, 2), |lowering, draft, statement| {
-        draft.wish.weight = lowering.weight(statement.keyword(), statement.arguments());
-    }),
-    set("rise", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.rise = lowering.first_number(statement, 1..=MAX_COUNT);
-    }),
-    set("fall", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.wish.fall = lowering.first_number(statement, 1..=MAX_COUNT);
+        draft.parsed.weight = lowering.weight(statement.keyword(), statement.arguments()).into();
     }),
     set("user", Shape::Line(1, 2), |_, draft, statement| {
         let mut words = statement.arguments().iter().map(|word| word.text.clone());
         draft.user = words.next().map(|user| (user, words.next()));
     }),
-    set("init_fail", Shape::Line(0, 0), |lowering, draft, statement| {
-        draft.wish.starts_failed = lowering.switch(statement);
-    }),
     accept("log_all_failures"),
 ];
 
-pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: &Statement) {
+impl Target for ScriptDraft {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        CHECK.lower(lowering, Block::Script, statement, &mut self.parsed)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::Script)
+    }
+}
+
+pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
     let Some(name) = statement.arguments().first() else { return };
     let name = At::new(name.text.clone(), name.span);
-    let wish = CheckWish {
-        span: statement.span(),
-        name,
-        probe: Field::Absent,
-        interval: None,
-        timeout: None,
-        rise: None,
-        fall: None,
-        weight: None,
-        starts_failed: None,
-    };
-    let mut draft = ScriptDraft { wish, command: Field::Absent, user: None };
+    let check = ParsedCheck { span: statement.span(), name, ..ParsedCheck::default() };
+    let mut draft = ScriptDraft { parsed: check, command: Field::Absent, user: None };
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a vrrp_script", ROWS, &mut draft, block);
-    let ScriptDraft { mut wish, command, user } = draft;
-    wish.probe = match command {
-        Field::Absent => Field::Absent,
-        Field::Bad => Field::Bad,
-        Field::Given(at) => Field::Given(at.map(|mut command| {
-            if let Some((name, group)) = user {
-                command.user = Some(name);
-                command.group = group;
-            }
-            probe(command)
-        })),
-    };
-    wishes.checks.push(wish);
+    let ScriptDraft { parsed: mut check, command, user } = draft;
+    check.checker = command.map(|mut command| {
+        if let Some((name, group)) = user {
+            command.user = Some(name);
+            command.group = group;
+        }
+        checker(command)
+    });
+    parsed.checks.push(check);
 }
 
 /// What the script asks, where we can ask it without a fork: `killall -0 NAME` whether a process
 /// is there, `</dev/tcp/ADDRESS/PORT` whether a port answers.
-fn probe(command: Command) -> ProbeKind {
+fn checker(command: Command) -> Checker {
     match &command.line {
         CommandLine::Argv(words) => match process_asked(words) {
-            Some(name) => ProbeKind::Process { name: name.to_owned() },
-            None => ProbeKind::Script(command),
+            Some(name) => Checker::Process { name: name.to_owned() },
+            None => Checker::Script(command),
         },
         CommandLine::Shell(line) => match port_asked(line) {
-            Some(target) => ProbeKind::Tcp { target },
-            None => ProbeKind::Script(command),
+            Some(target) => Checker::Tcp { target },
+            None => Checker::Script(command),
         },
     }
 }

@@ -2,15 +2,17 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::defaults;
-use crate::keepalived::Lowering;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{self, CheckerDraft};
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lexer::Word;
+use crate::keepalived::lowering::{Lowering, Target};
+use crate::parsed::{Field, HealthQuestion, Parsed, ParsedHealth, ParsedServer, ParsedService};
+use crate::settings::keywords;
+use crate::settings::row::Block;
+use crate::settings::service::{HEALTH, SERVER, SERVICE};
 use crate::span::{At, Span};
-use crate::wish::{Field, HealthWish, ServerWish, ServiceWish, Wishes};
-use locum_plan::{FailedServer, Forwarding, HealthKind, Protocol};
+use locum_plan::{FailedServer, Forwarding, Protocol};
 
 /// Checks of one server: kind and place of the block, and what it says.
 type Checkers = Vec<(Kind, Span, CheckerDraft)>;
@@ -22,24 +24,47 @@ enum Kind {
 }
 
 pub(super) struct ServiceDraft {
-    wish: ServiceWish,
-    weight: Option<At<u32>>,
+    parsed: ParsedService,
     host: Option<String>,
-    /// Timers for checks that set none.
-    timers: CheckerDraft,
+    /// What servers are that do not say otherwise.
+    server: ParsedServer,
+    /// What checks are that do not say otherwise.
+    health: ParsedHealth,
     servers: Vec<ServerDraft>,
 }
 
+impl Target for ServiceDraft {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        const BLOCK: Block = Block::VirtualServer;
+        SERVICE.lower(lowering, BLOCK, statement, &mut self.parsed)
+            || SERVER.lower(lowering, BLOCK, statement, &mut self.server)
+            || HEALTH.lower(lowering, BLOCK, statement, &mut self.health)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::VirtualServer)
+    }
+}
+
 pub(super) struct ServerDraft {
-    span: Span,
-    address: Option<At<IpAddr>>,
-    port: Option<u16>,
-    weight: Option<At<u32>>,
-    forwarding: Option<At<Forwarding>>,
+    parsed: ParsedServer,
     inhibit: Option<Span>,
     host: Option<String>,
-    timers: CheckerDraft,
+    /// What its checks are that do not say otherwise.
+    health: ParsedHealth,
     checkers: Checkers,
+}
+
+impl Target for ServerDraft {
+    fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
+        const BLOCK: Block = Block::RealServer;
+        SERVER.lower(lowering, BLOCK, statement, &mut self.parsed)
+            || HEALTH.lower(lowering, BLOCK, statement, &mut self.health)
+    }
+
+    fn keywords() -> Vec<&'static str> {
+        keywords(Block::RealServer)
+    }
 }
 
 const QUORUM: &str = "a service is served while one server is alive";
@@ -48,13 +73,11 @@ const SORRY: &str = "list it among the servers, or put a page in front";
 const SCRIPTED: &str = "use TCP_CHECK or HTTP_GET";
 
 pub(super) const ROWS: &[Row<ServiceDraft>] = &[
-    set("lb_algo", Shape::Line(1, 1), scheduler),
-    set("lvs_sched", Shape::Line(1, 1), scheduler),
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.wish.forwarding = forwarding(lowering, statement);
+        draft.parsed.forwarding = forwarding(lowering, statement).into();
     }),
     set("lvs_method", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.wish.forwarding = forwarding(lowering, statement);
+        draft.parsed.forwarding = forwarding(lowering, statement).into();
     }),
     set("protocol", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
@@ -67,25 +90,13 @@ pub(super) const ROWS: &[Row<ServiceDraft>] = &[
                 return;
             }
         };
-        draft.wish.protocol = Some(At::new(protocol, word.span));
-    }),
-    set("delay_loop", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.delay_loop = lowering.first_seconds(statement);
-    }),
-    set("connect_timeout", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.connect_timeout = lowering.first_seconds(statement);
-    }),
-    set("retry", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.retry = lowering.first_number(statement, 0..=1_000);
-    }),
-    set("weight", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.weight = lowering.first_number(statement, 0..=65_535);
+        draft.parsed.protocol = Field::Given(At::new(protocol, word.span));
     }),
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
     }),
     set("inhibit_on_failure", Shape::Line(0, 0), |_, draft, statement| {
-        draft.wish.failed = Some(At::new(FailedServer::Quiesce, statement.span()));
+        draft.parsed.failed = Field::Given(At::new(FailedServer::Quiesce, statement.span()));
     }),
     set("real_server", Shape::Block(1, 2), real_server),
     ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
@@ -117,29 +128,17 @@ pub(super) const ROWS: &[Row<ServiceDraft>] = &[
 ];
 
 pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
-    set("weight", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.weight = lowering.first_number(statement, 0..=65_535);
-    }),
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.forwarding = forwarding(lowering, statement);
+        draft.parsed.forwarding = forwarding(lowering, statement).into();
     }),
     set("lvs_method", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.forwarding = forwarding(lowering, statement);
+        draft.parsed.forwarding = forwarding(lowering, statement).into();
     }),
     set("inhibit_on_failure", Shape::Line(0, 0), |_, draft, statement| {
         draft.inhibit = Some(statement.span());
     }),
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
-    }),
-    set("delay_loop", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.delay_loop = lowering.first_seconds(statement);
-    }),
-    set("connect_timeout", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.connect_timeout = lowering.first_seconds(statement);
-    }),
-    set("retry", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.timers.retry = lowering.first_number(statement, 0..=1_000);
     }),
     set("TCP_CHECK", Shape::Block(0, 0), |lowering, draft, statement| {
         check(lowering, draft, statement, Kind::Tcp);
@@ -165,11 +164,6 @@ pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
     accept("log_all_failures"),
     accept("smtp_alert"),
 ];
-
-fn scheduler(_: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
-    draft.wish.scheduler =
-        statement.arguments().first().map(|word| At::new(word.text.clone(), word.span));
-}
 
 fn forwarding(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<Forwarding>> {
     let (word, rest) = statement.arguments().split_first()?;
@@ -205,15 +199,12 @@ fn check(lowering: &mut Lowering<'_>, draft: &mut ServerDraft, statement: &State
 
 fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
     let (address, port) = endpoint(lowering, statement.arguments());
+    let place = |at: At<IpAddr>| at.map(|address| (address, port));
     let mut server = ServerDraft {
-        span: statement.span(),
-        address,
-        port,
-        weight: None,
-        forwarding: None,
+        parsed: ParsedServer { address: address.map(place).into(), ..ParsedServer::default() },
         inhibit: None,
         host: None,
-        timers: CheckerDraft::default(),
+        health: ParsedHealth::default(),
         checkers: Vec::new(),
     };
     let block = statement.block.as_deref().unwrap_or_default();
@@ -228,7 +219,7 @@ fn endpoint(lowering: &mut Lowering<'_>, words: &[Word]) -> (Option<At<IpAddr>>,
     (address, port.and_then(|at| u16::try_from(at.value).ok()))
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: &Statement) {
+pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
     let words = statement.arguments();
     let Some(first) = words.first() else { return };
     if matches!(first.text.as_str(), "fwmark" | "group") {
@@ -256,64 +247,65 @@ pub(super) fn read(lowering: &mut Lowering<'_>, wishes: &mut Wishes, statement: 
     let mut draft = ServiceDraft::new(At::new(label, span), listen);
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a virtual_server", ROWS, &mut draft, block);
-    let wish = finish(lowering, draft);
-    wishes.services.push(wish);
+    let service = finish(lowering, draft);
+    parsed.services.push(service);
 }
 
 impl ServiceDraft {
     fn new(name: At<String>, listen: Field<SocketAddr>) -> Self {
-        let wish = ServiceWish {
-            span: name.span,
-            name,
-            instance: None,
-            serve: None,
-            listen,
-            protocol: None,
-            backend: None,
-            scheduler: None,
-            forwarding: None,
-            health: None,
-            failed: None,
-            standby: None,
-            drain: None,
-            servers: Field::Absent,
-        };
-        let timers = CheckerDraft::default();
-        Self { wish, weight: None, host: None, timers, servers: Vec::new() }
+        let span = name.span;
+        Self {
+            parsed: ParsedService { span, name, listen, ..ParsedService::default() },
+            host: None,
+            server: ParsedServer::default(),
+            health: ParsedHealth::default(),
+            servers: Vec::new(),
+        }
     }
 }
 
-fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ServiceWish {
-    let ServiceDraft { mut wish, weight, host, timers, servers } = draft;
-    if wish.protocol.is_none() {
+fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
+    let ServiceDraft { parsed: mut service, host, server: template, health, servers } = draft;
+    if service.protocol.is_absent() {
         let text = "a virtual_server without `protocol` is UDP, as in keepalived";
-        lowering.report.warning(wish.span, "implied-udp", text).help("add `protocol TCP`");
-        wish.protocol = Some(At::new(Protocol::Udp, wish.span));
+        lowering.report.warning(service.span, "implied-udp", text).help("add `protocol TCP`");
+        service.protocol = Field::Given(At::new(Protocol::Udp, service.span));
     }
-    let protocol = wish.protocol.as_ref().map_or(Protocol::Tcp, |at| at.value);
-    wish.name.value = format!("{} {}", wish.name.value, protocol_name(protocol));
+    let protocol = service.protocol.value().copied().unwrap_or(Protocol::Tcp);
+    service.name.value = format!("{} {}", service.name.value, protocol_name(protocol));
+    same_failure(lowering, &mut service, &servers);
     let mut list = Vec::new();
-    let mut usable = true;
-    let mut checks: Vec<Option<HealthWish>> = Vec::new();
-    for server in &servers {
-        match &server.address {
-            Some(address) => list.push(ServerWish {
-                address: address.clone(),
-                port: server.port,
-                weight: server.weight.clone().or_else(|| weight.clone()),
-            }),
-            None => usable = false,
+    let mut is_usable = true;
+    for ServerDraft { parsed: mut server, host: own_host, health: own_health, checkers, .. } in
+        servers
+    {
+        SERVER.inherit(&mut server, &template);
+        let host = own_host.as_ref().or(host.as_ref());
+        let checks = checkers.iter().filter_map(|(kind, span, checker)| {
+            let question = match kind {
+                Kind::Tcp => HealthQuestion::Tcp,
+                Kind::Http => checker::http(lowering, checker, *span, host)?,
+            };
+            let mut check = checker.health.clone();
+            check.question = Field::Given(At::new(question, *span));
+            HEALTH.inherit(&mut check, &own_health);
+            HEALTH.inherit(&mut check, &health);
+            Some(At::new(check, *span))
+        });
+        let checks: Vec<_> = checks.collect();
+        match server.address.given().map(|at| at.span) {
+            Some(span) => {
+                server.health.extend(checks, span);
+                list.push(At::new(server, span));
+            }
+            None => is_usable = false,
         }
-        checks.push(health(lowering, server, &timers, host.as_ref()));
     }
-    same_forwarding(lowering, &mut wish, &servers);
-    same_failure(lowering, &mut wish, &servers);
-    wish.health = one_health(lowering, &servers, &checks);
-    wish.servers = match usable {
-        true => Field::Given(At::new(list, wish.span)),
+    service.servers = match is_usable {
+        true => Field::Given(At::new(list, service.span)),
         false => Field::Bad,
     };
-    wish
+    service
 }
 
 const fn protocol_name(protocol: Protocol) -> &'static str {
@@ -323,83 +315,13 @@ const fn protocol_name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// A service forwards in one way; a server that names none follows the service.
-fn same_forwarding(lowering: &mut Lowering<'_>, wish: &mut ServiceWish, servers: &[ServerDraft]) {
-    let common = wish.forwarding.clone();
-    let level = common.as_ref().map_or(defaults::FORWARDING, |at| at.value);
-    let of = |server: &ServerDraft| server.forwarding.as_ref().map_or(level, |at| at.value);
-    let Some((first, rest)) = servers.split_first() else { return };
-    if let Some(other) = rest.iter().find(|server| of(server) != of(first)) {
-        let text = "servers of one service that forward differently are not supported yet";
-        lowering.report.error(other.span, "unsupported", text).see("the other", first.span);
-    }
-    wish.forwarding = first.forwarding.clone().or(common);
-}
-
 /// What becomes of a failed server is decided for the service.
-fn same_failure(lowering: &mut Lowering<'_>, wish: &mut ServiceWish, servers: &[ServerDraft]) {
+fn same_failure(lowering: &mut Lowering<'_>, service: &mut ParsedService, servers: &[ServerDraft]) {
     let inhibited = servers.iter().filter_map(|server| server.inhibit);
     let (Some(span), count) = (inhibited.clone().next(), inhibited.count()) else { return };
-    if count < servers.len() && wish.failed.is_none() {
+    if count < servers.len() && service.failed.is_absent() {
         let text = "`inhibit_on_failure` of one server applies to all servers of the service";
         lowering.report.warning(span, "inhibit-all", text);
     }
-    wish.failed = Some(At::new(FailedServer::Quiesce, span));
-}
-
-/// The check of one server, with the timers it inherits.
-fn health(
-    lowering: &mut Lowering<'_>,
-    server: &ServerDraft,
-    timers: &CheckerDraft,
-    host: Option<&String>,
-) -> Option<HealthWish> {
-    if let Some((_, span, _)) = server.checkers.get(1) {
-        let text = "more than one check of a server is not supported yet";
-        lowering.report.error(*span, "unsupported", text).help("keep the most telling one");
-        return None;
-    }
-    let (kind, span, checker) = server.checkers.first()?;
-    let kind = match kind {
-        Kind::Tcp => HealthKind::Tcp,
-        Kind::Http => checker::http(lowering, checker, *span, server.host.as_ref().or(host))?,
-    };
-    let layers = [checker, &server.timers, timers];
-    Some(HealthWish {
-        kind: At::new(kind, *span),
-        interval: layers.iter().find_map(|layer| layer.delay_loop.clone()),
-        timeout: layers.iter().find_map(|layer| layer.connect_timeout.clone()),
-        rise: None,
-        fall: layers.iter().find_map(|layer| layer.retry.clone()).map(|at| at.map(|n| n + 1)),
-        port: checker.port.clone(),
-    })
-}
-
-/// The servers of a service share one check.
-fn one_health(
-    lowering: &mut Lowering<'_>,
-    servers: &[ServerDraft],
-    checks: &[Option<HealthWish>],
-) -> Option<HealthWish> {
-    let plain = |wish: &HealthWish| {
-        (
-            wish.kind.value.clone(),
-            wish.interval.as_ref().map(|at| at.value),
-            wish.timeout.as_ref().map(|at| at.value),
-            wish.fall.as_ref().map(|at| at.value),
-            wish.port.as_ref().map(|at| at.value),
-        )
-    };
-    let first = checks.first()?;
-    for (server, other) in servers.iter().zip(checks).skip(1) {
-        if first.as_ref().map(plain) != other.as_ref().map(plain) {
-            let text = "servers of one service with different checks are not supported yet";
-            lowering
-                .report
-                .error(server.span, "unsupported", text)
-                .help("give every real_server the same check");
-            break;
-        }
-    }
-    first.clone()
+    service.failed = Field::Given(At::new(FailedServer::Quiesce, span));
 }

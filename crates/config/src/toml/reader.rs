@@ -3,24 +3,23 @@
 use std::time::Duration;
 
 use ::toml::Spanned;
-use ::toml::de::{DeTable, DeValue};
+use ::toml::de::DeValue;
 
 use crate::duration;
 use crate::span::{At, Report, Span};
-use crate::toml::keys::{Key, PerNode, Section};
-use crate::wish::Field;
 use locum_plan::{Name, Node};
 
-pub(super) type Value<'i> = Spanned<DeValue<'i>>;
+pub(crate) type Value<'i> = Spanned<DeValue<'i>>;
 
-/// A table whose keys are all known.
-pub(super) struct Table<'t, 'i> {
-    pub section: &'static Section,
-    pub entries: &'t DeTable<'i>,
-    pub span: Span,
+/// The key whose value is read, for messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Key<'k> {
+    pub name: &'k str,
+    /// What to write: "must be …".
+    pub shape: &'k str,
 }
 
-pub(super) struct Reader<'r> {
+pub(crate) struct Reader<'r> {
     pub report: &'r mut Report,
     pub file: u32,
     /// `None` when it could not be told: per-node values are then not judged.
@@ -34,79 +33,20 @@ impl Reader<'_> {
         Span { file: self.file, start: range.start as u32, end: range.end as u32 }
     }
 
-    /// Opens a table of this kind; reports every key that does not belong there.
-    pub fn open<'t, 'i>(
+    /// Reports a key that does not belong into a table of this kind.
+    pub fn unknown_key<'w>(
         &mut self,
-        entries: &'t DeTable<'i>,
         span: Span,
-        section: &'static Section,
-    ) -> Table<'t, 'i> {
-        for (name, _) in entries.iter() {
-            let known = || section.keys.iter().map(|key| key.name);
-            let text = name.get_ref().as_ref();
-            if !known().any(|key| key == text) {
-                let message = format!("unknown key `{text}` in {}", section.what);
-                let finding = self.span(name.span());
-                self.report.error(finding, "unknown-key", message).suggest(text, known());
-            }
-        }
-        Table { section, entries, span }
-    }
-
-    /// Opens an inline table or `[x]`; anything else is an error that says `shape`.
-    pub fn open_value<'t, 'i>(
-        &mut self,
-        value: &'t Value<'i>,
-        section: &'static Section,
-        name: &str,
-        shape: &str,
-    ) -> Option<Table<'t, 'i>> {
-        let span = self.span(value.span());
-        match value.get_ref() {
-            DeValue::Table(entries) => Some(self.open(entries, span, section)),
-            other => {
-                let kind = kind(other);
-                self.wrong_type(span, name, shape, kind);
-                None
-            }
-        }
-    }
-
-    /// Reads one setting.
-    pub fn field<'i, T>(
-        &mut self,
-        table: &Table<'_, 'i>,
-        name: &'static str,
-        read: impl FnOnce(&mut Self, &Value<'i>, &'static Key) -> Option<T>,
-    ) -> Field<T> {
-        let Some(key) = table.section.keys.iter().find(|key| key.name == name) else {
-            debug_assert!(false, "the key table has no row for {name}");
-            return Field::Absent;
-        };
-        let Some(value) = table.entries.get(name) else { return Field::Absent };
-        let value = match key.per_node {
-            PerNode::Yes => self.for_node(value, name),
-            PerNode::No => Some(value),
-        };
-        let Some(value) = value else { return Field::Bad };
-        let span = self.span(value.span());
-        match read(self, value, key) {
-            Some(value) => Field::Given(At::new(value, span)),
-            None => Field::Bad,
-        }
-    }
-
-    pub fn optional<'i, T>(
-        &mut self,
-        table: &Table<'_, 'i>,
-        name: &'static str,
-        read: impl FnOnce(&mut Self, &Value<'i>, &'static Key) -> Option<T>,
-    ) -> Option<At<T>> {
-        self.field(table, name, read).into_given()
+        key: &str,
+        what: &str,
+        known: impl Iterator<Item = &'w str>,
+    ) {
+        let message = format!("unknown key `{key}` in {what}");
+        self.report.error(span, "unknown-key", message).suggest(key, known);
     }
 
     /// This node's entry when the value is a table keyed by node, else the value itself.
-    fn for_node<'v, 'i>(&mut self, value: &'v Value<'i>, name: &str) -> Option<&'v Value<'i>> {
+    pub fn for_node<'v, 'i>(&mut self, value: &'v Value<'i>, name: &str) -> Option<&'v Value<'i>> {
         let DeValue::Table(entries) = value.get_ref() else { return Some(value) };
         if !self.nodes.is_empty() {
             for (key, _) in entries.iter() {
@@ -143,26 +83,26 @@ impl Reader<'_> {
         found
     }
 
-    pub fn wrong_type(&mut self, span: Span, name: &str, shape: &str, kind: &str) {
-        let text = format!("`{name}` must be {shape}, not {kind}");
+    /// The value is of another kind than the key wants.
+    pub fn wrong_type(&mut self, value: &Value<'_>, key: Key<'_>) {
+        let span = self.span(value.span());
+        let text = format!("`{}` must be {}, not {}", key.name, key.shape, kind(value.get_ref()));
         self.report.error(span, "wrong-type", text);
     }
 
     /// An error about the value of a key, with what to write instead.
-    pub fn bad_value(&mut self, value: &Value<'_>, key: &Key, reason: &str) {
+    pub fn bad_value(&mut self, value: &Value<'_>, key: Key<'_>, reason: &str) {
         let span = self.span(value.span());
         self.report
             .error(span, "bad-value", reason)
             .help(format!("`{}` must be {}", key.name, key.shape));
     }
 
-    pub fn text(&mut self, value: &Value<'_>, key: &'static Key) -> Option<String> {
+    pub fn text(&mut self, value: &Value<'_>, key: Key<'_>) -> Option<String> {
         match value.get_ref() {
             DeValue::String(text) => Some(text.clone().into_owned()),
-            other => {
-                let kind = kind(other);
-                let span = self.span(value.span());
-                self.wrong_type(span, key.name, key.shape, kind);
+            _other => {
+                self.wrong_type(value, key);
                 None
             }
         }
@@ -172,7 +112,7 @@ impl Reader<'_> {
     pub fn parsed<T>(
         &mut self,
         value: &Value<'_>,
-        key: &'static Key,
+        key: Key<'_>,
         parse: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let text = self.text(value, key)?;
@@ -186,14 +126,15 @@ impl Reader<'_> {
     }
 
     /// One of a few words.
-    pub fn word<T: Copy>(
+    pub fn word<T: Clone>(
         &mut self,
         value: &Value<'_>,
-        key: &'static Key,
-        words: &[(&str, T)],
+        key: Key<'_>,
+        words: &[(&'static str, T)],
     ) -> Option<T> {
         let text = self.text(value, key)?;
-        let found = words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning);
+        let found =
+            words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| meaning.clone());
         if found.is_none() {
             let span = self.span(value.span());
             let message = format!("`{}` must be {}, not \"{text}\"", key.name, key.shape);
@@ -204,13 +145,11 @@ impl Reader<'_> {
         found
     }
 
-    pub fn boolean(&mut self, value: &Value<'_>, key: &'static Key) -> Option<bool> {
+    pub fn boolean(&mut self, value: &Value<'_>, key: Key<'_>) -> Option<bool> {
         match value.get_ref() {
             DeValue::Boolean(yes) => Some(*yes),
-            other => {
-                let kind = kind(other);
-                let span = self.span(value.span());
-                self.wrong_type(span, key.name, key.shape, kind);
+            _other => {
+                self.wrong_type(value, key);
                 None
             }
         }
@@ -220,13 +159,11 @@ impl Reader<'_> {
     pub fn integer(
         &mut self,
         value: &Value<'_>,
-        key: &'static Key,
+        key: Key<'_>,
         range: std::ops::RangeInclusive<i64>,
     ) -> Option<i64> {
         let DeValue::Integer(integer) = value.get_ref() else {
-            let kind = kind(value.get_ref());
-            let span = self.span(value.span());
-            self.wrong_type(span, key.name, key.shape, kind);
+            self.wrong_type(value, key);
             return None;
         };
         let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
@@ -239,19 +176,7 @@ impl Reader<'_> {
         fits
     }
 
-    /// A whole number from `low` that fits an octet.
-    pub fn octet(&mut self, value: &Value<'_>, key: &'static Key, low: u8) -> Option<u8> {
-        let number = self.integer(value, key, i64::from(low)..=255)?;
-        u8::try_from(number).ok()
-    }
-
-    /// A count of runs: 1 to [`MAX_COUNT`].
-    pub fn count(&mut self, value: &Value<'_>, key: &'static Key) -> Option<u32> {
-        let number = self.integer(value, key, 1..=MAX_COUNT)?;
-        u32::try_from(number).ok()
-    }
-
-    pub fn duration(&mut self, value: &Value<'_>, key: &'static Key) -> Option<Duration> {
+    pub fn duration(&mut self, value: &Value<'_>, key: Key<'_>) -> Option<Duration> {
         if let DeValue::Integer(number) = value.get_ref() {
             let reason = format!("{number} has no unit");
             self.bad_value(value, key, &reason);
@@ -260,18 +185,12 @@ impl Reader<'_> {
         self.parsed(value, key, duration::parse)
     }
 
-    /// The entries of a list; a lone value that `lone` admits counts as a list of one.
-    pub fn list<'v, 'i>(
-        &mut self,
-        value: &'v Value<'i>,
-        key: &'static Key,
-    ) -> Option<&'v [Value<'i>]> {
+    /// The entries of a list.
+    pub fn list<'v, 'i>(&mut self, value: &'v Value<'i>, key: Key<'_>) -> Option<&'v [Value<'i>]> {
         match value.get_ref() {
             DeValue::Array(items) => Some(items),
-            other => {
-                let kind = kind(other);
-                let span = self.span(value.span());
-                self.wrong_type(span, key.name, key.shape, kind);
+            _other => {
+                self.wrong_type(value, key);
                 None
             }
         }
@@ -281,7 +200,7 @@ impl Reader<'_> {
     pub fn each<'i, T>(
         &mut self,
         value: &Value<'i>,
-        key: &'static Key,
+        key: Key<'_>,
         mut read: impl FnMut(&mut Self, &Value<'i>) -> Option<T>,
     ) -> Option<Vec<At<T>>> {
         let items = self.list(value, key)?;
@@ -296,11 +215,8 @@ impl Reader<'_> {
     }
 }
 
-/// Runs of a check in a row: far above any sense, far below an overflow.
-pub(super) const MAX_COUNT: i64 = 1_000_000;
-
 /// What a value is, in words.
-pub(super) const fn kind(value: &DeValue<'_>) -> &'static str {
+const fn kind(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) => "a number",

@@ -5,41 +5,41 @@ use std::net::IpAddr;
 
 use locum_vrrp::{Family, Preempt, Profile, Transport, Version};
 
-use crate::NeedKind;
+use crate::need::NeedKind;
+use crate::parsed::{Parsed, ParsedInstance};
 use crate::span::{At, Report, Span};
 use crate::validate::{command_needs, strict_in_toml};
-use crate::wish::{Field, InstanceWish, Wishes};
 use locum_plan::{Dialect, Instance, Plan, Scope, Tracked, VirtualAddress};
 
 pub(super) fn validate(
-    wish: &InstanceWish,
+    parsed: &ParsedInstance,
     built: &Instance,
     dialect: Dialect,
     report: &mut Report,
 ) {
-    needs(wish, report);
-    version(wish, built, report);
-    advertised(wish, built, dialect, report);
-    virtual_addresses(wish, built, dialect, report);
-    transport(wish, built, dialect, report);
-    election(wish, built, report);
+    needs(parsed, report);
+    version(parsed, built, report);
+    advertised(parsed, built, dialect, report);
+    virtual_addresses(parsed, built, dialect, report);
+    transport(parsed, built, dialect, report);
+    election(parsed, built, report);
 }
 
-fn needs(wish: &InstanceWish, report: &mut Report) {
-    if let Some(interface) = wish.interface.given() {
+fn needs(parsed: &ParsedInstance, report: &mut Report) {
+    if let Some(interface) = parsed.interface.given() {
         interface_name(interface, report);
         report.need(interface.span, NeedKind::Interface(interface.value.clone()));
     }
-    for tracked in &wish.track {
+    for tracked in parsed.track.list() {
         let Tracked::Interface(interface) = &tracked.value.object else { continue };
         let name = At::new(interface.to_string(), tracked.span);
         interface_name(&name, report);
         report.need(tracked.span, NeedKind::Interface(name.value));
     }
-    for hook in wish.hooks.all() {
+    for hook in parsed.hooks.all() {
         command_needs(&hook.value, hook.span, report);
     }
-    if let Some(source) = &wish.source {
+    if let Some(source) = parsed.source.given() {
         report.need(source.span, NeedKind::Address(source.value));
     }
 }
@@ -59,9 +59,9 @@ fn interface_name(name: &At<String>, report: &mut Report) {
 }
 
 /// V-004: version 2 has no IPv6.
-fn version(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+fn version(parsed: &ParsedInstance, built: &Instance, report: &mut Report) {
     if built.router.version == Version::V2 && built.router.family == Family::V6 {
-        let span = wish.version.as_ref().map_or(wish.span, |at| at.span);
+        let span = parsed.version.given().map_or(parsed.span, |at| at.span);
         report
             .error(span, "version-family", "VRRP version 2 carries no IPv6 addresses")
             .help("use version 3 for this instance");
@@ -84,16 +84,16 @@ const fn portable(family: Family) -> usize {
     }
 }
 
-fn advertised(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
+fn advertised(parsed: &ParsedInstance, built: &Instance, dialect: Dialect, report: &mut Report) {
     let router = &built.router;
-    let Some(list) = wish.addresses.given() else {
-        if wish.addresses.is_absent() {
-            no_addresses(wish, wish.span, router.version, router.profile, report);
+    let Some(list) = parsed.addresses.given() else {
+        if parsed.addresses.is_absent() {
+            no_addresses(parsed, parsed.span, router.version, router.profile, report);
         }
         return;
     };
     if list.value.is_empty() {
-        return no_addresses(wish, list.span, router.version, router.profile, report);
+        return no_addresses(parsed, list.span, router.version, router.profile, report);
     }
     for at in &list.value {
         if Family::of(&at.value.address) != router.family {
@@ -133,17 +133,17 @@ fn advertised(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &
 
 /// V-034: a version 3 receiver discards an advertisement without addresses.
 fn no_addresses(
-    wish: &InstanceWish,
+    parsed: &ParsedInstance,
     span: Span,
     version: Version,
     profile: Profile,
     report: &mut Report,
 ) {
-    let name = &wish.name.value;
+    let name = &parsed.name.value;
     let text = format!("instance `{name}` advertises no address");
     match (version, profile) {
         (Version::V2, Profile::Interop) => {
-            if !wish.without_addresses {
+            if !parsed.without_addresses {
                 report.warning(span, "no-addresses", text);
             }
         }
@@ -173,10 +173,14 @@ fn link_local_first(profile: Profile, list: &At<Vec<At<VirtualAddress>>>, report
 /// Octets of an address label: as an interface name.
 const MAX_LABEL: usize = MAX_INTERFACE;
 
-fn virtual_addresses(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
-    let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
+fn virtual_addresses(
+    parsed: &ParsedInstance,
+    built: &Instance,
+    dialect: Dialect,
+    report: &mut Report,
+) {
     let mut seen: HashMap<IpAddr, Span> = HashMap::new();
-    for at in advertised.iter().chain(&wish.excluded) {
+    for at in parsed.addresses.list().iter().chain(parsed.excluded.list()) {
         let virtual_address = &at.value;
         if let Some(first) = seen.insert(virtual_address.address, at.span) {
             let text = format!("{} is listed twice", virtual_address.address);
@@ -201,9 +205,9 @@ fn virtual_addresses(wish: &InstanceWish, built: &Instance, dialect: Dialect, re
         }
         scope(at, report);
     }
-    let told = !matches!(wish.addresses, Field::Bad);
-    let owner_of_none = told && built.router.priority.is_owner() && seen.is_empty();
-    if owner_of_none && let Some(priority) = &wish.priority {
+    let owner_of_none =
+        !parsed.addresses.is_bad() && built.router.priority.is_owner() && seen.is_empty();
+    if owner_of_none && let Some(priority) = parsed.priority.given() {
         let text = "priority 255 is for the owner of the addresses, and there are none";
         report.warning(priority.span, "owner-without-addresses", text);
     }
@@ -216,16 +220,16 @@ fn scope(at: &At<VirtualAddress>, report: &mut Report) {
     }
 }
 
-fn transport(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &mut Report) {
+fn transport(parsed: &ParsedInstance, built: &Instance, dialect: Dialect, report: &mut Report) {
     let family = built.router.family;
-    if let Some(source) = &wish.source
+    if let Some(source) = parsed.source.given()
         && Family::of(&source.value) != family
     {
         let text = "the source address is not of the family of the instance";
         report.error(source.span, "source-family", text);
     }
     // V-050: it would move, and the tie break between equals with it.
-    if let Some(source) = &wish.source
+    if let Some(source) = parsed.source.given()
         && !built.router.priority.is_owner()
         && built.addresses.iter().any(|address| address.address == source.value)
     {
@@ -233,22 +237,20 @@ fn transport(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &m
         strict_in_toml(dialect, source.span, "virtual-source", text, report)
             .help("use an address that stays on this node");
     }
-    if let Some(group) = &wish.group
+    if let Some(group) = parsed.group.given()
         && (Family::of(&group.value) != family || !group_fits(group.value))
     {
         report
             .error(group.span, "bad-group", "not a group for the adverts of this instance")
             .help("an IPv4 multicast address, or for IPv6 one of link-local scope, as in ff02::12");
     }
-    let (Some(unicast), Transport::Unicast { .. }) = (&wish.unicast, &built.router.transport)
-    else {
-        return;
-    };
-    let peers = unicast.peers.value().map_or(&[][..], Vec::as_slice);
+    let unicast = &parsed.unicast;
+    let Some(span) = unicast.span else { return };
+    let peers = unicast.peers.list();
     if unicast.peers.is_absent() || (unicast.peers.given().is_some() && peers.is_empty()) {
         let text = "unicast without peers: nobody would hear the adverts";
         report
-            .error(unicast.span, "no-peers", text)
+            .error(span, "no-peers", text)
             .help("list the peers' addresses, or remove the unicast settings to use multicast");
     }
     let mut seen: HashMap<IpAddr, Span> = HashMap::new();
@@ -257,7 +259,7 @@ fn transport(wish: &InstanceWish, built: &Instance, dialect: Dialect, report: &m
         if Family::of(&address) != family {
             let text = "the peer is not of the family of the instance";
             report.error(peer.span, "peer-family", text);
-        } else if wish.source.as_ref().is_some_and(|source| source.value == address) {
+        } else if parsed.source.value() == Some(&address) {
             report.error(peer.span, "peer-is-self", "the peer is this node's own source address");
         } else if address.is_unspecified() || address.is_multicast() {
             report.error(peer.span, "bad-peer", "a peer has a unicast address");
@@ -277,29 +279,29 @@ fn group_fits(group: IpAddr) -> bool {
     }
 }
 
-fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
+fn election(parsed: &ParsedInstance, built: &Instance, report: &mut Report) {
     let router = &built.router;
-    if let Some(multiplier) = &wish.down_multiplier
+    if let Some(multiplier) = parsed.down_multiplier.given()
         && router.profile == Profile::Strict
         && multiplier.value != 3
     {
         let text = "the strict profile counts a master as dead after 3 adverts, as the RFCs do";
         report.error(multiplier.span, "multiplier-strict", text);
     }
-    if let Some(repeat) = wish.announce.repeat.as_ref().filter(|at| at.value == 0) {
+    if let Some(repeat) = parsed.announce.repeat.given().filter(|at| at.value == 0) {
         let text = "without announcements clients find a new master only when their caches expire";
         report.warning(repeat.span, "no-announcement", text);
     }
-    if let Some(preempt) = &wish.preempt
+    if let Some(preempt) = parsed.preempt.given()
         && router.priority.is_owner()
         && preempt.value != Preempt::After(std::time::Duration::ZERO)
     {
         let text = "an owner (priority 255) preempts at once, whatever is set here";
         report.warning(preempt.span, "owner-preempts", text);
     }
-    for tracked in wish.track.iter().filter(|tracked| {
+    for tracked in parsed.track.list().iter().filter(|tracked| {
         let Tracked::Interface(interface) = &tracked.value.object else { return false };
-        wish.interface.value().is_some_and(|own| **own == **interface)
+        parsed.interface.value().is_some_and(|own| **own == **interface)
             && tracked.value.weight.unwrap_or_default().value == 0
     }) {
         let text = "the instance's own interface is always tracked";
@@ -309,11 +311,11 @@ fn election(wish: &InstanceWish, built: &Instance, report: &mut Report) {
 
 /// V-003: an instance is known on the wire by its interface, family and VRID. Unicast instances
 /// are told apart by their peers too (V-332).
-pub(super) fn distinct_routers(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+pub(super) fn distinct_routers(all: &Parsed, plan: &Plan, report: &mut Report) {
     type Users<'a> = Vec<(Span, &'a Transport)>;
     let mut seen: HashMap<(&str, Family, u8), Users<'_>> = HashMap::new();
-    for (wish, built) in wishes.instances.iter().zip(&plan.instances) {
-        let (Some(interface), Some(vrid)) = (wish.interface.given(), wish.vrid.given()) else {
+    for (parsed, built) in all.instances.iter().zip(&plan.instances) {
+        let (Some(interface), Some(vrid)) = (parsed.interface.given(), parsed.vrid.given()) else {
             continue;
         };
         let key = (interface.value.as_str(), built.router.family, vrid.value.get());
@@ -357,13 +359,12 @@ const fn family_name(family: Family) -> &'static str {
 
 /// Two instances with one address would take it from each other. Link-local ones may repeat on
 /// other interfaces.
-pub(super) fn distinct_addresses(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+pub(super) fn distinct_addresses(all: &Parsed, plan: &Plan, report: &mut Report) {
     let mut seen: HashMap<(IpAddr, Option<&str>), (usize, Span)> = HashMap::new();
-    for (index, wish) in wishes.instances.iter().enumerate() {
-        let advertised = wish.addresses.value().map_or(&[][..], Vec::as_slice);
-        for at in advertised.iter().chain(&wish.excluded) {
+    for (index, parsed) in all.instances.iter().enumerate() {
+        for at in parsed.addresses.list().iter().chain(parsed.excluded.list()) {
             let local = matches!(at.value.address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-            let interface = wish.interface.value().map(String::as_str).filter(|_| local);
+            let interface = parsed.interface.value().map(String::as_str).filter(|_| local);
             let key = (at.value.address, interface);
             let (first, first_at) = *seen.entry(key).or_insert((index, at.span));
             if first != index {

@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::NeedKind;
-use crate::span::{At, Report, Span};
+use crate::need::NeedKind;
+use crate::parsed::{HealthQuestion, Parsed, ParsedHealth, ParsedService};
+use crate::settings::service::HEALTH_INTERVAL;
+use crate::span::{Report, Span};
 use crate::validate::{known_instance, strict_in_toml};
-use crate::wish::{Field, HealthWish, ServiceWish, Wishes};
-use locum_plan::{
-    Backend, Dialect, Forwarding, Health, HealthKind, Plan, Protocol, Service, Standby,
-};
+use locum_plan::{Backend, Dialect, Forwarding, Plan, Protocol, Server, Service, Standby};
 
 /// Schedulers of the built-in proxy.
 const PROXY_SCHEDULERS: [&str; 5] = ["rr", "wrr", "lc", "wlc", "sh"];
@@ -21,21 +20,20 @@ pub(crate) const KERNEL_SCHEDULERS: [&str; 14] =
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
 const MAX_SCHEDULER: usize = 15;
 
-pub(super) fn validate(wish: &ServiceWish, built: &Service, plan: &Plan, report: &mut Report) {
-    known_instance(wish.instance.as_ref(), plan.instances.iter().map(|i| &*i.name), report);
-    listen(wish, built, plan, report);
-    backend(wish, built, report);
-    scheduler(wish, built, report);
-    if let Some(health_wish) = &wish.health
-        && let Some(health_built) = &built.health
-    {
-        health(health_wish, health_built, built.protocol, report);
+pub(super) fn validate(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {
+    known_instance(&parsed.instance, plan.instances.iter().map(|i| &*i.name), report);
+    listen(parsed, built, plan, report);
+    backend(parsed, built, report);
+    scheduler(parsed, built, report);
+    let own = parsed.servers.list().iter().flat_map(|server| server.value.health.list());
+    for check in parsed.health.list().iter().chain(own) {
+        health(&check.value, built.protocol, plan.dialect, report);
     }
-    servers(wish, built, plan.dialect, report);
+    servers(parsed, built, plan.dialect, report);
 }
 
-fn listen(wish: &ServiceWish, built: &Service, plan: &Plan, report: &mut Report) {
-    let Some(at) = wish.listen.given() else { return };
+fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {
+    let Some(at) = parsed.listen.given() else { return };
     if at.value.port() == 0 {
         report.error(at.span, "port-zero", "a service listens on a port from 1 to 65535");
     }
@@ -61,11 +59,11 @@ fn listen(wish: &ServiceWish, built: &Service, plan: &Plan, report: &mut Report)
 }
 
 /// What only the kernel can do must not be asked of the proxy.
-fn backend(wish: &ServiceWish, built: &Service, report: &mut Report) {
-    let span = wish.backend.as_ref().map_or(wish.span, |at| at.span);
+fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    let span = parsed.backend.given().map_or(parsed.span, |at| at.span);
     let kernel_only = if built.protocol == Protocol::Udp {
         Some("the built-in proxy carries TCP only")
-    } else if built.forwarding != Forwarding::Nat {
+    } else if built.servers.iter().any(|server| server.forwarding != Forwarding::Nat) {
         Some("the built-in proxy cannot forward direct or through a tunnel")
     } else {
         None
@@ -80,7 +78,7 @@ fn backend(wish: &ServiceWish, built: &Service, report: &mut Report) {
         (Backend::Auto, None) if !proxy_schedules(built) => report.need(span, NeedKind::Ipvs),
         (Backend::Auto | Backend::Proxy, None) => {}
     }
-    if let Some(standby) = &wish.standby
+    if let Some(standby) = parsed.standby.given()
         && standby.value == Standby::Warm
         && built.backend == Backend::Ipvs
     {
@@ -96,8 +94,8 @@ fn proxy_schedules(built: &Service) -> bool {
     PROXY_SCHEDULERS.contains(&built.scheduler.0.as_str())
 }
 
-fn scheduler(wish: &ServiceWish, built: &Service, report: &mut Report) {
-    let Some(at) = &wish.scheduler else { return };
+fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    let Some(at) = parsed.scheduler.given() else { return };
     let name = at.value.as_str();
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if name.is_empty() || name.len() > MAX_SCHEDULER || !name.chars().all(word) {
@@ -114,81 +112,70 @@ fn scheduler(wish: &ServiceWish, built: &Service, report: &mut Report) {
     }
 }
 
-fn health(wish: &HealthWish, built: &Health, protocol: Protocol, report: &mut Report) {
-    if protocol == Protocol::Udp && wish.port.is_none() {
-        let kind = match built.kind {
-            HealthKind::Tcp => "a TCP",
-            HealthKind::Http { .. } => "an HTTP",
+fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &mut Report) {
+    if let Some(question) = parsed.question.given()
+        && protocol == Protocol::Udp
+        && parsed.port.is_absent()
+    {
+        let kind = match &question.value {
+            HealthQuestion::Tcp => "a TCP",
+            HealthQuestion::Http { .. } => "an HTTP",
         };
         let text = format!("{kind} check asks a TCP port, and this service is UDP");
         report
-            .error(wish.kind.span, "health-protocol", text)
+            .error(question.span, "health-protocol", text)
             .help("give the check a `port` of its own on which the server answers TCP");
     }
-    if let Some(interval) = wish.interval.as_ref().filter(|at| at.value.is_zero()) {
+    if let Some(interval) = parsed.interval.given().filter(|at| at.value.is_zero()) {
         report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
     }
-    if let Some(timeout) = wish.timeout.as_ref() {
-        if timeout.value.is_zero() {
-            report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
-        } else if timeout.value > built.interval {
-            let text =
-                "the timeout is longer than the interval: a hung run makes others be skipped";
-            report.warning(timeout.span, "timeout-over-interval", text);
-        }
+    let Some(timeout) = parsed.timeout.given() else { return };
+    if timeout.value.is_zero() {
+        report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
+    } else if timeout.value > HEALTH_INTERVAL.of(parsed, dialect) {
+        let text = "the timeout is longer than the interval: a hung run makes others be skipped";
+        report.warning(timeout.span, "timeout-over-interval", text);
     }
 }
 
-fn servers(wish: &ServiceWish, built: &Service, dialect: Dialect, report: &mut Report) {
-    if matches!(wish.servers, Field::Bad) {
+fn servers(parsed: &ParsedService, built: &Service, dialect: Dialect, report: &mut Report) {
+    if parsed.servers.is_bad() {
         return;
     }
     if built.servers.is_empty() {
         let text = format!("service `{}` has no servers", built.name);
-        strict_in_toml(dialect, wish.span, "no-servers", text, report);
+        strict_in_toml(dialect, parsed.span, "no-servers", text, report);
         return;
     }
-    let wishes = wish.servers.value().map_or(&[][..], Vec::as_slice);
     let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
-    for (server_wish, server) in wishes.iter().zip(&built.servers) {
-        let at = At::new(server.address, server_wish.address.span);
-        if let Some(first) = seen.insert(at.value, at.span) {
-            let text = format!("server {} is listed twice", at.value);
-            report.error(at.span, "duplicate-server", text).see("first", first);
+    for (parsed_server, server) in parsed.servers.list().iter().zip(&built.servers) {
+        let span = parsed_server.value.address.given().map_or(parsed_server.span, |at| at.span);
+        if let Some(first) = seen.insert(server.address, span) {
+            let text = format!("server {} is listed twice", server.address);
+            report.error(span, "duplicate-server", text).see("first", first);
         }
-        if wish.listen.given().is_some() {
-            server_fits(&at, built, report);
-        }
-        if let Some(weight) = server_wish.weight.as_ref().filter(|at| at.value > MAX_WEIGHT) {
-            let text = format!("the weight of a server is 0 to {MAX_WEIGHT}");
-            report.error(weight.span, "weight-range", text);
+        if parsed.listen.given().is_some() {
+            server_fits(server, span, built, report);
         }
     }
     if built.servers.iter().all(|server| server.weight == 0) {
         let text = format!("every server of service `{}` has weight 0", built.name);
-        report.warning(wish.span, "all-weights-zero", text);
+        report.warning(parsed.span, "all-weights-zero", text);
     }
 }
 
-/// IPVS keeps weights in an atomic int, ipvsadm and keepalived stop here.
-const MAX_WEIGHT: u32 = 65_535;
-
-fn server_fits(at: &At<SocketAddr>, built: &Service, report: &mut Report) {
-    let (address, listen) = (at.value, built.listen);
+fn server_fits(server: &Server, span: Span, built: &Service, report: &mut Report) {
+    let (address, listen) = (server.address, built.listen);
     if !sends_to(address.ip()) {
-        report.error(
-            at.span,
-            "bad-server",
-            "a server has a unicast address that is not link-local",
-        );
+        report.error(span, "bad-server", "a server has a unicast address that is not link-local");
         return;
     }
     if address.port() == 0 && listen.port() != 0 {
-        report.error(at.span, "port-zero", "a server has a port from 1 to 65535");
+        report.error(span, "port-zero", "a server has a port from 1 to 65535");
     }
     // I-016: these leave the packet as it is, so the server sees the service's port.
-    if built.forwarding != Forwarding::Nat && address.port() != listen.port() {
-        let way = match built.forwarding {
+    if server.forwarding != Forwarding::Nat && address.port() != listen.port() {
+        let way = match server.forwarding {
             Forwarding::Nat => "nat",
             Forwarding::Direct => "direct",
             Forwarding::Tunnel => "tunnel",
@@ -198,13 +185,13 @@ fn server_fits(at: &At<SocketAddr>, built: &Service, report: &mut Report) {
             address.port(),
             listen.port()
         );
-        report.error(at.span, "port-differs", text).help("leave the port out, or forward by nat");
+        report.error(span, "port-differs", text).help("leave the port out, or forward by nat");
     }
     // I-017: only a tunnel crosses families in the kernel.
     let crosses = address.is_ipv4() != listen.is_ipv4();
-    if crosses && built.backend != Backend::Proxy && built.forwarding != Forwarding::Tunnel {
+    if crosses && built.backend != Backend::Proxy && server.forwarding != Forwarding::Tunnel {
         report
-            .error(at.span, "server-family", "server and service are of different families")
+            .error(span, "server-family", "server and service are of different families")
             .help("use the backend \"proxy\", or forward through a tunnel");
     }
 }
@@ -215,10 +202,10 @@ fn sends_to(address: IpAddr) -> bool {
     !local && !address.is_unspecified() && !address.is_multicast()
 }
 
-pub(super) fn distinct_listeners(wishes: &Wishes, plan: &Plan, report: &mut Report) {
+pub(super) fn distinct_listeners(all: &Parsed, plan: &Plan, report: &mut Report) {
     let mut seen: HashMap<(SocketAddr, Protocol), Span> = HashMap::new();
-    for (wish, built) in wishes.services.iter().zip(&plan.services) {
-        let Some(at) = wish.listen.given() else { continue };
+    for (parsed, built) in all.services.iter().zip(&plan.services) {
+        let Some(at) = parsed.listen.given() else { continue };
         match seen.get(&(at.value, built.protocol)) {
             Some(first) => {
                 let text = format!("{} is listened on twice", at.value);

@@ -10,7 +10,7 @@ use locum_engine::{
     ProbeChange, Refusal, Removal,
 };
 use locum_plan::{
-    Check, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, ProbeKind, Verdict,
+    Check, Checker, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, Verdict,
     VirtualAddress, Weight,
 };
 use locum_vrrp::packet::encode_advert;
@@ -308,7 +308,7 @@ pub fn process_check(weight: i16) -> Check {
     Check {
         name: "app".into(),
         probe: Probe {
-            kind: ProbeKind::Process { name: "app".to_owned() },
+            kind: Checker::Process { name: "app".to_owned() },
             interval: Duration::from_secs(1),
             timeout: Duration::from_secs(1),
         },

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, FailedServer, Forwarding, HaproxyFile, Health, HealthKind, Lease, Outcome,
-    Plan, Protocol, Scheduler, Server, Service, Standby, Verdict, WantedServices,
+    Activity, Backend, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease, Outcome,
+    Plan, Probe, Protocol, Scheduler, Server, Service, Standby, StatusRange, Verdict,
+    WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -195,6 +196,45 @@ fn a_failed_server_leaves_or_stays_with_weight_zero() {
     }
 }
 
+/// Each check counts for itself, with its own rise and fall.
+#[test]
+fn a_server_is_up_while_all_its_checks_are() {
+    let mut service = service();
+    let page = |target| Checker::Http {
+        target,
+        path: "/".to_owned(),
+        host: None,
+        expect: vec![StatusRange { first: 200, last: 299 }],
+    };
+    let first = &mut service.servers[0];
+    let mut second_check = tcp(first.address);
+    second_check.probe.kind = page(first.address);
+    (second_check.rise, second_check.fall) = (1, 2);
+    first.health.push(second_check);
+    let mut node = Node::with_links();
+    let out = node.plan_with(with_service(service), Vec::new()).to_vec();
+    let started: Vec<u32> = out
+        .iter()
+        .filter_map(|output| match output {
+            Output::Probe(ProbeChange::Start { probe, .. }) => Some(*probe),
+            _ => None,
+        })
+        .collect();
+    let [port, page, _] = started[..] else { panic!("three probes: {started:?}") };
+    node.run_for(Duration::from_millis(3700));
+    let up = |node: &Node| node.status().services[0].servers[0].up;
+    node.feed(probed(port, Verdict::Pass));
+    assert_eq!(up(&node), None, "one of two has reported");
+    node.feed(probed(page, Verdict::Pass));
+    assert_eq!(up(&node), Some(true));
+    assert_eq!(served(node.feed(probed(page, Verdict::Fail))), None, "fall is 2");
+    let left = served(node.feed(probed(page, Verdict::Fail))).map(weights);
+    assert_eq!(left, Some(vec![2]), "one failing check is enough");
+    assert_eq!(served(node.feed(probed(port, Verdict::Pass))), None, "the page still fails");
+    let back = served(node.feed(probed(page, Verdict::Pass))).map(weights);
+    assert_eq!(back, Some(vec![1, 2]), "rise of the page is 1");
+}
+
 #[test]
 fn a_stopping_node_serves_until_it_has_handed_over() {
     let mut node = Node::master(with_service(service()));
@@ -280,6 +320,15 @@ fn with_service(service: Service) -> Plan {
     plan
 }
 
+fn tcp(target: SocketAddr) -> Health {
+    let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
+    Health { probe: Probe { kind: Checker::Tcp { target }, interval, timeout }, rise: 2, fall: 3 }
+}
+
+fn server(address: SocketAddr, weight: u32) -> Server {
+    Server { address, weight, forwarding: Forwarding::Nat, health: vec![tcp(address)] }
+}
+
 fn service() -> Service {
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
     Service {
@@ -289,21 +338,9 @@ fn service() -> Service {
         protocol: Protocol::Tcp,
         backend: Backend::Proxy,
         scheduler: Scheduler("rr".to_owned()),
-        forwarding: Forwarding::Nat,
-        health: Some(Health {
-            kind: HealthKind::Tcp,
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-            port: None,
-        }),
         failed: FailedServer::Remove,
         standby: Standby::Cold,
         drain: Duration::from_secs(5),
-        servers: vec![
-            Server { address: address("10.0.0.1:80"), weight: 1 },
-            Server { address: address("10.0.0.2:80"), weight: 2 },
-        ],
+        servers: vec![server(address("10.0.0.1:80"), 1), server(address("10.0.0.2:80"), 2)],
     }
 }

@@ -1,0 +1,28 @@
+//! What a plan asks of the host.
+
+use crate::diagnostic::Place;
+
+/// Something the host must have for the plan to work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Need {
+    pub kind: NeedKind,
+    pub place: Place,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum NeedKind {
+    /// A network interface of this name.
+    Interface(String),
+    /// An executable: an absolute path, or a name looked up in PATH.
+    Program(String),
+    /// A file that can be read.
+    File(String),
+    /// An entry of the user database.
+    User(String),
+    /// An entry of the group database.
+    Group(String),
+    /// IPVS in the kernel: the service cannot be had from the built-in proxy.
+    Ipvs,
+    /// An address of this machine, usable as a source.
+    Address(std::net::IpAddr),
+}

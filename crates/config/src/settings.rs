@@ -1,0 +1,55 @@
+//! Settings: one row each says how it is spelled in both languages, what it may be, what it is when
+//! nobody sets it and why, and where it goes in what was parsed.
+//!
+//! The readers, their lists of known keys, the suggestions, the JSON schema and the reference page
+//! follow from the rows. A new setting is a row here, a field in `parsed`, and its use in
+//! `assemble`. Rules between settings are functions elsewhere: see `assemble` and `validate`.
+
+pub(crate) mod address;
+pub(crate) mod check;
+pub(crate) mod command;
+pub(crate) mod form;
+pub(crate) mod instance;
+pub(crate) mod node;
+pub(crate) mod row;
+pub(crate) mod service;
+pub(crate) mod track;
+pub(crate) mod transport;
+
+use crate::settings::row::{Block, Described};
+
+/// Every noun, in the order of the manual.
+pub(crate) fn nouns() -> Vec<&'static dyn Described> {
+    vec![
+        &node::NODE,
+        &instance::INSTANCE,
+        &address::ADDRESS,
+        &transport::UNICAST,
+        &transport::PEER,
+        &transport::AUTH,
+        &instance::ANNOUNCE,
+        &track::TRACK,
+        &track::WEIGHT,
+        &command::COMMAND,
+        &check::CHECK,
+        &service::SERVICE,
+        &service::HEALTH,
+        &service::SERVER,
+        &node::HAPROXY,
+        &node::HOOKS,
+    ]
+}
+
+/// Keywords of this block that are a setting's, whoever reads them.
+pub(crate) fn keywords(block: Block) -> Vec<&'static str> {
+    let all = nouns().into_iter().flat_map(|noun| noun.keywords());
+    all.filter(|(home, ..)| *home == block).map(|(_, name, _)| name).collect()
+}
+
+/// Those of them that are read so.
+#[cfg(test)]
+pub(crate) fn keywords_read(block: Block, by: row::ReadBy) -> Vec<&'static str> {
+    let all = nouns().into_iter().flat_map(|noun| noun.keywords());
+    let of_block = all.filter(|(home, _, read_by)| *home == block && *read_by == by);
+    of_block.map(|(_, name, _)| name).collect()
+}

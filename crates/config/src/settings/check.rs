@@ -1,0 +1,321 @@
+//! `[check.NAME]` and `vrrp_script`: what decides whether a node is fit.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use ::toml::de::DeValue;
+use locum_plan::{CommandLine, Dialect, StatusRange, Weight};
+
+use crate::parsed::{ParsedCheck, Url};
+use crate::settings::command::{ARGV, SHELL_LINE};
+use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, toml_only};
+use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
+use crate::settings::track::WEIGHT_FORM;
+use crate::toml::reader::{Key, Reader, Value};
+use crate::values;
+
+type OfCheck<T> = Setting<ParsedCheck, T>;
+
+pub(crate) static CHECK: Noun<ParsedCheck> = Noun {
+    name: "check",
+    head: "[check.NAME]",
+    what: "a check",
+    about: "What decides whether a node is fit. It asks one thing: `script`, `shell`, `process`, \
+            `tcp` or `http`.",
+    rows: &[
+        &SCRIPT,
+        &SHELL,
+        &PROCESS,
+        &TCP,
+        &HTTP,
+        &EXPECT,
+        &HOST,
+        &INTERVAL,
+        &TIMEOUT,
+        &RISE,
+        &FALL,
+        &WEIGHT,
+        &USER,
+        &GROUP,
+        &STARTS_FAILED,
+    ],
+};
+
+static SCRIPT: OfCheck<CommandLine> = Setting::new(
+    "script",
+    ARGV,
+    field!(ParsedCheck, CommandLine, asked.script),
+    Unset::Nothing("none"),
+    "A program and its arguments, which succeeds when it exits with status 0. No shell reads them.",
+)
+.keywords(&[Keyword::Own(Block::Script, "script")]);
+
+static SHELL: OfCheck<CommandLine> = Setting::new(
+    "shell",
+    SHELL_LINE,
+    field!(ParsedCheck, CommandLine, asked.shell),
+    Unset::Nothing("none"),
+    "A line that `/bin/sh -c` runs.",
+);
+
+static PROCESS: OfCheck<String> = Setting::new(
+    "process",
+    toml_only(
+        "the name of a process in quotes",
+        Schema::Text,
+        |reader, value, key| {
+            reader.parsed(value, key, |text| {
+                if text.is_empty() || text.contains(['/', '\0']) {
+                    Err(format!("`{text}` is not the name of a process, as `ps -o comm` shows it"))
+                } else {
+                    Ok(text.to_owned())
+                }
+            })
+        },
+        String::clone,
+    ),
+    field!(ParsedCheck, String, asked.process),
+    Unset::Nothing("none"),
+    "A process of this name, which must be there.",
+);
+
+static TCP: OfCheck<SocketAddr> = Setting::new(
+    "tcp",
+    toml_only(
+        "an address and a port, as in \"127.0.0.1:80\"",
+        Schema::Text,
+        |reader, value, key| reader.parsed(value, key, socket),
+        ToString::to_string,
+    ),
+    field!(ParsedCheck, SocketAddr, asked.tcp),
+    Unset::Nothing("none"),
+    "An address and a port that must accept a connection.",
+);
+
+static HTTP: OfCheck<Url> = Setting::new(
+    "http",
+    toml_only(
+        "a URL, as in \"http://127.0.0.1:8080/health\"",
+        Schema::Text,
+        |reader, value, key| reader.parsed(value, key, url),
+        |url| url.path.clone(),
+    ),
+    field!(ParsedCheck, Url, asked.http),
+    Unset::Nothing("none"),
+    "A page that must be answered. Its host is an address: names are not looked up.",
+);
+
+static EXPECT: OfCheck<Vec<StatusRange>> = Setting::new(
+    "expect",
+    EXPECT_FORM,
+    field!(ParsedCheck, Vec<StatusRange>, asked.expect),
+    Unset::Value(|_| success(), "the codes of success"),
+    "With `http`: status codes that are a success.",
+);
+
+static HOST: OfCheck<String> = Setting::new(
+    "host",
+    HOST_FORM,
+    field!(ParsedCheck, String, asked.host),
+    Unset::Nothing("the address"),
+    "With `http`: value of the Host header.",
+);
+
+/// What a failover waits for in the worst case; a process check costs microseconds.
+pub(crate) static INTERVAL: OfCheck<Duration> = Setting::new(
+    "interval",
+    TIME,
+    field!(ParsedCheck, Duration, interval),
+    Unset::Value(|_| Duration::from_secs(1), "keepalived's own; a failover waits for it"),
+    "Time from the start of one run to the start of the next.",
+)
+.keywords(&[Keyword::Plain(Block::Script, "interval")]);
+
+static TIMEOUT: OfCheck<Duration> = Setting::new(
+    "timeout",
+    TIME,
+    field!(ParsedCheck, Duration, timeout),
+    Unset::Follows(
+        "`interval`, at most \"5s\"; in a keepalived.conf `interval`",
+        "runs never overlap, and a local one that takes longer is hung, however rarely it runs",
+    ),
+    "A run that takes longer has failed.",
+)
+.keywords(&[Keyword::Plain(Block::Script, "timeout")]);
+
+impl ParsedCheck {
+    /// The time-out, or what follows from the interval.
+    pub fn timeout(&self, dialect: Dialect) -> Duration {
+        const LONGEST: Duration = Duration::from_secs(5);
+        let interval = INTERVAL.of(self, dialect);
+        let default = match dialect {
+            Dialect::Toml => interval.min(LONGEST),
+            Dialect::Keepalived => interval,
+        };
+        self.timeout.value().copied().unwrap_or(default)
+    }
+}
+
+pub(crate) static RISE: OfCheck<u32> = Setting::new(
+    "rise",
+    COUNT,
+    field!(ParsedCheck, u32, rise),
+    Unset::Value(two_or_one, "one lost packet or one slow fork moves no address"),
+    "Successes in a row until it is up.",
+)
+.keywords(&[Keyword::Plain(Block::Script, "rise")]);
+
+pub(crate) static FALL: OfCheck<u32> = Setting::new(
+    "fall",
+    COUNT,
+    field!(ParsedCheck, u32, fall),
+    Unset::Value(two_or_one, "one lost packet or one slow fork moves no address"),
+    "Failures in a row until it is down.",
+)
+.keywords(&[Keyword::Plain(Block::Script, "fall")]);
+
+/// keepalived decides by one result unless told otherwise.
+const fn two_or_one(dialect: Dialect) -> u32 {
+    match dialect {
+        Dialect::Toml => 2,
+        Dialect::Keepalived => 1,
+    }
+}
+
+pub(crate) static WEIGHT: OfCheck<Weight> = Setting::new(
+    "weight",
+    WEIGHT_FORM,
+    field!(ParsedCheck, Weight, weight),
+    Unset::Value(
+        |_| Weight { value: 0, reverse: false },
+        "a check that says nothing else makes its node unfit",
+    ),
+    "What it does to priorities: 0 failing is a fault, a positive one is added while up, a negative \
+     one is subtracted while down.",
+)
+.keywords(&[Keyword::Own(Block::Script, "weight")]);
+
+static USER: OfCheck<String> = Setting::new(
+    "user",
+    TEXT,
+    field!(ParsedCheck, String, asked.user),
+    Unset::Nothing("the daemon's own"),
+    "With `script` or `shell`: user to run it as.",
+)
+.keywords(&[Keyword::Own(Block::Script, "user"), Keyword::Own(Block::Globals, "script_user")]);
+
+static GROUP: OfCheck<String> = Setting::new(
+    "group",
+    TEXT,
+    field!(ParsedCheck, String, asked.group),
+    Unset::Nothing("that of the user"),
+    "With `script` or `shell`: group to run it as.",
+);
+
+pub(crate) static STARTS_FAILED: OfCheck<bool> = Setting::new(
+    "starts_failed",
+    SWITCH,
+    field!(ParsedCheck, bool, starts_failed),
+    Unset::Value(|_| false, "the first result decides at once"),
+    "It starts down and needs `rise` successes.",
+)
+.keywords(&[Keyword::Plain(Block::Script, "init_fail")]);
+
+/// `200`, `"200-299"`, or a list of them.
+pub(crate) const EXPECT_FORM: Form<Vec<StatusRange>> = toml_only(
+    "a status code, a range as in \"200-299\", or a list of them",
+    Schema::Any(&[
+        Schema::Whole(100, 599),
+        Schema::Text,
+        Schema::List(&Schema::Any(&[Schema::Whole(100, 599), Schema::Text])),
+    ]),
+    expect,
+    |ranges| {
+        let one = |range: &StatusRange| format!("\"{}-{}\"", range.first, range.last);
+        ranges.iter().map(one).collect::<Vec<_>>().join(", ")
+    },
+);
+
+pub(crate) const HOST_FORM: Form<String> = toml_only(
+    "a host name in quotes",
+    Schema::Text,
+    |reader, value, key| reader.parsed(value, key, values::http_host),
+    String::clone,
+);
+
+/// Status codes that are a success when the file names none: keepalived's too.
+pub(crate) fn success() -> Vec<StatusRange> {
+    vec![StatusRange { first: 200, last: 299 }]
+}
+
+fn expect(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Vec<StatusRange>> {
+    if !matches!(value.get_ref(), DeValue::Array(_)) {
+        return status(reader, value, key).map(|range| vec![range]);
+    }
+    let ranges = reader.each(value, key, |reader, item| status(reader, item, key))?;
+    if ranges.is_empty() {
+        reader.bad_value(value, key, "the list is empty: nothing would be a success");
+        return None;
+    }
+    Some(ranges.into_iter().map(|at| at.value).collect())
+}
+
+fn status(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<StatusRange> {
+    if let DeValue::Integer(_) = value.get_ref() {
+        let code = u16::try_from(reader.integer(value, key, 100..=599)?).ok()?;
+        return Some(StatusRange { first: code, last: code });
+    }
+    reader.parsed(value, key, values::status_range)
+}
+
+/// Address and port. Names are not looked up: a check must not wait for a resolver.
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    let target = match text.strip_prefix("localhost:") {
+        Some(port) => port.parse().ok().map(|port| (Ipv4Addr::LOCALHOST, port).into()),
+        None => text.parse::<SocketAddr>().ok(),
+    };
+    match target {
+        Some(target) if target.port() != 0 => Ok(target),
+        _ => Err(format!("`{text}` is not an IP address with a port")),
+    }
+}
+
+fn url(text: &str) -> Result<Url, String> {
+    if text.starts_with("https://") {
+        return Err("a check of https is not available: use a script with curl".to_owned());
+    }
+    let rest = text
+        .strip_prefix("http://")
+        .ok_or_else(|| format!("`{text}` does not begin with http://"))?;
+    let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
+    let target = socket(authority).or_else(|reason| {
+        let bare = authority.trim_start_matches('[').trim_end_matches(']');
+        let address = if bare == "localhost" {
+            Some(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        } else {
+            bare.parse::<IpAddr>().ok()
+        };
+        address.map(|address| SocketAddr::new(address, 80)).ok_or(reason)
+    })?;
+    let host = authority.starts_with("localhost").then(|| authority.to_owned());
+    Ok(Url { target, path: values::http_path(path)?, host })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_names_an_address_and_defaults_to_port_80() {
+        let parsed = |text: &str| url(text).map(|url| (url.target.to_string(), url.path));
+        let ok = |target: &str, path: &str| Ok((target.to_owned(), path.to_owned()));
+        assert_eq!(parsed("http://127.0.0.1:8080/health"), ok("127.0.0.1:8080", "/health"));
+        assert_eq!(parsed("http://127.0.0.1"), ok("127.0.0.1:80", "/"));
+        assert_eq!(parsed("http://[::1]/x?y=1"), ok("[::1]:80", "/x?y=1"));
+        assert_eq!(parsed("http://localhost/health"), ok("127.0.0.1:80", "/health"));
+        assert_eq!(parsed("http://localhost:81"), ok("127.0.0.1:81", "/"));
+        assert!(parsed("https://127.0.0.1/").is_err());
+        assert!(parsed("http://example.com/").is_err());
+        assert!(parsed("http://127.0.0.1/a b").is_err());
+    }
+}
