@@ -9,6 +9,7 @@ use locum_vrrp::{
     RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
 
+use crate::dialect::Dialect;
 use crate::parsed::{
     Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHealth, ParsedHooks,
     ParsedInstance, ParsedServer, ParsedService, ParsedUnicast, Serve,
@@ -19,8 +20,8 @@ use crate::settings::{
 use crate::span::{At, Report, Span};
 use crate::values;
 use locum_plan::{
-    Check, Checker, Command, Dialect, HaproxyFile, Health, HookSettings, Hooks, Instance, Name,
-    Plan, Probe, Scheduler, Server, Service, VirtualAddress,
+    Check, Checker, Command, HaproxyFile, Health, HookSettings, Hooks, Instance, Name, Plan, Probe,
+    Scheduler, Server, Service, Unrunnable, VirtualAddress,
 };
 
 /// The plan of what was parsed, entry by entry in the same order. Where something is unusable the
@@ -36,7 +37,6 @@ pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> 
     Plan {
         node: parsed.node.clone(),
         nodes: parsed.nodes.clone(),
-        dialect,
         instances,
         checks,
         services,
@@ -345,6 +345,10 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
         fall: of_check::FALL.of(parsed, dialect),
         weight: of_check::WEIGHT.of(parsed, dialect),
         starts_failed: of_check::STARTS_FAILED.of(parsed, dialect),
+        unrunnable: match dialect {
+            Dialect::Toml => Unrunnable::Fails,
+            Dialect::Keepalived => Unrunnable::LeftOut,
+        },
     }
 }
 

@@ -24,6 +24,7 @@ mod virtual_server;
 use sha2::Sha256;
 
 use crate::context::Context;
+use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
@@ -33,7 +34,7 @@ use crate::settings;
 use crate::settings::row::Block;
 use crate::source::Source;
 use crate::span::Report;
-use locum_plan::{Dialect, Name};
+use locum_plan::Name;
 
 /// Blocks and lines outside any block.
 const TOP: &[Row<Parsed>] = &[

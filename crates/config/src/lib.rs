@@ -29,6 +29,7 @@ pub mod source;
 
 mod assemble;
 mod context;
+mod dialect;
 mod duration;
 mod glob;
 mod keepalived;

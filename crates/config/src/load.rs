@@ -6,11 +6,12 @@ use sha2::{Digest, Sha256};
 
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+use crate::dialect::Dialect;
 use crate::need::Need;
 use crate::source::{self, BYTE_ORDER_MARK, Source};
 use crate::span::{Report, Span};
 use crate::{assemble, keepalived, toml, validate};
-use locum_plan::{Dialect, Plan};
+use locum_plan::Plan;
 
 /// What became of a configuration.
 #[derive(Clone, Debug)]

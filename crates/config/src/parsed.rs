@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use locum_vrrp::{ChecksumMode, Family, Preempt, Profile, UnicastPeer, Version, Vrid};
 
+use crate::dialect::Dialect;
 use crate::span::{At, Span};
 use locum_plan::{
-    Backend, Checker, Command, CommandLine, Dialect, FailedServer, Forwarding, Lease, Name, Node,
-    Protocol, Scope, Standby, StatusRange, Track, VirtualAddress, Weight,
+    Backend, Checker, Command, CommandLine, FailedServer, Forwarding, Lease, Name, Node, Protocol,
+    Scope, Standby, StatusRange, Track, VirtualAddress, Weight,
 };
 
 /// A setting as it was read.

@@ -8,6 +8,7 @@ use ::toml::Spanned;
 use ::toml::de::{DeTable, DeValue};
 
 use crate::context::Context;
+use crate::dialect::Dialect;
 use crate::parsed::{
     Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance, ParsedNode,
     ParsedService,
@@ -20,7 +21,7 @@ use crate::settings::row::Noun;
 use crate::settings::service::SERVICE;
 use crate::span::{At, Finding, Report, Span};
 use crate::toml::reader::{Key, Reader, Value};
-use locum_plan::{Dialect, Name, Node};
+use locum_plan::{Name, Node};
 
 /// Syntax errors reported of one file. One missing bracket makes an error of every line that follows;
 /// so does a file in another language.

@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 
 pub(crate) use instance::capacity;
 
+use crate::dialect::Dialect;
 use crate::need::NeedKind;
 use crate::parsed::{Field, Parsed, ParsedCheck, ParsedHaproxy};
 use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
-use locum_plan::{Checker, Command, CommandLine, Dialect, Plan, Tracked};
+use locum_plan::{Checker, Command, CommandLine, Plan, Tracked};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
 pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
@@ -24,17 +25,17 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     unique(parsed.services.iter().map(|one| &one.name), "service", report);
     unique(parsed.haproxy.iter().map(|one| &one.name), "haproxy", report);
     for (one, built) in parsed.instances.iter().zip(&plan.instances) {
-        instance::validate(one, built, plan.dialect, report);
+        instance::validate(one, built, parsed.dialect, report);
     }
     instance::distinct_routers(parsed, plan, report);
-    instance::distinct_addresses(parsed, plan, report);
+    instance::distinct_addresses(parsed, report);
     tracked(parsed, report);
     owners(parsed, plan, report);
     for (one, built) in parsed.checks.iter().zip(&plan.checks) {
         check(one, built, report);
     }
     for (one, built) in parsed.services.iter().zip(&plan.services) {
-        service::validate(one, built, plan, report);
+        service::validate(one, built, plan, parsed.dialect, report);
     }
     service::distinct_listeners(parsed, plan, report);
     for one in &parsed.haproxy {

@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, load};
 use locum_plan::{
-    Backend, Checker, Command, CommandLine, Dialect, Forwarding, Lease, Plan, Protocol, Scope,
-    Standby, StatusRange, Tracked, Weight,
+    Backend, Checker, Command, CommandLine, Forwarding, Lease, Plan, Protocol, Scope, Standby,
+    StatusRange, Tracked, Unrunnable, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -44,7 +44,7 @@ fn socket(text: &str) -> SocketAddr {
 fn the_active_passive_file_means_what_keepalived_means_by_it() {
     let (plan, codes) = loaded("tests/data/seed/keepalived-active-passive.conf", "lb1");
     assert_eq!(codes, ["ignored-keyword"], "only the mail address is remarked on");
-    assert_eq!(plan.dialect, Dialect::Keepalived);
+    assert_eq!(plan.checks[0].unrunnable, Unrunnable::LeftOut, "as keepalived does");
     let [instance] = &plan.instances[..] else { panic!("one instance") };
     assert_eq!((&*instance.name, &*instance.interface), ("VI_1", "eth0"));
     let router = &instance.router;
@@ -124,6 +124,7 @@ fn the_design_example_gives_each_node_its_own_values() {
     assert_eq!(instance.router.version, Version::V3);
     assert_eq!(instance.hooks.any, [Command::argv(["/etc/locum/notify.sh"])]);
     let check = &first.checks[0];
+    assert_eq!(check.unrunnable, Unrunnable::Fails);
     assert_eq!(check.weight.value, -60);
     assert_eq!((check.rise, check.fall), (2, 2));
     let service = &first.services[0];

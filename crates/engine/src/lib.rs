@@ -47,7 +47,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_plan::{Dialect, Name, Outcome, Plan};
+use locum_plan::{Name, Outcome, Plan};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Time};
 
@@ -166,8 +166,7 @@ impl Engine {
     }
 
     fn on_checked(&mut self, now: Time, at: usize, outcome: &Outcome) {
-        let dialect = self.plan.as_ref().map_or(Dialect::Toml, |plan| plan.dialect);
-        let change = self.trackers.record(at, outcome, dialect, now);
+        let change = self.trackers.record(at, outcome, now);
         let tracker = self.trackers.at(at);
         let detail = outcome.detail.clone();
         let kind = match change {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use locum_plan::{Check, Dialect, Name, Outcome, Plan, Track, Tracked, Verdict, Weight};
+use locum_plan::{Check, Name, Outcome, Plan, Track, Tracked, Unrunnable, Verdict, Weight};
 use locum_vrrp::Time;
 
 use crate::fault::{Fault, PriorityPart};
@@ -82,7 +82,7 @@ pub struct Tracker {
     pub object: Tracked,
     source: Source,
     pub state: CheckState,
-    /// keepalived stops tracking a script that cannot be run; in its dialect so do we.
+    /// It cannot be run, and is left out until it can ([`Unrunnable::LeftOut`]).
     pub ignored: bool,
     /// Positions of the instances that track it.
     dependents: Vec<InstanceId>,
@@ -169,8 +169,8 @@ impl Trackers {
     }
 
     /// One result of the check at this position.
-    pub fn record(&mut self, at: usize, outcome: &Outcome, dialect: Dialect, now: Time) -> Change {
-        self.list[at].record(outcome, dialect, now)
+    pub fn record(&mut self, at: usize, outcome: &Outcome, now: Time) -> Change {
+        self.list[at].record(outcome, now)
     }
 
     /// The kernel has said something about an interface.
@@ -246,11 +246,11 @@ impl Tracker {
     }
 
     /// One result; says what changed for the instances that track it.
-    fn record(&mut self, outcome: &Outcome, dialect: Dialect, now: Time) -> Change {
+    fn record(&mut self, outcome: &Outcome, now: Time) -> Change {
         let Source::Check(check) = &self.source else { return Change::None };
         self.state.detail.clone_from(&outcome.detail);
-        let passed = match (outcome.verdict, dialect) {
-            (Verdict::CannotRun, Dialect::Keepalived) => {
+        let passed = match (outcome.verdict, check.unrunnable) {
+            (Verdict::CannotRun, Unrunnable::LeftOut) => {
                 let was_ignored = std::mem::replace(&mut self.ignored, true);
                 return if was_ignored { Change::None } else { Change::Ignored };
             }
@@ -276,7 +276,7 @@ pub enum Change {
     Turned,
     /// The first result since this process began: the state is as it was presumed.
     Reported,
-    /// The program cannot be run and keepalived's meaning is to go on without it.
+    /// The program cannot be run, and the check is left out from now on.
     Ignored,
 }
 

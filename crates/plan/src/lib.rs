@@ -25,7 +25,6 @@ pub struct Plan {
     pub node: Name,
     /// The other nodes and the address each is known by, for `switchover --to`.
     pub nodes: Vec<Node>,
-    pub dialect: Dialect,
     pub instances: Vec<Instance>,
     pub checks: Vec<Check>,
     pub services: Vec<Service>,
@@ -47,13 +46,6 @@ impl Plan {
             Tracked::Interface(_) => Weight::default(),
         }
     }
-}
-
-/// Which front-end made the plan; in `Keepalived` its meaning is kept where ours is stricter.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dialect {
-    Toml,
-    Keepalived,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,6 +176,17 @@ pub struct Check {
     pub weight: Weight,
     /// Starts down and needs `rise` successes, instead of taking the first result.
     pub starts_failed: bool,
+    pub unrunnable: Unrunnable,
+}
+
+/// What a check counts as whose program cannot be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unrunnable {
+    /// Failing: what nobody can ask about is not known to work.
+    #[default]
+    Fails,
+    /// As if nobody tracked it, until it can be run: keepalived's meaning.
+    LeftOut,
 }
 
 /// What to run, how often, and for how long at most.
@@ -269,8 +272,8 @@ pub struct Outcome {
 pub enum Verdict {
     Pass,
     Fail,
-    /// The probe itself could not be run (no such program, no descriptor): the engine treats it as
-    /// a failure in our dialect, and says so.
+    /// The probe itself could not be run (no such program, no descriptor): a check counts as its
+    /// [`Unrunnable`] says, a server as failed.
     CannotRun,
 }
 

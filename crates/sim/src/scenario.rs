@@ -71,7 +71,6 @@ impl Scenario {
                     address: Some(node_address(peer, Family::V4, 0)),
                 })
                 .collect(),
-            dialect: plan::Dialect::Toml,
             instances: kept()
                 .map(|(router, edit)| router.instance(node, self.nodes, edit))
                 .collect(),

@@ -219,6 +219,7 @@ fn check(random: &mut Random, number: u8) -> Check {
         fall: random.between(1, 2) as u32,
         weight: Weight { value: random.pick(&[0, -60, 40]), reverse: false },
         starts_failed: random.one_in(4),
+        unrunnable: plan::Unrunnable::Fails,
     }
 }
 

@@ -7,6 +7,7 @@ use locum_vrrp::{
 };
 
 use crate::assemble;
+use crate::dialect::Dialect;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
@@ -17,7 +18,7 @@ use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::span::{At, Span};
 use crate::validate;
-use locum_plan::{Dialect, Name, Track, Tracked, VirtualAddress};
+use locum_plan::{Name, Track, Tracked, VirtualAddress};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {

@@ -4,8 +4,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{CommandLine, Dialect, StatusRange, Weight};
+use locum_plan::{CommandLine, StatusRange, Weight};
 
+use crate::dialect::Dialect;
 use crate::parsed::{ParsedCheck, Url};
 use crate::settings::command::{ARGV, SHELL_LINE};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, toml_only};

@@ -4,9 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Command, Dialect, Lease, Track, VirtualAddress};
+use locum_plan::{Command, Lease, Track, VirtualAddress};
 use locum_vrrp::{ChecksumForm, ChecksumMode, Preempt, Profile, Version, Vrid};
 
+use crate::dialect::Dialect;
 use crate::duration;
 use crate::parsed::{ParsedAnnounce, ParsedAuth, ParsedInstance, ParsedUnicast, TransportKind};
 use crate::settings::address::ADDRESSES;

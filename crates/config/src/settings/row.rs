@@ -1,7 +1,7 @@
 //! What a row is: a setting with its spelling, its form, its default and its place.
 
+use crate::dialect::Dialect;
 use ::toml::de::{DeTable, DeValue};
-use locum_plan::Dialect;
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lowering::Lowering;

@@ -4,8 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Backend, Dialect, FailedServer, Forwarding, Protocol, Standby, StatusRange};
+use locum_plan::{Backend, FailedServer, Forwarding, Protocol, Standby, StatusRange};
 
+use crate::dialect::Dialect;
 use crate::parsed::{Field, HealthQuestion, ParsedHealth, ParsedServer, ParsedService, Serve};
 use crate::settings::check::{EXPECT_FORM, HOST_FORM, success};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};

@@ -5,11 +5,12 @@ use std::net::IpAddr;
 
 use locum_vrrp::{Family, Preempt, Profile, Transport, Version};
 
+use crate::dialect::Dialect;
 use crate::need::NeedKind;
 use crate::parsed::{Parsed, ParsedInstance};
 use crate::span::{At, Report, Span};
 use crate::validate::{command_needs, strict_in_toml};
-use locum_plan::{Dialect, Instance, Plan, Scope, Tracked, VirtualAddress};
+use locum_plan::{Instance, Plan, Scope, Tracked, VirtualAddress};
 
 pub(super) fn validate(
     parsed: &ParsedInstance,
@@ -359,7 +360,7 @@ const fn family_name(family: Family) -> &'static str {
 
 /// Two instances with one address would take it from each other. Link-local ones may repeat on
 /// other interfaces.
-pub(super) fn distinct_addresses(all: &Parsed, plan: &Plan, report: &mut Report) {
+pub(super) fn distinct_addresses(all: &Parsed, report: &mut Report) {
     let mut seen: HashMap<(IpAddr, Option<&str>), (usize, Span)> = HashMap::new();
     for (index, parsed) in all.instances.iter().enumerate() {
         for at in parsed.addresses.list().iter().chain(parsed.excluded.list()) {
@@ -369,7 +370,7 @@ pub(super) fn distinct_addresses(all: &Parsed, plan: &Plan, report: &mut Report)
             let (first, first_at) = *seen.entry(key).or_insert((index, at.span));
             if first != index {
                 let text = format!("{} belongs to another instance already", at.value.address);
-                strict_in_toml(plan.dialect, at.span, "shared-address", text, report)
+                strict_in_toml(all.dialect, at.span, "shared-address", text, report)
                     .see("first listed", first_at);
             }
         }

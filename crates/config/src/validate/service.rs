@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::dialect::Dialect;
 use crate::need::NeedKind;
 use crate::parsed::{HealthQuestion, Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::{known_instance, strict_in_toml};
-use locum_plan::{Backend, Dialect, Forwarding, Plan, Protocol, Server, Service, Standby};
+use locum_plan::{Backend, Forwarding, Plan, Protocol, Server, Service, Standby};
 
 /// Schedulers of the built-in proxy.
 const PROXY_SCHEDULERS: [&str; 5] = ["rr", "wrr", "lc", "wlc", "sh"];
@@ -20,16 +21,22 @@ pub(crate) const KERNEL_SCHEDULERS: [&str; 14] =
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
 const MAX_SCHEDULER: usize = 15;
 
-pub(super) fn validate(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {
+pub(super) fn validate(
+    parsed: &ParsedService,
+    built: &Service,
+    plan: &Plan,
+    dialect: Dialect,
+    report: &mut Report,
+) {
     known_instance(&parsed.instance, plan.instances.iter().map(|i| &*i.name), report);
     listen(parsed, built, plan, report);
     backend(parsed, built, report);
     scheduler(parsed, built, report);
     let own = parsed.servers.list().iter().flat_map(|server| server.value.health.list());
     for check in parsed.health.list().iter().chain(own) {
-        health(&check.value, built.protocol, plan.dialect, report);
+        health(&check.value, built.protocol, dialect, report);
     }
-    servers(parsed, built, plan.dialect, report);
+    servers(parsed, built, dialect, report);
 }
 
 fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {

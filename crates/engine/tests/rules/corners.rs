@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use locum_engine::{Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Target};
-use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Verdict};
+use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Unrunnable, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
 use crate::node::{
@@ -351,4 +351,22 @@ fn a_stop_says_how_much_there_is_to_hand_over() {
     assert!(says(master.feed(stop()), "stopping; 1 instance to hand over first"));
     let mut backup = Node::started(plan([instance("web", 51, 100)]));
     assert!(says(backup.feed(stop()), "stopping; nothing to hand over"));
+}
+
+/// keepalived goes on without a script that it cannot run.
+#[test]
+fn a_check_that_cannot_be_run_fails_or_is_left_out_as_the_plan_says() {
+    for (unrunnable, priority) in [(Unrunnable::Fails, 40), (Unrunnable::LeftOut, 100)] {
+        let mut plan = tracked(-60);
+        plan.checks[0].unrunnable = unrunnable;
+        let mut node = Node::master(plan);
+        let probe = node.probe();
+        node.feed(Input::Probed { probe, outcome: outcome(Verdict::CannotRun) });
+        let status = node.status();
+        assert_eq!(status.instances[0].priority.0, priority);
+        assert_eq!(status.checks[0].ignored, unrunnable == Unrunnable::LeftOut);
+        node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) });
+        let status = node.status();
+        assert_eq!((status.instances[0].priority.0, status.checks[0].ignored), (40, false));
+    }
 }

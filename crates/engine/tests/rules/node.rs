@@ -10,8 +10,8 @@ use locum_engine::{
     ProbeChange, Refusal, Removal,
 };
 use locum_plan::{
-    Check, Checker, Dialect, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, Verdict,
-    VirtualAddress, Weight,
+    Check, Checker, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, Unrunnable,
+    Verdict, VirtualAddress, Weight,
 };
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
@@ -293,7 +293,6 @@ pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
     Plan {
         node: "lb1".into(),
         nodes: Vec::new(),
-        dialect: Dialect::Toml,
         instances: instances.into(),
         checks: Vec::new(),
         services: Vec::new(),
@@ -316,6 +315,7 @@ pub fn process_check(weight: i16) -> Check {
         fall: 1,
         weight: Weight { value: weight, reverse: false },
         starts_failed: false,
+        unrunnable: Unrunnable::Fails,
     }
 }
 
