@@ -152,7 +152,8 @@ fn unicast_is_strict_with_strangers_and_forwarded_adverts_unless_told_otherwise(
     assert_eq!(unicast(""), (Some((255, 255)), true));
     assert_eq!(unicast(", ttl = 64"), (None, true), "a peer with the same file sends 64 as well");
     assert_eq!(unicast(", ttl = 64, ttl_check = true"), (Some((255, 255)), true));
-    assert_eq!(unicast(", ttl_check = false, check_source = false"), (None, false));
+    assert_eq!(unicast(", ttl_check = false"), (None, true));
+    assert_eq!(unicast(", check_source = false"), (None, false), "a hop limit is of a known peer");
     let own = "unicast = { peers = [{ address = \"192.0.2.2\", min_ttl = 250 }] }";
     assert_eq!(peers(toml(own)), (Some((250, 255)), true), "the peer's own goes before it");
     let plain = "unicast_peer {\n192.0.2.2\n}";

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::dialect::Dialect;
 use ::toml::de::DeValue;
-use locum_plan::Dialect;
 use locum_vrrp::UnicastPeer;
 
 use crate::parsed::{ParsedAuth, ParsedPeer, ParsedUnicast};
@@ -50,12 +50,12 @@ static TTL_CHECK: Setting<ParsedUnicast, bool> = Setting::new(
     SWITCH,
     field!(ParsedUnicast, bool, ttl_check),
     Unset::Follows(
-        "true, unless `ttl` is less than 255",
+        "true, unless `ttl` is less than 255 or `check_source` is false",
         "what a router has forwarded comes from elsewhere; peers that are routed send with \
          another `ttl`, or need this to be false",
     ),
     "Adverts of peers must arrive with hop limit 255, so that no router has forwarded them. \
-     `min_ttl` or `max_ttl` of a peer go before it.",
+     `min_ttl` or `max_ttl` of a peer go before it. Where hop limits are checked, so is the source.",
 );
 
 /// V-331: a keepalived.conf keeps to keepalived's meaning.
@@ -87,7 +87,10 @@ impl ParsedUnicast {
     pub fn accepted_ttl(&self, dialect: Dialect) -> Option<(u8, u8)> {
         let is_checked = match (dialect, self.ttl_check.value()) {
             (_, Some(is_checked)) => *is_checked,
-            (Dialect::Toml, None) => TTL.of(self, dialect) == u8::MAX,
+            (Dialect::Toml, None) => {
+                let believes_all = self.check_source.value() == Some(&false);
+                TTL.of(self, dialect) == u8::MAX && !believes_all
+            }
             (Dialect::Keepalived, None) => false,
         };
         is_checked.then_some((u8::MAX, u8::MAX))
