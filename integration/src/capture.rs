@@ -25,6 +25,7 @@ use nix::sys::socket::SockaddrLike as _;
 use nix::sys::socket::recvmsg;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt;
+use socket2::SockFilter;
 
 use crate::node::Node;
 
@@ -83,6 +84,24 @@ pub struct Capture {
 impl Capture {
     /// Starts to record at the ports of `switch`.
     pub(crate) fn start(switch: &Node) -> Self {
+        Self::start_with(switch, &[])
+    }
+
+    /// The same without what comes from this address: the kernel drops that, so that a flood from
+    /// there costs nothing.
+    pub(crate) fn start_without(switch: &Node, mac: [u8; 6]) -> Self {
+        let [_, _, low @ ..] = mac;
+        // Load the last four bytes of the source; drop if they are these, else take all.
+        let filter = [
+            SockFilter::new(0x20, 0, 0, 8),
+            SockFilter::new(0x15, 0, 1, u32::from_be_bytes(low)),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ];
+        Self::start_with(switch, &filter)
+    }
+
+    fn start_with(switch: &Node, filter: &[SockFilter]) -> Self {
         let frames = Arc::new(Mutex::new(Vec::new()));
         let stop = Arc::new(AtomicBool::new(false));
         let (socket, ports) = switch.in_network(|| {
@@ -98,6 +117,9 @@ impl Capture {
                 .collect();
             (socket, ports)
         });
+        if !filter.is_empty() {
+            socket.attach_filter(filter).expect("cannot attach a filter");
+        }
         setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).expect("cannot set a buffer");
         setsockopt(&socket, sockopt::ReceiveTimestampns, &true).expect("cannot ask for timestamps");
         socket.set_read_timeout(Some(READ_TIMEOUT)).expect("cannot set a timeout");

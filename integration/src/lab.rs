@@ -137,6 +137,11 @@ impl Lab {
         Capture::start(&self.switch)
     }
 
+    /// The same without what the client sends.
+    pub fn capture_without_client(&self) -> Capture {
+        Capture::start_without(&self.switch, self.client.mac("eth0"))
+    }
+
     /// The director stays as it is, and nobody hears it any more: its carrier stays up.
     pub fn silence(&self, director: usize) {
         let port = port(&self.directors[director], "front");

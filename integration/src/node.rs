@@ -288,6 +288,19 @@ impl Node {
         })
     }
 
+    /// Link address of one of its Ethernet links.
+    ///
+    /// # Panics
+    /// When there is no such link.
+    pub fn mac(&self, interface: &str) -> [u8; 6] {
+        self.in_network(|| {
+            let list = nix::ifaddrs::getifaddrs().expect("cannot list addresses");
+            let mut own = list.filter(|entry| entry.interface_name == interface);
+            let mac = own.find_map(|entry| entry.address?.as_link_addr()?.addr());
+            mac.unwrap_or_else(|| panic!("{} has no link {interface}", self.name))
+        })
+    }
+
     /// Whether `address` is on a link that is up and running: who answers for it is master.
     ///
     /// `eth0` must run as well: a macvlan above it may say that it runs when its own link is gone.

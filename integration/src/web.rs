@@ -109,7 +109,8 @@ pub fn get_path(client: &Node, address: IpAddr, host: &str, path: &str) -> Resul
         .map_err(|error| error.to_string())
 }
 
-fn request(
+/// One request on a connection of its own, from the network of the calling thread.
+pub(crate) fn request(
     address: SocketAddr,
     host: &str,
     path: &str,

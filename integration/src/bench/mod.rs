@@ -3,12 +3,15 @@
 //! Each measurement takes the contestants in turn, so that a busy minute hurts both, prints what it
 //! found, and says whether the promise was kept.
 
+pub mod connections;
 pub mod crash;
 pub mod election;
 pub mod fleet;
+pub mod flood;
 pub mod handover;
 pub mod load;
 pub mod promotion;
+pub mod service;
 pub mod watch;
 
 use std::time::Duration;

@@ -7,6 +7,8 @@ use clap::Parser;
 use clap::Subcommand;
 use locum_integration::bench;
 use locum_integration::bench::fleet::Size;
+use locum_integration::bench::flood::Strength;
+use locum_integration::bench::flood::Wrong;
 
 /// Measures what is promised, beside keepalived.
 #[derive(Parser)]
@@ -45,6 +47,34 @@ enum What {
         #[arg(long, value_delimiter = ',', default_value = "2040x1s,4080x1s")]
         sizes: Vec<Size>,
     },
+    /// New connections all the time, through handovers and the death of the master's host
+    Service {
+        /// Planned handovers of each kind
+        #[arg(long, default_value_t = 20)]
+        runs: u32,
+        /// Deaths of the master's host
+        #[arg(long, default_value_t = 3)]
+        deaths: u32,
+    },
+    /// Bad adverts as fast as a machine can send them
+    Flood {
+        #[arg(
+            long,
+            value_delimiter = ',',
+            value_enum,
+            default_value = "checksum,vrid,version,auth,lower"
+        )]
+        kinds: Vec<Wrong>,
+        /// Packets a second
+        #[arg(long, default_value_t = 100_000)]
+        rate: u32,
+        /// How long each lasts
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+        period: Duration,
+        /// Of the real adverts
+        #[arg(long, default_value = "100ms", value_parser = humantime::parse_duration)]
+        interval: Duration,
+    },
 }
 
 fn main() -> ExitCode {
@@ -58,6 +88,10 @@ fn main() -> ExitCode {
         What::Crash => bench::crash::crash(),
         What::Election { sizes, period } => bench::election::election(&sizes, period),
         What::Promotion { sizes } => bench::promotion::promotion(&sizes),
+        What::Service { runs, deaths } => bench::service::service(runs, deaths),
+        What::Flood { kinds, rate, period, interval } => {
+            bench::flood::flood(&kinds, Strength { rate, period, interval })
+        }
     };
     println!("{}", if met { "promise kept" } else { "promise broken" });
     if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
