@@ -5,10 +5,15 @@
 
 use std::env;
 use std::fs::File;
+use std::num::NonZero;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Condvar;
+use std::sync::Mutex;
 use std::sync::OnceLock;
+use std::sync::PoisonError;
+use std::thread;
 
 /// Directories searched for programs beside those of `PATH`: daemons live in `sbin`.
 const PROGRAM_DIRECTORIES: [&str; 5] =
@@ -103,14 +108,19 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// Two kinds of tests share a machine: those that measure time must be alone.
-pub struct Turn(#[expect(dead_code, reason = "held for its lock")] File);
+/// Tests share a machine, and those that measure time must be alone on it.
+pub struct Turn {
+    _file: File,
+    _guest: Option<Guest>,
+}
 
 /// What a test needs of the machine while it runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Company {
     /// Others may run beside it.
     Shared,
+    /// The same for one that takes a whole processor: no more at once than there are.
+    Guest,
     /// It measures, and nothing else may run.
     Alone,
 }
@@ -118,14 +128,40 @@ pub enum Company {
 impl Turn {
     /// Waits for its turn; the lock is shared by all processes of this machine and goes with them.
     pub fn take(company: Company) -> Self {
+        let guest = (company == Company::Guest).then(Guest::enter);
         let path = target().join("lab.lock");
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.unwrap_or_else(|error| panic!("cannot open {}: {error}", path.display()));
         let locked = match company {
-            Company::Shared => file.lock_shared(),
+            Company::Shared | Company::Guest => file.lock_shared(),
             Company::Alone => file.lock(),
         };
         locked.expect("cannot lock the lab");
-        Self(file)
+        Self { _file: file, _guest: guest }
+    }
+}
+
+/// One of the guests of this process.
+struct Guest;
+
+static GUESTS: Mutex<usize> = Mutex::new(0);
+static GUEST_LEFT: Condvar = Condvar::new();
+
+impl Guest {
+    fn enter() -> Self {
+        let limit = thread::available_parallelism().map_or(1, NonZero::get);
+        let guests = GUESTS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut guests = GUEST_LEFT
+            .wait_while(guests, |guests| *guests >= limit)
+            .unwrap_or_else(PoisonError::into_inner);
+        *guests += 1;
+        Self
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        *GUESTS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        GUEST_LEFT.notify_one();
     }
 }

@@ -152,32 +152,36 @@ fn tests_of_other_crates_pass_in_the_guest() {
 
 #[test]
 fn tables_equal_those_of_the_seed_scripts_on_the_master_only() {
-    vm::inside("tables_equal_those_of_the_seed_scripts_on_the_master_only", seconds(240), || {
-        for (name, service) in SEEDS {
-            let witness = Node::new("witness");
-            witness.shell(&seed(name));
-            let wanted = table(&witness);
-            let config = format!(
-                "{INSTANCE}\n[[service]]\nname = \"seed\"\ninstance = \"web\"\n\
+    vm::inside(
+        "ipvs::tables_equal_those_of_the_seed_scripts_on_the_master_only",
+        seconds(240),
+        || {
+            for (name, service) in SEEDS {
+                let witness = Node::new("witness");
+                witness.shell(&seed(name));
+                let wanted = table(&witness);
+                let config = format!(
+                    "{INSTANCE}\n[[service]]\nname = \"seed\"\ninstance = \"web\"\n\
                  backend = \"ipvs\"\nprotocol = \"tcp\"\n{service}"
-            );
-            let mut balanced = Balanced::new(&config);
-            balanced.start(0);
-            balanced.start(1);
-            let (master, backup) = (&balanced.lab.directors[0], &balanced.lab.directors[1]);
-            wait::eventually(&format!("the table is that of {name}"), ELECTION, || {
-                let found = table(master);
-                if found == wanted { Ok(()) } else { Err(format!("{found}\nnot\n{wanted}")) }
-            });
-            // Both start at once, so the other may have been master for a moment.
-            wait::until("the backup has no table", ELECTION, || empty(backup));
-        }
-    });
+                );
+                let mut balanced = Balanced::new(&config);
+                balanced.start(0);
+                balanced.start(1);
+                let (master, backup) = (&balanced.lab.directors[0], &balanced.lab.directors[1]);
+                wait::eventually(&format!("the table is that of {name}"), ELECTION, || {
+                    let found = table(master);
+                    if found == wanted { Ok(()) } else { Err(format!("{found}\nnot\n{wanted}")) }
+                });
+                // Both start at once, so the other may have been master for a moment.
+                wait::until("the backup has no table", ELECTION, || empty(backup));
+            }
+        },
+    );
 }
 
 #[test]
 fn requests_go_through_nat_and_follow_the_master() {
-    vm::inside("requests_go_through_nat_and_follow_the_master", seconds(120), || {
+    vm::inside("ipvs::requests_go_through_nat_and_follow_the_master", seconds(120), || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         balanced.start(0);
@@ -196,7 +200,7 @@ fn requests_go_through_nat_and_follow_the_master() {
 
 #[test]
 fn failing_server_leaves_the_table_and_returns() {
-    vm::inside("failing_server_leaves_the_table_and_returns", seconds(120), || {
+    vm::inside("ipvs::failing_server_leaves_the_table_and_returns", seconds(120), || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         balanced.start(0);
@@ -214,7 +218,7 @@ fn failing_server_leaves_the_table_and_returns() {
 
 #[test]
 fn foreign_services_are_left_alone() {
-    vm::inside("foreign_services_are_left_alone", seconds(120), || {
+    vm::inside("ipvs::foreign_services_are_left_alone", seconds(120), || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         let master = &balanced.lab.directors[0];
@@ -234,7 +238,7 @@ fn foreign_services_are_left_alone() {
 
 #[test]
 fn lab_works_in_the_guest() {
-    vm::inside("lab_works_in_the_guest", seconds(120), || {
+    vm::inside("ipvs::lab_works_in_the_guest", seconds(120), || {
         let lab = Lab::new(locum_integration::lab::Shape::SERVICE);
         lab.directors[0].run(&["ipvsadm", "-A", "-t", "192.168.1.100:80", "-s", "rr"]);
         assert!(table(&lab.directors[0]).contains("192.168.1.100:80 rr"));

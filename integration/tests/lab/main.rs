@@ -1,0 +1,13 @@
+//! The lab's scenarios, in one binary: they wait for elections most of their time, so many run side by
+//! side. What measures time takes the whole machine (`Company::Alone`) and stands in `measured`.
+
+mod bad_input;
+mod baseline;
+mod election;
+mod haproxy_seed;
+mod hooks;
+mod ipvs;
+mod measured;
+mod partial;
+mod seed;
+mod traffic;

@@ -1,0 +1,6 @@
+//! Scenarios whose result is a time or a number of lost probes: each is alone on the machine.
+
+mod crash;
+mod handover;
+mod probes;
+mod promotion;
