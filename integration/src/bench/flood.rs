@@ -98,6 +98,10 @@ struct Found {
     /// How much later than its interval an advert of the master came at most, and without a flood.
     late: Duration,
     late_before: Duration,
+    /// Adverts of the master that reached the switch, and packets that the machine itself dropped
+    /// because it could not keep up: where it drops, a late advert or a second master may be its fault.
+    heard: usize,
+    dropped: u64,
     /// Adverts of the backup, and who is master at the end.
     usurpations: usize,
     masters: Vec<usize>,
@@ -109,9 +113,9 @@ struct Found {
 pub fn flood(kinds: &[Wrong], strength: Strength) -> bool {
     println!(
         "{} packets a second for {:?}, adverts every {:?}\n\
-         {:9} {:5} {:10}  % of a core       packets   advert late at most  adverts of  \
-         masters   log and\n{:26} master  backup   a second    before  during    the backup  \
-         after   history",
+         {:9} {:5} {:10}  % of a core       packets    dropped by   adverts   late at most, ms  \
+         adverts of  masters   log and\n{:26} master  backup   a second   the machine     heard   \
+         before   during  the backup    after   history",
         strength.rate, strength.period, strength.interval, "", "", "", ""
     );
     let mut met = true;
@@ -138,15 +142,20 @@ fn kept(wrong: Wrong, busy: bool, found: &Found) -> bool {
 }
 
 fn show(label: &str, wrong: Wrong, busy: bool, found: &Found) {
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    // The time between two adverts is known from two on.
+    let late = if found.heard < 2 { "-".to_owned() } else { format!("{:.2}", ms(found.late)) };
     println!(
-        "{:9} {:5} {label:10} {:6.1}  {:6.1}  {:9.0}  {:8.2}  {:6.2} ms  {:10}  {:7}  {:8}",
+        "{:9} {:5} {label:10} {:6.1}  {:6.1}  {:9.0}  {:12}  {:8}  {:7.2}  {late:>7}  {:10}  {:>7}  \
+         {:8}",
         format!("{wrong:?}"),
         if busy { "busy" } else { "quiet" },
         found.loads[0].percent,
         found.loads[1].percent,
         found.rate,
-        found.late_before.as_secs_f64() * 1000.0,
-        found.late.as_secs_f64() * 1000.0,
+        found.dropped,
+        found.heard,
+        ms(found.late_before),
         found.usurpations,
         format!("{:?}", found.masters),
         found.growth
@@ -184,6 +193,7 @@ fn measure(kinds: Kinds, wrong: Wrong, strength: Strength, busy: bool) -> Found 
     let before = written(&daemons);
     let capture = pair.lab.capture_without_client();
     let adverts = wrong.adverts();
+    let dropped = dropped_packets();
     let mut rate = 0.0;
     let loads = load::during(&mut daemons, strength.period, || {
         rate = Flood::of(&pair.lab.client, &adverts).send(strength.rate, strength.period);
@@ -194,6 +204,8 @@ fn measure(kinds: Kinds, wrong: Wrong, strength: Strength, busy: bool) -> Found 
         rate,
         late: latest(&capture, interval),
         late_before,
+        heard: capture.adverts("lb1").len(),
+        dropped: dropped_packets().saturating_sub(dropped),
         usurpations: capture.adverts("lb2").len(),
         masters: pair.masters(),
         growth: written(&daemons).saturating_sub(before),
@@ -214,6 +226,14 @@ fn latest(capture: &Capture, interval: Duration) -> Duration {
     let times: Vec<Instant> = capture.adverts("lb1").into_iter().map(|(at, _)| at).collect();
     let gaps = times.windows(2).map(|two| two[1].saturating_duration_since(two[0]));
     gaps.map(|gap| gap.saturating_sub(interval)).max().unwrap_or_default()
+}
+
+/// Packets that this machine has dropped because a processor's queue of them was full.
+fn dropped_packets() -> u64 {
+    let all = std::fs::read_to_string("/proc/net/softnet_stat").unwrap_or_default();
+    // One line per processor, the second number in hexadecimal.
+    let of_one = |line: &str| u64::from_str_radix(line.split_whitespace().nth(1)?, 16).ok();
+    all.lines().filter_map(of_one).sum()
 }
 
 /// Bytes of the history of our daemon on a node.
