@@ -7,6 +7,7 @@
 use std::env;
 use std::fs;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -22,6 +23,10 @@ use crate::require::Turn;
 const INSIDE: &str = "LOCUM_LAB_VM";
 /// Memory of the guest in MiB: half of it can hold files.
 const MEMORY: &str = "1024";
+/// Tests at the same time in a guest: they wait as they do elsewhere, but it is slow.
+const INSIDE_AT_ONCE: u32 = 3;
+/// For all of them.
+const INSIDE_LIMIT: Duration = Duration::from_secs(600);
 /// From power-on to a shell, on a busy host without hardware virtualisation.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
@@ -43,7 +48,7 @@ pub struct Output {
 /// When something is missing and `LOCUM_REQUIRE_LAB` is `1`.
 #[must_use]
 pub fn available() -> bool {
-    if env::var_os(INSIDE).is_some() {
+    if is_inside() {
         return true;
     }
     if !require::lab(&["qemu-system-x86_64", "ipvsadm"]) {
@@ -58,28 +63,50 @@ pub fn available() -> bool {
     prepared
 }
 
-/// Runs `body` in a guest: boots one that runs this very test there, by its name, and fails if it
-/// fails. In the guest it calls `body`. The name is the whole one, with its modules.
+/// Whether this process runs in a guest.
+#[must_use]
+pub fn is_inside() -> bool {
+    env::var_os(INSIDE).is_some()
+}
+
+/// Runs `body` in a guest, and fails if it fails there. In the guest it calls `body`.
+///
+/// `test` is the whole name of the calling test, with its modules. All tests of this process that
+/// ask for it share one guest, which runs this very binary with the same choice of tests: booting
+/// takes longer than most of them.
 ///
 /// # Panics
-/// When the test fails in the guest, with everything it said there.
-pub fn inside(test: &str, limit: Duration, body: impl FnOnce()) {
-    if env::var_os(INSIDE).is_some() {
+/// When the test fails in the guest, with everything that was said there.
+pub fn inside(test: &str, body: impl FnOnce()) {
+    static GUEST: OnceLock<Output> = OnceLock::new();
+    if is_inside() {
         return body();
     }
     if !available() {
         return;
     }
-    let exe = env::current_exe().expect("a test has a path");
-    let script = format!(
-        "export LOCUM_BIN={} LOCUM_REQUIRE_LAB=1\n{} --exact {test} --nocapture --test-threads=1\n",
-        word(require::locum()),
-        word(&exe),
-    );
-    let output = run(&script, limit);
-    println!("{}", output.text);
-    assert_eq!(output.status, Some(0), "failed in the guest, after {:?}", output.took);
-    assert!(output.text.contains("1 passed"), "{test} is not the name of a test");
+    let output = GUEST.get_or_init(|| {
+        let exe = env::current_exe().expect("a test has a path");
+        let mut chosen: Vec<String> =
+            env::args().skip(1).filter(|word| !word.starts_with("--test-threads")).collect();
+        if chosen.is_empty() {
+            let (module, _) = test.split_once("::").unwrap_or((test, ""));
+            chosen.push(module.to_owned());
+        }
+        let chosen: Vec<String> = chosen.iter().map(|choice| word(Path::new(choice))).collect();
+        let script = format!(
+            "export LOCUM_BIN={} LOCUM_REQUIRE_LAB=1 RUST_TEST_THREADS={INSIDE_AT_ONCE}\n\
+             {} --color never {}\n",
+            word(require::locum()),
+            word(&exe),
+            chosen.join(" "),
+        );
+        let output = run(&script, INSIDE_LIMIT);
+        println!("{}\n{:?} in the guest", output.text, output.took);
+        output
+    });
+    let passed = output.text.contains(&format!("test {test} ... ok\n"));
+    assert!(passed, "{test} did not pass in the guest:\n{}", output.text);
 }
 
 /// A path as one word of a shell script, whatever is in it.

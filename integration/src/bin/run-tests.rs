@@ -89,7 +89,8 @@ fn run() -> io::Result<Vec<Ended>> {
         };
         lab.iter().map(apart).collect()
     };
-    let mut at_once = part("guests", &[GUESTS], processors);
+    let at_a_time = LAB_THREADS * processors;
+    let mut at_once = part("guests", &[GUESTS], at_a_time);
     at_once.extend(part(
         "shared",
         &["--skip", GUESTS, "--skip", MEASURED],

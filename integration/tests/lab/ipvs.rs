@@ -115,7 +115,7 @@ fn route_servers(lab: &Lab) {
 
 #[test]
 fn guest_runs_each_seed_script_and_shows_its_table() {
-    if !vm::available() {
+    if vm::is_inside() || !vm::available() {
         return;
     }
     let mut script = String::from("set -e\n");
@@ -133,7 +133,7 @@ fn guest_runs_each_seed_script_and_shows_its_table() {
 /// The tests of other crates that need this kernel, and are not run elsewhere.
 #[test]
 fn tests_of_other_crates_pass_in_the_guest() {
-    if !vm::available() {
+    if vm::is_inside() || !vm::available() {
         return;
     }
     const TESTS: [(&str, &str); 2] = [("kernel", "ipvs_kernel"), ("balancer", "ipvs")];
@@ -152,36 +152,32 @@ fn tests_of_other_crates_pass_in_the_guest() {
 
 #[test]
 fn tables_equal_those_of_the_seed_scripts_on_the_master_only() {
-    vm::inside(
-        "ipvs::tables_equal_those_of_the_seed_scripts_on_the_master_only",
-        seconds(240),
-        || {
-            for (name, service) in SEEDS {
-                let witness = Node::new("witness");
-                witness.shell(&seed(name));
-                let wanted = table(&witness);
-                let config = format!(
-                    "{INSTANCE}\n[[service]]\nname = \"seed\"\ninstance = \"web\"\n\
+    vm::inside("ipvs::tables_equal_those_of_the_seed_scripts_on_the_master_only", || {
+        for (name, service) in SEEDS {
+            let witness = Node::new("witness");
+            witness.shell(&seed(name));
+            let wanted = table(&witness);
+            let config = format!(
+                "{INSTANCE}\n[[service]]\nname = \"seed\"\ninstance = \"web\"\n\
                  backend = \"ipvs\"\nprotocol = \"tcp\"\n{service}"
-                );
-                let mut balanced = Balanced::new(&config);
-                balanced.start(0);
-                balanced.start(1);
-                let (master, backup) = (&balanced.lab.directors[0], &balanced.lab.directors[1]);
-                wait::eventually(&format!("the table is that of {name}"), ELECTION, || {
-                    let found = table(master);
-                    if found == wanted { Ok(()) } else { Err(format!("{found}\nnot\n{wanted}")) }
-                });
-                // Both start at once, so the other may have been master for a moment.
-                wait::until("the backup has no table", ELECTION, || empty(backup));
-            }
-        },
-    );
+            );
+            let mut balanced = Balanced::new(&config);
+            balanced.start(0);
+            balanced.start(1);
+            let (master, backup) = (&balanced.lab.directors[0], &balanced.lab.directors[1]);
+            wait::eventually(&format!("the table is that of {name}"), ELECTION, || {
+                let found = table(master);
+                if found == wanted { Ok(()) } else { Err(format!("{found}\nnot\n{wanted}")) }
+            });
+            // Both start at once, so the other may have been master for a moment.
+            wait::until("the backup has no table", ELECTION, || empty(backup));
+        }
+    });
 }
 
 #[test]
 fn requests_go_through_nat_and_follow_the_master() {
-    vm::inside("ipvs::requests_go_through_nat_and_follow_the_master", seconds(120), || {
+    vm::inside("ipvs::requests_go_through_nat_and_follow_the_master", || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         balanced.start(0);
@@ -200,7 +196,7 @@ fn requests_go_through_nat_and_follow_the_master() {
 
 #[test]
 fn failing_server_leaves_the_table_and_returns() {
-    vm::inside("ipvs::failing_server_leaves_the_table_and_returns", seconds(120), || {
+    vm::inside("ipvs::failing_server_leaves_the_table_and_returns", || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         balanced.start(0);
@@ -218,7 +214,7 @@ fn failing_server_leaves_the_table_and_returns() {
 
 #[test]
 fn foreign_services_are_left_alone() {
-    vm::inside("ipvs::foreign_services_are_left_alone", seconds(120), || {
+    vm::inside("ipvs::foreign_services_are_left_alone", || {
         let mut balanced = Balanced::new(&format!("{INSTANCE}{CHECKED}"));
         route_servers(&balanced.lab);
         let master = &balanced.lab.directors[0];
@@ -238,7 +234,7 @@ fn foreign_services_are_left_alone() {
 
 #[test]
 fn lab_works_in_the_guest() {
-    vm::inside("ipvs::lab_works_in_the_guest", seconds(120), || {
+    vm::inside("ipvs::lab_works_in_the_guest", || {
         let lab = Lab::new(locum_integration::lab::Shape::SERVICE);
         lab.directors[0].run(&["ipvsadm", "-A", "-t", "192.168.1.100:80", "-s", "rr"]);
         assert!(table(&lab.directors[0]).contains("192.168.1.100:80 rr"));
