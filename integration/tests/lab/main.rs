@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod baseline;
+mod daemon;
 mod election;
 mod haproxy_seed;
 mod hooks;
