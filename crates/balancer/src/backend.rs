@@ -1,49 +1,71 @@
 //! What every backend can do: the seam behind which IPVS, the proxy and HAProxy are alike.
 
-use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use locum_plan::{Name, WantedServices};
+use locum_plan::{BackendKind, Name, WantedServices};
 
-use crate::balancer::ServeError;
 use crate::status::BalancerStatus;
+
+/// Where the balancer works, and as what it starts the proxy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BalancerSettings {
+    /// Holds the proxy's socket and the files that remember what is ours; must exist.
+    pub run_dir: PathBuf,
+    /// The main binary: the proxy is `PROGRAM proxy …`.
+    pub locum_program: PathBuf,
+}
+
+/// A service or HAProxy that could not be served, and why, for a person.
+pub type ServeError = (Name, String);
+
+/// How far the wanted level has come. What is in neither list answers its clients.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Progress {
+    /// Neither answering nor failed yet.
+    pub pending: Vec<Name>,
+    /// Not served as wanted, each name once, and tried again.
+    pub failed: Vec<ServeError>,
+}
+
+/// For the log: a process was adopted, restarted or had to be killed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Note {
+    /// The HAProxy, or the backend.
+    pub name: Name,
+    pub text: String,
+}
 
 /// Serves its share of the wanted level.
 ///
 /// A backend is level-triggered and remembers the last share: [`Backend::tick`] goes on with it
-/// after a failure, a crash of a process, or a deadline. No call waits longer than about two
-/// seconds per process.
+/// after a failure, a crash of a process, or a deadline. [`Backend::apply`] does what can be done
+/// without waiting for a process to start; [`Backend::progress`] says what is left.
 pub(crate) trait Backend {
-    /// Make what this backend serves exactly `share`; return what could not be done.
-    fn apply(&mut self, share: &WantedServices, now: Instant) -> Vec<ServeError>;
+    /// Which services of the plan it can be given; `None` when it serves files of the user's own.
+    fn kind(&self) -> Option<BackendKind>;
+
+    /// Whether this host has what the backend needs. Asked only before a service is given to it
+    /// by choice, since asking may load a kernel module.
+    fn is_available(&mut self) -> bool {
+        true
+    }
+
+    /// Make what this backend serves exactly `share`.
+    fn apply(&mut self, share: WantedServices, now: Instant);
 
     /// Look after what runs.
-    fn tick(&mut self, now: Instant) -> Vec<Event>;
+    fn tick(&mut self, now: Instant);
 
     /// How long from `now` the next tick may wait; `None` when nothing runs and nothing is wanted.
     fn next_tick(&self, now: Instant) -> Option<Duration>;
 
+    /// Add what is not served yet or cannot be.
+    fn progress(&self, progress: &mut Progress);
+
+    /// What is worth a line in the log since the last call.
+    fn take_notes(&mut self) -> Vec<Note>;
+
     /// Add what this backend serves and runs.
     fn status(&mut self, status: &mut BalancerStatus);
-}
-
-/// Something that changed by itself, between two levels.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Event {
-    /// This service or HAProxy is not served any more, and why. It is tried again.
-    Failed { name: Name, error: String },
-    /// It is served again.
-    Recovered { name: Name },
-    /// For the log: a process was adopted, restarted or had to be killed.
-    Note { name: Name, text: String },
-}
-
-/// What to say of two sets of failures, one after the other.
-pub(crate) fn changes(before: &BTreeMap<Name, String>, now: &BTreeMap<Name, String>) -> Vec<Event> {
-    let failed = now.iter().filter(|(name, error)| before.get(*name) != Some(*error));
-    let recovered = before.keys().filter(|name| !now.contains_key(*name));
-    failed
-        .map(|(name, error)| Event::Failed { name: name.clone(), error: error.clone() })
-        .chain(recovered.map(|name| Event::Recovered { name: name.clone() }))
-        .collect()
 }

@@ -1,160 +1,159 @@
 //! Real HAProxies, each from a file of the user's own that we never write.
 
+mod adopt;
 mod check;
 mod listening;
 mod message;
-mod survivors;
-mod unit;
+mod supervisor;
 
-use std::collections::BTreeMap;
-use std::thread;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use locum_plan::{Name, WantedServices};
+use locum_plan::{BackendKind, Name, WantedServices};
 
-use crate::backend::{Backend, Event, changes};
-use crate::balancer::{BalancerSettings, ServeError};
-use crate::haproxy::survivors::{Inheritance, Mark, Survivor};
-use crate::haproxy::unit::{Remembered, Unit};
-use crate::remembered::StateFile;
+use crate::backend::{Backend, BalancerSettings, Note, Progress};
+use crate::haproxy::adopt::{Found, Inheritance, Mark};
+use crate::haproxy::supervisor::{Record, Supervisor, unknown_file};
+use crate::state_file::StateFile;
 use crate::status::BalancerStatus;
 
 pub use check::{HaproxyRefusal, haproxy_refuses};
 
-/// How long a level waits for HAProxies to be checked and started, so that its answer can say what
-/// was refused. They usually take a tenth of this; what takes longer goes on by itself.
-const APPLY_LIMIT: Duration = Duration::from_secs(2);
-const APPLY_POLL: Duration = Duration::from_millis(5);
-
-/// How often processes are looked after.
-const TICK: Duration = Duration::from_millis(200);
-
-/// While one is being checked or started.
-const BUSY_TICK: Duration = Duration::from_millis(20);
-
 pub(crate) struct HaproxyBackend {
-    units: BTreeMap<Name, Unit>,
+    supervisors: BTreeMap<Name, Supervisor>,
     mark: Mark,
     state: StateFile,
     /// As in the state file; `None` until it was read.
-    saved: Option<BTreeMap<String, Remembered>>,
-    /// Failures that were reported.
-    reported: BTreeMap<Name, String>,
+    saved: Option<BTreeMap<String, Record>>,
     ticked_at: Option<Instant>,
-    is_settled: bool,
+    /// For the log, from supervisors that are no more.
+    notes: Vec<Note>,
 }
 
 impl HaproxyBackend {
     pub(crate) fn new(settings: &BalancerSettings) -> Self {
         Self {
-            units: BTreeMap::new(),
+            supervisors: BTreeMap::new(),
             mark: Mark::new(&settings.run_dir),
             state: StateFile::new(settings.run_dir.join("balancer-haproxy.json")),
             saved: None,
-            reported: BTreeMap::new(),
             ticked_at: None,
-            is_settled: true,
+            notes: Vec::new(),
         }
     }
 
-    /// Once: makes units of what an earlier daemon left running, whether or not it could write it
-    /// down.
+    /// Once: supervises what an earlier daemon left running, whether or not it could write it down.
     fn adopt(&mut self) {
         if self.saved.is_some() {
             return;
         }
-        let saved: BTreeMap<String, Remembered> = self.state.load();
-        let mut found: BTreeMap<String, Vec<Survivor>> =
+        let loaded: Option<BTreeMap<String, Record>> = self.state.load();
+        let keys = loaded.as_ref().map(|saved| {
+            saved.values().filter_map(|record| record.key.as_deref()).collect::<BTreeSet<_>>()
+        });
+        let processes = self.mark.find(keys.as_ref());
+        let saved = loaded.unwrap_or_default();
+        let mut found: BTreeMap<String, Vec<Found>> =
             saved.keys().map(|name| (name.clone(), Vec::new())).collect();
-        for survivor in self.mark.survivors() {
-            found.entry(survivor.unit.clone()).or_default().push(survivor);
+        for process in processes {
+            found.entry(process.name.clone()).or_default().push(process);
         }
-        for (name, survivors) in found {
-            let remembered = saved.get(&name).cloned().unwrap_or_default();
-            let inheritance = survivors::choose(remembered, survivors);
+        for (name, processes) in found {
+            let record = saved.get(&name).cloned().unwrap_or_default();
+            let inheritance = adopt::choose(record, processes);
             let name = Name::from(name);
-            let file = unit::unknown_file(name.clone());
-            self.units.insert(name, Unit::new(file, self.mark.clone(), inheritance));
+            let file = unknown_file(name.clone());
+            self.supervisors.insert(name, Supervisor::new(file, self.mark.clone(), inheritance));
         }
         self.saved = Some(saved);
     }
 
-    /// True when no unit is being checked or started.
-    fn step(&mut self, now: Instant) -> bool {
-        self.is_settled = true;
-        let names: Vec<Name> = self.units.keys().cloned().collect();
+    fn step(&mut self, now: Instant) {
+        let names: Vec<Name> = self.supervisors.keys().cloned().collect();
         for name in names {
-            let Some(unit) = self.units.get_mut(&name) else { continue };
-            self.is_settled &= unit.step(now);
-            // At once: a crash must find on file what this unit has just started.
-            self.remember();
+            let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
+            supervisor.step(now);
+            self.save();
+            let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
+            if supervisor.launch(now) {
+                // At once: a crash must find on file what has just been started.
+                self.save();
+            }
         }
-        self.units.retain(|_, unit| !unit.is_over());
-        self.remember();
-        self.is_settled
+        self.collect_notes();
+        self.supervisors.retain(|_, supervisor| !supervisor.is_over());
+        self.save();
     }
 
-    fn remember(&mut self) {
+    fn save(&mut self) {
+        let supervisors = self.supervisors.iter();
         let now: BTreeMap<_, _> =
-            self.units.iter().map(|(name, unit)| (name.to_string(), unit.remembered())).collect();
+            supervisors.map(|(name, one)| (name.to_string(), one.record())).collect();
         if self.saved.as_ref() != Some(&now) {
             self.state.save(&now);
             self.saved = Some(now);
         }
     }
 
-    fn failures(&self) -> BTreeMap<Name, String> {
-        let failed = |(name, unit): (&Name, &Unit)| Some((name.clone(), unit.error.clone()?));
-        self.units.iter().filter_map(failed).collect()
+    fn collect_notes(&mut self) {
+        for (name, supervisor) in &mut self.supervisors {
+            let notes = supervisor.notes.drain(..);
+            self.notes.extend(notes.map(|text| Note { name: name.clone(), text }));
+        }
     }
 }
 
 impl Backend for HaproxyBackend {
-    fn apply(&mut self, share: &WantedServices, now: Instant) -> Vec<ServeError> {
-        self.adopt();
-        let file_of = |name: &Name| {
-            share.haproxy.iter().map(|wanted| &wanted.file).find(|file| file.name == *name)
-        };
-        for wanted in &share.haproxy {
-            let name = &wanted.file.name;
-            if !self.units.contains_key(name) {
-                let unit =
-                    Unit::new(wanted.file.clone(), self.mark.clone(), Inheritance::default());
-                self.units.insert(name.clone(), unit);
-            }
-        }
-        for (name, unit) in &mut self.units {
-            unit.want(file_of(name), now);
-        }
-        while !self.step(Instant::now()) && now.elapsed() < APPLY_LIMIT {
-            thread::sleep(APPLY_POLL);
-        }
-        self.reported = self.failures();
-        self.reported.clone().into_iter().collect()
+    fn kind(&self) -> Option<BackendKind> {
+        None
     }
 
-    fn tick(&mut self, now: Instant) -> Vec<Event> {
+    fn apply(&mut self, share: WantedServices, now: Instant) {
+        self.adopt();
+        let wanted = |name: &Name| share.haproxy.iter().find(|wanted| wanted.file.name == *name);
+        for wanted in &share.haproxy {
+            let name = &wanted.file.name;
+            if !self.supervisors.contains_key(name) {
+                let (file, mark) = (wanted.file.clone(), self.mark.clone());
+                let supervisor = Supervisor::new(file, mark, Inheritance::default());
+                self.supervisors.insert(name.clone(), supervisor);
+            }
+        }
+        for (name, supervisor) in &mut self.supervisors {
+            supervisor.want(wanted(name), now);
+        }
+        self.step(now);
+        self.ticked_at = Some(now);
+    }
+
+    fn tick(&mut self, now: Instant) {
         self.ticked_at = Some(now);
         self.step(now);
-        let mut events = Vec::new();
-        for (name, unit) in &mut self.units {
-            let notes = unit.notes.drain(..);
-            events.extend(notes.map(|text| Event::Note { name: name.clone(), text }));
-        }
-        let failures = self.failures();
-        events.extend(changes(&self.reported, &failures));
-        self.reported = failures;
-        events
     }
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {
-        let pace = if self.is_settled { TICK } else { BUSY_TICK };
+        let pace = self.supervisors.values().map(Supervisor::pace).min()?;
         let passed = self.ticked_at.map_or(pace, |at| now.saturating_duration_since(at));
-        (!self.units.is_empty()).then(|| pace.saturating_sub(passed))
+        Some(pace.saturating_sub(passed))
+    }
+
+    fn progress(&self, progress: &mut Progress) {
+        for (name, supervisor) in &self.supervisors {
+            if let Some(error) = supervisor.error() {
+                progress.failed.push((name.clone(), error.to_owned()));
+            } else if supervisor.is_pending() {
+                progress.pending.push(name.clone());
+            }
+        }
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        self.collect_notes();
+        std::mem::take(&mut self.notes)
     }
 
     fn status(&mut self, status: &mut BalancerStatus) {
         let now = Instant::now();
-        status.processes.extend(self.units.values().map(|unit| unit.status(now)));
+        status.processes.extend(self.supervisors.values().map(|one| one.status(now)));
     }
 }

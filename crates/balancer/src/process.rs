@@ -1,17 +1,19 @@
-//! A process that outlives its daemon: started by us or taken over from an earlier run, told apart
-//! from a later one of the same number, watched, signalled, and started again with back-off.
+//! A process that outlives its daemon: started by us or taken over from an earlier run, watched and
+//! signalled through a descriptor of its own (pidfd), so that a later process of the same number is
+//! never taken for it.
 
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 /// A process for as long as the machine runs: numbers are used again, start times are not.
@@ -42,8 +44,10 @@ impl Identity {
 #[derive(Debug)]
 pub(crate) struct Process {
     identity: Identity,
-    /// Absent for one that an earlier daemon started: its end is seen in /proc, not its status.
+    /// Absent for one that an earlier daemon started: its end is seen, not its status.
     child: Option<Child>,
+    /// Absent only for a child, when there was no descriptor left for it.
+    pidfd: Option<OwnedFd>,
     messages: Messages,
     since: Instant,
 }
@@ -58,11 +62,23 @@ impl Process {
         // Absent when it ended already; the first poll tells.
         let identity =
             Identity::of(child.id()).unwrap_or(Identity { pid: child.id(), start_time: 0 });
-        Ok(Self { identity, child: Some(child), messages, since: Instant::now() })
+        let pidfd = open(child.id()).ok();
+        Ok(Self { identity, child: Some(child), pidfd, messages, since: Instant::now() })
     }
 
-    pub(crate) fn adopt(identity: Identity) -> Self {
-        Self { identity, child: None, messages: Messages::default(), since: Instant::now() }
+    /// Takes over a process that an earlier daemon started. `None` when it has ended: its number
+    /// may be another's by now.
+    pub(crate) fn adopt(identity: Identity) -> Option<Self> {
+        let pidfd = open(identity.pid).ok()?;
+        // The descriptor stays with whatever process it was opened for, and that one started when
+        // ours did.
+        identity.is_alive().then(|| Self {
+            identity,
+            child: None,
+            pidfd: Some(pidfd),
+            messages: Messages::default(),
+            since: Instant::now(),
+        })
     }
 
     pub(crate) fn identity(&self) -> Identity {
@@ -78,17 +94,17 @@ impl Process {
         self.since.elapsed()
     }
 
-    /// How it ended, once it has.
+    /// How it ended, once it has. A child is reaped by this: whoever ends one asks until it has.
     pub(crate) fn poll(&mut self) -> Option<End> {
-        match &mut self.child {
-            Some(child) => match child.try_wait() {
+        match (&mut self.child, &self.pidfd) {
+            (Some(child), _) => match child.try_wait() {
                 Ok(None) => None,
                 Ok(Some(status)) => Some(End { status: Some(status) }),
                 // Somebody else reaped it: it is gone all the same.
                 Err(_) => Some(End { status: None }),
             },
-            None if self.identity.is_alive() => None,
-            None => Some(End { status: None }),
+            (None, Some(pidfd)) if !has_ended(pidfd) => None,
+            (None, _) => Some(End { status: None }),
         }
     }
 
@@ -96,18 +112,30 @@ impl Process {
         if self.poll().is_some() {
             return;
         }
-        // A child's number cannot be used again before `poll` reaps it. An adopted one's could in
-        // the instant since `poll`; nothing but a pidfd kept since its start would exclude that.
-        if let Ok(pid) = i32::try_from(self.identity.pid) {
-            // The only failure left is that it ended meanwhile.
-            let _ = kill(Pid::from_raw(pid), signal);
-        }
+        // The only failure left is that it ended meanwhile.
+        let _ = match (&self.pidfd, Pid::from_raw(self.identity.pid.cast_signed())) {
+            (Some(pidfd), _) => pidfd_send_signal(pidfd, signal),
+            // The number of a child is not used again before `poll` reaps it.
+            (None, Some(number)) if self.child.is_some() => kill_process(number, signal),
+            (None, _) => Ok(()),
+        };
     }
 
     /// The last lines of its standard error output, if that was piped.
     pub(crate) fn messages(&self) -> Vec<String> {
         self.messages.last_lines()
     }
+}
+
+fn open(pid: u32) -> io::Result<OwnedFd> {
+    let number = Pid::from_raw(pid.cast_signed()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(pidfd_open(number, PidfdFlags::empty())?)
+}
+
+/// A pidfd can be read once its process has ended, reaped or not.
+fn has_ended(pidfd: &OwnedFd) -> bool {
+    let mut watched = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut watched, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// How a process ended.
@@ -127,7 +155,7 @@ impl std::fmt::Display for End {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.status.map(|status| (status.code(), status.signal())) {
             Some((Some(code), _)) => write!(f, "exited with status {code}"),
-            Some((None, Some(signal))) => match Signal::try_from(signal) {
+            Some((None, Some(signal))) => match nix::sys::signal::Signal::try_from(signal) {
                 Ok(signal) => write!(f, "was killed by {signal}"),
                 Err(_) => write!(f, "was killed by signal {signal}"),
             },
@@ -146,7 +174,7 @@ const LINE_SIZE: u64 = 1024;
 const STACK_SIZE: usize = 128 * 1024;
 
 /// How long the last words of a dead process may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(200);
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Error output, read by a thread of its own so that a chatty process never waits for us.
 #[derive(Debug, Default)]
@@ -193,71 +221,9 @@ impl Messages {
     }
 }
 
-/// When to start again what failed: at once the first time, then after delays that double.
-#[derive(Debug, Default)]
-pub(crate) struct Backoff {
-    failures: u32,
-    retry_at: Option<Instant>,
-}
-
-impl Backoff {
-    /// The first delay; the first retry of all comes without one.
-    const SHORTEST: Duration = Duration::from_millis(250);
-    /// Rare enough not to fill the log, often enough that a repaired host serves soon.
-    const LONGEST: Duration = Duration::from_secs(30);
-    /// After a run as long as this, a failure counts as the first one again.
-    const STABLE: Duration = Duration::from_secs(30);
-
-    /// It failed after running for `ran`; zero if it did not even start.
-    pub(crate) fn fail(&mut self, now: Instant, ran: Duration) {
-        if ran >= Self::STABLE {
-            self.failures = 0;
-        }
-        let delay = match self.failures {
-            0 => Duration::ZERO,
-            failures => Self::SHORTEST.saturating_mul(1 << (failures - 1).min(10)),
-        };
-        self.failures = self.failures.saturating_add(1);
-        self.retry_at = Some(now + delay.min(Self::LONGEST));
-    }
-
-    pub(crate) fn is_due(&self, now: Instant) -> bool {
-        self.retry_at.is_none_or(|at| now >= at)
-    }
-
-    /// `None` when nothing is waited for.
-    pub(crate) fn retry_in(&self, now: Instant) -> Option<Duration> {
-        self.retry_at.map(|at| at.saturating_duration_since(now))
-    }
-
-    /// It runs, or was changed, so that the next failure is another one.
-    pub(crate) fn reset(&mut self) {
-        *self = Self::default();
-    }
-
-    /// It was started: nothing is waited for, but the failures so far are not forgotten.
-    pub(crate) fn started(&mut self) {
-        self.retry_at = None;
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn delays_double_up_to_the_longest_and_a_stable_run_forgets_them() {
-        let mut backoff = Backoff::default();
-        let now = Instant::now();
-        let mut delays = Vec::new();
-        for _ in 0..10 {
-            backoff.fail(now, Duration::ZERO);
-            delays.push(backoff.retry_in(now).unwrap().as_millis());
-        }
-        assert_eq!(delays, [0, 250, 500, 1000, 2000, 4000, 8000, 16000, 30000, 30000]);
-        backoff.fail(now, Backoff::STABLE);
-        assert!(backoff.is_due(now));
-    }
 
     #[test]
     fn a_process_is_known_by_number_and_start_time() {
@@ -282,10 +248,25 @@ mod tests {
         let mut command = Command::new("sleep");
         command.arg("60");
         let mut process = Process::start(command).unwrap();
-        process.signal(Signal::SIGKILL);
+        process.signal(Signal::KILL);
         while process.poll().is_none() {
             thread::yield_now();
         }
         assert_eq!(process.poll().unwrap().to_string(), "was killed by SIGKILL");
+    }
+
+    #[test]
+    fn what_is_adopted_is_signalled_and_a_later_process_of_its_number_is_not() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let identity = Identity::of(child.id()).unwrap();
+        let later = Identity { start_time: identity.start_time + 1, ..identity };
+        assert!(Process::adopt(later).is_none());
+        let mut adopted = Process::adopt(identity).unwrap();
+        assert_eq!(adopted.poll(), None);
+        // Nothing is signalled by number: whatever has it then, this process has ended.
+        adopted.identity = Identity::of(std::process::id()).unwrap();
+        adopted.signal(Signal::KILL);
+        assert_eq!(child.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
+        assert_eq!(adopted.poll(), Some(End { status: None }));
     }
 }

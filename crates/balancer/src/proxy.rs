@@ -1,8 +1,8 @@
 //! Services served by the built-in proxy: one process for all of them.
 //!
 //! It is started when the first service is wanted, taken over when one answers on the socket, told
-//! the whole level at every change, and it ends by itself once it is told to serve nothing and its
-//! last connection is over. So a backup runs no proxy.
+//! everything once and then every change, and it ends by itself once it is told to serve nothing and
+//! its last connection is over. So a backup runs no proxy.
 
 mod link;
 
@@ -10,26 +10,25 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_plan as plan;
-use locum_plan::{Activity, Name, WantedService, WantedServices};
+use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
 use locum_proxy::protocol::{self, Orphan, ProxyServer, ProxyService, Request, Status};
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
-use crate::backend::{Backend, Event, changes};
-use crate::balancer::{BalancerSettings, ServeError};
-use crate::process::{Backoff, Process};
-use crate::proxy::link::Link;
+use crate::backend::{Backend, BalancerSettings, Note, Progress};
+use crate::backoff::Backoff;
+use crate::process::Process;
+use crate::proxy::link::{AskError, Link};
 use crate::status::{
-    BackendKind, BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState,
-    ServiceStatus,
+    BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
 };
 
 /// How long a new process may take to answer; it takes a few milliseconds.
 const START_LIMIT: Duration = Duration::from_secs(2);
-const START_POLL: Duration = Duration::from_millis(2);
+const START_POLL: Duration = Duration::from_millis(1);
 
 /// How often the process is looked after while it runs.
 const TICK: Duration = Duration::from_millis(200);
@@ -43,16 +42,20 @@ const HUNG_AFTER: u32 = 3;
 pub(crate) struct ProxyBackend {
     program: PathBuf,
     socket: PathBuf,
-    share: WantedServices,
-    /// What the proxy is told, less the services it cannot serve at all.
-    level: Vec<ProxyService>,
+    /// What is wanted of the proxy.
+    services: Vec<Arc<WantedService>>,
     process: Option<Process>,
+    /// Killed, and not reaped yet.
+    killed: Vec<Process>,
     link: Option<Link>,
+    /// What the proxy at the other end of the link has taken in; `None` until it has answered.
+    told: Option<Told>,
     latest: Status,
     ticked_at: Option<Instant>,
     /// When it was last asked or told on our own account: who asks for a status all the time must
     /// not put that off.
     asked_at: Option<Instant>,
+    /// Requests in a row that met silence. Every answer ends the row, a refusal too.
     unanswered: u32,
     /// The last level it heard was empty: its end is no failure, whatever is wanted since.
     told_to_end: bool,
@@ -60,8 +63,17 @@ pub(crate) struct ProxyBackend {
     restarts: u64,
     /// What is wrong with the process as a whole.
     trouble: Option<String>,
+    /// Why the last change was not taken in; what was before it is served.
+    refusal: Option<String>,
     failed: BTreeMap<Name, String>,
-    notes: Vec<String>,
+    notes: Vec<Note>,
+}
+
+/// What one proxy knows.
+#[derive(Debug)]
+struct Told {
+    services: BTreeMap<Name, Arc<WantedService>>,
+    orphan: Orphan,
 }
 
 impl ProxyBackend {
@@ -69,10 +81,11 @@ impl ProxyBackend {
         Self {
             program: settings.locum_program.clone(),
             socket: settings.run_dir.join("proxy.sock"),
-            share: WantedServices::default(),
-            level: Vec::new(),
+            services: Vec::new(),
             process: None,
+            killed: Vec::new(),
             link: None,
+            told: None,
             latest: Status::default(),
             ticked_at: None,
             asked_at: None,
@@ -81,41 +94,110 @@ impl ProxyBackend {
             backoff: Backoff::default(),
             restarts: 0,
             trouble: None,
+            refusal: None,
             failed: BTreeMap::new(),
             notes: Vec::new(),
         }
     }
 
-    /// Tells the level, to a proxy that is taken over or started where there is none.
+    fn note(&mut self, text: String) {
+        self.notes.push(Note { name: Name::from("proxy"), text });
+    }
+
+    /// What the proxy can serve of what is wanted of it.
+    fn fit(&self) -> impl Iterator<Item = &Arc<WantedService>> {
+        self.services.iter().filter(|wanted| unfit(wanted).is_none())
+    }
+
+    fn wants_nothing(&self) -> bool {
+        self.fit().next().is_none()
+    }
+
+    /// Tells what it does not know yet, to a proxy that is taken over or started where there is none.
     fn tell(&mut self, now: Instant) {
         self.reap(now);
         if self.link.is_none() {
             self.reach(now);
         }
         if self.link.is_some() {
-            self.told_to_end |= self.level.is_empty();
-            let (services, orphan) = (self.level.clone(), orphan_of(&self.share));
+            let nothing = self.wants_nothing();
+            self.told_to_end |= nothing;
             self.asked_at = Some(now);
-            self.ask(&Request::Serve { services, orphan });
+            self.tell_link();
             // Hung up on: it is not there any more, or has not heard the level.
-            self.told_to_end &= self.link.is_none() || self.level.is_empty();
+            self.told_to_end &= self.link.is_none() || nothing;
         }
         self.collect_failures();
+    }
+
+    fn tell_link(&mut self) {
+        let orphan = orphan_of(self.fit());
+        let request = match &self.told {
+            Some(told) if self.latest.version >= protocol::UPDATES_SINCE => {
+                let update = self.update(told, orphan);
+                if update.is_none() {
+                    return;
+                }
+                update
+            }
+            Some(_) | None => None,
+        };
+        let request = request.unwrap_or_else(|| Request::Serve {
+            services: self.fit().map(|wanted| spec_of(wanted)).collect(),
+            orphan,
+        });
+        if self.ask(&request) {
+            let services = self.fit().map(|one| (one.service.name.clone(), one.clone())).collect();
+            self.told = Some(Told { services, orphan });
+        }
+    }
+
+    /// What has changed since `told`, and what failed there; `None` when there is nothing to say.
+    fn update(&self, told: &Told, orphan: Orphan) -> Option<Request> {
+        let changed = |wanted: &&Arc<WantedService>| {
+            let name = &wanted.service.name;
+            let known = told.services.get(name);
+            !known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == *wanted)
+                || self.latest_failure(name).is_some()
+        };
+        let set: Vec<_> = self.fit().filter(changed).map(|wanted| spec_of(wanted)).collect();
+        let is_wanted = |name: &&Name| self.fit().any(|wanted| wanted.service.name == **name);
+        let gone = told.services.keys().filter(|name| !is_wanted(name));
+        let remove: Vec<_> = gone.map(ToString::to_string).collect();
+        let is_news = !set.is_empty() || !remove.is_empty() || told.orphan != orphan;
+        is_news.then_some(Request::Update { set, remove, orphan })
+    }
+
+    fn latest_failure(&self, name: &str) -> Option<&str> {
+        let observed = self.latest.services.iter().find(|service| service.name == *name)?;
+        match &observed.state {
+            protocol::ServiceState::Failed { error } => Some(error),
+            protocol::ServiceState::Listening
+            | protocol::ServiceState::Ready
+            | protocol::ServiceState::Leaving => None,
+        }
+    }
+
+    /// The link is of no use any more.
+    fn hang_up(&mut self) {
+        self.link = None;
+        self.told = None;
     }
 
     /// Notices that the process ended.
     fn reap(&mut self, now: Instant) {
         let Some(end) = self.process.as_mut().and_then(Process::poll) else { return };
         let Some(process) = self.process.take() else { return };
-        self.link = None;
+        self.hang_up();
         self.latest = Status::default();
+        self.unanswered = 0;
         if std::mem::take(&mut self.told_to_end) {
             return;
         }
         self.backoff.fail(now, process.age());
         self.restarts += 1;
         let text = format!("the proxy (pid {}) {end}", process.pid());
-        self.notes.push(text.clone());
+        self.note(text.clone());
         self.trouble = Some(text);
     }
 
@@ -124,7 +206,7 @@ impl ProxyBackend {
         if self.connect() {
             return;
         }
-        if self.level.is_empty() || !self.backoff.is_due(now) {
+        if self.wants_nothing() || !self.backoff.is_due(now) {
             return;
         }
         if let Err(error) = self.start() {
@@ -140,10 +222,11 @@ impl ProxyBackend {
         if let Some(peer) = peer
             && self.process.as_ref().is_none_or(|process| process.identity() != peer)
         {
-            self.notes
-                .push(format!("the proxy (pid {}) of an earlier run is taken over", peer.pid));
-            self.process = Some(Process::adopt(peer));
+            self.note(format!("the proxy (pid {}) of an earlier run is taken over", peer.pid));
+            let before = std::mem::replace(&mut self.process, Process::adopt(peer));
+            self.killed.extend(before);
         }
+        self.told = None;
         self.link = Some(link);
         true
     }
@@ -168,8 +251,8 @@ impl ProxyBackend {
             thread::sleep(START_POLL);
         }
         if let Some(mut process) = self.process.take() {
-            process.signal(Signal::SIGKILL);
-            process.poll();
+            process.signal(Signal::KILL);
+            self.killed.push(process);
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
     }
@@ -178,34 +261,86 @@ impl ProxyBackend {
         let mut command = Command::new(&self.program);
         command.arg("proxy").arg("--socket").arg(&self.socket);
         // It may never hear a level: this daemon may end first.
-        if let Orphan::Milliseconds(timeout) = orphan_of(&self.share) {
+        if let Orphan::Milliseconds(timeout) = orphan_of(self.fit()) {
             command.arg("--orphan-timeout").arg(timeout.to_string());
         }
         Process::start(command)
     }
 
-    fn ask(&mut self, request: &Request) {
-        let Some(link) = &mut self.link else { return };
-        match link.ask(request) {
-            Ok(status) => {
-                self.latest = status;
+    /// True when the request was carried out.
+    fn ask(&mut self, request: &Request) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        let error = match link.ask(request) {
+            Ok(status) if status.oldest > protocol::VERSION => {
+                self.hang_up();
                 self.unanswered = 0;
-                self.trouble = None;
+                self.refusal = Some(format!(
+                    "the proxy (pid {}) of an earlier run understands version {} of the protocol \
+                     and later ones, this daemon speaks {}: end it with SIGTERM, another one is \
+                     started",
+                    status.pid,
+                    status.oldest,
+                    protocol::VERSION
+                ));
+                return false;
             }
+            Ok(status) => {
+                self.take_in(request, status);
+                return true;
+            }
+            Err(error) => error,
+        };
+        if !error.leaves_link() {
+            self.hang_up();
+        }
+        match error {
             // A proxy without anything to serve hangs up when it ends.
-            Err(_) if self.level.is_empty() && self.is_gone() => self.link = None,
-            Err(error) => {
-                self.link = None;
+            AskError::Gone(_) if self.wants_nothing() && self.is_gone() => {}
+            AskError::Silent => {
                 self.unanswered += 1;
-                self.trouble = Some(format!("the proxy does not answer: {error}"));
+                self.trouble = Some(error.to_string());
                 if self.unanswered >= HUNG_AFTER {
                     self.unanswered = 0;
-                    self.notes.push("the proxy hangs and is killed".to_owned());
+                    self.note("the proxy hangs and is killed".to_owned());
                     if let Some(process) = &mut self.process {
-                        process.signal(Signal::SIGKILL);
+                        process.signal(Signal::KILL);
                     }
                 }
             }
+            AskError::Gone(_) => self.trouble = Some(error.to_string()),
+            // It answered or was not asked: it lives, and serves what it knew.
+            AskError::Refused(_)
+            | AskError::TooLarge
+            | AskError::AnswerTooLarge
+            | AskError::Malformed(_) => {
+                self.unanswered = 0;
+                self.trouble = None;
+                self.refusal = Some(error.to_string());
+            }
+        }
+        false
+    }
+
+    fn take_in(&mut self, request: &Request, status: Status) {
+        self.unanswered = 0;
+        self.trouble = None;
+        let before = std::mem::replace(&mut self.latest, status);
+        match request {
+            Request::Serve { .. } => self.refusal = None,
+            // The answer to an update names what was updated, and what failed.
+            Request::Update { set, remove, .. } => {
+                self.refusal = None;
+                let answered = &mut self.latest.services;
+                let is_newer = |old: &protocol::ServiceStatus| {
+                    answered.iter().any(|new| new.name == old.name)
+                        || set.iter().any(|one| one.name == old.name)
+                        || remove.contains(&old.name)
+                };
+                let kept: Vec<_> =
+                    before.services.into_iter().filter(|old| !is_newer(old)).collect();
+                answered.extend(kept);
+            }
+            Request::Status => {}
         }
     }
 
@@ -220,26 +355,33 @@ impl ProxyBackend {
     }
 
     fn collect_failures(&mut self) {
-        self.failed.clear();
-        for wanted in &self.share.services {
+        let known = self.told.as_ref().map(|told| &told.services);
+        let error_of = |wanted: &WantedService| {
             let name = &wanted.service.name;
-            let observed = self.latest.services.iter().find(|s| s.name == **name);
-            let error = match (unfit(wanted), &self.trouble, observed.map(|s| &s.state)) {
+            let is_told =
+                known.and_then(|known| known.get(name)).is_some_and(|known| **known == *wanted);
+            match (unfit(wanted), &self.trouble, is_told) {
                 (Some(error), _, _) => Some(error),
                 (None, Some(trouble), _) => Some(trouble.clone()),
-                (None, None, Some(protocol::ServiceState::Failed { error })) => Some(error.clone()),
-                (None, None, Some(_)) => None,
-                (None, None, None) => Some("the proxy is not running yet".to_owned()),
-            };
-            if let Some(error) = error {
-                self.failed.insert(name.clone(), error);
+                (None, None, true) => self.latest_failure(name).map(str::to_owned),
+                (None, None, false) => Some(
+                    self.refusal
+                        .clone()
+                        .unwrap_or_else(|| "the proxy is not running yet".to_owned()),
+                ),
             }
-        }
+        };
+        let failed = self
+            .services
+            .iter()
+            .filter_map(|wanted| Some((wanted.service.name.clone(), error_of(wanted)?)))
+            .collect();
+        self.failed = failed;
     }
 
     fn process_status(&self) -> Option<ProcessStatus> {
         let waiting = || self.backoff.retry_in(Instant::now()).unwrap_or_default();
-        let state = match (&self.process, self.level.is_empty()) {
+        let state = match (&self.process, self.wants_nothing()) {
             (Some(_), false) => ProcessState::Running,
             (Some(_), true) => ProcessState::Stopping,
             (None, false) => ProcessState::Waiting { retry_in: waiting() },
@@ -247,49 +389,41 @@ impl ProxyBackend {
         };
         Some(ProcessStatus {
             name: Name::from("proxy"),
-            backend: BackendKind::Proxy,
+            backend: BackendKind::Proxy.name(),
             state,
+            is_changing: false,
             pid: self.process.as_ref().map(Process::pid),
             restarts: self.restarts,
-            error: self.trouble.clone(),
+            error: self.trouble.clone().or_else(|| self.refusal.clone()),
         })
     }
 }
 
 /// Why the proxy cannot serve this at all.
 fn unfit(wanted: &WantedService) -> Option<String> {
-    match wanted.service.protocol {
-        plan::Protocol::Tcp => None,
-        plan::Protocol::Udp => {
-            Some("the proxy serves tcp only, udp needs backend = \"ipvs\"".to_owned())
-        }
-    }
+    let capabilities = BackendKind::Proxy.capabilities();
+    let lack = capabilities.lack(&wanted.service)?;
+    Some(capabilities.explain(lack, &wanted.service))
 }
 
-fn level_of(share: &WantedServices) -> Vec<ProxyService> {
-    let fit = share.services.iter().filter(|wanted| unfit(wanted).is_none());
-    fit.map(|wanted| ProxyService {
+fn spec_of(wanted: &WantedService) -> ProxyService {
+    let server = |server: &locum_plan::WantedServer| ProxyServer {
+        address: server.address,
+        weight: server.weight,
+    };
+    ProxyService {
         name: wanted.service.name.to_string(),
         listen: wanted.service.listen,
         scheduler: wanted.service.scheduler.0.clone(),
         drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
-        ready_only: match wanted.activity {
-            Activity::Active => false,
-            Activity::Ready => true,
-        },
-        servers: wanted
-            .servers
-            .iter()
-            .map(|server| ProxyServer { address: server.address, weight: server.weight })
-            .collect(),
-    })
-    .collect()
+        ready_only: wanted.activity == Activity::Ready,
+        servers: wanted.servers.iter().map(server).collect(),
+    }
 }
 
 /// One process serves all: without a daemon it goes on as long as any of their addresses stays.
-fn orphan_of(share: &WantedServices) -> Orphan {
-    let fit = share.services.iter().filter(|wanted| unfit(wanted).is_none());
-    let leases: Option<Vec<Duration>> = fit.map(|wanted| wanted.lease).collect();
+fn orphan_of<'a>(services: impl Iterator<Item = &'a Arc<WantedService>>) -> Orphan {
+    let leases: Option<Vec<Duration>> = services.map(|wanted| wanted.lease).collect();
     match leases {
         None => Orphan::ForEver,
         Some(leases) => {
@@ -300,45 +434,62 @@ fn orphan_of(share: &WantedServices) -> Orphan {
     }
 }
 
+/// Whether the proxy has something to learn from the second.
+fn is_same(before: &[Arc<WantedService>], now: &[Arc<WantedService>]) -> bool {
+    before.len() == now.len()
+        && before.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now) || before == now)
+}
+
 impl Backend for ProxyBackend {
-    fn apply(&mut self, share: &WantedServices, now: Instant) -> Vec<ServeError> {
-        self.share = share.clone();
-        let level = level_of(share);
-        if level != self.level {
-            self.level = level;
+    fn kind(&self) -> Option<BackendKind> {
+        Some(BackendKind::Proxy)
+    }
+
+    fn apply(&mut self, share: WantedServices, now: Instant) {
+        if !is_same(&self.services, &share.services) {
             self.backoff.reset();
+        } else if self.told.is_some() && self.failed.is_empty() {
+            return;
         }
+        self.services = share.services;
         self.tell(now);
-        if self.link.is_none() && !self.level.is_empty() && self.backoff.is_due(now) {
+        if self.link.is_none() && !self.wants_nothing() && self.backoff.is_due(now) {
             // A proxy that was just ending hung up: the next one is started at once.
             self.tell(now);
         }
-        self.failed.clone().into_iter().collect()
     }
 
-    fn tick(&mut self, now: Instant) -> Vec<Event> {
+    fn tick(&mut self, now: Instant) {
         self.ticked_at = Some(now);
-        let before = self.failed.clone();
+        self.killed.retain_mut(|process| process.poll().is_none());
         self.reap(now);
         let due = self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT);
-        if self.link.is_none() || (due && !self.failed.is_empty()) {
+        let lost = self.link.is_none() && (self.refusal.is_none() || due);
+        if lost || (due && !self.failed.is_empty()) {
             self.tell(now);
         } else if due {
             self.asked_at = Some(now);
             self.ask(&Request::Status);
             self.collect_failures();
         }
-        let name = Name::from("proxy");
-        let notes = self.notes.drain(..).map(|text| Event::Note { name: name.clone(), text });
-        let mut events: Vec<_> = notes.collect();
-        events.extend(changes(&before, &self.failed));
-        events
     }
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {
-        let busy = !self.share.services.is_empty() || self.process.is_some() || self.link.is_some();
+        let busy = !self.services.is_empty()
+            || self.process.is_some()
+            || self.link.is_some()
+            || !self.killed.is_empty();
         let passed = self.ticked_at.map_or(TICK, |at| now.saturating_duration_since(at));
         busy.then_some(TICK.saturating_sub(passed))
+    }
+
+    fn progress(&self, progress: &mut Progress) {
+        let failed = self.failed.iter().map(|(name, error)| (name.clone(), error.clone()));
+        progress.failed.extend(failed);
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
     }
 
     fn status(&mut self, status: &mut BalancerStatus) {
@@ -346,7 +497,7 @@ impl Backend for ProxyBackend {
             self.ask(&Request::Status);
         }
         status.processes.extend(self.process_status());
-        for wanted in &self.share.services {
+        for wanted in &self.services {
             let name = &wanted.service.name;
             let error = self.failed.get(name).cloned();
             let observed = self.latest.services.iter().find(|service| service.name == **name);
@@ -365,7 +516,7 @@ impl Backend for ProxyBackend {
                 servers: observed.map_or_else(Vec::new, servers_of),
             });
         }
-        let wanted = |name: &str| self.share.services.iter().any(|w| &*w.service.name == name);
+        let wanted = |name: &str| self.services.iter().any(|w| &*w.service.name == name);
         let leaving = self.latest.services.iter().filter(|service| !wanted(&service.name));
         status.services.extend(leaving.map(|service| ServiceStatus {
             name: Name::from(service.name.as_str()),

@@ -3,26 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use locum_plan::Name;
-
-/// Which backend serves a service.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum BackendKind {
-    Ipvs,
-    Proxy,
-    Haproxy,
-}
-
-impl BackendKind {
-    /// As the configuration writes it.
-    pub const fn name(self) -> &'static str {
-        match self {
-            BackendKind::Ipvs => "ipvs",
-            BackendKind::Proxy => "proxy",
-            BackendKind::Haproxy => "haproxy",
-        }
-    }
-}
+use locum_plan::{BackendKind, Name};
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BalancerStatus {
@@ -70,8 +51,11 @@ pub struct ServerStatus {
 pub struct ProcessStatus {
     /// "proxy", or the name of the HAProxy.
     pub name: Name,
-    pub backend: BackendKind,
+    /// "proxy" or "haproxy".
+    pub backend: &'static str,
     pub state: ProcessState,
+    /// Another content of its file is being checked or started; what runs serves on.
+    pub is_changing: bool,
     pub pid: Option<u32>,
     /// Starts after the first one since the daemon began, planned reloads not counted.
     pub restarts: u64,

@@ -10,8 +10,10 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, Client, finish, fresh_address, get, kill, start_server, tick_until};
-use locum_balancer::{Balancer, Event, ProcessState, haproxy_refuses};
+use bench::{
+    Bench, Client, failure, finish, fresh_address, get, kill, serve, start_server, tick_until,
+};
+use locum_balancer::{Balancer, ProcessState, haproxy_refuses};
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
 
@@ -92,7 +94,7 @@ impl Site {
 
     fn start(&self) -> Balancer {
         let mut balancer = self.bench.balancer();
-        balancer.apply(&self.wanted()).unwrap();
+        serve(&mut balancer, &self.wanted()).unwrap();
         balancer
     }
 }
@@ -119,7 +121,7 @@ fn the_published_file_serves_while_wanted_and_nothing_is_left_after() {
     assert_eq!((status.state, status.error), (ProcessState::Running, None));
     // `daemon` and `pidfile` stand in the file; the supervised process neither forks nor writes.
     assert!(!site.bench.path("haproxy.pid").exists());
-    balancer.apply(&site.wanted()).unwrap();
+    serve(&mut balancer, &site.wanted()).unwrap();
     assert_eq!(Some(pid(&mut balancer)), status.pid);
     finish(balancer);
     assert!(get(site.listen).is_err());
@@ -138,7 +140,7 @@ fn a_refused_file_shows_haproxys_own_words_and_the_old_one_serves_on() {
     let bad = site.adapted(site.listen);
     let line = 1 + bad.lines().position(|line| line.trim() == "nbproc 1").unwrap();
     site.write(&bad);
-    let errors = balancer.apply(&site.wanted()).unwrap_err();
+    let errors = serve(&mut balancer, &site.wanted()).unwrap_err();
     let expected = format!("parsing [{}:{line}] : nbproc is not supported", site.config.display());
     assert!(errors[0].1.contains(&expected), "{errors:?}");
     assert_eq!((&*errors[0].0, errors.len()), ("allen", 1));
@@ -147,7 +149,7 @@ fn a_refused_file_shows_haproxys_own_words_and_the_old_one_serves_on() {
     assert_eq!(pid(&mut balancer), before);
     // The file is put right again: nothing is restarted.
     site.write(&good);
-    balancer.apply(&site.wanted()).unwrap();
+    serve(&mut balancer, &site.wanted()).unwrap();
     assert_eq!(pid(&mut balancer), before);
     finish(balancer);
 }
@@ -172,7 +174,7 @@ fn a_changed_file_is_taken_over_without_refusing_a_client() {
         }
         letters
     });
-    balancer.apply(&site.wanted()).unwrap();
+    serve(&mut balancer, &site.wanted()).unwrap();
     assert_ne!(pid(&mut balancer), before);
     tick_until(&mut balancer, "the new file's server", |_, _| get(listen).unwrap() == 'b');
     tick_until(&mut balancer, "the old one's end", |_, _| {
@@ -200,8 +202,8 @@ fn after_the_role_is_lost_connections_finish_and_no_new_ones_begin() {
     let mut balancer = site.start();
     let mut client = Client::connect(site.listen).unwrap();
     assert_eq!(client.get().unwrap(), 'a');
-    balancer.apply(&WantedServices::default()).unwrap();
-    tick_until(&mut balancer, "a closed door", |_, _| Client::connect(site.listen).is_err());
+    serve(&mut balancer, &WantedServices::default()).unwrap();
+    tick_until(&mut balancer, "a closed listener", |_, _| Client::connect(site.listen).is_err());
     assert_eq!(client.get().unwrap(), 'a');
     assert_eq!(balancer.status().processes[0].state, ProcessState::Stopping);
     drop(client);
@@ -217,12 +219,10 @@ fn one_that_dies_is_started_again_and_both_are_told() {
     let mut balancer = site.start();
     let before = pid(&mut balancer);
     kill(before, Signal::SIGKILL);
-    let name = Name::from("allen");
-    let events = tick_until(&mut balancer, "the recovery", |_, events| {
-        events.contains(&Event::Recovered { name: name.clone() })
+    tick_until(&mut balancer, "the failure", |balancer, _| {
+        failure(balancer, "allen").is_some_and(|error| error.contains("was killed by SIGKILL"))
     });
-    let failed = |event: &Event| matches!(event, Event::Failed { error, .. } if error.contains("was killed by SIGKILL"));
-    assert!(events.iter().any(failed), "{events:?}");
+    tick_until(&mut balancer, "the recovery", |balancer, _| failure(balancer, "allen").is_none());
     assert_eq!(get(site.listen).unwrap(), 'a');
     assert_eq!(balancer.status().processes[0].restarts, 1);
     finish(balancer);
@@ -305,7 +305,7 @@ fn of_two_that_no_file_names_one_is_kept_and_a_strangers_is_not_touched() {
     let start = |run_dir: &Path| {
         let mut command = Command::new("haproxy");
         command.arg("-db").arg("-f").arg(&site.config);
-        command.env("LOCUM_UNIT", run_dir.join("allen")).env("LOCUM_UNIT_CONFIG", "00");
+        command.env("LOCUM_HAPROXY", run_dir.join("allen")).env("LOCUM_HAPROXY_DIGEST", "00");
         command.spawn().unwrap()
     };
     let mut stranger = start(Path::new("/nonexistent"));
@@ -314,7 +314,7 @@ fn of_two_that_no_file_names_one_is_kept_and_a_strangers_is_not_touched() {
     let mut restarted = site.start();
     let kept = pid(&mut restarted);
     // The younger one if it listened already; one with another content is replaced in turn.
-    tick_until(&mut restarted, "the end of the surplus", |_, _| {
+    tick_until(&mut restarted, "the end of the extra one", |_, _| {
         (older == kept || !is_alive(older)) && younger.try_wait().unwrap().is_some()
     });
     assert!(is_alive(kept));
@@ -342,21 +342,21 @@ fn the_same_level_notices_a_changed_file_and_takes_over_only_a_good_one() {
     site.write(&text('a'));
     let wanted = site.wanted();
     let mut balancer = site.bench.balancer();
-    balancer.apply(&wanted).unwrap();
+    serve(&mut balancer, &wanted).unwrap();
     let first = pid(&mut balancer);
     let mut client = Client::connect(site.listen).unwrap();
     assert_eq!(client.get().unwrap(), 'a');
 
     site.write(&text('b').replace("mode tcp", "mode carrier-pigeon"));
-    let errors = balancer.apply(&wanted).unwrap_err();
+    let errors = serve(&mut balancer, &wanted).unwrap_err();
     assert!(errors[0].1.contains("haproxy refuses"), "{errors:?}");
     assert!(errors[0].1.contains("carrier-pigeon"), "{errors:?}");
     // Told again, it says so again.
-    assert_eq!(balancer.apply(&wanted).unwrap_err(), errors);
+    assert_eq!(serve(&mut balancer, &wanted).unwrap_err(), errors);
     assert_eq!((pid(&mut balancer), get(site.listen).unwrap()), (first, 'a'));
 
     site.write(&text('b'));
-    balancer.apply(&wanted).unwrap();
+    serve(&mut balancer, &wanted).unwrap();
     assert_ne!(pid(&mut balancer), first);
     tick_until(&mut balancer, "the new server", |_, _| get(site.listen).unwrap() == 'b');
     assert_eq!(client.get().unwrap(), 'a', "the connection made before goes on");
@@ -372,13 +372,7 @@ fn an_address_in_use_is_reported_in_haproxys_words_and_tried_again() {
     let site = Site::new('a');
     let squatter = std::net::TcpListener::bind(site.listen).unwrap();
     let mut balancer = site.bench.balancer();
-    let result = balancer.apply(&site.wanted());
-    if result.is_ok() {
-        // It tries to bind for a while before it gives up; then the tick reports it.
-        tick_until(&mut balancer, "the failure", |_, events| {
-            events.iter().any(|event| matches!(event, Event::Failed { .. }))
-        });
-    }
+    serve(&mut balancer, &site.wanted()).unwrap_err();
     let error = balancer.status().processes[0].error.clone().unwrap();
     assert!(error.contains("cannot bind socket"), "{error}");
     drop(squatter);
@@ -460,10 +454,10 @@ fn a_missing_file_or_program_is_named() {
     };
     let mut balancer = bench.balancer();
     let missing = bench.path("missing.cfg");
-    let errors = balancer.apply(&file(missing.clone(), "haproxy")).unwrap_err();
+    let errors = serve(&mut balancer, &file(missing.clone(), "haproxy")).unwrap_err();
     assert!(errors[0].1.starts_with(&format!("cannot read {}", missing.display())), "{errors:?}");
     fs::write(&missing, "global\n").unwrap();
-    let errors = balancer.apply(&file(missing, "/nonexistent/haproxy")).unwrap_err();
+    let errors = serve(&mut balancer, &file(missing, "/nonexistent/haproxy")).unwrap_err();
     assert!(errors[0].1.contains("cannot run /nonexistent/haproxy"), "{errors:?}");
     assert!(matches!(balancer.status().processes[0].state, ProcessState::Waiting { .. }));
     finish(balancer);

@@ -3,6 +3,7 @@
 //! The nouns here are the operator's (instance, check, service, server). The I/O ring and the
 //! engine speak in them; how a file spells them is the front-ends' business.
 
+mod backend;
 mod text;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use locum_vrrp::RouterSettings;
 
+pub use backend::{Backend, BackendKind, Capabilities, Lack};
 pub use text::first_few;
 
 /// Name of an instance, check, service or node. Cheap to clone.
@@ -324,15 +326,17 @@ pub enum Protocol {
     Udp,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Backend {
-    /// IPVS where the kernel has it, else the built-in proxy.
-    Auto,
-    Ipvs,
-    Proxy,
+impl Protocol {
+    /// As a sentence names it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        }
+    }
 }
 
-/// Scheduler by its IPVS name. The built-in proxy knows rr, wrr, lc, wlc and sh.
+/// Scheduler by its IPVS name; [`Capabilities::schedulers`] says who knows which.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Scheduler(pub String);
 

@@ -1,6 +1,6 @@
 //! The control socket, and when the process ends: told to serve nothing, asked by SIGTERM, or left
-//! alone by every controller for too long. In each case doors close at once and connections finish
-//! within their drain time first.
+//! alone by every controller for too long. In each case listeners close at once and connections
+//! finish within their drain time first.
 
 use std::cell::Cell;
 use std::io;
@@ -61,7 +61,7 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     });
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
-    let acceptor = spawn_local(admit(control.clone(), listener));
+    let acceptor = spawn_local(accept_controllers(control.clone(), listener));
     watch(&control, &limits, terminate).await;
     acceptor.abort();
     // A newer proxy cannot be there yet: it would have found this one answering.
@@ -126,7 +126,7 @@ async fn at(deadline: Option<Instant>) {
     }
 }
 
-async fn admit(control: Rc<Control>, listener: UnixListener) {
+async fn accept_controllers(control: Rc<Control>, listener: UnixListener) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -169,19 +169,29 @@ async fn converse(control: &Control, stream: UnixStream) -> io::Result<()> {
     }
 }
 
+fn set_orphan_timeout(control: &Control, orphan: Orphan) {
+    match orphan {
+        Orphan::Unchanged => {}
+        Orphan::ForEver => control.orphan_timeout.set(None),
+        Orphan::Milliseconds(ms) => control.orphan_timeout.set(Some(Duration::from_millis(ms))),
+    }
+}
+
 async fn answer(control: &Control, line: &[u8]) -> Status {
     let mut table = control.table.lock().await;
     match serde_json::from_slice(line) {
         Ok(Request::Serve { services, orphan }) => {
-            match orphan {
-                Orphan::Unchanged => {}
-                Orphan::ForEver => control.orphan_timeout.set(None),
-                Orphan::Milliseconds(ms) => {
-                    control.orphan_timeout.set(Some(Duration::from_millis(ms)));
-                }
-            }
+            set_orphan_timeout(control, orphan);
             table.apply(&services).await;
             table.status()
+        }
+        Ok(Request::Update { set, remove, orphan }) => {
+            set_orphan_timeout(control, orphan);
+            table.update(&set, &remove).await;
+            let is_named = |name: &str| {
+                set.iter().any(|spec| spec.name == name) || remove.iter().any(|n| n == name)
+            };
+            table.status_of(is_named)
         }
         Ok(Request::Status) => table.status(),
         Err(error) => {

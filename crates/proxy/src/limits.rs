@@ -20,7 +20,7 @@ pub struct Limits {
     limit: usize,
     active: Cell<u64>,
     accept_pauses: Cell<u64>,
-    /// Told when the last connection ended.
+    /// Notified when the last connection ended.
     pub idle: Notify,
 }
 
@@ -62,12 +62,12 @@ impl Limits {
 
 /// A client connection under way.
 #[derive(Debug)]
-pub struct Ticket {
+pub struct Permit {
     limits: Rc<Limits>,
     _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Ticket {
+impl Permit {
     /// Waits until one more client may be served.
     pub async fn take(limits: &Rc<Limits>) -> Self {
         // The semaphore is never closed; if it were, the limit would no longer hold.
@@ -77,7 +77,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for Permit {
     fn drop(&mut self) {
         let left = self.limits.active.get().saturating_sub(1);
         self.limits.active.set(left);

@@ -1,14 +1,25 @@
 //! What the balancer tells the built-in proxy's process, and what it hears back.
 //!
 //! One JSON object per line over a stream socket on which the proxy listens. The balancer sends a
-//! [`Request`], the proxy answers each with one [`Status`]. The level is complete: what it does not
-//! name is not served any more. An older proxy outlives the daemon it was started by, so fields are
-//! only ever added, with a default, and unknown ones are ignored.
+//! [`Request`], the proxy answers each with one [`Status`], which says what version of the protocol
+//! it speaks. A proxy outlives the daemon it was started by and may meet an older or a newer one, so
+//! fields are only ever added, with a default, and unknown ones are ignored. A request that a proxy
+//! does not know is answered with an error and changes nothing; the balancer sends it only to a
+//! proxy of a version that has it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+/// Of the protocol as described here. 1 had no versions and no [`Request::Update`].
+pub const VERSION: u32 = 2;
+
+/// The oldest version whose requests this proxy carries out.
+pub const OLDEST_VERSION: u32 = 1;
+
+/// The first version with [`Request::Update`].
+pub const UPDATES_SINCE: u32 = 2;
 
 /// Longest line either side reads, in octets: some 50,000 servers. A longer one is a fault.
 pub const LINE_LIMIT: usize = 4 << 20;
@@ -16,9 +27,20 @@ pub const LINE_LIMIT: usize = 4 << 20;
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase")]
 pub enum Request {
-    /// From now on serve exactly these. An empty level makes the proxy exit once it is drained.
+    /// From now on serve exactly these: what is not named is not served any more. Where nothing is
+    /// left to serve, the proxy exits once it is drained.
     Serve {
         services: Vec<ProxyService>,
+        #[serde(default)]
+        orphan: Orphan,
+    },
+    /// Serve those in `set` as they are here, those named in `remove` no more, and all others as
+    /// before. The answer names only the services of the request.
+    Update {
+        #[serde(default)]
+        set: Vec<ProxyService>,
+        #[serde(default)]
+        remove: Vec<String>,
         #[serde(default)]
         orphan: Orphan,
     },
@@ -75,6 +97,12 @@ pub struct ProxyServer {
 /// What the proxy does at the moment of the answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Status {
+    /// Version of the protocol that the proxy speaks.
+    #[serde(default = "first_version")]
+    pub version: u32,
+    /// Oldest version of the protocol that it still understands.
+    #[serde(default = "first_version")]
+    pub oldest: u32,
     pub pid: u32,
     /// Client connections under way, over all services, leaving ones included.
     pub active: u64,
@@ -131,9 +159,25 @@ pub struct ServerStatus {
     pub failures: u64,
 }
 
+/// Of a proxy that does not say.
+fn first_version() -> u32 {
+    1
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_without_a_version_is_of_the_first_one() {
+        let text = r#"{"pid":7,"active":0,"limit":1,"accept_pauses":0,"services":[]}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!((status.version, status.oldest), (1, 1));
+        let text = r#"{"version":9,"oldest":3,"pid":7,"active":0,"limit":1,"accept_pauses":0,
+                       "services":[],"a_field_of_version_9":true}"#;
+        let status: Status = serde_json::from_str(text).unwrap();
+        assert_eq!((status.version, status.oldest), (9, 3));
+    }
 
     #[test]
     fn the_orphan_timeout_is_told_in_three_ways_and_its_absence_changes_nothing() {
@@ -141,7 +185,7 @@ mod tests {
             let text = format!(r#"{{"request":"serve","services":[]{orphan}}}"#);
             match serde_json::from_str(&text).unwrap() {
                 Request::Serve { orphan, .. } => orphan,
-                Request::Status => unreachable!("it serves"),
+                Request::Update { .. } | Request::Status => unreachable!("it serves"),
             }
         };
         assert_eq!(read(""), Orphan::Unchanged);

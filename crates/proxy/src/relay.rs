@@ -59,10 +59,10 @@ async fn pump(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result
         // A sender that is always ready must not keep the others waiting.
         consume_budget().await;
         from.readable().await?;
-        match shovel(from, to) {
-            Ok(Shovelled::End) => return finish(to),
-            Ok(Shovelled::All(count)) => moved.set(moved.get() + count as u64),
-            Ok(Shovelled::Part { read, rest }) => {
+        match copy_once(from, to) {
+            Ok(Copied::End) => return finish(to),
+            Ok(Copied::All(count)) => moved.set(moved.get() + count as u64),
+            Ok(Copied::Part { read, rest }) => {
                 write_all(to, &rest).await?;
                 moved.set(moved.get() + read as u64);
             }
@@ -72,18 +72,18 @@ async fn pump(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result
     }
 }
 
-enum Shovelled {
+enum Copied {
     End,
     All(usize),
     Part { read: usize, rest: Vec<u8> },
 }
 
 /// One read and one write; the common case needs no more.
-fn shovel(from: &TcpStream, to: &TcpStream) -> io::Result<Shovelled> {
+fn copy_once(from: &TcpStream, to: &TcpStream) -> io::Result<Copied> {
     BUFFER.with_borrow_mut(|buffer| {
         let read = from.try_read(buffer)?;
         if read == 0 {
-            return Ok(Shovelled::End);
+            return Ok(Copied::End);
         }
         let written = match to.try_write(&buffer[..read]) {
             Ok(written) => written,
@@ -91,9 +91,9 @@ fn shovel(from: &TcpStream, to: &TcpStream) -> io::Result<Shovelled> {
             Err(error) => return Err(error),
         };
         if written == read {
-            return Ok(Shovelled::All(read));
+            return Ok(Copied::All(read));
         }
-        Ok(Shovelled::Part { read, rest: buffer[written..read].to_vec() })
+        Ok(Copied::Part { read, rest: buffer[written..read].to_vec() })
     })
 }
 

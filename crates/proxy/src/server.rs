@@ -22,8 +22,8 @@ pub struct Server {
     pub credit: Cell<i64>,
     /// The scheduler's: when it was chosen last, in turns.
     pub turn: Cell<u64>,
-    /// When its connections are cut; `None` while it is wanted.
-    cut: watch::Sender<Option<Instant>>,
+    /// When its connections are closed; `None` while it is wanted.
+    close_at: watch::Sender<Option<Instant>>,
 }
 
 impl Server {
@@ -36,16 +36,16 @@ impl Server {
             failures: Cell::new(0),
             credit: Cell::new(0),
             turn: Cell::new(0),
-            cut: watch::Sender::new(None),
+            close_at: watch::Sender::new(None),
         }
     }
 
     /// It takes no new connections; those under way may last for `drain` from the first call on.
     pub fn leave(&self, drain: Duration) {
-        self.cut.send_if_modified(|cut| match cut {
+        self.close_at.send_if_modified(|close_at| match close_at {
             Some(_) => false,
             None => {
-                *cut = Some(Instant::now() + drain);
+                *close_at = Some(Instant::now() + drain);
                 true
             }
         });
@@ -53,7 +53,7 @@ impl Server {
 
     /// Its connections end now, unless it is wanted.
     pub fn abandon(&self) {
-        self.cut.send_if_modified(|cut| match cut {
+        self.close_at.send_if_modified(|close_at| match close_at {
             Some(at) => {
                 *at = Instant::now();
                 true
@@ -64,24 +64,24 @@ impl Server {
 
     /// It is wanted again: its connections go on.
     pub fn stay(&self) {
-        self.cut.send_if_modified(|cut| cut.take().is_some());
+        self.close_at.send_if_modified(|close_at| close_at.take().is_some());
     }
 
     pub fn is_leaving(&self) -> bool {
-        self.cut.borrow().is_some()
+        self.close_at.borrow().is_some()
     }
 
     /// Resolves when this server's connections shall end.
-    pub async fn cut(&self) {
-        let mut cut = self.cut.subscribe();
+    pub async fn closed(&self) {
+        let mut close_at = self.close_at.subscribe();
         loop {
-            let deadline = *cut.borrow_and_update();
+            let deadline = *close_at.borrow_and_update();
             // INVARIANT: `self` owns the sender, so `changed` cannot fail while it is borrowed.
             match deadline {
-                None => drop(cut.changed().await),
+                None => drop(close_at.changed().await),
                 Some(deadline) => tokio::select! {
                     () = tokio::time::sleep_until(deadline) => return,
-                    _ = cut.changed() => {}
+                    _ = close_at.changed() => {}
                 },
             }
         }
@@ -99,12 +99,12 @@ impl Server {
     }
 }
 
-/// A connection's place at a server: counted from the choice to the end.
+/// A connection of a server, counted from the choice to the end.
 #[derive(Debug)]
-pub struct Seat(Rc<Server>);
+pub struct InFlight(Rc<Server>);
 
-impl Seat {
-    pub fn take(server: Rc<Server>) -> Self {
+impl InFlight {
+    pub fn begin(server: Rc<Server>) -> Self {
         server.active.set(server.active.get() + 1);
         Self(server)
     }
@@ -114,7 +114,7 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
     }

@@ -1,4 +1,4 @@
-//! One service: its door (the listener), its servers, and the way of a client through it.
+//! One service: its listener, its servers, and the way of a client through it.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,10 +13,10 @@ use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::address;
-use crate::limits::{Limits, Ticket};
+use crate::limits::{Limits, Permit};
 use crate::relay;
 use crate::scheduler::Scheduler;
-use crate::server::{Seat, Server};
+use crate::server::{InFlight, Server};
 
 /// Servers tried for one client before it is turned away: one may be down, two are bad luck, and
 /// after three the client had better hear of it.
@@ -45,8 +45,8 @@ pub struct Service {
     wanted: RefCell<Vec<Rc<Server>>>,
     /// Not wanted any more, with connections under way.
     leaving: RefCell<Vec<Rc<Server>>>,
-    door: RefCell<Door>,
-    duty: Cell<Duty>,
+    listener: RefCell<Listener>,
+    desired: Cell<Desired>,
     /// Somebody looks whether its address is still there.
     watched: Cell<bool>,
     turn: Cell<u64>,
@@ -59,7 +59,7 @@ pub struct Service {
 
 /// What the level asks of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Duty {
+enum Desired {
     Serve,
     /// Keep the port; take no clients and let those that are there finish.
     StandBy,
@@ -68,7 +68,7 @@ enum Duty {
 }
 
 #[derive(Debug)]
-enum Door {
+enum Listener {
     Closed,
     /// Bound, not listening: the port is ours, the kernel refuses clients.
     Ready(Socket),
@@ -85,8 +85,8 @@ impl Service {
             scheduler: Cell::new(None),
             wanted: RefCell::default(),
             leaving: RefCell::default(),
-            door: RefCell::new(Door::Closed),
-            duty: Cell::new(Duty::Leave),
+            listener: RefCell::new(Listener::Closed),
+            desired: Cell::new(Desired::Leave),
             watched: Cell::new(false),
             turn: Cell::new(0),
             accepted: Cell::new(0),
@@ -97,21 +97,21 @@ impl Service {
         }
     }
 
-    /// Closes the door unless `spec` (absent: not wanted) has it where and as it is. Returns once
-    /// the address is free for another service.
+    /// Closes the listener unless `spec` wants one on its address and in its state; without a
+    /// `spec` the service is not wanted. Returns once the address is free for another service.
     pub async fn close_unless(self: &Rc<Self>, spec: Option<&ProxyService>) {
-        let door = self.door.replace(Door::Closed);
+        let listener = self.listener.replace(Listener::Closed);
         let keep = spec.is_some_and(|spec| {
             let here = spec.listen == self.listen.get();
-            match &door {
-                Door::Open(task) => here && !spec.ready_only && !task.is_finished(),
-                Door::Ready(_) => here,
-                Door::Closed | Door::Failed(_) => false,
+            match &listener {
+                Listener::Open(task) => here && !spec.ready_only && !task.is_finished(),
+                Listener::Ready(_) => here,
+                Listener::Closed | Listener::Failed(_) => false,
             }
         });
         if keep {
-            self.door.replace(door);
-        } else if let Door::Open(task) = door {
+            self.listener.replace(listener);
+        } else if let Listener::Open(task) = listener {
             task.abort();
             // The listener goes with the task; an aborted task's result says only that.
             let _ = task.await;
@@ -122,51 +122,51 @@ impl Service {
         }
     }
 
-    /// Takes over servers, weights and scheduler, and opens the door where it is closed.
+    /// Takes over servers, weights and scheduler, and opens the listener where it is closed.
     pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
         self.listen.set(spec.listen);
         self.drain.set(Duration::from_millis(spec.drain_ms));
-        self.duty.set(if spec.ready_only { Duty::StandBy } else { Duty::Serve });
+        self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
         self.set_servers(&spec.servers);
         self.scheduler.set(Scheduler::from_name(&spec.scheduler));
-        let door = self.door.replace(Door::Closed);
-        let opened = match (self.scheduler.get(), door) {
-            (None, door) => {
-                if let Door::Open(task) = door {
+        let listener = self.listener.replace(Listener::Closed);
+        let opened = match (self.scheduler.get(), listener) {
+            (None, listener) => {
+                if let Listener::Open(task) = listener {
                     task.abort();
                 }
-                Door::Failed(format!(
+                Listener::Failed(format!(
                     "the proxy has no scheduler {}, use rr, wrr, lc, wlc or sh",
                     spec.scheduler
                 ))
             }
-            (Some(_), Door::Open(task)) => Door::Open(task),
-            (Some(_), Door::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
-            (Some(_), Door::Closed | Door::Failed(_)) => {
+            (Some(_), Listener::Open(task)) => Listener::Open(task),
+            (Some(_), Listener::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
+            (Some(_), Listener::Closed | Listener::Failed(_)) => {
                 self.open(bind(spec.listen), spec.ready_only)
             }
         };
-        self.door.replace(opened);
+        self.listener.replace(opened);
         self.watch_address();
     }
 
-    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> Door {
+    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> Listener {
         let opened = socket.and_then(|socket| {
             if ready_only {
-                return Ok(Door::Ready(socket));
+                return Ok(Listener::Ready(socket));
             }
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from_std(socket.into())?;
-            Ok(Door::Open(spawn_local(Rc::clone(self).admit(listener))))
+            Ok(Listener::Open(spawn_local(Rc::clone(self).accept_loop(listener))))
         });
         opened.unwrap_or_else(|error| {
-            Door::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
+            Listener::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
         })
     }
 
     /// The service is not wanted any more: every server leaves.
     fn leave(&self) {
-        self.duty.set(Duty::Leave);
+        self.desired.set(Desired::Leave);
         let drain = self.drain.get();
         let mut leaving = self.leaving.borrow_mut();
         leaving.extend(self.wanted.borrow_mut().drain(..));
@@ -199,11 +199,11 @@ impl Service {
 
     /// It takes no clients, and those that it had are not through.
     fn is_finishing(&self) -> bool {
-        let is_on_duty = match self.duty.get() {
-            Duty::Serve => true,
-            Duty::StandBy | Duty::Leave => false,
+        let takes_clients = match self.desired.get() {
+            Desired::Serve => true,
+            Desired::StandBy | Desired::Leave => false,
         };
-        !is_on_duty && self.has_connections()
+        !takes_clients && self.has_connections()
     }
 
     /// Edits the servers in place; the connections of those that stay are not touched.
@@ -221,7 +221,7 @@ impl Service {
             };
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
-            if spec.weight == 0 || self.duty.get() == Duty::StandBy {
+            if spec.weight == 0 || self.desired.get() == Desired::StandBy {
                 server.leave(drain)
             } else {
                 server.stay()
@@ -238,9 +238,14 @@ impl Service {
         *self.leaving.borrow_mut() = known;
     }
 
-    /// Nothing is left of a service that is not wanted: no door, no connection.
+    /// Nothing is left of a service that is not wanted: no listener, no connection.
     pub fn is_over(&self) -> bool {
-        matches!(*self.door.borrow(), Door::Closed) && !self.has_connections()
+        matches!(*self.listener.borrow(), Listener::Closed) && !self.has_connections()
+    }
+
+    /// The last request that named it wants it, serving or standing by.
+    pub fn is_wanted(&self) -> bool {
+        self.desired.get() != Desired::Leave
     }
 
     fn has_connections(&self) -> bool {
@@ -255,11 +260,11 @@ impl Service {
         ServiceStatus {
             name: self.name.clone(),
             listen: self.listen.get(),
-            state: match &*self.door.borrow() {
-                Door::Closed => ServiceState::Leaving,
-                Door::Ready(_) => ServiceState::Ready,
-                Door::Open(_) => ServiceState::Listening,
-                Door::Failed(error) => ServiceState::Failed { error: error.clone() },
+            state: match &*self.listener.borrow() {
+                Listener::Closed => ServiceState::Leaving,
+                Listener::Ready(_) => ServiceState::Ready,
+                Listener::Open(_) => ServiceState::Listening,
+                Listener::Failed(error) => ServiceState::Failed { error: error.clone() },
             },
             active: all().map(|server| server.active.get()).sum(),
             accepted: self.accepted.get(),
@@ -271,7 +276,7 @@ impl Service {
     }
 
     /// Lets clients in until the task is aborted.
-    async fn admit(self: Rc<Self>, listener: TcpListener) {
+    async fn accept_loop(self: Rc<Self>, listener: TcpListener) {
         let mut pause = SHORTEST_PAUSE;
         loop {
             match listener.accept().await {
@@ -279,9 +284,9 @@ impl Service {
                     pause = SHORTEST_PAUSE;
                     // At the limit one client waits here and the others in the kernel's queue. An
                     // idle listener must not hold a place that another's client could have.
-                    let ticket = Ticket::take(&self.limits).await;
+                    let permit = Permit::take(&self.limits).await;
                     add(&self.accepted, 1);
-                    spawn_local(Rc::clone(&self).carry(client, peer.ip(), ticket));
+                    spawn_local(Rc::clone(&self).handle_client(client, peer.ip(), permit));
                 }
                 // The client gave up while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -296,16 +301,16 @@ impl Service {
     }
 
     /// The whole life of one client connection.
-    async fn carry(self: Rc<Self>, client: TcpStream, peer: IpAddr, _ticket: Ticket) {
+    async fn handle_client(self: Rc<Self>, client: TcpStream, peer: IpAddr, _permit: Permit) {
         relay::prepare(&client);
-        let Some((server, seat)) = self.connect(peer).await else {
+        let Some((server, in_flight)) = self.connect(peer).await else {
             add(&self.refused, 1);
             return relay::reset(client);
         };
         relay::prepare(&server);
         let whole = tokio::select! {
             result = relay::relay(&client, &server, &self.bytes_in, &self.bytes_out) => result.is_ok(),
-            () = seat.server().cut() => false,
+            () = in_flight.server().closed() => false,
         };
         if !whole {
             relay::reset(client);
@@ -314,16 +319,16 @@ impl Service {
     }
 
     /// Connects to the scheduler's choice, or to its next ones when that fails.
-    async fn connect(&self, peer: IpAddr) -> Option<(TcpStream, Seat)> {
+    async fn connect(&self, peer: IpAddr) -> Option<(TcpStream, InFlight)> {
         let mut tried = Vec::new();
         while tried.len() < ATTEMPT_LIMIT {
-            let seat = Seat::take(self.choose(peer, &tried)?);
-            let server = seat.server();
+            let in_flight = InFlight::begin(self.choose(peer, &tried)?);
+            let server = in_flight.server();
             tried.push(server.address);
             match timeout(CONNECT_TIMEOUT, TcpStream::connect(server.address)).await {
                 Ok(Ok(stream)) => {
                     add(&server.connected, 1);
-                    return Some((stream, seat));
+                    return Some((stream, in_flight));
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(service = self.name, server = %server.address, %error, "connect");

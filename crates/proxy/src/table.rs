@@ -1,8 +1,8 @@
-//! All services, and how one level follows another.
+//! All services, and how one request to serve follows another.
 
 use std::rc::Rc;
 
-use crate::protocol::{ProxyService, Status};
+use crate::protocol::{OLDEST_VERSION, ProxyService, Status, VERSION};
 
 use crate::limits::Limits;
 use crate::service::Service;
@@ -11,31 +11,38 @@ use crate::service::Service;
 pub struct Table {
     /// Wanted ones, and those whose last connections still finish.
     services: Vec<Rc<Service>>,
-    /// A level was told, and whether it was empty.
-    told: Option<Wants>,
+    /// A controller has said what to serve.
+    is_told: bool,
     limits: Rc<Limits>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Wants {
-    Something,
-    Nothing,
 }
 
 impl Table {
     pub fn new(limits: Rc<Limits>) -> Self {
-        Self { services: Vec::new(), told: None, limits }
+        Self { services: Vec::new(), is_told: false, limits }
     }
 
-    /// Serves exactly these from now on. First every door that is not wanted where it is closes,
-    /// then the others open: an address may move from one service to another.
+    /// Serves exactly these from now on.
     pub async fn apply(&mut self, wanted: &[ProxyService]) {
-        let spec_of = |name: &str| wanted.iter().find(|spec| spec.name == name);
+        let is_gone = |name: &&String| wanted.iter().all(|spec| spec.name != **name);
+        let gone: Vec<String> =
+            self.services.iter().map(|service| &service.name).filter(is_gone).cloned().collect();
+        self.update(wanted, &gone).await;
+    }
+
+    /// Serves these from now on, those named in `remove` no more, and all others as before. First
+    /// every listener that is not wanted where it is closes, then the others open: an address may
+    /// move from one service to another.
+    pub async fn update(&mut self, set: &[ProxyService], remove: &[String]) {
         for service in &self.services {
-            service.close_unless(spec_of(&service.name)).await;
+            match set.iter().find(|spec| spec.name == service.name) {
+                Some(spec) => service.close_unless(Some(spec)).await,
+                None if remove.contains(&service.name) => service.close_unless(None).await,
+                None => {}
+            }
         }
-        self.services.retain(|service| spec_of(&service.name).is_some() || !service.is_over());
-        for spec in wanted {
+        let is_set = |name: &str| set.iter().any(|spec| spec.name == *name);
+        self.services.retain(|service| is_set(&service.name) || !service.is_over());
+        for spec in set {
             let service = match self.services.iter().find(|service| service.name == spec.name) {
                 Some(service) => service.clone(),
                 None => {
@@ -46,23 +53,32 @@ impl Table {
             };
             service.become_wanted(spec);
         }
-        self.told = Some(if wanted.is_empty() { Wants::Nothing } else { Wants::Something });
+        self.is_told = true;
     }
 
     /// Told to serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
-        self.told == Some(Wants::Nothing) && self.limits.active() == 0
+        let wants_nothing = self.services.iter().all(|service| !service.is_wanted());
+        self.is_told && wants_nothing && self.limits.active() == 0
     }
 
     pub fn status(&mut self) -> Status {
+        self.status_of(|_| true)
+    }
+
+    /// As [`Table::status`], with the services of these names alone.
+    pub fn status_of(&mut self, is_named: impl Fn(&str) -> bool) -> Status {
         self.services.retain(|service| !service.is_over());
+        let named = self.services.iter().filter(|service| is_named(&service.name));
         Status {
+            version: VERSION,
+            oldest: OLDEST_VERSION,
             pid: std::process::id(),
             active: self.limits.active(),
             limit: self.limits.limit(),
             accept_pauses: self.limits.accept_pauses(),
             error: None,
-            services: self.services.iter().map(|service| service.status()).collect(),
+            services: named.map(|service| service.status()).collect(),
         }
     }
 }

@@ -244,7 +244,7 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
         instance: Some(instance.clone()),
         listen: SocketAddr::new(virtual_address(family, number, 0), 80),
         protocol: plan::Protocol::Tcp,
-        backend: plan::Backend::Proxy,
+        backend: plan::Backend::Only(plan::BackendKind::Proxy),
         scheduler: plan::Scheduler("rr".to_owned()),
         failed: plan::FailedServer::Remove,
         standby: random.pick(&[plan::Standby::Cold, plan::Standby::Warm]),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_plan::HaproxyFile;
-use nix::sys::signal::Signal;
+use rustix::process::Signal;
 
 use crate::haproxy::message::alerts;
 use crate::process::Process;
@@ -15,7 +15,7 @@ use crate::process::Process;
 /// A check that takes longer waits for a resolver that does not answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often a check is looked at by somebody who has nothing else to do; it takes some 50 ms.
+/// How often [`haproxy_refuses`] looks at a check; one takes some 50 ms.
 const POLL: Duration = Duration::from_millis(5);
 
 /// One that was killed ends within microseconds unless it hangs in the kernel.
@@ -74,7 +74,7 @@ impl Check {
             }
             None if self.process.age() > LIMIT => {
                 let refusal = HaproxyRefusal::TooSlow { config: config() };
-                self.process.signal(Signal::SIGKILL);
+                self.process.signal(Signal::KILL);
                 Some(Err(refusal))
             }
             None => None,

@@ -11,6 +11,11 @@ pub(super) fn alerts(lines: &[String]) -> String {
     if quoted.is_empty() { "it said nothing".to_owned() } else { quoted.join("; ") }
 }
 
+/// Whether it could not bind because the address is not there.
+pub(super) fn lacks_address(lines: &[String]) -> bool {
+    lines.iter().any(|line| line.contains("annot assign requested address"))
+}
+
 /// `[ALERT]    (123) : config : parsing [FILE:3] : …` without what precedes `parsing`.
 fn text_of(line: &str) -> &str {
     let Some((_, text)) = line.split_once(") : ") else { return line };

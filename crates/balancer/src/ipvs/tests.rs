@@ -27,7 +27,7 @@ fn wanted(
             instance: None,
             listen: listen.parse().unwrap(),
             protocol,
-            backend: plan::Backend::Ipvs,
+            backend: plan::Backend::Only(BackendKind::Ipvs),
             scheduler: plan::Scheduler(scheduler.to_owned()),
             failed: plan::FailedServer::default(),
             standby: plan::Standby::default(),
@@ -112,4 +112,24 @@ fn an_owned_table_is_written_down_by_its_identity() {
     let text = serde_json::to_string(&id).unwrap();
     assert_eq!(text, r#"{"protocol":"udp","listen":"192.0.2.1:53"}"#);
     assert_eq!(serde_json::from_str::<OwnedId>(&text).unwrap(), id);
+}
+
+#[test]
+fn only_the_tables_in_which_two_levels_differ_are_looked_at() {
+    let table = |listen: &str, weight| {
+        let servers = [("10.0.0.1:80", weight)];
+        Arc::new(wanted(plan::Protocol::Tcp, listen, "rr", plan::Forwarding::Nat, &servers))
+    };
+    let id = |wanted: &Arc<WantedService>| OwnedId::of(&wanted.service);
+    let (same, gone) = (table("192.0.2.1:80", 1), table("192.0.2.2:80", 1));
+    let (old, new) = (table("192.0.2.3:80", 1), table("192.0.2.3:80", 2));
+    let scope = Scope::between(&[same.clone(), gone.clone(), old.clone()], &[same.clone(), new]);
+    assert_eq!(scope, Scope::These([id(&gone), id(&old)].into()));
+    assert!(!scope.covers(&id(&same)));
+    let alone = [same.clone()];
+    assert!(Scope::between(&alone, &alone.clone()).is_empty());
+    // A standby has no table.
+    let ready = WantedService { activity: Activity::Ready, ..(*same).clone() };
+    let scope = Scope::between(&alone, &[Arc::new(ready)]);
+    assert_eq!(scope, Scope::These([id(&same)].into()));
 }

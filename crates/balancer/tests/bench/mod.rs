@@ -10,10 +10,10 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_balancer::{Balancer, BalancerSettings, Event};
+use locum_balancer::{Balancer, BalancerSettings, Note, ServeError};
 use locum_plan::{
-    Activity, Backend, FailedServer, Forwarding, Name, Protocol, Scheduler, Server, Service,
-    Standby, WantedService, WantedServices,
+    Activity, Backend, BackendKind, FailedServer, Forwarding, Name, Protocol, Scheduler, Server,
+    Service, Standby, WantedService, WantedServices,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -113,7 +113,7 @@ impl Drop for Bench {
             return;
         }
         let mut balancer = self.balancer();
-        let _ = balancer.apply(&WantedServices::default());
+        balancer.apply(&WantedServices::default());
         let start = Instant::now();
         while !balancer.is_idle() && start.elapsed() < PATIENCE {
             balancer.tick();
@@ -128,7 +128,7 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
         instance: None,
         listen: fresh_address(),
         protocol: Protocol::Tcp,
-        backend: Backend::Proxy,
+        backend: Backend::Only(BackendKind::Proxy),
         scheduler: Scheduler("rr".to_owned()),
         failed: FailedServer::default(),
         standby: Standby::default(),
@@ -158,27 +158,49 @@ pub fn edit(level: &mut WantedServices, at: usize) -> &mut WantedService {
     Arc::make_mut(&mut level.services[at])
 }
 
-/// Ticks until `done`, as the daemon would, and returns what happened.
+/// Serves this level, and ticks until it is known of everything whether it is served.
+pub fn serve(balancer: &mut Balancer, wanted: &WantedServices) -> Result<(), Vec<ServeError>> {
+    balancer.apply(wanted);
+    tick_until(balancer, "an answer", |balancer, _| {
+        let status = balancer.status();
+        balancer.progress().pending.is_empty() && !status.processes.iter().any(|p| p.is_changing)
+    });
+    let failed = balancer.progress().failed;
+    if failed.is_empty() { Ok(()) } else { Err(failed) }
+}
+
+/// Why this is not served, if it is not.
+pub fn failure(balancer: &Balancer, name: &str) -> Option<String> {
+    let failed = balancer.progress().failed.into_iter();
+    failed.filter(|(of, _)| **of == *name).map(|(_, error)| error).next()
+}
+
+/// Ticks until `done`, as the daemon would, and returns what the log would have.
 pub fn tick_until(
     balancer: &mut Balancer,
     what: &str,
-    mut done: impl FnMut(&mut Balancer, &[Event]) -> bool,
-) -> Vec<Event> {
+    mut done: impl FnMut(&mut Balancer, &[Note]) -> bool,
+) -> Vec<Note> {
     let start = Instant::now();
-    let mut events = Vec::new();
-    while start.elapsed() < PATIENCE {
-        events.extend(balancer.tick());
-        if done(balancer, &events) {
-            return events;
+    let mut notes = Vec::new();
+    loop {
+        notes.extend(balancer.take_notes());
+        if done(balancer, &notes) {
+            return notes;
         }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{what} did not come within {PATIENCE:?}: {notes:?} {:?}",
+            balancer.status()
+        );
         thread::sleep(balancer.next_tick().unwrap_or_default().min(Duration::from_millis(50)));
+        balancer.tick();
     }
-    panic!("{what} did not come within {PATIENCE:?}: {events:?} {:?}", balancer.status());
 }
 
 /// Tells it to serve nothing and waits until nothing is left.
 pub fn finish(mut balancer: Balancer) {
-    balancer.apply(&WantedServices::default()).unwrap();
+    serve(&mut balancer, &WantedServices::default()).unwrap();
     tick_until(&mut balancer, "the end", |balancer, _| balancer.is_idle());
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Backend, FailedServer, Forwarding, Protocol, Standby, StatusRange};
+use locum_plan::{Backend, BackendKind, FailedServer, Forwarding, Protocol, Standby, StatusRange};
 
 use crate::dialect::Dialect;
 use crate::parsed::{Field, HealthQuestion, ParsedHealth, ParsedServer, ParsedService, Serve};
@@ -85,8 +85,7 @@ pub(crate) static BACKEND: OfService<Backend> = Setting::new(
     "backend",
     toml_only("\"auto\", \"ipvs\" or \"proxy\"", Schema::Text, backend, |backend| match backend {
         Backend::Auto => "\"auto\"".to_owned(),
-        Backend::Ipvs => "\"ipvs\"".to_owned(),
-        Backend::Proxy => "\"proxy\"".to_owned(),
+        Backend::Only(kind) => format!("\"{}\"", kind.name()),
     }),
     field!(ParsedService, Backend, backend),
     Unset::Value(
@@ -195,7 +194,8 @@ fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<B
             return None;
         }
     }
-    let words = [("auto", Backend::Auto), ("ipvs", Backend::Ipvs), ("proxy", Backend::Proxy)];
+    let named = BackendKind::ALL.into_iter().map(|kind| (kind.name(), Backend::Only(kind)));
+    let words: Vec<_> = [("auto", Backend::Auto)].into_iter().chain(named).collect();
     reader.word(value, key, &words)
 }
 

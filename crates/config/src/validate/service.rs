@@ -9,14 +9,9 @@ use crate::parsed::{HealthQuestion, Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::{known_instance, strict_in_toml};
-use locum_plan::{Backend, Forwarding, Plan, Protocol, Server, Service, Standby};
-
-/// Schedulers of the built-in proxy.
-const PROXY_SCHEDULERS: [&str; 5] = ["rr", "wrr", "lc", "wlc", "sh"];
-
-/// Schedulers of the kernel, for suggestions; another name may be a module of the user's own.
-pub(crate) const KERNEL_SCHEDULERS: [&str; 14] =
-    ["rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq", "twos"];
+use locum_plan::{
+    Backend, BackendKind, Capabilities, Forwarding, Lack, Plan, Protocol, Server, Service, Standby,
+};
 
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
 const MAX_SCHEDULER: usize = 15;
@@ -47,7 +42,7 @@ fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Rep
     if at.value.ip().is_multicast() {
         report.error(at.span, "bad-listen", "a service listens on a unicast address");
     }
-    if at.value.ip().is_unspecified() && built.backend != Backend::Proxy {
+    if at.value.ip().is_unspecified() && !always(built, |backend| backend.listens_on_any) {
         report
             .error(at.span, "bad-listen", "only the built-in proxy listens on every address")
             .help("name the virtual address, or set the backend to \"proxy\"");
@@ -65,40 +60,50 @@ fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Rep
     }
 }
 
-/// What only the kernel can do must not be asked of the proxy.
-fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
-    let span = parsed.backend.given().map_or(parsed.span, |at| at.span);
-    let kernel_only = if built.protocol == Protocol::Udp {
-        Some("the built-in proxy carries TCP only")
-    } else if built.servers.iter().any(|server| server.forwarding != Forwarding::Nat) {
-        Some("the built-in proxy cannot forward direct or through a tunnel")
-    } else {
-        None
+/// The backends that the operator leaves the choice between.
+fn allowed(backend: Backend) -> impl Iterator<Item = &'static Capabilities> {
+    let is_allowed = move |kind: &BackendKind| match backend {
+        Backend::Auto => true,
+        Backend::Only(only) => *kind == only,
     };
-    match (built.backend, kernel_only) {
-        (Backend::Proxy, Some(text)) => {
-            report
-                .error(span, "proxy-cannot", text)
-                .help("set the backend to \"ipvs\", or leave it out");
-        }
-        (Backend::Auto, Some(_)) | (Backend::Ipvs, _) => report.need(span, NeedKind::Ipvs),
-        (Backend::Auto, None) if !proxy_schedules(built) => report.need(span, NeedKind::Ipvs),
-        (Backend::Auto | Backend::Proxy, None) => {}
-    }
-    if let Some(standby) = parsed.standby.given()
-        && standby.value == Standby::Warm
-        && built.backend == Backend::Ipvs
-    {
-        report.warning(
-            standby.span,
-            "standby-ipvs",
-            "a warm standby is the built-in proxy's: IPVS has nothing to keep warm",
-        );
-    }
+    BackendKind::ALL.into_iter().filter(is_allowed).map(BackendKind::capabilities)
 }
 
-fn proxy_schedules(built: &Service) -> bool {
-    PROXY_SCHEDULERS.contains(&built.scheduler.0.as_str())
+/// Whether it holds of the backend, whichever it will be.
+fn always(built: &Service, holds: impl Fn(&Capabilities) -> bool) -> bool {
+    let mut candidates = built.backend.candidates(built).into_iter();
+    candidates.all(|kind| holds(kind.capabilities()))
+}
+
+/// What a backend cannot do must not be asked of it, and what it needs must be on the host.
+fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    let span = parsed.backend.given().map_or(parsed.span, |at| at.span);
+    // A scheduler has a line of its own, which is complained about.
+    let is_able =
+        |backend: &&Capabilities| matches!(backend.lack(built), None | Some(Lack::Scheduler));
+    let able = || allowed(built.backend).filter(is_able);
+    if able().next().is_none()
+        && let Some((backend, lack)) =
+            allowed(built.backend).find_map(|backend| Some((backend, backend.lack(built)?)))
+    {
+        let finding = report.error(span, "backend-cannot", backend.explain(lack, built));
+        if let Some(other) = allowed(Backend::Auto).find(is_able) {
+            finding.help(format!("set the backend to \"{}\", or leave it out", other.name));
+        }
+    }
+    let candidates = built.backend.candidates(built);
+    if candidates == [BackendKind::Ipvs] || built.backend == Backend::Only(BackendKind::Ipvs) {
+        report.need(span, NeedKind::Ipvs);
+    }
+    if let (Some(standby), Backend::Only(kind)) = (parsed.standby.given(), built.backend)
+        && standby.value == Standby::Warm
+        && !kind.capabilities().has_warm_standby
+    {
+        let title = kind.capabilities().title;
+        let text =
+            format!("a warm standby is the built-in proxy's: {title} has nothing to keep warm");
+        report.warning(standby.span, "standby-ipvs", text);
+    }
 }
 
 fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
@@ -108,14 +113,21 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
     if name.is_empty() || name.len() > MAX_SCHEDULER || !name.chars().all(word) {
         let text = format!("a scheduler name has 1 to {MAX_SCHEDULER} letters and digits");
         report.error(at.span, "bad-scheduler", text);
-    } else if built.backend == Backend::Proxy && !proxy_schedules(built) {
-        let text = format!("the built-in proxy has no scheduler `{name}`");
+    } else if let Backend::Only(kind) = built.backend
+        && !kind.capabilities().schedules(name)
+    {
+        let backend = kind.capabilities();
         report
-            .error(at.span, "proxy-scheduler", text)
-            .help(format!("use one of {}", PROXY_SCHEDULERS.join(", ")));
-    } else if !KERNEL_SCHEDULERS.contains(&name) {
+            .error(
+                at.span,
+                "backend-scheduler",
+                format!("{} has no scheduler `{name}`", backend.title),
+            )
+            .help(format!("use one of {}", backend.schedulers.join(", ")));
+    } else if allowed(built.backend).all(|backend| !backend.schedulers.contains(&name)) {
+        let known = allowed(built.backend).flat_map(|backend| backend.schedulers).copied();
         let text = format!("`{name}` is not a scheduler that the kernel brings along");
-        report.warning(at.span, "unknown-scheduler", text).suggest(name, KERNEL_SCHEDULERS);
+        report.warning(at.span, "unknown-scheduler", text).suggest(name, known);
     }
 }
 
@@ -194,9 +206,9 @@ fn server_fits(server: &Server, span: Span, built: &Service, report: &mut Report
         );
         report.error(span, "port-differs", text).help("leave the port out, or forward by nat");
     }
-    // I-017: only a tunnel crosses families in the kernel.
     let crosses = address.is_ipv4() != listen.is_ipv4();
-    if crosses && built.backend != Backend::Proxy && server.forwarding != Forwarding::Tunnel {
+    let can = |backend: &Capabilities| backend.crosses_families.contains(&server.forwarding);
+    if crosses && !always(built, can) {
         report
             .error(span, "server-family", "server and service are of different families")
             .help("use the backend \"proxy\", or forward through a tunnel");

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease, Outcome,
-    Plan, Probe, Protocol, Scheduler, Server, Service, Standby, StatusRange, Verdict,
+    Activity, Backend, BackendKind, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease,
+    Outcome, Plan, Probe, Protocol, Scheduler, Server, Service, Standby, StatusRange, Verdict,
     WantedServices,
 };
 use locum_vrrp::{Interval, Version};
@@ -336,7 +336,7 @@ fn service() -> Service {
         instance: Some("web".into()),
         listen: address("192.0.2.10:80"),
         protocol: Protocol::Tcp,
-        backend: Backend::Proxy,
+        backend: Backend::Only(BackendKind::Proxy),
         scheduler: Scheduler("rr".to_owned()),
         failed: FailedServer::Remove,
         standby: Standby::Cold,

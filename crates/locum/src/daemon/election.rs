@@ -29,8 +29,8 @@ use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
 
 use super::applier::{Apply, Job};
+use super::balancer_thread::BalancerJob;
 use super::inbox::{InboxReceiver, Message};
-use super::serving::Wish;
 use super::sockets::{AdvertSockets, Outcome, Readable, Reading, SocketFault};
 
 /// Batches of adverts read from one socket before timers have their turn: more than a socket's
@@ -52,7 +52,7 @@ const OFFER_AGAIN: Duration = Duration::from_millis(10);
 /// Where outputs go.
 pub struct Sinks {
     pub applier: Sender<Job>,
-    pub balancer: SyncSender<Wish>,
+    pub balancer: SyncSender<BalancerJob>,
     pub probes: Probes,
     pub reports: Sender<Report>,
     /// Unbounded, so that no hook is lost: see where it is created.
@@ -95,7 +95,7 @@ pub struct Election {
     /// Adverts that could not be sent, by instance, for the engine to count.
     unsent: BTreeMap<InstanceId, u64>,
     /// The newest level that the balancer's queue had no room for.
-    unserved: Option<Wish>,
+    unserved: Option<BalancerJob>,
     answers: HashMap<CommandId, oneshot::Sender<Reply>>,
     next_command: CommandId,
 }
@@ -202,8 +202,8 @@ impl Election {
         if self.deadline.is_some_and(|deadline| deadline <= now) {
             self.feed(Input::Timeout);
         }
-        if let Some(wish) = self.unserved.take() {
-            self.offer(wish);
+        if let Some(job) = self.unserved.take() {
+            self.offer(job);
         }
         self.offer_levels();
         for (instance, advert_errors) in std::mem::take(&mut self.unsent) {
@@ -313,7 +313,7 @@ impl Election {
                     self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Output::Serve { seq, wanted } => self.offer(Wish::Serve { seq, wanted }),
+            Output::Serve { seq, wanted } => self.offer(BalancerJob::Serve { seq, wanted }),
             Output::Notify(event) => self.report(Report::Event(event)),
             Output::Hook(run) => {
                 // Its receiver goes only with the process.
@@ -357,10 +357,10 @@ impl Election {
 
     /// Hands the newest level to the balancer, or keeps it in place of an older one that found no
     /// room either.
-    fn offer(&mut self, wish: Wish) {
-        self.unserved = match self.sinks.balancer.try_send(wish) {
+    fn offer(&mut self, job: BalancerJob) {
+        self.unserved = match self.sinks.balancer.try_send(job) {
             Ok(()) => None,
-            Err(TrySendError::Full(wish)) => Some(wish),
+            Err(TrySendError::Full(job)) => Some(job),
             // Its thread ends only with the process.
             Err(TrySendError::Disconnected(_)) => None,
         };
@@ -413,7 +413,7 @@ mod tests {
     struct Rig {
         election: Election,
         jobs: tokio::sync::mpsc::Receiver<Job>,
-        wishes: mpsc::Receiver<Wish>,
+        balancer_jobs: mpsc::Receiver<BalancerJob>,
         _reports: tokio::sync::mpsc::Receiver<Report>,
         hooks: tokio::sync::mpsc::UnboundedReceiver<HookRun>,
     }
@@ -421,7 +421,7 @@ mod tests {
     impl Rig {
         fn new() -> Self {
             let (applier, jobs) = tokio::sync::mpsc::channel(1);
-            let (balancer, wishes) = mpsc::sync_channel(1);
+            let (balancer, balancer_jobs) = mpsc::sync_channel(1);
             let (reports, _reports) = tokio::sync::mpsc::channel(1);
             let (hook_sender, hooks) = tokio::sync::mpsc::unbounded_channel();
             let sinks = Sinks {
@@ -436,7 +436,7 @@ mod tests {
             let (_, receiver) = inbox().unwrap();
             let sockets = AdvertSockets::start(|_| {}).unwrap();
             let election = Election::new(receiver, sockets, sinks);
-            Self { election, jobs, wishes, _reports, hooks }
+            Self { election, jobs, balancer_jobs, _reports, hooks }
         }
 
         fn apply(&mut self, seq: Seq, owner: Owner) {
@@ -470,9 +470,9 @@ mod tests {
         }
 
         fn served(&self) -> Option<Seq> {
-            match self.wishes.try_recv() {
-                Ok(Wish::Serve { seq, .. }) => Some(seq),
-                Ok(Wish::Status(_) | Wish::Idle(_)) | Err(_) => None,
+            match self.balancer_jobs.try_recv() {
+                Ok(BalancerJob::Serve { seq, .. }) => Some(seq),
+                Ok(BalancerJob::Status(_) | BalancerJob::Idle(_)) | Err(_) => None,
             }
         }
 

@@ -5,7 +5,7 @@
 //! | election | [`election`] | engine, adverts, deadline; never blocks |
 //! | sockets | [`sockets`] | opens and closes advert sockets |
 //! | applier | [`applier`] | addresses, announcements, link monitor |
-//! | balancer | [`serving`] | services and their processes |
+//! | balancer | [`balancer_thread`] | services and their processes |
 //! | probe | `locum-check` | checks |
 //! | main | [`control_runtime`] | signals, control socket, hooks, history |
 //! | log | [`host::log`] | writes lines |
@@ -14,12 +14,12 @@
 //! addresses makes the kernel withdraw them unless a restarted daemon adopts them in time.
 
 mod applier;
+mod balancer_thread;
 mod control_runtime;
 mod election;
 mod history;
 mod host;
 mod inbox;
-mod serving;
 mod sockets;
 mod status;
 
@@ -130,8 +130,8 @@ async fn operate(
         run_dir: place.run_dir.clone(),
         locum_program: PathBuf::from(OWN_PROGRAM),
     };
-    let balancer =
-        serving::start(settings, sender.clone()).map_err(system("start the balancer thread"))?;
+    let balancer = balancer_thread::start(settings, sender.clone())
+        .map_err(system("start the balancer thread"))?;
     let probes = probes(sender.clone()).map_err(system("start the probe thread"))?;
     let mut applier =
         applier::spawn(&plan, sender.clone()).map_err(system("start the applier thread"))?;

@@ -26,6 +26,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
+use super::balancer_thread::BalancerJob;
 use super::election::{Dropped, Report};
 use super::history::History;
 use super::host::control_socket::{ControlSocket, News};
@@ -33,7 +34,6 @@ use super::host::log::Log;
 use super::host::namespace_lock::NamespaceLock;
 use super::host::signals::{Signal, Signals};
 use super::inbox::{InboxSender, Message};
-use super::serving::Wish;
 use super::status::wall_clock::WallClock;
 use crate::configuration::Origin;
 use crate::text::{event as event_text, hook as hook_text};
@@ -62,7 +62,7 @@ const MAX_RUNNING_HOOKS: usize = 64;
 pub struct Handles {
     pub inbox: InboxSender,
     pub applier: Sender<Job>,
-    pub balancer: SyncSender<Wish>,
+    pub balancer: SyncSender<BalancerJob>,
     pub log: Log,
     /// Reports that found no room.
     pub dropped: Arc<Dropped>,
@@ -347,7 +347,7 @@ impl ControlRuntime {
         self.phase = Phase::Finishing { until, balancer_is_idle: false };
         let (idle, is_idle) = oneshot::channel();
         let (flush, flushed) = oneshot::channel();
-        let asked = self.handles.balancer.try_send(Wish::Idle(idle)).is_ok()
+        let asked = self.handles.balancer.try_send(BalancerJob::Idle(idle)).is_ok()
             && self.handles.applier.try_send(Job::Flush(flush)).is_ok();
         let done = self.done.clone();
         tokio::spawn(async move {

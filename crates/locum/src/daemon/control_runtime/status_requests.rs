@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::{ControlRuntime, Done, answer_busy};
+use crate::daemon::balancer_thread::BalancerJob;
 use crate::daemon::inbox::Message;
-use crate::daemon::serving::Wish;
 use crate::daemon::status::document::{StatusInputs, compose};
 
 /// How long the balancer may take to say what it serves; it may be starting a HAProxy.
@@ -55,7 +55,7 @@ impl ControlRuntime {
         let (balancer, from_balancer) = oneshot::channel();
         let asked = self.handles.inbox.try_send(Message::Status { answer: engine });
         // Without room the balancer's part is missing and the document says so.
-        let _ = self.handles.balancer.try_send(Wish::Status(balancer));
+        let _ = self.handles.balancer.try_send(BalancerJob::Status(balancer));
         if asked.is_err() {
             return self
                 .status_requests

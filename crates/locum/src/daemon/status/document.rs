@@ -199,7 +199,7 @@ fn haproxy(from: &engine::HaproxyStatus) -> HaproxyStatus {
 fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {
     ProcessStatus {
         name: from.name.to_string(),
-        backend: from.backend.name().to_owned(),
+        backend: from.backend.to_owned(),
         state: match from.state {
             ProcessState::Running => "running",
             ProcessState::Waiting { .. } => "waiting",

@@ -20,18 +20,18 @@ impl StateFile {
         Self { path }
     }
 
-    /// Nothing is remembered where there is no file. A file that cannot be read is reported and
-    /// taken for none: better to leave something of ours behind than to touch what is not.
-    pub(crate) fn load<T: DeserializeOwned + Default>(&self) -> T {
+    /// `None` where there is no file. A file that cannot be read is reported and taken for none:
+    /// better to leave something of ours behind than to touch what is not.
+    pub(crate) fn load<T: DeserializeOwned>(&self) -> Option<T> {
         let read = || match fs::read(&self.path) {
-            Ok(text) => serde_json::from_slice(&text).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(T::default()),
+            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         };
         read().unwrap_or_else(|error| {
             let path = self.path.display();
             tracing::warn!(%path, %error, "cannot read what an earlier run left, check by hand");
-            T::default()
+            None
         })
     }
 
@@ -75,12 +75,12 @@ mod tests {
         let file = StateFile::new(directory.path().join("state.json"));
         file.save(&[1, 2]);
         assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
-        assert_eq!(file.load::<Vec<i32>>(), [1, 2]);
+        assert_eq!(file.load::<Vec<i32>>(), Some(vec![1, 2]));
         let mode = fs::metadata(&file.path).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         // What a crash left half-written does not stop the next save.
         fs::write(directory.path().join("state.new"), "[1").unwrap();
         file.save(&[3]);
-        assert_eq!(file.load::<Vec<i32>>(), [3]);
+        assert_eq!(file.load::<Vec<i32>>(), Some(vec![3]));
     }
 }

@@ -1,0 +1,127 @@
+//! The balancer thread: makes what is served equal to what the engine wants, the newest level first,
+//! and reports how far it has come.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Progress};
+use locum_engine::{Input, Seq};
+use locum_plan::WantedServices;
+use tokio::sync::oneshot;
+
+use super::inbox::{InboxSender, Message};
+
+/// Jobs waiting. Of the levels only the last counts; when there is no room, the election keeps the
+/// newest and offers it again.
+const QUEUE_JOBS: usize = 64;
+
+/// The backends talk to processes and parse short lines.
+const STACK_BYTES: usize = 512 * 1024;
+
+#[derive(Debug)]
+pub enum BalancerJob {
+    /// What this node serves from now on.
+    Serve { seq: Seq, wanted: Arc<WantedServices> },
+    /// Asks what is served now.
+    Status(oneshot::Sender<BalancerStatus>),
+    /// Asks to be answered when nothing runs or drains any more.
+    Idle(oneshot::Sender<()>),
+}
+
+/// Starts the thread.
+///
+/// # Errors
+/// When it cannot be had.
+pub fn start(
+    settings: BalancerSettings,
+    inbox: InboxSender,
+) -> io::Result<SyncSender<BalancerJob>> {
+    let (jobs, queue) = mpsc::sync_channel(QUEUE_JOBS);
+    thread::Builder::new().name("balancer".to_owned()).stack_size(STACK_BYTES).spawn(
+        move || {
+            let balancer = Balancer::new(settings);
+            let thread = BalancerThread { balancer, inbox, idle: Vec::new(), reported: None };
+            thread.run(&queue);
+        },
+    )?;
+    Ok(jobs)
+}
+
+struct BalancerThread {
+    balancer: Balancer,
+    inbox: InboxSender,
+    idle: Vec<oneshot::Sender<()>>,
+    /// Number of the level in effect, and what was reported of it last.
+    reported: Option<(Seq, Progress)>,
+}
+
+impl BalancerThread {
+    fn run(mut self, queue: &Receiver<BalancerJob>) {
+        loop {
+            let first = match self.balancer.next_tick() {
+                Some(wait) => queue.recv_timeout(wait),
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match first {
+                Ok(job) => self.handle(job, queue),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            // Ticks are due by the clock, not by silence: a stream of jobs must not delay them.
+            if self.balancer.next_tick() == Some(Duration::ZERO) {
+                self.balancer.tick();
+                self.report_change();
+            }
+            for note in self.balancer.take_notes() {
+                tracing::info!(service = %note.name, "{}", note.text);
+            }
+            if self.balancer.is_idle() {
+                for waiting in self.idle.drain(..) {
+                    let _ = waiting.send(());
+                }
+            }
+        }
+    }
+
+    /// Whatever becomes ready, fails or recovers is another answer to the level in effect.
+    fn report_change(&mut self) {
+        let Some((seq, reported)) = &self.reported else { return };
+        let progress = self.balancer.progress();
+        if progress != *reported {
+            self.report(*seq, progress);
+        }
+    }
+
+    fn report(&mut self, seq: Seq, progress: Progress) {
+        self.reported = Some((seq, progress.clone()));
+        let Progress { pending, failed } = progress;
+        self.inbox.send(Message::Input(Input::Served { seq, pending, failed }));
+    }
+
+    /// This job and all that wait behind it; of several levels the last.
+    fn handle(&mut self, first: BalancerJob, queue: &Receiver<BalancerJob>) {
+        let mut latest = None;
+        let mut asked = Vec::new();
+        for job in std::iter::once(first).chain(queue.try_iter()) {
+            match job {
+                BalancerJob::Serve { seq, wanted } => latest = Some((seq, wanted)),
+                BalancerJob::Status(answer) => asked.push(answer),
+                BalancerJob::Idle(answer) => self.idle.push(answer),
+            }
+        }
+        if let Some((seq, wanted)) = latest {
+            self.balancer.apply(&wanted);
+            self.report(seq, self.balancer.progress());
+        }
+        if !asked.is_empty() {
+            let status = self.balancer.status();
+            for answer in asked {
+                // Whoever asked may have given up waiting.
+                let _ = answer.send(status.clone());
+            }
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What each backend can serve: one row each. Validation and the choice of a backend read the rows;
+//! nothing else in the house says what a backend can do.
+
+use crate::{Forwarding, Protocol, Service};
+
+/// What the operator wants a service to be served by.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Backend {
+    /// The first of [`BackendKind::ALL`] that can do what the service asks and is there.
+    Auto,
+    Only(BackendKind),
+}
+
+/// What serves a service.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum BackendKind {
+    Ipvs,
+    /// The built-in proxy.
+    Proxy,
+}
+
+/// What a backend can do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Capabilities {
+    pub kind: BackendKind,
+    /// As the configuration writes it.
+    pub name: &'static str,
+    /// As a sentence for the operator names it.
+    pub title: &'static str,
+    pub protocols: &'static [Protocol],
+    pub forwardings: &'static [Forwarding],
+    /// Schedulers it brings along.
+    pub schedulers: &'static [&'static str],
+    /// Whether others may exist, as kernel modules of the user's own.
+    pub has_more_schedulers: bool,
+    /// Serves on the unspecified address, that is on every address of the host.
+    pub listens_on_any: bool,
+    /// Ways of forwarding that reach a server of the other address family.
+    pub crosses_families: &'static [Forwarding],
+    /// Has something to keep ready on a backup.
+    pub has_warm_standby: bool,
+}
+
+const IPVS: Capabilities = Capabilities {
+    kind: BackendKind::Ipvs,
+    name: "ipvs",
+    title: "IPVS",
+    protocols: &[Protocol::Tcp, Protocol::Udp],
+    forwardings: &[Forwarding::Nat, Forwarding::Direct, Forwarding::Tunnel],
+    schedulers: &[
+        "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq",
+        "twos",
+    ],
+    has_more_schedulers: true,
+    listens_on_any: false,
+    // I-017: only a tunnel crosses families in the kernel.
+    crosses_families: &[Forwarding::Tunnel],
+    has_warm_standby: false,
+};
+
+const PROXY: Capabilities = Capabilities {
+    kind: BackendKind::Proxy,
+    name: "proxy",
+    title: "the built-in proxy",
+    protocols: &[Protocol::Tcp],
+    forwardings: &[Forwarding::Nat],
+    schedulers: &["rr", "wrr", "lc", "wlc", "sh"],
+    has_more_schedulers: false,
+    listens_on_any: true,
+    crosses_families: &[Forwarding::Nat],
+    has_warm_standby: true,
+};
+
+/// Something a service asks that a backend does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lack {
+    Protocol,
+    Forwarding,
+    Scheduler,
+}
+
+impl BackendKind {
+    /// In the order in which an automatic choice prefers them.
+    pub const ALL: [Self; 2] = [Self::Ipvs, Self::Proxy];
+
+    pub const fn capabilities(self) -> &'static Capabilities {
+        match self {
+            Self::Ipvs => &IPVS,
+            Self::Proxy => &PROXY,
+        }
+    }
+
+    /// As the configuration writes it.
+    pub const fn name(self) -> &'static str {
+        self.capabilities().name
+    }
+}
+
+impl Capabilities {
+    /// The first thing of what `service` asks that this backend does not have.
+    pub fn lack(&self, service: &Service) -> Option<Lack> {
+        if !self.protocols.contains(&service.protocol) {
+            Some(Lack::Protocol)
+        } else if self.lacking_way(service).is_some() {
+            Some(Lack::Forwarding)
+        } else if !self.schedules(&service.scheduler.0) {
+            Some(Lack::Scheduler)
+        } else {
+            None
+        }
+    }
+
+    /// How a server of `service` is to be reached and this backend cannot.
+    fn lacking_way(&self, service: &Service) -> Option<Forwarding> {
+        let mut ways = service.servers.iter().map(|server| server.forwarding);
+        ways.find(|way| !self.forwardings.contains(way))
+    }
+
+    /// Whether it has, or may have, a scheduler of this name.
+    pub fn schedules(&self, scheduler: &str) -> bool {
+        self.has_more_schedulers || self.schedulers.contains(&scheduler)
+    }
+
+    /// What a service that this backend cannot serve for that reason is told.
+    pub fn explain(&self, lack: Lack, service: &Service) -> String {
+        let title = self.title;
+        match lack {
+            Lack::Protocol => {
+                let carried: Vec<_> = self.protocols.iter().map(|one| one.title()).collect();
+                format!("{title} carries {} only", carried.join(" and "))
+            }
+            Lack::Forwarding => {
+                let way = match self.lacking_way(service) {
+                    None | Some(Forwarding::Nat) => "by nat",
+                    Some(Forwarding::Direct) => "direct",
+                    Some(Forwarding::Tunnel) => "through a tunnel",
+                };
+                format!("{title} cannot forward {way}")
+            }
+            Lack::Scheduler => {
+                let (name, known) = (&service.scheduler.0, self.schedulers.join(", "));
+                format!("{title} has no scheduler `{name}`, use one of {known}")
+            }
+        }
+    }
+}
+
+impl Backend {
+    /// The backends that may serve `service` and can, the preferred one first.
+    pub fn candidates(self, service: &Service) -> Vec<BackendKind> {
+        let named = |kind: &BackendKind| self == Backend::Auto || self == Backend::Only(*kind);
+        let able = |kind: &BackendKind| kind.capabilities().lack(service).is_none();
+        BackendKind::ALL.into_iter().filter(named).filter(able).collect()
+    }
+}
