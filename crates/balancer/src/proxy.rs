@@ -6,7 +6,7 @@
 
 mod link;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -45,12 +45,14 @@ pub(crate) struct ProxyBackend {
     /// What is wanted of the proxy.
     services: Vec<Arc<WantedService>>,
     process: Option<Process>,
-    /// Killed, and not reaped yet.
-    killed: Vec<Process>,
+    /// Killed or displaced, and not reaped yet.
+    ending: Vec<Process>,
     link: Option<Link>,
     /// What the proxy at the other end of the link has taken in; `None` until it has answered.
     told: Option<Told>,
+    /// Its last answer, and of each service the last that an answer had.
     latest: Status,
+    observed: BTreeMap<String, protocol::ServiceStatus>,
     ticked_at: Option<Instant>,
     /// When it was last asked or told on our own account: who asks for a status all the time must
     /// not put that off.
@@ -83,10 +85,11 @@ impl ProxyBackend {
             socket: settings.run_dir.join("proxy.sock"),
             services: Vec::new(),
             process: None,
-            killed: Vec::new(),
+            ending: Vec::new(),
             link: None,
             told: None,
             latest: Status::default(),
+            observed: BTreeMap::new(),
             ticked_at: None,
             asked_at: None,
             unanswered: 0,
@@ -161,16 +164,15 @@ impl ProxyBackend {
                 || self.latest_failure(name).is_some()
         };
         let set: Vec<_> = self.fit().filter(changed).map(|wanted| spec_of(wanted)).collect();
-        let is_wanted = |name: &&Name| self.fit().any(|wanted| wanted.service.name == **name);
-        let gone = told.services.keys().filter(|name| !is_wanted(name));
+        let wanted: BTreeSet<&Name> = self.fit().map(|wanted| &wanted.service.name).collect();
+        let gone = told.services.keys().filter(|name| !wanted.contains(name));
         let remove: Vec<_> = gone.map(ToString::to_string).collect();
         let is_news = !set.is_empty() || !remove.is_empty() || told.orphan != orphan;
         is_news.then_some(Request::Update { set, remove, orphan })
     }
 
     fn latest_failure(&self, name: &str) -> Option<&str> {
-        let observed = self.latest.services.iter().find(|service| service.name == *name)?;
-        match &observed.state {
+        match &self.observed.get(name)?.state {
             protocol::ServiceState::Failed { error } => Some(error),
             protocol::ServiceState::Listening
             | protocol::ServiceState::Ready
@@ -184,12 +186,18 @@ impl ProxyBackend {
         self.told = None;
     }
 
+    /// What it said is of no use any more either.
+    fn forget(&mut self) {
+        self.hang_up();
+        self.latest = Status::default();
+        self.observed.clear();
+    }
+
     /// Notices that the process ended.
     fn reap(&mut self, now: Instant) {
         let Some(end) = self.process.as_mut().and_then(Process::poll) else { return };
         let Some(process) = self.process.take() else { return };
-        self.hang_up();
-        self.latest = Status::default();
+        self.forget();
         self.unanswered = 0;
         if std::mem::take(&mut self.told_to_end) {
             return;
@@ -224,7 +232,7 @@ impl ProxyBackend {
         {
             self.note(format!("the proxy (pid {}) of an earlier run is taken over", peer.pid));
             let before = std::mem::replace(&mut self.process, Process::adopt(peer));
-            self.killed.extend(before);
+            self.ending.extend(before);
         }
         self.told = None;
         self.link = Some(link);
@@ -252,7 +260,7 @@ impl ProxyBackend {
         }
         if let Some(mut process) = self.process.take() {
             process.signal(Signal::KILL);
-            self.killed.push(process);
+            self.ending.push(process);
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
     }
@@ -324,23 +332,23 @@ impl ProxyBackend {
     fn take_in(&mut self, request: &Request, status: Status) {
         self.unanswered = 0;
         self.trouble = None;
-        let before = std::mem::replace(&mut self.latest, status);
+        self.latest = status;
+        let answered = std::mem::take(&mut self.latest.services).into_iter();
+        let answered = answered.map(|service| (service.name.clone(), service));
         match request {
-            Request::Serve { .. } => self.refusal = None,
-            // The answer to an update names what was updated, and what failed.
+            Request::Serve { .. } => {
+                self.refusal = None;
+                self.observed = answered.collect();
+            }
+            // The answer to an update has those of its services that are still there.
             Request::Update { set, remove, .. } => {
                 self.refusal = None;
-                let answered = &mut self.latest.services;
-                let is_newer = |old: &protocol::ServiceStatus| {
-                    answered.iter().any(|new| new.name == old.name)
-                        || set.iter().any(|one| one.name == old.name)
-                        || remove.contains(&old.name)
-                };
-                let kept: Vec<_> =
-                    before.services.into_iter().filter(|old| !is_newer(old)).collect();
-                answered.extend(kept);
+                for name in set.iter().map(|spec| &spec.name).chain(remove) {
+                    self.observed.remove(name);
+                }
+                self.observed.extend(answered);
             }
-            Request::Status => {}
+            Request::Status => self.observed = answered.collect(),
         }
     }
 
@@ -349,7 +357,7 @@ impl ProxyBackend {
         let ended = self.process.as_mut().is_none_or(|process| process.poll().is_some());
         if ended {
             self.process = None;
-            self.latest = Status::default();
+            self.forget();
         }
         ended || Link::connect(&self.socket).is_err()
     }
@@ -461,7 +469,7 @@ impl Backend for ProxyBackend {
 
     fn tick(&mut self, now: Instant) {
         self.ticked_at = Some(now);
-        self.killed.retain_mut(|process| process.poll().is_none());
+        self.ending.retain_mut(|process| process.poll().is_none());
         self.reap(now);
         let due = self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT);
         let lost = self.link.is_none() && (self.refusal.is_none() || due);
@@ -478,7 +486,7 @@ impl Backend for ProxyBackend {
         let busy = !self.services.is_empty()
             || self.process.is_some()
             || self.link.is_some()
-            || !self.killed.is_empty();
+            || !self.ending.is_empty();
         let passed = self.ticked_at.map_or(TICK, |at| now.saturating_duration_since(at));
         busy.then_some(TICK.saturating_sub(passed))
     }
@@ -500,7 +508,7 @@ impl Backend for ProxyBackend {
         for wanted in &self.services {
             let name = &wanted.service.name;
             let error = self.failed.get(name).cloned();
-            let observed = self.latest.services.iter().find(|service| service.name == **name);
+            let observed = self.observed.get(&**name);
             status.services.push(ServiceStatus {
                 name: name.clone(),
                 backend: BackendKind::Proxy,
@@ -517,7 +525,7 @@ impl Backend for ProxyBackend {
             });
         }
         let wanted = |name: &str| self.services.iter().any(|w| &*w.service.name == name);
-        let leaving = self.latest.services.iter().filter(|service| !wanted(&service.name));
+        let leaving = self.observed.values().filter(|service| !wanted(&service.name));
         status.services.extend(leaving.map(|service| ServiceStatus {
             name: Name::from(service.name.as_str()),
             backend: BackendKind::Proxy,

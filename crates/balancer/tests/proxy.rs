@@ -3,6 +3,8 @@
 mod bench;
 
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bench::{
@@ -231,4 +233,37 @@ fn servers_in_force_count_and_not_the_configured_ones() {
     serve(&mut balancer, &level).unwrap();
     assert_eq!((get(web.listen).unwrap(), get(web.listen).unwrap()), ('b', 'b'));
     finish(balancer);
+}
+
+#[test]
+fn a_proxy_that_never_answers_is_killed_and_reaped() {
+    let bench = Bench::new();
+    let mut settings = bench.settings();
+    settings.locum_program = bench.path("sleeper");
+    // Copied by another process: a descriptor of ours that is open for writing while a neighbouring
+    // test forks would make the program "busy".
+    let draft = bench.path("draft");
+    std::fs::write(&draft, "#!/bin/sh\nexec sleep 600\n").unwrap();
+    let copied = Command::new("cp").args([&draft, &settings.locum_program]).status().unwrap();
+    assert!(copied.success());
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(&settings.locum_program, mode).unwrap();
+    let mut balancer = locum_balancer::Balancer::new(settings);
+    let web = service("web", &[start_server('a')]);
+    let errors = serve(&mut balancer, &wanted(&[&web])).unwrap_err();
+    assert!(errors[0].1.contains("it does not answer"), "{errors:?}");
+    finish(balancer);
+    assert_eq!(sleepers(), Vec::<String>::new(), "neither alive nor a zombie");
+}
+
+/// What /proc says of children of this process that run `sleep`, or did.
+fn sleepers() -> Vec<String> {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let stats = entries.filter_map(|one| std::fs::read_to_string(one.path().join("stat")).ok());
+    let parent = std::process::id().to_string();
+    let is_ours = |stat: &String| {
+        let Some((head, rest)) = stat.rsplit_once(") ") else { return false };
+        head.ends_with("(sleep") && rest.split(' ').nth(1) == Some(parent.as_str())
+    };
+    stats.filter(is_ours).collect()
 }

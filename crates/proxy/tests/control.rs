@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use bench::{Client, PATIENCE, Proxy, eventually, service, start_server};
-use locum_proxy::protocol::{Orphan, ServiceState};
+use locum_proxy::protocol::{Orphan, ProxyService, Request, ServiceState, Status, VERSION};
 
 fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -54,7 +54,7 @@ fn a_server_that_comes_back_in_time_keeps_its_connections() {
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
     let mut client = Client::connect(web.listen);
-    let without = locum_proxy::protocol::ProxyService { servers: Vec::new(), ..web.clone() };
+    let without = ProxyService { servers: Vec::new(), ..web.clone() };
     assert!(proxy.serve(&[without]).services[0].servers[0].leaving);
     assert!(!proxy.serve(std::slice::from_ref(&web)).services[0].servers[0].leaving);
     // As long as the drain time would have been; a cut would show as an error of the read.
@@ -262,4 +262,38 @@ fn it_listens_on_an_address_that_the_node_does_not_have() {
     for service in proxy.serve(&[v4, v6]).services {
         assert_eq!(service.state, ServiceState::Listening, "{}", service.name);
     }
+}
+
+#[test]
+fn an_update_changes_what_it_names_and_nothing_else() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    let shop = service("shop", "rr", &[(start_server('b'), 1)]);
+    let update = |set: &[&ProxyService], remove: &[&str]| {
+        let set = set.iter().map(|spec| (*spec).clone()).collect();
+        let remove = remove.iter().map(ToString::to_string).collect();
+        let request = Request::Update { set, remove, orphan: Orphan::Unchanged };
+        serde_json::to_string(&request).unwrap()
+    };
+    let names = |status: &Status| -> Vec<String> {
+        status.services.iter().map(|service| service.name.clone()).collect()
+    };
+    let mut proxy = Proxy::start(&[]);
+    assert_eq!(proxy.serve(&[web.clone(), shop.clone()]).version, VERSION);
+    let mut client = Client::connect(shop.listen);
+    web.servers = service("web", "rr", &[(start_server('c'), 1)]).servers;
+    let status = proxy.ask(&update(&[&web], &[]));
+    assert_eq!((names(&status), status.error), (vec!["web".to_owned()], None));
+    assert_eq!(Client::connect(web.listen).letter, 'c');
+    client.echo("untouched").unwrap();
+    // An address moves from one service to another.
+    let heir = ProxyService { name: "heir".to_owned(), ..web.clone() };
+    let status = proxy.ask(&update(&[&heir], &["web"]));
+    let state = status.services.iter().find(|one| one.name == "heir").map(|one| &one.state);
+    assert_eq!(state, Some(&ServiceState::Listening));
+    assert_eq!(proxy.status().services.len(), 2, "shop is still there");
+    // Nothing is left to serve: the process ends once the last client has gone.
+    proxy.ask(&update(&[], &["heir", "shop"]));
+    client.echo("going on").unwrap();
+    assert_eq!(client.finish(), "bye");
+    assert!(proxy.wait_for_exit().success());
 }
