@@ -24,9 +24,6 @@ const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a kernel without IPVS is asked again: each time may try to load the module.
 const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Most operations named in one event; the rest are counted.
-const NAMED_FAILURES: usize = 3;
-
 pub(crate) struct IpvsBackend {
     kernel: Kernel,
     services: Vec<Arc<WantedService>>,
@@ -204,11 +201,7 @@ impl IpvsBackend {
             if all.is_empty() {
                 continue;
             }
-            let mut text = all.iter().take(NAMED_FAILURES).cloned().collect::<Vec<_>>().join("; ");
-            if all.len() > NAMED_FAILURES {
-                text.push_str(&format!("; and {} more", all.len() - NAMED_FAILURES));
-            }
-            failed.insert(wanted.service.name.clone(), text);
+            failed.insert(wanted.service.name.clone(), plan::first_few(&all, "; "));
         }
         self.failed = failed;
     }

@@ -259,7 +259,7 @@ fn a_crash_in_the_middle_of_a_start_leaves_one_that_the_next_daemon_knows() {
     let mut state: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
     assert!(state["edge"]["key"].is_string(), "{state}");
     state["edge"]["running"] = serde_json::Value::Null;
-    tick_until(&mut crashed, "service", |_, _| get(edge.listen).is_ok());
+    tick_until(&mut crashed, "service", |balancer, _| balancer.progress().pending.is_empty());
     let before = pid(&mut crashed);
     drop(crashed);
     fs::write(&path, state.to_string()).unwrap();

@@ -285,6 +285,7 @@ fn an_update_changes_what_it_names_and_nothing_else() {
     assert_eq!((names(&status), status.error), (vec!["web".to_owned()], None));
     assert_eq!(Client::connect(web.listen).letter, 'c');
     client.echo("untouched").unwrap();
+    assert_eq!(Client::connect(shop.listen).letter, 'b', "what an update leaves out is served on");
     // An address moves from one service to another.
     let heir = ProxyService { name: "heir".to_owned(), ..web.clone() };
     let status = proxy.ask(&update(&[&heir], &["web"]));
