@@ -167,8 +167,8 @@ impl ProxyBackend {
         let wanted: BTreeSet<&Name> = self.fit().map(|wanted| &wanted.service.name).collect();
         let gone = told.services.keys().filter(|name| !wanted.contains(name));
         let remove: Vec<_> = gone.map(ToString::to_string).collect();
-        let is_news = !set.is_empty() || !remove.is_empty() || told.orphan != orphan;
-        is_news.then_some(Request::Update { set, remove, orphan })
+        let differs = !set.is_empty() || !remove.is_empty() || told.orphan != orphan;
+        differs.then_some(Request::Update { set, remove, orphan })
     }
 
     fn latest_failure(&self, name: &str) -> Option<&str> {

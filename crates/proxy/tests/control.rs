@@ -287,13 +287,13 @@ fn an_update_changes_what_it_names_and_nothing_else() {
     client.echo("untouched").unwrap();
     assert_eq!(Client::connect(shop.listen).letter, 'b', "what an update leaves out is served on");
     // An address moves from one service to another.
-    let heir = ProxyService { name: "heir".to_owned(), ..web.clone() };
-    let status = proxy.ask(&update(&[&heir], &["web"]));
-    let state = status.services.iter().find(|one| one.name == "heir").map(|one| &one.state);
+    let successor = ProxyService { name: "successor".to_owned(), ..web.clone() };
+    let status = proxy.ask(&update(&[&successor], &["web"]));
+    let state = status.services.iter().find(|one| one.name == "successor").map(|one| &one.state);
     assert_eq!(state, Some(&ServiceState::Listening));
     assert_eq!(proxy.status().services.len(), 2, "shop is still there");
     // Nothing is left to serve: the process ends once the last client has gone.
-    proxy.ask(&update(&[], &["heir", "shop"]));
+    proxy.ask(&update(&[], &["successor", "shop"]));
     client.echo("going on").unwrap();
     assert_eq!(client.finish(), "bye");
     assert!(proxy.wait_for_exit().success());
