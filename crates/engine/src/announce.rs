@@ -2,7 +2,8 @@
 //!
 //! | module | owns |
 //! |---|---|
-//! | here | bursts: they wait for the kernel and for the services of the instance, up to a bound |
+//! | here | when a burst may go: it waits for the kernel and for the services of the instance, up to a bound |
+//! | `burst` | what waits |
 //! | `rate` | announcements that keep a distance on their interface (G-015) |
 //! | `own_address` | the address of this node itself, after a fault |
 //!
@@ -14,53 +15,25 @@
 //!
 //! [`Router::ready_limit`]: locum_vrrp::Router::ready_limit
 
-pub mod own_address;
+pub mod burst;
+mod own_address;
 pub mod rate;
 
 use std::net::IpAddr;
-use std::time::Duration;
 
+use locum_plan::Name;
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
 use locum_vrrp::{Action, Profile, Role, Time};
 
-use crate::Engine;
+use crate::announce::burst::PendingAnnouncement;
+use crate::announce::rate::Waiting;
+use crate::engine::Engine;
 use crate::facts::HeldAddress;
+use crate::ids::InstanceId;
 use crate::input::LinkState;
 use crate::instance::InstanceState;
-use crate::instances::InstanceId;
+use crate::instances::Instances;
 use crate::output::{Announcement, EventKind, Output};
-
-/// A burst that waits for what it speaks of.
-#[derive(Debug, Default)]
-pub struct PendingAnnouncement(Option<Burst>);
-
-#[derive(Debug)]
-struct Burst {
-    /// How often each address is announced at once, at least 1.
-    repeat: u8,
-    since: Time,
-    /// The bound has passed: what is in place was announced, and the rest follows.
-    is_overdue: bool,
-}
-
-impl PendingAnnouncement {
-    fn add(&mut self, repeat: u8, now: Time) {
-        match &mut self.0 {
-            Some(burst) => burst.repeat = burst.repeat.max(repeat),
-            None if repeat > 0 => self.0 = Some(Burst { repeat, since: now, is_overdue: false }),
-            None => {}
-        }
-    }
-
-    pub fn is_some(&self) -> bool {
-        self.0.is_some()
-    }
-
-    /// When it goes out, ready or not.
-    pub fn deadline(&self, limit: Duration) -> Option<Time> {
-        self.0.as_ref().filter(|burst| !burst.is_overdue).map(|burst| burst.since + limit)
-    }
-}
 
 impl Engine {
     /// The bursts that routers asked for, once they may go.
@@ -147,6 +120,52 @@ impl Engine {
         let (interface, interface_index) = (held.interface.clone(), link.index);
         Some(Announcement { interface, interface_index, address, frame })
     }
+
+    /// Queues the addresses of an instance whose rate is limited; the others may leave at once.
+    pub(crate) fn limit_rate(&mut self, now: Time, id: InstanceId, left: u8) {
+        let state = &self.instances[id];
+        for held in state.addresses_in_place() {
+            let address = held.address.address;
+            let gap = rate::gap(state, address);
+            if !gap.is_zero() {
+                let waiting = Waiting { instance: id, address, left, gap };
+                self.rate.add(now, &held.interface, waiting);
+            }
+        }
+    }
+
+    pub(crate) fn drain_rate_limited(&mut self, now: Time, out: &mut Vec<Output>) {
+        if !std::mem::take(&mut self.rate.may_send) {
+            return;
+        }
+        let instances = &self.instances;
+        let is_held = |id: InstanceId, interface: &Name, address: IpAddr| {
+            held(instances, id, interface, address).is_some()
+        };
+        for (id, interface, address) in self.rate.take_due(now, is_held) {
+            let Some((state, held)) = held(&self.instances, id, &interface, address) else {
+                continue;
+            };
+            out.extend(self.announcement(state, held).map(|frame| Output::Announce {
+                instance: id,
+                until: now + state.router.shortest_takeover(),
+                frames: vec![frame],
+            }));
+        }
+    }
+}
+
+/// The instance, which is master, with the address as it holds it.
+fn held<'a>(
+    instances: &'a Instances,
+    id: InstanceId,
+    interface: &Name,
+    address: IpAddr,
+) -> Option<(&'a InstanceState, &'a HeldAddress)> {
+    let state = instances.get(id).filter(|state| state.router.role() == Role::Master)?;
+    let mut all = state.addresses_in_place();
+    let held = all.find(|held| held.interface == *interface && held.address.address == address)?;
+    Some((state, held))
 }
 
 /// G-003.

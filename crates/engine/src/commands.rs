@@ -3,9 +3,10 @@
 use locum_plan::Name;
 use locum_vrrp::{Cause, Event as RouterEvent, Role, Time};
 
-use crate::Engine;
-use crate::input::{Command, CommandId, Run, Target};
-use crate::instances::InstanceId;
+use crate::engine::Engine;
+use crate::ids::CommandId;
+use crate::ids::InstanceId;
+use crate::input::{Command, Run, Target};
 use crate::output::{EventKind, Output, Reply};
 
 impl Engine {

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use locum_plan::Name;
 use locum_vrrp::{Action, Role, Time};
 
-use crate::Engine;
+use crate::engine::Engine;
 use crate::explain;
 use crate::facts::{Fact, Removal, Whose};
 use crate::fault::PriorityCause;
 use crate::hooks::{self, HookContext};
+use crate::ids::InstanceId;
+use crate::ids::Owner;
 use crate::instance::{InstanceState, Link};
-use crate::instances::InstanceId;
 use crate::listening;
-use crate::output::{EventKind, HookRun, Output, Owner};
+use crate::output::{EventKind, HookRun, Output};
 use crate::services::Holding;
 
 impl Engine {

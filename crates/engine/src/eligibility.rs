@@ -9,10 +9,9 @@ use locum_plan::Name;
 use locum_vrrp::packet::capacity;
 use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Transport};
 
-use crate::Engine;
 use crate::fault::{Fault, PriorityPart};
 use crate::input::LinkState;
-use crate::tracker::Tally;
+use crate::tracker::{Tally, Trackers};
 
 /// The verdict over one instance.
 #[derive(Debug)]
@@ -27,28 +26,37 @@ pub struct Eligibility {
     pub parts: Vec<PriorityPart>,
 }
 
-impl Engine {
-    pub(crate) fn judge(&self, instance: &plan::Instance, presume_up: bool) -> Eligibility {
-        let (link, mut faults) = self.judge_link(instance);
-        let tracked = self.trackers.judge(&instance.track, presume_up);
+impl Eligibility {
+    /// `presume_up`: a check that has not reported yet counts as up.
+    pub fn of(
+        instance: &plan::Instance,
+        links: &HashMap<Name, LinkState>,
+        trackers: &Trackers,
+        presume_up: bool,
+    ) -> Self {
+        let (link, mut faults) = Self::of_link(instance, links);
+        let tracked = trackers.judge(&instance.track, presume_up);
         let Tally { faults: of_trackers, parts, is_unknown } = tracked;
         faults.extend(of_trackers);
-        Eligibility { faults, link, is_unknown, parts }
+        Self { faults, link, is_unknown, parts }
     }
 
-    fn judge_link(&self, instance: &plan::Instance) -> (LinkCondition, Vec<Fault>) {
+    fn of_link(
+        instance: &plan::Instance,
+        links: &HashMap<Name, LinkState>,
+    ) -> (LinkCondition, Vec<Fault>) {
         let interface = &instance.interface;
         let router = &instance.router;
         let mut condition = LinkCondition::Down;
         let mut faults = Vec::new();
-        match self.links.get(interface) {
+        match links.get(interface) {
             None | Some(LinkState { index: 0, .. }) => {
                 faults.push(Fault::InterfaceMissing { interface: interface.clone() });
             }
             Some(link) if !link.running => {
                 faults.push(Fault::InterfaceDown { interface: interface.clone() });
             }
-            Some(link) => match source(router, link, &self.links) {
+            Some(link) => match source(router, link, links) {
                 Some(_) => condition = LinkCondition::Ready,
                 None => {
                     condition = LinkCondition::NoSource;
@@ -56,7 +64,7 @@ impl Engine {
                 }
             },
         }
-        if let Some(link) = self.links.get(interface) {
+        if let Some(link) = links.get(interface) {
             let most = capacity(router.version, router.family, link.mtu);
             if link.mtu != 0 && router.addresses.len() > most {
                 let (interface, mtu) = (interface.clone(), link.mtu);
@@ -65,15 +73,13 @@ impl Engine {
         }
         let devices = instance.addresses.iter().filter_map(|address| address.device.as_ref());
         for device in devices.filter(|device| *device != interface) {
-            if self.links.get(device).is_none_or(|link| link.index == 0) {
+            if links.get(device).is_none_or(|link| link.index == 0) {
                 faults.push(Fault::DeviceMissing { device: device.clone() });
             }
         }
         (condition, faults)
     }
-}
 
-impl Eligibility {
     /// The link still carries a farewell.
     pub fn can_send(&self) -> bool {
         self.link == LinkCondition::Ready

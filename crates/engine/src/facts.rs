@@ -13,5 +13,5 @@ pub mod fact;
 mod refused;
 mod wanted;
 
-pub use fact::{Fact, FactKey, HeldAddress, Removal, Whose};
+pub use fact::{Asked, Fact, FactKey, HeldAddress, Refusal, Removal, Whose};
 pub use wanted::{Answered, Facts, Level, Wanted};

@@ -6,8 +6,8 @@
 
 use locum_vrrp::{Event as RouterEvent, Time};
 
-use crate::Engine;
-use crate::instances::InstanceId;
+use crate::engine::Engine;
+use crate::ids::InstanceId;
 
 impl Engine {
     /// Answers those that ask. Nobody else has a say yet, so all are granted.

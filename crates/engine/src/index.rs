@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 
 use locum_plan::Name;
-use locum_vrrp::{Family, Transport, Vrid};
+use locum_vrrp::{Family, Vrid};
 
+use crate::ids::InstanceId;
 use crate::instance::{InstanceState, Key};
-use crate::instances::{InstanceId, Instances};
 
 /// The instances by what tells them apart on the wire (V-003). Unicast instances with
 /// disjoint sets of peers may share a VRID; the sender decides between them (V-332).
@@ -36,23 +36,16 @@ impl InstanceIndex {
         all.map_or(&[], Vec::as_slice)
     }
 
-    /// The instance that knows the sender as its peer, else the first: it says what is wrong.
+    /// The first that `hears` the sender, else the first of all: it says what is wrong.
     pub fn find(
         &self,
         interface: &str,
         vrid: Vrid,
         source: IpAddr,
-        instances: &Instances,
+        hears: impl Fn(InstanceId) -> bool,
     ) -> Option<InstanceId> {
         let all = self.0.get(interface)?.get(&(Family::of(&source), vrid))?;
-        let known = all.iter().find(|id| instances.get(**id).is_some_and(|s| knows(s, source)));
+        let known = all.iter().find(|id| hears(**id));
         known.or(all.first()).copied()
-    }
-}
-
-fn knows(state: &InstanceState, source: IpAddr) -> bool {
-    match &state.router.settings().transport {
-        Transport::Multicast { .. } => true,
-        Transport::Unicast { peers, .. } => peers.iter().any(|peer| peer.address == source),
     }
 }

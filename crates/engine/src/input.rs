@@ -6,9 +6,8 @@ use std::sync::Arc;
 use locum_plan::{Name, Outcome, Plan};
 use locum_vrrp::Family;
 
-use crate::facts::FactKey;
-use crate::instances::InstanceId;
-use crate::output::{Owner, ProbeId, Seq};
+use crate::facts::Refusal;
+use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -87,24 +86,6 @@ pub struct Inherited {
     pub valid_seconds: Option<u32>,
 }
 
-/// One fact of an `Apply` that the kernel did not do.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    pub asked: Asked,
-    pub key: FactKey,
-    /// The kernel's words.
-    pub error: String,
-}
-
-/// What was asked of the kernel for one fact.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asked {
-    /// To add or to renew it: it is not in place, or will run out.
-    Hold,
-    /// To remove it: it is still there.
-    Drop,
-}
-
 /// What was sent, in frames and datagrams.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SendReport {
@@ -124,9 +105,6 @@ pub enum Target {
     All,
     Instance(Name),
 }
-
-/// The caller's handle for a [`crate::Output::Reply`].
-pub type CommandId = u64;
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command {

@@ -17,13 +17,13 @@ use locum_vrrp::{
     Time, Transport, Vrid,
 };
 
-use crate::announce::PendingAnnouncement;
-use crate::facts::{Answered, Fact, FactKey, Facts, HeldAddress, Level, Wanted};
+use crate::announce::burst::PendingAnnouncement;
+use crate::facts::{Answered, Fact, FactKey, Facts, HeldAddress, Level, Refusal, Wanted};
 use crate::fault::Fault;
 use crate::hooks;
-use crate::input::{LinkState, Refusal};
-use crate::instances::InstanceId;
-use crate::output::{Datagram, HookRun, Output, Owner, Seq};
+use crate::ids::{InstanceId, Owner, Seq};
+use crate::input::LinkState;
+use crate::output::{Datagram, HookRun, Output};
 
 /// The kernel looks for leases that have run out once a second.
 const LATEST_EXPIRY: Duration = Duration::from_secs(1);
@@ -152,6 +152,14 @@ impl InstanceState {
 
     pub fn name(&self) -> &Name {
         &self.instance.name
+    }
+
+    /// Takes adverts of this sender: anybody's by multicast, its peers' by unicast.
+    pub fn hears(&self, source: IpAddr) -> bool {
+        match &self.router.settings().transport {
+            Transport::Multicast { .. } => true,
+            Transport::Unicast { peers, .. } => peers.iter().any(|peer| peer.address == source),
+        }
     }
 
     /// Feeds the router; what it does is drained later.

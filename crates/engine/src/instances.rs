@@ -12,20 +12,10 @@ use locum_plan::Name;
 use locum_vrrp::{Time, Vrid};
 
 use crate::facts::{Fact, FactKey};
+use crate::ids::InstanceId;
 use crate::index::InstanceIndex;
 use crate::instance::{InstanceState, Key};
 use crate::services::Holding;
-
-/// Which instance; the same through all reloads, and never given to another one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct InstanceId(u32);
-
-impl InstanceId {
-    /// The instance of this number, counted from 0 in the order in which the engine met them.
-    pub const fn new(number: u32) -> Self {
-        Self(number)
-    }
-}
 
 #[derive(Debug, Default)]
 pub struct Instances {
@@ -65,7 +55,8 @@ impl Instances {
 
     /// The instance a datagram from `source` is for.
     pub fn on_wire(&self, interface: &str, vrid: Vrid, source: IpAddr) -> Option<InstanceId> {
-        self.index.find(interface, vrid, source, self)
+        let hears = |id| self.get(id).is_some_and(|state| state.hears(source));
+        self.index.find(interface, vrid, source, hears)
     }
 
     /// All with this key; more than one only where unicast instances share it (V-332).

@@ -9,14 +9,7 @@ use locum_vrrp::{Auth, Cause, Family, Priority, Role, Version, Vrid};
 
 use crate::facts::{Fact, Removal};
 use crate::fault::PriorityCause;
-use crate::input::CommandId;
-use crate::instances::InstanceId;
-
-/// Number of an `Apply` or `Serve`, rising; their results carry it back.
-pub type Seq = u64;
-
-/// Handle of a probe; stays the same while its [`Probe`] does. Probes that ask the same are one.
-pub type ProbeId = u32;
+use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
@@ -93,14 +86,6 @@ pub struct Datagram {
     pub ttl: u8,
     /// The VRRP message; the socket adds the IP header.
     pub message: Vec<u8>,
-}
-
-/// On whose behalf the kernel shall have something.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Owner {
-    Instance(InstanceId),
-    /// What an earlier run left and no instance of the plan has.
-    Orphans,
 }
 
 /// One Ethernet frame to broadcast.

@@ -6,11 +6,11 @@ use locum_vrrp::datagram::strip_ipv4;
 use locum_vrrp::receive::{self, Accepted};
 use locum_vrrp::{ChecksumForm, Datagram, Discard, Family, Time};
 
-use crate::Engine;
+use crate::engine::Engine;
 use crate::explain;
+use crate::ids::InstanceId;
 use crate::input::Packet;
 use crate::instance::Discarded;
-use crate::instances::InstanceId;
 use crate::output::EventKind;
 
 impl Engine {

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 
 use locum_plan::Probe;
 
-use crate::output::{Output, ProbeChange, ProbeId};
+use crate::ids::ProbeId;
+use crate::output::{Output, ProbeChange};
 
 /// Who wants to know a probe's outcome, by position in the engine's lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

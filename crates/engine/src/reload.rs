@@ -8,15 +8,17 @@ use locum_plan as plan;
 use locum_plan::{Name, Plan, VirtualAddress};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
+use crate::engine::{Engine, is_up};
 use crate::explain;
 use crate::facts::{Fact, HeldAddress};
 use crate::fault::PriorityCause;
-use crate::input::{CommandId, Inherited};
+use crate::ids::CommandId;
+use crate::ids::InstanceId;
+use crate::input::Inherited;
 use crate::instance::{InstanceState, Key};
-use crate::instances::{InstanceId, Instances};
+use crate::instances::Instances;
 use crate::output::{EventKind, Output, Reply};
 use crate::probes::Asker;
-use crate::{Engine, is_up};
 
 #[derive(Default)]
 struct Tally {

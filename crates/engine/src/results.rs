@@ -5,10 +5,12 @@ use std::time::Duration;
 use locum_plan::Name;
 use locum_vrrp::Time;
 
-use crate::Engine;
-use crate::input::{Asked, Refusal, SendReport};
-use crate::instances::InstanceId;
-use crate::output::{EventKind, Owner, Seq};
+use crate::engine::Engine;
+use crate::facts::{Asked, Refusal};
+use crate::ids::InstanceId;
+use crate::ids::{Owner, Seq};
+use crate::input::SendReport;
+use crate::output::EventKind;
 
 /// Pause before leftovers that could not be withdrawn are tried again.
 const ORPHAN_PAUSE: Duration = Duration::from_secs(30);

@@ -10,7 +10,8 @@ use std::time::Duration;
 use locum_plan::{Activity, HaproxyFile, Name, Plan, WantedHaproxy, WantedServices};
 use locum_vrrp::Time;
 
-use crate::output::{EventKind, Output, Seq};
+use crate::ids::Seq;
+use crate::output::{EventKind, Output};
 use crate::service::ServiceState;
 
 /// Whether the addresses of an instance are on this node.

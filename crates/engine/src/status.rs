@@ -6,12 +6,12 @@ use std::time::Duration;
 use locum_plan::{Activity, Name};
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
-use crate::Engine;
+use crate::engine::Engine;
 use crate::explain;
 use crate::facts::{Fact, Facts};
 use crate::fault::{Fault, PriorityPart};
+use crate::ids::InstanceId;
 use crate::instance::{Discarded, InstanceState};
-use crate::instances::InstanceId;
 
 /// Everything `locum status` shows.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use locum_plan::{Check, Name, Outcome, Plan, Track, Tracked, Unrunnable, Verdict
 use locum_vrrp::Time;
 
 use crate::fault::{Fault, PriorityPart};
-use crate::instances::InstanceId;
+use crate::ids::InstanceId;
 
 /// Up or down, as one result after another makes it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
 use locum_vrrp::{Action, Role, Time, Transport};
 
-use crate::Engine;
-use crate::instances::InstanceId;
+use crate::engine::Engine;
+use crate::ids::InstanceId;
 use crate::output::{Announcement, Output};
 
 impl Engine {

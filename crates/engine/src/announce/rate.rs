@@ -17,13 +17,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_plan::Name;
-use locum_vrrp::{Family, Role, Time};
+use locum_vrrp::{Family, Time};
 
-use crate::Engine;
-use crate::facts::HeldAddress;
+use crate::ids::InstanceId;
 use crate::instance::InstanceState;
-use crate::instances::{InstanceId, Instances};
-use crate::output::Output;
 
 /// The queues, one per interface and kind of frame.
 #[derive(Debug, Default)]
@@ -41,18 +38,18 @@ struct Queue {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    instance: InstanceId,
-    address: IpAddr,
+pub struct Waiting {
+    pub instance: InstanceId,
+    pub address: IpAddr,
     /// At least 1.
-    left: u8,
+    pub left: u8,
     /// From this frame to the next.
-    gap: Duration,
+    pub gap: Duration,
 }
 
 impl RateLimiter {
     /// `waiting.left` is at least 1.
-    fn add(&mut self, now: Time, interface: &Name, new: Waiting) {
+    pub fn add(&mut self, now: Time, interface: &Name, new: Waiting) {
         let key = (interface.clone(), Family::of(&new.address));
         let queue = self.queues.entry(key).or_default();
         if queue.frames.is_empty() {
@@ -70,7 +67,7 @@ impl RateLimiter {
 
     /// The frames whose time has come, at most one per queue. What is not held any more leaves its
     /// queue without taking a turn.
-    fn take_due(
+    pub fn take_due(
         &mut self,
         now: Time,
         is_held: impl Fn(InstanceId, &Name, IpAddr) -> bool,
@@ -107,54 +104,6 @@ impl RateLimiter {
         let busy = self.queues.values().filter(|queue| !queue.frames.is_empty());
         busy.map(|queue| queue.free_at).min()
     }
-}
-
-impl Engine {
-    /// Queues the addresses of an instance whose rate is limited; the others may leave at once.
-    pub(crate) fn limit_rate(&mut self, now: Time, id: InstanceId, left: u8) {
-        let state = &self.instances[id];
-        for held in state.addresses_in_place() {
-            let address = held.address.address;
-            let gap = gap(state, address);
-            if !gap.is_zero() {
-                let waiting = Waiting { instance: id, address, left, gap };
-                self.rate.add(now, &held.interface, waiting);
-            }
-        }
-    }
-
-    pub(crate) fn drain_rate_limited(&mut self, now: Time, out: &mut Vec<Output>) {
-        if !std::mem::take(&mut self.rate.may_send) {
-            return;
-        }
-        let instances = &self.instances;
-        let is_held = |id: InstanceId, interface: &Name, address: IpAddr| {
-            held(instances, id, interface, address).is_some()
-        };
-        for (id, interface, address) in self.rate.take_due(now, is_held) {
-            let Some((state, held)) = held(&self.instances, id, &interface, address) else {
-                continue;
-            };
-            out.extend(self.announcement(state, held).map(|frame| Output::Announce {
-                instance: id,
-                until: now + state.router.shortest_takeover(),
-                frames: vec![frame],
-            }));
-        }
-    }
-}
-
-/// The instance, which is master, with the address as it holds it.
-fn held<'a>(
-    instances: &'a Instances,
-    id: InstanceId,
-    interface: &Name,
-    address: IpAddr,
-) -> Option<(&'a InstanceState, &'a HeldAddress)> {
-    let state = instances.get(id).filter(|state| state.router.role() == Role::Master)?;
-    let mut all = state.addresses_in_place();
-    let held = all.find(|held| held.interface == *interface && held.address.address == address)?;
-    Some((state, held))
 }
 
 /// Zero is none.

@@ -44,6 +44,24 @@ pub enum Whose {
     Anyones,
 }
 
+/// One fact of an `Apply` that the kernel did not do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    pub asked: Asked,
+    pub key: FactKey,
+    /// The kernel's words.
+    pub error: String,
+}
+
+/// What was asked of the kernel for one fact.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// To add or to renew it: it is not in place, or will run out.
+    Hold,
+    /// To remove it: it is still there.
+    Drop,
+}
+
 impl Fact {
     pub fn key(&self) -> FactKey {
         match self {

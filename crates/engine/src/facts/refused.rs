@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-use crate::facts::Fact;
+use super::fact::Fact;
 
 /// The first pause: what was wrong for a moment is over by then, and a lease that could not be
 /// renewed has not run out yet.

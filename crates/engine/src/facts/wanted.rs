@@ -19,10 +19,9 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-use super::fact::{Fact, FactKey, Removal, Whose};
+use super::fact::{Asked, Fact, FactKey, Refusal, Removal, Whose};
 use super::refused::{Change, RefusedFact, RefusedFacts};
-use crate::input::{Asked, Refusal};
-use crate::output::Seq;
+use crate::ids::Seq;
 
 /// Least time between two repairs of one instance: whoever removes our addresses in a loop shall
 /// not keep this node busy.
