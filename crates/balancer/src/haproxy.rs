@@ -4,6 +4,7 @@ mod adopt;
 mod check;
 mod listening;
 mod message;
+mod record;
 mod supervisor;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +14,8 @@ use locum_plan::{BackendKind, Name, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
-use crate::haproxy::supervisor::{Record, Supervisor, unknown_file};
+use crate::haproxy::record::ProcessRecord;
+use crate::haproxy::supervisor::{Supervisor, unknown_file};
 use crate::state_file::StateFile;
 use crate::status::BalancerStatus;
 
@@ -24,7 +26,7 @@ pub(crate) struct HaproxyBackend {
     mark: Mark,
     state: StateFile,
     /// As in the state file; `None` until it was read.
-    saved: Option<BTreeMap<String, Record>>,
+    saved: Option<BTreeMap<String, ProcessRecord>>,
     ticked_at: Option<Instant>,
     /// For the log, from supervisors that are no more.
     notes: Vec<Note>,
@@ -47,7 +49,7 @@ impl HaproxyBackend {
         if self.saved.is_some() {
             return;
         }
-        let loaded: Option<BTreeMap<String, Record>> = self.state.load();
+        let loaded: Option<BTreeMap<String, ProcessRecord>> = self.state.load();
         let keys = loaded.as_ref().map(|saved| {
             saved.values().filter_map(|record| record.key.as_deref()).collect::<BTreeSet<_>>()
         });

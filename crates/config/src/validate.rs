@@ -1,6 +1,7 @@
 //! Rules that need more than one field: the plan stands beside what was parsed, entry by entry, so that
 //! every finding has its place.
 
+mod common;
 mod instance;
 mod service;
 
@@ -10,10 +11,11 @@ pub(crate) use instance::capacity;
 
 use crate::dialect::Dialect;
 use crate::need::NeedKind;
-use crate::parsed::{Field, Parsed, ParsedCheck, ParsedHaproxy};
+use crate::parsed::{Parsed, ParsedCheck, ParsedHaproxy};
 use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
-use locum_plan::{Checker, Command, CommandLine, Plan, Tracked};
+use crate::validate::common::{command_needs, known_instance};
+use locum_plan::{Checker, Plan, Tracked};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
 pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
@@ -167,24 +169,6 @@ fn check(one: &ParsedCheck, built: &locum_plan::Check, report: &mut Report) {
     }
 }
 
-/// What a command asks of the host.
-fn command_needs(command: &Command, span: Span, report: &mut Report) {
-    match &command.line {
-        CommandLine::Argv(words) => {
-            if let Some(program) = words.first() {
-                report.need(span, NeedKind::Program(program.clone()));
-            }
-        }
-        CommandLine::Shell(_) => report.need(span, NeedKind::Program("/bin/sh".to_owned())),
-    }
-    if let Some(user) = &command.user {
-        report.need(span, NeedKind::User(user.clone()));
-    }
-    if let Some(group) = &command.group {
-        report.need(span, NeedKind::Group(group.clone()));
-    }
-}
-
 fn haproxy(one: &ParsedHaproxy, parsed: &Parsed, report: &mut Report) {
     known_instance(&one.instance, parsed.instances.iter().map(|i| &*i.name.value), report);
     if let Some(config) = one.config.given() {
@@ -193,30 +177,4 @@ fn haproxy(one: &ParsedHaproxy, parsed: &Parsed, report: &mut Report) {
     let span = one.program.given().map_or(one.name.span, |at| at.span);
     let program = HAPROXY_PROGRAM.of(one, parsed.dialect).display().to_string();
     report.need(span, NeedKind::Program(program));
-}
-
-fn known_instance<'a>(
-    named: &Field<String>,
-    known: impl Iterator<Item = &'a str> + Clone,
-    report: &mut Report,
-) {
-    let Some(named) = named.given() else { return };
-    if !known.clone().any(|name| name == named.value) {
-        let text = format!("there is no instance `{}`", named.value);
-        report.error(named.span, "unknown-instance", text).suggest(&named.value, known);
-    }
-}
-
-/// What our own files refuse and keepalived only remarks on.
-fn strict_in_toml<'r>(
-    dialect: Dialect,
-    span: Span,
-    code: &'static str,
-    text: String,
-    report: &'r mut Report,
-) -> crate::span::Finding<'r> {
-    match dialect {
-        Dialect::Toml => report.error(span, code, text),
-        Dialect::Keepalived => report.warning(span, code, text),
-    }
 }

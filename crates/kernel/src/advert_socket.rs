@@ -6,6 +6,7 @@
 //! caller gets it, to count it. Many datagrams are read and sent by one system call ([`batch`]).
 
 pub mod batch;
+mod family;
 pub mod filter;
 
 use std::io;
@@ -21,6 +22,10 @@ use socket2::Protocol;
 use socket2::Socket;
 use socket2::Type;
 
+use family::IPV4_HEADER_OCTETS;
+use family::wrong_family;
+
+pub use crate::family::Family;
 pub use batch::Outgoing;
 pub use batch::ReceiveBatch;
 pub use batch::Received;
@@ -34,7 +39,6 @@ const HOP_LIMIT: u8 = 255;
 /// Highest queueing priority; above 6 only with CAP_NET_ADMIN.
 const PRIORITY: u32 = 7;
 const PRIORITY_UNPRIVILEGED: u32 = 6;
-const IPV4_HEADER_OCTETS: usize = 20;
 /// Reads, of a batch each, of what came before a new socket was deaf: more than its buffer holds.
 const MAX_STRANGERS: usize = 64;
 
@@ -53,12 +57,6 @@ pub struct AdvertSettings {
     /// Octets of received datagrams that may wait, as the kernel counts them: for each a good half
     /// kilobyte more than its own.
     pub receive_buffer: usize,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Family {
-    V4,
-    V6,
 }
 
 /// Non-blocking: wait for readiness through [`AsFd`].
@@ -200,8 +198,4 @@ fn grow(socket: &Socket, octets: usize) {
     if setsockopt(socket, sockopt::RcvBufForce, &octets).is_err() {
         let _ = socket.set_recv_buffer_size(octets);
     }
-}
-
-fn wrong_family() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "address is not of the socket's family")
 }

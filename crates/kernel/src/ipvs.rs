@@ -13,8 +13,9 @@ mod model;
 mod plan;
 mod session;
 
+pub use crate::family::Family;
 pub use model::{
-    DestId, DestSpec, Family, Forwarding, ObservedDest, ObservedService, Operation, Protocol,
-    ServiceFlags, ServiceId, ServiceSpec, Tunnel,
+    DestId, DestSpec, Forwarding, ObservedDest, ObservedService, Operation, Protocol, ServiceFlags,
+    ServiceId, ServiceSpec, Tunnel,
 };
 pub use session::{Error, Failure, Ipvs, Report};

@@ -23,6 +23,7 @@ pub mod poller;
 
 mod attribute;
 mod diff;
+mod family;
 mod transport;
 
 pub use transport::KernelError;

@@ -19,7 +19,7 @@ use std::process::Command;
 use nix::unistd::geteuid;
 
 use crate::haproxy::listening::{Listening, listening, listens_as};
-use crate::haproxy::supervisor::Record;
+use crate::haproxy::record::ProcessRecord;
 use crate::process::Identity;
 
 /// Run directory and escaped name, as one path.
@@ -61,7 +61,7 @@ pub(super) struct Found {
 /// What becomes of all processes of one HAProxy.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Inheritance {
-    pub keep: Record,
+    pub keep: ProcessRecord,
     /// To be told to finish: another one serves.
     pub extra: Vec<Identity>,
 }
@@ -194,7 +194,7 @@ fn runs_as(status: &str, user: u32) -> bool {
 
 /// One goes on: the youngest that listens, since each was started to follow the one before, and
 /// one that does not listen yet may never do so.
-pub(super) fn choose(record: Record, found: Vec<Found>) -> Inheritance {
+pub(super) fn choose(record: ProcessRecord, found: Vec<Found>) -> Inheritance {
     let is_new = |one: &Found| {
         !record.leaving.contains(&one.identity)
             && record.running.as_ref().is_none_or(|(running, _)| *running != one.identity)
@@ -207,7 +207,7 @@ pub(super) fn choose(record: Record, found: Vec<Found>) -> Inheritance {
     if candidates.is_empty() {
         return Inheritance { keep: record, extra: Vec::new() };
     }
-    let Record { running, leaving, .. } = record;
+    let ProcessRecord { running, leaving, .. } = record;
     let running = running.filter(|(identity, _)| identity.is_alive());
     candidates
         .extend(running.map(|(identity, digest)| {
@@ -216,7 +216,7 @@ pub(super) fn choose(record: Record, found: Vec<Found>) -> Inheritance {
     candidates.sort_by_key(|(listens, identity, _)| (*listens, identity.start_time, identity.pid));
     let running = candidates.pop().map(|(_, identity, digest)| (identity, digest));
     let extra = candidates.into_iter().map(|(_, identity, _)| identity).collect();
-    Inheritance { keep: Record { running, leaving, key: None }, extra }
+    Inheritance { keep: ProcessRecord { running, leaving, key: None }, extra }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ fn found(start_time: u64, listens: bool) -> Found {
 #[test]
 fn the_youngest_that_listens_goes_on_and_the_others_finish() {
     let found = vec![found(1, true), found(3, false), found(2, true)];
-    let inheritance = choose(Record::default(), found);
+    let inheritance = choose(ProcessRecord::default(), found);
     let (running, digest) = inheritance.keep.running.unwrap();
     assert_eq!((running.start_time, digest.as_str()), (2, "of 2"));
     let extra: Vec<_> = inheritance.extra.iter().map(|one| one.start_time).collect();
@@ -22,7 +22,7 @@ fn the_youngest_that_listens_goes_on_and_the_others_finish() {
 #[test]
 fn what_the_state_file_names_stays_what_it_says() {
     let (running, leaving) = (found(1, false), found(2, true));
-    let record = Record {
+    let record = ProcessRecord {
         running: Some((running.identity, running.digest.clone())),
         leaving: vec![leaving.identity],
         key: None,

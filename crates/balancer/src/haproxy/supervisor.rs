@@ -23,7 +23,6 @@ use std::time::{Duration, Instant};
 
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy};
 use rustix::process::Signal;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::backoff::Backoff;
@@ -31,7 +30,8 @@ use crate::haproxy::adopt::{Inheritance, Mark};
 use crate::haproxy::check::Check;
 use crate::haproxy::listening::{Listening, listening};
 use crate::haproxy::message::{alerts, lacks_address};
-use crate::process::{Identity, Process};
+use crate::haproxy::record::ProcessRecord;
+use crate::process::Process;
 use crate::status::{ProcessState, ProcessStatus};
 
 /// A new process that listens and lives for this long has bound all its addresses, should it wait
@@ -58,17 +58,6 @@ const CHECK_POLL: Duration = Duration::from_millis(10);
 
 /// How often processes that run are looked after.
 const WATCH: Duration = Duration::from_millis(100);
-
-/// What is written down of one HAProxy for the next daemon.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub(super) struct Record {
-    /// With the digest of the file it was started from.
-    pub running: Option<(Identity, String)>,
-    pub leaving: Vec<Identity>,
-    /// Of the start under way: written down before the process is there to be named.
-    #[serde(default)]
-    pub key: Option<String>,
-}
 
 #[derive(Debug)]
 pub(super) struct Supervisor {
@@ -157,7 +146,7 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn record(&self) -> Record {
+    pub(super) fn record(&self) -> ProcessRecord {
         let record = |running: &Running| (running.process.identity(), running.digest.clone());
         let mut leaving: Vec<_> = self.leaving.iter().map(|l| l.process.identity()).collect();
         let running = self.running.as_ref().map(record);
@@ -165,11 +154,13 @@ impl Supervisor {
             // The new one takes over in a moment; until then both are ours.
             Phase::Starting { next, key, .. } => {
                 leaving.extend(running.map(|(old, _)| old));
-                Record { running: Some(record(next)), leaving, key: Some(key.clone()) }
+                ProcessRecord { running: Some(record(next)), leaving, key: Some(key.clone()) }
             }
-            Phase::Launching { key, .. } => Record { running, leaving, key: Some(key.clone()) },
+            Phase::Launching { key, .. } => {
+                ProcessRecord { running, leaving, key: Some(key.clone()) }
+            }
             Phase::Settled | Phase::Checking { .. } | Phase::Waiting { .. } => {
-                Record { running, leaving, key: None }
+                ProcessRecord { running, leaving, key: None }
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::need::NeedKind;
 use crate::parsed::{Parsed, ParsedInstance};
 use crate::span::{At, Report, Span};
-use crate::validate::{command_needs, strict_in_toml};
+use crate::validate::common::{command_needs, strict_in_toml};
 use locum_plan::{Instance, Plan, Scope, Tracked, VirtualAddress};
 
 pub(super) fn validate(

@@ -8,7 +8,7 @@ use crate::need::NeedKind;
 use crate::parsed::{HealthQuestion, Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
-use crate::validate::{known_instance, strict_in_toml};
+use crate::validate::common::{known_instance, strict_in_toml};
 use locum_plan::{
     Backend, BackendKind, Capabilities, Forwarding, Lack, Plan, Protocol, Server, Service, Standby,
 };

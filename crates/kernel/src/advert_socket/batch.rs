@@ -8,8 +8,9 @@ use std::os::fd::AsRawFd;
 use std::os::fd::BorrowedFd;
 use std::ptr;
 
-use super::Family;
-use super::IPV4_HEADER_OCTETS;
+use super::family::IPV4_HEADER_OCTETS;
+use super::family::wrong_family;
+use crate::family::Family;
 
 /// Datagrams in one system call: a turn through the kernel costs about as much as one of them.
 const BATCH: usize = 32;
@@ -367,7 +368,7 @@ fn addressed(sender: &Sender<'_>, message: &Outgoing<'_>) -> io::Result<(Name, C
             };
             Ok((Name::V6(name), ipv6_control(sender.index, source, message.ttl)))
         }
-        (Family::V4 | Family::V6, _, _) => Err(super::wrong_family()),
+        (Family::V4 | Family::V6, _, _) => Err(wrong_family()),
     }
 }
 

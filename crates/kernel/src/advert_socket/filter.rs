@@ -17,11 +17,12 @@ use std::net::IpAddr;
 
 use socket2::SockFilter;
 
-use super::Family;
-use super::IPV4_HEADER_OCTETS;
-use super::Received;
+use super::batch::Received;
+use super::family::IPV4_HEADER_OCTETS;
 use assembler::Instruction;
 use assembler::code;
+
+use crate::family::Family;
 
 /// More sources than this are treated like any other: each costs every datagram a comparison.
 pub const MAX_SOURCES: usize = 8;

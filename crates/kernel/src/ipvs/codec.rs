@@ -10,10 +10,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{
-    DestId, DestSpec, Family, Forwarding, ObservedDest, ObservedService, Operation, Protocol,
-    ServiceFlags, ServiceId, ServiceSpec, Tunnel,
+    DestId, DestSpec, Forwarding, ObservedDest, ObservedService, Operation, Protocol, ServiceFlags,
+    ServiceId, ServiceSpec, Tunnel,
 };
 use crate::attribute::{Attributes, attributes, text};
+use crate::family::Family;
 
 /// Name under which the kernel registers the family.
 pub(crate) const FAMILY: &str = "IPVS";

@@ -28,13 +28,11 @@ use locum_vrrp::{Family, Time};
 use entry::Entry;
 use opener::{Lanes, Opener, Request};
 
+pub use entry::SocketFault;
 pub use opener::Opened;
 
 /// Stands for the inbox among the tokens of the sockets.
 const INBOX: u64 = u64::MAX;
-
-/// Something wrong with a socket, or right again, for a person.
-pub type SocketFault = String;
 
 #[derive(Debug)]
 pub struct AdvertSockets {

@@ -8,40 +8,32 @@ mod hooks;
 mod outbox;
 mod reading;
 mod reload;
+mod state;
 mod status_requests;
 
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, SystemTime};
 
-use locum_balancer::BalancerStatus;
 use locum_control::{Call, Record, Request, Response};
-use locum_engine::status::Status;
 use locum_engine::{Command, Event, HookRun, Reply, Run, Target};
-use locum_plan::Plan;
-use locum_vrrp::Time;
-use tokio::sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use tracing::Level;
 
 use super::applier::Job;
 use super::balancer_thread::BalancerJob;
-use super::election::{Dropped, Report};
-use super::history::History;
-use super::host::control_socket::{ControlSocket, News};
-use super::host::log::Log;
-use super::host::namespace_lock::NamespaceLock;
+use super::election::Report;
+use super::host::control_socket::News;
 use super::host::signals::{Signal, Signals};
-use super::inbox::{InboxSender, Message};
+use super::inbox::Message;
 use super::status::wall_clock::WallClock;
-use crate::configuration::Origin;
 use crate::text::{event as event_text, hook as hook_text};
 use hooks::{HookEnd, HookResult, Hooks};
 use outbox::{OFFER_AGAIN, Outbox};
-use reading::Reading;
-use reload::{Reload, Sent};
-use status_requests::StatusRequests;
+use state::{Done, Phase, Reload, StatusRequests, answer_busy};
+
+pub use state::{ControlRuntime, Handles};
 
 /// A stop waits for the successor at most twice the largest skew, 82 s at the longest interval of
 /// version 3, and must end before a service manager loses its patience after 90 s.
@@ -57,21 +49,6 @@ const INSPECTION: Duration = Duration::from_secs(1);
 /// an exec, and would fill the task limit and the memory of a small host when thousands of instances
 /// change their role together.
 const MAX_RUNNING_HOOKS: usize = 64;
-
-/// What the control runtime works with.
-pub struct Handles {
-    pub inbox: InboxSender,
-    pub applier: Sender<Job>,
-    pub balancer: SyncSender<BalancerJob>,
-    pub log: Log,
-    /// Reports that found no room.
-    pub dropped: Arc<Dropped>,
-    pub history: History,
-    pub origin: Origin,
-    pub plan: Arc<Plan>,
-    pub socket: ControlSocket,
-    pub namespace_lock: NamespaceLock,
-}
 
 /// What comes in.
 pub struct Channels {
@@ -90,39 +67,6 @@ pub enum Ending {
     Clean,
     /// A second signal, or the time was up.
     Forced,
-}
-
-/// Something that ran beside the task has ended.
-enum Done {
-    Loaded(Reading, Option<oneshot::Sender<Response>>),
-    Sent(Sent),
-    Status(Box<((Time, Status), Option<BalancerStatus>)>),
-    BalancerIdle,
-}
-
-pub struct ControlRuntime {
-    handles: Handles,
-    hooks: Hooks,
-    done: UnboundedSender<Done>,
-    finished: UnboundedReceiver<Done>,
-    started: SystemTime,
-    configured: SystemTime,
-    reload: Reload,
-    outbox: Outbox,
-    /// When things happened, for people.
-    wall: WallClock,
-    status_requests: StatusRequests,
-    phase: Phase,
-    /// The history knows that log lines cannot be written.
-    log_is_lost: bool,
-}
-
-/// How far the end is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Phase {
-    Running,
-    Stopping { until: Instant },
-    Finishing { until: Instant, balancer_is_idle: bool },
 }
 
 impl ControlRuntime {
@@ -386,23 +330,6 @@ impl ControlRuntime {
     }
 }
 
-impl Phase {
-    fn until(self) -> Option<Instant> {
-        match self {
-            Self::Running => None,
-            Self::Stopping { until } | Self::Finishing { until, .. } => Some(until),
-        }
-    }
-
-    /// The engine says it is done once; afterwards there is nothing to wait for.
-    fn awaits_engine(self) -> bool {
-        match self {
-            Self::Running | Self::Stopping { .. } => true,
-            Self::Finishing { .. } => false,
-        }
-    }
-}
-
 /// The engine's reply, when it comes, to whoever asked.
 fn pass_on(replied: oneshot::Receiver<Reply>, answer: Option<oneshot::Sender<Response>>) {
     let Some(answer) = answer else { return };
@@ -414,12 +341,4 @@ fn pass_on(replied: oneshot::Receiver<Reply>, answer: Option<oneshot::Sender<Res
         };
         let _ = answer.send(response);
     });
-}
-
-fn answer_busy(answer: Option<oneshot::Sender<Response>>) {
-    let message = "the daemon is busy: try again".to_owned();
-    tracing::error!("{message}");
-    if let Some(answer) = answer {
-        let _ = answer.send(Response::Error { message });
-    }
 }

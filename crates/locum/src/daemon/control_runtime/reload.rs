@@ -10,51 +10,18 @@ use locum_engine::Reply;
 use locum_plan::Plan;
 use tokio::sync::oneshot;
 
-use super::reading::{Reader, Reading};
-use super::{ControlRuntime, Done, Phase};
+use super::reading::Reading;
+use super::state::{ControlRuntime, Done, Phase, ReloadState, Sent};
 use crate::daemon::inbox::Message;
-
-/// How far the reload under way is.
-#[derive(Debug, Default)]
-pub struct Reload {
-    state: State,
-    reader: Reader,
-}
-
-/// A plan that was sent to the engine.
-pub struct Sent {
-    plan: Arc<Plan>,
-    /// What the engine says about it; `None` when it ended instead.
-    engine: Option<Reply>,
-    warnings: String,
-    answer: Option<oneshot::Sender<Response>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum State {
-    #[default]
-    Idle,
-    /// Until the files are read and judged; `again` when a signal asked for another meanwhile.
-    Reading { again: bool },
-    /// Until the engine has it.
-    Sending { again: bool },
-}
-
-impl State {
-    fn and_again(self) -> Self {
-        match self {
-            Self::Idle => Self::Idle,
-            Self::Reading { .. } => Self::Reading { again: true },
-            Self::Sending { .. } => Self::Sending { again: true },
-        }
-    }
-}
 
 impl ControlRuntime {
     pub(super) fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
         match (self.reload.state, self.phase) {
-            (State::Idle, Phase::Running) => {}
-            (state @ (State::Reading { .. } | State::Sending { .. }), Phase::Running) => {
+            (ReloadState::Idle, Phase::Running) => {}
+            (
+                state @ (ReloadState::Reading { .. } | ReloadState::Sending { .. }),
+                Phase::Running,
+            ) => {
                 // Whoever sent a signal does not hear that it must come again; whoever asked does.
                 self.reload.state = if answer.is_none() { state.and_again() } else { state };
                 return refuse(answer, "another reload is under way: try again");
@@ -63,7 +30,7 @@ impl ControlRuntime {
                 return refuse(answer, "the daemon is stopping");
             }
         }
-        self.reload.state = State::Reading { again: false };
+        self.reload.state = ReloadState::Reading { again: false };
         let reading = self.reload.reader.clone().read(self.handles.origin.clone());
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -109,10 +76,10 @@ impl ControlRuntime {
     /// Ends the reload under way, and begins the one that a signal asked for meanwhile.
     fn finish_reload(&mut self) {
         let again = match self.reload.state {
-            State::Idle => false,
-            State::Reading { again } | State::Sending { again } => again,
+            ReloadState::Idle => false,
+            ReloadState::Reading { again } | ReloadState::Sending { again } => again,
         };
-        self.reload.state = State::Idle;
+        self.reload.state = ReloadState::Idle;
         if again {
             self.begin_reload(None);
         }
@@ -161,8 +128,8 @@ impl ControlRuntime {
         let message =
             Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
         self.outbox.send(message);
-        if let State::Reading { again } = self.reload.state {
-            self.reload.state = State::Sending { again };
+        if let ReloadState::Reading { again } = self.reload.state {
+            self.reload.state = ReloadState::Sending { again };
         }
         let done = self.done.clone();
         tokio::spawn(async move {

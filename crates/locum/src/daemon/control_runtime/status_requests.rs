@@ -10,7 +10,7 @@ use locum_vrrp::Time;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::{ControlRuntime, Done, answer_busy};
+use super::state::{ControlRuntime, Done, answer_busy};
 use crate::daemon::balancer_thread::BalancerJob;
 use crate::daemon::inbox::Message;
 use crate::daemon::status::document::{StatusInputs, compose};
@@ -24,20 +24,6 @@ const STATUS_AGE: Duration = Duration::from_millis(20);
 /// The clocks are read so often until both are read at nearly the same time: a thread is seldom
 /// interrupted just there, and hardly ever twice.
 const CLOCK_READINGS: u32 = 5;
-
-/// Who waits, and what was answered last.
-#[derive(Debug, Default)]
-pub struct StatusRequests {
-    waiting: Vec<oneshot::Sender<Response>>,
-    last: Option<(Instant, Response)>,
-}
-
-impl StatusRequests {
-    /// What was answered last is not so any more.
-    pub fn forget(&mut self) {
-        self.last = None;
-    }
-}
 
 impl ControlRuntime {
     pub(super) fn begin_status(&mut self, answer: oneshot::Sender<Response>) {

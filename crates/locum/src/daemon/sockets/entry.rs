@@ -12,9 +12,11 @@ use locum_kernel::advert_socket::{
 use locum_vrrp::packet::TYPE_ADVERTISEMENT;
 use locum_vrrp::{Auth, Family, Time, Version};
 
-use super::SocketFault;
 use super::flood::{Change, Flood, ONE_IN};
 use super::opener::{Lanes, Opening};
+
+/// Something wrong with a socket, or right again, for a person.
+pub type SocketFault = String;
 
 /// IP protocol number of VRRP. RFC 9568 §5.1.1.4.
 const VRRP_PROTOCOL: u8 = 112;

@@ -1,0 +1,53 @@
+//! Rules that instances, services and checks have in common.
+
+use locum_plan::{Command, CommandLine};
+
+use crate::dialect::Dialect;
+use crate::need::NeedKind;
+use crate::parsed::Field;
+use crate::span::{Finding, Report, Span};
+
+/// What a command asks of the host.
+pub(super) fn command_needs(command: &Command, span: Span, report: &mut Report) {
+    match &command.line {
+        CommandLine::Argv(words) => {
+            if let Some(program) = words.first() {
+                report.need(span, NeedKind::Program(program.clone()));
+            }
+        }
+        CommandLine::Shell(_) => report.need(span, NeedKind::Program("/bin/sh".to_owned())),
+    }
+    if let Some(user) = &command.user {
+        report.need(span, NeedKind::User(user.clone()));
+    }
+    if let Some(group) = &command.group {
+        report.need(span, NeedKind::Group(group.clone()));
+    }
+}
+
+/// The instance that a service or HAProxy is for is one of those that there are.
+pub(super) fn known_instance<'a>(
+    named: &Field<String>,
+    known: impl Iterator<Item = &'a str> + Clone,
+    report: &mut Report,
+) {
+    let Some(named) = named.given() else { return };
+    if !known.clone().any(|name| name == named.value) {
+        let text = format!("there is no instance `{}`", named.value);
+        report.error(named.span, "unknown-instance", text).suggest(&named.value, known);
+    }
+}
+
+/// What our own files refuse and keepalived only remarks on.
+pub(super) fn strict_in_toml<'r>(
+    dialect: Dialect,
+    span: Span,
+    code: &'static str,
+    text: String,
+    report: &'r mut Report,
+) -> Finding<'r> {
+    match dialect {
+        Dialect::Toml => report.error(span, code, text),
+        Dialect::Keepalived => report.warning(span, code, text),
+    }
+}

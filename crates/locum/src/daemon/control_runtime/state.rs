@@ -1,0 +1,153 @@
+//! What the control runtime knows: how far the daemon is, and what is under way.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::SystemTime;
+
+use locum_balancer::BalancerStatus;
+use locum_control::Response;
+use locum_engine::Reply;
+use locum_engine::status::Status;
+use locum_plan::Plan;
+use locum_vrrp::Time;
+use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::hooks::Hooks;
+use super::outbox::Outbox;
+use super::reading::{Reader, Reading};
+use crate::configuration::Origin;
+use crate::daemon::applier::Job;
+use crate::daemon::balancer_thread::BalancerJob;
+use crate::daemon::election::Dropped;
+use crate::daemon::history::History;
+use crate::daemon::host::control_socket::ControlSocket;
+use crate::daemon::host::log::Log;
+use crate::daemon::host::namespace_lock::NamespaceLock;
+use crate::daemon::inbox::InboxSender;
+use crate::daemon::status::wall_clock::WallClock;
+
+/// What the control runtime works with.
+pub struct Handles {
+    pub inbox: InboxSender,
+    pub applier: Sender<Job>,
+    pub balancer: SyncSender<BalancerJob>,
+    pub log: Log,
+    /// Reports that found no room.
+    pub dropped: Arc<Dropped>,
+    pub history: History,
+    pub origin: Origin,
+    pub plan: Arc<Plan>,
+    pub socket: ControlSocket,
+    pub namespace_lock: NamespaceLock,
+}
+
+/// Something that ran beside the task has ended.
+pub enum Done {
+    Loaded(Reading, Option<oneshot::Sender<Response>>),
+    Sent(Sent),
+    Status(Box<((Time, Status), Option<BalancerStatus>)>),
+    BalancerIdle,
+}
+
+pub struct ControlRuntime {
+    pub handles: Handles,
+    pub hooks: Hooks,
+    pub done: UnboundedSender<Done>,
+    pub finished: UnboundedReceiver<Done>,
+    pub started: SystemTime,
+    pub configured: SystemTime,
+    pub reload: Reload,
+    pub outbox: Outbox,
+    /// When things happened, for people.
+    pub wall: WallClock,
+    pub status_requests: StatusRequests,
+    pub phase: Phase,
+    /// The history knows that log lines cannot be written.
+    pub log_is_lost: bool,
+}
+
+/// How far the end is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    Running,
+    Stopping { until: Instant },
+    Finishing { until: Instant, balancer_is_idle: bool },
+}
+
+impl Phase {
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            Self::Running => None,
+            Self::Stopping { until } | Self::Finishing { until, .. } => Some(until),
+        }
+    }
+
+    /// The engine says it is done once; afterwards there is nothing to wait for.
+    pub fn awaits_engine(self) -> bool {
+        match self {
+            Self::Running | Self::Stopping { .. } => true,
+            Self::Finishing { .. } => false,
+        }
+    }
+}
+
+/// How far the reload under way is.
+#[derive(Debug, Default)]
+pub struct Reload {
+    pub state: ReloadState,
+    pub reader: Reader,
+}
+
+/// A plan that was sent to the engine.
+pub struct Sent {
+    pub plan: Arc<Plan>,
+    /// What the engine says about it; `None` when it ended instead.
+    pub engine: Option<Reply>,
+    pub warnings: String,
+    pub answer: Option<oneshot::Sender<Response>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReloadState {
+    #[default]
+    Idle,
+    /// Until the files are read and judged; `again` when a signal asked for another meanwhile.
+    Reading { again: bool },
+    /// Until the engine has it.
+    Sending { again: bool },
+}
+
+impl ReloadState {
+    pub fn and_again(self) -> Self {
+        match self {
+            Self::Idle => Self::Idle,
+            Self::Reading { .. } => Self::Reading { again: true },
+            Self::Sending { .. } => Self::Sending { again: true },
+        }
+    }
+}
+
+/// Who waits, and what was answered last.
+#[derive(Debug, Default)]
+pub struct StatusRequests {
+    pub waiting: Vec<oneshot::Sender<Response>>,
+    pub last: Option<(Instant, Response)>,
+}
+
+impl StatusRequests {
+    /// What was answered last is not so any more.
+    pub fn forget(&mut self) {
+        self.last = None;
+    }
+}
+
+/// The inbox of the election is full.
+pub fn answer_busy(answer: Option<oneshot::Sender<Response>>) {
+    let message = "the daemon is busy: try again".to_owned();
+    tracing::error!("{message}");
+    if let Some(answer) = answer {
+        let _ = answer.send(Response::Error { message });
+    }
+}

@@ -1,0 +1,81 @@
+//! Checks: what is asked, how often, and what a run of it says.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::command::Command;
+use crate::name::Name;
+use crate::track::Weight;
+
+/// A probe that adjusts priorities.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Check {
+    pub name: Name,
+    pub probe: Probe,
+    /// Consecutive successes before it counts as up, at least 1.
+    pub rise: u32,
+    /// Consecutive failures before it counts as down, at least 1.
+    pub fall: u32,
+    pub weight: Weight,
+    /// Starts down and needs `rise` successes, instead of taking the first result.
+    pub starts_failed: bool,
+    pub unrunnable: Unrunnable,
+}
+
+/// What a check counts as whose program cannot be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unrunnable {
+    /// Failing: what nobody can ask about is not known to work.
+    #[default]
+    Fails,
+    /// As if nobody tracked it, until it can be run: keepalived's meaning.
+    LeftOut,
+}
+
+/// What to run, how often, and for how long at most.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Probe {
+    pub kind: Checker,
+    /// From the start of one run to the start of the next.
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+/// How something is asked whether it works: a check of this host or of a server of a service.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Checker {
+    /// Passes when it exits with status 0.
+    Script(Command),
+    /// Is a process of this name there? What `killall -0 NAME` asks, without a fork.
+    Process { name: String },
+    /// Passes when the connection is accepted.
+    Tcp { target: SocketAddr },
+    /// Passes when the status of the answer to a GET is one of `expect`.
+    Http { target: SocketAddr, path: String, host: Option<String>, expect: Vec<StatusRange> },
+}
+
+/// Inclusive range of HTTP status codes.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct StatusRange {
+    pub first: u16,
+    pub last: u16,
+}
+
+/// Outcome of one run of a probe, before rise and fall.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    pub verdict: Verdict,
+    /// Why, for a person: "exited with status 1", "timed out after 2s", "connection refused".
+    pub detail: String,
+    /// Wall time of the run.
+    pub took: Duration,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    Pass,
+    Fail,
+    /// The probe itself could not be run (no such program, no descriptor): a check counts as its
+    /// [`Unrunnable`] says, a server as failed.
+    CannotRun,
+}

@@ -1,0 +1,86 @@
+//! Instances: a virtual router with its addresses, what it tracks, and its hooks.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use locum_vrrp::RouterSettings;
+
+use crate::command::Command;
+use crate::name::Name;
+use crate::track::Track;
+
+/// A virtual router with its addresses, trackers and hooks.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Instance {
+    pub name: Name,
+    pub interface: Name,
+    pub router: RouterSettings,
+    /// Installed and announced by the master: advertised ones first, then the excluded (V-033).
+    pub addresses: Vec<VirtualAddress>,
+    /// What decides whether it may take part, and with what priority.
+    pub track: Vec<Track>,
+    pub hooks: Hooks,
+    pub lease: Lease,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct VirtualAddress {
+    pub address: IpAddr,
+    pub prefix: u8,
+    /// Device to put it on; the instance's interface when `None`.
+    pub device: Option<Name>,
+    pub broadcast: Option<IpAddr>,
+    pub label: Option<Name>,
+    pub scope: Scope,
+    /// IPv6 duplicate address detection stays off unless asked for (V-255).
+    pub duplicate_detection: bool,
+    /// No prefix route for it.
+    pub no_prefix_route: bool,
+}
+
+impl VirtualAddress {
+    /// An address with nothing but its prefix length said of it.
+    pub fn new(address: IpAddr, prefix: u8) -> Self {
+        Self {
+            address,
+            prefix,
+            device: None,
+            broadcast: None,
+            label: None,
+            scope: Scope::Global,
+            duplicate_detection: false,
+            no_prefix_route: false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Scope {
+    #[default]
+    Global,
+    Site,
+    Link,
+    Host,
+}
+
+/// How long the kernel keeps a virtual address that nobody renews.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lease {
+    /// The shortest time in which a backup takes over, in whole seconds, at least 1.
+    Auto,
+    /// Whole seconds, at least 1.
+    Fixed(Duration),
+    /// Addresses stay for ever, as keepalived's do.
+    Off,
+}
+
+/// Hooks of one instance. State hooks run first, then the generic ones.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Hooks {
+    pub master: Vec<Command>,
+    pub backup: Vec<Command>,
+    pub fault: Vec<Command>,
+    pub stop: Vec<Command>,
+    /// Called with `INSTANCE NAME STATE PRIORITY` appended.
+    pub any: Vec<Command>,
+}

@@ -1,0 +1,146 @@
+//! Services: what listens where, the servers behind it, and what of that is wanted now.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::Backend;
+use crate::check::Probe;
+use crate::name::Name;
+use crate::traffic::{Forwarding, Protocol};
+
+/// A load-balanced service.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Service {
+    pub name: Name,
+    /// Served while this instance is master here; `None` is always.
+    pub instance: Option<Name>,
+    pub listen: SocketAddr,
+    pub protocol: Protocol,
+    pub backend: Backend,
+    pub scheduler: Scheduler,
+    pub failed: FailedServer,
+    pub standby: Standby,
+    /// How long the proxy lets connections finish after it lost its role or a server was drained.
+    pub drain: Duration,
+    pub servers: Vec<Server>,
+}
+
+/// Scheduler by its IPVS name; [`crate::Capabilities::schedulers`] says who knows which.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Scheduler(pub String);
+
+/// One health check of a server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Health {
+    pub probe: Probe,
+    /// Consecutive successes before it counts as up, at least 1.
+    pub rise: u32,
+    /// Consecutive failures before it counts as down, at least 1.
+    pub fall: u32,
+}
+
+/// What becomes of a server whose health check fails.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum FailedServer {
+    /// Leaves the table; its connections go with it.
+    #[default]
+    Remove,
+    /// Stays with weight 0: established connections go on (I-044).
+    Quiesce,
+}
+
+/// What a node that is not master keeps ready.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Standby {
+    /// Nothing runs: no process, no socket.
+    #[default]
+    Cold,
+    /// The process runs and has its ports before the node holds their addresses.
+    Warm,
+}
+
+impl Standby {
+    /// What a node does for a service whose address it holds, or does not. `None` is nothing.
+    pub fn activity(self, holds: bool) -> Option<Activity> {
+        match (holds, self) {
+            (true, _) => Some(Activity::Active),
+            (false, Self::Warm) => Some(Activity::Ready),
+            (false, Self::Cold) => None,
+        }
+    }
+}
+
+/// A server of a service.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Server {
+    pub address: SocketAddr,
+    /// 0..=65535; 0 takes no new connections.
+    pub weight: u32,
+    pub forwarding: Forwarding,
+    /// It is up while all of these are; nobody asks when there is none.
+    pub health: Vec<Health>,
+}
+
+impl Server {
+    /// As it is sent clients to while it is up.
+    pub fn wanted(&self) -> WantedServer {
+        WantedServer { address: self.address, weight: self.weight, forwarding: self.forwarding }
+    }
+}
+
+/// A HAProxy supervised from its own configuration file.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HaproxyFile {
+    pub name: Name,
+    /// Serves while this instance is master here; `None` is always.
+    pub instance: Option<Name>,
+    pub config: PathBuf,
+    /// The program; `haproxy` is looked up in PATH.
+    pub program: PathBuf,
+    pub standby: Standby,
+}
+
+/// What this node shall serve now: a level, reconciled by the balancer.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct WantedServices {
+    /// Shared, so that a level which differs in one service costs little more than that one.
+    pub services: Vec<Arc<WantedService>>,
+    pub haproxy: Vec<WantedHaproxy>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub struct WantedService {
+    pub service: Arc<Service>,
+    pub activity: Activity,
+    /// The servers to send clients to, with the weight in force; failed ones are absent or have
+    /// weight 0, as [`FailedServer`] says.
+    pub servers: Vec<WantedServer>,
+    /// How long the address of the service stays on this node when no daemon renews it, and how
+    /// long therefore it may be served without one; `None` for ever.
+    pub lease: Option<Duration>,
+}
+
+/// A server to send clients to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct WantedServer {
+    pub address: SocketAddr,
+    /// The weight in force; 0 takes no new connections.
+    pub weight: u32,
+    pub forwarding: Forwarding,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Activity {
+    /// Serve.
+    Active,
+    /// Keep ready but serve nobody ([`Standby::Warm`]).
+    Ready,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WantedHaproxy {
+    pub file: Arc<HaproxyFile>,
+    pub activity: Activity,
+}

@@ -1,0 +1,50 @@
+//! What an instance follows, and what that does to it.
+
+use std::fmt;
+
+use crate::name::Name;
+
+/// One object an instance tracks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Track {
+    pub object: Tracked,
+    /// Weight of this pairing; the object's own when `None`.
+    pub weight: Option<Weight>,
+}
+
+/// What can be tracked: each is up, down or not known yet. A new kind is a variant here, its name in
+/// `Display`, and a source of its state in the engine's trackers.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Tracked {
+    /// A check of the plan; its own weight unless the pairing has one.
+    Check(Name),
+    /// The carrier of a network interface; a fault while down unless the pairing has a weight.
+    Interface(Name),
+}
+
+impl Tracked {
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Check(name) | Self::Interface(name) => name,
+        }
+    }
+}
+
+/// As operators read it in the status and in the history: `check app`, `interface eth1`.
+impl fmt::Display for Tracked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Check(name) => write!(f, "check {name}"),
+            Self::Interface(name) => write!(f, "interface {name}"),
+        }
+    }
+}
+
+/// What a tracked object does to a priority: 0 failing is a fault; positive is added while up;
+/// negative is subtracted while down. `reverse` swaps up and down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Weight {
+    /// −253..=253.
+    pub value: i16,
+    pub reverse: bool,
+}
