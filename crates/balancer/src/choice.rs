@@ -71,7 +71,9 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use locum_plan::{Activity, FailedServer, Name, Protocol, Scheduler, Standby, WantedService};
+    use locum_plan::{
+        Activity, FailedServer, Listener, Name, Protocol, Scheduler, Standby, WantedService,
+    };
 
     use super::*;
 
@@ -80,7 +82,7 @@ mod tests {
             let mut service = Service {
                 name: Name::from(*name),
                 instance: None,
-                listen: "192.0.2.1:80".parse().unwrap(),
+                listen: Listener::Address("192.0.2.1:80".parse().unwrap()),
                 protocol: Protocol::Tcp,
                 backend: Backend::Auto,
                 scheduler: Scheduler("wlc".to_owned()),

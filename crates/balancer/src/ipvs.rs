@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::ipvs::{self, DestSpec, Forwarding, Ipvs, ServiceId, ServiceSpec, Tunnel};
 use locum_plan as plan;
-use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
+use locum_plan::{Activity, BackendKind, Listener, Name, WantedService, WantedServices};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
@@ -62,7 +62,8 @@ impl OwnedId {
             plan::Protocol::Tcp => OwnedProtocol::Tcp,
             plan::Protocol::Udp => OwnedProtocol::Udp,
         };
-        Self { protocol, listen: service.listen }
+        let Listener::Address(listen) = service.listen;
+        Self { protocol, listen }
     }
 
     fn kernel_id(&self) -> ServiceId {
@@ -350,7 +351,6 @@ impl Backend for IpvsBackend {
             status.services.push(ServiceStatus {
                 name: wanted.service.name.clone(),
                 backend: BackendKind::Ipvs,
-                listen: wanted.service.listen,
                 state,
                 error,
                 active: dests.iter().map(|dest| u64::from(dest.active_connections)).sum(),

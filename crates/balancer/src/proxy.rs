@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
+use locum_plan::{Activity, BackendKind, Listener, Name, WantedService, WantedServices};
 use locum_proxy::protocol::{self, Orphan, ProxyServer, ProxyService, Request, Status};
 use rustix::process::Signal;
 
@@ -419,9 +419,10 @@ fn spec_of(wanted: &WantedService) -> ProxyService {
         address: server.address,
         weight: server.weight,
     };
+    let Listener::Address(listen) = wanted.service.listen;
     ProxyService {
         name: wanted.service.name.to_string(),
-        listen: wanted.service.listen,
+        listen,
         scheduler: wanted.service.scheduler.0.clone(),
         drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
@@ -512,7 +513,6 @@ impl Backend for ProxyBackend {
             status.services.push(ServiceStatus {
                 name: name.clone(),
                 backend: BackendKind::Proxy,
-                listen: wanted.service.listen,
                 state: match (&error, wanted.activity) {
                     (Some(_), _) => ServiceState::Failed,
                     (None, Activity::Active) => ServiceState::Serving,
@@ -529,7 +529,6 @@ impl Backend for ProxyBackend {
         status.services.extend(leaving.map(|service| ServiceStatus {
             name: Name::from(service.name.as_str()),
             backend: BackendKind::Proxy,
-            listen: service.listen,
             state: ServiceState::Leaving,
             error: None,
             active: service.active,

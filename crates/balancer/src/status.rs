@@ -17,7 +17,6 @@ pub struct BalancerStatus {
 pub struct ServiceStatus {
     pub name: Name,
     pub backend: BackendKind,
-    pub listen: SocketAddr,
     /// "serving", "ready", "leaving" or "failed".
     pub state: ServiceState,
     /// Why it does not serve, for a person.

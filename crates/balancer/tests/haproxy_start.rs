@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bench::{
-    Bench, Client, failure, finish, fresh_address, get, kill, serve, service, start_server,
-    tick_until, wanted,
+    Bench, Client, address, failure, finish, fresh_address, get, kill, serve, service,
+    start_server, tick_until, wanted,
 };
 use locum_balancer::Balancer;
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
@@ -133,7 +133,7 @@ fn one_that_does_not_come_up_keeps_no_other_waiting() {
     balancer.apply(&level);
     assert_eq!(balancer.progress().pending, [Name::from("edge")]);
     assert_eq!(balancer.progress().failed, []);
-    assert_eq!(get(web.listen).unwrap(), 'b');
+    assert_eq!(get(address(&web)).unwrap(), 'b');
     finish(balancer);
 }
 

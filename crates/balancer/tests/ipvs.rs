@@ -8,7 +8,9 @@ use std::process::Command;
 
 use bench::{Bench, edit, finish, serve, service, tick_until, wanted};
 use locum_balancer::ServiceState;
-use locum_plan::{Activity, Backend, BackendKind, Forwarding, Scheduler, Service, WantedServices};
+use locum_plan::{
+    Activity, Backend, BackendKind, Forwarding, Listener, Scheduler, Service, WantedServices,
+};
 
 fn ipvsadm(words: &str) -> String {
     let output = Command::new("ipvsadm").args(words.split(' ')).output().unwrap();
@@ -20,7 +22,7 @@ fn web(backend: Backend) -> Service {
     let servers: Vec<SocketAddr> =
         ["192.168.1.101:80", "192.168.1.102:80"].map(|text| text.parse().unwrap()).to_vec();
     let mut web = service("web", &servers);
-    web.listen = "192.168.1.100:80".parse().unwrap();
+    web.listen = Listener::Address("192.168.1.100:80".parse().unwrap());
     web.backend = backend;
     web.scheduler = Scheduler("wlc".to_owned());
     web.servers.iter_mut().for_each(|server| server.forwarding = Forwarding::Direct);
@@ -79,7 +81,7 @@ fn a_scheduler_that_the_kernel_lacks_is_named_and_the_others_are_served() {
     let mut balancer = bench.balancer();
     let mut odd = web(Backend::Only(BackendKind::Ipvs));
     odd.name = "odd".into();
-    odd.listen = "192.168.1.99:80".parse().unwrap();
+    odd.listen = Listener::Address("192.168.1.99:80".parse().unwrap());
     odd.scheduler = Scheduler("nonesuch".to_owned());
     let good = web(Backend::Only(BackendKind::Ipvs));
     let errors = serve(&mut balancer, &wanted(&[&odd, &good])).unwrap_err();

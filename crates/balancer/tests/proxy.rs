@@ -8,8 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bench::{
-    Bench, Client, PATIENCE, edit, failure, finish, get, kill, serve, service, start_server,
-    tick_until, wanted,
+    Bench, Client, PATIENCE, address, edit, failure, finish, get, kill, serve, service,
+    start_server, tick_until, wanted,
 };
 use locum_balancer::{ProcessState, ServiceState};
 use locum_plan::{Activity, BackendKind, Protocol, Scheduler, WantedServices};
@@ -24,13 +24,13 @@ fn no_proxy_runs_until_a_service_is_wanted_nor_after_it_was() {
     assert!(balancer.status().processes.is_empty());
     let web = service("web", &[start_server('a'), start_server('b')]);
     serve(&mut balancer, &wanted(&[&web])).unwrap();
-    assert_eq!((get(web.listen).unwrap(), get(web.listen).unwrap()), ('a', 'b'));
+    assert_eq!((get(address(&web)).unwrap(), get(address(&web)).unwrap()), ('a', 'b'));
     let status = balancer.status();
     assert_eq!(status.processes[0].state, ProcessState::Running);
     assert_eq!(status.services[0].backend, BackendKind::Proxy);
     assert_eq!((status.services[0].state, status.services[0].accepted), (ServiceState::Serving, 2));
     finish(balancer);
-    assert!(get(web.listen).is_err());
+    assert!(get(address(&web)).is_err());
     assert!(!bench.path("proxy.sock").exists());
 }
 
@@ -40,7 +40,7 @@ fn the_same_level_twice_touches_neither_process_nor_connection() {
     let mut balancer = bench.balancer();
     let web = service("web", &[start_server('a')]);
     serve(&mut balancer, &wanted(&[&web])).unwrap();
-    let mut client = Client::connect(web.listen).unwrap();
+    let mut client = Client::connect(address(&web)).unwrap();
     let pid = balancer.status().processes[0].pid;
     serve(&mut balancer, &wanted(&[&web])).unwrap();
     assert_eq!(client.get().unwrap(), 'a');
@@ -55,7 +55,7 @@ fn a_role_that_flaps_is_served_at_once_each_time() {
     let web = service("web", &[start_server('a')]);
     for _ in 0..20 {
         serve(&mut balancer, &wanted(&[&web])).unwrap();
-        assert_eq!(get(web.listen).unwrap(), 'a');
+        assert_eq!(get(address(&web)).unwrap(), 'a');
         serve(&mut balancer, &WantedServices::default()).unwrap();
     }
     balancer.tick();
@@ -70,7 +70,7 @@ fn a_daemon_that_crashed_and_came_back_keeps_proxy_and_connections() {
     let mut crashed = bench.balancer();
     serve(&mut crashed, &wanted(&[&web])).unwrap();
     let pid = crashed.status().processes[0].pid;
-    let mut client = Client::connect(web.listen).unwrap();
+    let mut client = Client::connect(address(&web)).unwrap();
     assert_eq!(client.get().unwrap(), 'a');
     drop(crashed);
     assert_eq!(client.get().unwrap(), 'a');
@@ -89,7 +89,7 @@ fn a_daemon_that_came_back_as_backup_ends_the_proxy_of_the_one_before() {
     serve(&mut crashed, &wanted(&[&web])).unwrap();
     drop(crashed);
     finish(bench.balancer());
-    assert!(get(web.listen).is_err());
+    assert!(get(address(&web)).is_err());
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_proxy_that_was_killed_is_started_again() {
     let web = service("web", &[start_server('a')]);
     serve(&mut balancer, &wanted(&[&web])).unwrap();
     kill(balancer.status().processes[0].pid.unwrap(), Signal::SIGKILL);
-    let notes = tick_until(&mut balancer, "a new proxy", |_, _| get(web.listen).is_ok());
+    let notes = tick_until(&mut balancer, "a new proxy", |_, _| get(address(&web)).is_ok());
     assert!(notes.iter().any(|note| note.text.contains("SIGKILL")), "{notes:?}");
     assert_eq!(balancer.status().processes[0].restarts, 1);
     finish(balancer);
@@ -118,7 +118,7 @@ fn a_proxy_that_hangs_is_killed_and_replaced() {
         failure(balancer, "web").is_none()
             && balancer.status().processes[0].pid.is_some_and(|pid| pid != hung)
     });
-    assert_eq!(get(web.listen).unwrap(), 'a');
+    assert_eq!(get(address(&web)).unwrap(), 'a');
     finish(balancer);
 }
 
@@ -130,7 +130,7 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
     let mut dns = service("dns", &[]);
     dns.protocol = Protocol::Udp;
     let taken = service("taken", &[]);
-    let squatter = std::net::TcpListener::bind(taken.listen).unwrap();
+    let squatter = std::net::TcpListener::bind(address(&taken)).unwrap();
     let mut odd = service("odd", &[]);
     odd.scheduler = Scheduler("sed".to_owned());
     let mut errors = serve(&mut balancer, &wanted(&[&dns, &taken, &odd, &web])).unwrap_err();
@@ -142,7 +142,7 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
         "odd: the built-in proxy has no scheduler `sed`, use one of rr, wrr, lc, wlc, sh"
     );
     assert!(texts[2].starts_with("taken: cannot listen on 127."), "{texts:?}");
-    assert_eq!(get(web.listen).unwrap(), 'a');
+    assert_eq!(get(address(&web)).unwrap(), 'a');
     drop(squatter);
     tick_until(&mut balancer, "the address", |balancer, _| failure(balancer, "taken").is_none());
     finish(balancer);
@@ -161,7 +161,7 @@ fn a_running_proxy_learns_a_changed_lease_and_obeys_it() {
     assert_eq!(balancer.status().processes[0].pid, Some(proxy));
     // The daemon dies; the lease the proxy was started with would outlast the patience.
     drop(balancer);
-    expect_end(web.listen);
+    expect_end(address(&web));
 }
 
 #[test]
@@ -176,13 +176,13 @@ fn a_proxy_left_alone_serves_as_long_as_the_longest_of_its_leases() {
     drop(balancer);
     // Well past the shorter one; the other has no end.
     std::thread::sleep(Duration::from_millis(600));
-    assert_eq!(get(web.listen).unwrap(), 'a');
+    assert_eq!(get(address(&web)).unwrap(), 'a');
 
     let mut balancer = bench.balancer();
     edit(&mut level, 1).lease = Some(Duration::from_millis(400));
     serve(&mut balancer, &level).unwrap();
     drop(balancer);
-    expect_end(web.listen);
+    expect_end(address(&web));
 }
 
 /// Waits until nobody serves there.
@@ -204,7 +204,7 @@ fn a_program_that_is_not_there_is_named_and_tried_again() {
     let errors = serve(&mut balancer, &wanted(&[&web])).unwrap_err();
     assert!(errors[0].1.contains("cannot start the proxy"), "{errors:?}");
     std::os::unix::fs::symlink(real, bench.path("locum")).unwrap();
-    tick_until(&mut balancer, "the proxy", |_, _| get(web.listen).is_ok());
+    tick_until(&mut balancer, "the proxy", |_, _| get(address(&web)).is_ok());
     finish(balancer);
 }
 
@@ -217,9 +217,9 @@ fn a_standby_takes_the_port_and_serves_nobody() {
     edit(&mut level, 0).activity = Activity::Ready;
     serve(&mut balancer, &level).unwrap();
     assert_eq!(balancer.status().services[0].state, ServiceState::Ready);
-    assert!(get(web.listen).is_err());
+    assert!(get(address(&web)).is_err());
     serve(&mut balancer, &wanted(&[&web])).unwrap();
-    assert_eq!(get(web.listen).unwrap(), 'a');
+    assert_eq!(get(address(&web)).unwrap(), 'a');
     finish(balancer);
 }
 
@@ -231,7 +231,7 @@ fn servers_in_force_count_and_not_the_configured_ones() {
     let mut level = wanted(&[&web]);
     edit(&mut level, 0).servers.remove(0);
     serve(&mut balancer, &level).unwrap();
-    assert_eq!((get(web.listen).unwrap(), get(web.listen).unwrap()), ('b', 'b'));
+    assert_eq!((get(address(&web)).unwrap(), get(address(&web)).unwrap()), ('b', 'b'));
     finish(balancer);
 }
 

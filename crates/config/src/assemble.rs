@@ -368,7 +368,7 @@ fn service(
     Service {
         name: Name::from(name.as_str()),
         instance: owner(parsed, dialect, instances, report),
-        listen,
+        listen: listen.into(),
         protocol: of_service::PROTOCOL.of(parsed, dialect),
         backend: of_service::BACKEND.of(parsed, dialect),
         scheduler: Scheduler(of_service::SCHEDULER.of(parsed, dialect)),

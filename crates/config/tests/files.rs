@@ -129,7 +129,7 @@ fn the_design_example_gives_each_node_its_own_values() {
     assert_eq!((check.rise, check.fall), (2, 2));
     let service = &first.services[0];
     assert_eq!(service.instance.as_deref(), Some("web"));
-    assert_eq!(service.listen, socket("192.0.2.10:80"));
+    assert_eq!(service.listen, socket("192.0.2.10:80").into());
     assert_eq!((service.protocol, service.backend), (Protocol::Tcp, Backend::Auto));
     assert_eq!(service.scheduler.0, "wlc");
     assert!(service.servers.iter().all(|server| server.forwarding == Forwarding::Nat));

@@ -177,7 +177,8 @@ pub struct CheckStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
-    pub listen: SocketAddr,
+    /// An address and port.
+    pub listen: String,
     /// `tcp` or `udp`.
     pub protocol: String,
     /// By its IPVS name.

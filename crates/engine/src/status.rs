@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use locum_plan::{Activity, Name};
+use locum_plan::{Activity, Listener, Name};
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::engine::Engine;
@@ -134,7 +134,7 @@ pub struct CheckStatus {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceStatus {
     pub name: Name,
-    pub listen: SocketAddr,
+    pub listen: Listener,
     /// Served by this node now.
     pub active: bool,
     pub error: Option<String>,

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `instance`, `track` | a virtual router with its addresses and hooks, and what it follows |
 //! | `check`, `command` | what is asked, and the programs that are run |
-//! | `service`, `traffic` | what listens where and the servers behind it; what is wanted of them now |
+//! | `service`, `listener`, `traffic` | what listens where and the servers behind it; what is wanted of them now |
 //! | `backend`, `lack` | what each backend can do, and what of a service it cannot |
 //!
 //! The nouns here are the operator's (instance, check, service, server). The I/O ring and the
@@ -15,6 +15,7 @@ mod check;
 mod command;
 mod instance;
 mod lack;
+mod listener;
 mod name;
 mod service;
 mod text;
@@ -29,6 +30,7 @@ pub use check::{Check, Checker, Outcome, Probe, StatusRange, Unrunnable, Verdict
 pub use command::{Command, CommandLine};
 pub use instance::{Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
+pub use listener::Listener;
 pub use name::Name;
 pub use service::{
     Activity, FailedServer, HaproxyFile, Health, Scheduler, Server, Service, Standby,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::check::Probe;
+use crate::listener::Listener;
 use crate::name::Name;
 use crate::traffic::{Forwarding, Protocol};
 
@@ -16,7 +17,7 @@ pub struct Service {
     pub name: Name,
     /// Served while this instance is master here; `None` is always.
     pub instance: Option<Name>,
-    pub listen: SocketAddr,
+    pub listen: Listener,
     pub protocol: Protocol,
     pub backend: Backend,
     pub scheduler: Scheduler,

@@ -242,7 +242,7 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
     Service {
         name: Name::from(format!("service{number}").as_str()),
         instance: Some(instance.clone()),
-        listen: SocketAddr::new(virtual_address(family, number, 0), 80),
+        listen: SocketAddr::new(virtual_address(family, number, 0), 80).into(),
         protocol: plan::Protocol::Tcp,
         backend: plan::Backend::Only(plan::BackendKind::Proxy),
         scheduler: plan::Scheduler("rr".to_owned()),

@@ -25,7 +25,7 @@ fn wanted(
         service: Arc::new(plan::Service {
             name: Name::from("web"),
             instance: None,
-            listen: listen.parse().unwrap(),
+            listen: plan::Listener::Address(listen.parse().unwrap()),
             protocol,
             backend: plan::Backend::Only(BackendKind::Ipvs),
             scheduler: plan::Scheduler(scheduler.to_owned()),

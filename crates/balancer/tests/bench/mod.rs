@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use locum_balancer::{Balancer, BalancerSettings, Note, ServeError};
 use locum_plan::{
-    Activity, Backend, BackendKind, FailedServer, Forwarding, Name, Protocol, Scheduler, Server,
-    Service, Standby, WantedService, WantedServices,
+    Activity, Backend, BackendKind, FailedServer, Forwarding, Listener, Name, Protocol, Scheduler,
+    Server, Service, Standby, WantedService, WantedServices,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -126,7 +126,7 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
     Service {
         name: Name::from(name),
         instance: None,
-        listen: fresh_address(),
+        listen: fresh_address().into(),
         protocol: Protocol::Tcp,
         backend: Backend::Only(BackendKind::Proxy),
         scheduler: Scheduler("rr".to_owned()),
@@ -135,6 +135,12 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
         drain: Duration::from_millis(300),
         servers: servers.iter().map(|&address| server(address)).collect(),
     }
+}
+
+/// Where a client of it connects to.
+pub fn address(service: &Service) -> SocketAddr {
+    let Listener::Address(address) = service.listen;
+    address
 }
 
 fn server(address: SocketAddr) -> Server {

@@ -1,6 +1,7 @@
 //! Rules of one service, and between services of one node.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dialect::Dialect;
@@ -10,7 +11,8 @@ use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::common::{known_instance, strict_in_toml};
 use locum_plan::{
-    Backend, BackendKind, Capabilities, Forwarding, Lack, Plan, Protocol, Server, Service, Standby,
+    Backend, BackendKind, Capabilities, Forwarding, Lack, Listener, Plan, Protocol, Server,
+    Service, Standby,
 };
 
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
@@ -184,7 +186,8 @@ fn servers(parsed: &ParsedService, built: &Service, dialect: Dialect, report: &m
 }
 
 fn server_fits(server: &Server, span: Span, built: &Service, report: &mut Report) {
-    let (address, listen) = (server.address, built.listen);
+    let address = server.address;
+    let Listener::Address(listen) = built.listen;
     if !sends_to(address.ip()) {
         report.error(span, "bad-server", "a server has a unicast address that is not link-local");
         return;
@@ -222,16 +225,16 @@ fn sends_to(address: IpAddr) -> bool {
 }
 
 pub(super) fn distinct_listeners(all: &Parsed, plan: &Plan, report: &mut Report) {
-    let mut seen: HashMap<(SocketAddr, Protocol), Span> = HashMap::new();
+    let mut seen: HashMap<(Listener, Protocol), Span> = HashMap::new();
     for (parsed, built) in all.services.iter().zip(&plan.services) {
         let Some(at) = parsed.listen.given() else { continue };
-        match seen.get(&(at.value, built.protocol)) {
-            Some(first) => {
-                let text = format!("{} is listened on twice", at.value);
-                report.error(at.span, "duplicate-listen", text).see("first", *first);
+        match seen.entry((built.listen, built.protocol)) {
+            Entry::Occupied(first) => {
+                let text = format!("{} is listened on twice", built.listen);
+                report.error(at.span, "duplicate-listen", text).see("first", *first.get());
             }
-            None => {
-                seen.insert((at.value, built.protocol), at.span);
+            Entry::Vacant(first) => {
+                first.insert(at.span);
             }
         }
     }

@@ -334,7 +334,7 @@ fn service() -> Service {
     Service {
         name: "www".into(),
         instance: Some("web".into()),
-        listen: address("192.0.2.10:80"),
+        listen: address("192.0.2.10:80").into(),
         protocol: Protocol::Tcp,
         backend: Backend::Only(BackendKind::Proxy),
         scheduler: Scheduler("rr".to_owned()),

@@ -33,7 +33,7 @@ pub fn document() -> StatusDocument {
         }],
         services: vec![ServiceStatus {
             name: "www".into(),
-            listen: ([192, 0, 2, 10], 80).into(),
+            listen: "192.0.2.10:80".into(),
             protocol: "tcp".into(),
             scheduler: "wlc".into(),
             active: false,

@@ -159,7 +159,7 @@ fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus)
     };
     ServiceStatus {
         name: from.name.to_string(),
-        listen: from.listen,
+        listen: from.listen.to_string(),
         protocol: match wish.map(|wish| wish.protocol) {
             Some(Protocol::Udp) => "udp".to_owned(),
             Some(Protocol::Tcp) | None => "tcp".to_owned(),
