@@ -69,28 +69,16 @@ fn choose(service: &Service, is_available: impl FnMut(BackendKind) -> bool) -> B
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
-    use locum_plan::{
-        Activity, FailedServer, Listener, Name, Protocol, Scheduler, Standby, WantedService,
-    };
+    use locum_plan::{Activity, Listener, Name, Protocol, Scheduler, WantedService};
 
     use super::*;
 
     fn level(names: &[&str], edit: impl Fn(&mut Service)) -> WantedServices {
         let services = names.iter().map(|name| {
-            let mut service = Service {
-                name: Name::from(*name),
-                instance: None,
-                listen: Listener::Address("192.0.2.1:80".parse().unwrap()),
-                protocol: Protocol::Tcp,
-                backend: Backend::Auto,
-                scheduler: Scheduler("wlc".to_owned()),
-                failed: FailedServer::default(),
-                standby: Standby::default(),
-                drain: Duration::ZERO,
-                servers: Vec::new(),
-            };
+            let listen = Listener::Address("192.0.2.1:80".parse().unwrap());
+            let mut service = Service::new(Name::from(*name), listen);
+            service.scheduler = Scheduler("wlc".to_owned());
             edit(&mut service);
             let (service, activity) = (Arc::new(service), Activity::Active);
             Arc::new(WantedService { service, activity, servers: Vec::new(), lease: None })

@@ -18,16 +18,13 @@
 //! Children are reaped one by one through their pidfd. Nothing else in the process may reap
 //! children it did not start (`waitpid(-1)`, `SIGCHLD` ignored).
 
+mod checker;
 mod group;
-mod http;
 mod output;
-mod process;
 mod runtime;
 mod schedule;
-mod script;
 mod spawn;
-mod tcp;
 
+pub use checker::{End, Ran};
 pub use runtime::Probes;
-pub use script::{End, Ran};
 pub use spawn::Launcher;

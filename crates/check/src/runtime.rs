@@ -12,8 +12,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tracing::error;
 
-use crate::process::ProcessTable;
-use crate::schedule::{self, Shared};
+use crate::checker::Shared;
+use crate::schedule;
 use crate::spawn::Launcher;
 
 /// Scripts that may be starting at a time. So many programs on a dead file server have to hang
@@ -140,7 +140,7 @@ impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
             report,
             probes: HashMap::new(),
             generation: 0,
-            shared: Shared { processes: ProcessTable::new(), launcher: Launcher::new(MAX_STARTS) },
+            shared: Shared::new(Launcher::new(MAX_STARTS)),
             outcomes: mpsc::channel(OUTCOMES),
         }
     }

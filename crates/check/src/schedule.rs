@@ -9,18 +9,13 @@
 //! after it.
 
 use std::future::Future;
-use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Checker, Outcome, Probe, Verdict};
+use locum_plan::{Outcome, Probe, Verdict};
 use tokio::time::{self, Instant};
 use tracing::warn;
 
-use crate::http;
-use crate::process::{self, ProcessTable};
-use crate::script::{self, Reaping, UNKILLABLE_AFTER};
-use crate::spawn::Launcher;
-use crate::tcp;
+use crate::checker::{self, Shared, UNKILLABLE_AFTER};
 
 /// A run may begin this part of the interval late (as after one that took the whole interval);
 /// later it is skipped.
@@ -28,13 +23,6 @@ const LATE_FRACTION: u32 = 4;
 
 /// Floor for the interval. A plan that asks for less would keep the host busy with asking.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
-
-/// What the runs of all probes share.
-#[derive(Clone, Debug)]
-pub(crate) struct Shared {
-    pub(crate) processes: Arc<ProcessTable>,
-    pub(crate) launcher: Launcher,
-}
 
 /// Runs `spec` for ever; `report` is awaited with every outcome.
 pub(crate) async fn repeat<F: Future<Output = ()>>(
@@ -49,7 +37,7 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
     let mut warned = false;
     loop {
         time::sleep_until(slots.next).await;
-        let (mut outcome, reaping) = run_once(&spec, &shared).await;
+        let (mut outcome, reaping) = checker::run(&spec, &shared).await;
         let took = outcome.took;
         if skipped > 0 {
             outcome.detail.push_str(&skip_note(skipped));
@@ -62,23 +50,9 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
         if skipped > 0 && !warned {
             warned = true;
             warn!(
-                probe = id, kind = kind(&spec), ?took, interval = ?spec.interval,
+                probe = id, kind = %spec.kind, ?took, interval = ?spec.interval,
                 "a probe takes longer than its interval: runs are skipped (said once)"
             );
-        }
-    }
-}
-
-async fn run_once(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reaping>) {
-    match &spec.kind {
-        Checker::Script(command) => script::probe(&shared.launcher, command, spec.timeout).await,
-        Checker::Process { name } => {
-            (process::probe(&shared.processes, name, spec.timeout).await, None)
-        }
-        Checker::Tcp { target } => (tcp::probe(*target, spec.timeout).await, None),
-        Checker::Http { target, path, host, expect } => {
-            let get = http::Get { target: *target, path, host: host.as_deref(), expect };
-            (http::probe(get, spec.timeout).await, None)
         }
     }
 }
@@ -110,15 +84,6 @@ async fn wait_reaped<F: Future<Output = ()>, T>(
 fn skip_note(skipped: u64) -> String {
     let runs = if skipped == 1 { "run" } else { "runs" };
     format!(" ({skipped} {runs} skipped before: the last one took too long)")
-}
-
-fn kind(spec: &Probe) -> String {
-    match &spec.kind {
-        Checker::Script(command) => format!("script {command}"),
-        Checker::Process { name } => format!("process {name}"),
-        Checker::Tcp { target } => format!("tcp {target}"),
-        Checker::Http { target, path, .. } => format!("http {target}{path}"),
-    }
 }
 
 /// The absolute times of one probe.

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use harness::{PATIENCE, closed_port, once};
-use locum_plan::{Checker, Outcome, StatusRange, Verdict};
+use locum_plan::{Checker, Outcome, Question, StatusRange, Verdict};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -37,7 +37,8 @@ fn read_request(stream: &TcpStream) -> Vec<String> {
 
 fn get(target: SocketAddr) -> Checker {
     let expect = vec![StatusRange { first: 200, last: 299 }, StatusRange { first: 401, last: 401 }];
-    Checker::Http { target, path: "/health?full=1".into(), host: None, expect }
+    let question = Question::Http { path: "/health?full=1".into(), host: None, expect };
+    Checker::Ask { target, question }
 }
 
 fn ask(target: SocketAddr) -> Outcome {
@@ -58,17 +59,17 @@ fn deaf() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
 #[test]
 fn tcp_passes_when_the_port_accepts_and_fails_when_it_refuses() {
     let open = server(drop);
-    let outcome = once(Checker::Tcp { target: open }, PATIENCE);
+    let outcome = once(Checker::tcp(open), PATIENCE);
     assert_eq!((outcome.verdict, outcome.detail.as_str()), (Verdict::Pass, "connected"));
     let (target, _held) = closed_port();
-    let outcome = once(Checker::Tcp { target }, PATIENCE);
+    let outcome = once(Checker::tcp(target), PATIENCE);
     assert_eq!((outcome.verdict, outcome.detail.as_str()), (Verdict::Fail, "connection refused"));
 }
 
 #[test]
 fn tcp_and_http_give_up_on_a_port_that_does_not_answer() {
     let (target, _fill, _socket) = deaf();
-    let outcome = once(Checker::Tcp { target }, SHORT);
+    let outcome = once(Checker::tcp(target), SHORT);
     assert_eq!(outcome.verdict, Verdict::Fail);
     assert_eq!(outcome.detail, "no answer to connect: timed out after 500ms");
     assert!(outcome.took >= SHORT && outcome.took < PATIENCE);
@@ -108,8 +109,8 @@ fn http_asks_for_the_path_with_the_host_it_is_told() {
         });
         let expect = vec![StatusRange { first: 200, last: 200 }];
         let path = "/health?full=1".into();
-        let outcome =
-            once(Checker::Http { target, path, host: host.map(Into::into), expect }, PATIENCE);
+        let question = Question::Http { path, host: host.map(Into::into), expect };
+        let outcome = once(Checker::Ask { target, question }, PATIENCE);
         assert_eq!(outcome.verdict, Verdict::Pass, "{outcome:?}");
         let request = requests.recv_timeout(PATIENCE).expect("a request");
         assert_eq!(request[0], "GET /health?full=1 HTTP/1.1");
@@ -124,7 +125,8 @@ fn http_cannot_ask_for_what_is_no_path_or_no_host() {
     let (target, _held) = closed_port();
     for (path, host) in [("health", None), ("/a b", None), ("/", Some("a\nb"))] {
         let (path, host) = (path.to_owned(), host.map(str::to_owned));
-        let outcome = once(Checker::Http { target, path, host, expect: Vec::new() }, PATIENCE);
+        let question = Question::Http { path, host, expect: Vec::new() };
+        let outcome = once(Checker::Ask { target, question }, PATIENCE);
         assert_eq!(outcome.verdict, Verdict::CannotRun, "{outcome:?}");
     }
 }

@@ -159,7 +159,7 @@ fn dropping_the_handle_kills_what_runs_and_does_not_wait_for_it() {
 fn a_recovering_target_is_seen_at_the_next_slot() {
     let (target, socket) = closed_port();
     let bench = Bench::new();
-    let kind = Checker::Tcp { target };
+    let kind = Checker::tcp(target);
     bench.probes.start(1, Probe { kind, interval: 50 * MS, timeout: PATIENCE });
     assert_eq!(bench.next().1.verdict, Verdict::Fail);
     socket.listen(8).expect("listening");

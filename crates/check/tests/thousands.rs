@@ -36,7 +36,7 @@ fn thousands_of_probes_run_in_time_and_take_no_more_memory_with_every_round() {
     let begin = Instant::now();
     for id in 0..TCP + PROCESS + SCRIPT {
         let kind = match id {
-            id if id < TCP => Checker::Tcp { target },
+            id if id < TCP => Checker::tcp(target),
             id if id < TCP + PROCESS => Checker::Process { name: own_name() },
             _ => Checker::Script(Command::argv(["/bin/true"])),
         };

@@ -404,7 +404,7 @@ fn health(parsed: &ParsedHealth, server: SocketAddr, dialect: Dialect) -> Option
     }
     Some(Health {
         probe: Probe {
-            kind: parsed.question.value()?.of(target),
+            kind: Checker::Ask { target, question: parsed.question.value()?.clone() },
             interval: of_service::HEALTH_INTERVAL.of(parsed, dialect),
             timeout: parsed.timeout(dialect),
         },

@@ -26,9 +26,10 @@ use sha2::Sha256;
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
-use crate::keepalived::lowering::{Globals, Lowering, without_settings};
+use crate::keepalived::lowering::Lowering;
 use crate::parsed::Parsed;
 use crate::settings;
 use crate::settings::row::Block;
@@ -37,7 +38,7 @@ use crate::span::Report;
 use locum_plan::Name;
 
 /// Blocks and lines outside any block.
-const TOP: &[Row<Parsed>] = &[
+const TOP: &[Row<FileDraft>] = &[
     // Read first, because keepalived applies its values wherever the block stands.
     Row { name: "global_defs", shape: Shape::Block(0, 0), effect: Effect::Accept },
     set("vrrp_script", Shape::Block(1, 1), script::read),
@@ -74,8 +75,6 @@ pub(crate) fn is_top_level(word: &str) -> bool {
     TOP.iter().any(|row| row.name == word) || word == "include"
 }
 
-without_settings!(Parsed);
-
 /// Reads the file and what it includes. Errors are in the report; something is always parsed.
 pub(crate) fn read(
     source: &dyn Source,
@@ -91,7 +90,7 @@ pub(crate) fn read(
     lines.file(path, &octets, 0);
     let tokens = std::mem::take(&mut lines.tokens);
     let statements = blocks::parse(&tokens, report);
-    let mut parsed = Parsed {
+    let parsed = Parsed {
         dialect: Dialect::Keepalived,
         node: Name::from(context.node.unwrap_or(context.host_name)),
         is_node_known: true,
@@ -102,15 +101,14 @@ pub(crate) fn read(
         haproxy: Vec::new(),
         hooks: Default::default(),
     };
-    let mut lowering = Lowering { report, globals: Globals::default(), home_of };
+    let mut file = FileDraft { parsed, globals: Globals::default() };
+    let mut lowering = Lowering { report, script_user: None, home_of };
     for statement in statements.iter().filter(|one| one.keyword().text == "global_defs") {
         let block: &[Statement] = statement.block.as_deref().unwrap_or_default();
-        let mut globals = std::mem::take(&mut lowering.globals);
-        lowering.run("global_defs", globals::ROWS, &mut globals, block);
-        lowering.globals = globals;
+        lowering.run("global_defs", globals::ROWS, &mut file.globals, block);
     }
-    lowering.run("a keepalived.conf", TOP, &mut parsed, &statements);
-    Some(parsed)
+    lowering.run("a keepalived.conf", TOP, &mut file, &statements);
+    Some(file.parsed)
 }
 
 /// The block whose table has this keyword, for one that stands elsewhere.
@@ -126,7 +124,10 @@ fn home_of(keyword: &str) -> Option<&'static str> {
         Some("a vrrp_script")
     } else if has(virtual_server::ROWS, keyword) || of_block(Block::VirtualServer) {
         Some("a virtual_server")
-    } else if has(virtual_server::REAL_SERVER, keyword) || of_block(Block::RealServer) {
+    } else if has(virtual_server::REAL_SERVER, keyword)
+        || has(checker::BLOCKS, keyword)
+        || of_block(Block::RealServer)
+    {
         Some("a real_server")
     } else if has(checker::ROWS, keyword) || of_block(Block::Checker) {
         Some("a TCP_CHECK or HTTP_GET")
@@ -147,12 +148,14 @@ mod tests {
     /// A row of a setting may leave a keyword to the front-end; then the front-end has it.
     #[test]
     fn every_keyword_of_a_setting_is_read_by_its_row_or_by_the_front_end() {
+        let real_server = virtual_server::REAL_SERVER.iter().map(|row| row.name);
+        let blocks = checker::BLOCKS.iter().map(|row| row.name);
         let tables: [(Block, Vec<&str>); 6] = [
             (Block::Globals, globals::ROWS.iter().map(|row| row.name).collect()),
             (Block::Instance, instance::names()),
             (Block::Script, script::ROWS.iter().map(|row| row.name).collect()),
             (Block::VirtualServer, virtual_server::ROWS.iter().map(|row| row.name).collect()),
-            (Block::RealServer, virtual_server::REAL_SERVER.iter().map(|row| row.name).collect()),
+            (Block::RealServer, real_server.chain(blocks).collect()),
             (Block::Checker, checker::ROWS.iter().map(|row| row.name).collect()),
         ];
         for (block, names) in tables {

@@ -31,6 +31,7 @@ mod assemble;
 mod context;
 mod dialect;
 mod duration;
+mod field;
 mod glob;
 mod keepalived;
 mod load;

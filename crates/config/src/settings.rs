@@ -2,8 +2,8 @@
 //! nobody sets it and why, and where it goes in what was parsed.
 //!
 //! The readers, their lists of known keys, the suggestions, the JSON schema and the reference page
-//! follow from the rows. A new setting is a row here, a field in `parsed`, and its use in
-//! `assemble`. Rules between settings are functions elsewhere: see `assemble` and `validate`.
+//! follow from the rows. A new setting is a row and the field
+//! beside it here, and its use in `assemble`. Rules between settings are functions elsewhere: see `assemble` and `validate`.
 
 pub(crate) mod address;
 pub(crate) mod check;

@@ -1,7 +1,5 @@
 //! The native front-end: TOML, one file for all nodes. Spelling only; meaning is `assemble`'s.
 
-mod rules;
-
 pub(crate) mod reader;
 
 use ::toml::Spanned;
@@ -11,7 +9,7 @@ use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::parsed::{
     Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance, ParsedNode,
-    ParsedService,
+    ParsedService, TransportKind,
 };
 use crate::settings::check::CHECK;
 use crate::settings::form;
@@ -87,7 +85,7 @@ fn instances(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedInsta
     let read = entries.into_iter().map(|Entry { table, name, span }| {
         let mut instance = ParsedInstance::new(span, name);
         INSTANCE.read(reader, table, &mut instance);
-        rules::transport(reader.report, &mut instance);
+        transport(reader.report, &mut instance);
         instance
     });
     read.collect()
@@ -98,7 +96,7 @@ fn checks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedCheck> {
     let read = entries.into_iter().map(|Entry { table, name, span }| {
         let mut check = ParsedCheck { span: name.span, name, ..ParsedCheck::default() };
         CHECK.read(reader, table, &mut check);
-        check.checker = rules::checker(reader.report, span, &check.asked);
+        check.checker = check.asked.checker(reader.report, span);
         check
     });
     read.collect()
@@ -131,6 +129,23 @@ fn hooks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> ParsedHookSettings 
         HOOKS.open(reader, value, key, &mut hooks);
     }
     hooks
+}
+
+/// `transport = "unicast"`, `unicast = {…}`, or both: where it is said, if it is.
+fn transport(report: &mut Report, instance: &mut ParsedInstance) {
+    let kind = instance.transport.value().copied();
+    if let (Some(TransportKind::Multicast), Some(span)) = (kind, instance.unicast.span) {
+        let text = "`unicast` goes with `transport = \"unicast\"`";
+        report.error(span, "transport-conflict", text);
+        instance.unicast.span = None;
+        return;
+    }
+    if let (Some(TransportKind::Unicast), None) = (kind, instance.unicast.span) {
+        instance.unicast.span = instance.transport.given().map(|at| at.span);
+    }
+    if let (Some(_), Some(group)) = (instance.unicast.span, instance.group.given()) {
+        report.error(group.span, "transport-conflict", "`group` goes with multicast");
+    }
 }
 
 /// One of the parser's own errors, with what its words leave open.

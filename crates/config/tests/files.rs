@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, load};
 use locum_plan::{
-    Backend, Checker, Command, CommandLine, Forwarding, Lease, Plan, Protocol, Scope, Standby,
-    StatusRange, Tracked, Unrunnable, Weight,
+    Backend, Checker, Command, CommandLine, Forwarding, Lease, Plan, Protocol, Question, Scope,
+    Standby, StatusRange, Tracked, Unrunnable, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -136,8 +136,8 @@ fn the_design_example_gives_each_node_its_own_values() {
     let [health] = &service.servers[0].health[..] else { panic!("one health check") };
     let expect = vec![StatusRange { first: 200, last: 200 }];
     let target = socket("10.0.0.1:80");
-    let http = Checker::Http { target, path: "/health".to_owned(), host: None, expect };
-    assert_eq!(health.probe.kind, http);
+    let question = Question::Http { path: "/health".to_owned(), host: None, expect };
+    assert_eq!(health.probe.kind, Checker::Ask { target, question });
     assert_eq!((health.probe.interval, health.fall), (Duration::from_secs(2), 3));
     let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
     assert_eq!(weights, [1, 2]);
@@ -313,10 +313,12 @@ fn a_real_server_has_its_own_checks_and_its_own_forwarding() {
     assert!(codes.is_empty(), "{codes:?}");
     let [first, second, third] = &plan.services[0].servers[..] else { panic!("three servers") };
     let [port, page] = &first.health[..] else { panic!("two checks: {:?}", first.health) };
-    assert_eq!(port.probe.kind, Checker::Tcp { target: socket("10.0.0.1:80") });
+    assert_eq!(port.probe.kind, Checker::tcp(socket("10.0.0.1:80")));
     let seconds = Duration::from_secs;
     assert_eq!((port.probe.interval, port.probe.timeout, port.fall), (seconds(6), seconds(3), 3));
-    let Checker::Http { target, path, .. } = &page.probe.kind else { panic!("a page") };
+    let Checker::Ask { target, question: Question::Http { path, .. } } = &page.probe.kind else {
+        panic!("a page")
+    };
     assert_eq!((*target, path.as_str()), (socket("10.0.0.1:8080"), "/h"));
     assert_eq!((page.probe.interval, page.fall), (seconds(20), 2));
     assert_eq!((first.forwarding, first.weight), (Forwarding::Direct, 5));
@@ -338,11 +340,11 @@ fn servers_follow_the_service_unless_they_say_otherwise() {
     let [first, second, third] = &plan.services[0].servers[..] else { panic!("three servers") };
     assert_eq!((first.forwarding, second.forwarding), (Forwarding::Direct, Forwarding::Nat));
     let [port, page] = &first.health[..] else { panic!("two checks: {:?}", first.health) };
-    assert_eq!(port.probe.kind, Checker::Tcp { target: socket("10.0.0.1:80") });
+    assert_eq!(port.probe.kind, Checker::tcp(socket("10.0.0.1:80")));
     assert_eq!((port.probe.interval, port.fall), (Duration::from_secs(2), 3));
     assert_eq!((page.probe.interval, page.fall), (Duration::from_secs(4), 1));
     let [own] = &second.health[..] else { panic!("its own check") };
-    assert_eq!(own.probe.kind, Checker::Tcp { target: socket("10.0.0.2:82") });
+    assert_eq!(own.probe.kind, Checker::tcp(socket("10.0.0.2:82")));
     assert!(third.health.is_empty(), "an empty list is no check");
 }
 

@@ -1,11 +1,13 @@
 //! Checks: what is asked, how often, and what a run of it says.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::command::Command;
 use crate::name::Name;
 use crate::track::Weight;
+use crate::traffic::Protocol;
 
 /// A probe that adjusts priorities.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,10 +50,56 @@ pub enum Checker {
     Script(Command),
     /// Is a process of this name there? What `killall -0 NAME` asks, without a fork.
     Process { name: String },
+    /// Passes when whoever has this address answers the question.
+    Ask { target: SocketAddr, question: Question },
+}
+
+impl Checker {
+    /// Does it accept connections?
+    pub const fn tcp(target: SocketAddr) -> Self {
+        Self::Ask { target, question: Question::Tcp }
+    }
+}
+
+/// What an address is asked over the network. A new kind is a variant here, with its words in
+/// `Display`, its run in `check`, and its keys in the settings of checks and of health checks.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Question {
     /// Passes when the connection is accepted.
-    Tcp { target: SocketAddr },
+    Tcp,
     /// Passes when the status of the answer to a GET is one of `expect`.
-    Http { target: SocketAddr, path: String, host: Option<String>, expect: Vec<StatusRange> },
+    Http { path: String, host: Option<String>, expect: Vec<StatusRange> },
+}
+
+impl Question {
+    /// What carries it, and its port therefore is one of.
+    pub const fn protocol(&self) -> Protocol {
+        match self {
+            Self::Tcp | Self::Http { .. } => Protocol::Tcp,
+        }
+    }
+
+    /// With its article, as in "a TCP check".
+    pub const fn title(&self) -> &'static str {
+        match self {
+            Self::Tcp => "a TCP",
+            Self::Http { .. } => "an HTTP",
+        }
+    }
+}
+
+/// As operators read it in the log.
+impl fmt::Display for Checker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Script(command) => write!(f, "script {command}"),
+            Self::Process { name } => write!(f, "process {name}"),
+            Self::Ask { target, question: Question::Tcp } => write!(f, "tcp {target}"),
+            Self::Ask { target, question: Question::Http { path, .. } } => {
+                write!(f, "http {target}{path}")
+            }
+        }
+    }
 }
 
 /// Inclusive range of HTTP status codes.

@@ -23,6 +23,21 @@ pub struct Instance {
     pub lease: Lease,
 }
 
+impl Instance {
+    /// An instance of which nothing is said but who it is on the wire.
+    pub fn new(name: Name, interface: Name, router: RouterSettings) -> Self {
+        Self {
+            name,
+            interface,
+            router,
+            addresses: Vec::new(),
+            track: Vec::new(),
+            hooks: Hooks::default(),
+            lease: Lease::Auto,
+        }
+    }
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct VirtualAddress {
     pub address: IpAddr,

@@ -26,7 +26,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 pub use backend::{Backend, BackendKind, Capabilities};
-pub use check::{Check, Checker, Outcome, Probe, StatusRange, Unrunnable, Verdict};
+pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
 pub use command::{Command, CommandLine};
 pub use instance::{Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
@@ -41,7 +41,7 @@ pub use track::{Track, Tracked, Weight};
 pub use traffic::{Forwarding, Protocol};
 
 /// Everything one node shall do.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Plan {
     /// This node's name: key of the per-node values, host name unless given.
     pub node: Name,

@@ -28,6 +28,24 @@ pub struct Service {
     pub servers: Vec<Server>,
 }
 
+impl Service {
+    /// A service of which nothing is said but its name and where it listens: it has no servers yet.
+    pub fn new(name: Name, listen: Listener) -> Self {
+        Self {
+            name,
+            instance: None,
+            listen,
+            protocol: Protocol::Tcp,
+            backend: Backend::Auto,
+            scheduler: Scheduler("rr".to_owned()),
+            failed: FailedServer::default(),
+            standby: Standby::default(),
+            drain: Duration::from_secs(30),
+            servers: Vec::new(),
+        }
+    }
+}
+
 /// Scheduler by its IPVS name; [`crate::Capabilities::schedulers`] says who knows which.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Scheduler(pub String);

@@ -45,7 +45,7 @@ pub struct Service {
     wanted: RefCell<Vec<Rc<Server>>>,
     /// Not wanted any more, with connections under way.
     leaving: RefCell<Vec<Rc<Server>>>,
-    listener: RefCell<Listener>,
+    listener: RefCell<ListenerState>,
     desired: Cell<Desired>,
     /// Somebody looks whether its address is still there.
     watched: Cell<bool>,
@@ -68,7 +68,7 @@ enum Desired {
 }
 
 #[derive(Debug)]
-enum Listener {
+enum ListenerState {
     Closed,
     /// Bound, not listening: the port is ours, the kernel refuses clients.
     Ready(Socket),
@@ -85,7 +85,7 @@ impl Service {
             scheduler: Cell::new(None),
             wanted: RefCell::default(),
             leaving: RefCell::default(),
-            listener: RefCell::new(Listener::Closed),
+            listener: RefCell::new(ListenerState::Closed),
             desired: Cell::new(Desired::Leave),
             watched: Cell::new(false),
             turn: Cell::new(0),
@@ -100,18 +100,18 @@ impl Service {
     /// Closes the listener unless `spec` wants one on its address and in its state; without a
     /// `spec` the service is not wanted. Returns once the address is free for another service.
     pub async fn close_unless(self: &Rc<Self>, spec: Option<&ProxyService>) {
-        let listener = self.listener.replace(Listener::Closed);
+        let listener = self.listener.replace(ListenerState::Closed);
         let keep = spec.is_some_and(|spec| {
             let here = spec.listen == self.listen.get();
             match &listener {
-                Listener::Open(task) => here && !spec.ready_only && !task.is_finished(),
-                Listener::Ready(_) => here,
-                Listener::Closed | Listener::Failed(_) => false,
+                ListenerState::Open(task) => here && !spec.ready_only && !task.is_finished(),
+                ListenerState::Ready(_) => here,
+                ListenerState::Closed | ListenerState::Failed(_) => false,
             }
         });
         if keep {
             self.listener.replace(listener);
-        } else if let Listener::Open(task) = listener {
+        } else if let ListenerState::Open(task) = listener {
             task.abort();
             // The listener goes with the task; an aborted task's result says only that.
             let _ = task.await;
@@ -129,20 +129,20 @@ impl Service {
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
         self.set_servers(&spec.servers);
         self.scheduler.set(Scheduler::from_name(&spec.scheduler));
-        let listener = self.listener.replace(Listener::Closed);
+        let listener = self.listener.replace(ListenerState::Closed);
         let opened = match (self.scheduler.get(), listener) {
             (None, listener) => {
-                if let Listener::Open(task) = listener {
+                if let ListenerState::Open(task) = listener {
                     task.abort();
                 }
-                Listener::Failed(format!(
+                ListenerState::Failed(format!(
                     "the proxy has no scheduler {}, use rr, wrr, lc, wlc or sh",
                     spec.scheduler
                 ))
             }
-            (Some(_), Listener::Open(task)) => Listener::Open(task),
-            (Some(_), Listener::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
-            (Some(_), Listener::Closed | Listener::Failed(_)) => {
+            (Some(_), ListenerState::Open(task)) => ListenerState::Open(task),
+            (Some(_), ListenerState::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
+            (Some(_), ListenerState::Closed | ListenerState::Failed(_)) => {
                 self.open(bind(spec.listen), spec.ready_only)
             }
         };
@@ -150,17 +150,17 @@ impl Service {
         self.watch_address();
     }
 
-    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> Listener {
+    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> ListenerState {
         let opened = socket.and_then(|socket| {
             if ready_only {
-                return Ok(Listener::Ready(socket));
+                return Ok(ListenerState::Ready(socket));
             }
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from_std(socket.into())?;
-            Ok(Listener::Open(spawn_local(Rc::clone(self).accept_loop(listener))))
+            Ok(ListenerState::Open(spawn_local(Rc::clone(self).accept_loop(listener))))
         });
         opened.unwrap_or_else(|error| {
-            Listener::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
+            ListenerState::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
         })
     }
 
@@ -240,7 +240,7 @@ impl Service {
 
     /// Nothing is left of a service that is not wanted: no listener, no connection.
     pub fn is_over(&self) -> bool {
-        matches!(*self.listener.borrow(), Listener::Closed) && !self.has_connections()
+        matches!(*self.listener.borrow(), ListenerState::Closed) && !self.has_connections()
     }
 
     /// The last request that named it wants it, serving or standing by.
@@ -261,10 +261,10 @@ impl Service {
             name: self.name.clone(),
             listen: self.listen.get(),
             state: match &*self.listener.borrow() {
-                Listener::Closed => ServiceState::Leaving,
-                Listener::Ready(_) => ServiceState::Ready,
-                Listener::Open(_) => ServiceState::Listening,
-                Listener::Failed(error) => ServiceState::Failed { error: error.clone() },
+                ListenerState::Closed => ServiceState::Leaving,
+                ListenerState::Ready(_) => ServiceState::Ready,
+                ListenerState::Open(_) => ServiceState::Listening,
+                ListenerState::Failed(error) => ServiceState::Failed { error: error.clone() },
             },
             active: all().map(|server| server.active.get()).sum(),
             accepted: self.accepted.get(),

@@ -205,7 +205,7 @@ impl Node {
         let passes = match &probe.kind {
             Checker::Script(_) | Checker::Process { .. } => self.check_passes,
             // The health of servers is not what is tested here.
-            Checker::Tcp { .. } | Checker::Http { .. } => true,
+            Checker::Ask { .. } => true,
         };
         let (verdict, detail) = match passes {
             true => (Verdict::Pass, "exited with status 0"),

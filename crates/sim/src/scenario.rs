@@ -76,9 +76,7 @@ impl Scenario {
                 .collect(),
             checks: kept().filter_map(|(router, _)| router.check.clone()).collect(),
             services: kept().filter_map(|(router, _)| router.service.clone()).collect(),
-            haproxy: Vec::new(),
-            hooks: plan::HookSettings::default(),
-            digest: format!("{edits:?}"),
+            ..Plan::default()
         })
     }
 }

@@ -149,9 +149,6 @@ impl VirtualRouter {
             weight: Some(*weight),
         });
         Instance {
-            name: self.name.clone(),
-            interface: interface(self.link),
-            router,
             addresses,
             track: track.chain(interfaces).collect(),
             hooks: plan::Hooks {
@@ -159,6 +156,7 @@ impl VirtualRouter {
                 ..plan::Hooks::default()
             },
             lease: self.lease,
+            ..Instance::new(self.name.clone(), interface(self.link), router)
         }
     }
 }
@@ -229,7 +227,7 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, number, last)), 80);
         let check = plan::Health {
             probe: plan::Probe {
-                kind: plan::Checker::Tcp { target: address },
+                kind: plan::Checker::tcp(address),
                 interval: Duration::from_millis(500),
                 timeout: Duration::from_millis(100),
             },
@@ -239,17 +237,15 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
         let health = is_checked.then_some(check).into_iter().collect();
         plan::Server { address, weight: 1, forwarding: plan::Forwarding::Nat, health }
     };
+    let name = Name::from(format!("service{number}").as_str());
+    let listen = SocketAddr::new(virtual_address(family, number, 0), 80).into();
     Service {
-        name: Name::from(format!("service{number}").as_str()),
         instance: Some(instance.clone()),
-        listen: SocketAddr::new(virtual_address(family, number, 0), 80).into(),
-        protocol: plan::Protocol::Tcp,
         backend: plan::Backend::Only(plan::BackendKind::Proxy),
-        scheduler: plan::Scheduler("rr".to_owned()),
-        failed: plan::FailedServer::Remove,
         standby: random.pick(&[plan::Standby::Cold, plan::Standby::Warm]),
         drain: Duration::from_secs(1),
         servers: vec![server(1), server(2)],
+        ..Service::new(name, listen)
     }
 }
 

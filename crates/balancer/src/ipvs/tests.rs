@@ -23,16 +23,14 @@ fn wanted(
         .collect();
     WantedService {
         service: Arc::new(plan::Service {
-            name: Name::from("web"),
-            instance: None,
-            listen: plan::Listener::Address(listen.parse().unwrap()),
             protocol,
             backend: plan::Backend::Only(BackendKind::Ipvs),
             scheduler: plan::Scheduler(scheduler.to_owned()),
-            failed: plan::FailedServer::default(),
-            standby: plan::Standby::default(),
-            drain: Duration::from_secs(30),
             servers: servers.clone(),
+            ..plan::Service::new(
+                Name::from("web"),
+                plan::Listener::Address(listen.parse().unwrap()),
+            )
         }),
         activity: Activity::Active,
         lease: None,

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use locum_balancer::{Balancer, BalancerSettings, Note, ServeError};
 use locum_plan::{
-    Activity, Backend, BackendKind, FailedServer, Forwarding, Listener, Name, Protocol, Scheduler,
-    Server, Service, Standby, WantedService, WantedServices,
+    Activity, Backend, BackendKind, Forwarding, Listener, Name, Server, Service, WantedService,
+    WantedServices,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -124,16 +124,10 @@ impl Drop for Bench {
 
 pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
     Service {
-        name: Name::from(name),
-        instance: None,
-        listen: fresh_address().into(),
-        protocol: Protocol::Tcp,
         backend: Backend::Only(BackendKind::Proxy),
-        scheduler: Scheduler("rr".to_owned()),
-        failed: FailedServer::default(),
-        standby: Standby::default(),
         drain: Duration::from_millis(300),
         servers: servers.iter().map(|&address| server(address)).collect(),
+        ..Service::new(Name::from(name), fresh_address().into())
     }
 }
 

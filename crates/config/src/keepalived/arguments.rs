@@ -132,7 +132,7 @@ impl Lowering<'_> {
             self.shell_words(&argv, first);
             CommandLine::Argv(argv)
         };
-        let (user, group) = self.globals.script_user.clone().unwrap_or_default();
+        let (user, group) = self.script_user.clone().unwrap_or_default();
         Some(At::new(Command { line, user, group }, span))
     }
 

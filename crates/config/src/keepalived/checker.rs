@@ -3,21 +3,79 @@
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lowering::{Lowering, Target, without_settings};
-use crate::parsed::{HealthQuestion, ParsedHealth};
+use crate::parsed::ParsedHealth;
 use crate::settings::check::success;
 use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::settings::service::HEALTH;
 use crate::span::Span;
 use crate::values;
-use locum_plan::StatusRange;
+use locum_plan::{Question, StatusRange};
+
+/// The checks of one server.
+pub(super) type Checkers = Vec<CheckerDraft>;
+
+const SCRIPTED: &str = "use TCP_CHECK or HTTP_GET";
+
+/// The blocks of a real server that are checks.
+pub(super) const BLOCKS: &[Row<Checkers>] = &[
+    set("TCP_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Tcp, "a TCP_CHECK", statement));
+    }),
+    set("HTTP_GET", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Http, "an HTTP_GET", statement));
+    }),
+    refuse("SSL_GET", SCRIPTED),
+    refuse("MISC_CHECK", SCRIPTED),
+    refuse("SMTP_CHECK", SCRIPTED),
+    refuse("DNS_CHECK", SCRIPTED),
+    refuse("UDP_CHECK", SCRIPTED),
+    refuse("PING_CHECK", SCRIPTED),
+    refuse("BFD_CHECK", SCRIPTED),
+    refuse("FILE_CHECK", SCRIPTED),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Tcp,
+    Http,
+}
 
 /// What a checker block says.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CheckerDraft {
+    kind: Kind,
+    pub span: Span,
     pub health: ParsedHealth,
-    pub host: Option<String>,
-    pub urls: Vec<Url>,
+    host: Option<String>,
+    urls: Vec<Url>,
+}
+
+impl CheckerDraft {
+    fn read(lowering: &mut Lowering<'_>, kind: Kind, what: &str, statement: &Statement) -> Self {
+        let mut draft = Self {
+            kind,
+            span: statement.span(),
+            health: ParsedHealth::default(),
+            host: None,
+            urls: Vec::new(),
+        };
+        let block = statement.block.as_deref().unwrap_or_default();
+        lowering.run(what, ROWS, &mut draft, block);
+        draft
+    }
+
+    /// What it asks; `virtual_host` is the one of the servers around it.
+    pub fn question(
+        &self,
+        lowering: &mut Lowering<'_>,
+        virtual_host: Option<&String>,
+    ) -> Option<Question> {
+        match self.kind {
+            Kind::Tcp => Some(Question::Tcp),
+            Kind::Http => http(lowering, self, virtual_host),
+        }
+    }
 }
 
 impl Target for CheckerDraft {
@@ -33,7 +91,7 @@ impl Target for CheckerDraft {
 without_settings!(Url);
 
 #[derive(Clone, Debug)]
-pub(super) struct Url {
+struct Url {
     span: Span,
     path: Option<String>,
     expect: Vec<StatusRange>,
@@ -108,27 +166,25 @@ fn url(lowering: &mut Lowering<'_>, draft: &mut CheckerDraft, statement: &Statem
     draft.urls.push(url);
 }
 
-/// The checker as a health check; `virtual_host` is the one of the servers around it.
-pub(super) fn http(
+fn http(
     lowering: &mut Lowering<'_>,
     draft: &CheckerDraft,
-    span: Span,
     virtual_host: Option<&String>,
-) -> Option<HealthQuestion> {
+) -> Option<Question> {
     if let Some(second) = draft.urls.get(1) {
         let text = "more than one url in a check is not supported yet";
         lowering.report.error(second.span, "unsupported", text).help("keep the most telling one");
         return None;
     }
     let Some(url) = draft.urls.first() else {
-        lowering.report.error(span, "missing-key", "an HTTP_GET needs a `url` block");
+        lowering.report.error(draft.span, "missing-key", "an HTTP_GET needs a `url` block");
         return None;
     };
     let expect = match url.expect.is_empty() {
         true => success(),
         false => url.expect.clone(),
     };
-    Some(HealthQuestion::Http {
+    Some(Question::Http {
         path: url.path.clone().unwrap_or_else(|| "/".to_owned()),
         host: url.host.as_ref().or(draft.host.as_ref()).or(virtual_host).cloned(),
         expect,

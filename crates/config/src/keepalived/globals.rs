@@ -1,11 +1,39 @@
 //! `global_defs`: what applies to all instances and scripts of the file.
 
+use std::net::IpAddr;
+
+use locum_vrrp::Version;
+
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{Globals, Lowering, Target};
+use crate::keepalived::lowering::{Lowering, Target, without_settings};
+use crate::parsed::{Field, Parsed, ParsedInstance};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
 use crate::settings::keywords;
 use crate::settings::row::Block;
+use crate::span::Span;
+
+/// What a file says, and what its blocks that come later take from `global_defs`.
+pub(super) struct FileDraft {
+    pub parsed: Parsed,
+    pub globals: Globals,
+}
+
+without_settings!(FileDraft);
+
+/// What applies to all instances and scripts of the file.
+#[derive(Default)]
+pub(super) struct Globals {
+    /// What every instance is that does not say otherwise.
+    pub instance: ParsedInstance,
+    /// Version of IPv4 instances.
+    pub version: Field<Version>,
+    /// One frame per address and no second burst, where nothing else is said.
+    pub min_garp: Field<bool>,
+    pub group_v4: Field<IpAddr>,
+    pub group_v6: Field<IpAddr>,
+    pub strict: Option<Span>,
+}
 
 impl Target for Globals {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
@@ -159,7 +187,7 @@ pub(super) const ROWS: &[Row<Globals>] = &[
     refuse("instance", "use --run-dir to run several daemons on one host"),
 ];
 
-fn script_user(_: &mut Lowering<'_>, globals: &mut Globals, statement: &Statement) {
+fn script_user(lowering: &mut Lowering<'_>, _: &mut Globals, statement: &Statement) {
     let mut words = statement.arguments().iter().map(|word| word.text.clone());
-    globals.script_user = Some((words.next(), words.next()));
+    lowering.script_user = Some((words.next(), words.next()));
 }

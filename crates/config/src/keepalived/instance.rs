@@ -10,9 +10,10 @@ use crate::assemble;
 use crate::dialect::Dialect;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lowering::{Lowering, Target, without_settings};
-use crate::parsed::{Field, Parsed, ParsedInstance};
+use crate::parsed::{Field, ParsedInstance};
 use crate::settings::instance::{INSTANCE, VERSION};
 use crate::settings::keywords;
 use crate::settings::row::Block;
@@ -323,7 +324,7 @@ fn tracked_weight(
     lowering.weight(option, rest).map(|at| Some(at.value)).ok_or(Refused)
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
+pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
     let Some(name) = first_text(statement) else { return };
     let mut draft = InstanceDraft {
         parsed: ParsedInstance::new(statement.span(), name),
@@ -335,12 +336,16 @@ pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: 
     };
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a vrrp_instance", ROWS, &mut draft, block);
-    parsed.instances.push(finish(lowering, draft));
+    file.parsed.instances.push(finish(lowering, &file.globals, draft));
 }
 
 /// Weighs the lines against each other and against `global_defs`.
-fn finish(lowering: &mut Lowering<'_>, mut draft: InstanceDraft) -> ParsedInstance {
-    inherit(lowering, &mut draft);
+fn finish(
+    lowering: &mut Lowering<'_>,
+    globals: &Globals,
+    mut draft: InstanceDraft,
+) -> ParsedInstance {
+    inherit(lowering, globals, &mut draft);
     draft.parsed.priority = priority(lowering, &draft);
     draft.parsed.preempt = preempt(lowering, &draft);
     authenticate(lowering, &mut draft);
@@ -349,8 +354,7 @@ fn finish(lowering: &mut Lowering<'_>, mut draft: InstanceDraft) -> ParsedInstan
 }
 
 /// What `global_defs` sets for every instance that does not.
-fn inherit(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
-    let globals = &lowering.globals;
+fn inherit(lowering: &mut Lowering<'_>, globals: &Globals, draft: &mut InstanceDraft) {
     let instance = &mut draft.parsed;
     INSTANCE.inherit(instance, &globals.instance);
     if let Some(min_garp) = globals.min_garp.given().filter(|at| at.value) {

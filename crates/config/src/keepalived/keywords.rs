@@ -66,15 +66,25 @@ impl Lowering<'_> {
     ) {
         for statement in statements {
             let keyword = statement.keyword();
-            match rows.iter().find(|row| row.name == keyword.text) {
-                Some(row) => self.apply(row, target, statement),
-                None if target.setting(self, statement) => {}
-                None => {
-                    let known = rows.iter().map(|row| row.name).chain(T::keywords());
-                    self.unknown(what, keyword, known);
-                }
+            if !self.by(rows, target, statement) && !target.setting(self, statement) {
+                let known = rows.iter().map(|row| row.name).chain(T::keywords());
+                self.unknown(what, keyword, known);
             }
         }
+    }
+
+    /// Reads the statement by the row that has its keyword; `false` when none has.
+    pub fn by<T>(
+        &mut self,
+        rows: &'static [Row<T>],
+        target: &mut T,
+        statement: &Statement,
+    ) -> bool {
+        let row = rows.iter().find(|row| row.name == statement.keyword().text);
+        if let Some(row) = row {
+            self.apply(row, target, statement);
+        }
+        row.is_some()
     }
 
     fn apply<T>(&mut self, row: &Row<T>, target: &mut T, statement: &Statement) {

@@ -1,35 +1,16 @@
-//! What is known while statements become settings: findings so far, and what `global_defs` said.
-
-use std::net::IpAddr;
-
-use locum_vrrp::Version;
+//! What is known while statements become settings: findings so far, and what `global_defs` said of
+//! scripts.
 
 use crate::keepalived::blocks::Statement;
-use crate::parsed::{Field, ParsedInstance};
-use crate::span::{Report, Span};
+use crate::span::Report;
 
 /// What a lowering knows besides the block it is in.
 pub(crate) struct Lowering<'r> {
     pub report: &'r mut Report,
-    pub globals: Globals,
-    /// The block whose table has this keyword, for one that stands elsewhere.
-    pub home_of: fn(&str) -> Option<&'static str>,
-}
-
-/// What applies to all instances and scripts of the file.
-#[derive(Default)]
-pub(crate) struct Globals {
-    /// What every instance is that does not say otherwise.
-    pub instance: ParsedInstance,
-    /// Version of IPv4 instances.
-    pub version: Field<Version>,
     /// User and group of scripts that name none.
     pub script_user: Option<(Option<String>, Option<String>)>,
-    /// One frame per address and no second burst, where nothing else is said.
-    pub min_garp: Field<bool>,
-    pub group_v4: Field<IpAddr>,
-    pub group_v6: Field<IpAddr>,
-    pub strict: Option<Span>,
+    /// The block whose table has this keyword, for one that stands elsewhere.
+    pub home_of: fn(&str) -> Option<&'static str>,
 }
 
 /// What a block is read into.

@@ -3,14 +3,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::globals::FileDraft;
 use crate::keepalived::keywords::{Row, Shape, accept, set};
 use crate::keepalived::lowering::{Lowering, Target};
-use crate::parsed::{Field, Parsed, ParsedCheck};
+use crate::parsed::{Field, ParsedCheck};
 use crate::settings::check::CHECK;
 use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::span::At;
-use locum_plan::{Checker, Command, CommandLine};
+use locum_plan::{Checker, Command, CommandLine, Question};
 
 pub(super) struct ScriptDraft {
     parsed: ParsedCheck,
@@ -45,7 +46,7 @@ impl Target for ScriptDraft {
     }
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
+pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
     let Some(name) = statement.arguments().first() else { return };
     let name = At::new(name.text.clone(), name.span);
     let check = ParsedCheck { span: statement.span(), name, ..ParsedCheck::default() };
@@ -60,7 +61,7 @@ pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: 
         }
         checker(command)
     });
-    parsed.checks.push(check);
+    file.parsed.checks.push(check);
 }
 
 /// What the script asks, where we can ask it without a fork: `killall -0 NAME` whether a process
@@ -72,7 +73,7 @@ fn checker(command: Command) -> Checker {
             None => Checker::Script(command),
         },
         CommandLine::Shell(line) => match port_asked(line) {
-            Some(target) => Checker::Tcp { target },
+            Some(target) => Checker::Ask { target, question: Question::Tcp },
             None => Checker::Script(command),
         },
     }

@@ -3,25 +3,17 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::checker::{self, CheckerDraft};
+use crate::keepalived::checker::{BLOCKS, Checkers};
+use crate::keepalived::globals::FileDraft;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lexer::Word;
 use crate::keepalived::lowering::{Lowering, Target};
-use crate::parsed::{Field, HealthQuestion, Parsed, ParsedHealth, ParsedServer, ParsedService};
+use crate::parsed::{Field, ParsedHealth, ParsedServer, ParsedService};
 use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::settings::service::{HEALTH, SERVER, SERVICE};
 use crate::span::{At, Span};
 use locum_plan::{FailedServer, Forwarding, Protocol};
-
-/// Checks of one server: kind and place of the block, and what it says.
-type Checkers = Vec<(Kind, Span, CheckerDraft)>;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
-    Tcp,
-    Http,
-}
 
 pub(super) struct ServiceDraft {
     parsed: ParsedService,
@@ -60,17 +52,18 @@ impl Target for ServerDraft {
         const BLOCK: Block = Block::RealServer;
         SERVER.lower(lowering, BLOCK, statement, &mut self.parsed)
             || HEALTH.lower(lowering, BLOCK, statement, &mut self.health)
+            || lowering.by(BLOCKS, &mut self.checkers, statement)
     }
 
     fn keywords() -> Vec<&'static str> {
-        keywords(Block::RealServer)
+        let blocks = BLOCKS.iter().map(|row| row.name);
+        keywords(Block::RealServer).into_iter().chain(blocks).collect()
     }
 }
 
 const QUORUM: &str = "a service is served while one server is alive";
 const EVENTS: &str = "use `locum history --json`";
 const SORRY: &str = "list it among the servers, or put a page in front";
-const SCRIPTED: &str = "use TCP_CHECK or HTTP_GET";
 
 pub(super) const ROWS: &[Row<ServiceDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
@@ -140,20 +133,6 @@ pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
     }),
-    set("TCP_CHECK", Shape::Block(0, 0), |lowering, draft, statement| {
-        check(lowering, draft, statement, Kind::Tcp);
-    }),
-    set("HTTP_GET", Shape::Block(0, 0), |lowering, draft, statement| {
-        check(lowering, draft, statement, Kind::Http);
-    }),
-    refuse("SSL_GET", SCRIPTED),
-    refuse("MISC_CHECK", SCRIPTED),
-    refuse("SMTP_CHECK", SCRIPTED),
-    refuse("DNS_CHECK", SCRIPTED),
-    refuse("UDP_CHECK", SCRIPTED),
-    refuse("PING_CHECK", SCRIPTED),
-    refuse("BFD_CHECK", SCRIPTED),
-    refuse("FILE_CHECK", SCRIPTED),
     ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
     ignore("uthreshold", "connections to a server are not limited yet"),
     ignore("lthreshold", "connections to a server are not limited yet"),
@@ -186,17 +165,6 @@ fn forwarding(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<F
     Some(At::new(forwarding, word.span))
 }
 
-fn check(lowering: &mut Lowering<'_>, draft: &mut ServerDraft, statement: &Statement, kind: Kind) {
-    let mut checker = CheckerDraft::default();
-    let what = match kind {
-        Kind::Tcp => "a TCP_CHECK",
-        Kind::Http => "an HTTP_GET",
-    };
-    let block = statement.block.as_deref().unwrap_or_default();
-    lowering.run(what, checker::ROWS, &mut checker, block);
-    draft.checkers.push((kind, statement.span(), checker));
-}
-
 fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
     let (address, port) = endpoint(lowering, statement.arguments());
     let place = |at: At<IpAddr>| at.map(|address| (address, port));
@@ -219,7 +187,7 @@ fn endpoint(lowering: &mut Lowering<'_>, words: &[Word]) -> (Option<At<IpAddr>>,
     (address, port.and_then(|at| u16::try_from(at.value).ok()))
 }
 
-pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: &Statement) {
+pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
     let words = statement.arguments();
     let Some(first) = words.first() else { return };
     if matches!(first.text.as_str(), "fwmark" | "group") {
@@ -248,7 +216,7 @@ pub(super) fn read(lowering: &mut Lowering<'_>, parsed: &mut Parsed, statement: 
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a virtual_server", ROWS, &mut draft, block);
     let service = finish(lowering, draft);
-    parsed.services.push(service);
+    file.parsed.services.push(service);
 }
 
 impl ServiceDraft {
@@ -281,16 +249,14 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
     {
         SERVER.inherit(&mut server, &template);
         let host = own_host.as_ref().or(host.as_ref());
-        let checks = checkers.iter().filter_map(|(kind, span, checker)| {
-            let question = match kind {
-                Kind::Tcp => HealthQuestion::Tcp,
-                Kind::Http => checker::http(lowering, checker, *span, host)?,
-            };
+        let checks = checkers.iter().filter_map(|checker| {
+            let span = checker.span;
+            let question = checker.question(lowering, host)?;
             let mut check = checker.health.clone();
-            check.question = Field::Given(At::new(question, *span));
+            check.question = Field::Given(At::new(question, span));
             HEALTH.inherit(&mut check, &own_health);
             HEALTH.inherit(&mut check, &health);
-            Some(At::new(check, *span))
+            Some(At::new(check, span))
         });
         let checks: Vec<_> = checks.collect();
         match server.address.given().map(|at| at.span) {

@@ -5,12 +5,23 @@ use std::net::IpAddr;
 use ::toml::de::DeValue;
 use locum_plan::{Name, Scope, VirtualAddress};
 
-use crate::parsed::ParsedAddress;
+use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, TEXT, ip_address, list, text, toml_only};
 use crate::settings::row::{Noun, Setting, Unset, field};
 use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedAddress {
+    pub address: Field<VirtualAddress>,
+    pub device: Field<String>,
+    pub label: Field<String>,
+    pub scope: Field<Scope>,
+    pub broadcast: Field<IpAddr>,
+    pub duplicate_detection: Field<bool>,
+    pub prefix_route: Field<bool>,
+}
 
 /// A list of addresses.
 pub(crate) const ADDRESSES: Form<Vec<At<VirtualAddress>>> = list(

@@ -4,16 +4,55 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{CommandLine, StatusRange, Weight};
+use locum_plan::{Checker, Command, CommandLine, Question, StatusRange, Weight};
 
 use crate::dialect::Dialect;
-use crate::parsed::{ParsedCheck, Url};
+use crate::field::Field;
 use crate::settings::command::{ARGV, SHELL_LINE};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, toml_only};
 use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
 use crate::settings::track::WEIGHT_FORM;
+use crate::span::{At, Report, Span};
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedCheck {
+    pub span: Span,
+    pub name: At<String>,
+    /// What `asked` comes to.
+    pub checker: Field<Checker>,
+    pub asked: Asked,
+    pub interval: Field<Duration>,
+    pub timeout: Field<Duration>,
+    pub rise: Field<u32>,
+    pub fall: Field<u32>,
+    pub weight: Field<Weight>,
+    pub starts_failed: Field<bool>,
+}
+
+/// The ways to ask something, one of which is to be chosen, and what goes along with some of them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asked {
+    pub script: Field<CommandLine>,
+    pub shell: Field<CommandLine>,
+    pub process: Field<String>,
+    pub tcp: Field<SocketAddr>,
+    pub http: Field<Url>,
+    pub host: Field<String>,
+    pub expect: Field<Vec<StatusRange>>,
+    pub user: Field<String>,
+    pub group: Field<String>,
+}
+
+/// A URL whose host is an address.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Url {
+    pub target: SocketAddr,
+    pub path: String,
+    /// Value of the Host header, where it is another than the address.
+    pub host: Option<String>,
+}
 
 type OfCheck<T> = Setting<ParsedCheck, T>;
 
@@ -221,6 +260,56 @@ pub(crate) static STARTS_FAILED: OfCheck<bool> = Setting::new(
     "It starts down and needs `rise` successes.",
 )
 .keywords(&[Keyword::Plain(Block::Script, "init_fail")]);
+
+impl Asked {
+    /// Exactly one of the kinds of checkers. `table` is where the check stands.
+    pub fn checker(&self, report: &mut Report, table: Span) -> Field<Checker> {
+        let asked = self;
+        let as_user = |line: CommandLine| {
+            let (user, group) = (asked.user.value().cloned(), asked.group.value().cloned());
+            Checker::Script(Command { line, user, group })
+        };
+        let kinds: [(&str, Field<Checker>); 5] = [
+            ("script", asked.script.clone().map(as_user)),
+            ("shell", asked.shell.clone().map(as_user)),
+            ("process", asked.process.clone().map(|name| Checker::Process { name })),
+            (
+                "tcp",
+                asked.tcp.clone().map(|target| Checker::Ask { target, question: Question::Tcp }),
+            ),
+            (
+                "http",
+                asked.http.clone().map(|url| {
+                    let host = asked.host.value().cloned().or(url.host);
+                    let expect = asked.expect.value().cloned().unwrap_or_else(success);
+                    let question = Question::Http { path: url.path, host, expect };
+                    Checker::Ask { target: url.target, question }
+                }),
+            ),
+        ];
+        let mut written = kinds.into_iter().filter(|(_, field)| !field.is_absent());
+        let Some((kind, field)) = written.next() else { return Field::Absent };
+        if let Some((other, _)) = written.next() {
+            let text = format!("a check asks one thing: `{kind}` or `{other}`, not both");
+            report.error(table, "two-probes", text);
+            return Field::Bad;
+        }
+        let is_http = kind == "http";
+        let is_command = kind == "script" || kind == "shell";
+        for (name, span, fits) in [
+            ("host", asked.host.given().map(|at| at.span), is_http),
+            ("expect", asked.expect.given().map(|at| at.span), is_http),
+            ("user", asked.user.given().map(|at| at.span), is_command),
+            ("group", asked.group.given().map(|at| at.span), is_command),
+        ] {
+            if let (Some(span), false) = (span, fits) {
+                let text = format!("`{name}` means nothing beside `{kind}`");
+                report.error(span, "misplaced-key", text);
+            }
+        }
+        field
+    }
+}
 
 /// `200`, `"200-299"`, or a list of them.
 pub(crate) const EXPECT_FORM: Form<Vec<StatusRange>> = toml_only(

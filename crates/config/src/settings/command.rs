@@ -3,11 +3,35 @@
 use ::toml::de::DeValue;
 use locum_plan::{Command, CommandLine};
 
-use crate::parsed::ParsedCommand;
+use crate::field::Field;
 use crate::settings::form::{Form, Schema, TEXT, list, toml_only};
 use crate::settings::row::{Noun, Setting, Unset, field};
 use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedCommand {
+    pub script: Field<CommandLine>,
+    pub shell: Field<CommandLine>,
+    pub user: Field<String>,
+    pub group: Field<String>,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedHooks {
+    pub master: Field<Vec<At<Command>>>,
+    pub backup: Field<Vec<At<Command>>>,
+    pub fault: Field<Vec<At<Command>>>,
+    pub stop: Field<Vec<At<Command>>>,
+    pub any: Field<Vec<At<Command>>>,
+}
+
+impl ParsedHooks {
+    pub fn all(&self) -> impl Iterator<Item = &At<Command>> {
+        let lists = [&self.master, &self.backup, &self.fault, &self.stop, &self.any];
+        lists.into_iter().flat_map(Field::list)
+    }
+}
 
 /// A list of hooks: programs, word lists, or tables with a user. One program may stand alone.
 pub(crate) const COMMANDS: Form<Vec<At<Command>>> = list(

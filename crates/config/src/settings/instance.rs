@@ -5,19 +5,81 @@ use std::time::Duration;
 
 use ::toml::de::DeValue;
 use locum_plan::{Command, Lease, Track, VirtualAddress};
-use locum_vrrp::{ChecksumForm, ChecksumMode, Preempt, Profile, Version, Vrid};
+use locum_vrrp::{ChecksumForm, ChecksumMode, Family, Preempt, Profile, Version, Vrid};
 
 use crate::dialect::Dialect;
 use crate::duration;
-use crate::parsed::{ParsedAnnounce, ParsedAuth, ParsedInstance, ParsedUnicast, TransportKind};
+use crate::field::Field;
 use crate::settings::address::ADDRESSES;
-use crate::settings::command::COMMANDS;
+use crate::settings::command::{COMMANDS, ParsedHooks};
 use crate::settings::form::{Form, SWITCH, Schema, TIME, ip_address, octet, text, toml_only};
 use crate::settings::row::{Block, Keyword, NameRow, Nested, Noun, Setting, Unset, field};
 use crate::settings::track::TRACKS;
+use crate::settings::transport::ParsedAuth;
+use crate::settings::transport::ParsedUnicast;
 use crate::settings::transport::{AUTH, UNICAST};
-use crate::span::At;
+use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedInstance {
+    /// The block's head, for what is missing in it.
+    pub span: Span,
+    pub name: At<String>,
+    pub interface: Field<String>,
+    pub vrid: Field<Vrid>,
+    pub version: Field<Version>,
+    pub profile: Field<Profile>,
+    pub priority: Field<u8>,
+    pub interval: Field<Duration>,
+    pub preempt: Field<Preempt>,
+    pub addresses: Field<Vec<At<VirtualAddress>>>,
+    pub excluded: Field<Vec<At<VirtualAddress>>>,
+    /// Family to assume when there is no address to tell.
+    pub family: Field<Family>,
+    /// The operator said that no advertised address is meant.
+    pub without_addresses: bool,
+    pub auth: ParsedAuth,
+    pub transport: Field<TransportKind>,
+    pub group: Field<IpAddr>,
+    pub unicast: ParsedUnicast,
+    pub source: Field<IpAddr>,
+    pub checksum: Field<ChecksumMode>,
+    pub down_multiplier: Field<u8>,
+    pub announce: ParsedAnnounce,
+    pub answer_lower: Field<bool>,
+    pub answer_higher: Field<bool>,
+    pub owner_ignores_adverts: Field<bool>,
+    pub start_delay: Field<Duration>,
+    pub lease: Field<Lease>,
+    pub track: Field<Vec<At<Track>>>,
+    pub hooks: ParsedHooks,
+}
+
+impl ParsedInstance {
+    /// An instance of which only the name is known.
+    pub fn new(span: Span, name: At<String>) -> Self {
+        Self { span, name, ..Self::default() }
+    }
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedAnnounce {
+    pub repeat: Field<u8>,
+    pub delay: Field<Duration>,
+    pub refresh: Field<Duration>,
+    pub refresh_repeat: Field<u8>,
+    pub lower_priority_repeat: Field<u8>,
+    pub lower_priority_delay: Field<Duration>,
+    pub garp_interval: Field<Duration>,
+    pub gna_interval: Field<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum TransportKind {
+    Multicast,
+    Unicast,
+}
 
 type OfInstance<T> = Setting<ParsedInstance, T>;
 

@@ -1,15 +1,36 @@
 //! Nodes, the HAProxys they run, and the settings of all hooks.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use locum_plan::Standby;
 
-use crate::parsed::{ParsedHaproxy, ParsedHookSettings, ParsedNode};
+use crate::field::Field;
 use crate::settings::form::{Form, Schema, TIME, ip_address, text, toml_only};
 use crate::settings::row::{NameRow, Noun, Setting, Unset, field};
 use crate::settings::service::STANDBY_FORM;
+use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedNode {
+    pub address: Field<IpAddr>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedHaproxy {
+    pub name: At<String>,
+    pub instance: Field<String>,
+    pub config: Field<PathBuf>,
+    pub program: Field<PathBuf>,
+    pub standby: Field<Standby>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedHookSettings {
+    pub timeout: Field<Duration>,
+}
 
 pub(crate) static NODE: Noun<ParsedNode> = Noun {
     name: "node",

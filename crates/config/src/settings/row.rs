@@ -3,9 +3,9 @@
 use crate::dialect::Dialect;
 use ::toml::de::{DeTable, DeValue};
 
+use crate::field::Field;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lowering::Lowering;
-use crate::parsed::Field;
 use crate::settings::form::{self, Form, Schema};
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
@@ -132,14 +132,14 @@ impl<N: 'static, T: Clone + 'static> Setting<N, T> {
 /// The [`Place`] of a field of a noun.
 macro_rules! field {
     ($noun:ty, $type:ty, $($part:ident).+) => {{
-        fn get(noun: &$noun) -> &$crate::parsed::Field<$type> {
+        fn get(noun: &$noun) -> &$crate::field::Field<$type> {
             &noun.$($part).+
         }
-        fn slot(noun: &mut $noun) -> &mut $crate::parsed::Field<$type> {
+        fn slot(noun: &mut $noun) -> &mut $crate::field::Field<$type> {
             &mut noun.$($part).+
         }
-        (get as fn(&$noun) -> &$crate::parsed::Field<$type>,
-         slot as fn(&mut $noun) -> &mut $crate::parsed::Field<$type>)
+        (get as fn(&$noun) -> &$crate::field::Field<$type>,
+         slot as fn(&mut $noun) -> &mut $crate::field::Field<$type>)
     }};
 }
 pub(crate) use field;

@@ -4,16 +4,71 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Backend, BackendKind, FailedServer, Forwarding, Protocol, Standby, StatusRange};
+use locum_plan::{
+    Backend, BackendKind, FailedServer, Forwarding, Protocol, Question, Standby, StatusRange,
+};
 
 use crate::dialect::Dialect;
-use crate::parsed::{Field, HealthQuestion, ParsedHealth, ParsedServer, ParsedService, Serve};
+use crate::field::Field;
 use crate::settings::check::{EXPECT_FORM, HOST_FORM, success};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};
 use crate::settings::row::{Block, Keyword, NameRow, Noun, Setting, Unset, field};
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
+
+/// When a service is served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Serve {
+    Master,
+    Always,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedService {
+    pub span: Span,
+    pub name: At<String>,
+    pub instance: Field<String>,
+    pub serve: Field<Serve>,
+    pub listen: Field<SocketAddr>,
+    pub protocol: Field<Protocol>,
+    pub backend: Field<Backend>,
+    pub scheduler: Field<String>,
+    pub forwarding: Field<Forwarding>,
+    /// Of every server that has none of its own.
+    pub health: Field<Vec<At<ParsedHealth>>>,
+    pub failed: Field<FailedServer>,
+    pub standby: Field<Standby>,
+    pub drain: Field<Duration>,
+    pub servers: Field<Vec<At<ParsedServer>>>,
+}
+
+/// One health check of the servers it is of.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct ParsedHealth {
+    /// What `tcp` and `http` come to.
+    pub question: Field<Question>,
+    pub tcp: Field<bool>,
+    pub http: Field<String>,
+    pub expect: Field<Vec<StatusRange>>,
+    pub host: Field<String>,
+    /// Port to ask; the server's own when absent.
+    pub port: Field<u16>,
+    pub interval: Field<Duration>,
+    pub timeout: Field<Duration>,
+    pub rise: Field<u32>,
+    pub fall: Field<u32>,
+}
+
+#[derive(Clone, PartialEq, Debug, Default)]
+pub(crate) struct ParsedServer {
+    /// Without a port it is the service's own.
+    pub address: Field<(IpAddr, Option<u16>)>,
+    pub weight: Field<u32>,
+    pub forwarding: Field<Forwarding>,
+    /// Its own checks, in place of the service's.
+    pub health: Field<Vec<At<ParsedHealth>>>,
+}
 
 type OfService<T> = Setting<ParsedService, T>;
 
@@ -474,7 +529,7 @@ fn health(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Pa
     if let DeValue::String(text) = value.get_ref()
         && text == "tcp"
     {
-        health.question = Field::Given(At::new(HealthQuestion::Tcp, span));
+        health.question = Field::Given(At::new(Question::Tcp, span));
         return Some(health);
     }
     let span = HEALTH.open(reader, value, key, &mut health)?;
@@ -484,11 +539,7 @@ fn health(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Pa
 }
 
 /// `tcp = true`, or `http = "/path"` with what goes along.
-fn question(
-    reader: &mut Reader<'_>,
-    span: Span,
-    health: &ParsedHealth,
-) -> Option<At<HealthQuestion>> {
+fn question(reader: &mut Reader<'_>, span: Span, health: &ParsedHealth) -> Option<At<Question>> {
     let wants_tcp = health.tcp.value() == Some(&true);
     match (wants_tcp, &health.http) {
         (true, Field::Absent) => {
@@ -502,7 +553,7 @@ fn question(
                     reader.report.error(span, "misplaced-key", text);
                 }
             }
-            health.tcp.given().map(|at| At::new(HealthQuestion::Tcp, at.span))
+            health.tcp.given().map(|at| At::new(Question::Tcp, at.span))
         }
         (true, Field::Bad | Field::Given(_)) => {
             let text = "a health check asks one thing: `tcp` or `http`, not both";
@@ -513,7 +564,7 @@ fn question(
             let expect = HEALTH_EXPECT.of(health, Dialect::Toml);
             let host = health.host.value().cloned();
             let path = path.clone();
-            Some(path.map(|path| HealthQuestion::Http { path, host, expect }))
+            Some(path.map(|path| Question::Http { path, host, expect }))
         }
         (false, Field::Bad) => None,
         (false, Field::Absent) => {

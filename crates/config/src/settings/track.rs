@@ -3,11 +3,24 @@
 use ::toml::de::DeValue;
 use locum_plan::{Track, Tracked, Weight};
 
-use crate::parsed::{ParsedTrack, ParsedWeight};
+use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, list, text, toml_only};
 use crate::settings::row::{Noun, Setting, Unset, field};
 use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedTrack {
+    pub check: Field<String>,
+    pub interface: Field<String>,
+    pub weight: Field<Weight>,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedWeight {
+    pub value: Field<i16>,
+    pub reverse: Field<bool>,
+}
 
 /// Largest weight: 254 less 1, so that it moves a priority across the whole range.
 pub(crate) const MAX_WEIGHT: i64 = 253;

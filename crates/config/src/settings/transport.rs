@@ -6,11 +6,38 @@ use crate::dialect::Dialect;
 use ::toml::de::DeValue;
 use locum_vrrp::UnicastPeer;
 
-use crate::parsed::{ParsedAuth, ParsedPeer, ParsedUnicast};
+use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, ip_address, list, octet, text};
 use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
-use crate::span::At;
+use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
+
+/// A password of version 2.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedAuth {
+    /// Where the authentication stands; `None` when there is none.
+    pub span: Option<Span>,
+    /// The one type there is was named.
+    pub simple: Field<()>,
+    pub password: Field<String>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ParsedUnicast {
+    /// What says that adverts go to peers one by one; `None` when they do not.
+    pub span: Option<Span>,
+    pub peers: Field<Vec<At<UnicastPeer>>>,
+    pub ttl: Field<u8>,
+    pub ttl_check: Field<bool>,
+    pub check_source: Field<bool>,
+}
+
+#[derive(Clone, Default, Debug)]
+pub(crate) struct ParsedPeer {
+    pub address: Field<IpAddr>,
+    pub min_ttl: Field<u8>,
+    pub max_ttl: Field<u8>,
+}
 
 pub(crate) static UNICAST: Noun<ParsedUnicast> = Noun {
     name: "unicast",

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::dialect::Dialect;
 use crate::need::NeedKind;
-use crate::parsed::{HealthQuestion, Parsed, ParsedHealth, ParsedService};
+use crate::parsed::{Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::common::{known_instance, strict_in_toml};
@@ -135,17 +135,15 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
 
 fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &mut Report) {
     if let Some(question) = parsed.question.given()
-        && protocol == Protocol::Udp
+        && question.value.protocol() != protocol
         && parsed.port.is_absent()
     {
-        let kind = match &question.value {
-            HealthQuestion::Tcp => "a TCP",
-            HealthQuestion::Http { .. } => "an HTTP",
-        };
-        let text = format!("{kind} check asks a TCP port, and this service is UDP");
-        report
-            .error(question.span, "health-protocol", text)
-            .help("give the check a `port` of its own on which the server answers TCP");
+        let (title, asked) = (question.value.title(), question.value.protocol().title());
+        let text =
+            format!("{title} check asks a {asked} port, and this service is {}", protocol.title());
+        report.error(question.span, "health-protocol", text).help(format!(
+            "give the check a `port` of its own on which the server answers {asked}"
+        ));
     }
     if let Some(interval) = parsed.interval.given().filter(|at| at.value.is_zero()) {
         report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");

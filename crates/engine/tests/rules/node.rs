@@ -10,8 +10,7 @@ use locum_engine::{
     ProbeChange, Refusal, Removal,
 };
 use locum_plan::{
-    Check, Checker, HookSettings, Hooks, Instance, Lease, Outcome, Plan, Probe, Unrunnable,
-    Verdict, VirtualAddress, Weight,
+    Check, Checker, Instance, Outcome, Plan, Probe, Unrunnable, Verdict, VirtualAddress, Weight,
 };
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
@@ -279,27 +278,13 @@ pub fn instance(name: &str, vrid: u8, priority: u8) -> Instance {
     router.priority = Priority(priority);
     router.addresses = vec![VIP.into()];
     Instance {
-        name: name.into(),
-        interface: "eth0".into(),
-        router,
         addresses: vec![VirtualAddress::new(VIP.into(), 24)],
-        track: Vec::new(),
-        hooks: Hooks::default(),
-        lease: Lease::Auto,
+        ..Instance::new(name.into(), "eth0".into(), router)
     }
 }
 
 pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
-    Plan {
-        node: "lb1".into(),
-        nodes: Vec::new(),
-        instances: instances.into(),
-        checks: Vec::new(),
-        services: Vec::new(),
-        haproxy: Vec::new(),
-        hooks: HookSettings::default(),
-        digest: String::new(),
-    }
+    Plan { node: "lb1".into(), instances: instances.into(), ..Plan::default() }
 }
 
 /// Check "app": is a process there, every second, one result decides.

@@ -7,8 +7,7 @@ use std::time::Duration;
 use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
     Activity, Backend, BackendKind, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease,
-    Outcome, Plan, Probe, Protocol, Scheduler, Server, Service, Standby, StatusRange, Verdict,
-    WantedServices,
+    Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Verdict, WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -200,12 +199,9 @@ fn a_failed_server_leaves_or_stays_with_weight_zero() {
 #[test]
 fn a_server_is_up_while_all_its_checks_are() {
     let mut service = service();
-    let page = |target| Checker::Http {
-        target,
-        path: "/".to_owned(),
-        host: None,
-        expect: vec![StatusRange { first: 200, last: 299 }],
-    };
+    let expect = vec![StatusRange { first: 200, last: 299 }];
+    let question = Question::Http { path: "/".to_owned(), host: None, expect };
+    let page = |target| Checker::Ask { target, question };
     let first = &mut service.servers[0];
     let mut second_check = tcp(first.address);
     second_check.probe.kind = page(first.address);
@@ -322,7 +318,7 @@ fn with_service(service: Service) -> Plan {
 
 fn tcp(target: SocketAddr) -> Health {
     let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    Health { probe: Probe { kind: Checker::Tcp { target }, interval, timeout }, rise: 2, fall: 3 }
+    Health { probe: Probe { kind: Checker::tcp(target), interval, timeout }, rise: 2, fall: 3 }
 }
 
 fn server(address: SocketAddr, weight: u32) -> Server {
@@ -332,15 +328,9 @@ fn server(address: SocketAddr, weight: u32) -> Server {
 fn service() -> Service {
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
     Service {
-        name: "www".into(),
         instance: Some("web".into()),
-        listen: address("192.0.2.10:80").into(),
-        protocol: Protocol::Tcp,
         backend: Backend::Only(BackendKind::Proxy),
-        scheduler: Scheduler("rr".to_owned()),
-        failed: FailedServer::Remove,
-        standby: Standby::Cold,
-        drain: Duration::from_secs(5),
         servers: vec![server(address("10.0.0.1:80"), 1), server(address("10.0.0.2:80"), 2)],
+        ..Service::new("www".into(), address("192.0.2.10:80").into())
     }
 }

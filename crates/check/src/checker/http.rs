@@ -18,7 +18,7 @@ use locum_plan::{Outcome, StatusRange, Verdict};
 use tokio::net::TcpStream;
 use tokio::time::{self, Instant};
 
-use crate::tcp;
+use super::tcp;
 
 /// Status line and header fields together; what common servers accept themselves.
 const HEADER_BYTES: usize = 16 * 1024;
