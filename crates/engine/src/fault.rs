@@ -65,16 +65,11 @@ impl fmt::Display for Fault {
 }
 
 fn tracked(f: &mut fmt::Formatter<'_>, object: &Tracked, up: bool, detail: &str) -> fmt::Result {
-    match (object, up) {
-        (Tracked::Check(name), false) => write!(f, "check {name} is failing: {detail}"),
-        (Tracked::Check(name), true) => {
-            write!(f, "check {name} succeeds, and its weight is reversed: {detail}")
-        }
-        (Tracked::Interface(name), false) => write!(f, "tracked interface {name} is down"),
-        (Tracked::Interface(name), true) => {
-            write!(f, "tracked interface {name} is up, and its weight is reversed")
-        }
+    f.write_str(&object.sentence(up))?;
+    if up {
+        f.write_str(", and its weight is reversed")?;
     }
+    if detail.is_empty() { Ok(()) } else { write!(f, ": {detail}") }
 }
 
 /// All reasons in one line, as the cause of a role shows them.

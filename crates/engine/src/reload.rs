@@ -57,8 +57,7 @@ impl Engine {
     }
 
     fn replace_probes(&mut self, out: &mut Vec<Output>) {
-        let checks = self.trackers.checks();
-        let checks = checks.map(|(at, check, _)| (&check.probe, Asker::Tracker(at)));
+        let probes = self.trackers.probes().map(|(at, probe)| (probe, Asker::Tracker(at)));
         let services = self.services.iter().enumerate();
         let servers = services.flat_map(|(service, state)| {
             let servers = state.servers.iter().enumerate();
@@ -69,7 +68,7 @@ impl Engine {
                 })
             })
         });
-        self.probes.set(checks.chain(servers), out);
+        self.probes.set(probes.chain(servers), out);
     }
 
     fn replace_instances(&mut self, now: Time, plan: &Plan) -> Tally {

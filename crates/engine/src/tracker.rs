@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use locum_plan::{Check, Name, Outcome, Plan, Track, Tracked, Unrunnable, Verdict, Weight};
+use locum_plan::{Check, Name, Outcome, Plan, Probe, Track, Tracked, Unrunnable, Verdict, Weight};
 use locum_vrrp::Time;
 
 use crate::fault::{Fault, PriorityPart};
@@ -166,6 +166,11 @@ impl Trackers {
             Source::Check(check) => Some((at, check, tracker)),
             Source::Link => None,
         })
+    }
+
+    /// What their states are asked by, by position.
+    pub fn probes(&self) -> impl Iterator<Item = (usize, &Probe)> {
+        self.checks().map(|(at, check, _)| (at, &check.probe))
     }
 
     /// One result of the check at this position.

@@ -60,13 +60,8 @@ pub struct Plan {
 impl Plan {
     /// The weight an object has by itself, where the instance that tracks it gives none.
     pub fn weight_of(&self, object: &Tracked) -> Weight {
-        match object {
-            Tracked::Check(name) => {
-                let mut checks = self.checks.iter();
-                checks.find(|check| check.name == *name).map_or_else(Weight::default, |c| c.weight)
-            }
-            Tracked::Interface(_) => Weight::default(),
-        }
+        let named = |name: &Name| self.checks.iter().find(|check| check.name == *name);
+        object.check().and_then(named).map_or_else(Weight::default, |check| check.weight)
     }
 }
 

@@ -12,8 +12,8 @@ pub struct Track {
     pub weight: Option<Weight>,
 }
 
-/// What can be tracked: each is up, down or not known yet. A new kind is a variant here, its name in
-/// `Display`, and a source of its state in the engine's trackers.
+/// What can be tracked: each is up, down or not known yet. A new kind is a variant and its words
+/// here, a source of its state in the engine's trackers, and a key in the settings.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Tracked {
     /// A check of the plan; its own weight unless the pairing has one.
@@ -26,6 +26,26 @@ impl Tracked {
     pub fn name(&self) -> &Name {
         match self {
             Self::Check(name) | Self::Interface(name) => name,
+        }
+    }
+
+    /// The check that decides, where it is one.
+    pub fn check(&self) -> Option<&Name> {
+        if let Self::Check(name) = self { Some(name) } else { None }
+    }
+
+    /// The network interface whose carrier decides, where it is one.
+    pub fn interface(&self) -> Option<&Name> {
+        if let Self::Interface(name) = self { Some(name) } else { None }
+    }
+
+    /// A sentence on what it is: `check app is failing`, `tracked interface eth1 is up`.
+    pub fn sentence(&self, up: bool) -> String {
+        match (self, up) {
+            (Self::Check(name), true) => format!("check {name} succeeds"),
+            (Self::Check(name), false) => format!("check {name} is failing"),
+            (Self::Interface(name), true) => format!("tracked interface {name} is up"),
+            (Self::Interface(name), false) => format!("tracked interface {name} is down"),
         }
     }
 }

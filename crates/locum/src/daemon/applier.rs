@@ -26,7 +26,7 @@ use locum_kernel::netlink::{
     self, Action, AddressSpec, ApplyError, Change, Failure, LinkSnapshot, MonitorEvent, Netlink,
     Unwanted,
 };
-use locum_plan::{Name, Plan, Scope, Tracked};
+use locum_plan::{Name, Plan, Scope};
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
@@ -342,10 +342,7 @@ fn interfaces(plan: &Plan) -> BTreeSet<Name> {
     let mut names = BTreeSet::new();
     for instance in &plan.instances {
         names.insert(instance.interface.clone());
-        names.extend(instance.track.iter().filter_map(|track| match &track.object {
-            Tracked::Interface(name) => Some(name.clone()),
-            Tracked::Check(_) => None,
-        }));
+        names.extend(instance.track.iter().filter_map(|track| track.object.interface().cloned()));
         names.extend(instance.addresses.iter().filter_map(|address| address.device.clone()));
     }
     names
