@@ -59,6 +59,11 @@ impl Checker {
     pub const fn tcp(target: SocketAddr) -> Self {
         Self::Ask { target, question: Question::Tcp }
     }
+
+    /// The address that is asked; `None` for what looks at this host.
+    pub const fn target(&self) -> Option<SocketAddr> {
+        if let Self::Ask { target, .. } = self { Some(*target) } else { None }
+    }
 }
 
 /// What an address is asked over the network. A new kind is a variant here, with its words in

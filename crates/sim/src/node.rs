@@ -8,7 +8,7 @@ use std::time::Duration;
 use locum_engine::{
     CommandId, Input, InstanceId, LinkState, Owner, Packet, ProbeId, Refusal, SendReport, Seq,
 };
-use locum_plan::{Checker, Name, Outcome, Plan, Probe, Verdict};
+use locum_plan::{Name, Outcome, Plan, Probe, Verdict};
 use locum_vrrp::{Family, Time};
 
 use crate::adapter::Adapter;
@@ -202,11 +202,8 @@ impl Node {
     }
 
     pub fn outcome(&self, probe: &Probe) -> Outcome {
-        let passes = match &probe.kind {
-            Checker::Script(_) | Checker::Process { .. } => self.check_passes,
-            // The health of servers is not what is tested here.
-            Checker::Ask { .. } => true,
-        };
+        // The health of servers is not what is tested here.
+        let passes = self.check_passes || probe.kind.target().is_some();
         let (verdict, detail) = match passes {
             true => (Verdict::Pass, "exited with status 0"),
             // Fail closed: what cannot be run has failed.
