@@ -1,5 +1,7 @@
 //! What a plan asks of the host.
 
+use locum_plan::{BackendKind, KernelPart};
+
 use crate::diagnostic::Place;
 
 /// Something the host must have for the plan to work.
@@ -21,8 +23,8 @@ pub enum NeedKind {
     User(String),
     /// An entry of the group database.
     Group(String),
-    /// IPVS in the kernel: the service cannot be had from the built-in proxy.
-    Ipvs,
+    /// A part of the kernel for this backend, which a service cannot do without.
+    Kernel(BackendKind, KernelPart),
     /// An address of this machine, usable as a source.
     Address(std::net::IpAddr),
 }

@@ -39,6 +39,17 @@ pub struct Capabilities {
     pub crosses_families: &'static [Forwarding],
     /// Has something to keep ready on a backup.
     pub has_warm_standby: bool,
+    /// What the kernel must have for it.
+    pub kernel: Option<KernelPart>,
+}
+
+/// A part of the kernel that may not be there.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct KernelPart {
+    /// A file that is there once it is.
+    pub sign: &'static str,
+    /// For the operator, when it is not.
+    pub remedy: &'static str,
 }
 
 const IPVS: Capabilities = Capabilities {
@@ -56,6 +67,11 @@ const IPVS: Capabilities = Capabilities {
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
     has_warm_standby: false,
+    // There once the module is loaded, whatever the network namespace.
+    kernel: Some(KernelPart {
+        sign: "/proc/net/ip_vs",
+        remedy: "`modprobe ip_vs`, or use backend = \"proxy\"",
+    }),
 };
 
 const PROXY: Capabilities = Capabilities {
@@ -69,6 +85,7 @@ const PROXY: Capabilities = Capabilities {
     listens_on_any: true,
     crosses_families: &[Forwarding::Nat],
     has_warm_standby: true,
+    kernel: None,
 };
 
 impl BackendKind {

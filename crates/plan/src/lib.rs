@@ -25,7 +25,7 @@ mod traffic;
 use std::net::IpAddr;
 use std::time::Duration;
 
-pub use backend::{Backend, BackendKind, Capabilities};
+pub use backend::{Backend, BackendKind, Capabilities, KernelPart};
 pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
 pub use command::{Command, CommandLine};
 pub use instance::{Hooks, Instance, Lease, Scope, VirtualAddress};

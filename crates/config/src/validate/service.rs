@@ -93,9 +93,15 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
             finding.help(format!("set the backend to \"{}\", or leave it out", other.name));
         }
     }
-    let candidates = built.backend.candidates(built);
-    if candidates == [BackendKind::Ipvs] || built.backend == Backend::Only(BackendKind::Ipvs) {
-        report.need(span, NeedKind::Ipvs);
+    let only = match (built.backend, &built.backend.candidates(built)[..]) {
+        (Backend::Only(kind), _) => Some(kind),
+        (Backend::Auto, [kind]) => Some(*kind),
+        (Backend::Auto, _) => None,
+    };
+    if let Some(kind) = only
+        && let Some(part) = kind.capabilities().kernel
+    {
+        report.need(span, NeedKind::Kernel(kind, part));
     }
     if let (Some(standby), Backend::Only(kind)) = (parsed.standby.given(), built.backend)
         && standby.value == Standby::Warm

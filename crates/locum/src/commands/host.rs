@@ -55,12 +55,11 @@ fn missing(need: &Need) -> Option<Diagnostic> {
                 at("no-group", format!("there is no group {name}"), "create it, or name another")
             }
         },
-        NeedKind::Ipvs if has_ipvs() => None,
-        NeedKind::Ipvs => at(
-            "no-ipvs",
-            "this kernel does no IPVS".to_owned(),
-            "`modprobe ip_vs`, or use backend = \"proxy\"",
-        ),
+        NeedKind::Kernel(_, part) if Path::new(part.sign).exists() => None,
+        NeedKind::Kernel(kind, part) => {
+            let title = kind.capabilities().title;
+            at("no-kernel-part", format!("this kernel does no {title}"), part.remedy)
+        }
         NeedKind::Address(address) if has_address(*address) => None,
         NeedKind::Address(address) => at(
             "no-address",
@@ -91,11 +90,6 @@ fn executable(path: &Path) -> Result<PathBuf, String> {
     }
     access(path, AccessFlags::X_OK).map_err(|_| "is not executable".to_owned())?;
     Ok(path.to_owned())
-}
-
-/// The file is there once the module is loaded, whatever the network namespace.
-fn has_ipvs() -> bool {
-    Path::new("/proc/net/ip_vs").exists()
 }
 
 fn has_address(wanted: std::net::IpAddr) -> bool {
