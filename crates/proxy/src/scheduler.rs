@@ -114,7 +114,8 @@ fn affinity(client: IpAddr, server: &Server) -> f64 {
     feed(&server.address.port().to_be_bytes());
     // Into (0, 1): 53 bits are what the fraction of a double holds exactly.
     let unit = ((mix(hash) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    f64::from(server.weight.get()) / -unit.ln()
+    // Not the C library's: its last bit differs between releases, and nodes must agree.
+    f64::from(server.weight.get()) / -libm::log(unit)
 }
 
 /// FNV-1a, 64 bit.
