@@ -15,7 +15,8 @@ use crate::settings::ChecksumForm;
 /// by thousands a second: then the kernel drops those but for a sample.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Counters {
-    discards: [u64; Discard::ALL.len()],
+    /// By reason. Most instances never discard anything and have none.
+    discards: Option<Box<[u64; Discard::ALL.len()]>>,
     /// Adverts that passed the pipeline (V-122).
     pub advertisement_rcvd: u64,
     /// Adverts sent, once for all unicast copies (V-057).
@@ -43,7 +44,7 @@ pub struct Counters {
 impl Counters {
     /// Counts one occurrence of `reason`.
     pub fn record(&mut self, reason: Discard) {
-        self.discards[reason as usize] += 1;
+        self.discards.get_or_insert_default()[reason as usize] += 1;
     }
 
     /// Counts an advert that passed the pipeline, and in what it differs from our settings:
@@ -71,13 +72,13 @@ impl Counters {
     }
 
     /// How often `reason` occurred.
-    pub const fn occurrences(&self, reason: Discard) -> u64 {
-        self.discards[reason as usize]
+    pub fn occurrences(&self, reason: Discard) -> u64 {
+        self.discards.as_ref().map_or(0, |all| all[reason as usize])
     }
 
     /// Every counter with its name, in a fixed order, for status and metrics.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
-        let discards = self.discards;
+        let discards = self.discards.as_deref().copied().unwrap_or_default();
         let rest = [
             ("advertisement-rcvd", self.advertisement_rcvd),
             ("advertisement-sent", self.advertisement_sent),
