@@ -2,6 +2,7 @@
 //! `validate`'s.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_vrrp::{
@@ -10,6 +11,7 @@ use locum_vrrp::{
 };
 
 use crate::dialect::Dialect;
+use crate::interned::Interned;
 use crate::parsed::{
     Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHealth, ParsedHooks,
     ParsedInstance, ParsedServer, ParsedService, ParsedUnicast, Serve,
@@ -28,8 +30,10 @@ use locum_plan::{
 /// report has an error and the plan a stand-in: such a plan is looked at, never returned.
 pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> Plan {
     let dialect = parsed.dialect;
-    let instances: Vec<Instance> =
-        parsed.instances.iter().map(|parsed| instance(parsed, dialect, report)).collect();
+    let mut interned = Interned::default();
+    let instances = parsed.instances.iter();
+    let instances: Vec<Arc<Instance>> =
+        instances.map(|parsed| interned.share(instance(parsed, dialect, report))).collect();
     let checks = parsed.checks.iter().map(|parsed| check(parsed, dialect, report)).collect();
     let services =
         parsed.services.iter().map(|parsed| service(parsed, dialect, &instances, report)).collect();
@@ -109,10 +113,10 @@ fn instance(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> I
     Instance {
         name: Name::from(name.as_str()),
         interface: Name::from(parsed.interface.value().map_or("", String::as_str)),
-        router: router(parsed, advertised, dialect, report),
+        router: Arc::new(router(parsed, advertised, dialect, report)),
         addresses: all.map(|at| at.value.clone()).collect(),
         track: parsed.track.list().iter().map(|at| at.value.clone()).collect(),
-        hooks: hooks(&parsed.hooks),
+        hooks: Arc::new(hooks(&parsed.hooks)),
         lease: of_instance::LEASE.of(parsed, dialect),
     }
 }
@@ -160,7 +164,7 @@ fn router(
         source: parsed.source.value().copied(),
         checksum: checksum(parsed, dialect, report),
         down_multiplier: of_instance::DOWN_MULTIPLIER.of(parsed, dialect),
-        announce: announce(&parsed.announce, dialect),
+        announce: Arc::new(announce(&parsed.announce, dialect)),
         answer_lower: of_instance::ANSWER_LOWER.of(parsed, dialect),
         answer_higher: of_instance::ANSWER_HIGHER.of(parsed, dialect),
         owner_ignores_adverts: of_instance::OWNER_IGNORES_ADVERTS.of(parsed, dialect),
@@ -355,7 +359,7 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
 fn service(
     parsed: &ParsedService,
     dialect: Dialect,
-    instances: &[Instance],
+    instances: &[Arc<Instance>],
     report: &mut Report,
 ) -> Service {
     let name = &parsed.name.value;
@@ -418,7 +422,7 @@ fn health(parsed: &ParsedHealth, server: SocketAddr, dialect: Dialect) -> Option
 fn owner(
     parsed: &ParsedService,
     dialect: Dialect,
-    instances: &[Instance],
+    instances: &[Arc<Instance>],
     report: &mut Report,
 ) -> Option<Name> {
     let serve = parsed.serve.value().copied();
@@ -446,7 +450,7 @@ fn owner(
     }
 }
 
-fn holder(instances: &[Instance], address: IpAddr) -> Option<Name> {
+fn holder(instances: &[Arc<Instance>], address: IpAddr) -> Option<Name> {
     instances
         .iter()
         .find(|instance| instance.addresses.iter().any(|held| held.address == address))

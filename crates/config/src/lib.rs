@@ -33,6 +33,7 @@ mod dialect;
 mod duration;
 mod field;
 mod glob;
+mod interned;
 mod keepalived;
 mod load;
 mod need;

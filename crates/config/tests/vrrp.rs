@@ -11,7 +11,7 @@ fn routers(text: &str) -> (Vec<RouterSettings>, Vec<String>) {
     let loaded = load(&source, "file", &Context::host("lb1"));
     let codes = loaded.diagnostics.iter().map(|item| item.code.to_owned()).collect();
     let plan = loaded.plan.unwrap_or_else(|| panic!("{}", loaded.diagnostics));
-    (plan.instances.iter().map(|instance| instance.router.clone()).collect(), codes)
+    (plan.instances.iter().map(|instance| RouterSettings::clone(&instance.router)).collect(), codes)
 }
 
 fn toml(lines: &str) -> RouterSettings {

@@ -54,7 +54,7 @@ impl Engine {
                 self.note(Some(name), EventKind::ApplyLate { waited });
             }
         }
-        out.extend(self.notes.drain(..).map(Output::Notify));
+        out.extend(std::mem::take(&mut self.notes).into_iter().map(Output::Notify));
         out.extend(hooks.into_iter().map(Output::Hook));
         self.follow_masters(&dirty);
         let gone = self.remove_gone(&dirty);

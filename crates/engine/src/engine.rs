@@ -187,11 +187,8 @@ impl Engine {
         culprit: Option<String>,
     ) {
         let key = FactKey::Address { interface: interface.clone(), address };
-        let holders = self.instances.of_fact(&key).into_iter();
-        let Some(id) = holders.into_iter().find(|id| self.instances[*id].facts().wants(&key))
-        else {
-            return;
-        };
+        let holds = |id: &InstanceId| self.instances[*id].facts().wants(&key);
+        let Some(id) = self.instances.of_fact(&key).find(holds) else { return };
         let state = self.instances.touch(id);
         let name = state.name().clone();
         if state.lost(&key, now) {

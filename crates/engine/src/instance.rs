@@ -3,7 +3,7 @@
 //! A drain turns what the router did into outputs in a fixed order: adverts, then addresses, then
 //! (after the services of the node) announcements, then notifications and hooks. V-055, I-035.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,7 +57,7 @@ pub struct Discarded {
 /// What was reported of the peers, so that it is reported once.
 #[derive(Debug, Default)]
 pub struct Reported {
-    reasons: HashSet<Discard>,
+    reasons: Vec<Discard>,
     is_tie: bool,
     form_of: Option<IpAddr>,
 }
@@ -65,7 +65,11 @@ pub struct Reported {
 impl Reported {
     /// Until the role or the master changes (V-124). `true` when it is news.
     pub fn reason(&mut self, reason: Discard) -> bool {
-        self.reasons.insert(reason)
+        let is_news = !self.reasons.contains(&reason);
+        if is_news {
+            self.reasons.push(reason);
+        }
+        is_news
     }
 
     /// A peer has our priority (V-163), until the master changes. `true` when it is news.
@@ -126,7 +130,7 @@ pub struct InstanceState {
 
 impl InstanceState {
     pub fn new(id: InstanceId, instance: Arc<plan::Instance>, now: Time) -> Self {
-        let router = Router::new(instance.router.clone(), now);
+        let router = Router::new(Arc::clone(&instance.router), now);
         Self {
             id,
             level: level(&instance, &router),
@@ -279,7 +283,7 @@ impl InstanceState {
         }
         let old = std::mem::replace(&mut self.instance, Arc::clone(instance));
         if old.router != instance.router {
-            let settings = instance.router.clone();
+            let settings = Arc::clone(&instance.router);
             let priority = settings.priority.adjusted(adjustment);
             self.feed(now, RouterEvent::Settings(settings, priority));
         }

@@ -4,7 +4,7 @@
 //! that the drain looks at. What an event costs depends on the instances it touches, not on how
 //! many there are.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::Index;
 
@@ -16,6 +16,7 @@ use crate::ids::InstanceId;
 use crate::index::InstanceIndex;
 use crate::instance::{InstanceState, Key};
 use crate::services::Holding;
+use crate::table::InstanceTable;
 
 #[derive(Debug, Default)]
 pub struct Instances {
@@ -24,11 +25,11 @@ pub struct Instances {
     /// In the order of the plan, those that leave last.
     order: Vec<InstanceId>,
     /// Who has the name: one of the plan before one that leaves.
-    names: HashMap<Name, InstanceId>,
+    names: InstanceTable<Name>,
     /// Not in the plan any more.
     leaving: Vec<InstanceId>,
     /// Who may hold a fact.
-    facts: HashMap<FactKey, Vec<InstanceId>>,
+    facts: InstanceTable<FactKey>,
     index: InstanceIndex,
     /// Touched since the last drain.
     dirty: Vec<InstanceId>,
@@ -50,7 +51,7 @@ impl Instances {
 
     /// The instance of this name, one of the plan before one that leaves.
     pub fn named(&self, name: &str) -> Option<InstanceId> {
-        self.names.get(name).copied()
+        self.names.get(name).next()
     }
 
     /// The instance a datagram from `source` is for.
@@ -60,7 +61,7 @@ impl Instances {
     }
 
     /// All with this key; more than one only where unicast instances share it (V-332).
-    pub fn of_key(&self, key: &Key) -> &[InstanceId] {
+    pub fn of_key<'a>(&'a self, key: &Key) -> impl Iterator<Item = InstanceId> + use<'a> {
         self.index.of_key(key)
     }
 
@@ -92,8 +93,8 @@ impl Instances {
     }
 
     /// Those that may hold this fact.
-    pub fn of_fact(&self, key: &FactKey) -> Vec<InstanceId> {
-        self.facts.get(key).cloned().unwrap_or_default()
+    pub fn of_fact<'a>(&'a self, key: &FactKey) -> impl Iterator<Item = InstanceId> + use<'a> {
+        self.facts.get(key)
     }
 
     /// Whether the addresses of the instances of this name are here: one of the plan may wait until
@@ -143,16 +144,15 @@ impl Instances {
 
     fn reindex(&mut self) {
         let (leaving, staying): (Vec<_>, Vec<_>) = self.iter().partition(|state| state.leaving);
-        let mut names = HashMap::new();
-        let mut facts: HashMap<FactKey, Vec<InstanceId>> = HashMap::new();
-        for state in leaving.iter().chain(&staying) {
-            names.insert(state.name().clone(), state.id);
-            for fact in state.level() {
-                facts.entry(fact.key()).or_default().push(state.id);
-            }
-        }
         let ids = leaving.iter().map(|state| state.id).collect();
-        let index = InstanceIndex::of(staying.into_iter().chain(leaving));
+        let all = || staying.iter().chain(&leaving).copied();
+        let facts = |state: &InstanceState| {
+            let id = state.id;
+            state.level().iter().map(move |fact| (fact.key(), id)).collect::<Vec<_>>()
+        };
+        let names = all().map(|state| (state.name().clone(), state.id)).collect();
+        let facts = all().flat_map(facts).collect();
+        let index = InstanceIndex::of(all());
         (self.names, self.facts, self.leaving, self.index) = (names, facts, ids, index);
     }
 
@@ -195,9 +195,8 @@ pub struct Others<'a>(&'a Instances);
 impl Others<'_> {
     /// One of them holds this fact.
     pub fn hold(&self, fact: &Fact) -> bool {
-        let may = self.0.facts.get(&fact.key());
-        let others = may.into_iter().flatten().filter_map(|id| self.0.get(*id));
-        others.into_iter().any(|other| other.router.holds_addresses())
+        let mut others = self.0.of_fact(&fact.key()).filter_map(|id| self.0.get(id));
+        others.any(|other| other.router.holds_addresses())
     }
 }
 

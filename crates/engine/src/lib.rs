@@ -44,6 +44,7 @@ mod results;
 mod service;
 mod services;
 pub mod status;
+mod table;
 mod tracker;
 
 pub use engine::Engine;

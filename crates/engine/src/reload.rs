@@ -77,9 +77,9 @@ impl Engine {
         let mut order = Vec::with_capacity(plan.instances.len());
         let former = Former::of(plan);
         for instance in &plan.instances {
-            let instance = Arc::new(instance.clone());
-            let Some(id) = former.find(&self.instances, &instance, &old) else {
+            let Some(id) = former.find(&self.instances, instance, &old) else {
                 tally.added += 1;
+                let instance = Arc::clone(instance);
                 order.push(self.instances.insert(|id| InstanceState::new(id, instance, now)));
                 continue;
             };
@@ -91,9 +91,9 @@ impl Engine {
                 state.feed(now, RouterEvent::Resume);
             }
             let (before, presumes) = (state.router.priority(), state.presume_up);
-            let adjustment = self.judge(&instance, presumes).adjustment();
+            let adjustment = self.judge(instance, presumes).adjustment();
             let state = self.instances.touch(id);
-            let differs = state.replace(&instance, adjustment, now);
+            let differs = state.replace(instance, adjustment, now);
             let after = state.router.priority();
             match (was_leaving, differs) {
                 (true, _) => tally.added += 1,
@@ -130,8 +130,8 @@ impl Engine {
                 address: VirtualAddress::new(address, prefix),
                 lease_seconds: None,
             });
-            let owners = self.instances.of_fact(&fact.key());
-            let owner = owners.into_iter().find(|id| !self.instances[*id].leaving);
+            let stays = |id: &InstanceId| !self.instances[*id].leaving;
+            let owner = self.instances.of_fact(&fact.key()).find(stays);
             let (name, kept) = match owner {
                 Some(id) => {
                     let state = self.instances.touch(id);
@@ -168,7 +168,7 @@ impl Former {
         left: &HashSet<InstanceId>,
     ) -> Option<InstanceId> {
         let key = Key::of(instance);
-        let alike = || instances.of_key(&key).iter().copied().filter(|id| left.contains(id));
+        let alike = || instances.of_key(&key).filter(|id| left.contains(id));
         let name_of = |id: InstanceId| instances[id].name().clone();
         let named = alike().find(|id| name_of(*id) == instance.name);
         named.or_else(|| alike().find(|id| !self.0.contains(&(name_of(*id), key.clone()))))

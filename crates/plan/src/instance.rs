@@ -1,6 +1,7 @@
 //! Instances: a virtual router with its addresses, what it tracks, and its hooks.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_vrrp::RouterSettings;
@@ -14,12 +15,14 @@ use crate::track::Track;
 pub struct Instance {
     pub name: Name,
     pub interface: Name,
-    pub router: RouterSettings,
+    /// Shared with the router itself.
+    pub router: Arc<RouterSettings>,
     /// Installed and announced by the master: advertised ones first, then the excluded (V-033).
     pub addresses: Vec<VirtualAddress>,
     /// What decides whether it may take part, and with what priority.
     pub track: Vec<Track>,
-    pub hooks: Hooks,
+    /// Shared by the instances that have the same.
+    pub hooks: Arc<Hooks>,
     pub lease: Lease,
 }
 
@@ -29,10 +32,10 @@ impl Instance {
         Self {
             name,
             interface,
-            router,
+            router: Arc::new(router),
             addresses: Vec::new(),
             track: Vec::new(),
-            hooks: Hooks::default(),
+            hooks: Arc::default(),
             lease: Lease::Auto,
         }
     }
@@ -90,7 +93,7 @@ pub enum Lease {
 }
 
 /// Hooks of one instance. State hooks run first, then the generic ones.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Hooks {
     pub master: Vec<Command>,
     pub backup: Vec<Command>,

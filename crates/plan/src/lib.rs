@@ -23,6 +23,7 @@ mod track;
 mod traffic;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use backend::{Backend, BackendKind, Capabilities, KernelPart};
@@ -47,7 +48,8 @@ pub struct Plan {
     pub node: Name,
     /// The other nodes and the address each is known by, for `switchover --to`.
     pub nodes: Vec<Node>,
-    pub instances: Vec<Instance>,
+    /// Shared with the engine, which keeps each one.
+    pub instances: Vec<Arc<Instance>>,
     pub checks: Vec<Check>,
     pub services: Vec<Service>,
     /// HAProxies, each run from the user's own file.

@@ -121,7 +121,7 @@ pub struct Scene<'a> {
 impl<'a> Scene<'a> {
     fn instance(self, id: InstanceId) -> Option<&'a Instance> {
         let name = self.names.get(&id)?;
-        self.plan.instances.iter().find(|instance| instance.name == *name)
+        self.plan.instances.iter().map(Arc::as_ref).find(|instance| instance.name == *name)
     }
 }
 
@@ -141,7 +141,9 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
         Stimulus::Plan(plan, inherited) => match plant {
             Plant::Amnesia => Some(Stimulus::Plan(Arc::clone(plan), Vec::new())),
             Plant::Impatient => Some(Stimulus::Plan(
-                edited(plan, |instance| instance.router.start_delay = Duration::ZERO),
+                edited(plan, |instance| {
+                    Arc::make_mut(&mut instance.router).start_delay = Duration::ZERO;
+                }),
                 inherited.clone(),
             )),
             Plant::ReloadRewrites if scene.is_reload => Some(Stimulus::Plan(
@@ -244,7 +246,7 @@ fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
 fn addressee<'a>(plan: &'a Plan, parcel: &Parcel) -> Option<&'a Instance> {
     let message = parcel.bytes.get(wire::header_length(parcel.family)..)?;
     let vrid = Vrid::new(*message.get(1)?)?;
-    plan.instances.iter().find(|instance| {
+    plan.instances.iter().map(Arc::as_ref).find(|instance| {
         (instance.router.vrid, instance.router.family) == (vrid, parcel.family)
             && &*instance.interface == INTERFACES[parcel.link]
     })
@@ -252,6 +254,6 @@ fn addressee<'a>(plan: &'a Plan, parcel: &Parcel) -> Option<&'a Instance> {
 
 fn edited(plan: &Arc<Plan>, edit: impl Fn(&mut Instance)) -> Arc<Plan> {
     let mut plan = Plan::clone(plan);
-    plan.instances.iter_mut().for_each(edit);
+    plan.instances.iter_mut().map(Arc::make_mut).for_each(edit);
     Arc::new(plan)
 }

@@ -72,7 +72,7 @@ impl Scenario {
                 })
                 .collect(),
             instances: kept()
-                .map(|(router, edit)| router.instance(node, self.nodes, edit))
+                .map(|(router, edit)| Arc::new(router.instance(node, self.nodes, edit)))
                 .collect(),
             checks: kept().filter_map(|(router, _)| router.check.clone()).collect(),
             services: kept().filter_map(|(router, _)| router.service.clone()).collect(),

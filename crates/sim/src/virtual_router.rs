@@ -1,6 +1,7 @@
 //! One virtual router as a seed draws it, and as each node's configuration has it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan as plan;
@@ -151,10 +152,10 @@ impl VirtualRouter {
         Instance {
             addresses,
             track: track.chain(interfaces).collect(),
-            hooks: plan::Hooks {
+            hooks: Arc::new(plan::Hooks {
                 any: vec![plan::Command::argv(["/bin/notify"])],
                 ..plan::Hooks::default()
-            },
+            }),
             lease: self.lease,
             ..Instance::new(self.name.clone(), interface(self.link), router)
         }

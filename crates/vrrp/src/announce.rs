@@ -168,6 +168,7 @@ mod tests {
 
     fn router(announce: AnnounceSettings) -> RouterSettings {
         let vrid = Vrid::new(51).unwrap();
+        let announce = announce.into();
         RouterSettings { announce, ..RouterSettings::new(vrid, Family::V4, Version::V3) }
     }
 

@@ -28,6 +28,7 @@ mod resigning;
 mod state;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::event::{Action, Event};
@@ -49,7 +50,7 @@ const FORM_HOLD_INTERVALS: u32 = 10;
 /// One virtual router.
 #[derive(Clone, Debug)]
 pub struct Router {
-    settings: RouterSettings,
+    settings: Arc<RouterSettings>,
     /// Effective priority, 1..=255.
     priority: Priority,
     /// The other owner to whom this one has conceded (V-176).
@@ -75,7 +76,8 @@ pub struct Router {
 
 impl Router {
     /// A router that takes no part until [`Event::Eligible`].
-    pub fn new(settings: RouterSettings, now: Time) -> Self {
+    pub fn new(settings: impl Into<Arc<RouterSettings>>, now: Time) -> Self {
+        let settings = settings.into();
         Self {
             priority: settings.priority,
             conceded: None,
@@ -482,7 +484,7 @@ impl Router {
         }
     }
 
-    fn on_settings(&mut self, now: Time, settings: RouterSettings, out: &mut Vec<Action>) {
+    fn on_settings(&mut self, now: Time, settings: Arc<RouterSettings>, out: &mut Vec<Action>) {
         // A learnt interval is the master's, not ours to change (V-142). Version 2 learns none: its
         // masters have ours or are not heard.
         let learns = settings.version == Version::V3 && settings.version == self.settings.version;

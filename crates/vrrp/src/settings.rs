@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Virtual router identifier, 1..=255. RFC 9568 §5.2.3.
@@ -174,7 +175,7 @@ pub enum ChecksumMode {
 }
 
 /// When a master announces its addresses by gratuitous ARP or unsolicited NA (G-011..G-015).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct AnnounceSettings {
     /// Frames per address in the first and the second burst.
     pub repeat: u8,
@@ -228,7 +229,8 @@ pub struct RouterSettings {
     pub checksum: ChecksumMode,
     /// Adverts missed before the master counts as dead: 3 by the RFCs (V-147).
     pub down_multiplier: u8,
-    pub announce: AnnounceSettings,
+    /// Shared by the routers that have the same.
+    pub announce: Arc<AnnounceSettings>,
     /// Answer a lower-priority master with an advert at once (V-230).
     pub answer_lower: bool,
     /// Send one losing advert before stepping down (V-232).
@@ -258,7 +260,7 @@ impl RouterSettings {
             source: None,
             checksum: ChecksumMode::Auto(ChecksumForm::Pseudo),
             down_multiplier: 3,
-            announce: AnnounceSettings::default(),
+            announce: Arc::default(),
             answer_lower: true,
             answer_higher: false,
             owner_ignores_adverts: false,

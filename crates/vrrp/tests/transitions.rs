@@ -125,7 +125,7 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("stop", Event::Stop(Cause::Stopped)),
         ("resume", Event::Resume),
         ("switchover", Event::Switchover),
-        ("settings", Event::Settings(changed, Priority(120))),
+        ("settings", Event::Settings(changed.into(), Priority(120))),
     ]
 }
 

@@ -1,6 +1,7 @@
 //! Absence is wanted too: a virtual address is nowhere but on its master, whoever put it there.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{EventKind, Input, LinkState, Output, Removal, Whose};
@@ -89,7 +90,7 @@ fn a_master_and_an_owner_leave_it_alone() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     assert!(expelled(node.feed(eth0(&[OWN, VIP.into()]))).is_empty(), "it may be there");
     let mut owner = instance("web", 51, 100);
-    owner.router.priority = Priority(255);
+    Arc::make_mut(&mut owner.router).priority = Priority(255);
     let mut node = Node::with_links();
     node.feed(eth0(&[OWN, VIP.into()]));
     assert!(expelled(node.plan_with(plan([owner]), Vec::new())).is_empty(), "it is its own");

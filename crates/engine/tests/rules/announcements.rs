@@ -1,13 +1,18 @@
 //! When frames leave: their distance (G-015), who is silent (G-016), and what comes up (G-020).
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{Input, LinkState, Output, SendReport};
 use locum_plan::{Instance, Plan};
-use locum_vrrp::{Role, Time};
+use locum_vrrp::{AnnounceSettings, Role, Time};
 
 use crate::node::{Node, PEER, instance, plan, sent_priorities};
+
+fn announce_of(instance: &mut Instance) -> &mut AnnounceSettings {
+    Arc::make_mut(&mut Arc::make_mut(&mut instance.router).announce)
+}
 
 const GAP: Duration = Duration::from_millis(100);
 const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 10));
@@ -19,11 +24,11 @@ fn paced() -> Instance {
     let mut second = paced.addresses[0].clone();
     second.address = SECOND;
     paced.addresses.push(second);
-    paced.router.announce.repeat = 2;
-    paced.router.announce.delay = Duration::ZERO;
-    paced.router.announce.lower_priority_repeat = 2;
-    paced.router.announce.lower_priority_delay = Duration::ZERO;
-    paced.router.announce.garp_interval = GAP;
+    announce_of(&mut paced).repeat = 2;
+    announce_of(&mut paced).delay = Duration::ZERO;
+    announce_of(&mut paced).lower_priority_repeat = 2;
+    announce_of(&mut paced).lower_priority_delay = Duration::ZERO;
+    announce_of(&mut paced).garp_interval = GAP;
     paced
 }
 
@@ -77,7 +82,7 @@ fn the_distance_is_that_of_the_interface() {
         let mut other = paced();
         other.name = "db".into();
         other.interface = interface.into();
-        other.router.vrid = locum_vrrp::Vrid::new(52).expect("1..=255");
+        Arc::make_mut(&mut other.router).vrid = locum_vrrp::Vrid::new(52).expect("1..=255");
         for (held, last) in other.addresses.iter_mut().zip([20, 21]) {
             held.address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
         }
@@ -98,7 +103,7 @@ fn the_distance_is_that_of_the_interface() {
 #[test]
 fn queue_is_emptied_when_it_leaves_master() {
     let mut slow = paced();
-    slow.router.announce.garp_interval = Duration::from_secs(1);
+    announce_of(&mut slow).garp_interval = Duration::from_secs(1);
     let mut node = promoted(plan([slow]));
     node.run_for(Duration::from_millis(1));
     node.hear(PEER, 150);
@@ -128,8 +133,8 @@ fn node_that_slept_announces_nothing_of_what_waited() {
 #[test]
 fn without_a_gap_of_its_kind_a_burst_leaves_at_once() {
     let mut unpaced = paced();
-    unpaced.router.announce.garp_interval = Duration::ZERO;
-    unpaced.router.announce.gna_interval = GAP;
+    announce_of(&mut unpaced).garp_interval = Duration::ZERO;
+    announce_of(&mut unpaced).gna_interval = GAP;
     let mut node = promoted(plan([unpaced]));
     let frames = announced(node.run_for(Duration::from_millis(1)));
     assert_eq!(frames, [FIRST, SECOND, FIRST, SECOND]);
@@ -197,10 +202,12 @@ fn strict_ipv6_master_announces_an_added_address_without_a_burst() {
     let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
     let strict = |addresses: &[&str]| {
         let mut strict = instance("six", 51, 100);
-        strict.router.family = locum_vrrp::Family::V6;
-        strict.router.profile = locum_vrrp::Profile::Strict;
-        strict.router.transport = locum_vrrp::Transport::Multicast { group: ip("ff02::12") };
-        strict.router.addresses = addresses.iter().map(|text| ip(text)).collect();
+        Arc::make_mut(&mut strict.router).family = locum_vrrp::Family::V6;
+        Arc::make_mut(&mut strict.router).profile = locum_vrrp::Profile::Strict;
+        Arc::make_mut(&mut strict.router).transport =
+            locum_vrrp::Transport::Multicast { group: ip("ff02::12") };
+        Arc::make_mut(&mut strict.router).addresses =
+            addresses.iter().map(|text| ip(text)).collect();
         let held = strict.addresses[0].clone();
         let held = |text: &&str| locum_plan::VirtualAddress {
             address: ip(text),

@@ -2,6 +2,7 @@
 //! check.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Target};
@@ -20,7 +21,7 @@ fn ms(millis: u64) -> Duration {
 #[test]
 fn a_down_multiplier_of_one_does_not_make_a_master_give_up() {
     let mut web = instance("web", 51, 100);
-    web.router.down_multiplier = 1;
+    Arc::make_mut(&mut web.router).down_multiplier = 1;
     let mut node = Node::master(plan([web]));
     for _ in 0..5 {
         node.sleep(ms(1005));
@@ -35,7 +36,7 @@ fn a_shorter_interval_of_our_own_does_not_shorten_the_wait_for_a_slow_master() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     node.hear(PEER, 150);
     let mut faster = instance("web", 51, 100);
-    faster.router.interval = Interval::new(Version::V3, 1).expect("in range");
+    Arc::make_mut(&mut faster.router).interval = Interval::new(Version::V3, 1).expect("in range");
     node.plan_with(plan([faster]), Vec::new());
     node.run_for(ms(900));
     node.hear(PEER, 150);
@@ -172,7 +173,7 @@ fn a_fault_that_passes_before_anybody_took_over_costs_nothing() {
 #[test]
 fn a_fault_at_start_does_not_shorten_the_start_delay() {
     let mut web = instance("web", 51, 100);
-    web.router.start_delay = Duration::from_secs(30);
+    Arc::make_mut(&mut web.router).start_delay = Duration::from_secs(30);
     let mut node = Node::with_links();
     node.link("eth0", false);
     node.plan_with(plan([web]), Vec::new());
@@ -188,7 +189,7 @@ fn a_fault_at_start_does_not_shorten_the_start_delay() {
 #[test]
 fn announcements_in_a_lasting_conflict_are_a_second_apart() {
     let mut web = instance("web", 51, 100);
-    web.router.interval = Interval::new(Version::V3, 1).expect("in range");
+    Arc::make_mut(&mut web.router).interval = Interval::new(Version::V3, 1).expect("in range");
     let mut node = Node::master(plan([web]));
     node.run_for(ms(10_000));
     let mut bursts = 0;
@@ -215,10 +216,10 @@ fn a_check_in_another_rhythm_keeps_what_it_knows() {
 #[test]
 fn the_hooks_of_a_name_belong_to_its_new_instance() {
     let mut owner = instance("web", 51, 255);
-    owner.hooks.stop = vec![Hook::argv(["/bin/stop"])];
-    owner.hooks.master = vec![Hook::argv(["/bin/start"])];
+    Arc::make_mut(&mut owner.hooks).stop = vec![Hook::argv(["/bin/stop"])];
+    Arc::make_mut(&mut owner.hooks).master = vec![Hook::argv(["/bin/start"])];
     let mut node = Node::master(plan([owner.clone()]));
-    owner.router.vrid = Vrid::new(52).expect("1..=255");
+    Arc::make_mut(&mut owner.router).vrid = Vrid::new(52).expect("1..=255");
     let mut ran = hooks(node.plan_with(plan([owner]), Vec::new()));
     assert_eq!(ran, [""; 0], "its address is not there yet");
     for _ in 0..3 {
@@ -231,7 +232,7 @@ fn the_hooks_of_a_name_belong_to_its_new_instance() {
 #[test]
 fn hooks_wait_for_the_kernel_and_keep_their_order() {
     let mut web = instance("web", 51, 100);
-    web.hooks.any = vec![Hook::argv(["/bin/any"])];
+    Arc::make_mut(&mut web.hooks).any = vec![Hook::argv(["/bin/any"])];
     let mut node = Node::started(plan([web]));
     let out = node.run_for(ms(3610)).to_vec();
     assert!(!hooks(&out).iter().any(|hook| hook.contains("MASTER")), "{out:#?}");
@@ -255,7 +256,7 @@ fn a_backup_that_is_always_late_takes_over_all_the_same() {
 #[test]
 fn a_lower_peer_met_without_preemption_is_left_alone_after_a_link_flap() {
     let mut web = instance("web", 51, 200);
-    web.router.preempt = Preempt::Never;
+    Arc::make_mut(&mut web.router).preempt = Preempt::Never;
     web.lease = Lease::Off;
     let mut node = Node::master(plan([web]));
     node.link("eth0", false);

@@ -1,6 +1,7 @@
 //! Rules of one node, as input lists and output lists.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{Command, EventKind, Fault, Inherited, Input, Output, Reply, Run, Target};
@@ -221,7 +222,8 @@ fn a_lease_is_no_proof_when_peers_may_have_taken_over_since() {
     for (lease, centis, valid_seconds, adopts) in cases {
         let mut web = instance("web", 51, 100);
         web.lease = lease;
-        web.router.interval = Interval::new(Version::V3, centis).expect("in range");
+        Arc::make_mut(&mut web.router).interval =
+            Interval::new(Version::V3, centis).expect("in range");
         let inherited =
             Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, valid_seconds };
         let mut node = Node::with_links();
@@ -344,7 +346,7 @@ fn a_reload_that_adds_an_address_adds_that_one_and_keeps_the_role() {
     let mut more = instance("web", 51, 100);
     let mut second = more.addresses[0].clone();
     second.address = Ipv4Addr::new(192, 0, 2, 11).into();
-    more.router.addresses.push(second.address);
+    Arc::make_mut(&mut more.router).addresses.push(second.address);
     more.addresses.push(second);
     let out = node.plan_with(plan([more]), Vec::new()).to_vec();
     assert_eq!(node.role(), Role::Master);
@@ -358,7 +360,7 @@ fn a_reload_that_adds_an_address_adds_that_one_and_keeps_the_role() {
 #[test]
 fn the_survivor_of_a_conflict_announces_again_and_reruns_its_master_hook() {
     let mut web = instance("web", 51, 100);
-    web.hooks.master = vec![locum_plan::Command::argv(["/bin/true"])];
+    Arc::make_mut(&mut web.hooks).master = vec![locum_plan::Command::argv(["/bin/true"])];
     let mut node = Node::master(plan([web]));
     let out = node.hear(PEER, 50).to_vec();
     assert_eq!(sent_priorities(&out), [100], "V-230");
@@ -384,7 +386,7 @@ fn answers_to_lower_masters_are_bounded() {
 #[test]
 fn no_preempt_leaves_a_lower_master_alone() {
     let mut web = instance("web", 51, 200);
-    web.router.preempt = Preempt::Never;
+    Arc::make_mut(&mut web.router).preempt = Preempt::Never;
     let mut node = Node::started(plan([web]));
     for _ in 0..10 {
         node.hear(PEER, 90);
@@ -397,7 +399,7 @@ fn no_preempt_leaves_a_lower_master_alone() {
 #[test]
 fn a_preempt_delay_runs_from_the_first_lower_advert() {
     let mut web = instance("web", 51, 200);
-    web.router.preempt = Preempt::After(Duration::from_secs(5));
+    Arc::make_mut(&mut web.router).preempt = Preempt::After(Duration::from_secs(5));
     let mut node = Node::started(plan([web]));
     let mut seconds = 0;
     while node.role() == Role::Backup && seconds < 30 {

@@ -1,6 +1,7 @@
 //! What a link must have for an instance to take part: a source of adverts, and room for them.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{Input, LinkState, Output};
@@ -29,13 +30,14 @@ fn link(addresses: &[IpAddr]) -> LinkState {
 fn unicast() -> Instance {
     let mut unicast = instance("web", 51, 100);
     let peers = vec![UnicastPeer { address: PEER, ttl: None }];
-    unicast.router.transport = Transport::Unicast { peers, ttl: 255, check_source: false };
+    Arc::make_mut(&mut unicast.router).transport =
+        Transport::Unicast { peers, ttl: 255, check_source: false };
     unicast
 }
 
 fn from(source: IpAddr) -> Instance {
     let mut sourced = instance("web", 51, 100);
-    sourced.router.source = Some(source);
+    Arc::make_mut(&mut sourced.router).source = Some(source);
     sourced
 }
 
@@ -57,7 +59,7 @@ fn last_event(node: &Node) -> LastEvent {
 fn configured_source_that_the_host_does_not_have_is_a_fault_until_it_has_it() {
     for unicast_too in [false, true] {
         let mut sourced = if unicast_too { unicast() } else { instance("web", 51, 100) };
-        sourced.router.source = Some(OTHER);
+        Arc::make_mut(&mut sourced.router).source = Some(OTHER);
         let mut node = Node::started(plan([sourced]));
         assert_eq!(node.role(), Role::Fault);
         let faults = format!("{:?}", node.status().instances[0].faults);
@@ -87,7 +89,7 @@ fn configured_source_may_be_on_another_link_of_the_host() {
 fn configured_link_local_source_must_be_on_the_link_itself() {
     let own: IpAddr = "fe80::2".parse().expect("an address");
     let mut six = from(own);
-    six.router.family = Family::V6;
+    Arc::make_mut(&mut six.router).family = Family::V6;
     let mut node = Node::started(plan([six]));
     node.feed(Input::Link(LinkState { name: "eth1".into(), index: 3, ..link(&[own]) }));
     assert_eq!(node.role(), Role::Fault);
@@ -120,7 +122,7 @@ fn adverts_leave_from_the_new_address_when_the_link_has_another() {
 fn more_addresses_than_the_link_carries_are_a_fault() {
     let mut many = instance("web", 51, 100);
     let address = |last| IpAddr::V4(Ipv4Addr::new(192, 0, 2, last));
-    many.router.addresses = (100..200).map(address).collect();
+    Arc::make_mut(&mut many.router).addresses = (100..200).map(address).collect();
     let mut node = Node::started(plan([many]));
     assert_eq!(node.role(), Role::Backup);
     // 28 octets of headers and 4 for each of 100 addresses.

@@ -284,7 +284,7 @@ pub fn instance(name: &str, vrid: u8, priority: u8) -> Instance {
 }
 
 pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
-    Plan { node: "lb1".into(), instances: instances.into(), ..Plan::default() }
+    Plan { node: "lb1".into(), instances: instances.map(Arc::new).into(), ..Plan::default() }
 }
 
 /// Check "app": is a process there, every second, one result decides.

@@ -1,6 +1,7 @@
 //! What a node does when the kernel refuses some of an instance's addresses and not others.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{Command, EventKind, Inherited, Input, LinkState, Output, SendReport};
@@ -252,8 +253,8 @@ fn a_reload_that_leaves_only_the_refused_address_finds_out_about_it() {
 #[test]
 fn a_master_hook_is_told_which_addresses_are_missing() {
     let mut web = two();
-    web.hooks.master = vec![Hook::argv(["/bin/m"])];
-    web.hooks.backup = vec![Hook::argv(["/bin/b"])];
+    Arc::make_mut(&mut web.hooks).master = vec![Hook::argv(["/bin/m"])];
+    Arc::make_mut(&mut web.hooks).backup = vec![Hook::argv(["/bin/b"])];
     let mut node = Node::started(plan([web]));
     node.run_for(ms(3650));
     let told = |out: &[Output]| -> Vec<Option<String>> {

@@ -1,6 +1,7 @@
 //! Who a datagram is from and for: unicast instances that share a VRID, and what peers send.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{EventKind, Input, InstanceId, Output, Packet};
@@ -18,7 +19,8 @@ const DB_PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 22));
 fn unicast(name: &str, peer: IpAddr) -> Instance {
     let mut unicast = instance(name, 51, 100);
     let peers = vec![UnicastPeer { address: peer, ttl: None }];
-    unicast.router.transport = Transport::Unicast { peers, ttl: 255, check_source: false };
+    Arc::make_mut(&mut unicast.router).transport =
+        Transport::Unicast { peers, ttl: 255, check_source: false };
     unicast
 }
 
@@ -208,7 +210,7 @@ fn notifications_tell_of_a_master_a_protocol_error_and_a_router_error() {
     };
     let mut broken = crate::node::advert(PEER, 50);
     broken[26] ^= 1;
-    let mut differs = instance("peer", 51, 50).router;
+    let mut differs = RouterSettings::clone(&instance("peer", 51, 50).router);
     differs.addresses = vec![DB_PEER];
     for first in [1, 0] {
         let out = node.hear_bytes(&broken).to_vec();

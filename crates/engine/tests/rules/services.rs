@@ -36,7 +36,7 @@ fn a_service_may_be_served_without_a_daemon_as_long_as_its_address_stays() {
             standby: Standby::Warm,
             ..service()
         });
-        plan.instances[0].lease = lease;
+        Arc::make_mut(&mut plan.instances[0]).lease = lease;
         let out = Node::with_links().plan_with(plan, Vec::new()).to_vec();
         served(&out).expect("a level").services[0].lease
     };
@@ -52,7 +52,8 @@ fn a_service_may_be_served_without_a_daemon_as_long_as_its_address_stays() {
 fn a_reload_that_changes_only_the_lease_tells_the_level_again() {
     let mut node = Node::master(with_service(service()));
     let mut plan = with_service(service());
-    plan.instances[0].router.interval = Interval::new(Version::V3, 500).expect("5 s");
+    let web = Arc::make_mut(&mut plan.instances[0]);
+    Arc::make_mut(&mut web.router).interval = Interval::new(Version::V3, 500).expect("5 s");
     let out = node.plan_with(plan, Vec::new()).to_vec();
     let wanted = served(&out).expect("a new level");
     assert_eq!(wanted.services[0].activity, Activity::Active);

@@ -49,6 +49,9 @@ const ADVERT_BYTES: usize = 60 + 8 + 255 * 16 + 8;
 /// Pause before a full queue is tried again.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
 
+/// Room for outputs that is kept from one input to the next: what most need.
+const KEPT_OUTPUTS: usize = 64;
+
 /// Where outputs go.
 pub struct Sinks {
     pub applier: Sender<Job>,
@@ -295,6 +298,9 @@ impl Election {
             }
         }
         self.send_adverts();
+        // What a start or a promotion of thousands needs once is given back.
+        out.shrink_to(KEPT_OUTPUTS);
+        self.adverts.shrink_to(KEPT_OUTPUTS);
         self.out = out;
         self.offer_levels();
     }

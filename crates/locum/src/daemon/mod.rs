@@ -32,6 +32,7 @@ use std::thread;
 
 use locum_balancer::BalancerSettings;
 use locum_check::Probes;
+use locum_config::Loaded;
 use locum_engine::Input;
 use locum_plan::Plan;
 use tokio::sync::{mpsc, oneshot};
@@ -75,9 +76,11 @@ pub fn run(options: &Run, place: &Place) -> ExitCode {
         ));
     }
     let origin = Origin::new(&options.configuration);
-    let loaded = origin.load();
-    complain(&loaded.diagnostics.to_string());
-    let Some(plan) = loaded.plan else {
+    // The rest of it would stay for as long as the daemon runs.
+    let Loaded { plan, diagnostics, .. } = origin.load();
+    complain(&diagnostics.to_string());
+    drop(diagnostics);
+    let Some(plan) = plan else {
         complain(&format!("locum: not started: {} has errors\n", origin.path()));
         return exit::ERRORS.into();
     };

@@ -1,6 +1,7 @@
 //! What can happen to a router, and what it does at once.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::receive::Heard;
@@ -33,7 +34,7 @@ pub enum Event<'a> {
     /// Give up to whoever takes it, and leave it to them while they live.
     Switchover,
     /// New settings of the same identity, and the effective priority under them.
-    Settings(RouterSettings, Priority),
+    Settings(Arc<RouterSettings>, Priority),
 }
 
 /// What a router does at once, in order. Levels (addresses, deadline) are read from it instead.

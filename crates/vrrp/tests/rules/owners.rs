@@ -92,7 +92,7 @@ fn concession_outlives_the_same_priority_and_settings() {
     let mut bench = owner();
     bench.beside(LOW, 255, 6);
     bench.feed(Event::Priority(Priority::OWNER));
-    bench.feed(Event::Settings(settings(Version::V3, 255), Priority::OWNER));
+    bench.feed(Event::Settings(settings(Version::V3, 255).into(), Priority::OWNER));
     assert_eq!(bench.router.priority(), Priority(254));
     assert_eq!(bench.router.competing(Priority::OWNER), Priority(254));
     bench.feed(Event::Priority(Priority(100)));

@@ -16,6 +16,7 @@ fn lower_master_is_answered_except_in_strict_version_2() {
         (Version::V2, Profile::Strict, false, 500),
     ] {
         let announce = locum_vrrp::AnnounceSettings { delay: Duration::ZERO, ..Default::default() };
+        let announce = announce.into();
         let settings = RouterSettings { profile, announce, ..settings(version, 100) };
         let mut bench = Bench::new(settings);
         bench.feed(Event::Adopt);
@@ -39,7 +40,7 @@ fn reload_with_another_interval_changes_the_wait_in_version_2_alone() {
             interval: Interval::new(version, 500).expect("5 s"),
             ..settings(version, 100)
         };
-        bench.feed(Event::Settings(slower, Priority(100)));
+        bench.feed(Event::Settings(slower.into(), Priority(100)));
         let wait = bench.router.deadline().expect("it waits").since(bench.now);
         assert_eq!(wait.as_millis().div_ceil(10) * 10, wait_ms, "{version:?}");
     }

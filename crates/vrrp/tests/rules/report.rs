@@ -107,9 +107,9 @@ fn last_event_follows_the_link_and_its_addresses() {
     bench.router.observe_link(LinkCondition::Ready);
     assert_eq!(last(&bench), LastEvent::LowerPriorityMaster, "it stayed as it was");
     let none = RouterSettings { addresses: Vec::new(), ..settings(Version::V3, 100) };
-    bench.feed(Event::Settings(none, Priority(100)));
+    bench.feed(Event::Settings(none.into(), Priority(100)));
     assert_eq!(last(&bench), LastEvent::NoVirtualIpAddresses);
-    bench.feed(Event::Settings(settings(Version::V3, 100), Priority(100)));
+    bench.feed(Event::Settings(settings(Version::V3, 100).into(), Priority(100)));
     assert_eq!(last(&bench), LastEvent::VirtualIpAddresses);
 }
 
