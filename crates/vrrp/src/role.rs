@@ -26,6 +26,17 @@ impl Role {
             Self::Initialize | Self::Fault => false,
         }
     }
+
+    /// As programs read it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Initialize => "initialize",
+            Self::Backup => "backup",
+            Self::Master => "master",
+            Self::Resigning => "resigning",
+            Self::Fault => "fault",
+        }
+    }
 }
 
 /// Upper case, as operators grep for it.
@@ -73,6 +84,28 @@ pub enum Cause {
     NoSuccessor,
     /// A reload removed the instance.
     Removed,
+}
+
+impl Cause {
+    /// As programs read it, without its details.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Owner => "owner",
+            Self::MasterSilent { .. } => "master-silent",
+            Self::PriorityZero { .. } => "priority-zero",
+            Self::Preempted { .. } => "preempted",
+            Self::HigherPriority { .. } => "higher-priority",
+            Self::Adopted => "adopted",
+            Self::LeaseExpired => "lease-expired",
+            Self::Fault { .. } => "fault",
+            Self::FaultCleared => "fault-cleared",
+            Self::Stopped => "stopped",
+            Self::Switchover => "switchover",
+            Self::NoSuccessor => "no-successor",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 impl fmt::Display for Cause {

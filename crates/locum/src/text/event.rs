@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use locum_control::Record;
 use locum_engine::{Event, EventKind};
-use locum_vrrp::{Cause, Role};
+use locum_vrrp::Role;
 use tracing::Level;
 
 /// One sentence, without the instance's name unless the phrase has it.
@@ -81,9 +81,9 @@ pub fn sentence(event: &Event) -> String {
 pub fn record(kind: &EventKind) -> Record {
     match kind.clone() {
         EventKind::Transition { from, to, cause, priority } => Record::Transition {
-            from: role_word(from).to_owned(),
-            to: role_word(to).to_owned(),
-            cause: cause_word(&cause).to_owned(),
+            from: from.word().to_owned(),
+            to: to.word().to_owned(),
+            cause: cause.word().to_owned(),
             cause_text: cause.to_string(),
             priority: priority.0,
         },
@@ -154,37 +154,6 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::ApplyMended { .. }
         | EventKind::ServeMended { .. }
         | EventKind::Note(_) => Level::INFO,
-    }
-}
-
-/// A role as programs read it.
-pub fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Initialize => "initialize",
-        Role::Backup => "backup",
-        Role::Master => "master",
-        Role::Resigning => "resigning",
-        Role::Fault => "fault",
-    }
-}
-
-/// A cause as programs read it, without its details.
-pub fn cause_word(cause: &Cause) -> &'static str {
-    match cause {
-        Cause::Startup => "startup",
-        Cause::Owner => "owner",
-        Cause::MasterSilent { .. } => "master-silent",
-        Cause::PriorityZero { .. } => "priority-zero",
-        Cause::Preempted { .. } => "preempted",
-        Cause::HigherPriority { .. } => "higher-priority",
-        Cause::Adopted => "adopted",
-        Cause::LeaseExpired => "lease-expired",
-        Cause::Fault { .. } => "fault",
-        Cause::FaultCleared => "fault-cleared",
-        Cause::Stopped => "stopped",
-        Cause::Switchover => "switchover",
-        Cause::NoSuccessor => "no-successor",
-        Cause::Removed => "removed",
     }
 }
 

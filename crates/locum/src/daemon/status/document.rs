@@ -15,7 +15,6 @@ use locum_vrrp::{Family, Role, Time, Version};
 
 use super::rfc8347;
 use super::wall_clock::WallClock;
-use crate::text::event::role_word;
 use crate::text::problem::problems;
 
 /// What the document is made of.
@@ -90,7 +89,7 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
             Version::V2 => 2,
             Version::V3 => 3,
         },
-        role: role_word(from.role).to_owned(),
+        role: from.role.word().to_owned(),
         since: ago(from.role_age),
         since_ms: millis(from.role_age),
         cause: from.cause.clone(),
