@@ -22,7 +22,9 @@ use crate::services::Holding;
 impl Engine {
     pub(crate) fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
         let dirty = self.instances.take_dirty();
-        self.answer_candidates(now, &dirty);
+        for (id, event) in self.groups.decide(&dirty, &self.instances) {
+            self.instances.touch(id).feed(now, event);
+        }
         for id in &dirty {
             self.drain_adverts(now, *id, out);
         }

@@ -18,6 +18,7 @@ use crate::announce::rate::RateLimiter;
 use crate::eligibility::{self, Eligibility, effective};
 use crate::facts::{Fact, FactKey};
 use crate::fault::{self, Fault, PriorityCause};
+use crate::groups::Groups;
 use crate::ids::{InstanceId, ProbeId, Seq};
 use crate::input::{Input, LinkState};
 use crate::instances::Instances;
@@ -33,6 +34,7 @@ pub struct Engine {
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) links: HashMap<Name, LinkState>,
     pub(crate) instances: Instances,
+    pub(crate) groups: Groups,
     pub(crate) trackers: Trackers,
     pub(crate) services: Services,
     pub(crate) probes: ProbeTable,

@@ -4,18 +4,24 @@
 //! nothing waits. Whoever has one (a group that moves together, an arbiter, a service that must be
 //! ready first) objects here; a candidate that gets no answer becomes master at its bound (V-273).
 
-use locum_vrrp::{Event as RouterEvent, Time};
+use locum_vrrp::Event as RouterEvent;
 
-use crate::engine::Engine;
 use crate::ids::InstanceId;
+use crate::instances::Instances;
 
-impl Engine {
-    /// Answers those that ask. Nobody else has a say yet, so all are granted.
-    pub(crate) fn answer_candidates(&mut self, now: Time, dirty: &[InstanceId]) {
-        for id in dirty {
-            if self.instances[*id].router.candidate().is_some() {
-                self.instances.touch(*id).feed(now, RouterEvent::Grant);
-            }
-        }
+/// Who has a say beside the routers.
+#[derive(Debug, Default)]
+pub struct Groups;
+
+impl Groups {
+    /// What the routers of this drain are told. Nobody else has a say yet, so all that ask are
+    /// granted.
+    pub fn decide(
+        &self,
+        touched: &[InstanceId],
+        instances: &Instances,
+    ) -> Vec<(InstanceId, RouterEvent<'static>)> {
+        let asks = |id: &&InstanceId| instances[**id].router.candidate().is_some();
+        touched.iter().filter(asks).map(|id| (*id, RouterEvent::Grant)).collect()
     }
 }

@@ -1,8 +1,6 @@
 //! What RFC 8347 reports of a virtual router beside its state: why it became master last
 //! (V-237), and what happened to it last (V-238).
 
-use crate::role::Cause;
-
 /// Leaf `new-master-reason`: why this router became master the last time. The same values are in
 /// RFC 6527.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -19,27 +17,6 @@ pub enum NewMasterReason {
 }
 
 impl NewMasterReason {
-    /// Why a promotion with this cause made a master; `before` is the reason until then.
-    pub const fn of(cause: &Cause, before: Self) -> Self {
-        match cause {
-            Cause::MasterSilent { .. } => Self::NoResponse,
-            Cause::Preempted { .. } => Self::Preempted,
-            // What is taken back was never let go.
-            Cause::NoSuccessor => before,
-            // An earlier run's mastership goes on by its own right: nobody was waited for.
-            Cause::Owner | Cause::PriorityZero { .. } | Cause::Adopted => Self::Priority,
-            // None of these makes a master.
-            Cause::Startup
-            | Cause::HigherPriority { .. }
-            | Cause::LeaseExpired
-            | Cause::Fault { .. }
-            | Cause::FaultCleared
-            | Cause::Stopped
-            | Cause::Switchover
-            | Cause::Removed => before,
-        }
-    }
-
     /// The value as the YANG module spells it.
     pub const fn name(self) -> &'static str {
         match self {

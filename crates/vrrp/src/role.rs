@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use crate::report::NewMasterReason;
 use crate::settings::Priority;
 
 /// What a router is to its peers, as status and hooks show it.
@@ -87,6 +88,27 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Why a promotion with this cause made a master (V-237); `before` is the reason until then.
+    pub const fn new_master_reason(&self, before: NewMasterReason) -> NewMasterReason {
+        match self {
+            Self::MasterSilent { .. } => NewMasterReason::NoResponse,
+            Self::Preempted { .. } => NewMasterReason::Preempted,
+            // What is taken back was never let go.
+            Self::NoSuccessor => before,
+            // An earlier run's mastership goes on by its own right: nobody was waited for.
+            Self::Owner | Self::PriorityZero { .. } | Self::Adopted => NewMasterReason::Priority,
+            // None of these makes a master.
+            Self::Startup
+            | Self::HigherPriority { .. }
+            | Self::LeaseExpired
+            | Self::Fault { .. }
+            | Self::FaultCleared
+            | Self::Stopped
+            | Self::Switchover
+            | Self::Removed => before,
+        }
+    }
+
     /// As programs read it, without its details.
     pub const fn word(&self) -> &'static str {
         match self {

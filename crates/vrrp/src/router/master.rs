@@ -7,7 +7,7 @@ use super::event::Action;
 use super::state::{Conflict, Mastership, State};
 use crate::announce::{self, Schedule};
 use crate::receive::Heard;
-use crate::report::{LastEvent, NewMasterReason};
+use crate::report::LastEvent;
 use crate::role::Cause;
 use crate::settings::{Profile, Version};
 use crate::time::Time;
@@ -37,7 +37,7 @@ impl Router {
             rival: None,
         };
         let reason = &mut self.report.new_master_reason;
-        *reason = NewMasterReason::of(&cause, *reason);
+        *reason = cause.new_master_reason(*reason);
         self.enter(now, State::Master(mastership), cause, out);
         out.push(Action::Announce { repeat: announce::burst(&self.settings) });
     }
