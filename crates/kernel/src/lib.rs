@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`clock`] | now |
 //! | [`descriptors`] | what programs started by us inherit |
+//! | [`memory`] | how this process asks for memory and gives it back |
 //! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
 //! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
 //! | [`poller`] | waits for descriptors and a moment |
@@ -18,6 +19,7 @@ pub mod clock;
 pub mod descriptors;
 pub mod frame_socket;
 pub mod ipvs;
+pub mod memory;
 pub mod netlink;
 pub mod poller;
 
