@@ -40,7 +40,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::time::Duration;
 
-    use locum_plan::{Command, Lease};
+    use locum_plan::Command;
     use locum_vrrp::{Family, RouterSettings, Version, Vrid};
 
     use super::*;
@@ -51,13 +51,8 @@ mod tests {
         Arc::make_mut(&mut router.announce).refresh = Duration::from_secs(refresh);
         router.source = Some(Ipv4Addr::LOCALHOST.into());
         Instance {
-            name: "a".into(),
-            interface: "eth0".into(),
-            router: Arc::new(router),
-            addresses: Vec::new(),
-            track: Vec::new(),
             hooks: Arc::new(Hooks { any: vec![Command::argv([hook])], ..Hooks::default() }),
-            lease: Lease::Auto,
+            ..Instance::new("a".into(), "eth0".into(), router)
         }
     }
 

@@ -33,7 +33,7 @@ use crate::ids::InstanceId;
 use crate::input::LinkState;
 use crate::instance::InstanceState;
 use crate::instances::Instances;
-use crate::output::{Announcement, EventKind, Output};
+use crate::output::{Announcement, Awaited, EventKind, Output};
 
 impl Engine {
     /// The bursts that routers asked for, once they may go.
@@ -78,8 +78,8 @@ impl Engine {
         self.announce_now(now, id, repeat, out);
         if is_waiting {
             let awaited = match service {
-                Some(name) if !awaits_kernel => format!("service {name} does not answer yet"),
-                Some(_) | None => "the kernel has not put every address in place".to_owned(),
+                Some(name) if !awaits_kernel => Awaited::Service(name),
+                Some(_) | None => Awaited::Addresses,
             };
             let name = self.instances[id].name().clone();
             self.note(Some(name), EventKind::AnnouncedUnready { waited, awaited });

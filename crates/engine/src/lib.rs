@@ -53,5 +53,6 @@ pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Target};
 pub use output::{
-    Announcement, Datagram, Event, EventKind, HookRun, Listen, Masters, Output, ProbeChange, Reply,
+    Announcement, Awaited, Datagram, Event, EventKind, HookRun, Listen, Masters, Output,
+    ProbeChange, Reply,
 };

@@ -1,5 +1,6 @@
 //! What a node shall do.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -143,7 +144,7 @@ pub enum EventKind {
     ApplyLate { waited: std::time::Duration },
     /// Addresses were announced although a service of the instance does not answer yet, or its
     /// other addresses are not in place: the wait for them has a bound.
-    AnnouncedUnready { waited: std::time::Duration, awaited: String },
+    AnnouncedUnready { waited: std::time::Duration, awaited: Awaited },
     /// Two masters met and this one stayed: addresses are announced again.
     Conflict { peer: IpAddr, peer_priority: Priority },
     /// First discard of this reason since the last role change; the counters have the rest.
@@ -164,6 +165,24 @@ pub enum EventKind {
     Adopted { address: IpAddr, interface: Name, kept: bool },
     /// Free text for what has no other place: an operator command, a limit reached.
     Note(String),
+}
+
+/// What an announcement waited for in vain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Awaited {
+    /// The kernel's word that every address is in place.
+    Addresses,
+    /// This service, to answer its clients.
+    Service(Name),
+}
+
+impl fmt::Display for Awaited {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addresses => f.write_str("the kernel has not put every address in place"),
+            Self::Service(name) => write!(f, "service {name} does not answer yet"),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

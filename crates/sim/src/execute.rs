@@ -359,11 +359,11 @@ fn refusal(asked: Asked, fact: &Fact, error: &str) -> Refusal {
 /// [`Plant::AnnounceEarly`]: what the kernel is asked for is announced before it has it.
 fn premature(hold: &[Fact]) -> Vec<Announcement> {
     let frame = |fact: &Fact| {
-        let Fact::Address(held) = fact;
+        let held = fact.address()?;
         let (interface, address) = (held.interface.clone(), held.address.address);
-        Announcement { interface, interface_index: 0, address, frame: Vec::new() }
+        Some(Announcement { interface, interface_index: 0, address, frame: Vec::new() })
     };
-    hold.iter().map(frame).collect()
+    hold.iter().filter_map(frame).collect()
 }
 
 /// All of them have left.

@@ -14,9 +14,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{
-    Announcement, Asked, EventKind, Fact, FactKey, Inherited, Output, Refusal, Removal, Seq,
-};
+use locum_engine::{Announcement, Asked, EventKind, Inherited, Output, Refusal, Removal, Seq};
 use locum_plan::{Lease, Weight};
 use locum_vrrp::{Cause, Role};
 
@@ -122,7 +120,7 @@ impl World {
         let watch = &mut self.watches[node][index];
         let (Ok(refusals), true) = (result, watch.asked.0 == seq) else { return };
         let is_refused = |asked: Asked, address: IpAddr| {
-            refusals.iter().any(|one| (one.asked, address_of(&one.key)) == (asked, address))
+            refusals.iter().any(|one| (one.asked, one.key.address()) == (asked, Some(address)))
         };
         for address in &watch.asked.1 {
             if is_refused(Asked::Hold, *address) {
@@ -139,7 +137,7 @@ impl World {
         watch.refused_addresses.retain(is_wanted);
         let Some(view) = self.nodes[node].adapter.view(&router.name) else { return };
         let stuck = refusals.iter().filter(|one| one.asked == Asked::Drop);
-        let mut stuck = stuck.map(|one| address_of(&one.key));
+        let mut stuck = stuck.filter_map(|one| one.key.address());
         let hidden = stuck.find(|address| !view.withdrawals_pending.contains(address));
         let told: BTreeSet<IpAddr> = view.refused.iter().copied().collect();
         // With none of them in place the instance is in fault, which says more.
@@ -204,8 +202,8 @@ impl World {
             };
             let adapter = &self.nodes[node].adapter;
             let is_ours = |removal: &Removal| {
-                let Fact::Address(held) = &removal.fact;
-                router.addresses.contains(&held.address.address)
+                let held = removal.fact.address();
+                held.is_some_and(|held| router.addresses.contains(&held.address.address))
             };
             let drops = |output: &Output| {
                 matches!(output, Output::Apply { owner, drop, .. }
@@ -224,11 +222,5 @@ impl World {
             self.blame(Some(node), "adopt", detail);
             return;
         }
-    }
-}
-
-pub fn address_of(key: &FactKey) -> IpAddr {
-    match key {
-        FactKey::Address { address, .. } => *address,
     }
 }

@@ -17,7 +17,6 @@ use locum_engine::{Datagram, Event, EventKind, HookRun, InstanceId, Output, Owne
 use locum_vrrp::{Cause, Preempt, Role, Version};
 
 use crate::adapter::View;
-use crate::holding::address_of;
 use crate::judge::{Drain, Farewell, Watch, read};
 use crate::lan::Parcel;
 use crate::node::Stimulus;
@@ -64,7 +63,7 @@ impl World {
                     self.judge_advert(node, index, router, role, is.as_ref(), datagram);
                 }
                 Output::Apply { seq, owner, hold, .. } if is_of(*owner) => {
-                    let addresses = hold.iter().map(|fact| address_of(&fact.key())).collect();
+                    let addresses = hold.iter().filter_map(|fact| fact.key().address()).collect();
                     self.watches[node][index].asked = (*seq, addresses);
                     if role == Role::Master && !hold.is_empty() {
                         self.judge_awake(node, index, "holds its addresses");

@@ -104,6 +104,13 @@ impl Fact {
 }
 
 impl FactKey {
+    /// The address, where the fact is one.
+    pub const fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address { address, .. } => Some(*address),
+        }
+    }
+
     pub(crate) fn is_of(&self, fact: &Fact) -> bool {
         match (self, fact) {
             (Self::Address { interface, address }, Fact::Address(held)) => {

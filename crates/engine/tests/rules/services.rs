@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, Input, Output, ProbeChange};
+use locum_engine::{Awaited, Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
     Activity, Backend, BackendKind, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease,
     Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Verdict, WantedServices,
@@ -77,7 +77,7 @@ fn announces(out: &[Output]) -> bool {
     out.iter().any(|output| matches!(output, Output::Announce { .. }))
 }
 
-fn unready(out: &[Output]) -> Vec<String> {
+fn unready(out: &[Output]) -> Vec<Awaited> {
     let events = out.iter().filter_map(|output| match output {
         Output::Notify(event) => Some(&event.kind),
         _ => None,
@@ -99,7 +99,7 @@ fn an_address_is_announced_when_its_service_answers() {
     let done = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
     let out = node.feed(done).to_vec();
     assert!(announces(&out));
-    assert_eq!(unready(&out), [""; 0]);
+    assert_eq!(unready(&out), []);
 }
 
 /// A service that cannot be served must not keep the others away.
@@ -109,7 +109,7 @@ fn the_wait_for_a_service_is_bounded_and_the_history_says_when_the_bound_was_hit
     assert!(!announces(node.run_for(Duration::from_millis(299))));
     let out = node.run_for(Duration::from_millis(1)).to_vec();
     assert!(announces(&out));
-    assert_eq!(unready(&out), ["service www does not answer yet"]);
+    assert_eq!(unready(&out), [Awaited::Service("www".into())]);
     let late = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
     assert!(!announces(node.feed(late)), "that was announced");
 }

@@ -111,6 +111,7 @@ pub fn record(kind: &EventKind) -> Record {
             Record::Expelled { address, interface: interface.to_string() }
         }
         EventKind::AnnouncedUnready { waited, awaited } => {
+            let awaited = awaited.to_string();
             Record::AnnouncedUnready { waited_ms: millis(waited), awaited }
         }
         EventKind::ServeFailed { service, error } => {
