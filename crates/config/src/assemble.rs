@@ -118,6 +118,7 @@ fn instance(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> I
         track: parsed.track.list().iter().map(|at| at.value.clone()).collect(),
         hooks: Arc::new(hooks(&parsed.hooks)),
         lease: of_instance::LEASE.of(parsed, dialect),
+        keep_connections: of_instance::KEEP_CONNECTIONS.of(parsed, dialect),
     }
 }
 

@@ -13,5 +13,5 @@ pub mod fact;
 mod refused;
 mod wanted;
 
-pub use fact::{Asked, Fact, FactKey, HeldAddress, Refusal, Removal, Whose};
+pub use fact::{Asked, Fact, FactKey, Handover, HeldAddress, Refusal, Removal, Whose};
 pub use wanted::{Answered, Facts, Level, Wanted};

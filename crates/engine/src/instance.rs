@@ -18,7 +18,7 @@ use locum_vrrp::{
 };
 
 use crate::announce::burst::PendingAnnouncement;
-use crate::facts::{Answered, Fact, FactKey, Facts, HeldAddress, Level, Refusal, Wanted};
+use crate::facts::{Answered, Fact, FactKey, Facts, Handover, HeldAddress, Level, Refusal, Wanted};
 use crate::fault::Fault;
 use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
@@ -27,6 +27,10 @@ use crate::output::{Datagram, HookRun, Output};
 
 /// The kernel looks for leases that have run out once a second.
 const LATEST_EXPIRY: Duration = Duration::from_secs(1);
+
+/// The predecessor lets go so much later than we stop to hand connections to it: what came to a host
+/// without the address would be lost.
+const HANDOVER_RESERVE: Duration = Duration::from_millis(50);
 
 /// What tells instances apart on the wire (V-003).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -126,6 +130,16 @@ pub struct InstanceState {
     facts: Facts,
     /// The facts of a router that holds its addresses.
     level: Arc<[Fact]>,
+    /// Since it took over from a predecessor that still answers.
+    handover: Option<HandoverWindow>,
+}
+
+/// Two hosts have the addresses, and each its connections.
+#[derive(Debug)]
+struct HandoverWindow {
+    until: Time,
+    /// The whole level meanwhile.
+    level: Arc<[Fact]>,
 }
 
 impl InstanceState {
@@ -151,6 +165,7 @@ impl InstanceState {
             announce: PendingAnnouncement::default(),
             hooks: Vec::new(),
             facts: Facts::default(),
+            handover: None,
         }
     }
 
@@ -183,7 +198,8 @@ impl InstanceState {
     pub fn deadline(&self) -> Option<Time> {
         let facts = self.facts.deadline(self.asks_again());
         let announce = self.announce.deadline(self.router.ready_limit());
-        [self.router.deadline(), facts, announce].into_iter().flatten().min()
+        let handover = self.handover.as_ref().map(|window| window.until);
+        [self.router.deadline(), facts, announce, handover].into_iter().flatten().min()
     }
 
     /// Handed over, and the kernel has confirmed it or will not.
@@ -288,6 +304,7 @@ impl InstanceState {
             self.feed(now, RouterEvent::Settings(settings, priority));
         }
         self.level = level(instance, &self.router);
+        self.handover = None;
         true
     }
 
@@ -355,8 +372,13 @@ impl InstanceState {
         claimed: &dyn Fn(&Fact) -> bool,
         out: &mut Vec<Output>,
     ) -> Vec<Fact> {
+        self.follow_handover(now);
         let nothing = Arc::default();
-        let hold = if self.router.holds_addresses() { &self.level } else { &nothing };
+        let hold = match &self.handover {
+            _ if !self.router.holds_addresses() => &nothing,
+            Some(window) => &window.level,
+            None => &self.level,
+        };
         let asks_again = self.router.role() == Role::Master;
         let wanted = Wanted { hold, asks_again, claimed };
         let Some(level) = self.facts.next(now, wanted, *seq + 1) else { return Vec::new() };
@@ -370,6 +392,42 @@ impl InstanceState {
         }
         out.push(Output::Apply { seq: *seq, owner: Owner::Instance(self.id), hold, drop });
         expels
+    }
+
+    /// A predecessor that still answers keeps the connections that it has, until it lets go.
+    fn follow_handover(&mut self, now: Time) {
+        self.handover.take_if(|window| window.until <= now || !self.router.holds_addresses());
+        let predecessor = self.actions.iter().find_map(|action| match action {
+            Action::Changed { to: Role::Master, cause, .. } => cause.predecessor(),
+            _ => None,
+        });
+        let Some(host) = predecessor.filter(|_| self.instance.keep_connections) else { return };
+        if !self.is_neighbour(host) {
+            return;
+        }
+        let until = now + self.router.predecessor_answers().saturating_sub(HANDOVER_RESERVE);
+        let handover = |fact: &Fact| {
+            let HeldAddress { interface, address, .. } = fact.address()?;
+            let (interface, address) = (interface.clone(), address.address);
+            // It is known on the link of its adverts, and by an address of one family.
+            let is_known =
+                address.is_ipv4() == host.is_ipv4() && interface == self.instance.interface;
+            is_known.then_some(Fact::Handover(Handover { interface, address, host, until }))
+        };
+        let handovers: Vec<_> = self.level.iter().filter_map(handover).collect();
+        let level = handovers.into_iter().chain(self.level.iter().cloned()).collect();
+        self.handover = Some(HandoverWindow { until, level });
+    }
+
+    /// Nothing that it sends has passed a router on its way.
+    fn is_neighbour(&self, peer: IpAddr) -> bool {
+        match &self.router.settings().transport {
+            Transport::Multicast { .. } => true,
+            Transport::Unicast { peers, .. } => {
+                let one_hop = Some((u8::MAX, u8::MAX));
+                peers.iter().any(|known| known.address == peer && known.ttl == one_hop)
+            }
+        }
     }
 
     /// Virtual addresses that are on these links without our mark, while this node is not to hold

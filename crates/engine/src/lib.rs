@@ -48,7 +48,7 @@ mod table;
 mod tracker;
 
 pub use engine::Engine;
-pub use facts::{Asked, Fact, FactKey, HeldAddress, Refusal, Removal, Whose};
+pub use facts::{Asked, Fact, FactKey, Handover, HeldAddress, Refusal, Removal, Whose};
 pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Target};

@@ -1,4 +1,4 @@
-//! Speak to Linux: addresses, links, sockets, IPVS. Knows nothing of elections.
+//! Speak to Linux: addresses, links, sockets, IPVS, nftables. Knows nothing of elections.
 //!
 //! | module | owns |
 //! |---|---|
@@ -10,6 +10,7 @@
 //! | [`poller`] | waits for descriptors and a moment |
 //! | [`frame_socket`] | Ethernet frames out, in batches |
 //! | [`ipvs`] | the kernel's load balancer, over generic netlink |
+//! | [`nftables`] | tables of ours in the packet filter: connections handed over, quiet leases |
 //!
 //! Everything here executes and observes; nothing decides. No module blocks for longer than the
 //! kernel takes to carry out a request.
@@ -21,6 +22,7 @@ pub mod frame_socket;
 pub mod ipvs;
 pub mod memory;
 pub mod netlink;
+pub mod nftables;
 pub mod poller;
 
 mod attribute;

@@ -165,6 +165,40 @@ impl Transport {
         Ok(answers)
     }
 
+    /// Carries out all requests or none, between `begin` and `end`. The error is that of the first
+    /// request that failed, or of the whole.
+    pub(crate) fn transact(
+        &mut self,
+        begin: &Request,
+        requests: &[Request],
+        end: &Request,
+    ) -> io::Result<Result<(), KernelError>> {
+        let Some((last, others)) = requests.split_last() else { return Ok(Ok(())) };
+        let last = Request { flags: last.flags | NLM_F_ACK, ..last.clone() };
+        let first = self.sequence.wrapping_add(1);
+        let mut octets = Vec::new();
+        self.encode_next(begin, &mut octets);
+        others.iter().chain([&last]).for_each(|request| self.encode_next(request, &mut octets));
+        let last = self.sequence;
+        self.encode_next(end, &mut octets);
+        self.send(&octets)?;
+        // The kernel has answered within `send`: what failed, in order, then the last one. When all
+        // of it fails at once there is one error, under the number of the beginning.
+        let mut error = None;
+        self.read_until(|raw| {
+            if raw.kind != NLMSG_ERROR
+                || raw.sequence.wrapping_sub(first) > last.wrapping_sub(first)
+            {
+                return false;
+            }
+            if error.is_none() {
+                error = error_of(raw);
+            }
+            raw.sequence == last || (raw.sequence == first && error.is_some())
+        })?;
+        Ok(error.map_or(Ok(()), Err))
+    }
+
     fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {
         self.sequence = self.sequence.wrapping_add(1);
         encode(request, self.sequence, octets);

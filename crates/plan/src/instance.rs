@@ -24,6 +24,9 @@ pub struct Instance {
     /// Shared by the instances that have the same.
     pub hooks: Arc<Hooks>,
     pub lease: Lease,
+    /// A new master hands TCP connections that it does not know to its predecessor while that still
+    /// answers.
+    pub keep_connections: bool,
 }
 
 impl Instance {
@@ -37,6 +40,7 @@ impl Instance {
             track: Vec::new(),
             hooks: Arc::default(),
             lease: Lease::Auto,
+            keep_connections: false,
         }
     }
 }

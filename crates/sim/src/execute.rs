@@ -251,7 +251,7 @@ impl World {
         }
         let mut refusals = Vec::new();
         for Removal { fact, .. } in drop {
-            let Fact::Address(gone) = fact;
+            let Fact::Address(gone) = fact else { continue };
             if host.applier.refuses_one(&mut self.random) {
                 refusals.push(refusal(Asked::Drop, fact, "device or resource busy"));
             } else {
@@ -259,7 +259,7 @@ impl World {
             }
         }
         for fact in hold {
-            let Fact::Address(held) = fact;
+            let Fact::Address(held) = fact else { continue };
             let link = link_of(&held.interface).map(|link| &host.links[link]);
             if link.is_none_or(|link| link.index == 0) {
                 refusals.push(refusal(Asked::Hold, fact, "no such device"));

@@ -232,9 +232,11 @@ fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
         }
         (Plant::KeepAddress, Output::Apply { drop, .. }) => drop.clear(),
         (Plant::LongLease, Output::Apply { hold, .. }) => {
-            let longer = hold.iter().cloned().map(|Fact::Address(mut held)| {
-                held.lease_seconds = held.lease_seconds.map(|seconds| seconds * 8);
-                Fact::Address(held)
+            let longer = hold.iter().cloned().map(|mut fact| {
+                if let Fact::Address(held) = &mut fact {
+                    held.lease_seconds = held.lease_seconds.map(|seconds| seconds * 8);
+                }
+                fact
             });
             *hold = longer.collect();
         }

@@ -157,6 +157,7 @@ impl VirtualRouter {
                 ..plan::Hooks::default()
             }),
             lease: self.lease,
+            keep_connections: true,
             ..Instance::new(self.name.clone(), interface(self.link), router)
         }
     }

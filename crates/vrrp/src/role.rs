@@ -88,6 +88,25 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// The master before us, where it goes on answering for a while (V-240).
+    pub fn predecessor(&self) -> Option<IpAddr> {
+        match self {
+            Self::PriorityZero { peer } | Self::Preempted { peer, .. } => Some(*peer),
+            Self::Startup
+            | Self::Owner
+            | Self::MasterSilent { .. }
+            | Self::HigherPriority { .. }
+            | Self::Adopted
+            | Self::LeaseExpired
+            | Self::Fault { .. }
+            | Self::FaultCleared
+            | Self::Stopped
+            | Self::Switchover
+            | Self::NoSuccessor
+            | Self::Removed => None,
+        }
+    }
+
     /// Why a promotion with this cause made a master (V-237); `before` is the reason until then.
     pub const fn new_master_reason(&self, before: NewMasterReason) -> NewMasterReason {
         match self {

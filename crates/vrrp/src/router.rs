@@ -208,6 +208,12 @@ impl Router {
         timers::ready_limit(&self.settings)
     }
 
+    /// How long a predecessor goes on answering after our first advert as master, if it has our
+    /// settings (V-240).
+    pub fn predecessor_answers(&self) -> Duration {
+        timers::handover(&self.settings)
+    }
+
     /// Addresses were added to a master: they are announced now, this often, and again later.
     pub fn announce_more(&mut self, now: Time) -> u8 {
         match &mut self.state {

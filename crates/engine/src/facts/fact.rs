@@ -5,11 +5,14 @@ use std::net::IpAddr;
 
 use locum_plan as plan;
 use locum_plan::Name;
+use locum_vrrp::Time;
 
 /// Something the kernel shall have on behalf of an instance.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Fact {
     Address(HeldAddress),
+    /// While both hosts have the address after a handover. Ends by itself.
+    Handover(Handover),
 }
 
 /// What tells facts apart: the same key is the same fact, in whatever form.
@@ -17,6 +20,8 @@ pub enum Fact {
 pub enum FactKey {
     /// The kernel may know it with several prefix lengths; for us it is one.
     Address { interface: Name, address: IpAddr },
+    /// An address goes to one predecessor, whatever it is on.
+    Handover { address: IpAddr },
 }
 
 /// A virtual address as the kernel shall have it.
@@ -26,6 +31,16 @@ pub struct HeldAddress {
     pub address: plan::VirtualAddress,
     /// Seconds until the kernel drops it by itself; `None` is never.
     pub lease_seconds: Option<u32>,
+}
+
+/// Connections of an address that did not begin here go on at the host that had it before.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Handover {
+    pub interface: Name,
+    pub address: IpAddr,
+    /// Source of the predecessor's adverts, on this interface.
+    pub host: IpAddr,
+    pub until: Time,
 }
 
 /// A fact that must not be there.
@@ -69,6 +84,7 @@ impl Fact {
                 interface: held.interface.clone(),
                 address: held.address.address,
             },
+            Self::Handover(handover) => FactKey::Handover { address: handover.address },
         }
     }
 
@@ -78,6 +94,8 @@ impl Fact {
             (Self::Address(one), Self::Address(two)) => {
                 one.address.address == two.address.address && one.interface == two.interface
             }
+            (Self::Handover(one), Self::Handover(two)) => one.address == two.address,
+            (Self::Address(_), Self::Handover(_)) | (Self::Handover(_), Self::Address(_)) => false,
         }
     }
 
@@ -85,6 +103,7 @@ impl Fact {
     pub fn lease_seconds(&self) -> Option<u32> {
         match self {
             Self::Address(held) => held.lease_seconds,
+            Self::Handover(_) => None,
         }
     }
 
@@ -92,6 +111,7 @@ impl Fact {
     pub fn interface(&self) -> &Name {
         match self {
             Self::Address(held) => &held.interface,
+            Self::Handover(handover) => &handover.interface,
         }
     }
 
@@ -99,6 +119,15 @@ impl Fact {
     pub fn address(&self) -> Option<&HeldAddress> {
         match self {
             Self::Address(held) => Some(held),
+            Self::Handover(_) => None,
+        }
+    }
+
+    /// The handover that this fact is.
+    pub fn handover(&self) -> Option<&Handover> {
+        match self {
+            Self::Handover(handover) => Some(handover),
+            Self::Address(_) => None,
         }
     }
 }
@@ -108,6 +137,7 @@ impl FactKey {
     pub const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address { address, .. } => Some(*address),
+            Self::Handover { .. } => None,
         }
     }
 
@@ -116,6 +146,9 @@ impl FactKey {
             (Self::Address { interface, address }, Fact::Address(held)) => {
                 *address == held.address.address && *interface == held.interface
             }
+            (Self::Handover { address }, Fact::Handover(handover)) => *address == handover.address,
+            (Self::Address { .. }, Fact::Handover(_))
+            | (Self::Handover { .. }, Fact::Address(_)) => false,
         }
     }
 }
@@ -125,6 +158,9 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(held) => held.fmt(f),
+            Self::Handover(Handover { address, host, .. }) => {
+                write!(f, "connections of {address} that began at {host}")
+            }
         }
     }
 }
@@ -140,6 +176,7 @@ impl fmt::Display for FactKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address { interface, address } => write!(f, "{address} on {interface}"),
+            Self::Handover { address } => write!(f, "connections of {address}"),
         }
     }
 }

@@ -342,7 +342,7 @@ impl Facts {
         if self.refused.is_empty() {
             return Arc::clone(&self.held);
         }
-        if self.held.iter().all(|fact| self.refused.contains(fact)) {
+        if self.is_none_in_reach() {
             self.refused.clear();
         }
         if asks_again {
@@ -481,12 +481,18 @@ impl Facts {
         news
     }
 
+    /// Every address was refused; nothing else is of use without one.
+    fn is_none_in_reach(&self) -> bool {
+        let mut addresses = self.held.iter().filter(|fact| fact.address().is_some());
+        addresses.all(|fact| self.refused.contains(fact))
+    }
+
     /// With nothing in place the instance stays out for a while.
     fn pause_when_nothing_is_held(&mut self, now: Time) -> bool {
         if self.held.is_empty() {
             return false;
         }
-        if self.held.iter().any(|fact| !self.refused.contains(fact)) {
+        if !self.is_none_in_reach() {
             self.refusals = 0;
             return false;
         }

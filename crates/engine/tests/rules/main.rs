@@ -4,6 +4,7 @@ mod absence;
 mod announcements;
 mod corners;
 mod election;
+mod handover;
 mod links;
 mod node;
 mod partial;

@@ -103,6 +103,11 @@ impl Node {
         &self.out
     }
 
+    /// As [`Node::run_for`], up to this moment.
+    pub fn run_until(&mut self, moment: Time) -> &[Output] {
+        self.run_for(moment.since(self.now))
+    }
+
     /// The clock runs, the node does not.
     pub fn sleep(&mut self, span: Duration) {
         self.now += span;
@@ -134,12 +139,22 @@ impl Node {
     }
 
     pub fn hear_bytes(&mut self, bytes: &[u8]) -> &[Output] {
+        self.hear_bytes_at(GROUP, bytes)
+    }
+
+    /// As [`Node::hear`], of an advert to this address.
+    pub fn hear_at(&mut self, destination: IpAddr, source: IpAddr, priority: u8) -> &[Output] {
+        let bytes = advert_to(destination, source, priority);
+        self.hear_bytes_at(destination, &bytes)
+    }
+
+    fn hear_bytes_at(&mut self, destination: IpAddr, bytes: &[u8]) -> &[Output] {
         self.feed(Input::Packet(Packet {
             interface: "eth0",
             family: Family::V4,
             bytes,
             source: PEER,
-            destination: GROUP,
+            destination,
             hop_limit: None,
             truncated: false,
         }))
@@ -159,6 +174,22 @@ impl Node {
             self.applies.retain(|other| other.seq != seq);
             self.step(Input::Applied { seq, owner, result: Ok(Vec::new()) });
         }
+    }
+
+    /// Confirms all but the handovers.
+    pub fn refuse_handovers(&mut self, why: &str) -> &[Output] {
+        self.out.clear();
+        for Asking { seq, owner, hold, .. } in std::mem::take(&mut self.applies) {
+            let handovers = hold.iter().filter(|fact| fact.handover().is_some());
+            let refusal = |fact: &Fact| Refusal {
+                asked: Asked::Hold,
+                key: fact.key(),
+                error: why.to_owned(),
+            };
+            let refusals = handovers.map(refusal).collect();
+            self.step(Input::Applied { seq, owner, result: Ok(refusals) });
+        }
+        &self.out
     }
 
     fn answer_applies(&mut self, result: &Result<Vec<Refusal>, String>) -> &[Output] {
@@ -259,9 +290,14 @@ pub fn sent_priorities(out: &[Output]) -> Vec<u8> {
 
 /// A version 3 advert for VRID 51 with its IPv4 header.
 pub fn advert(source: IpAddr, priority: u8) -> Vec<u8> {
+    advert_to(GROUP, source, priority)
+}
+
+fn advert_to(destination: IpAddr, source: IpAddr, priority: u8) -> Vec<u8> {
     let settings = instance("peer", 51, 100).router;
-    let message = encode_advert(&settings, Priority(priority), source, GROUP, ChecksumForm::Pseudo);
-    let (IpAddr::V4(from), IpAddr::V4(to)) = (source, GROUP) else { panic!("IPv4 only") };
+    let form = ChecksumForm::Pseudo;
+    let message = encode_advert(&settings, Priority(priority), source, destination, form);
+    let (IpAddr::V4(from), IpAddr::V4(to)) = (source, destination) else { panic!("IPv4 only") };
     let total = u16::try_from(20 + message.len()).expect("short");
     let mut bytes = vec![0x45, 0xc0];
     bytes.extend(total.to_be_bytes());

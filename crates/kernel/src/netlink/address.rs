@@ -119,8 +119,8 @@ impl Found {
     }
 }
 
-/// Body of an RTM_NEWADDR.
-pub(crate) fn addition(spec: &AddressSpec, index: u32) -> Vec<u8> {
+/// Body of an RTM_NEWADDR, to be valid for so many seconds; `None` is for ever.
+pub(crate) fn addition(spec: &AddressSpec, index: u32, valid_seconds: Option<u32>) -> Vec<u8> {
     let mut flags = AddressFlags::empty();
     if spec.noprefixroute {
         flags |= AddressFlags::Noprefixroute;
@@ -139,7 +139,7 @@ pub(crate) fn addition(spec: &AddressSpec, index: u32) -> Vec<u8> {
     message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
     let attributes = &mut message.attributes;
     attributes.push(AddressAttribute::Flags(flags));
-    attributes.push(AddressAttribute::CacheInfo(lifetime(spec)));
+    attributes.push(AddressAttribute::CacheInfo(lifetime(spec, valid_seconds)));
     attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARK)));
     if spec.address.is_ipv4() {
         if let Some(IpAddr::V4(broadcast)) = spec.broadcast {
@@ -159,9 +159,9 @@ pub(crate) fn removal(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
 
 /// Preferred as long as valid, but never for an IPv6 host address, which must not be chosen as a
 /// source (V-256).
-fn lifetime(spec: &AddressSpec) -> CacheInfo {
+fn lifetime(spec: &AddressSpec, valid_seconds: Option<u32>) -> CacheInfo {
     // Zero would be refused, and the largest number would be for ever.
-    let valid = spec.valid_seconds.map_or(FOREVER, |seconds| seconds.clamp(1, FOREVER - 1));
+    let valid = valid_seconds.map_or(FOREVER, |seconds| seconds.clamp(1, FOREVER - 1));
     let mut info = CacheInfo::default();
     info.ifa_valid = valid;
     info.ifa_preferred = if spec.address.is_ipv6() && spec.prefix == 128 { 0 } else { valid };
@@ -203,16 +203,16 @@ mod tests {
     }
 
     fn preferred(spec: &AddressSpec) -> u32 {
-        lifetime(spec).ifa_preferred
+        lifetime(spec, spec.valid_seconds).ifa_preferred
     }
 
     #[test]
     fn what_is_added_is_found_again_with_mark_lifetime_and_flags() {
-        let found = Found::parse(&addition(&spec("2001:db8::10", 64), 5)).unwrap();
+        let found = Found::parse(&addition(&spec("2001:db8::10", 64), 5, Some(3))).unwrap();
         assert!(found.marked);
         assert_eq!((found.index, found.prefix, found.valid_seconds), (5, 64, Some(3)));
         assert_eq!(found.flags, AddressFlags::Nodad | AddressFlags::Noprefixroute);
-        let found = Found::parse(&addition(&spec("192.0.2.10", 24), 5)).unwrap();
+        let found = Found::parse(&addition(&spec("192.0.2.10", 24), 5, None)).unwrap();
         assert_eq!(found.address, "192.0.2.10".parse::<IpAddr>().unwrap());
         assert_eq!(found.flags, AddressFlags::Noprefixroute, "IPv4 has no nodad");
     }
@@ -229,8 +229,8 @@ mod tests {
     #[test]
     fn lifetimes_stay_between_one_second_and_almost_for_ever() {
         for (asked, valid) in [(0, 1), (1, 1), (u32::MAX, u32::MAX - 1)] {
-            let spec = AddressSpec { valid_seconds: Some(asked), ..spec("192.0.2.10", 32) };
-            assert_eq!(lifetime(&spec).ifa_valid, valid);
+            let spec = spec("192.0.2.10", 32);
+            assert_eq!(lifetime(&spec, Some(asked)).ifa_valid, valid);
         }
     }
 

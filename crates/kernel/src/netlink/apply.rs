@@ -9,7 +9,9 @@
 //! No change costs a dump: what is there is known from the notifications.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use std::{fmt, io};
 
 use netlink_packet_route::address::AddressFlags;
@@ -21,6 +23,7 @@ use super::fact::{Change, Fact, FactKey, Unwanted};
 use super::monitor::{Monitor, MonitorEvent, Removed, addresses};
 use super::observed::Observed;
 use super::plan::{Plan, Step, Task, Wanted, plan};
+use crate::nftables::{LeaseId, Leases};
 use crate::transport::{
     BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, Transport,
 };
@@ -94,6 +97,7 @@ fn list(failures: &[Failure]) -> String {
 pub struct Netlink {
     transport: Transport,
     monitor: Monitor,
+    leases: Leases,
     /// A socket failed or an answer did not come: begin anew before anything else.
     failed: bool,
 }
@@ -104,7 +108,8 @@ impl Netlink {
     pub fn connect() -> io::Result<Self> {
         let transport = Transport::open(NETLINK_ROUTE)?;
         let monitor = Monitor::open(Observed::new(keeps_marks()), transport.port())?;
-        let mut netlink = Self { transport, monitor, failed: false };
+        let leases = Leases::default();
+        let mut netlink = Self { transport, monitor, leases, failed: false };
         netlink.monitor.catch_up(&mut netlink.transport)?;
         Ok(netlink)
     }
@@ -150,11 +155,22 @@ impl Netlink {
     pub fn marked_addresses(&mut self) -> io::Result<Vec<Marked>> {
         self.monitor.catch_up(&mut self.transport)?;
         let found = addresses(&mut self.transport)?;
-        let marked = found.into_iter().filter(|found| found.marked).filter_map(|found| {
+        let marked: Vec<_> = found.into_iter().filter(|found| found.marked).collect();
+        let leases = self.leases.remaining();
+        self.leases.inherit(marked.iter().filter_map(|found| {
+            let (address, index) = lease_id(&key_of(found))?;
+            leases.contains_key(&address).then_some((address, index))
+        }));
+        let marked = marked.into_iter().filter_map(|found| {
             let Found { index, address, prefix, valid_seconds, .. } = found;
             // A link that came or went since has taken its addresses with it.
             let interface = self.monitor.observed.name(index)?;
-            Some(Marked { interface, address, prefix, valid_seconds })
+            let left = match address {
+                IpAddr::V6(address) => leases.get(&address),
+                IpAddr::V4(_) => None,
+            };
+            let left = left.map(|left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
+            Some(Marked { interface, address, prefix, valid_seconds: left.or(valid_seconds) })
         });
         Ok(marked.collect())
     }
@@ -190,26 +206,73 @@ impl Netlink {
         self.monitor.forget_removed();
         let Plan { steps, foreign } = plan(wanted, &self.monitor.observed);
         let observed = &mut self.monitor.observed;
-        for (key, prefix) in foreign {
-            observed.claim(key, prefix, false);
+        for (key, prefix) in &foreign {
+            observed.claim(*key, *prefix, false);
         }
+        let foreign: Vec<_> = foreign.into_iter().map(|(key, _)| key).collect();
         for key in wanted.drop.keys() {
             observed.disclaim(key);
         }
         let asked: HashSet<(FactKey, u8)> = steps.iter().filter_map(removes).collect();
+        let (steps, lifetimes) = self.lease(steps);
         let mut surprises = HashSet::new();
         for batch in steps.chunks(BATCH_REQUESTS) {
-            self.execute(batch, refusals, &mut surprises)?;
+            self.execute(batch, &lifetimes, refusals, &mut surprises)?;
             // Before the buffer of the notifications overflows.
             self.monitor.drain()?;
             self.put_back(&asked)?;
         }
+        let not_held = |key: &&FactKey| {
+            let is_refused =
+                refusals.by_key.get(*key).is_some_and(|(action, _)| *action != Action::Remove);
+            !wanted.hold.contains_key(*key) || is_refused
+        };
+        let gone = steps.iter().map(|step| &step.key).filter(not_held).chain(&foreign);
+        self.leases.forget(gone.filter_map(lease_id));
         Ok(surprises)
+    }
+
+    /// Begins or renews the leases of IPv6 addresses. Returns the steps that are left, and how long
+    /// the kernel shall keep an address whose lease is not its lifetime.
+    fn lease<'a>(&mut self, steps: Vec<Step<'a>>) -> (Vec<Step<'a>>, HashMap<FactKey, u32>) {
+        let leased = |step: &Step<'_>| {
+            let (Task::Add(spec) | Task::Renew(spec)) = step.task else { return None };
+            let length = Duration::from_secs(u64::from(spec.valid_seconds?));
+            Some((lease_id(&step.key)?, length))
+        };
+        let leases: Vec<_> = steps.iter().filter_map(leased).collect();
+        let mut lifetimes = HashMap::new();
+        if leases.is_empty() || !self.leases.renew(&leases) {
+            return (steps, lifetimes);
+        }
+        let mut left = Vec::with_capacity(steps.len());
+        for step in steps {
+            let Some((id, _)) = leased(&step) else {
+                left.push(step);
+                continue;
+            };
+            if matches!(step.task, Task::Add(_)) {
+                self.leases.disturbed(id);
+            }
+            match (self.leases.lifetime_to_renew(id), step.task) {
+                (Some(lifetime), _) => {
+                    let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+                    lifetimes.insert(step.key, seconds);
+                    left.push(step);
+                }
+                (None, Task::Add(spec) | Task::Renew(spec)) => {
+                    self.monitor.observed.claim(step.key, spec.prefix, true);
+                }
+                (None, Task::Remove { .. }) => {}
+            }
+        }
+        (left, lifetimes)
     }
 
     fn execute(
         &mut self,
         steps: &[Step<'_>],
+        lifetimes: &HashMap<FactKey, u32>,
         refusals: &mut Refusals,
         surprises: &mut HashSet<FactKey>,
     ) -> io::Result<()> {
@@ -219,13 +282,16 @@ impl Netlink {
                 observed.claim(step.key, spec.prefix, true);
             }
         }
-        let requests: Vec<_> = steps.iter().map(request).collect();
+        let requests: Vec<_> = steps.iter().map(|step| request(step, lifetimes)).collect();
         let answers = self.transport.exchange(&requests)?;
         for (step, answer) in steps.iter().zip(answers) {
             let Some(error) = answer.error else {
                 done(observed, step);
                 continue;
             };
+            if let Some(id) = lease_id(&step.key) {
+                self.leases.disturbed(id);
+            }
             match (step.task, error.errno()) {
                 (Task::Add(_), Errno::EEXIST) => {
                     surprises.insert(step.key);
@@ -295,6 +361,14 @@ fn key_of(found: &Found) -> FactKey {
     FactKey::Address { index: found.index, address: found.address }
 }
 
+/// Of an address whose lease may be another thing than its lifetime.
+fn lease_id(key: &FactKey) -> Option<LeaseId> {
+    match *key {
+        FactKey::Address { index, address: IpAddr::V6(address) } => Some((address, index)),
+        FactKey::Address { address: IpAddr::V4(_), .. } => None,
+    }
+}
+
 /// The kernel has done it.
 fn done(observed: &mut Observed, step: &Step<'_>) {
     let FactKey::Address { index, address } = step.key;
@@ -311,12 +385,13 @@ fn done(observed: &mut Observed, step: &Step<'_>) {
     }
 }
 
-fn request(step: &Step<'_>) -> Request {
+fn request(step: &Step<'_>, lifetimes: &HashMap<FactKey, u32>) -> Request {
     let FactKey::Address { index, address } = step.key;
+    let lifetime = lifetimes.get(&step.key).copied();
     let add = |spec: &AddressSpec, flags: u16| Request {
         kind: libc::RTM_NEWADDR,
         flags: NLM_F_CREATE | flags,
-        body: addition(spec, index),
+        body: addition(spec, index, lifetime.or(spec.valid_seconds)),
     };
     match step.task {
         Task::Add(spec) => add(spec, NLM_F_EXCL),

@@ -26,6 +26,7 @@ use locum_kernel::netlink::{
     self, Action, AddressSpec, ApplyError, Change, Failure, LinkSnapshot, MonitorEvent, Netlink,
     Unwanted,
 };
+use locum_kernel::nftables::{self, Predecessor};
 use locum_plan::{Name, Plan, Scope};
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -124,6 +125,7 @@ pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
 
 struct Applier {
     netlink: Netlink,
+    handover: nftables::Handovers,
     frames: FrameSocket,
     inbox: InboxSender,
     /// Links reported so far, so that after a lost connection the vanished ones are reported too.
@@ -150,8 +152,8 @@ impl Applier {
                 valid_seconds: found.valid_seconds,
             })
             .collect();
-        let known = BTreeSet::new();
-        Ok((Self { netlink, frames, inbox, known }, inherited))
+        let (handover, known) = (nftables::Handovers::connect(), BTreeSet::new());
+        Ok((Self { netlink, handover, frames, inbox, known }, inherited))
     }
 
     /// Passes on what the monitor says until it has spoken of every existing link in `names`.
@@ -229,21 +231,55 @@ impl Applier {
         let facts: Vec<_> = levels
             .iter()
             .map(|level| {
-                let hold: Vec<_> = level.hold.iter().map(fact).collect();
-                (hold, level.drop.iter().map(unwanted).collect::<Vec<_>>())
+                let hold: Vec<_> = level.hold.iter().filter_map(Fact::address).map(fact).collect();
+                (hold, level.drop.iter().filter_map(unwanted).collect::<Vec<_>>())
             })
             .collect();
         let changes: Vec<_> = facts.iter().map(|(hold, drop)| Change { hold, drop }).collect();
         if changes.is_empty() {
             return;
         }
+        // Connections of a predecessor find their way before the first of them comes here.
+        let error = self.hand_over(&levels);
         let results = self.netlink.apply_all(&changes);
-        let applied = |(level, result): (Apply, _)| Input::Applied {
-            seq: level.seq,
-            owner: level.owner,
-            result: answer(result),
+        let applied = |(level, result): (Apply, _)| {
+            let mut result = answer(result);
+            if let (Some(error), Ok(refusals)) = (&error, &mut result) {
+                let handovers = level.hold.iter().filter(|fact| fact.handover().is_some());
+                refusals.extend(handovers.map(|fact| Refusal {
+                    asked: Asked::Hold,
+                    key: fact.key(),
+                    error: error.clone(),
+                }));
+            }
+            Input::Applied { seq: level.seq, owner: level.owner, result }
         };
         self.tell(levels.into_iter().zip(results).map(applied).collect());
+    }
+
+    /// Connections that began elsewhere go there, or not any more. Why they cannot.
+    fn hand_over(&mut self, levels: &[Apply]) -> Option<String> {
+        let now = Time::from_nanos(locum_kernel::clock::now());
+        let begun = levels.iter().flat_map(|level| level.hold.iter()).filter_map(Fact::handover);
+        let begun: Vec<_> = begun
+            .filter(|handover| now < handover.until)
+            .map(|handover| Predecessor {
+                address: handover.address,
+                host: handover.host,
+                answers_for: handover.until.since(now),
+            })
+            .collect();
+        let ended = levels.iter().flat_map(|level| &level.drop);
+        let ended: Vec<_> = ended
+            .filter_map(|removal| removal.fact.handover())
+            .map(|handover| handover.address)
+            .filter(|address| !begun.iter().any(|one| one.address == *address))
+            .collect();
+        if let Err(error) = self.handover.forget(&ended) {
+            // It ends by itself.
+            tracing::debug!(%error, "connections are still handed to the predecessor");
+        }
+        self.handover.begin(&begun).err().map(|error| error.to_string())
     }
 
     fn tell(&self, inputs: Vec<Input<'static>>) {
@@ -360,18 +396,16 @@ fn state(link: LinkSnapshot) -> LinkState {
     }
 }
 
-fn fact(fact: &Fact) -> netlink::Fact {
-    match fact {
-        Fact::Address(held) => spec(held).into(),
-    }
+fn fact(held: &HeldAddress) -> netlink::Fact {
+    spec(held).into()
 }
 
-fn unwanted(removal: &Removal) -> Unwanted {
+fn unwanted(removal: &Removal) -> Option<Unwanted> {
     let whose = match removal.whose {
         Whose::Ours => netlink::Whose::Ours,
         Whose::Anyones => netlink::Whose::Anyones,
     };
-    Unwanted { fact: fact(&removal.fact), whose }
+    Some(Unwanted { fact: fact(removal.fact.address()?), whose })
 }
 
 fn spec(held: &HeldAddress) -> AddressSpec {

@@ -1,0 +1,62 @@
+//! Transactions with the packet filter.
+
+use std::io;
+
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use nix::errno::Errno;
+
+use super::codec;
+use crate::transport::{KernelError, Message, Request, Transport};
+
+/// Why something could not be had of the packet filter.
+#[derive(Debug, thiserror::Error)]
+pub enum NftablesError {
+    #[error("nftables: {0}")]
+    Kernel(#[from] KernelError),
+    /// Nothing is known about what was done.
+    #[error("nftables: netlink: {0}")]
+    Socket(#[from] io::Error),
+}
+
+impl NftablesError {
+    /// A table, set or element that is not there.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Kernel(error) if error.errno() == Errno::ENOENT)
+    }
+}
+
+/// A socket for the packet filter of one network namespace.
+#[derive(Debug)]
+pub(crate) struct Session(Transport);
+
+impl Session {
+    pub(crate) fn open() -> io::Result<Self> {
+        Transport::open(NETLINK_NETFILTER).map(Self)
+    }
+
+    /// All requests, or none: the error is that of the first one that failed.
+    pub(crate) fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+        Ok(self.0.transact(&codec::begin(), requests, &codec::end())??)
+    }
+
+    /// Messages of a dump.
+    pub(crate) fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, NftablesError> {
+        Ok(self.0.dump(kind, body)??)
+    }
+}
+
+/// Acts through `session`, opened when there is none. A socket that failed is not used again.
+pub(crate) fn with<T>(
+    session: &mut Option<Session>,
+    act: impl FnOnce(&mut Session) -> Result<T, NftablesError>,
+) -> Result<T, NftablesError> {
+    let mut open = match session.take() {
+        Some(open) => open,
+        None => Session::open()?,
+    };
+    let outcome = act(&mut open);
+    if !matches!(outcome, Err(NftablesError::Socket(_))) {
+        *session = Some(open);
+    }
+    outcome
+}
