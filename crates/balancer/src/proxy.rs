@@ -49,7 +49,7 @@ pub(crate) struct ProxyBackend {
     ending: Vec<Process>,
     link: Option<Link>,
     /// What the proxy at the other end of the link has taken in; `None` until it has answered.
-    told: Option<Told>,
+    sent: Option<SentTable>,
     /// Its last answer, and of each service the last that an answer had.
     latest: Status,
     observed: BTreeMap<String, protocol::ServiceStatus>,
@@ -60,11 +60,11 @@ pub(crate) struct ProxyBackend {
     /// Requests in a row that met silence. Every answer ends the row, a refusal too.
     unanswered: u32,
     /// The last level it heard was empty: its end is no failure, whatever is wanted since.
-    told_to_end: bool,
+    asked_to_end: bool,
     backoff: Backoff,
     restarts: u64,
     /// What is wrong with the process as a whole.
-    trouble: Option<String>,
+    failure: Option<String>,
     /// Why the last change was not taken in; what was before it is served.
     refusal: Option<String>,
     failed: BTreeMap<Name, String>,
@@ -73,7 +73,7 @@ pub(crate) struct ProxyBackend {
 
 /// What one proxy knows.
 #[derive(Debug)]
-struct Told {
+struct SentTable {
     services: BTreeMap<Name, Arc<WantedService>>,
     orphan: Orphan,
 }
@@ -87,16 +87,16 @@ impl ProxyBackend {
             process: None,
             ending: Vec::new(),
             link: None,
-            told: None,
+            sent: None,
             latest: Status::default(),
             observed: BTreeMap::new(),
             ticked_at: None,
             asked_at: None,
             unanswered: 0,
-            told_to_end: false,
+            asked_to_end: false,
             backoff: Backoff::default(),
             restarts: 0,
-            trouble: None,
+            failure: None,
             refusal: None,
             failed: BTreeMap::new(),
             notes: Vec::new(),
@@ -117,27 +117,27 @@ impl ProxyBackend {
     }
 
     /// Tells what it does not know yet, to a proxy that is taken over or started where there is none.
-    fn tell(&mut self, now: Instant) {
+    fn publish(&mut self, now: Instant) {
         self.reap(now);
         if self.link.is_none() {
             self.reach(now);
         }
         if self.link.is_some() {
             let nothing = self.wants_nothing();
-            self.told_to_end |= nothing;
+            self.asked_to_end |= nothing;
             self.asked_at = Some(now);
-            self.tell_link();
+            self.publish_link();
             // Hung up on: it is not there any more, or has not heard the level.
-            self.told_to_end &= self.link.is_none() || nothing;
+            self.asked_to_end &= self.link.is_none() || nothing;
         }
         self.collect_failures();
     }
 
-    fn tell_link(&mut self) {
+    fn publish_link(&mut self) {
         let orphan = orphan_of(self.fit());
-        let request = match &self.told {
-            Some(told) if self.latest.version >= protocol::UPDATES_SINCE => {
-                let update = self.update(told, orphan);
+        let request = match &self.sent {
+            Some(sent) if self.latest.version >= protocol::UPDATES_SINCE => {
+                let update = self.update(sent, orphan);
                 if update.is_none() {
                     return;
                 }
@@ -151,23 +151,23 @@ impl ProxyBackend {
         });
         if self.ask(&request) {
             let services = self.fit().map(|one| (one.service.name.clone(), one.clone())).collect();
-            self.told = Some(Told { services, orphan });
+            self.sent = Some(SentTable { services, orphan });
         }
     }
 
     /// What has changed since `told`, and what failed there; `None` when there is nothing to say.
-    fn update(&self, told: &Told, orphan: Orphan) -> Option<Request> {
+    fn update(&self, sent: &SentTable, orphan: Orphan) -> Option<Request> {
         let changed = |wanted: &&Arc<WantedService>| {
             let name = &wanted.service.name;
-            let known = told.services.get(name);
+            let known = sent.services.get(name);
             !known.is_some_and(|known| Arc::ptr_eq(known, wanted) || known == *wanted)
                 || self.latest_failure(name).is_some()
         };
         let set: Vec<_> = self.fit().filter(changed).map(|wanted| spec_of(wanted)).collect();
         let wanted: BTreeSet<&Name> = self.fit().map(|wanted| &wanted.service.name).collect();
-        let gone = told.services.keys().filter(|name| !wanted.contains(name));
+        let gone = sent.services.keys().filter(|name| !wanted.contains(name));
         let remove: Vec<_> = gone.map(ToString::to_string).collect();
-        let differs = !set.is_empty() || !remove.is_empty() || told.orphan != orphan;
+        let differs = !set.is_empty() || !remove.is_empty() || sent.orphan != orphan;
         differs.then_some(Request::Update { set, remove, orphan })
     }
 
@@ -183,7 +183,7 @@ impl ProxyBackend {
     /// The link is of no use any more.
     fn hang_up(&mut self) {
         self.link = None;
-        self.told = None;
+        self.sent = None;
     }
 
     /// What it said is of no use any more either.
@@ -199,14 +199,14 @@ impl ProxyBackend {
         let Some(process) = self.process.take() else { return };
         self.forget();
         self.unanswered = 0;
-        if std::mem::take(&mut self.told_to_end) {
+        if std::mem::take(&mut self.asked_to_end) {
             return;
         }
         self.backoff.fail(now, process.age());
         self.restarts += 1;
         let text = format!("the proxy (pid {}) {end}", process.pid());
         self.note(text.clone());
-        self.trouble = Some(text);
+        self.failure = Some(text);
     }
 
     /// Connects to whatever proxy there is, or to a new one where one is needed.
@@ -219,7 +219,7 @@ impl ProxyBackend {
         }
         if let Err(error) = self.start() {
             let text = format!("cannot start the proxy {}: {error}", self.program.display());
-            self.trouble = Some(text);
+            self.failure = Some(text);
             self.backoff.fail(now, Duration::ZERO);
         }
     }
@@ -234,7 +234,7 @@ impl ProxyBackend {
             let before = std::mem::replace(&mut self.process, Process::adopt(peer));
             self.ending.extend(before);
         }
-        self.told = None;
+        self.sent = None;
         self.link = Some(link);
         true
     }
@@ -252,7 +252,7 @@ impl ProxyBackend {
             }
             if let Some(end) = self.process.as_mut().and_then(Process::poll) {
                 self.process = None;
-                if !std::mem::take(&mut self.told_to_end) {
+                if !std::mem::take(&mut self.asked_to_end) {
                     return Err(io::Error::other(format!("it {end}")));
                 }
             }
@@ -306,7 +306,7 @@ impl ProxyBackend {
             AskError::Gone(_) if self.wants_nothing() && self.is_gone() => {}
             AskError::Silent => {
                 self.unanswered += 1;
-                self.trouble = Some(error.to_string());
+                self.failure = Some(error.to_string());
                 if self.unanswered >= HUNG_AFTER {
                     self.unanswered = 0;
                     self.note("the proxy hangs and is killed".to_owned());
@@ -315,14 +315,14 @@ impl ProxyBackend {
                     }
                 }
             }
-            AskError::Gone(_) => self.trouble = Some(error.to_string()),
+            AskError::Gone(_) => self.failure = Some(error.to_string()),
             // It answered or was not asked: it lives, and serves what it knew.
             AskError::Refused(_)
             | AskError::TooLarge
             | AskError::AnswerTooLarge
             | AskError::Malformed(_) => {
                 self.unanswered = 0;
-                self.trouble = None;
+                self.failure = None;
                 self.refusal = Some(error.to_string());
             }
         }
@@ -331,7 +331,7 @@ impl ProxyBackend {
 
     fn take_in(&mut self, request: &Request, status: Status) {
         self.unanswered = 0;
-        self.trouble = None;
+        self.failure = None;
         self.latest = status;
         let answered = std::mem::take(&mut self.latest.services).into_iter();
         let answered = answered.map(|service| (service.name.clone(), service));
@@ -363,14 +363,14 @@ impl ProxyBackend {
     }
 
     fn collect_failures(&mut self) {
-        let known = self.told.as_ref().map(|told| &told.services);
+        let known = self.sent.as_ref().map(|sent| &sent.services);
         let error_of = |wanted: &WantedService| {
             let name = &wanted.service.name;
             let is_told =
                 known.and_then(|known| known.get(name)).is_some_and(|known| **known == *wanted);
-            match (unfit(wanted), &self.trouble, is_told) {
+            match (unfit(wanted), &self.failure, is_told) {
                 (Some(error), _, _) => Some(error),
-                (None, Some(trouble), _) => Some(trouble.clone()),
+                (None, Some(failure), _) => Some(failure.clone()),
                 (None, None, true) => self.latest_failure(name).map(str::to_owned),
                 (None, None, false) => Some(
                     self.refusal
@@ -402,7 +402,7 @@ impl ProxyBackend {
             is_changing: false,
             pid: self.process.as_ref().map(Process::pid),
             restarts: self.restarts,
-            error: self.trouble.clone().or_else(|| self.refusal.clone()),
+            error: self.failure.clone().or_else(|| self.refusal.clone()),
         })
     }
 }
@@ -457,14 +457,14 @@ impl Backend for ProxyBackend {
     fn apply(&mut self, share: WantedServices, now: Instant) {
         if !is_same(&self.services, &share.services) {
             self.backoff.reset();
-        } else if self.told.is_some() && self.failed.is_empty() {
+        } else if self.sent.is_some() && self.failed.is_empty() {
             return;
         }
         self.services = share.services;
-        self.tell(now);
+        self.publish(now);
         if self.link.is_none() && !self.wants_nothing() && self.backoff.is_due(now) {
             // A proxy that was just ending hung up: the next one is started at once.
-            self.tell(now);
+            self.publish(now);
         }
     }
 
@@ -475,7 +475,7 @@ impl Backend for ProxyBackend {
         let due = self.asked_at.is_none_or(|at| now.saturating_duration_since(at) >= REPEAT);
         let lost = self.link.is_none() && (self.refusal.is_none() || due);
         if lost || (due && !self.failed.is_empty()) {
-            self.tell(now);
+            self.publish(now);
         } else if due {
             self.asked_at = Some(now);
             self.ask(&Request::Status);

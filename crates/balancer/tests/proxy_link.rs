@@ -129,7 +129,7 @@ fn one_that_answers_too_much_or_nonsense_is_reported_and_lives() {
 }
 
 #[test]
-fn one_of_this_version_is_told_only_what_changed() {
+fn one_of_this_version_is_sent_only_what_changed() {
     let stand_in = StandIn::new(&status(r#""version":2,"#, &["web", "shop", "blog"]));
     let mut balancer = stand_in.bench.balancer();
     let (web, shop) = (service("web", &[start_server('a')]), service("shop", &[]));
@@ -164,7 +164,7 @@ fn one_of_this_version_is_told_only_what_changed() {
 }
 
 #[test]
-fn an_older_one_is_told_everything_at_each_change() {
+fn an_older_one_is_sent_everything_at_each_change() {
     let stand_in = StandIn::new(&status("", &["web", "shop"]));
     let mut balancer = stand_in.bench.balancer();
     let (web, shop) = (service("web", &[start_server('a')]), service("shop", &[]));

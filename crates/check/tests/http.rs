@@ -98,7 +98,7 @@ fn http_passes_on_an_expected_status_and_names_any_other() {
 }
 
 #[test]
-fn http_asks_for_the_path_with_the_host_it_is_told() {
+fn http_asks_for_the_path_with_the_host_it_is_given() {
     for host in [None, Some("www.example.net")] {
         let (sender, requests): (_, Receiver<Vec<String>>) = channel();
         let target = server(move |mut stream| {

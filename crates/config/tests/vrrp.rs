@@ -47,7 +47,7 @@ fn gap_between_announcements_is_read_in_both_languages() {
 
 /// G-011, G-012: one frame and no second burst, where nothing else is said.
 #[test]
-fn min_garp_is_one_announcement_unless_told_otherwise() {
+fn min_garp_is_one_announcement_unless_set_otherwise() {
     let burst = |router: RouterSettings| (router.announce.repeat, router.announce.delay);
     let usual = AnnounceSettings::default();
     assert_eq!(burst(keepalived("vrrp_min_garp", "")), (1, Duration::ZERO));
@@ -129,7 +129,7 @@ fn ipv6_instances_have_rules_of_their_own() {
 
 /// V-322.
 #[test]
-fn unicast_adverts_have_ttl_255_unless_told_otherwise() {
+fn unicast_adverts_have_ttl_255_unless_set_otherwise() {
     let ttl = |router: RouterSettings| match router.transport {
         locum_vrrp::Transport::Unicast { ttl, .. } => ttl,
         locum_vrrp::Transport::Multicast { .. } => panic!("unicast"),
@@ -142,7 +142,7 @@ fn unicast_adverts_have_ttl_255_unless_told_otherwise() {
 /// V-322, V-331: by itself our own file believes configured peers on this link alone; keepalived's
 /// means what keepalived means by it.
 #[test]
-fn unicast_is_strict_with_strangers_and_forwarded_adverts_unless_told_otherwise() {
+fn unicast_is_strict_with_strangers_and_forwarded_adverts_unless_set_otherwise() {
     let peers = |router: RouterSettings| match router.transport {
         locum_vrrp::Transport::Unicast { peers, check_source, .. } => (peers[0].ttl, check_source),
         locum_vrrp::Transport::Multicast { .. } => panic!("unicast"),

@@ -135,7 +135,7 @@ fn a_client_that_stops_in_the_middle_of_a_line_delays_nobody() {
 }
 
 #[test]
-fn clients_over_the_limit_are_told_so_and_places_come_back() {
+fn clients_over_the_limit_are_refused_and_places_come_back() {
     let daemon = Daemon::start(own_uid());
     let held: Vec<_> = (0..32)
         .map(|_| {
@@ -209,7 +209,7 @@ async fn a_server_knows_its_file_from_another_at_its_path_and_leaves_that_alone(
 }
 
 #[test]
-fn a_path_that_is_no_socket_is_told_apart_from_a_daemon_that_is_gone() {
+fn a_path_that_is_no_socket_differs_from_a_daemon_that_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let refused = Client::connect(directory.path()).unwrap_err();
     assert!(matches!(refused, ClientError::NotASocket { .. }), "{refused}");
@@ -225,7 +225,7 @@ fn a_path_that_is_no_socket_is_told_apart_from_a_daemon_that_is_gone() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_is_told_with_the_limit() {
+fn a_path_too_long_for_a_socket_is_reported_with_the_limit() {
     let long = format!("/run/{}", "x".repeat(103));
     let refused = Client::connect(Path::new(&long)).unwrap_err();
     assert!(matches!(refused, ClientError::TooLong { .. }), "{refused}");

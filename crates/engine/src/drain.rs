@@ -31,7 +31,7 @@ impl Engine {
         for id in &dirty {
             self.drain_facts(now, *id, out);
         }
-        self.drain_orphans(now, out);
+        self.drain_unowned(now, out);
         let roles_changed = self.role_changed(&dirty);
         if roles_changed || self.levels_touched {
             self.drain_services(out);
@@ -72,21 +72,21 @@ impl Engine {
             self.stopped = true;
             out.push(Output::Stopped);
         }
-        let deadlines = [self.instances.deadline(), self.orphans_at, self.rate.deadline()];
+        let deadlines = [self.instances.deadline(), self.unowned_at, self.rate.deadline()];
         out.push(Output::Deadline(deadlines.into_iter().flatten().min()));
     }
 
     /// What an earlier run left and nobody has.
-    fn drain_orphans(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.orphans.is_empty() || self.orphans_at.is_none_or(|at| now < at) {
+    fn drain_unowned(&mut self, now: Time, out: &mut Vec<Output>) {
+        if self.unowned.is_empty() || self.unowned_at.is_none_or(|at| now < at) {
             return;
         }
-        self.orphans_at = None;
+        self.unowned_at = None;
         self.seq += 1;
-        self.orphans_seq = self.seq;
+        self.unowned_seq = self.seq;
         let drop =
-            self.orphans.iter().map(|fact| Removal { fact: fact.clone(), whose: Whose::Ours });
-        let (owner, hold, drop) = (Owner::Orphans, Arc::default(), drop.collect());
+            self.unowned.iter().map(|fact| Removal { fact: fact.clone(), whose: Whose::Ours });
+        let (owner, hold, drop) = (Owner::Nobody, Arc::default(), drop.collect());
         out.push(Output::Apply { seq: self.seq, owner, hold, drop });
     }
 

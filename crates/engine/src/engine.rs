@@ -24,7 +24,7 @@ use crate::input::{Input, LinkState};
 use crate::instances::Instances;
 use crate::listening::MasterSources;
 use crate::output::{Event, EventKind, Listen, Output};
-use crate::probes::{Asker, ProbeTable};
+use crate::probes::{ProbeTable, Subscriber};
 use crate::services::Services;
 use crate::tracker::{Change, Trackers};
 
@@ -41,10 +41,10 @@ pub struct Engine {
     /// Announcements whose rate is limited.
     pub(crate) rate: RateLimiter,
     /// What an earlier run left and no instance of the plan has.
-    pub(crate) orphans: Vec<Fact>,
+    pub(crate) unowned: Vec<Fact>,
     /// When to withdraw them (again), and the number of the last try.
-    pub(crate) orphans_at: Option<Time>,
-    pub(crate) orphans_seq: Seq,
+    pub(crate) unowned_at: Option<Time>,
+    pub(crate) unowned_seq: Seq,
     /// Counters of what no instance matched, by interface.
     pub(crate) unmatched: HashMap<Name, Counters>,
     pub(crate) listening: Vec<Listen>,
@@ -102,10 +102,10 @@ impl Engine {
     }
 
     fn on_probed(&mut self, now: Time, probe: ProbeId, outcome: &Outcome) {
-        for asker in self.probes.askers(probe) {
-            match asker {
-                Asker::Tracker(at) => self.on_checked(now, at, outcome),
-                Asker::Server { service, server, check } => {
+        for subscriber in self.probes.subscribers(probe) {
+            match subscriber {
+                Subscriber::Tracker(at) => self.on_checked(now, at, outcome),
+                Subscriber::Server { service, server, check } => {
                     let Some(state) = self.services.get_mut(service) else { continue };
                     if !state.record(server, check, outcome, now) {
                         continue;

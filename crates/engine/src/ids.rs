@@ -16,7 +16,7 @@ impl InstanceId {
 pub enum Owner {
     Instance(InstanceId),
     /// What an earlier run left and no instance of the plan has.
-    Orphans,
+    Nobody,
 }
 
 /// Number of an `Apply` or `Serve`, rising; their results carry it back.

@@ -69,11 +69,11 @@ pub struct Reported {
 impl Reported {
     /// Until the role or the master changes (V-124). `true` when it is news.
     pub fn reason(&mut self, reason: Discard) -> bool {
-        let is_news = !self.reasons.contains(&reason);
-        if is_news {
+        let is_new = !self.reasons.contains(&reason);
+        if is_new {
             self.reasons.push(reason);
         }
-        is_news
+        is_new
     }
 
     /// A peer has our priority (V-163), until the master changes. `true` when it is news.

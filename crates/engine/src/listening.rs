@@ -185,10 +185,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_and_the_last_follower_of_a_master_are_news() {
+    fn only_the_first_and_the_last_follower_of_a_master_change_something() {
         let (eth0, a, b) = (Name::from("eth0"), address("192.0.2.1"), address("192.0.2.2"));
         let mut masters = MasterSources::default();
-        let mut news = |from, to| {
+        let mut changes = |from, to| {
             masters.follow(&eth0, Family::V4, from, to);
             let mut out = Vec::new();
             masters.drain(&mut out);
@@ -198,12 +198,12 @@ mod tests {
             });
             sources.collect::<Vec<_>>()
         };
-        assert_eq!(news(None, Some(a)), [[a]]);
-        assert!(news(None, Some(a)).is_empty());
-        assert_eq!(news(Some(a), Some(b)), [[a, b]]);
-        assert_eq!(news(Some(a), Some(b)), [[b]]);
-        assert!(news(Some(b), Some(b)).is_empty());
-        assert!(news(Some(b), None).is_empty());
-        assert_eq!(news(Some(b), None), [Vec::<IpAddr>::new()]);
+        assert_eq!(changes(None, Some(a)), [[a]]);
+        assert!(changes(None, Some(a)).is_empty());
+        assert_eq!(changes(Some(a), Some(b)), [[a, b]]);
+        assert_eq!(changes(Some(a), Some(b)), [[b]]);
+        assert!(changes(Some(b), Some(b)).is_empty());
+        assert!(changes(Some(b), None).is_empty());
+        assert_eq!(changes(Some(b), None), [Vec::<IpAddr>::new()]);
     }
 }

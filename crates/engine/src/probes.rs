@@ -9,7 +9,7 @@ use crate::output::{Output, ProbeChange};
 
 /// Who wants to know a probe's outcome, by position in the engine's lists.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Asker {
+pub enum Subscriber {
     Tracker(usize),
     Server { service: usize, server: usize, check: usize },
 }
@@ -17,26 +17,26 @@ pub enum Asker {
 #[derive(Debug, Default)]
 pub struct ProbeTable {
     ids: HashMap<Probe, ProbeId>,
-    askers: HashMap<ProbeId, Vec<Asker>>,
+    subscribers: HashMap<ProbeId, Vec<Subscriber>>,
     next: ProbeId,
 }
 
 impl ProbeTable {
     /// Everybody who asked this; nobody for a probe that was stopped meanwhile.
-    pub fn askers(&self, probe: ProbeId) -> Vec<Asker> {
-        self.askers.get(&probe).cloned().unwrap_or_default()
+    pub fn subscribers(&self, probe: ProbeId) -> Vec<Subscriber> {
+        self.subscribers.get(&probe).cloned().unwrap_or_default()
     }
 
     /// From now on exactly these run; a probe that ran before goes on undisturbed.
     pub fn set<'a>(
         &mut self,
-        wanted: impl Iterator<Item = (&'a Probe, Asker)>,
+        wanted: impl Iterator<Item = (&'a Probe, Subscriber)>,
         out: &mut Vec<Output>,
     ) {
         let mut kept: HashMap<Probe, ProbeId> = HashMap::new();
         let mut started = Vec::new();
-        self.askers.clear();
-        for (probe, asker) in wanted {
+        self.subscribers.clear();
+        for (probe, subscriber) in wanted {
             let id = match kept.get(probe) {
                 Some(id) => *id,
                 None => {
@@ -49,7 +49,7 @@ impl ProbeTable {
                     id
                 }
             };
-            self.askers.entry(id).or_default().push(asker);
+            self.subscribers.entry(id).or_default().push(subscriber);
         }
         let mut stopped: Vec<ProbeId> = self.ids.drain().map(|(_, id)| id).collect();
         stopped.sort_unstable();

@@ -18,7 +18,7 @@ use crate::input::Inherited;
 use crate::instance::{InstanceState, Key};
 use crate::instances::Instances;
 use crate::output::{EventKind, Output, Reply};
-use crate::probes::Asker;
+use crate::probes::Subscriber;
 
 #[derive(Default)]
 struct Tally {
@@ -57,14 +57,14 @@ impl Engine {
     }
 
     fn replace_probes(&mut self, out: &mut Vec<Output>) {
-        let probes = self.trackers.probes().map(|(at, probe)| (probe, Asker::Tracker(at)));
+        let probes = self.trackers.probes().map(|(at, probe)| (probe, Subscriber::Tracker(at)));
         let services = self.services.iter().enumerate();
         let servers = services.flat_map(|(service, state)| {
             let servers = state.servers.iter().enumerate();
             servers.flat_map(move |(server, state)| {
                 let all = state.server.health.iter().enumerate();
                 all.map(move |(check, health)| {
-                    (&health.probe, Asker::Server { service, server, check })
+                    (&health.probe, Subscriber::Server { service, server, check })
                 })
             })
         });
@@ -141,8 +141,8 @@ impl Engine {
                     (Some(state.name().clone()), kept)
                 }
                 None => {
-                    self.orphans.push(fact);
-                    self.orphans_at = Some(now);
+                    self.unowned.push(fact);
+                    self.unowned_at = Some(now);
                     (None, false)
                 }
             };

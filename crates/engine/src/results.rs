@@ -13,7 +13,7 @@ use crate::input::SendReport;
 use crate::output::EventKind;
 
 /// Pause before leftovers that could not be withdrawn are tried again.
-const ORPHAN_PAUSE: Duration = Duration::from_secs(30);
+const UNOWNED_PAUSE: Duration = Duration::from_secs(30);
 
 impl Engine {
     pub(crate) fn on_applied(
@@ -25,10 +25,10 @@ impl Engine {
     ) {
         let id = match owner {
             Owner::Instance(id) => id,
-            Owner::Orphans if seq == self.orphans_seq => {
-                return self.on_orphans_applied(now, result);
+            Owner::Nobody if seq == self.unowned_seq => {
+                return self.on_unowned_applied(now, result);
             }
-            Owner::Orphans => return,
+            Owner::Nobody => return,
         };
         // The answer to an older level is stale, and so is one for an instance that is gone.
         if self.instances.get(id).is_none_or(|state| state.facts().seq() != seq) {
@@ -50,25 +50,25 @@ impl Engine {
         }
     }
 
-    fn on_orphans_applied(&mut self, now: Time, result: &Result<Vec<Refusal>, String>) {
+    fn on_unowned_applied(&mut self, now: Time, result: &Result<Vec<Refusal>, String>) {
         let error = match result {
             Ok(refusals) => {
                 let refused = || refusals.iter().filter(|refusal| refusal.asked == Asked::Drop);
-                self.orphans.retain(|fact| refused().any(|refusal| refusal.key.is_of(fact)));
+                self.unowned.retain(|fact| refused().any(|refusal| refusal.key.is_of(fact)));
                 let Some(Refusal { key, error, .. }) = refused().next() else { return };
                 format!("cannot withdraw what an earlier run left: {key}: {error}")
             }
             Err(error) => error.clone(),
         };
-        self.orphans_at = Some(now + ORPHAN_PAUSE);
+        self.unowned_at = Some(now + UNOWNED_PAUSE);
         self.note(None, EventKind::ApplyFailed { error });
     }
 
     /// The balancer answers again whenever something fails or recovers by itself, under the number
     /// of the level in effect.
     pub(crate) fn on_served(&mut self, seq: Seq, pending: &[Name], failed: Vec<(Name, String)>) {
-        let (news, answering) = self.services.answered(seq, pending, failed);
-        for kind in news {
+        let (changes, answering) = self.services.answered(seq, pending, failed);
+        for kind in changes {
             self.note(None, kind);
         }
         // Announcements may have waited for these.

@@ -142,9 +142,9 @@ impl Services {
         pending: &[Name],
         failed: Vec<(Name, String)>,
     ) -> (Vec<EventKind>, BTreeSet<Name>) {
-        let mut news = Vec::new();
+        let mut changes = Vec::new();
         if seq != self.seq {
-            return (news, BTreeSet::new());
+            return (changes, BTreeSet::new());
         }
         let awaited = std::mem::take(&mut self.pending);
         self.pending = awaited.iter().filter(|name| pending.contains(name)).cloned().collect();
@@ -156,7 +156,7 @@ impl Services {
         for (service, error) in &self.errors {
             if before.get(service) != Some(error) {
                 let (service, error) = (service.clone(), error.clone());
-                news.push(EventKind::ServeFailed { service, error });
+                changes.push(EventKind::ServeFailed { service, error });
             }
         }
         // What is not wanted any more has not recovered, and what is awaited not yet.
@@ -164,11 +164,11 @@ impl Services {
         let all = services.chain(self.level.haproxy.iter().map(|wanted| &wanted.file.name));
         for service in all.filter(|name| before.contains_key(*name)) {
             if !self.errors.contains_key(service) && !self.pending.contains(service) {
-                news.push(EventKind::ServeMended { service: service.clone() });
+                changes.push(EventKind::ServeMended { service: service.clone() });
             }
         }
         let instances = active(&self.level).filter(|(name, _)| awaited.contains(*name));
-        (news, instances.filter_map(|(_, instance)| instance.cloned()).collect())
+        (changes, instances.filter_map(|(_, instance)| instance.cloned()).collect())
     }
 }
 

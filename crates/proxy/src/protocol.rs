@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_orphan_timeout_is_told_in_three_ways_and_its_absence_changes_nothing() {
+    fn the_orphan_timeout_is_sent_in_three_ways_and_its_absence_changes_nothing() {
         let read = |orphan: &str| {
             let text = format!(r#"{{"request":"serve","services":[]{orphan}}}"#);
             match serde_json::from_str(&text).unwrap() {

@@ -12,13 +12,13 @@ pub struct Table {
     /// Wanted ones, and those whose last connections still finish.
     services: Vec<Rc<Service>>,
     /// A controller has said what to serve.
-    is_told: bool,
+    is_sent: bool,
     limits: Rc<Limits>,
 }
 
 impl Table {
     pub fn new(limits: Rc<Limits>) -> Self {
-        Self { services: Vec::new(), is_told: false, limits }
+        Self { services: Vec::new(), is_sent: false, limits }
     }
 
     /// Serves exactly these from now on.
@@ -53,13 +53,13 @@ impl Table {
             };
             service.become_wanted(spec);
         }
-        self.is_told = true;
+        self.is_sent = true;
     }
 
     /// Told to serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
         let wants_nothing = self.services.iter().all(|service| !service.is_wanted());
-        self.is_told && wants_nothing && self.limits.active() == 0
+        self.is_sent && wants_nothing && self.limits.active() == 0
     }
 
     pub fn status(&mut self) -> Status {

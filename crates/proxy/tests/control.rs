@@ -66,7 +66,7 @@ fn a_server_that_comes_back_in_time_keeps_its_connections() {
 }
 
 #[test]
-fn told_to_serve_nothing_it_exits_once_drained() {
+fn with_nothing_to_serve_it_exits_once_drained() {
     let web = service("web", "rr", &[(start_server('a'), 1)]);
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
@@ -169,7 +169,7 @@ fn an_address_moves_between_services_in_one_level() {
 }
 
 #[test]
-fn a_warm_standby_refuses_until_it_is_told_to_serve() {
+fn a_warm_standby_refuses_until_it_shall_serve() {
     let mut web = service("web", "rr", &[(start_server('a'), 1)]);
     web.ready_only = true;
     let mut proxy = Proxy::start(&[]);

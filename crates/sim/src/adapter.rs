@@ -116,7 +116,7 @@ impl Adapter {
     pub fn is_of(&self, owner: Owner, name: &Name) -> bool {
         match owner {
             Owner::Instance(id) => self.name_of(id) == Some(name),
-            Owner::Orphans => false,
+            Owner::Nobody => false,
         }
     }
 

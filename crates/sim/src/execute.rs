@@ -223,7 +223,7 @@ impl World {
         match routers.position(|router| adapter.is_of(owner, &router.name)) {
             Some(index) => self.watches[node][index].refused = refused,
             // What an earlier process has left and no instance has.
-            None => self.nodes[node].orphans_refused = refused,
+            None => self.nodes[node].unowned_refused = refused,
         }
         let name = self.name(node);
         self.trace.line(self.now, &name, || {

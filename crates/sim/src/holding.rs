@@ -49,7 +49,7 @@ impl World {
                 continue;
             }
             let mut all = router.addresses.iter().copied().chain([router.extra_address()]);
-            let refused = host.orphans_refused || self.watches[node][index].refused;
+            let refused = host.unowned_refused || self.watches[node][index].refused;
             if let Some(held) = all.find(|address| host.kernel.holds(*address) && !refused) {
                 let detail = format!("{} is {role:?} and holds {held}", router.name);
                 self.blame(Some(node), "withdraw", detail);
@@ -153,7 +153,7 @@ impl World {
 
     /// A kernel that refuses withdrawals again and again is not waited for: the lease ends them.
     pub fn judge_stopped(&mut self, node: usize) {
-        let is_refused = self.nodes[node].orphans_refused
+        let is_refused = self.nodes[node].unowned_refused
             || self.watches[node].iter().any(|watch| watch.refused);
         if !is_refused && !self.nodes[node].kernel.is_empty() {
             let held: Vec<_> = self.nodes[node].kernel.addresses().map(|(_, a)| a).collect();

@@ -102,7 +102,7 @@ pub struct Node {
     /// Addresses this kernel refuses to add or to renew, whatever its temper.
     pub stubborn: BTreeSet<IpAddr>,
     /// It did not let go of what an earlier process has left.
-    pub orphans_refused: bool,
+    pub unowned_refused: bool,
     pub applier: Applier,
     pub balancer: Balancer,
     pub probes: BTreeMap<ProbeId, Probe>,
@@ -135,7 +135,7 @@ impl Node {
             links: (0..links).map(|link| link_state(number, link)).collect(),
             kernel: Kernel::default(),
             stubborn: BTreeSet::new(),
-            orphans_refused: false,
+            unowned_refused: false,
             applier: Applier::default(),
             balancer: Balancer::default(),
             probes: BTreeMap::new(),
@@ -189,7 +189,7 @@ impl Node {
         self.timer = None;
         self.last_apply = 0;
         self.last_serve = 0;
-        self.orphans_refused = false;
+        self.unowned_refused = false;
         self.last_event = 0;
         self.applied_plan = None;
     }

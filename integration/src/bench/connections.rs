@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn outcomes_are_told_apart_and_added() {
+    fn outcomes_are_distinguished_and_added() {
         let mut all = Outcomes::default();
         all.add(&Ok("srv1".to_owned()));
         all.add(&Err(ErrorKind::ConnectionRefused.into()));

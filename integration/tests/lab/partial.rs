@@ -88,9 +88,9 @@ fn refused_address_leaves_the_others_alone_and_comes_when_the_kernel_allows_it()
     assert_eq!(pair.masters(), [0]);
     let history = locum_command(&pair.lab.directors[0], &["history"]).stdout;
     let history = String::from_utf8_lossy(&history).into_owned();
-    let told = |words: &str| history.lines().filter(|line| line.contains(words)).count();
-    assert_eq!(told("the kernel refused"), 1, "{history}");
-    assert_eq!(told("the kernel has accepted: fd00:1::100/64 on eth0"), 1, "{history}");
+    let reported = |words: &str| history.lines().filter(|line| line.contains(words)).count();
+    assert_eq!(reported("the kernel refused"), 1, "{history}");
+    assert_eq!(reported("the kernel has accepted: fd00:1::100/64 on eth0"), 1, "{history}");
 }
 
 /// The same while it is held: the kernel takes every IPv6 address away and gives none back.

@@ -74,7 +74,7 @@ impl ProcessTable {
             }
             self.scan();
             // The sender lives as long as `self`, so this only returns for news.
-            let _news = latest.changed().await;
+            let _outcomes = latest.changed().await;
         }
     }
 

@@ -126,9 +126,9 @@ impl RefusedFacts {
             (Some(at), Some(error)) => {
                 let refused = &mut self.0[at];
                 refused.pause(now);
-                let is_news = refused.error != error;
+                let is_new = refused.error != error;
                 refused.error = error;
-                if is_news { Change::Refused } else { Change::None }
+                if is_new { Change::Refused } else { Change::None }
             }
         }
     }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_refusal_is_news_once_and_another_reason_is_news_again() {
+    fn the_same_refusal_is_reported_once_and_another_reason_again() {
         let mut refused = RefusedFacts::default();
         assert_eq!(refuse(&mut refused, Time::ZERO), Change::Refused);
         assert_eq!(refuse(&mut refused, Time::ZERO), Change::None);
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn news_of_the_interface_shorten_a_pause_but_not_below_the_shortest() {
+    fn a_change_of_the_interface_shortens_a_pause_but_not_below_the_shortest() {
         let mut refused = RefusedFacts::default();
         for _ in 0..6 {
             refuse(&mut refused, Time::ZERO);

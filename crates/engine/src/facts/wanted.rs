@@ -426,12 +426,12 @@ impl Facts {
         mended: &mut Vec<String>,
     ) -> Vec<String> {
         let asked = std::mem::take(&mut self.withdrawals);
-        let mut news = Vec::new();
+        let mut changes = Vec::new();
         // Another prefix length of an address that is held: asked for by nobody, reported once.
         for refusal in result.iter().flatten().filter(|one| one.asked == Asked::Drop) {
             if !asked.iter().any(|one| refusal.key.is_of(&one.removal.fact)) {
                 let Refusal { key, error, .. } = refusal;
-                news.push(format!("cannot withdraw the former {key}: {error}"));
+                changes.push(format!("cannot withdraw the former {key}: {error}"));
             }
         }
         for Withdrawal { removal, error: before } in asked {
@@ -439,7 +439,7 @@ impl Facts {
             let fact = &removal.fact;
             match &error {
                 Some(error) if before.as_ref() != Some(error) => {
-                    news.push(format!("cannot withdraw {fact}: {error}"));
+                    changes.push(format!("cannot withdraw {fact}: {error}"));
                 }
                 None if before.is_some() => mended.push(format!("{fact} is withdrawn")),
                 Some(_) | None => {}
@@ -455,7 +455,7 @@ impl Facts {
             self.failed_withdrawals += 1;
             self.retry_at = Some(now + WITHDRAWAL_PAUSE);
         }
-        if news.is_empty() { Vec::new() } else { vec![locum_plan::first_few(&news, "; ")] }
+        if changes.is_empty() { Vec::new() } else { vec![locum_plan::first_few(&changes, "; ")] }
     }
 
     /// Returns the refusals that are news.
@@ -465,7 +465,7 @@ impl Facts {
         now: Time,
         mended: &mut Vec<String>,
     ) -> Vec<String> {
-        let mut news = Vec::new();
+        let mut changes = Vec::new();
         for (fact, is_in_place) in self.held.iter().zip(&mut self.in_place) {
             if self.refused.is_pausing(fact) {
                 continue;
@@ -474,11 +474,11 @@ impl Facts {
             *is_in_place = error.is_none();
             match self.refused.answer(fact, error.clone(), now) {
                 Change::None => {}
-                Change::Refused => news.push(cannot_hold(fact, &error.unwrap_or_default())),
+                Change::Refused => changes.push(cannot_hold(fact, &error.unwrap_or_default())),
                 Change::Accepted => mended.push(format!("{fact} is held now")),
             }
         }
-        news
+        changes
     }
 
     /// Every address was refused; nothing else is of use without one.

@@ -46,7 +46,7 @@ fn a_shorter_interval_of_our_own_does_not_shorten_the_wait_for_a_slow_master() {
 
 /// V-250.
 #[test]
-fn a_withdrawal_that_failed_is_tried_again_and_told() {
+fn a_withdrawal_that_failed_is_tried_again_and_reported() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     node.hear(PEER, 150);
     node.run_for(HANDED_OVER);

@@ -132,7 +132,7 @@ fn a_dry_run_says_what_would_happen_and_does_nothing() {
 }
 
 #[test]
-fn an_heir_must_be_the_only_other_node() {
+fn a_successor_must_be_the_only_other_node() {
     let mut two = plan([instance("web", 51, 100)]);
     let node_of = |name: &str| locum_plan::Node { name: name.into(), address: None };
     two.nodes = vec![node_of("lb1"), node_of("lb2")];
@@ -180,10 +180,10 @@ fn a_deleted_address_is_put_back_at_once_and_announced() {
     assert!(!out.iter().any(|o| matches!(o, Output::Announce { .. })), "it is not there yet");
     out.extend_from_slice(node.confirm_applies());
     assert!(out.iter().any(|o| matches!(o, Output::Announce { .. })));
-    let told = out.iter().any(
+    let reported = out.iter().any(
         |o| matches!(o, Output::Notify(event) if matches!(event.kind, EventKind::Healed { .. })),
     );
-    assert!(told);
+    assert!(reported);
     let out = node.feed(lost).to_vec();
     assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. })), "a pause between repairs");
     let out = node.run_for(ms(101)).to_vec();
@@ -358,7 +358,7 @@ fn a_reload_that_adds_an_address_adds_that_one_and_keeps_the_role() {
 
 /// Repair after conflict: design §4.6.
 #[test]
-fn the_survivor_of_a_conflict_announces_again_and_reruns_its_master_hook() {
+fn who_stays_master_in_a_conflict_announces_again_and_reruns_its_master_hook() {
     let mut web = instance("web", 51, 100);
     Arc::make_mut(&mut web.hooks).master = vec![locum_plan::Command::argv(["/bin/true"])];
     let mut node = Node::master(plan([web]));
@@ -412,14 +412,14 @@ fn a_preempt_delay_runs_from_the_first_lower_advert() {
 
 /// V-163.
 #[test]
-fn a_peer_with_our_priority_is_told_once() {
+fn a_peer_with_our_priority_is_reported_once() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
-    let mut told = 0;
+    let mut reported = 0;
     for _ in 0..5 {
         let out = node.hear(PEER, 100);
-        told += out.iter().filter(|o| matches!(o, Output::Notify(_))).count();
+        reported += out.iter().filter(|o| matches!(o, Output::Notify(_))).count();
     }
-    assert_eq!(told, 1);
+    assert_eq!(reported, 1);
 }
 
 /// V-165: the higher address wins among equals, and only in master.

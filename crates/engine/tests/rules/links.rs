@@ -158,7 +158,7 @@ fn unicast_backup_announces_its_own_address_when_a_fault_ends() {
 
 /// V-238.
 #[test]
-fn last_event_tells_of_the_interface() {
+fn last_event_reports_the_interface() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     assert_eq!(last_event(&node), LastEvent::Startup);
     node.link("eth0", false);

@@ -98,9 +98,9 @@ fn a_refused_address_leaves_the_others_alone_and_status_says_why() {
     let mut node = Node::started(plan([two()]));
     node.run_for(ms(3650));
     let out = node.refuse(&[SECOND], WHY).to_vec();
-    let told =
+    let reported =
         format!("cannot hold 192.0.2.11/24 on eth0: {WHY}; going on with the other addresses");
-    assert_eq!(failures(&out), [told]);
+    assert_eq!(failures(&out), [reported]);
     let status = node.status().instances.remove(0);
     assert_eq!((status.role, status.faults.len()), (Role::Master, 0));
     assert_eq!(status.refused.len(), 1);
@@ -109,9 +109,9 @@ fn a_refused_address_leaves_the_others_alone_and_status_says_why() {
 }
 
 #[test]
-fn a_refused_address_is_asked_for_in_pauses_that_double_and_told_of_once() {
+fn a_refused_address_is_asked_for_in_pauses_that_double_and_reported_once() {
     let mut node = degraded();
-    let mut told = 0;
+    let mut reported = 0;
     let mut asked = Vec::new();
     for at in 1..=160 {
         let out = node.run_for(ms(500)).to_vec();
@@ -119,12 +119,12 @@ fn a_refused_address_is_asked_for_in_pauses_that_double_and_told_of_once() {
         if out.iter().any(asks_for_second) {
             asked.push(at);
         }
-        told += failures(node.refuse(&[SECOND], WHY)).len();
+        reported += failures(node.refuse(&[SECOND], WHY)).len();
         assert_eq!(node.role(), Role::Master);
     }
     // Renewals go on beside it twice a second: nothing is asked for early.
     assert_eq!(asked, [2, 6, 14, 30, 62, 126]);
-    assert_eq!(told, 0);
+    assert_eq!(reported, 0);
     let other = node.run_for(ms(32_000)).iter().any(asks_for_second);
     assert!(other);
     let out = node.refuse(&[SECOND], "no buffer space").to_vec();
@@ -147,7 +147,7 @@ fn nothing_is_announced_for_a_refused_address() {
 
 /// V-227.
 #[test]
-fn an_address_the_kernel_accepts_at_last_is_announced_twice_and_told() {
+fn an_address_the_kernel_accepts_at_last_is_announced_twice_and_reported() {
     let mut node = degraded();
     let out = node.run_for(ms(1000)).to_vec();
     assert!(out.iter().any(asks_for_second), "{out:#?}");
@@ -212,7 +212,7 @@ fn an_address_nobody_takes_over_is_asked_for_again_when_the_switchover_is_over()
 }
 
 #[test]
-fn news_of_the_link_shorten_the_pause() {
+fn a_change_of_the_link_shortens_the_pause() {
     let mut node = degraded();
     asked_at(&mut node, ms(500), 32);
     let link = LinkState {
@@ -251,13 +251,13 @@ fn a_reload_that_leaves_only_the_refused_address_finds_out_about_it() {
 }
 
 #[test]
-fn a_master_hook_is_told_which_addresses_are_missing() {
+fn a_master_hook_hears_which_addresses_are_missing() {
     let mut web = two();
     Arc::make_mut(&mut web.hooks).master = vec![Hook::argv(["/bin/m"])];
     Arc::make_mut(&mut web.hooks).backup = vec![Hook::argv(["/bin/b"])];
     let mut node = Node::started(plan([web]));
     node.run_for(ms(3650));
-    let told = |out: &[Output]| -> Vec<Option<String>> {
+    let reported = |out: &[Output]| -> Vec<Option<String>> {
         let runs = out.iter().filter_map(|output| match output {
             Output::Hook(run) => Some(run),
             _ => None,
@@ -266,10 +266,10 @@ fn a_master_hook_is_told_which_addresses_are_missing() {
         runs.map(|run| run.environment.iter().find(missing).map(|(_, value)| value.clone()))
             .collect()
     };
-    assert_eq!(told(node.refuse(&[SECOND], WHY)), [Some("192.0.2.11".to_owned())]);
+    assert_eq!(reported(node.refuse(&[SECOND], WHY)), [Some("192.0.2.11".to_owned())]);
     node.hear(PEER, 200);
     node.run_for(HANDED_OVER);
-    assert_eq!(told(node.confirm_applies()), [None]);
+    assert_eq!(reported(node.confirm_applies()), [None]);
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn a_restarted_node_goes_on_as_master_without_the_refused_address() {
 }
 
 #[test]
-fn an_address_that_cannot_be_withdrawn_is_told_alone_and_is_no_fault_of_a_master() {
+fn an_address_that_cannot_be_withdrawn_is_reported_alone_and_is_no_fault_of_a_master() {
     let mut node = Node::master(plan([two()]));
     let out = node.plan_with(plan([instance("web", 51, 100)]), Vec::new()).to_vec();
     assert!(out.iter().any(|o| drops(o, SECOND)), "{out:#?}");

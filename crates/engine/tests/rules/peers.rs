@@ -120,9 +120,9 @@ fn unicast_instances_of_one_vrid_keep_their_state_over_a_reload() {
 
 /// V-042: the form is told once per peer; the counters have every advert.
 #[test]
-fn other_checksum_form_is_told_once_per_peer() {
+fn other_checksum_form_is_reported_once_per_peer() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
-    let tells = |out: &[Output], peer: IpAddr| {
+    let reports_about = |out: &[Output], peer: IpAddr| {
         let all = out.iter().filter(|output| {
             matches!(output, Output::Notify(event)
                 if matches!(&event.kind, EventKind::Mismatch { peer: about, what }
@@ -131,13 +131,13 @@ fn other_checksum_form_is_told_once_per_peer() {
         all.count()
     };
     let out = hear(&mut node, PEER, GROUP, ChecksumForm::Message);
-    assert_eq!(tells(&out, PEER), 1, "{out:#?}");
+    assert_eq!(reports_about(&out, PEER), 1, "{out:#?}");
     let out = hear(&mut node, PEER, GROUP, ChecksumForm::Message);
-    assert_eq!(tells(&out, PEER), 0, "it is followed now, V-043");
+    assert_eq!(reports_about(&out, PEER), 0, "it is followed now, V-043");
     let out = hear(&mut node, WEB_PEER, GROUP, ChecksumForm::Pseudo);
-    assert_eq!(tells(&out, WEB_PEER), 1);
+    assert_eq!(reports_about(&out, WEB_PEER), 1);
     let out = hear(&mut node, WEB_PEER, GROUP, ChecksumForm::Pseudo);
-    assert_eq!(tells(&out, WEB_PEER), 0, "it was told");
+    assert_eq!(reports_about(&out, WEB_PEER), 0, "it was told");
     let counters = node.status().instances[0].counters.clone();
     assert!(counters.contains(&("checksum-form-message", 2)));
     assert!(counters.contains(&("checksum-form-pseudo", 2)));
@@ -200,9 +200,9 @@ fn counters_outlive_a_reload() {
 /// V-403, V-124: a new master, a datagram that breaks the protocol, a router that differs from us:
 /// each is told, and the latter two once.
 #[test]
-fn notifications_tell_of_a_master_a_protocol_error_and_a_router_error() {
+fn notifications_report_a_master_a_protocol_error_and_a_router_error() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
-    let told = |out: &[Output], is_it: fn(&EventKind) -> bool| {
+    let reported = |out: &[Output], is_it: fn(&EventKind) -> bool| {
         let events = out
             .iter()
             .filter(|output| matches!(output, Output::Notify(event) if is_it(&event.kind)));
@@ -214,14 +214,14 @@ fn notifications_tell_of_a_master_a_protocol_error_and_a_router_error() {
     differs.addresses = vec![DB_PEER];
     for first in [1, 0] {
         let out = node.hear_bytes(&broken).to_vec();
-        assert_eq!(told(&out, |kind| matches!(kind, EventKind::Discard { .. })), first);
+        assert_eq!(reported(&out, |kind| matches!(kind, EventKind::Discard { .. })), first);
         let out = hear_from(&mut node, &differs, PEER, GROUP, ChecksumForm::Pseudo);
-        assert_eq!(told(&out, |kind| matches!(kind, EventKind::Mismatch { .. })), first);
+        assert_eq!(reported(&out, |kind| matches!(kind, EventKind::Mismatch { .. })), first);
     }
     let out = node.run_for(Duration::from_millis(3700)).to_vec();
     let promoted =
         |kind: &EventKind| matches!(kind, EventKind::Transition { to: Role::Master, .. });
-    assert_eq!(told(&out, promoted), 1);
+    assert_eq!(reported(&out, promoted), 1);
 }
 
 fn masters(out: &[Output]) -> Vec<Vec<IpAddr>> {

@@ -49,7 +49,7 @@ fn a_service_may_be_served_without_a_daemon_as_long_as_its_address_stays() {
 }
 
 #[test]
-fn a_reload_that_changes_only_the_lease_tells_the_level_again() {
+fn a_reload_that_changes_only_the_lease_sends_the_level_again() {
     let mut node = Node::master(with_service(service()));
     let mut plan = with_service(service());
     let web = Arc::make_mut(&mut plan.instances[0]);
@@ -268,7 +268,7 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
         pending: Vec::new(),
         failed: vec![("www".into(), "port 80 is taken".to_owned())],
     };
-    let told = |out: &[Output]| {
+    let reported = |out: &[Output]| {
         let events = out.iter().filter_map(|output| match output {
             Output::Notify(event) => Some(event.kind.clone()),
             _ => None,
@@ -276,22 +276,22 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
         events.collect::<Vec<_>>()
     };
     let (service, error_text) = ("www".into(), "port 80 is taken".to_owned());
-    assert_eq!(told(node.feed(pending())), [], "nothing is known yet");
+    assert_eq!(reported(node.feed(pending())), [], "nothing is known yet");
     assert_eq!(error(&node), None);
     let out = node.feed(failed()).to_vec();
-    assert_eq!(told(&out), [EventKind::ServeFailed { service, error: error_text.clone() }]);
+    assert_eq!(reported(&out), [EventKind::ServeFailed { service, error: error_text.clone() }]);
     assert_eq!(error(&node), Some(error_text.clone()));
-    assert_eq!(told(node.feed(failed())), [], "no news");
-    assert_eq!(told(node.feed(pending())), [], "what is tried again has not recovered yet");
+    assert_eq!(reported(node.feed(failed())), [], "no news");
+    assert_eq!(reported(node.feed(pending())), [], "what is tried again has not recovered yet");
     assert_eq!(error(&node), Some(error_text));
     let out = node.feed(served(seq)).to_vec();
-    assert_eq!(told(&out), [EventKind::ServeMended { service: "www".into() }]);
+    assert_eq!(reported(&out), [EventKind::ServeMended { service: "www".into() }]);
     assert_eq!(error(&node), None);
     node.feed(failed());
-    assert_eq!(told(node.feed(served(seq - 1))), [], "too late");
+    assert_eq!(reported(node.feed(served(seq - 1))), [], "too late");
     node.link("eth0", false);
     let out = node.feed(served(seq + 1)).to_vec();
-    assert_eq!(told(&out), [], "what is not wanted any more has not recovered");
+    assert_eq!(reported(&out), [], "what is not wanted any more has not recovered");
     assert_eq!(error(&node), None);
 }
 

@@ -221,7 +221,7 @@ mod tests {
     use crate::commands::sample;
 
     #[test]
-    fn the_page_tells_who_is_master_and_what_makes_the_priority() {
+    fn the_page_says_who_is_master_and_what_makes_the_priority() {
         let expected = "\
 node lb1: 1 problem  (locum 0.1.0, process 7, /etc/locum/locum.toml 0123abcd)
   ! check haproxy fails: exited with status 1

@@ -543,7 +543,7 @@ mod tests {
         let web = Owner::Instance(instance());
         rig.apply(1, web);
         rig.apply(2, web);
-        rig.apply(3, Owner::Orphans);
+        rig.apply(3, Owner::Nobody);
         rig.apply(4, web);
         rig.announce();
         assert_eq!(rig.dropped(), 1, "an announcement without room is lost");
@@ -551,7 +551,7 @@ mod tests {
         rig.election.fire_timers();
         assert_eq!(rig.applied(), Some((web, 4)));
         rig.election.fire_timers();
-        assert_eq!(rig.applied(), Some((Owner::Orphans, 3)));
+        assert_eq!(rig.applied(), Some((Owner::Nobody, 3)));
         rig.election.fire_timers();
         assert_eq!(rig.applied(), None);
     }

@@ -57,8 +57,8 @@ struct Link {
 pub struct Readable(u64);
 
 impl Readable {
-    fn new(entry: u64, lane: Lane) -> Self {
-        Self(entry << 1 | lane as u64)
+    fn new(entry: u64, side: Side) -> Self {
+        Self(entry << 1 | side as u64)
     }
 
     const fn entry(self) -> u64 {
@@ -67,12 +67,12 @@ impl Readable {
 
     /// It is a matter of their own room that they are read; the others must leave time for timers.
     pub const fn is_of_masters(self) -> bool {
-        self.0 & 1 == Lane::Masters as u64
+        self.0 & 1 == Side::Masters as u64
     }
 }
 
 #[derive(Clone, Copy)]
-enum Lane {
+enum Side {
     Masters,
     Others,
 }
@@ -339,8 +339,8 @@ impl AdvertSockets {
 }
 
 fn register(poller: &Poller, entry: u64, lanes: Lanes) -> io::Result<Lanes> {
-    poller.add(&*lanes.masters, Readable::new(entry, Lane::Masters).0)?;
-    poller.add(&*lanes.others, Readable::new(entry, Lane::Others).0)?;
+    poller.add(&*lanes.masters, Readable::new(entry, Side::Masters).0)?;
+    poller.add(&*lanes.others, Readable::new(entry, Side::Others).0)?;
     Ok(lanes)
 }
 

@@ -79,7 +79,7 @@ pub struct Director {
     /// Processes that the daemon keeps, as it said last: they die with the host, not with it.
     helpers: Vec<u32>,
     /// Events that have been handed out, by process and number.
-    told: HashSet<(u32, u64)>,
+    reported: HashSet<(u32, u64)>,
     since_ms: u64,
 }
 
@@ -93,7 +93,7 @@ impl Director {
             log: home.join(format!("{name}.log")),
             daemon: None,
             helpers: Vec::new(),
-            told: HashSet::new(),
+            reported: HashSet::new(),
             since_ms: wall_clock_ms(),
         }
     }
@@ -155,12 +155,12 @@ impl Director {
     }
 
     /// What it has noted since it was asked last, oldest first.
-    pub fn news(&mut self) -> Vec<HistoryEntry> {
+    pub fn change(&mut self) -> Vec<HistoryEntry> {
         let request = Request::History { since_ms: Some(self.since_ms) };
         let Ok(Response::History { mut entries }) = self.call(&request, ANSWER_TIMEOUT) else {
             return Vec::new();
         };
-        entries.retain(|entry| self.told.insert((entry.pid, entry.event)));
+        entries.retain(|entry| self.reported.insert((entry.pid, entry.event)));
         entries
     }
 

@@ -20,7 +20,7 @@ const HANDOVER_LIMIT: Duration = Duration::from_secs(5);
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 
 /// Traffic before and after each event, so that what is measured begins and ends in calm.
-const CALM: Duration = Duration::from_millis(1000);
+const QUIET: Duration = Duration::from_millis(1000);
 
 /// How long a daemon is away that is started again: what a supervisor takes.
 const RESTART_DELAY: Duration = Duration::from_millis(400);
@@ -155,14 +155,14 @@ fn election(stage: &mut Stage) -> Result<Act, String> {
 fn switchover(stage: &mut Stage) -> Result<Act, String> {
     let mut act = Act::new("planned handover to lb2");
     let mark = stage.mark();
-    stage.watch(CALM);
+    stage.watch(QUIET);
     stage.announce("2 of 6: planned handover: `locum switchover web` on lb1");
     let instance = Some(INSTANCE.to_owned());
     let switchover = Request::Switchover { instance, to: None, dry_run: false };
     stage.directors[LB1].command(&switchover)?;
     let moved = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB2, Some(LB1)));
     act.promise("lb2 master, lb1 backup", roles(stage), moved);
-    stage.watch(CALM);
+    stage.watch(QUIET);
     act.promise_no_loss(stage.measure(mark), UNDER_WAY);
     Ok(act)
 }
@@ -171,7 +171,7 @@ fn host_death(stage: &mut Stage) -> Result<Act, String> {
     let mut act = Act::new("host of the master dies");
     let limit = longest_silence(stage, LB1) + SCHEDULING_MARGIN;
     let mark = stage.mark();
-    stage.watch(CALM);
+    stage.watch(QUIET);
     stage.announce("3 of 6: the host of lb2 dies: cables pulled, every process killed");
     stage.host_dies(LB2)?;
     let taken_over = stage.until(ELECTION_LIMIT, |stage| leads(stage, LB1, None));
@@ -183,7 +183,7 @@ fn host_death(stage: &mut Stage) -> Result<Act, String> {
     });
     let measured = if holds { "still there" } else { "withdrawn" };
     act.promise("the dead host's kernel withdraws the address", measured, withdrawn);
-    stage.watch(CALM);
+    stage.watch(QUIET);
     let measured = stage.measure(mark);
     let silence = measured.probes.longest_gap;
     act.promise(
@@ -202,11 +202,11 @@ fn host_death(stage: &mut Stage) -> Result<Act, String> {
 fn host_return(stage: &mut Stage) -> Result<Act, String> {
     let mut act = Act::new("the host comes back");
     let mark = stage.mark();
-    stage.watch(CALM);
+    stage.watch(QUIET);
     stage.announce("4 of 6: lb2 comes back");
     stage.host_returns(LB2)?;
     let joined = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB1, Some(LB2)));
-    stage.watch(CALM);
+    stage.watch(QUIET);
     act.promise("lb1 stays master, lb2 is backup", roles(stage), joined);
     act.promise_no_loss(stage.measure(mark), 0);
     Ok(act)
@@ -215,7 +215,7 @@ fn host_return(stage: &mut Stage) -> Result<Act, String> {
 fn daemon_crash(stage: &mut Stage) -> Result<Act, String> {
     let mut act = Act::new("daemon of the master crashes");
     let mark = stage.mark();
-    stage.watch(CALM);
+    stage.watch(QUIET);
     let before = stage.transitions(LB2);
     stage.announce("5 of 6: kill -9 of the daemon of lb1, started again within a second");
     stage.directors[LB1].kill();
@@ -238,13 +238,13 @@ fn daemon_crash(stage: &mut Stage) -> Result<Act, String> {
 fn clean_stop(stage: &mut Stage) -> Result<Act, String> {
     let mut act = Act::new("lb1 stops in order");
     let mark = stage.mark();
-    stage.watch(CALM);
+    stage.watch(QUIET);
     stage.announce("6 of 6: `locum stop` on lb1, then on lb2");
     let ended = stop(stage, LB1)?;
     act.promise("the daemon of lb1 ends with status 0", ended.clone(), ended == "status 0");
     let moved = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB2, None));
     act.promise("lb2 master", roles(stage), moved);
-    stage.watch(CALM);
+    stage.watch(QUIET);
     act.promise_no_loss(stage.measure(mark), UNDER_WAY);
     let ended = stop(stage, LB2)?;
     act.promise("the daemon of lb2 ends with status 0", ended.clone(), ended == "status 0");

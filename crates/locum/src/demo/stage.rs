@@ -246,7 +246,7 @@ impl Stage {
     fn look(&mut self) {
         for (index, director) in self.directors.iter_mut().enumerate() {
             self.seen[index] = director.status();
-            for entry in director.news() {
+            for entry in director.change() {
                 if matches!(entry.record, Record::Transition { .. }) {
                     self.transitions[index] += 1;
                 }

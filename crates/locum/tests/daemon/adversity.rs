@@ -141,7 +141,7 @@ fn a_configuration_on_a_dead_file_system_holds_up_its_reload_and_nothing_else() 
 }
 
 #[test]
-fn a_daemon_that_is_reading_a_dead_file_ends_when_told_to() {
+fn a_daemon_that_is_reading_a_dead_file_ends_when_asked_to() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = start_apart(&namespace);
     let Some(_dead) = hang_configuration(&node) else { return };
@@ -279,10 +279,10 @@ fn a_log_that_has_no_room_ends_nothing_and_the_history_says_so_once() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     node.start_logging_to(full.into());
     node.wait_for_role("master");
-    let is_told = |entry: &Value| {
+    let is_reported = |entry: &Value| {
         entry["text"].as_str().is_some_and(|text| text.contains("log lines cannot be written"))
     };
-    node.wait_for_entry("mention", is_told);
+    node.wait_for_entry("mention", is_reported);
     let before = processor_ticks(&node);
     std::thread::sleep(Duration::from_secs(1));
     let used = processor_ticks(&node) - before;

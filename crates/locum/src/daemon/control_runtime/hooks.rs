@@ -194,9 +194,9 @@ impl Hooks {
         self.running -= 1;
         queue.state = State::Pausing;
         queue.begun = None;
-        let is_news = queue.postponed.replace(run.event) != Some(run.event);
+        let is_new = queue.postponed.replace(run.event) != Some(run.event);
         let result =
-            is_news.then(|| HookResult { run: run.clone(), end: HookEnd::Postponed(reason) });
+            is_new.then(|| HookResult { run: run.clone(), end: HookEnd::Postponed(reason) });
         let (sender, instance, pause) = (self.sender.clone(), run.instance.clone(), self.try_again);
         queue.waiting.push_front(run);
         tokio::spawn(async move {

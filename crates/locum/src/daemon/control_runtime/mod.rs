@@ -24,7 +24,7 @@ use tracing::Level;
 use super::applier::Job;
 use super::balancer_thread::BalancerJob;
 use super::election::Report;
-use super::host::control_socket::News;
+use super::host::control_socket::SocketChange;
 use super::host::signals::{Signal, Signals};
 use super::inbox::Message;
 use super::status::wall_clock::WallClock;
@@ -150,12 +150,12 @@ impl ControlRuntime {
         self.inspect_the_log();
         self.handles.namespace_lock.drain_backlog();
         match self.handles.socket.keep().await {
-            Some(News::Restored(text)) => {
+            Some(SocketChange::Restored(text)) => {
                 tracing::warn!("{text}");
                 self.handles.history.reopen();
                 self.handles.history.push(0, None, text, Record::Note {});
             }
-            Some(News::Lost(text)) => {
+            Some(SocketChange::Lost(text)) => {
                 tracing::error!("{text}");
                 self.handles.history.push(0, None, text, Record::Note {});
             }
@@ -165,12 +165,12 @@ impl ControlRuntime {
 
     /// A log that cannot be written cannot say so itself.
     fn inspect_the_log(&mut self) {
-        let trouble = self.handles.log.trouble();
-        if trouble.is_some() == self.log_is_lost {
+        let failure = self.handles.log.failure();
+        if failure.is_some() == self.log_is_lost {
             return;
         }
-        self.log_is_lost = trouble.is_some();
-        let text = match trouble {
+        self.log_is_lost = failure.is_some();
+        let text = match failure {
             Some(error) => format!("log lines cannot be written to standard error: {error}"),
             None => "log lines are written again".to_owned(),
         };
@@ -205,9 +205,9 @@ impl ControlRuntime {
     fn take_report(&mut self, report: Report) {
         match report {
             Report::Event(event) => self.take_event(&event),
-            Report::Socket(trouble) => {
-                tracing::warn!("{trouble}");
-                self.handles.history.push(0, None, trouble, Record::Note {});
+            Report::Socket(failure) => {
+                tracing::warn!("{failure}");
+                self.handles.history.push(0, None, failure, Record::Note {});
             }
         }
     }

@@ -26,7 +26,7 @@ pub struct ControlSocket {
 
 /// What [`ControlSocket::keep`] has to say.
 #[derive(PartialEq, Eq, Debug)]
-pub enum News {
+pub enum SocketChange {
     /// Files in the run directory are to be opened again.
     Restored(String),
     Lost(String),
@@ -41,7 +41,7 @@ impl ControlSocket {
     }
 
     /// Makes again what is gone. `None` when there is nothing to say.
-    pub async fn keep(&mut self) -> Option<News> {
+    pub async fn keep(&mut self) -> Option<SocketChange> {
         if self.serving.is_some() && self.lock.is_held() && self.file.is_held() {
             return None;
         }
@@ -51,12 +51,14 @@ impl ControlSocket {
             Ok(()) => {
                 self.reported = None;
                 let path = path.display();
-                Some(News::Restored(format!("the control socket {path} was removed: made again")))
+                Some(SocketChange::Restored(format!(
+                    "the control socket {path} was removed: made again"
+                )))
             }
             Err(error) if self.reported.as_ref() == Some(&error) => None,
             Err(error) => {
                 self.reported = Some(error.clone());
-                Some(News::Lost(format!("the control socket was removed: {error}")))
+                Some(SocketChange::Lost(format!("the control socket was removed: {error}")))
             }
         }
     }

@@ -108,7 +108,7 @@ impl Log {
     }
 
     /// Why lines cannot be written now.
-    pub fn trouble(&self) -> Option<io::Error> {
+    pub fn failure(&self) -> Option<io::Error> {
         let error = self.lost.error.load(Ordering::Relaxed);
         (error != 0).then(|| io::Error::from_raw_os_error(error))
     }
@@ -176,8 +176,8 @@ fn write_lines(lines: &Receiver<Item>, lost: &Lost, to: &mut impl Write) {
             Item::Flush(done) => drop(done.send(())),
         }
         let now = lost.lines.load(Ordering::Relaxed);
-        let news = now - reported;
-        if news > 0 && writeln!(to, "{news} log lines were lost: no room for them").is_ok() {
+        let change = now - reported;
+        if change > 0 && writeln!(to, "{change} log lines were lost: no room for them").is_ok() {
             reported = now;
         }
     }

@@ -98,7 +98,7 @@ mod tests {
 
     /// Not a test of its own: what the processes started by [`panicking`] do.
     #[test]
-    fn panics_when_told_to() {
+    fn panics_when_asked_to() {
         if env::var_os(TO_PANIC).is_none() {
             return;
         }
@@ -113,7 +113,7 @@ mod tests {
 
     /// A process in which a thread called applier panics, with this as its standard error.
     fn panicking(stderr: impl Into<Stdio>) -> Child {
-        let only = ["--exact", "daemon::host::panic::tests::panics_when_told_to", "--nocapture"];
+        let only = ["--exact", "daemon::host::panic::tests::panics_when_asked_to", "--nocapture"];
         let mut command = Command::new(env::current_exe().unwrap());
         command.args(only).env(TO_PANIC, "1").env("RUST_BACKTRACE", "0");
         command.stdout(Stdio::null()).stderr(stderr).spawn().unwrap()

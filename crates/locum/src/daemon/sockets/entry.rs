@@ -437,7 +437,7 @@ mod tests {
         assert_eq!(entry.changed(None, at(10)), None);
         assert_eq!(entry.changed(wrong(), at(20)), None);
         assert_eq!(entry.changed(wrong(), at(20_000)), None, "that was reported");
-        assert!(entry.changed(None, at(20_010)).is_some_and(|news| news.contains("again")));
+        assert!(entry.changed(None, at(20_010)).is_some_and(|change| change.contains("again")));
     }
 
     #[test]
@@ -477,11 +477,11 @@ mod tests {
         let is_lax = |entry: &Entry| entry.wanted().others.filter.foreign == Foreign::LetIn;
         assert!(is_lax(&entry));
         let began = entry.flood.count(u32::MAX, at(0)).and_then(|change| entry.flooded(change));
-        assert!(began.is_some_and(|news| news.contains("one in 256")), "without sockets");
+        assert!(began.is_some_and(|change| change.contains("one in 256")), "without sockets");
         assert!(!is_lax(&entry));
         assert_eq!(entry.due_at(), Some(at(10_000)));
         let ended = entry.tick(at(10_000), &mut Vec::new());
-        assert!(ended.is_some_and(|news| news.contains("each is counted")));
+        assert!(ended.is_some_and(|change| change.contains("each is counted")));
         assert!(is_lax(&entry));
     }
 }

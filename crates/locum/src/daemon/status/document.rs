@@ -149,7 +149,7 @@ fn check(from: &engine::CheckStatus, since: String) -> CheckStatus {
 }
 
 fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus) -> ServiceStatus {
-    let wish = plan.services.iter().find(|wish| wish.name == from.name);
+    let planned = plan.services.iter().find(|planned| planned.name == from.name);
     let served = balancer.services.iter().find(|served| served.name == from.name);
     let connections_of = |address| {
         served
@@ -159,11 +159,11 @@ fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus)
     ServiceStatus {
         name: from.name.to_string(),
         listen: from.listen.to_string(),
-        protocol: match wish.map(|wish| wish.protocol) {
+        protocol: match planned.map(|planned| planned.protocol) {
             Some(Protocol::Udp) => "udp".to_owned(),
             Some(Protocol::Tcp) | None => "tcp".to_owned(),
         },
-        scheduler: wish.map_or_else(String::new, |wish| wish.scheduler.0.clone()),
+        scheduler: planned.map_or_else(String::new, |planned| planned.scheduler.0.clone()),
         active: from.active,
         backend: served.map(|served| served.backend.name().to_owned()),
         state: match served.map(|served| served.state) {
