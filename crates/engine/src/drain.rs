@@ -14,7 +14,7 @@ use crate::fault::PriorityCause;
 use crate::hooks::{self, HookContext};
 use crate::ids::InstanceId;
 use crate::ids::Owner;
-use crate::instance::{InstanceState, Link};
+use crate::instance::{Departure, Link};
 use crate::listening;
 use crate::output::{EventKind, HookRun, Output};
 use crate::services::Holding;
@@ -22,9 +22,6 @@ use crate::services::Holding;
 impl Engine {
     pub(crate) fn drain(&mut self, now: Time, out: &mut Vec<Output>) {
         let dirty = self.instances.take_dirty();
-        for (id, event) in self.groups.decide(&dirty, &self.instances) {
-            self.instances.touch(id).feed(now, event);
-        }
         for id in &dirty {
             self.drain_adverts(now, *id, out);
         }
@@ -34,7 +31,8 @@ impl Engine {
         self.drain_unowned(now, out);
         let roles_changed = self.role_changed(&dirty);
         if roles_changed || self.levels_touched {
-            self.drain_services(out);
+            let is_over = self.stopping && self.instances.all_finished(&dirty);
+            self.drain_services(is_over, out);
         }
         for id in &dirty {
             self.drain_announcements(now, *id, out);
@@ -65,13 +63,14 @@ impl Engine {
         }
         self.masters.drain(out);
         self.levels_touched = false;
-        for id in dirty {
-            self.instances.settle(id);
+        for id in &dirty {
+            self.instances.settle(*id);
         }
-        if self.stopping && !self.stopped && self.instances.iter().all(InstanceState::is_gone) {
+        if self.stopping && !self.stopped && self.instances.all_gone() {
             self.stopped = true;
             out.push(Output::Stopped);
         }
+        debug_assert_eq!(self.check_touched(&dirty), Ok(()), "what the engine promises itself");
         let deadlines = [self.instances.deadline(), self.unowned_at, self.rate.deadline()];
         out.push(Output::Deadline(deadlines.into_iter().flatten().min()));
     }
@@ -125,14 +124,12 @@ impl Engine {
     }
 
     /// What this node serves follows the addresses it holds.
-    fn drain_services(&mut self, out: &mut Vec<Output>) {
+    fn drain_services(&mut self, is_over: bool, out: &mut Vec<Output>) {
         let holding = |instance: Option<&Name>| match instance {
             _ if self.stopped => Holding::default(),
             None => Holding { is_here: true, lease: None },
             Some(name) => self.instances.holding(name),
         };
-        let is_over =
-            self.stopping && self.instances.iter().all(|state| state.router.is_finished());
         self.services.drain(holding, is_over, out);
     }
 
@@ -250,7 +247,7 @@ impl Engine {
     fn remove_gone(&mut self, dirty: &[InstanceId]) -> bool {
         let is_gone = |id: &&InstanceId| {
             let state = &self.instances[**id];
-            state.leaving && state.is_gone()
+            state.leaving && state.departure() == Departure::Gone
         };
         let gone: Vec<InstanceId> = dirty.iter().filter(is_gone).copied().collect();
         if !gone.is_empty() {

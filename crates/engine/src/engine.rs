@@ -15,6 +15,7 @@ use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Time};
 
 use crate::announce::rate::RateLimiter;
+use crate::arbiter::{Arbiter, Unopposed};
 use crate::eligibility::{self, Eligibility, effective};
 use crate::facts::{Fact, FactKey};
 use crate::fault::{self, Fault, PriorityCause};
@@ -67,6 +68,17 @@ impl Engine {
 
     /// One input; outputs are appended in order, the last is `Deadline`.
     pub fn handle(&mut self, now: Time, input: Input<'_>, out: &mut Vec<Output>) {
+        self.handle_under(&mut Unopposed, now, input, out);
+    }
+
+    /// As [`Engine::handle`], where `arbiter` has a say when an instance would become master.
+    pub fn handle_under(
+        &mut self,
+        arbiter: &mut dyn Arbiter,
+        now: Time,
+        input: Input<'_>,
+        out: &mut Vec<Output>,
+    ) {
         match input {
             Input::Packet(packet) => self.on_packet(now, packet),
             Input::Timeout => {
@@ -84,6 +96,9 @@ impl Engine {
             Input::Served { seq, pending, failed } => self.on_served(seq, &pending, failed),
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
+        }
+        for (id, event) in self.groups.decide(now, arbiter, &self.instances) {
+            self.instances.touch(id).feed(now, event);
         }
         self.drain(now, out);
     }

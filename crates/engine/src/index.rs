@@ -36,6 +36,11 @@ impl InstanceIndex {
         on_interface.map(|all| all.get(&wire)).into_iter().flatten()
     }
 
+    /// All that can be found.
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
+        self.0.values().flat_map(InstanceTable::ids)
+    }
+
     /// The first that `hears` the sender, else the first of all: it says what is wrong.
     pub fn find(
         &self,

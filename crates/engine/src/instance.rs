@@ -24,6 +24,7 @@ use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
 use crate::output::{Datagram, HookRun, Output};
+use crate::promises;
 
 /// The kernel looks for leases that have run out once a second.
 const LATEST_EXPIRY: Duration = Duration::from_secs(1);
@@ -97,6 +98,17 @@ impl Reported {
     }
 }
 
+/// How far an instance has come on its way out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Departure {
+    /// Its router takes part, or may.
+    Present,
+    /// Its router has handed over.
+    Finished,
+    /// And the kernel has confirmed it, or will not.
+    Gone,
+}
+
 #[derive(Debug)]
 pub struct InstanceState {
     pub id: InstanceId,
@@ -123,6 +135,8 @@ pub struct InstanceState {
     /// both.
     pub touched: bool,
     pub timer: Option<Time>,
+    /// How far it had come when [`crate::instances`] last counted it.
+    pub counted: Departure,
     /// Addresses that are to be announced once they can be.
     pub announce: PendingAnnouncement,
     /// Waiting for the kernel to be as they will expect it.
@@ -162,6 +176,7 @@ impl InstanceState {
             actions: Vec::new(),
             touched: false,
             timer: None,
+            counted: Departure::Present,
             announce: PendingAnnouncement::default(),
             hooks: Vec::new(),
             facts: Facts::default(),
@@ -202,9 +217,13 @@ impl InstanceState {
         [self.router.deadline(), facts, announce, handover].into_iter().flatten().min()
     }
 
-    /// Handed over, and the kernel has confirmed it or will not.
-    pub fn is_gone(&self) -> bool {
-        self.router.is_finished() && self.facts.is_settled()
+    /// How far it has come on its way out.
+    pub fn departure(&self) -> Departure {
+        match (self.router.is_finished(), self.facts.is_settled()) {
+            (false, _) => Departure::Present,
+            (true, false) => Departure::Finished,
+            (true, true) => Departure::Gone,
+        }
     }
 
     /// A router that gives up does not add to what its successor is about to hold.
@@ -445,6 +464,36 @@ impl InstanceState {
             all.contains(address).then(|| (fact.clone(), all.iter().any(|one| is_other(&one))))
         });
         self.facts.observe_unwanted(found.collect(), now);
+    }
+
+    /// What must hold of it between two inputs. `Err` is what does not.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let role = self.router.role();
+        let wanted = match &self.handover {
+            _ if !self.router.holds_addresses() => &[],
+            Some(window) => &*window.level,
+            None => &*self.level,
+        };
+        let is_up = self.faults.is_empty();
+        let master = self.router.master().filter(|_| !self.router.is_finished());
+        let candidate = self.router.candidate().map(|(_, until)| until);
+        let decides = |until: Time| self.deadline().is_some_and(|at| at <= until);
+        let promises = [
+            (self.actions.is_empty(), "its actions are not carried out"),
+            (self.facts.held() == wanted, "the kernel was told another level than its own"),
+            (
+                !self.announce.is_some() || role == Role::Master,
+                "a burst waits, and it is no master",
+            ),
+            (is_up || role != Role::Master && candidate.is_none(), "it is in fault and master"),
+            (candidate.is_none_or(decides), "it is a candidate without a deadline (V-273)"),
+            (self.followed == master.map(|master| master.address), "it follows another master"),
+            (
+                self.hooks.is_empty() || self.facts.is_outstanding(),
+                "its hooks wait for an answer that nobody owes",
+            ),
+        ];
+        promises::kept(&promises).and_then(|()| self.facts.check_invariants())
     }
 
     /// The hooks to run now: a master hook finds the addresses in place, but for those it is told

@@ -14,7 +14,8 @@ use locum_vrrp::{Time, Vrid};
 use crate::facts::{Fact, FactKey};
 use crate::ids::InstanceId;
 use crate::index::InstanceIndex;
-use crate::instance::{InstanceState, Key};
+use crate::instance::{Departure, InstanceState, Key};
+use crate::promises;
 use crate::services::Holding;
 use crate::table::InstanceTable;
 
@@ -34,6 +35,9 @@ pub struct Instances {
     /// Touched since the last drain.
     dirty: Vec<InstanceId>,
     timers: BTreeSet<(Time, InstanceId)>,
+    /// How many have handed over, and how many of those are done with the kernel too.
+    finished: usize,
+    gone: usize,
 }
 
 impl Instances {
@@ -131,9 +135,9 @@ impl Instances {
     /// Forgets an instance that has handed over.
     pub fn remove(&mut self, gone: &[InstanceId]) {
         for id in gone {
-            if let Some(state) = self.slots[id.0 as usize].take()
-                && let Some(timer) = state.timer
-            {
+            let Some(state) = self.slots[id.0 as usize].take() else { continue };
+            self.count(state.counted, Departure::Present);
+            if let Some(timer) = state.timer {
                 self.timers.remove(&(timer, *id));
             }
         }
@@ -167,6 +171,11 @@ impl Instances {
         self.timers.first().map(|(at, _)| *at)
     }
 
+    /// Those touched since the last drain.
+    pub fn touched(&self) -> &[InstanceId] {
+        &self.dirty
+    }
+
     /// Those touched since the last drain, in a fixed order.
     pub fn take_dirty(&mut self) -> Vec<InstanceId> {
         let mut dirty = std::mem::take(&mut self.dirty);
@@ -178,14 +187,92 @@ impl Instances {
     pub fn settle(&mut self, id: InstanceId) {
         let Some(state) = self.slots[id.0 as usize].as_deref_mut() else { return };
         state.touched = false;
-        let deadline = state.deadline();
-        if state.timer == deadline {
+        let (departure, deadline) = (state.departure(), state.deadline());
+        let counted = std::mem::replace(&mut state.counted, departure);
+        let timer = std::mem::replace(&mut state.timer, deadline);
+        self.count(counted, departure);
+        if timer == deadline {
             return;
         }
-        if let Some(timer) = std::mem::replace(&mut state.timer, deadline) {
+        if let Some(timer) = timer {
             self.timers.remove(&(timer, id));
         }
         self.timers.extend(deadline.map(|at| (at, id)));
+    }
+
+    fn count(&mut self, from: Departure, to: Departure) {
+        let step = |count: &mut usize, least: Departure| {
+            *count = *count + usize::from(to >= least) - usize::from(from >= least);
+        };
+        step(&mut self.finished, Departure::Finished);
+        step(&mut self.gone, Departure::Gone);
+    }
+
+    /// Every instance has handed over, and the kernel has confirmed it or will not. True once all
+    /// that were touched are settled.
+    pub fn all_gone(&self) -> bool {
+        self.gone == self.order.len()
+    }
+
+    /// Every router has handed over; `dirty` are those that are not settled yet.
+    pub fn all_finished(&self, dirty: &[InstanceId]) -> bool {
+        let states = || dirty.iter().filter_map(|id| self.get(*id));
+        let is = states().filter(|state| state.departure() >= Departure::Finished).count();
+        let was = states().filter(|state| state.counted >= Departure::Finished).count();
+        self.finished + is - was == self.order.len()
+    }
+
+    /// What must hold of one instance once it is settled. `Err` is what does not.
+    pub fn check_one(&self, id: InstanceId) -> Result<(), String> {
+        let Some(state) = self.get(id) else { return Ok(()) };
+        let deadline = state.deadline();
+        let is_timed = deadline.is_none_or(|at| self.timers.contains(&(at, id)));
+        let may_hold = |fact: &Fact| self.facts.get(&fact.key()).any(|of| of == id);
+        let is_heard = self.of_key(&Key::of(&state.instance)).any(|of| of == id);
+        let named = self.named(state.name()).and_then(|id| self.get(id));
+        let promises = [
+            (state.id == id, "its slot is another's"),
+            (!state.touched, "it is touched and nobody drains it"),
+            (state.timer == deadline && is_timed, "its timer is not its deadline"),
+            (state.counted == state.departure(), "it is counted as what it was"),
+            (named.is_some_and(|other| state.leaving || other.id == id), "its name is another's"),
+            (self.leaving.contains(&id) == state.leaving, "nobody knows whether it leaves"),
+            (state.level().iter().all(may_hold), "a fact of its level is not in the index"),
+            (is_heard, "its adverts do not find it"),
+        ];
+        promises::kept(&promises)
+    }
+
+    /// What must hold of them all after a drain.
+    pub fn check_all(&self) -> Result<(), String> {
+        let there: BTreeSet<InstanceId> = self.iter().map(|state| state.id).collect();
+        let all = || self.slots.iter().flatten();
+        let count = |least: Departure| all().filter(|state| state.departure() >= least).count();
+        let entries = all().map(|state| state.level().len()).sum::<usize>();
+        let is_there = |id: &InstanceId| there.contains(id);
+        let promises = [
+            (self.dirty.is_empty(), "instances are dirty after a drain".to_owned()),
+            (
+                there.len() == self.order.len() && there.len() == all().count(),
+                format!("{} slots, {} in order", all().count(), self.order.len()),
+            ),
+            (
+                self.timers.len() == all().filter(|state| state.timer.is_some()).count(),
+                "a timer is of no instance".to_owned(),
+            ),
+            (
+                self.finished == count(Departure::Finished),
+                format!("{} are finished", self.finished),
+            ),
+            (self.gone == count(Departure::Gone), format!("{} are gone", self.gone)),
+            (self.names.ids().all(|id| is_there(&id)), "a name is of no instance".to_owned()),
+            (
+                self.facts.ids().count() == entries && self.facts.ids().all(|id| is_there(&id)),
+                "the index of facts is not that of the levels".to_owned(),
+            ),
+            (self.index.ids().all(|id| is_there(&id)), "adverts find who is not there".to_owned()),
+        ];
+        promises::kept(&promises)
     }
 }
 

@@ -21,6 +21,7 @@
 //! `Hook`) happen once.
 
 mod announce;
+mod arbiter;
 mod commands;
 mod drain;
 mod eligibility;
@@ -35,10 +36,12 @@ mod index;
 mod input;
 mod instance;
 mod instances;
+mod invariants;
 mod listening;
 mod output;
 mod packets;
 mod probes;
+mod promises;
 mod reload;
 mod results;
 mod service;
@@ -47,6 +50,7 @@ pub mod status;
 mod table;
 mod tracker;
 
+pub use arbiter::{Arbiter, Decision};
 pub use engine::Engine;
 pub use facts::{Asked, Fact, FactKey, Handover, HeldAddress, Refusal, Removal, Whose};
 pub use fault::{Fault, PriorityCause, PriorityPart};

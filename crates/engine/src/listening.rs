@@ -97,6 +97,26 @@ impl MasterSources {
         }
     }
 
+    /// Those followed are the masters of these routers, by interface and family, and all that is
+    /// new has been said. `Err` is what does not hold.
+    pub fn check_invariants<'a>(
+        &self,
+        masters: impl Iterator<Item = (&'a Name, Family, IpAddr)>,
+    ) -> Result<(), String> {
+        let mut expected: HashMap<(Name, Family), BTreeMap<IpAddr, usize>> = HashMap::new();
+        for (interface, family, master) in masters {
+            let followers = expected.entry((interface.clone(), family)).or_default();
+            *followers.entry(master).or_default() += 1;
+        }
+        if expected != self.followers {
+            return Err(format!("{:?} are followed, masters are {expected:?}", self.followers));
+        }
+        if !self.changed.is_empty() {
+            return Err(format!("nobody has heard of the masters of {:?}", self.changed));
+        }
+        Ok(())
+    }
+
     /// Says what is another set now.
     pub fn drain(&mut self, out: &mut Vec<Output>) {
         for key in self.changed.drain(..) {

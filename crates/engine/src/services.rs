@@ -125,6 +125,15 @@ impl Services {
         names.filter(|name| self.pending.contains(*name) || !was_active(name)).cloned().collect()
     }
 
+    /// What is awaited is served actively. `Err` is what does not hold.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let is_active = |name: &&Name| active(&self.level).any(|(active, _)| active == *name);
+        match self.pending.iter().find(|name| !is_active(name)) {
+            Some(name) => Err(format!("{name} is awaited and not served")),
+            None => Ok(()),
+        }
+    }
+
     /// What an announcement of this instance has to wait for.
     pub fn awaited(&self, instance: &Name) -> Option<Name> {
         if self.pending.is_empty() {

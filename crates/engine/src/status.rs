@@ -39,6 +39,8 @@ pub struct InstanceStatus {
     pub role: Role,
     /// How long the role is what it is.
     pub role_age: Duration,
+    /// A candidate: it is master after this long if nobody answers (V-273).
+    pub candidate: Option<Duration>,
     /// Why it is; the text of the log and the history.
     pub cause: String,
     pub base_priority: Priority,
@@ -202,6 +204,7 @@ impl Engine {
             version: settings.version,
             role: state.router.role(),
             role_age: now.since(since),
+            candidate: state.router.candidate().map(|(_, until)| until.since(now)),
             cause: cause.to_string(),
             base_priority: settings.priority,
             priority: state.router.priority(),

@@ -24,6 +24,13 @@ impl<K: Ord> InstanceTable<K> {
     }
 }
 
+impl<K> InstanceTable<K> {
+    /// All that have something.
+    pub fn ids(&self) -> impl Iterator<Item = InstanceId> {
+        self.0.iter().map(|(_, id)| *id)
+    }
+}
+
 impl<K> Default for InstanceTable<K> {
     fn default() -> Self {
         Self(Box::default())

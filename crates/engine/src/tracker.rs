@@ -151,6 +151,30 @@ impl Trackers {
         }
     }
 
+    /// The dependents are the instances that track an object, and the index finds each object.
+    /// `Err` is what does not hold.
+    pub fn check_invariants<'a>(
+        &self,
+        instances: impl Iterator<Item = (InstanceId, &'a [Track])>,
+    ) -> Result<(), String> {
+        let mut dependents: HashMap<usize, Vec<InstanceId>> = HashMap::new();
+        for (id, tracks) in instances {
+            for at in tracks.iter().filter_map(|track| self.index.get(&track.object)) {
+                dependents.entry(*at).or_default().push(id);
+            }
+        }
+        let is_right = |(at, tracker): &(usize, &Tracker)| {
+            let expected = dependents.get(at).map_or(&[][..], Vec::as_slice);
+            self.index.get(&tracker.object) == Some(at) && tracker.dependents == expected
+        };
+        match self.list.iter().enumerate().find(|tracker| !is_right(tracker)) {
+            Some((_, tracker)) => {
+                Err(format!("{} has other dependents than those that track it", tracker.object))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub fn get(&self, object: &Tracked) -> Option<&Tracker> {
         self.index.get(object).map(|at| &self.list[*at])
     }

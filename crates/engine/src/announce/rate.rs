@@ -99,6 +99,11 @@ impl RateLimiter {
         }
     }
 
+    /// The instances whose frames wait.
+    pub fn waiting(&self) -> impl Iterator<Item = InstanceId> {
+        self.queues.values().flat_map(|queue| queue.frames.iter().map(|frame| frame.instance))
+    }
+
     /// When a frame may leave next.
     pub fn deadline(&self) -> Option<Time> {
         let busy = self.queues.values().filter(|queue| !queue.frames.is_empty());

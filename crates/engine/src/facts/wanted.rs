@@ -22,6 +22,7 @@ use locum_vrrp::Time;
 use super::fact::{Asked, Fact, FactKey, Refusal, Removal, Whose};
 use super::refused::{Change, RefusedFact, RefusedFacts};
 use crate::ids::Seq;
+use crate::promises;
 
 /// Least time between two repairs of one instance: whoever removes our addresses in a loop shall
 /// not keep this node busy.
@@ -146,6 +147,27 @@ pub struct Answered {
 }
 
 impl Facts {
+    /// What the kernel was last told to have.
+    pub fn held(&self) -> &[Fact] {
+        &self.held
+    }
+
+    /// What must hold between two inputs. `Err` is what does not.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let is_held = |fact: &Fact| self.held.iter().any(|held| held.is_same(fact));
+        let promises = [
+            (self.in_place.len() == self.held.len(), "not every fact is in place or not"),
+            (self.refused.iter().all(|one| is_held(&one.fact)), "what is refused is not wanted"),
+            (
+                !self.withdrawals.iter().any(|one| is_held(&one.removal.fact)),
+                "what is wanted is to be withdrawn",
+            ),
+            (self.heal_at.is_none() || !self.held.is_empty(), "nothing is held, and healed"),
+            (self.inherited.is_empty(), "what was found is neither held nor withdrawn"),
+        ];
+        promises::kept(&promises)
+    }
+
     /// Number of the last level.
     pub fn seq(&self) -> Seq {
         self.seq

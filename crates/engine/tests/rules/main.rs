@@ -2,6 +2,7 @@
 
 mod absence;
 mod announcements;
+mod candidates;
 mod corners;
 mod election;
 mod handover;

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use locum_engine::status::Status;
 use locum_engine::{
-    Asked, Engine, Fact, Inherited, Input, InstanceId, LinkState, Output, Owner, Packet,
-    ProbeChange, Refusal, Removal,
+    Arbiter, Asked, Decision, Engine, Fact, Inherited, Input, InstanceId, LinkState, Output, Owner,
+    Packet, ProbeChange, Refusal, Removal,
 };
 use locum_plan::{
-    Check, Checker, Instance, Outcome, Plan, Probe, Unrunnable, Verdict, VirtualAddress, Weight,
+    Check, Checker, Instance, Name, Outcome, Plan, Probe, Unrunnable, Verdict, VirtualAddress,
+    Weight,
 };
 use locum_vrrp::packet::encode_advert;
-use locum_vrrp::{ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid};
+use locum_vrrp::{
+    Cause, ChecksumForm, Family, Priority, Role, RouterSettings, Time, Version, Vrid,
+};
 
 pub const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 3));
 /// From the successor's first advert until a master has withdrawn (V-240), and a moment more.
@@ -41,6 +44,17 @@ pub struct Node {
     probes: Vec<u32>,
     /// The kernel does at once whatever it is asked.
     is_prompt: bool,
+    /// What whoever has a say makes of every proposal.
+    pub decision: Decision,
+}
+
+/// Decides everything alike.
+struct Says(Decision);
+
+impl Arbiter for Says {
+    fn decide(&mut self, _: Time, _: &Name, _: &Cause) -> Decision {
+        self.0
+    }
 }
 
 impl Node {
@@ -55,6 +69,7 @@ impl Node {
             withdrawals: Vec::new(),
             probes: Vec::new(),
             is_prompt: false,
+            decision: Decision::Grant,
         };
         node.link("eth0", true);
         node.link("eth1", true);
@@ -245,7 +260,8 @@ impl Node {
 
     fn step(&mut self, input: Input<'_>) {
         let from = self.out.len();
-        self.engine.handle(self.now, input, &mut self.out);
+        self.engine.handle_under(&mut Says(self.decision), self.now, input, &mut self.out);
+        assert_eq!(self.engine.check_invariants(), Ok(()));
         for output in &self.out[from..] {
             match output {
                 Output::Deadline(deadline) => self.deadline = *deadline,
