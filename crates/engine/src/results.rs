@@ -31,7 +31,7 @@ impl Engine {
             Owner::Nobody => return,
         };
         // The answer to an older level is stale, and so is one for an instance that is gone.
-        if self.instances.get(id).is_none_or(|state| state.facts().seq() != seq) {
+        if self.instances.get(id).is_none_or(|state| !state.facts().awaits(seq)) {
             return;
         }
         let state = self.instances.touch(id);

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! A renewal waits until the answer before it has come: a slow kernel gets fewer questions, not
-//! more. Being slow is reported and is nobody's fault.
+//! more. Being slow is reported and is nobody's fault. An answer that is late may be lost: the level
+//! is sent again, and whichever answer comes first counts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,7 +48,8 @@ const EXPULSION_PAUSE: Duration = Duration::from_secs(1);
 /// Failed withdrawals after which a stop does not wait any longer: the lease has to see to it.
 const PATIENCE: u32 = 3;
 
-/// An answer that takes longer is reported: the node is overloaded, or the kernel stuck.
+/// An answer that takes longer is reported: the node is overloaded, or the kernel stuck. The level
+/// is sent again that often, since the answer may be lost.
 const LATE: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
@@ -98,8 +100,13 @@ struct Withdrawal {
 /// A level whose answer is still to come.
 #[derive(Debug)]
 struct Outstanding {
-    /// `None` once its lateness has been reported.
-    late_at: Option<Time>,
+    /// Number of the first of several that say the same, and when it was sent.
+    first: Seq,
+    since: Time,
+    /// When it is sent again.
+    again_at: Time,
+    /// Its lateness has been reported.
+    is_reported: bool,
     /// It changes something: hooks and a stop wait for it. A renewal does not.
     changes: bool,
 }
@@ -168,9 +175,9 @@ impl Facts {
         promises::kept(&promises)
     }
 
-    /// Number of the last level.
-    pub fn seq(&self) -> Seq {
-        self.seq
+    /// The answer to the level of this number is still to come, and says all that is asked now.
+    pub fn awaits(&self, seq: Seq) -> bool {
+        self.outstanding.as_ref().is_some_and(|one| (one.first..=self.seq).contains(&seq))
     }
 
     /// Something was asked of the kernel, more than a renewal, and its answer is still to come.
@@ -189,7 +196,7 @@ impl Facts {
         let pause = self.pause.as_ref().map(|pause| pause.until);
         let refused = if asks_again { self.refused.deadline() } else { None };
         let (renew, late) = match &self.outstanding {
-            Some(outstanding) => (None, outstanding.late_at),
+            Some(outstanding) => (None, Some(outstanding.again_at)),
             None => (self.renew_at, None),
         };
         let times = [renew, late, self.heal_at, self.retry_at, self.unwanted.at, pause, refused];
@@ -298,12 +305,16 @@ impl Facts {
     /// The answer is late, and nobody was told: for how long it has been waited for.
     pub fn take_lateness(&mut self, now: Time) -> Option<Duration> {
         let outstanding = self.outstanding.as_mut()?;
-        outstanding.late_at.take_if(|at| *at <= now).map(|at| LATE + now.since(at))
+        let waited = now.since(outstanding.since);
+        if waited < LATE || std::mem::replace(&mut outstanding.is_reported, true) {
+            return None;
+        }
+        Some(waited)
     }
 
     /// The answer is late, and that was reported.
     pub fn is_late(&self) -> bool {
-        self.outstanding.as_ref().is_some_and(|one| one.late_at.is_none())
+        self.outstanding.as_ref().is_some_and(|one| one.is_reported)
     }
 
     /// The level to send with number `seq`; `None` when there is nothing to say.
@@ -316,7 +327,8 @@ impl Facts {
         let changed = !Arc::ptr_eq(wanted.hold, &self.held) && **wanted.hold != *self.held;
         let changes = changed || heals || retries || expels || asks || !self.inherited.is_empty();
         let renews = due(self.renew_at) && self.outstanding.is_none();
-        if !changes && !renews {
+        let repeats = due(self.outstanding.as_ref().map(|one| one.again_at));
+        if !changes && !renews && !repeats {
             return None;
         }
         if retries {
@@ -330,7 +342,11 @@ impl Facts {
         let is_new = |new: &Fact| !former.iter().any(|old| old.is_same(new));
         let extends = changed && !former.is_empty() && self.held.iter().any(is_new);
         self.seq = seq;
-        self.outstanding = Some(Outstanding { late_at: Some(now + LATE), changes });
+        let again_at = now + LATE;
+        self.outstanding = Some(match self.outstanding.take() {
+            Some(before) if !changes => Outstanding { again_at, ..before },
+            _ => Outstanding { first: seq, since: now, again_at, is_reported: false, changes },
+        });
         let expels = if expels { self.expel(now) } else { Vec::new() };
         let drop = self.removals(&former, &expels, wanted.claimed);
         let hold = self.additions(now, wanted.asks_again);

@@ -2,6 +2,7 @@
 
 mod absence;
 mod announcements;
+mod answers;
 mod candidates;
 mod corners;
 mod election;
