@@ -1,9 +1,9 @@
 //! One engine as its node sees it, and the clock between the two.
 //!
-//! The clock is where three faults are planted: [`Plant::Skew`] lets it jump ahead at the end of a
+//! The clock is where four faults are planted: [`Plant::Skew`] lets it jump ahead at the end of a
 //! backup's wait by what whole centiseconds would cut off the skew, so that the down timer runs out
 //! early by exactly that; [`Plant::Oversleep`] takes out of it what the process was paused for;
-//! [`Plant::Sluggish`] calls a backup an interval late.
+//! [`Plant::Sluggish`] calls a backup an interval late, and [`Plant::Undecided`] a candidate.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,6 +14,7 @@ use locum_plan::{Name, Plan};
 use locum_vrrp::{Priority, Role, Time, timers};
 
 use crate::node::Stimulus;
+use crate::objector::Objector;
 use crate::plant::{Plant, Scene, distort, tamper};
 
 /// What status says about one instance.
@@ -25,6 +26,10 @@ pub struct View {
     /// Addresses it says the kernel refused, and those it says the kernel does not let go of.
     pub refused: Vec<IpAddr>,
     pub withdrawals_pending: Vec<IpAddr>,
+    /// What it says others have put there and is left alone.
+    pub unwanted: Vec<String>,
+    /// It has proposed its mastership and waits for an answer.
+    pub is_candidate: bool,
 }
 
 #[derive(Default)]
@@ -44,7 +49,13 @@ pub struct Adapter {
     pub unserved: Vec<Name>,
     /// By true time.
     pub deadline: Option<Time>,
+    pub objector: Objector,
+    /// What the engine promises itself and does not keep.
+    pub broken: Option<String>,
 }
+
+/// [`Plant::Undecided`]: longer than any candidate waits.
+const PROCRASTINATION: Duration = Duration::from_millis(700);
 
 /// The clock's lie at the end of a backup's wait.
 #[derive(Clone, Copy, Debug)]
@@ -71,7 +82,8 @@ impl Adapter {
         let jumped = self.jump.filter(|jump| clock >= jump.at).map_or(clock, |jump| jump.to);
         self.told = self.told.max(clock).max(jumped);
         let mut outputs = Vec::new();
-        self.engine.handle(self.told, stimulus.input(), &mut outputs);
+        self.engine.handle_under(&mut self.objector, self.told, stimulus.input(), &mut outputs);
+        self.broken = self.engine.check_invariants().err();
         self.look();
         let deadline = outputs.iter().rev().find_map(|output| match output {
             Output::Deadline(deadline) => *deadline,
@@ -87,6 +99,8 @@ impl Adapter {
             } else if self.is_backup() && plant == Plant::Sluggish {
                 let intervals = plan.instances.iter().map(|i| i.router.interval.as_duration());
                 self.lag = intervals.max().unwrap_or_default();
+            } else if plant == Plant::Undecided && self.has_candidate() {
+                self.lag = PROCRASTINATION;
             }
         }
         self.deadline = deadline.map(|deadline| deadline + self.slept);
@@ -120,6 +134,10 @@ impl Adapter {
         }
     }
 
+    fn has_candidate(&self) -> bool {
+        self.views.iter().any(|view| view.is_candidate)
+    }
+
     fn is_backup(&self) -> bool {
         !self.views.is_empty() && self.views.iter().all(|view| view.role == Role::Backup)
     }
@@ -136,7 +154,12 @@ impl Adapter {
             refused: instance.refused.iter().map(|one| one.address).collect(),
             withdrawals_pending:
                 instance.withdrawals_pending.iter().map(|one| one.address).collect(),
+            unwanted: instance.unwanted.clone(),
+            is_candidate: instance.candidate.is_some(),
         }));
+        let views = &self.views;
+        self.objector
+            .retain(|name| views.iter().any(|view| view.instance == *name && view.is_candidate));
         self.unserved.clear();
         let unserved = status.services.iter().filter(|service| service.error.is_some());
         self.unserved.extend(unserved.map(|service| service.name.clone()));

@@ -31,14 +31,24 @@ pub struct Temper {
     pub refusal: u32,
     /// Per mille of addresses that are refused while others are done.
     pub partial: u32,
+    /// Per mille of answers to an `Apply` that nobody hears.
+    pub unheard: u32,
     /// Per mille of services that the balancer cannot serve.
     pub unserved: u32,
+    /// The longest a service takes from having begun until it answers or fails.
+    pub warm_up: Duration,
 }
 
 impl Temper {
     /// As netlink is on an idle machine.
-    pub const CALM: Self =
-        Self { latency: Duration::from_micros(300), refusal: 0, partial: 0, unserved: 0 };
+    pub const CALM: Self = Self {
+        latency: Duration::from_micros(300),
+        refusal: 0,
+        partial: 0,
+        unheard: 0,
+        unserved: 0,
+        warm_up: Duration::ZERO,
+    };
 }
 
 #[derive(Debug)]
@@ -63,6 +73,17 @@ impl Applier {
         self.queue.is_empty() && !self.busy
     }
 
+    /// A level replaces one of the same owner that has not begun: it says all that the other said.
+    pub fn add(&mut self, now: Time, job: Job) {
+        if let Job::Apply { owner, .. } = &job {
+            let begun = usize::from(self.busy);
+            let same = |(_, other): &(Time, Job)| matches!(other, Job::Apply { owner: of, .. } if of == owner);
+            let at = self.queue.iter().skip(begun).position(same);
+            at.and_then(|at| self.queue.remove(begun + at));
+        }
+        self.queue.push_back((now, job));
+    }
+
     /// How long netlink, or the balancer, takes for one change now.
     pub fn latency(&self, random: &mut Random) -> Duration {
         random.span_between(self.temper.latency / 10, self.temper.latency)
@@ -78,6 +99,11 @@ impl Applier {
 
     pub fn refuses(&self, random: &mut Random) -> bool {
         self.temper.refusal > 0 && random.per_mille(self.temper.refusal)
+    }
+
+    /// The answer to what was just done is lost.
+    pub fn loses_answer(&self, random: &mut Random) -> bool {
+        self.temper.unheard > 0 && random.per_mille(self.temper.unheard)
     }
 
     /// As [`Self::refuses`], for one address.
@@ -97,9 +123,12 @@ impl Applier {
 /// it tells once, and goes on trying.
 #[derive(Default, Debug)]
 pub struct Balancer {
-    /// What it serves, but for what it cannot.
+    /// What it serves, but for what it cannot, and for what does not answer yet.
     wanted: Option<Arc<WantedServices>>,
     unserved: Vec<Name>,
+    pending: Vec<Name>,
+    /// Number of the level last finished.
+    finished: Seq,
     begun: Option<(Seq, Arc<WantedServices>)>,
     waiting: Option<(Seq, Arc<WantedServices>)>,
 }
@@ -128,19 +157,44 @@ impl Balancer {
         self.begun.is_none() && self.waiting.is_none()
     }
 
-    /// Serves what it has begun with, but for what `refuses` says; returns its number.
-    pub fn finish(&mut self, mut refuses: impl FnMut() -> bool) -> Option<Seq> {
+    /// Serves what it has begun with, but for what `refuses` says; returns its number. What it has
+    /// not served before does not answer yet when `is_slow`.
+    pub fn finish(&mut self, is_slow: bool, mut refuses: impl FnMut() -> bool) -> Option<Seq> {
         let (seq, wanted) = self.begun.take()?;
-        let active = wanted.services.iter().filter(|one| one.activity == Activity::Active);
-        let refused = active.filter(|_| refuses());
-        self.unserved = refused.map(|one| one.service.name.clone()).collect();
+        let names: Vec<Name> = active(&wanted).map(|(name, _)| name.clone()).collect();
+        let (unserved, served): (Vec<Name>, Vec<Name>) = names.into_iter().partition(|_| refuses());
+        let pends = |name: &Name| self.pending.contains(name) || is_slow && !self.answers(name);
+        self.pending = served.into_iter().filter(pends).collect();
+        self.unserved = unserved;
         self.wanted = Some(wanted);
+        self.finished = seq;
         Some(seq)
+    }
+
+    /// Number of the level last finished, by this process.
+    pub fn finished(&self) -> Seq {
+        self.finished
+    }
+
+    /// What does not answer yet does, or fails; what has failed by then recovers. True when it has
+    /// to be called again.
+    pub fn go_on(&mut self, fails: bool) -> bool {
+        let begun = std::mem::take(&mut self.pending);
+        let has_failed = fails && !begun.is_empty();
+        self.unserved = if has_failed { begun } else { Vec::new() };
+        has_failed
     }
 
     /// Forgets what it has begun with, and goes on as before.
     pub fn skip(&mut self) -> Option<Seq> {
-        self.begun.take().map(|(seq, _)| seq)
+        let (seq, _) = self.begun.take()?;
+        self.finished = seq;
+        Some(seq)
+    }
+
+    /// What it has begun to serve and does not answer yet.
+    pub fn pending(&self) -> &[Name] {
+        &self.pending
     }
 
     /// What the last finished level could not be served of.
@@ -155,15 +209,37 @@ impl Balancer {
 
     /// Serves something that belongs to the master of this instance.
     pub fn serves(&self, instance: &Name) -> bool {
-        let wanted = self.wanted.iter().flat_map(|wanted| &wanted.services);
-        wanted.filter(|one| one.activity == Activity::Active).any(|one| {
-            one.service.instance.as_ref() == Some(instance)
-                && !self.unserved.contains(&one.service.name)
-        })
+        let mut all = self.wanted.iter().flat_map(|wanted| active(wanted));
+        all.any(|(name, of)| of == Some(instance) && self.answers(name))
+    }
+
+    /// Whoever connects to this service is answered.
+    fn answers(&self, service: &Name) -> bool {
+        let mut all = self.wanted.iter().flat_map(|wanted| active(wanted));
+        all.any(|(name, _)| name == service)
+            && !self.unserved.contains(service)
+            && !self.pending.contains(service)
+    }
+
+    /// A service of this instance that `wanted`, or the newest level, wants to serve and that
+    /// neither answers nor has failed.
+    pub fn awaited(&self, wanted: Option<&WantedServices>, instance: &Name) -> Option<Name> {
+        let mut all = wanted.or_else(|| self.newest()).into_iter().flat_map(active);
+        let is_awaited = |name: &Name| !self.answers(name) && !self.unserved.contains(name);
+        let found = all.find(|(name, of)| *of == Some(instance) && is_awaited(name));
+        found.map(|(name, _)| name.clone())
     }
 
     pub fn forget(&mut self) {
         self.begun = None;
         self.waiting = None;
+        self.pending.clear();
+        self.finished = 0;
     }
+}
+
+/// Names of what a level serves, with the instance each belongs to.
+fn active(wanted: &WantedServices) -> impl Iterator<Item = (&Name, Option<&Name>)> {
+    let active = wanted.services.iter().filter(|one| one.activity == Activity::Active);
+    active.map(|one| (&one.service.name, one.service.instance.as_ref()))
 }

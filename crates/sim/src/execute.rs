@@ -1,16 +1,17 @@
 //! Feed one input, take every output, do it: what the daemon's threads do, on simulated time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use locum_engine::{
     Announcement, Asked, Datagram, Fact, Output, Owner, ProbeChange, Refusal, Removal, SendReport,
-    Seq,
+    Seq, Whose,
 };
 use locum_plan::Name;
-use locum_vrrp::Family;
+use locum_vrrp::{Family, Time};
 
-use crate::applier::{Job, QUEUE_LIMIT};
-use crate::judge::Drain;
+use crate::applier::{Job, QUEUE_LIMIT, Temper};
+use crate::judge::{Drain, OWN_WORD};
 use crate::lan::Parcel;
 use crate::node::{Process, Stimulus};
 use crate::place::link_of;
@@ -18,6 +19,9 @@ use crate::plant::Plant;
 use crate::trace::{describe_output, describe_stimulus};
 use crate::wire;
 use crate::world::{Happening, World};
+
+/// The longest a service that has failed takes until it answers.
+pub const SLOWEST_RECOVERY: Duration = Duration::from_secs(2);
 
 /// As many inputs wait for a stopped process in the daemon.
 const UNHEARD_LIMIT: usize = 1024;
@@ -57,6 +61,9 @@ impl World {
             let outputs: Vec<String> = outputs.iter().map(describe_output).collect();
             format!("{} -> {}", describe_stimulus(stimulus), outputs.join(", "))
         });
+        if let Some(broken) = self.nodes[node].adapter.broken.take() {
+            self.blame(Some(node), OWN_WORD, broken);
+        }
         let drain =
             Drain { stimulus, before: &before, previous: &previous, outputs: &outputs, due };
         self.judge_drain(node, drain);
@@ -66,8 +73,24 @@ impl World {
         for output in outputs {
             self.execute(node, output);
         }
+        self.note_waiting(node);
         self.set_timer(node);
+        self.await_decision(node);
         self.judge_node(node);
+    }
+
+    /// Whoever has a say in something decides later: the engine asks again in any drain.
+    fn await_decision(&mut self, node: usize) {
+        let host = &mut self.nodes[node];
+        let (life, at) = (host.life, host.adapter.objector.decides_at());
+        let at = at.map(|at| at.max(self.now));
+        if host.decision != at {
+            host.decision = at;
+            if let Some(at) = at {
+                let stimulus = Stimulus::Timeout;
+                self.schedule.add(at, Happening::Reach { node, life, stimulus });
+            }
+        }
     }
 
     fn execute(&mut self, node: usize, output: Output) {
@@ -168,7 +191,7 @@ impl World {
 
     fn enqueue(&mut self, node: usize, job: Job) {
         let applier = &mut self.nodes[node].applier;
-        applier.queue.push_back((self.now, job));
+        applier.add(self.now, job);
         let length = applier.queue.len();
         if length > QUEUE_LIMIT * self.scenario.routers.len() {
             self.blame(Some(node), "bounded", format!("{length} jobs wait for the applier"));
@@ -197,7 +220,7 @@ impl World {
             return;
         }
         host.applier.busy = false;
-        let Some((_, job)) = host.applier.queue.pop_front() else { return };
+        let Some((since, job)) = host.applier.queue.pop_front() else { return };
         match job {
             Job::Announce { instance, until, frames } => {
                 if self.now <= until && !frames.is_empty() {
@@ -207,21 +230,30 @@ impl World {
                 }
             }
             Job::Apply { seq, owner, hold, drop } => {
-                self.apply(node, seq, owner, &hold, &drop);
+                let level = Level { seq, owner, hold: &hold, drop: &drop };
+                self.apply(node, since, level);
             }
         }
         self.next_job(node);
         self.judge_node(node);
     }
 
-    fn apply(&mut self, node: usize, seq: Seq, owner: Owner, hold: &[Fact], drop: &[Removal]) {
+    fn apply(&mut self, node: usize, asked: Time, level: Level<'_>) {
+        let Level { seq, owner, hold, drop } = level;
         let result = self.change_kernel(node, hold, drop);
         let is_stuck = |refusal: &Refusal| refusal.asked == Asked::Drop;
         let refused = result.as_ref().map_or(true, |refusals| refusals.iter().any(is_stuck));
         let adapter = &self.nodes[node].adapter;
         let mut routers = self.scenario.routers.iter();
         match routers.position(|router| adapter.is_of(owner, &router.name)) {
-            Some(index) => self.watches[node][index].refused = refused,
+            Some(index) => {
+                let watch = &mut self.watches[node][index];
+                watch.refused = refused;
+                let is_refusal = |refusal: &Refusal| refusal.asked == Asked::Hold;
+                if result.as_ref().map_or(true, |refusals| refusals.iter().any(is_refusal)) {
+                    watch.refused_at = Some(self.now);
+                }
+            }
             // What an earlier process has left and no instance has.
             None => self.nodes[node].unowned_refused = refused,
         }
@@ -231,8 +263,15 @@ impl World {
                 self.nodes[node].kernel.addresses().map(|(_, a)| a.to_string()).collect();
             format!("kernel apply #{seq} {owner:?}, now holds {held:?}")
         });
-        // The plant has told already.
-        if self.plant != Some(Plant::AckEarly) {
+        let is_lost = self.nodes[node].applier.loses_answer(&mut self.random);
+        let is_late = self.now.since(asked) > Duration::from_secs(1);
+        let result = match self.plant {
+            // The plant has told already.
+            Some(Plant::AckEarly) => return,
+            Some(Plant::SlowIsFault) if is_late => Err("timed out".to_owned()),
+            _ => result,
+        };
+        if !is_lost {
             self.stimulate(node, Stimulus::Applied(seq, owner, result));
         }
     }
@@ -244,22 +283,27 @@ impl World {
         hold: &[Fact],
         drop: &[Removal],
     ) -> Result<Vec<Refusal>, String> {
-        let host = &mut self.nodes[node];
-        if host.applier.refuses(&mut self.random) {
+        if self.nodes[node].applier.refuses(&mut self.random) {
             self.calm.refused(self.now);
             return Err("no buffer space available".to_owned());
         }
         let mut refusals = Vec::new();
-        for Removal { fact, .. } in drop {
+        for Removal { fact, whose } in drop {
             let Fact::Address(gone) = fact else { continue };
+            let host = &mut self.nodes[node];
             if host.applier.refuses_one(&mut self.random) {
                 refusals.push(refusal(Asked::Drop, fact, "device or resource busy"));
-            } else {
-                host.kernel.remove(&gone.interface, gone.address.address);
+                continue;
+            }
+            host.kernel.remove(&gone.interface, gone.address.address);
+            let expels = *whose == Whose::Anyones;
+            if expels && host.kernel.expel(&gone.interface, gone.address.address) {
+                self.report_link(node, &gone.interface);
             }
         }
         for fact in hold {
             let Fact::Address(held) = fact else { continue };
+            let host = &mut self.nodes[node];
             let link = link_of(&held.interface).map(|link| &host.links[link]);
             if link.is_none_or(|link| link.index == 0) {
                 refusals.push(refusal(Asked::Hold, fact, "no such device"));
@@ -269,8 +313,14 @@ impl World {
             if is_stubborn || host.applier.refuses_one(&mut self.random) {
                 self.calm.refused(self.now);
                 refusals.push(refusal(Asked::Hold, fact, "permission denied"));
-            } else if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
+                continue;
+            }
+            let was_foreign = host.kernel.is_foreign(&held.interface, held.address.address);
+            if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
                 self.schedule.add(at, Happening::Sweep { node });
+            }
+            if was_foreign {
+                self.report_link(node, &held.interface);
             }
         }
         Ok(refusals)
@@ -291,22 +341,58 @@ impl World {
         if host.life != life {
             return;
         }
-        let unserved = host.applier.temper.unserved;
+        let Temper { unserved, warm_up, .. } = host.applier.temper;
         let random = &mut self.random;
         let was_serving = host.plan.instances.iter().any(|i| host.balancer.serves(&i.name));
         let finished = if serves_on && was_serving {
             host.balancer.skip()
         } else {
-            host.balancer.finish(|| unserved > 0 && random.per_mille(unserved))
+            let refuses = || unserved > 0 && random.per_mille(unserved);
+            host.balancer.finish(!warm_up.is_zero(), refuses)
         };
-        if let Some(seq) = finished {
-            let refused = host.balancer.unserved().iter();
-            let refused =
-                refused.map(|name| (name.clone(), "no backend available".to_owned())).collect();
-            self.stimulate(node, Stimulus::Served(seq, refused));
+        if finished.is_some() {
+            if !host.balancer.pending().is_empty() {
+                let at = self.now + self.random.span(warm_up);
+                self.schedule.add(at, Happening::Answers { node, life });
+            }
+            self.report_services(node);
             self.next_service(node);
-            self.judge_node(node);
         }
+    }
+
+    /// What has begun to be served answers, or fails and recovers later.
+    pub fn services_go_on(&mut self, node: usize, life: u32) {
+        let host = &mut self.nodes[node];
+        if host.life != life {
+            return;
+        }
+        if host.balancer.go_on(self.random.one_in(3)) {
+            let at = self.now + self.random.span(SLOWEST_RECOVERY);
+            self.schedule.add(at, Happening::Answers { node, life });
+        }
+        self.report_services(node);
+    }
+
+    /// The level last finished has come this far.
+    fn report_services(&mut self, node: usize) {
+        let balancer = &self.nodes[node].balancer;
+        let refused = balancer.unserved().iter();
+        let refused = refused.map(|name| (name.clone(), "no backend available".to_owned()));
+        let (pending, refused) = (balancer.pending().to_vec(), refused.collect());
+        let seq = balancer.finished();
+        self.stimulate(node, Stimulus::Served(seq, pending, refused));
+        self.judge_node(node);
+    }
+
+    /// The monitor tells of a link that has other addresses than before.
+    pub fn report_link(&mut self, node: usize, interface: &str) {
+        let Some(link) = link_of(interface) else { return };
+        let host = &self.nodes[node];
+        if host.links[link].index == 0 {
+            return;
+        }
+        let (life, stimulus) = (host.life, Stimulus::Link(host.reported_link(link)));
+        self.schedule.add(self.now, Happening::Reach { node, life, stimulus });
     }
 
     /// The kernel removes what has outlived its lease, and its monitor tells.
@@ -350,6 +436,14 @@ impl World {
             self.schedule.add(at.max(self.now) + late, Happening::Timer { node, life, at });
         }
     }
+}
+
+/// One level for the kernel.
+struct Level<'a> {
+    seq: Seq,
+    owner: Owner,
+    hold: &'a [Fact],
+    drop: &'a [Removal],
 }
 
 fn refusal(asked: Asked, fact: &Fact, error: &str) -> Refusal {

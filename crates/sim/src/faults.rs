@@ -7,11 +7,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Command, Run, Target};
+use locum_engine::{Command, Decision, Run, Target};
 use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
 use crate::node::{Process, Stimulus};
+use crate::objector::Mood;
 use crate::place::INTERFACES;
 use crate::world::{Happening, World};
 
@@ -27,6 +28,8 @@ pub enum Undo {
     Temper(usize),
     /// A node's kernel allows this address again.
     Stubborn(usize, IpAddr),
+    /// Whoever has a say in this node's masterships grants at once again.
+    Mood(usize),
     /// Puts a removed instance back.
     Instance(usize, usize),
 }
@@ -54,9 +57,14 @@ enum Fault {
     Stop,
     Thief,
     EarlyTimeout,
+    CrawlingApply,
+    LostAnswer,
+    LateServe,
+    Objection,
+    Stranger,
 }
 
-const EVERY_FAULT: [Fault; 21] = [
+const EVERY_FAULT: [Fault; 26] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -78,13 +86,26 @@ const EVERY_FAULT: [Fault; 21] = [
     Fault::Stop,
     Fault::Thief,
     Fault::EarlyTimeout,
+    Fault::CrawlingApply,
+    Fault::LostAnswer,
+    Fault::LateServe,
+    Fault::Objection,
+    Fault::Stranger,
 ];
 
 /// An address that was refused because of its link is asked for again that soon.
 const ASKED_AGAIN: Duration = Duration::from_secs(1);
 
-/// A kernel that has other things to do.
+/// A kernel that has other things to do, and one that hardly does anything.
 const SLOW: Duration = Duration::from_millis(400);
+const CRAWLING: Duration = Duration::from_secs(3);
+
+/// What a kernel that has recovered may still be doing, and until an answer that was lost is asked
+/// for again.
+const SLOWEST: Duration = Duration::from_secs(5);
+
+/// A service that has to start a process first, on a busy host.
+const WARM_UP: Duration = Duration::from_secs(2);
 
 impl World {
     /// The next fault, and the time of the one after it; after the last, everything is healed.
@@ -180,9 +201,14 @@ impl World {
                 self.disturb(self.now + self.calm.check_time());
                 self.schedule.add(until, Happening::Undo(Undo::Check(victim)));
             }
-            Fault::SlowApply | Fault::FailingApply | Fault::FailingServe => {
-                self.sour(fault, victim, until);
-            }
+            Fault::SlowApply
+            | Fault::CrawlingApply
+            | Fault::LostAnswer
+            | Fault::FailingApply
+            | Fault::FailingServe
+            | Fault::LateServe => self.sour(fault, victim, until),
+            Fault::Objection => self.object(victim, until),
+            Fault::Stranger => self.intrude(victim),
             Fault::StubbornAddress => self.make_stubborn(victim, until),
             Fault::ReloadSame
             | Fault::ReloadPriority
@@ -246,14 +272,45 @@ impl World {
         let temper = &mut self.nodes[node].applier.temper;
         match fault {
             Fault::SlowApply => temper.latency = SLOW,
+            Fault::CrawlingApply => temper.latency = CRAWLING,
+            Fault::LostAnswer => temper.unheard = 500,
+            Fault::LateServe => temper.warm_up = WARM_UP,
             Fault::FailingApply if self.random.one_in(2) => temper.partial = 500,
             Fault::FailingApply => temper.refusal = 700,
             _ => temper.unserved = 700,
         }
         // Who cannot serve is judged while it lasts: it must change nothing else.
-        let ends = if fault == Fault::FailingServe { self.now } else { until };
+        let is_of_services = matches!(fault, Fault::FailingServe | Fault::LateServe);
+        let ends = if is_of_services { self.now } else { until };
         self.disturb(ends);
         self.schedule.add(until, Happening::Undo(Undo::Temper(node)));
+    }
+
+    /// Whoever has a say in this node's masterships decides late, never, or against them.
+    fn object(&mut self, node: usize, until: Time) {
+        let late = self.random.span(Duration::from_millis(600));
+        let moods = [
+            Mood::Slow(late, Decision::Grant),
+            Mood::Slow(late, Decision::Refuse),
+            Mood::Slow(Duration::ZERO, Decision::Refuse),
+            Mood::Mute,
+        ];
+        self.nodes[node].adapter.objector.mood = self.random.pick(&moods);
+        self.disturb(until);
+        self.schedule.add(until, Happening::Undo(Undo::Mood(node)));
+    }
+
+    /// Another program adds a virtual address. Where it is held already nothing happens.
+    fn intrude(&mut self, node: usize) {
+        let router = &self.scenario.routers[self.random.index(self.scenario.routers.len())];
+        let position = self.random.index(router.addresses.len());
+        let stray = router.stray.filter(|_| position + 1 == router.addresses.len());
+        let (link, address) = (stray.unwrap_or(router.link), router.addresses[position]);
+        let host = &mut self.nodes[node];
+        let interface = host.links[link].name.clone();
+        if host.links[link].index != 0 && host.kernel.intrude(self.now, &interface, address) {
+            self.report_link(node, &interface);
+        }
     }
 
     /// One address of several is refused from now on, for a while or for good.
@@ -278,7 +335,7 @@ impl World {
         if gone {
             host.links[link].index = 0;
         }
-        let state = host.links[link].clone();
+        let state = host.reported_link(link);
         for (interface, address) in lost {
             self.report_loss(node, interface, address);
         }
@@ -294,7 +351,7 @@ impl World {
         if state.index == 0 {
             state.index = 2 + self.happenings as u32 % 1000;
         }
-        let state = state.clone();
+        let state = self.nodes[node].reported_link(link);
         self.disturb(self.now + ASKED_AGAIN);
         self.stimulate(node, Stimulus::Link(state));
     }
@@ -387,7 +444,11 @@ impl World {
             Undo::Temper(node) => {
                 self.soothe(node);
                 // What it has begun with takes its time.
-                self.disturb(self.calm.retried(self.now).max(self.now + SLOW));
+                self.disturb(self.calm.retried(self.now).max(self.now + SLOWEST));
+            }
+            Undo::Mood(node) => {
+                self.nodes[node].adapter.objector.mood = Mood::Willing;
+                self.disturb(self.now);
             }
             Undo::Stubborn(node, address) => {
                 self.nodes[node].stubborn.remove(&address);
@@ -419,6 +480,7 @@ impl World {
         let any_runs = self.nodes.iter().any(|node| node.process != Process::Gone);
         for node in 0..self.nodes.len() {
             self.soothe(node);
+            self.nodes[node].adapter.objector.mood = Mood::Willing;
             self.nodes[node].check_passes = true;
             for edit in &mut self.nodes[node].edits {
                 edit.removed = false;
@@ -435,7 +497,7 @@ impl World {
                 self.reload(node);
             }
         }
-        let asked = self.calm.retried(self.now).max(self.now + ASKED_AGAIN);
+        let asked = self.calm.retried(self.now).max(self.now + SLOWEST);
         let until = asked + self.calm.start_time();
         self.heal(until);
         self.schedule.add(until + self.calm.bound() * 2, Happening::End);

@@ -12,12 +12,16 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Announcement, Asked, EventKind, Inherited, Output, Refusal, Removal, Seq};
+use locum_engine::{
+    Announcement, Asked, EventKind, Fact, Inherited, Output, Refusal, Removal, Seq,
+};
 use locum_plan::{Lease, Weight};
 use locum_vrrp::{Cause, Role};
 
+use crate::judge::Question;
 use crate::virtual_router::VirtualRouter;
 use crate::world::World;
 
@@ -108,6 +112,18 @@ impl World {
         }
     }
 
+    /// The engine asks the kernel to hold this.
+    pub fn note_question(&mut self, node: usize, index: usize, seq: Seq, hold: &Arc<[Fact]>) {
+        let kernel = &self.nodes[node].kernel;
+        let before = &self.watches[node][index].question;
+        let mut question = Question { first: seq, hold: Arc::clone(hold), is_open: true };
+        let is_healed = question.addresses().any(|address| kernel.was_taken(address));
+        if before.is_open && before.hold == *hold && !is_healed {
+            question.first = before.first;
+        }
+        self.watches[node][index].question = question;
+    }
+
     /// The kernel has answered: status says of each address what became of it.
     pub fn note_applied(
         &mut self,
@@ -118,21 +134,27 @@ impl World {
         result: &Result<Vec<Refusal>, String>,
     ) {
         let watch = &mut self.watches[node][index];
-        let (Ok(refusals), true) = (result, watch.asked.0 == seq) else { return };
+        if !watch.question.is_open || seq < watch.question.first {
+            return;
+        }
+        watch.question.is_open = false;
+        let Ok(refusals) = result else { return };
         let is_refused = |asked: Asked, address: IpAddr| {
             refusals.iter().any(|one| (one.asked, one.key.address()) == (asked, Some(address)))
         };
-        for address in &watch.asked.1 {
-            if is_refused(Asked::Hold, *address) {
-                watch.refused_addresses.insert(*address);
+        for address in watch.question.addresses() {
+            if is_refused(Asked::Hold, address) {
+                watch.refused_addresses.insert(address);
             } else {
-                watch.refused_addresses.remove(address);
+                watch.refused_addresses.remove(&address);
             }
         }
         // What a reload has taken out meanwhile is not asked for again.
         let is_wanted = |address: &IpAddr| {
             let mut instances = self.nodes[node].plan.instances.iter();
-            instances.any(|instance| instance.router.addresses.contains(address))
+            // One that is being removed may come back with what it knows.
+            let known = instances.find(|instance| instance.name == router.name);
+            known.is_none_or(|instance| instance.router.addresses.contains(address))
         };
         watch.refused_addresses.retain(is_wanted);
         let Some(view) = self.nodes[node].adapter.view(&router.name) else { return };

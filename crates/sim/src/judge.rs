@@ -12,14 +12,16 @@
 //! | `degraded` | what kernel or balancer refuse stands in status, and nothing else does |
 //! | `report` | what the balancer and the sockets report changes no role and no address |
 //!
-//! What is sent is judged in [`crate::speech`], what is held in [`crate::holding`].
+//! What is sent is judged in [`crate::speech`], what is held in [`crate::holding`], what waits for
+//! others in [`crate::readiness`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{EventKind, Output, Owner, Seq};
+use locum_engine::{EventKind, Fact, Output, Owner, Seq};
 use locum_plan::{Name, Plan};
 use locum_vrrp::{Role, Time, Version};
 
@@ -34,18 +36,22 @@ use crate::world::World;
 const OUTPUT_LIMIT: usize = 64;
 
 /// Every rule, by the name that a violation has.
-pub const RULES: [&str; 24] = [
+pub const RULES: [&str; 28] = [
     "adopt",
     "announce",
     "bounded",
+    "candidate",
     "dead-holder",
     "degraded",
     "discard",
     "effective",
+    "fault",
+    "foreign",
     "handover",
     "holder",
     "hook",
     "one-master",
+    "ready",
     "reload",
     "repair",
     "report",
@@ -60,6 +66,10 @@ pub const RULES: [&str; 24] = [
     "wire",
     "withdraw",
 ];
+
+/// The rule of what the engine promises itself. No fault around it can break that, so it is no rule
+/// of the list: what it promises is broken in its own tests.
+pub const OWN_WORD: &str = "own-word";
 
 /// A rule that did not hold.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -93,8 +103,7 @@ pub struct Watch {
     pub yielded: bool,
     /// The kernel did not do the last `Apply`, or did not let go of something.
     pub refused: bool,
-    /// The last `Apply` and the addresses to hold in it.
-    pub asked: (Seq, Vec<IpAddr>),
+    pub question: Question,
     /// Those that were refused when they were last asked for.
     pub refused_addresses: BTreeSet<IpAddr>,
     /// When its process, or a reload, began it.
@@ -105,6 +114,30 @@ pub struct Watch {
     pub quiet_at: Option<Time>,
     /// Hooks that have to run: the event, and the role it led to.
     pub hooks: VecDeque<(u64, Role)>,
+    /// When its kernel last refused something that it asked to hold.
+    pub refused_at: Option<Time>,
+    /// Since when it is master, and what its next announcement waits for is not there.
+    pub master_since: Option<Time>,
+    pub unready_since: Option<Time>,
+    /// Since when it is a candidate.
+    pub candidate_since: Option<Time>,
+}
+
+/// What its kernel was last asked, by an `Apply` and those after it that say the same.
+#[derive(Clone, Default, Debug)]
+pub struct Question {
+    /// Number of the first of them.
+    pub first: Seq,
+    pub hold: Arc<[Fact]>,
+    /// No answer has reached the engine.
+    pub is_open: bool,
+}
+
+impl Question {
+    /// To be held.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.hold.iter().filter_map(Fact::address).map(|held| held.address.address)
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -128,7 +161,7 @@ pub struct Drain<'a> {
 impl World {
     /// The first broken rule ends the run.
     pub fn blame(&mut self, node: Option<usize>, rule: &'static str, detail: String) {
-        assert!(RULES.contains(&rule), "{rule} is listed");
+        assert!(RULES.contains(&rule) || rule == OWN_WORD, "{rule} is listed");
         if self.violation.is_none() {
             let violation = Violation { at: self.now, node, rule, detail };
             self.trace.line(self.now, "-", || format!("VIOLATION {violation}"));
@@ -143,11 +176,13 @@ impl World {
     /// The outputs of one input.
     pub fn judge_drain(&mut self, node: usize, drain: Drain<'_>) {
         self.judge_form(node, drain.outputs);
-        if !drain.due {
+        // Any input puts the question of a candidate again.
+        let is_asking = drain.before.iter().any(|view| view.is_candidate);
+        if !drain.due && !is_asking {
             self.judge_harmless(node, drain);
         }
-        if let Stimulus::Served(seq, failed) = drain.stimulus {
-            self.judge_served(node, *seq, failed, drain.outputs);
+        if let Stimulus::Served(seq, pending, failed) = drain.stimulus {
+            self.judge_served(node, *seq, (pending, failed), drain.outputs);
         }
         let is_first = self.nodes[node].applied_plan.is_none();
         if let (Stimulus::Plan(_, found), true) = (drain.stimulus, is_first) {
@@ -244,10 +279,14 @@ impl World {
 
     /// V-107, V-117: a receiver must not act on it.
     fn is_void(&self, node: usize, parcel: &Parcel) -> bool {
+        // One that is being removed goes on with the interval it had.
+        let plan = &self.nodes[node].plan.instances;
+        let is_planned = |router: &VirtualRouter| plan.iter().any(|one| one.name == router.name);
         let is_foreign = || {
             let mut routers = self.scenario.routers.iter();
             routers.any(|router| {
                 router.version == Version::V2
+                    && is_planned(router)
                     && read(router, parcel)
                         .is_some_and(|advert| advert.interval() != self.interval(node, router))
             })
@@ -260,7 +299,7 @@ impl World {
         &mut self,
         node: usize,
         seq: u64,
-        failed: &[(Name, String)],
+        (pending, failed): (&[Name], &[(Name, String)]),
         outputs: &[Output],
     ) {
         let host = &self.nodes[node];
@@ -272,7 +311,9 @@ impl World {
             |name: &&&Name| host.plan.services.iter().any(|service| service.name == ***name);
         let hidden =
             refused.iter().filter(known).find(|name| !host.adapter.unserved.contains(name));
-        let stale = host.adapter.unserved.iter().find(|name| !refused.contains(name));
+        // What has failed before and is tried again has not recovered.
+        let has_recovered = |name: &&Name| !refused.contains(name) && !pending.contains(name);
+        let stale = host.adapter.unserved.iter().find(has_recovered);
         let told = outputs.iter().filter(|output| {
             matches!(output, Output::Notify(event) if matches!(event.kind, EventKind::ServeFailed { .. }))
         });

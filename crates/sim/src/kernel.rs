@@ -42,6 +42,9 @@ pub struct Kernel {
     /// What someone else took away and nobody has put back: the engine learns of it too late to
     /// call back an announcement on its way.
     taken: BTreeSet<IpAddr>,
+    /// What other programs have added: without our mark, for ever. With the time since when
+    /// nothing excuses that it is there.
+    foreign: BTreeMap<(Name, IpAddr), Time>,
 }
 
 impl Kernel {
@@ -77,6 +80,8 @@ impl Kernel {
         let key = (held.interface.clone(), held.address.address);
         let prefix = held.address.prefix;
         self.taken.remove(&held.address.address);
+        // It is ours from now on.
+        self.foreign.remove(&key);
         let granted = held.lease_seconds;
         self.held.insert(key, Lifetime { prefix, expires, swept, granted, renewed: now });
         swept
@@ -86,6 +91,39 @@ impl Kernel {
     pub fn remove(&mut self, interface: &str, address: IpAddr) -> bool {
         let key = (Name::from(interface), address);
         self.held.remove(&key).is_some()
+    }
+
+    /// Another program adds an address; `false` when it is there already.
+    pub fn intrude(&mut self, now: Time, interface: &Name, address: IpAddr) -> bool {
+        let key = (interface.clone(), address);
+        let is_free = !self.held.contains_key(&key) && !self.foreign.contains_key(&key);
+        is_free && self.foreign.insert(key, now).is_none()
+    }
+
+    /// Removes what another program has added; `true` when it was there.
+    pub fn expel(&mut self, interface: &str, address: IpAddr) -> bool {
+        let key = (Name::from(interface), address);
+        self.foreign.remove(&key).is_some()
+    }
+
+    pub fn is_foreign(&self, interface: &Name, address: IpAddr) -> bool {
+        self.foreign.contains_key(&(interface.clone(), address))
+    }
+
+    /// What other programs have added on this interface.
+    pub fn foreign_on(&self, interface: &str) -> impl Iterator<Item = IpAddr> {
+        let on_it = self.foreign.keys().filter(move |(on, _)| &**on == interface);
+        on_it.map(|(_, address)| *address)
+    }
+
+    /// All that other programs have added, with the time since when nothing excuses it.
+    pub fn foreign(&self) -> impl Iterator<Item = (&Name, IpAddr, Time)> {
+        self.foreign.iter().map(|((interface, address), since)| (interface, *address, *since))
+    }
+
+    /// As [`Self::foreign`], to change the time.
+    pub fn foreign_mut(&mut self) -> impl Iterator<Item = (&(Name, IpAddr), &mut Time)> {
+        self.foreign.iter_mut()
     }
 
     /// As [`Self::remove`], by a stranger.
@@ -122,6 +160,7 @@ impl Kernel {
         let on_it = self.held.keys().filter(|(on, _)| &**on == interface);
         let gone: Vec<_> = on_it.cloned().collect();
         self.held.retain(|(on, _), _| &**on != interface);
+        self.foreign.retain(|(on, _), _| &**on != interface);
         self.taken.extend(gone.iter().map(|(_, address)| *address));
         gone
     }

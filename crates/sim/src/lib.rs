@@ -12,9 +12,11 @@
 //! | [`lan`], [`wire`] | delay, loss, duplication, partitions; the IP header |
 //! | [`kernel`], [`applier`], [`node`] | addresses and leases; who programs them; a host |
 //! | [`adapter`], [`plant`] | the engine and its clock; the faults planted around it |
+//! | [`objector`] | who has a say when an instance would become master |
 //! | [`world`], [`execute`] | the loop; inputs in, outputs done |
 //! | [`faults`] | what goes wrong, and how it is undone |
 //! | [`judge`], [`speech`], [`holding`] | the invariants after every event: of inputs, words, addresses |
+//! | [`readiness`] | the invariants of what waits for somebody else's answer |
 //! | [`rest`], [`calm`], [`takeover`] | the invariants at rest, during a handover, when a master dies |
 //! | [`trace`] | one line per event |
 
@@ -28,9 +30,11 @@ pub mod judge;
 pub mod kernel;
 pub mod lan;
 pub mod node;
+pub mod objector;
 pub mod place;
 pub mod plant;
 pub mod random;
+pub mod readiness;
 pub mod rest;
 pub mod scenario;
 pub mod schedule;

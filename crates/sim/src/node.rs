@@ -42,8 +42,8 @@ pub enum Stimulus {
     AddressLost(Name, IpAddr),
     Applied(Seq, Owner, Result<Vec<Refusal>, String>),
     Sent(InstanceId, SendReport),
-    /// With what could not be served.
-    Served(Seq, Vec<(Name, String)>),
+    /// With what does not answer yet, and what could not be served.
+    Served(Seq, Vec<Name>, Vec<(Name, String)>),
     Command(CommandId, locum_engine::Command),
     Plan(Arc<Plan>, Vec<locum_engine::Inherited>),
 }
@@ -75,8 +75,8 @@ impl Stimulus {
                 Input::Applied { seq: *seq, owner: *owner, result: result.clone() }
             }
             Self::Sent(instance, report) => Input::Sent { instance: *instance, report: *report },
-            Self::Served(seq, failed) => {
-                Input::Served { seq: *seq, pending: Vec::new(), failed: failed.clone() }
+            Self::Served(seq, pending, failed) => {
+                Input::Served { seq: *seq, pending: pending.clone(), failed: failed.clone() }
             }
             Self::Command(id, command) => Input::Command { id: *id, command: command.clone() },
             Self::Plan(plan, inherited) => {
@@ -115,6 +115,8 @@ pub struct Node {
     pub unheard: VecDeque<Stimulus>,
     /// The timer that is set; older ones are stale.
     pub timer: Option<Time>,
+    /// When it is called again because of a decision.
+    pub decision: Option<Time>,
     pub last_apply: Seq,
     pub last_serve: Seq,
     pub last_event: u64,
@@ -144,6 +146,7 @@ impl Node {
             unread: VecDeque::new(),
             unheard: VecDeque::new(),
             timer: None,
+            decision: None,
             last_apply: 0,
             last_serve: 0,
             last_event: 0,
@@ -170,6 +173,13 @@ impl Node {
             })
     }
 
+    /// A link as the kernel reports it: all addresses that do not carry our mark are on it.
+    pub fn reported_link(&self, link: usize) -> LinkState {
+        let mut state = self.links[link].clone();
+        state.addresses.extend(self.kernel.foreign_on(INTERFACES[link]));
+        state
+    }
+
     /// Nothing that was asked of it is still to be done.
     pub fn is_drained(&self) -> bool {
         self.is_running() && self.applier.is_idle() && self.unheard.is_empty()
@@ -179,7 +189,9 @@ impl Node {
     pub fn end_process(&mut self) {
         self.process = Process::Gone;
         self.life += 1;
+        let mood = self.adapter.objector.mood;
         self.adapter = Adapter::default();
+        self.adapter.objector.mood = mood;
         self.applier.forget();
         self.balancer.forget();
         self.probes.clear();
@@ -187,6 +199,7 @@ impl Node {
         self.unread.clear();
         self.unheard.clear();
         self.timer = None;
+        self.decision = None;
         self.last_apply = 0;
         self.last_serve = 0;
         self.unowned_refused = false;

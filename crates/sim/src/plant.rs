@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use locum_engine::{Command, Event, EventKind, Fact, InstanceId, Output};
+use locum_engine::{Command, Event, EventKind, Fact, InstanceId, Output, Whose};
 use locum_plan::{Instance, Lease, Name, Plan, Verdict};
 use locum_vrrp::{Version, Vrid};
 
@@ -73,6 +73,14 @@ pub enum Plant {
     HideRefusal,
     /// A report of frames that left is taken for the loss of an address.
     Mistaken,
+    /// Services are reported as answering when they have only begun.
+    ServeEager,
+    /// An answer that comes late is taken for a refusal.
+    SlowIsFault,
+    /// A candidate's timer runs late.
+    Undecided,
+    /// What others have put there is said to be removed, and stays.
+    Hospitable,
 }
 
 impl Plant {
@@ -103,6 +111,10 @@ impl Plant {
             Self::Impatient => "start",
             Self::Mistaken => "report",
             Self::ServeOptimist | Self::HideRefusal => "degraded",
+            Self::ServeEager => "ready",
+            Self::SlowIsFault => "fault",
+            Self::Undecided => "candidate",
+            Self::Hospitable => "foreign",
         }
     }
 }
@@ -135,9 +147,11 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
             outcome.verdict = Verdict::Pass;
             Stimulus::Probed(*probe, outcome)
         }),
-        Stimulus::Served(seq, _) => {
-            (plant == Plant::ServeOptimist).then_some(Stimulus::Served(*seq, Vec::new()))
-        }
+        Stimulus::Served(seq, pending, failed) => match plant {
+            Plant::ServeOptimist => Some(Stimulus::Served(*seq, pending.clone(), Vec::new())),
+            Plant::ServeEager => Some(Stimulus::Served(*seq, Vec::new(), failed.clone())),
+            _ => None,
+        },
         Stimulus::Plan(plan, inherited) => match plant {
             Plant::Amnesia => Some(Stimulus::Plan(Arc::clone(plan), Vec::new())),
             Plant::Impatient => Some(Stimulus::Plan(
@@ -231,6 +245,9 @@ fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
             }
         }
         (Plant::KeepAddress, Output::Apply { drop, .. }) => drop.clear(),
+        (Plant::Hospitable, Output::Apply { drop, .. }) => {
+            drop.retain(|removal| removal.whose == Whose::Ours);
+        }
         (Plant::LongLease, Output::Apply { hold, .. }) => {
             let longer = hold.iter().cloned().map(|mut fact| {
                 if let Fact::Address(held) = &mut fact {

@@ -35,6 +35,7 @@ impl World {
         }
         self.judge_handovers();
         self.judge_silence();
+        self.judge_waiting();
         let verdict = self
             .judge_dead()
             .and_then(|()| if self.is_settled() { self.judge_rest() } else { Ok(()) });
@@ -215,7 +216,10 @@ impl World {
             return wrong(format!("{name} has {extra} as it was before a reload"));
         }
         let is_served = router.service.as_ref().is_none_or(|service| {
-            host.balancer.serves(&router.name) || host.balancer.unserved().contains(&service.name)
+            let balancer = &host.balancer;
+            balancer.serves(&router.name)
+                || balancer.unserved().contains(&service.name)
+                || balancer.pending().contains(&service.name)
         });
         if host.balancer.is_idle() && !is_served {
             return Err((

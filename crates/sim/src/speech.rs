@@ -56,6 +56,7 @@ impl World {
             _ => {}
         }
         let mut role = was.map_or(Role::Initialize, |view| view.role);
+        let mut level = None;
         for output in drain.outputs {
             let is_of = |owner: Owner| self.nodes[node].adapter.is_of(owner, &router.name);
             match output {
@@ -63,14 +64,15 @@ impl World {
                     self.judge_advert(node, index, router, role, is.as_ref(), datagram);
                 }
                 Output::Apply { seq, owner, hold, .. } if is_of(*owner) => {
-                    let addresses = hold.iter().filter_map(|fact| fact.key().address()).collect();
-                    self.watches[node][index].asked = (*seq, addresses);
+                    self.note_question(node, index, *seq, hold);
                     if role == Role::Master && !hold.is_empty() {
                         self.judge_awake(node, index, "holds its addresses");
                     }
                 }
+                Output::Serve { wanted, .. } => level = Some(&**wanted),
                 Output::Announce { instance, frames, .. } if is_of(Owner::Instance(*instance)) => {
                     self.judge_frames(node, index, frames);
+                    self.judge_ready(node, index, router, level, frames);
                 }
                 Output::Notify(event) if event.instance.as_ref() == Some(&router.name) => {
                     role = self.note_event(node, index, router, role, event);
@@ -320,7 +322,9 @@ impl World {
         let is_heard = router.links().all(|link| links[link].running);
         // It waits for what is still to be put in place or to answer.
         let host = &self.nodes[node];
-        let is_ready = host.applier.is_idle() && host.balancer.is_idle();
+        let is_served = host.balancer.is_idle() && host.balancer.pending().is_empty();
+        let is_answered = host.applier.is_idle() && !watch.question.is_open;
+        let is_ready = is_answered && is_served;
         let outputs = drain.outputs;
         if is_heard && is_ready && outputs.iter().any(ends) && !outputs.iter().any(announces) {
             let detail = format!("{} announces nothing after a conflict", router.name);

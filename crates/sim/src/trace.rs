@@ -70,8 +70,12 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Sent(instance, report) => {
             format!("sent {instance:?} {}", report.garp + report.na)
         }
-        Stimulus::Served(seq, refused) if refused.is_empty() => format!("served #{seq}"),
-        Stimulus::Served(seq, refused) => format!("served #{seq} but {refused:?}"),
+        Stimulus::Served(seq, pending, refused) if pending.is_empty() && refused.is_empty() => {
+            format!("served #{seq}")
+        }
+        Stimulus::Served(seq, pending, refused) => {
+            format!("served #{seq} but {refused:?}, {pending:?} are pending")
+        }
         Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
         Stimulus::Command(_, Command::Switchover { target: Target::All, .. }) => {
             "command switchover all".to_owned()

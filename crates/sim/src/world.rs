@@ -59,6 +59,11 @@ pub enum Happening {
         node: usize,
         life: u32,
     },
+    /// What its balancer has begun to serve answers, fails or recovers.
+    Answers {
+        node: usize,
+        life: u32,
+    },
     Probe {
         node: usize,
         life: u32,
@@ -200,6 +205,7 @@ impl World {
             }
             Happening::JobDone { node, life } => self.job_done(node, life),
             Happening::Served { node, life } => self.served(node, life),
+            Happening::Answers { node, life } => self.services_go_on(node, life),
             Happening::Probe { node, life, probe } => self.probe(node, life, probe),
             Happening::Sweep { node } => self.sweep(node),
             Happening::Start { node } => {
@@ -264,7 +270,7 @@ impl World {
         self.disturb(self.now + self.calm.start_time());
         let host = &mut self.nodes[node];
         host.process = Process::Running;
-        let links = host.links.clone();
+        let links: Vec<_> = (0..host.links.len()).map(|link| host.reported_link(link)).collect();
         let plan = self.scenario.plan(node, &host.edits);
         host.plan = plan.clone();
         let inherited = host.kernel.inherited(self.now);
