@@ -32,6 +32,13 @@ pub struct View {
     pub is_candidate: bool,
 }
 
+impl View {
+    /// What no harmless input changes.
+    pub fn standing(&self) -> (&Name, Role, Priority, &[IpAddr], &[IpAddr]) {
+        (&self.instance, self.role, self.priority, &self.refused, &self.withdrawals_pending)
+    }
+}
+
 #[derive(Default)]
 pub struct Adapter {
     engine: Engine,

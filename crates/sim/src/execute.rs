@@ -401,6 +401,8 @@ impl World {
             // A running engine is about to learn of it; a paused one must not announce on waking.
             if self.nodes[node].is_running() {
                 self.nodes[node].kernel.note_taken(address);
+            } else {
+                self.nodes[node].kernel.note_lapsed(address);
             }
             let name = self.name(node);
             self.trace.line(self.now, &name, || format!("kernel lease of {address} ran out"));

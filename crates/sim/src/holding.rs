@@ -114,13 +114,10 @@ impl World {
 
     /// The engine asks the kernel to hold this.
     pub fn note_question(&mut self, node: usize, index: usize, seq: Seq, hold: &Arc<[Fact]>) {
-        let kernel = &self.nodes[node].kernel;
         let before = &self.watches[node][index].question;
-        let mut question = Question { first: seq, hold: Arc::clone(hold), is_open: true };
-        let is_healed = question.addresses().any(|address| kernel.was_taken(address));
-        if before.is_open && before.hold == *hold && !is_healed {
-            question.first = before.first;
-        }
+        let is_same = before.is_open && !before.is_stale && before.hold == *hold;
+        let first = if is_same { before.first } else { seq };
+        let question = Question { first, hold: Arc::clone(hold), is_open: true, is_stale: false };
         self.watches[node][index].question = question;
     }
 

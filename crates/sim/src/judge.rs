@@ -131,9 +131,15 @@ pub struct Question {
     pub hold: Arc<[Fact]>,
     /// No answer has reached the engine.
     pub is_open: bool,
+    /// Something of it has been lost since, so that the next `Apply` is about something else.
+    pub is_stale: bool,
 }
 
 impl Question {
+    pub fn holds(&self, address: IpAddr) -> bool {
+        self.addresses().any(|held| held == address)
+    }
+
     /// To be held.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.hold.iter().filter_map(Fact::address).map(|held| held.address.address)
@@ -249,7 +255,13 @@ impl World {
         if let Some(output) = act {
             let detail = crate::trace::describe_output(output);
             self.blame(Some(node), rule, format!("it is answered by {detail}"));
-        } else if host.adapter.views != before {
+        } else if !host
+            .adapter
+            .views
+            .iter()
+            .map(View::standing)
+            .eq(before.iter().map(View::standing))
+        {
             self.blame(Some(node), rule, "a role or priority changed".to_owned());
         }
     }

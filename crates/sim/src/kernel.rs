@@ -42,6 +42,8 @@ pub struct Kernel {
     /// What someone else took away and nobody has put back: the engine learns of it too late to
     /// call back an announcement on its way.
     taken: BTreeSet<IpAddr>,
+    /// What ran out while the process could not hear of it, and nobody has put back.
+    lapsed: BTreeSet<IpAddr>,
     /// What other programs have added: without our mark, for ever. With the time since when
     /// nothing excuses that it is there.
     foreign: BTreeMap<(Name, IpAddr), Time>,
@@ -80,6 +82,7 @@ impl Kernel {
         let key = (held.interface.clone(), held.address.address);
         let prefix = held.address.prefix;
         self.taken.remove(&held.address.address);
+        self.lapsed.remove(&held.address.address);
         // It is ours from now on.
         self.foreign.remove(&key);
         let granted = held.lease_seconds;
@@ -135,6 +138,15 @@ impl Kernel {
 
     pub fn note_taken(&mut self, address: IpAddr) {
         self.taken.insert(address);
+    }
+
+    pub fn note_lapsed(&mut self, address: IpAddr) {
+        self.lapsed.insert(address);
+    }
+
+    /// It was there, and the engine cannot know yet that it is not.
+    pub fn was_lost(&self, address: IpAddr) -> bool {
+        self.was_taken(address) || self.lapsed.contains(&address)
     }
 
     pub fn was_taken(&self, address: IpAddr) -> bool {

@@ -66,7 +66,7 @@ impl World {
         let (host, watch) = (&self.nodes[node], &self.watches[node][index]);
         let is_missing = |address: &IpAddr| {
             !host.kernel.holds(*address)
-                && !host.kernel.was_taken(*address)
+                && !host.kernel.was_lost(*address)
                 && !watch.refused_addresses.contains(address)
         };
         if let Some(address) = watch.question.addresses().find(is_missing) {

@@ -53,6 +53,11 @@ impl World {
             {
                 self.note_applied(node, index, router, *seq, result);
             }
+            (Stimulus::AddressLost(_, address), Some(_)) => {
+                let watch = &mut self.watches[node][index];
+                let is_healed = !watch.refused_addresses.contains(address);
+                watch.question.is_stale |= is_healed && watch.question.holds(*address);
+            }
             _ => {}
         }
         let mut role = was.map_or(Role::Initialize, |view| view.role);
@@ -120,7 +125,8 @@ impl World {
         if was.role == Role::Master && advert.priority > 0 && ranks <= rank {
             watch.quiet_at = Some(self.now + own.max(advert.interval()) * 3);
         }
-        if was.role != Role::Backup {
+        // A release does not end a candidacy (V-274).
+        if was.role != Role::Backup || was.is_candidate && advert.priority == 0 {
             return;
         }
         let preempt = router.preempts[node];
