@@ -90,6 +90,12 @@ impl Process {
         family(self.pid()).last().map_or(0, |pid| resident_of(*pid))
     }
 
+    /// What the program and its descendants take from the host, in KiB: their own pages, and their
+    /// part of those that they share with others.
+    pub fn proportional_kib(&self) -> u64 {
+        family(self.pid()).into_iter().map(proportional_of).sum()
+    }
+
     /// Processor time used so far by the program and its descendants, in clock ticks of 10 ms.
     pub fn ticks(&self) -> u64 {
         family(self.pid()).into_iter().filter_map(ticks_of).sum()
@@ -131,8 +137,17 @@ fn family(root: u32) -> Vec<u32> {
 }
 
 fn resident_of(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    kib_in(&format!("/proc/{pid}/status"), "VmRSS:")
+}
+
+fn proportional_of(pid: u32) -> u64 {
+    kib_in(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+}
+
+/// The number after `label` at the start of a line; 0 when the process has ended.
+fn kib_in(path: &str, label: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(label));
     line.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
