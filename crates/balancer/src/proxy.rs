@@ -366,9 +366,9 @@ impl ProxyBackend {
         let known = self.sent.as_ref().map(|sent| &sent.services);
         let error_of = |wanted: &WantedService| {
             let name = &wanted.service.name;
-            let is_told =
+            let is_sent =
                 known.and_then(|known| known.get(name)).is_some_and(|known| **known == *wanted);
-            match (unfit(wanted), &self.failure, is_told) {
+            match (unfit(wanted), &self.failure, is_sent) {
                 (Some(error), _, _) => Some(error),
                 (None, Some(failure), _) => Some(failure.clone()),
                 (None, None, true) => self.latest_failure(name).map(str::to_owned),

@@ -211,7 +211,7 @@ fn after_the_role_is_lost_connections_finish_and_no_new_ones_begin() {
 }
 
 #[test]
-fn one_that_dies_is_started_again_and_both_are_told() {
+fn one_that_dies_is_started_again_and_both_are_reported() {
     if !has_haproxy() {
         return;
     }

@@ -392,8 +392,8 @@ fn what_appeared_unheard_is_found_when_it_is_in_the_way() {
 }
 
 #[test]
-fn after_an_overrun_everything_is_told_again() {
-    with_netlink("after_an_overrun_everything_is_told_again", async |netlink| {
+fn after_an_overrun_everything_is_reported_again() {
+    with_netlink("after_an_overrun_everything_is_reported_again", async |netlink| {
         ip("link add doomed type veth peer name doomed2");
         apply(netlink, &[spec("198.51.100.1/32", None)], &[]).expect("added");
         // It can only be missed if it was known.
@@ -417,10 +417,10 @@ fn after_an_overrun_everything_is_told_again() {
         churn.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("written");
         assert!(churn.wait().expect("ip ends").success());
 
-        let (mut gone, mut lost, mut told) = (false, false, Vec::new());
-        while !(gone && lost && told.iter().any(|name| name == "right")) {
+        let (mut gone, mut lost, mut reported) = (false, false, Vec::new());
+        while !(gone && lost && reported.iter().any(|name| name == "right")) {
             match next(netlink).await {
-                MonitorEvent::Link(link) => told.push(link.name.to_string()),
+                MonitorEvent::Link(link) => reported.push(link.name.to_string()),
                 MonitorEvent::LinkGone { name } => gone |= &*name == "doomed",
                 MonitorEvent::AddressLost { address, culprit, .. } => {
                     assert_eq!(address, Ipv4Addr::new(198, 51, 100, 1));

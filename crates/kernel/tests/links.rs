@@ -42,8 +42,8 @@ async fn left_until(netlink: &mut Netlink, wanted: impl Fn(&LinkSnapshot) -> boo
 }
 
 #[test]
-fn every_link_is_told_at_the_beginning() {
-    with_netlink("every_link_is_told_at_the_beginning", async |netlink| {
+fn every_link_is_reported_at_the_beginning() {
+    with_netlink("every_link_is_reported_at_the_beginning", async |netlink| {
         let mut links = Vec::new();
         while links.len() < 3 {
             if let MonitorEvent::Link(link) = next(netlink).await {
@@ -61,8 +61,8 @@ fn every_link_is_told_at_the_beginning() {
 }
 
 #[test]
-fn carrier_and_switch_are_told_apart() {
-    with_netlink("carrier_and_switch_are_told_apart", async |netlink| {
+fn carrier_and_switch_are_distinguished() {
+    with_netlink("carrier_and_switch_are_distinguished", async |netlink| {
         left_until(netlink, |link| link.running).await;
         ip("link set right down");
         left_until(netlink, |link| link.up && !link.running).await;
@@ -116,8 +116,8 @@ fn sources_follow_the_addresses_and_exclude_marked_ones() {
 }
 
 #[test]
-fn forwarding_of_ipv6_is_told() {
-    with_netlink("forwarding_of_ipv6_is_told", async |netlink| {
+fn forwarding_of_ipv6_is_reported() {
+    with_netlink("forwarding_of_ipv6_is_reported", async |netlink| {
         left_until(netlink, |link| !link.forwards_v6).await;
         sysctl("ipv6/conf/left/forwarding", "1");
         left_until(netlink, |link| link.forwards_v6).await;

@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn the_help_of_every_command_tells_its_exit_status_and_its_own_options_first() {
+    fn the_help_of_every_command_has_its_exit_status_and_its_own_options_first() {
         for command in Cli::command().get_subcommands_mut() {
             let name = command.get_name().to_owned();
             let help = command.render_long_help().to_string();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn an_age_that_is_none_is_told_what_one_looks_like() {
+    fn an_age_that_is_none_is_refused_with_an_example() {
         for text in ["5", "yesterday", "", "-1h"] {
             assert!(an_age(text).unwrap_err().contains("90s"), "{text}");
         }

@@ -43,7 +43,7 @@ impl View {
 pub struct Adapter {
     engine: Engine,
     /// What the engine was last told; it never hears an earlier time.
-    told: Time,
+    latest: Time,
     jump: Option<Jump>,
     /// What the clock lags behind true time.
     slept: Duration,
@@ -87,9 +87,9 @@ impl Adapter {
         let stimulus = distorted.as_ref().unwrap_or(stimulus);
         let clock = now - self.slept;
         let jumped = self.jump.filter(|jump| clock >= jump.at).map_or(clock, |jump| jump.to);
-        self.told = self.told.max(clock).max(jumped);
+        self.latest = self.latest.max(clock).max(jumped);
         let mut outputs = Vec::new();
-        self.engine.handle_under(&mut self.objector, self.told, stimulus.input(), &mut outputs);
+        self.engine.handle_under(&mut self.objector, self.latest, stimulus.input(), &mut outputs);
         self.broken = self.engine.check_invariants().err();
         self.look();
         let deadline = outputs.iter().rev().find_map(|output| match output {
@@ -150,7 +150,7 @@ impl Adapter {
     }
 
     fn look(&mut self) {
-        let status = self.engine.status(self.told);
+        let status = self.engine.status(self.latest);
         let names = status.instances.iter().map(|instance| (instance.id, instance.name.clone()));
         self.names.extend(names);
         self.views.clear();
@@ -174,7 +174,7 @@ impl Adapter {
 
     /// [`Plant::Skew`]: the jump before this deadline.
     fn skewed(&self, plan: &Plan, deadline: Time) -> Option<Jump> {
-        if deadline <= self.told {
+        if deadline <= self.latest {
             return None;
         }
         let cut_off = self.views.iter().filter_map(|view| {
@@ -182,7 +182,7 @@ impl Adapter {
             Some(sub_centisecond(timers::skew(router.version, view.priority, router.interval)))
         });
         let at = deadline - cut_off.min().unwrap_or_default();
-        Some(Jump { at: at.max(self.told), to: deadline })
+        Some(Jump { at: at.max(self.latest), to: deadline })
     }
 }
 

@@ -41,7 +41,7 @@ pub struct Temper {
 
 impl Temper {
     /// As netlink is on an idle machine.
-    pub const CALM: Self = Self {
+    pub const IDLE: Self = Self {
         latency: Duration::from_micros(300),
         refusal: 0,
         partial: 0,
@@ -64,7 +64,7 @@ pub struct Applier {
 
 impl Default for Applier {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), busy: false, stalled: false, temper: Temper::CALM }
+        Self { queue: VecDeque::new(), busy: false, stalled: false, temper: Temper::IDLE }
     }
 }
 
@@ -92,7 +92,7 @@ impl Applier {
     /// How long the head of the queue takes: frames leave at once whatever netlink does.
     pub fn job_latency(&self, random: &mut Random) -> Duration {
         match self.queue.front() {
-            Some((_, Job::Announce { .. })) => random.span(Temper::CALM.latency),
+            Some((_, Job::Announce { .. })) => random.span(Temper::IDLE.latency),
             Some((_, Job::Apply { .. })) | None => self.latency(random),
         }
     }

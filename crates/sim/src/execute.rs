@@ -12,7 +12,7 @@ use locum_vrrp::{Family, Time};
 
 use crate::applier::{Job, QUEUE_LIMIT, Temper};
 use crate::judge::{Drain, OWN_WORD};
-use crate::lan::Parcel;
+use crate::lan::Frame;
 use crate::node::{Process, Stimulus};
 use crate::place::link_of;
 use crate::plant::Plant;
@@ -32,7 +32,7 @@ impl World {
         let host = &mut self.nodes[node];
         match (host.process, stimulus) {
             (Process::Gone, _) | (Process::Paused, Stimulus::Timeout) => {}
-            (Process::Paused, Stimulus::Packet(parcel)) => host.keep(parcel),
+            (Process::Paused, Stimulus::Packet(frame)) => host.keep(frame),
             (Process::Paused, other) => {
                 host.unheard.push_back(other);
                 let length = host.unheard.len();
@@ -156,7 +156,7 @@ impl World {
         }
         let family = Family::of(&destination);
         let bytes = wire::wrap(source, destination, ttl, &message);
-        let parcel = Parcel {
+        let frame = Frame {
             from: node,
             link,
             family,
@@ -172,8 +172,8 @@ impl World {
             if !meant {
                 continue;
             }
-            for arrival in self.lans[link].carry(&mut self.random, to, &parcel) {
-                let happening = Happening::Arrive { to, parcel: arrival.parcel };
+            for arrival in self.lans[link].carry(&mut self.random, to, &frame) {
+                let happening = Happening::Arrive { to, frame: arrival.frame };
                 self.schedule.add(self.now + arrival.after, happening);
             }
         }
@@ -284,7 +284,7 @@ impl World {
         drop: &[Removal],
     ) -> Result<Vec<Refusal>, String> {
         if self.nodes[node].applier.refuses(&mut self.random) {
-            self.calm.refused(self.now);
+            self.quiescence.refused(self.now);
             return Err("no buffer space available".to_owned());
         }
         let mut refusals = Vec::new();
@@ -311,7 +311,7 @@ impl World {
             }
             let is_stubborn = host.stubborn.contains(&held.address.address);
             if is_stubborn || host.applier.refuses_one(&mut self.random) {
-                self.calm.refused(self.now);
+                self.quiescence.refused(self.now);
                 refusals.push(refusal(Asked::Hold, fact, "permission denied"));
                 continue;
             }
@@ -422,7 +422,7 @@ impl World {
         self.judge_stopped(node);
         self.nodes[node].end_process();
         self.forget_watches(node);
-        self.calm.died(self.now, node);
+        self.quiescence.died(self.now, node);
     }
 
     fn set_timer(&mut self, node: usize) {

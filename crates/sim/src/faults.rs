@@ -125,19 +125,19 @@ impl World {
         let gap = match self.random.below(3) {
             0 => self.random.span(interval * 2),
             1 => self.random.span(interval * 8),
-            _ => length + self.calm.bound() + self.random.span(interval * 8),
+            _ => length + self.quiescence.bound() + self.random.span(interval * 8),
         };
         self.schedule.add(self.now + gap, Happening::Fault);
     }
 
     /// A third of the seeds use four kinds only, chosen by the first numbers they draw.
     fn choose(&mut self) -> Fault {
-        let kinds = &mut self.calm.kinds;
+        let kinds = &mut self.quiescence.kinds;
         if kinds.is_empty() {
             let count = if self.random.one_in(3) { 4 } else { EVERY_FAULT.len() };
             *kinds = (0..count).map(|_| self.random.index(EVERY_FAULT.len())).collect();
         }
-        let kind = self.random.pick(&self.calm.kinds);
+        let kind = self.random.pick(&self.quiescence.kinds);
         EVERY_FAULT[kind]
     }
 
@@ -162,7 +162,11 @@ impl World {
             3 => self.random.span(interval * 10),
             4 => self.random.span(Duration::from_secs(4)),
             // Long enough to be judged while it lasts.
-            _ => self.calm.bound() + self.calm.start_time() + self.random.span(interval * 3),
+            _ => {
+                self.quiescence.bound()
+                    + self.quiescence.start_time()
+                    + self.random.span(interval * 3)
+            }
         }
     }
 
@@ -198,7 +202,7 @@ impl World {
             }
             Fault::Check => {
                 self.nodes[victim].check_passes = false;
-                self.disturb(self.now + self.calm.check_time());
+                self.disturb(self.now + self.quiescence.check_time());
                 self.schedule.add(until, Happening::Undo(Undo::Check(victim)));
             }
             Fault::SlowApply
@@ -221,9 +225,9 @@ impl World {
                     self.plan_handover(victim, None);
                     self.command(victim, Command::Stop);
                     // A stop takes its hold first, then the host is down for a while.
-                    let start = until + self.calm.bound();
+                    let start = until + self.quiescence.bound();
                     self.disturb(start);
-                    self.calm.allow_handover(self.now);
+                    self.quiescence.allow_handover(self.now);
                     self.schedule.add(start, Happening::Start { node: victim });
                 }
             }
@@ -376,7 +380,7 @@ impl World {
         if fault != Fault::ReloadSame {
             self.disturb(self.now);
             if fault == Fault::ReloadRemoval {
-                self.calm.allow_handover(self.now);
+                self.quiescence.allow_handover(self.now);
             }
         }
         self.reload(node);
@@ -405,7 +409,7 @@ impl World {
         let target = Target::Instance(name);
         self.command(node, Command::Switchover { target, to: None, run: Run::Real });
         self.disturb(self.now);
-        self.calm.allow_handover(self.now);
+        self.quiescence.allow_handover(self.now);
     }
 
     /// Someone else deletes a virtual address.
@@ -422,14 +426,14 @@ impl World {
     }
 
     pub fn undo(&mut self, undo: Undo) {
-        if self.calm.healed {
+        if self.quiescence.healed {
             return;
         }
         self.trace.line(self.now, "-", || format!("UNDO {undo:?}"));
         match undo {
             Undo::Wake(node) => {
                 // A reload may have waited with it.
-                self.disturb(self.now + self.calm.start_time());
+                self.disturb(self.now + self.quiescence.start_time());
                 self.wake(node);
             }
             Undo::Lan(link) => {
@@ -439,12 +443,12 @@ impl World {
             Undo::Link(node, link) => self.give_link(node, link),
             Undo::Check(node) => {
                 self.nodes[node].check_passes = true;
-                self.disturb(self.now + self.calm.check_time());
+                self.disturb(self.now + self.quiescence.check_time());
             }
             Undo::Temper(node) => {
                 self.soothe(node);
                 // What it has begun with takes its time.
-                self.disturb(self.calm.retried(self.now).max(self.now + SLOWEST));
+                self.disturb(self.quiescence.retried(self.now).max(self.now + SLOWEST));
             }
             Undo::Mood(node) => {
                 self.nodes[node].adapter.objector.mood = Mood::Willing;
@@ -452,12 +456,12 @@ impl World {
             }
             Undo::Stubborn(node, address) => {
                 self.nodes[node].stubborn.remove(&address);
-                self.disturb(self.calm.retried(self.now));
+                self.disturb(self.quiescence.retried(self.now));
             }
             Undo::Instance(node, router) => {
                 self.nodes[node].edits[router].removed = false;
                 // Its check comes back with it, and both begin anew.
-                self.disturb(self.now + self.calm.start_time());
+                self.disturb(self.now + self.quiescence.start_time());
                 self.reload(node);
             }
         }
@@ -466,7 +470,7 @@ impl World {
     /// Kernel and balancer take what they are given, and the balancer has tried again.
     fn soothe(&mut self, node: usize) {
         let host = &mut self.nodes[node];
-        host.applier.temper = Temper::CALM;
+        host.applier.temper = Temper::IDLE;
         host.balancer.recover();
     }
 
@@ -497,10 +501,10 @@ impl World {
                 self.reload(node);
             }
         }
-        let asked = self.calm.retried(self.now).max(self.now + SLOWEST);
-        let until = asked + self.calm.start_time();
+        let asked = self.quiescence.retried(self.now).max(self.now + SLOWEST);
+        let until = asked + self.quiescence.start_time();
         self.heal(until);
-        self.schedule.add(until + self.calm.bound() * 2, Happening::End);
+        self.schedule.add(until + self.quiescence.bound() * 2, Happening::End);
     }
 
     fn holds_for_ever(&self, node: usize) -> bool {

@@ -30,7 +30,7 @@ const COARSENESS: Duration = Duration::from_secs(1);
 
 /// What a process that starts has to make of what it finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Heritage {
+enum Freshness {
     /// Its peers cannot have taken over: it goes on.
     Fresh,
     /// They may have: it listens first.
@@ -158,12 +158,12 @@ impl World {
         let stuck = refusals.iter().filter(|one| one.asked == Asked::Drop);
         let mut stuck = stuck.filter_map(|one| one.key.address());
         let hidden = stuck.find(|address| !view.withdrawals_pending.contains(address));
-        let told: BTreeSet<IpAddr> = view.refused.iter().copied().collect();
+        let shown: BTreeSet<IpAddr> = view.refused.iter().copied().collect();
         // With none of them in place the instance is in fault, which says more.
         let detail = if let Some(address) = hidden {
             format!("{address} stays, and status does not say so")
-        } else if view.role == Role::Master && told != watch.refused_addresses {
-            format!("status misses {told:?}, refused were {:?}", watch.refused_addresses)
+        } else if view.role == Role::Master && shown != watch.refused_addresses {
+            format!("status misses {shown:?}, refused were {:?}", watch.refused_addresses)
         } else {
             return;
         };
@@ -181,7 +181,7 @@ impl World {
     }
 
     /// What a process that starts now has to make of a virtual router's addresses.
-    fn appraise(&self, node: usize, index: usize, router: &VirtualRouter) -> Heritage {
+    fn appraise(&self, node: usize, index: usize, router: &VirtualRouter) -> Freshness {
         let host = &self.nodes[node];
         let takeover = self.interval(node, router) * 3;
         let granted = match router.lease {
@@ -203,11 +203,11 @@ impl World {
             && tracked.is_none_or(|(link, Weight { value, .. })| value != 0 || runs(link));
         let is_fresh = |(age, same): &(Duration, bool)| *same && *age + COARSENESS < takeover;
         if is_whole && is_up && ages.iter().all(is_fresh) {
-            Heritage::Fresh
+            Freshness::Fresh
         } else if ages.iter().all(|(age, _)| *age > takeover) {
-            Heritage::Lost
+            Freshness::Lost
         } else {
-            Heritage::Doubtful
+            Freshness::Doubtful
         }
     }
 
@@ -229,13 +229,13 @@ impl World {
                     if adapter.is_of(*owner, &router.name) && drop.iter().any(is_ours))
             };
             let detail = match (self.appraise(node, index, router), outputs.iter().any(adopts)) {
-                (Heritage::Fresh, false) => "its lease was fresh and it does not go on",
-                (Heritage::Lost, true) => "it goes on with a lost lease",
-                (Heritage::Fresh | Heritage::Doubtful, true) if outputs.iter().any(drops) => {
+                (Freshness::Fresh, false) => "its lease was fresh and it does not go on",
+                (Freshness::Lost, true) => "it goes on with a lost lease",
+                (Freshness::Fresh | Freshness::Doubtful, true) if outputs.iter().any(drops) => {
                     "it goes on and drops what it needs"
                 }
-                (Heritage::Fresh | Heritage::Doubtful, true)
-                | (Heritage::Lost | Heritage::Doubtful, false) => continue,
+                (Freshness::Fresh | Freshness::Doubtful, true)
+                | (Freshness::Lost | Freshness::Doubtful, false) => continue,
             };
             let detail = format!("{}: {detail}: {found:?}", router.name);
             self.blame(Some(node), "adopt", detail);

@@ -12,7 +12,7 @@
 //! | `degraded` | what kernel or balancer refuse stands in status, and nothing else does |
 //! | `report` | what the balancer and the sockets report changes no role and no address |
 //!
-//! What is sent is judged in [`crate::speech`], what is held in [`crate::holding`], what waits for
+//! What is sent is judged in [`crate::output_rules`], what is held in [`crate::holding`], what waits for
 //! others in [`crate::readiness`].
 
 use std::collections::{BTreeSet, VecDeque};
@@ -26,7 +26,7 @@ use locum_plan::{Name, Plan};
 use locum_vrrp::{Role, Time, Version};
 
 use crate::adapter::View;
-use crate::lan::Parcel;
+use crate::lan::Frame;
 use crate::node::Stimulus;
 use crate::virtual_router::VirtualRouter;
 use crate::wire;
@@ -196,7 +196,7 @@ impl World {
         }
         let routers = std::mem::take(&mut self.scenario.routers);
         for (index, router) in routers.iter().enumerate() {
-            self.judge_speech(node, index, router, drain);
+            self.judge_outputs(node, index, router, drain);
         }
         self.scenario.routers = routers;
     }
@@ -234,7 +234,7 @@ impl World {
             Stimulus::Plan(plan, _) if host.applied_plan.is_some() => {
                 return self.judge_untouched(node, previous, plan, outputs);
             }
-            Stimulus::Packet(parcel) if self.is_void(node, parcel) => "discard",
+            Stimulus::Packet(frame) if self.is_discarded(node, frame) => "discard",
             Stimulus::Served(..) | Stimulus::Sent(..) => "report",
             _ => return,
         };
@@ -290,7 +290,7 @@ impl World {
     }
 
     /// V-107, V-117: a receiver must not act on it.
-    fn is_void(&self, node: usize, parcel: &Parcel) -> bool {
+    fn is_discarded(&self, node: usize, frame: &Frame) -> bool {
         // One that is being removed goes on with the interval it had.
         let plan = &self.nodes[node].plan.instances;
         let is_planned = |router: &VirtualRouter| plan.iter().any(|one| one.name == router.name);
@@ -299,11 +299,11 @@ impl World {
             routers.any(|router| {
                 router.version == Version::V2
                     && is_planned(router)
-                    && read(router, parcel)
+                    && read(router, frame)
                         .is_some_and(|advert| advert.interval() != self.interval(node, router))
             })
         };
-        parcel.damage.is_some() || is_foreign()
+        frame.damage.is_some() || is_foreign()
     }
 
     /// The balancer has answered: status and history say what it could not do.
@@ -326,14 +326,14 @@ impl World {
         // What has failed before and is tried again has not recovered.
         let has_recovered = |name: &&Name| !refused.contains(name) && !pending.contains(name);
         let stale = host.adapter.unserved.iter().find(has_recovered);
-        let told = outputs.iter().filter(|output| {
+        let reported = outputs.iter().filter(|output| {
             matches!(output, Output::Notify(event) if matches!(event.kind, EventKind::ServeFailed { .. }))
         });
         let detail = if let Some(name) = hidden {
             format!("{name} is not served and status does not say so")
         } else if let Some(name) = stale {
             format!("{name} is served and status says it is not")
-        } else if told.count() > refused.len() {
+        } else if reported.count() > refused.len() {
             "more failures are told than there are".to_owned()
         } else {
             return;
@@ -350,10 +350,10 @@ impl World {
     }
 }
 
-/// What a parcel says to this virtual router; `None` when it is for another.
-pub fn read(router: &VirtualRouter, parcel: &Parcel) -> Option<wire::Advert> {
-    let message = parcel.bytes.get(wire::header_length(parcel.family)..)?;
+/// What a frame says to this virtual router; `None` when it is for another.
+pub fn read(router: &VirtualRouter, frame: &Frame) -> Option<wire::Advert> {
+    let message = frame.bytes.get(wire::header_length(frame.family)..)?;
     let advert = wire::read(router.version, message)?;
-    let is_ours = (parcel.link, parcel.family) == (router.link, router.family);
+    let is_ours = (frame.link, frame.family) == (router.link, router.family);
     (is_ours && advert.vrid == router.vrid.get()).then_some(advert)
 }

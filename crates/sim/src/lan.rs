@@ -32,7 +32,7 @@ impl Path {
 
 /// A datagram on its way.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Parcel {
+pub struct Frame {
     pub from: usize,
     /// The link it was sent on, and arrives on.
     pub link: usize,
@@ -58,7 +58,7 @@ pub struct Damage {
 pub struct Arrival {
     pub to: usize,
     pub after: Duration,
-    pub parcel: Parcel,
+    pub frame: Frame,
 }
 
 #[derive(Debug)]
@@ -117,19 +117,19 @@ impl Lan {
     }
 
     /// What becomes of one frame from its sender to one receiver: no copy, one or two.
-    pub fn carry(&self, random: &mut Random, to: usize, parcel: &Parcel) -> Vec<Arrival> {
-        let path = self.paths[parcel.from][to];
+    pub fn carry(&self, random: &mut Random, to: usize, frame: &Frame) -> Vec<Arrival> {
+        let path = self.paths[frame.from][to];
         if path.blocked || (path.loss > 0 && random.per_mille(path.loss)) {
             return Vec::new();
         }
         let copies = 1 + usize::from(path.duplication > 0 && random.per_mille(path.duplication));
         (0..copies)
             .map(|_| {
-                let mut parcel = parcel.clone();
+                let mut frame = frame.clone();
                 if path.corruption > 0 && random.per_mille(path.corruption) {
-                    damage(random, &mut parcel);
+                    damage(random, &mut frame);
                 }
-                Arrival { to, after: path.delay + random.span(path.jitter), parcel }
+                Arrival { to, after: path.delay + random.span(path.jitter), frame }
             })
             .collect()
     }
@@ -137,9 +137,9 @@ impl Lan {
 
 /// Flips one bit of the message: one's complement sums find every such error. The IP header is
 /// left alone, since a kernel drops a datagram with a bad one.
-fn damage(random: &mut Random, parcel: &mut Parcel) {
-    let start = crate::wire::header_length(parcel.family);
-    let position = start + random.index(parcel.bytes.len() - start);
-    parcel.damage = Some(Damage { position, was: parcel.bytes[position] });
-    parcel.bytes[position] ^= 1 << random.below(8);
+fn damage(random: &mut Random, frame: &mut Frame) {
+    let start = crate::wire::header_length(frame.family);
+    let position = start + random.index(frame.bytes.len() - start);
+    frame.damage = Some(Damage { position, was: frame.bytes[position] });
+    frame.bytes[position] ^= 1 << random.below(8);
 }

@@ -15,14 +15,13 @@
 //! | [`objector`] | who has a say when an instance would become master |
 //! | [`world`], [`execute`] | the loop; inputs in, outputs done |
 //! | [`faults`] | what goes wrong, and how it is undone |
-//! | [`judge`], [`speech`], [`holding`] | the invariants after every event: of inputs, words, addresses |
+//! | [`judge`], [`output_rules`], [`holding`] | the invariants after every event: of inputs, words, addresses |
 //! | [`readiness`] | the invariants of what waits for somebody else's answer |
-//! | [`rest`], [`calm`], [`takeover`] | the invariants at rest, during a handover, when a master dies |
+//! | [`rest`], [`quiescence`], [`takeover`] | the invariants at rest, during a handover, when a master dies |
 //! | [`trace`] | one line per event |
 
 pub mod adapter;
 pub mod applier;
-pub mod calm;
 pub mod execute;
 pub mod faults;
 pub mod holding;
@@ -31,14 +30,15 @@ pub mod kernel;
 pub mod lan;
 pub mod node;
 pub mod objector;
+pub mod output_rules;
 pub mod place;
 pub mod plant;
+pub mod quiescence;
 pub mod random;
 pub mod readiness;
 pub mod rest;
 pub mod scenario;
 pub mod schedule;
-pub mod speech;
 pub mod takeover;
 pub mod trace;
 pub mod virtual_router;

@@ -14,7 +14,7 @@ use locum_vrrp::{Family, Time};
 use crate::adapter::Adapter;
 use crate::applier::{Applier, Balancer};
 use crate::kernel::Kernel;
-use crate::lan::Parcel;
+use crate::lan::Frame;
 use crate::place::{INTERFACES, global_address, interface, node_address};
 use crate::virtual_router::Edit;
 
@@ -34,7 +34,7 @@ pub enum Process {
 /// Something for the engine, owned, so that it can wait.
 #[derive(Clone, Debug)]
 pub enum Stimulus {
-    Packet(Parcel),
+    Packet(Frame),
     Timeout,
     Probed(ProbeId, Outcome),
     /// With index 0 for one that is gone.
@@ -51,13 +51,13 @@ pub enum Stimulus {
 impl Stimulus {
     pub fn input(&self) -> Input<'_> {
         match self {
-            Self::Packet(parcel) => Input::Packet(Packet {
-                interface: INTERFACES[parcel.link],
-                family: parcel.family,
-                bytes: &parcel.bytes,
-                source: parcel.source,
-                destination: parcel.destination,
-                hop_limit: Some(parcel.hop_limit),
+            Self::Packet(frame) => Input::Packet(Packet {
+                interface: INTERFACES[frame.link],
+                family: frame.family,
+                bytes: &frame.bytes,
+                source: frame.source,
+                destination: frame.destination,
+                hop_limit: Some(frame.hop_limit),
                 truncated: false,
             }),
             Self::Timeout => Input::Timeout,
@@ -111,7 +111,7 @@ pub struct Node {
     /// By link: sockets, and each group they have joined; `None` is the host's own addresses.
     pub listens: BTreeSet<(usize, Family, Option<IpAddr>)>,
     /// Datagrams, and everything else, that wait for a paused process.
-    pub unread: VecDeque<Parcel>,
+    pub unread: VecDeque<Frame>,
     pub unheard: VecDeque<Stimulus>,
     /// The timer that is set; older ones are stale.
     pub timer: Option<Time>,
@@ -208,9 +208,9 @@ impl Node {
     }
 
     /// Keeps a datagram for later, if there is room.
-    pub fn keep(&mut self, parcel: Parcel) {
+    pub fn keep(&mut self, frame: Frame) {
         if self.unread.len() < SOCKET_BACKLOG {
-            self.unread.push_back(parcel);
+            self.unread.push_back(frame);
         }
     }
 

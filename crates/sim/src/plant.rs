@@ -13,7 +13,7 @@ use locum_engine::{Command, Event, EventKind, Fact, InstanceId, Output, Whose};
 use locum_plan::{Instance, Lease, Name, Plan, Verdict};
 use locum_vrrp::{Version, Vrid};
 
-use crate::lan::Parcel;
+use crate::lan::Frame;
 use crate::node::Stimulus;
 use crate::place::INTERFACES;
 use crate::wire;
@@ -140,7 +140,7 @@ impl<'a> Scene<'a> {
 /// What the engine is told instead; `None` leaves the stimulus as it is.
 pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<Stimulus> {
     match stimulus {
-        Stimulus::Packet(parcel) => distort_packet(plant, parcel, scene),
+        Stimulus::Packet(frame) => distort_packet(plant, frame, scene),
         Stimulus::AddressLost(..) => (plant == Plant::Unhealed).then_some(Stimulus::Timeout),
         Stimulus::Probed(probe, outcome) => (plant == Plant::LostProbe).then(|| {
             let mut outcome = outcome.clone();
@@ -178,11 +178,11 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
     }
 }
 
-fn distort_packet(plant: Plant, parcel: &Parcel, scene: Scene<'_>) -> Option<Stimulus> {
-    let settings = &addressee(scene.plan, parcel)?.router;
-    let mut parcel = parcel.clone();
-    let start = wire::header_length(parcel.family);
-    let message = &mut parcel.bytes[start..];
+fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimulus> {
+    let settings = &addressee(scene.plan, frame)?.router;
+    let mut frame = frame.clone();
+    let start = wire::header_length(frame.family);
+    let message = &mut frame.bytes[start..];
     let priority = *message.get(wire::PRIORITY)?;
     match plant {
         Plant::Meek if scene.is_backup && priority > 0 => {
@@ -192,7 +192,7 @@ fn distort_packet(plant: Plant, parcel: &Parcel, scene: Scene<'_>) -> Option<Sti
             wire::rewrite_interval(Version::V3, message, settings.interval.centis());
         }
         Plant::Gullible => {
-            if let Some(damage) = parcel.damage {
+            if let Some(damage) = frame.damage {
                 let offset = damage.position - start;
                 let now = message[offset];
                 wire::correct(message, offset, damage.was, now);
@@ -202,7 +202,7 @@ fn distort_packet(plant: Plant, parcel: &Parcel, scene: Scene<'_>) -> Option<Sti
         }
         _ => return None,
     }
-    Some(Stimulus::Packet(parcel))
+    Some(Stimulus::Packet(frame))
 }
 
 /// What comes out instead, in place.
@@ -262,12 +262,12 @@ fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
 }
 
 /// The instance that an advert is for, by interface, family and VRID.
-fn addressee<'a>(plan: &'a Plan, parcel: &Parcel) -> Option<&'a Instance> {
-    let message = parcel.bytes.get(wire::header_length(parcel.family)..)?;
+fn addressee<'a>(plan: &'a Plan, frame: &Frame) -> Option<&'a Instance> {
+    let message = frame.bytes.get(wire::header_length(frame.family)..)?;
     let vrid = Vrid::new(*message.get(1)?)?;
     plan.instances.iter().map(Arc::as_ref).find(|instance| {
-        (instance.router.vrid, instance.router.family) == (vrid, parcel.family)
-            && &*instance.interface == INTERFACES[parcel.link]
+        (instance.router.vrid, instance.router.family) == (vrid, frame.family)
+            && &*instance.interface == INTERFACES[frame.link]
     })
 }
 

@@ -165,7 +165,7 @@ impl World {
             let is_free = view.role == Role::Master
                 || view.role == Role::Resigning
                 || host.edits[index].priority.unwrap_or(router.priorities[node]) == 255;
-            let is_slow = host.applier.temper != Temper::CALM || !host.applier.is_idle();
+            let is_slow = host.applier.temper != Temper::IDLE || !host.applier.is_idle();
             let is_gone = INTERFACES.iter().position(|name| *name == interface);
             let is_gone = is_gone.is_none_or(|link| host.links[link].index == 0);
             is_shown || is_free || is_slow || is_gone

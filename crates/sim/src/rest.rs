@@ -258,7 +258,8 @@ impl World {
     /// A dead node's addresses are gone one lease and one sweep after its death.
     fn judge_dead(&self) -> Verdict {
         for node in 0..self.nodes.len() {
-            let (Process::Gone, Some(since)) = (self.nodes[node].process, self.calm.gone[node])
+            let (Process::Gone, Some(since)) =
+                (self.nodes[node].process, self.quiescence.gone[node])
             else {
                 continue;
             };

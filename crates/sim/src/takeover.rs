@@ -1,6 +1,6 @@
 //! How fast a master that dies is replaced.
 //!
-//! Rule `silence`: one that dies, sleeps or is cut off in calm is replaced within 3 × A + the best backup's skew, and
+//! Rule `silence`: one that dies, sleeps or is cut off while all is quiet is replaced within 3 × A + the best backup's skew, and
 //! what the wire and the timer add. The rule `timer` bounds the same moment from below, so that no
 //! two backups whose waits differ take over together (V-141).
 
@@ -25,14 +25,14 @@ struct Expected {
 }
 
 impl World {
-    /// This node is about to fall silent in calm, on one link or on all: whoever is best among the
+    /// This node is about to fall silent while all is quiet, on one link or on all: whoever is best among the
     /// others has to replace it.
     pub fn expect_takeovers(&mut self, node: usize, link: Option<usize>) {
         for (index, router) in self.scenario.routers.iter().enumerate() {
             if link.is_some_and(|link| link != router.link) {
                 continue;
             }
-            let Some(part) = self.calm_part(node, router) else { continue };
+            let Some(part) = self.quiescent_part(node, router) else { continue };
             let view = |of: usize| self.nodes[of].adapter.view(&router.name);
             if view(node).map(|view| view.role) != Some(Role::Master) {
                 continue;
@@ -49,13 +49,13 @@ impl World {
             let by = self.now + self.lans[router.link].longest() + wait + self.scenario.tardiness;
             let part = part.iter().copied().filter(|other| *other != node).collect();
             // What silences it is the next disturbance.
-            let disturbance = self.calm.disturbances() + 1;
+            let disturbance = self.quiescence.disturbances() + 1;
             self.takeovers.expected.push(Expected { router: index, part, by, disturbance });
         }
     }
 
     pub fn judge_silence(&mut self) {
-        let current = self.calm.disturbances();
+        let current = self.quiescence.disturbances();
         self.takeovers.expected.retain(|expected| expected.disturbance >= current);
         let now = self.now;
         let Some(at) = self.takeovers.expected.iter().position(|e| now > e.by) else { return };

@@ -42,12 +42,12 @@ impl Trace {
 
 pub fn describe_stimulus(stimulus: &Stimulus) -> String {
     match stimulus {
-        Stimulus::Packet(parcel) => {
-            let message = &parcel.bytes[wire::header_length(parcel.family)..];
-            let damaged = if parcel.damage.is_some() { " damaged" } else { "" };
+        Stimulus::Packet(frame) => {
+            let message = &frame.bytes[wire::header_length(frame.family)..];
+            let damaged = if frame.damage.is_some() { " damaged" } else { "" };
             match message {
                 [_, vrid, priority, ..] => {
-                    let (from, on) = (parcel.from + 1, INTERFACES[parcel.link]);
+                    let (from, on) = (frame.from + 1, INTERFACES[frame.link]);
                     format!("packet lb{from} {on} vrid {vrid} prio {priority}{damaged}")
                 }
                 _ => "packet too short".to_owned(),

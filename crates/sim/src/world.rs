@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-use crate::calm::Calm;
 use crate::faults::Undo;
 use crate::judge::{Violation, Watch};
-use crate::lan::{Lan, Parcel};
+use crate::lan::{Frame, Lan};
 use crate::node::{Node, Process, Stimulus};
 use crate::place::{INTERFACES, node_name};
 use crate::plant::Plant;
+use crate::quiescence::Quiescence;
 use crate::random::Random;
 use crate::scenario::Scenario;
 use crate::schedule::Schedule;
@@ -38,7 +38,7 @@ pub const SPIN_LIMIT: u32 = 64;
 pub enum Happening {
     Arrive {
         to: usize,
-        parcel: Parcel,
+        frame: Frame,
     },
     Timer {
         node: usize,
@@ -91,7 +91,7 @@ pub struct World {
     pub nodes: Vec<Node>,
     /// By node, then by virtual router.
     pub watches: Vec<Vec<Watch>>,
-    pub calm: Calm,
+    pub quiescence: Quiescence,
     pub takeovers: Takeovers,
     pub trace: Trace,
     pub plant: Option<Plant>,
@@ -121,7 +121,7 @@ impl World {
             lans: (0..scenario.links)
                 .map(|_| Lan::new(scenario.nodes, scenario.delay, scenario.jitter))
                 .collect(),
-            calm: Calm::new(&scenario, BEGIN),
+            quiescence: Quiescence::new(&scenario, BEGIN),
             takeovers: Takeovers::default(),
             faults_left: scenario.faults,
             random,
@@ -147,7 +147,7 @@ impl World {
             let at = self.now + self.random.span(interval);
             self.schedule.add(at, Happening::Start { node });
         }
-        self.disturb(self.now + interval + self.calm.start_time());
+        self.disturb(self.now + interval + self.quiescence.start_time());
         let first = self.now + self.random.span(interval * 12);
         self.schedule.add(first, Happening::Fault);
         let nodes = self.scenario.nodes;
@@ -196,7 +196,7 @@ impl World {
                 self.judge_end();
                 return false;
             }
-            Happening::Arrive { to, parcel } => self.arrive(to, parcel),
+            Happening::Arrive { to, frame } => self.arrive(to, frame),
             Happening::Timer { node, life, at } => self.timer(node, life, at),
             Happening::Reach { node, life, stimulus } => {
                 if self.nodes[node].life == life {
@@ -209,7 +209,7 @@ impl World {
             Happening::Probe { node, life, probe } => self.probe(node, life, probe),
             Happening::Sweep { node } => self.sweep(node),
             Happening::Start { node } => {
-                if !self.calm.healed {
+                if !self.quiescence.healed {
                     self.start(node);
                 }
             }
@@ -221,13 +221,13 @@ impl World {
         true
     }
 
-    fn arrive(&mut self, to: usize, parcel: Parcel) {
+    fn arrive(&mut self, to: usize, frame: Frame) {
         let node = &self.nodes[to];
         if self.plant == Some(Plant::Deaf) && to == 0 {
             return;
         }
-        if node.receives(parcel.link, parcel.family, parcel.destination) {
-            self.stimulate(to, Stimulus::Packet(parcel));
+        if node.receives(frame.link, frame.family, frame.destination) {
+            self.stimulate(to, Stimulus::Packet(frame));
         }
     }
 
@@ -267,7 +267,7 @@ impl World {
             return;
         }
         // Checks and start delays begin anew with the process.
-        self.disturb(self.now + self.calm.start_time());
+        self.disturb(self.now + self.quiescence.start_time());
         let host = &mut self.nodes[node];
         host.process = Process::Running;
         let links: Vec<_> = (0..host.links.len()).map(|link| host.reported_link(link)).collect();
@@ -286,7 +286,7 @@ impl World {
         self.trace.line(self.now, &self.name(node), || "CRASH".to_owned());
         self.nodes[node].end_process();
         self.forget_watches(node);
-        self.calm.died(self.now, node);
+        self.quiescence.died(self.now, node);
     }
 
     pub fn pause(&mut self, node: usize) {
@@ -310,8 +310,8 @@ impl World {
         let unread = std::mem::take(&mut host.unread);
         let unheard = std::mem::take(&mut host.unheard);
         let life = host.life;
-        for parcel in unread {
-            self.stimulate(node, Stimulus::Packet(parcel));
+        for frame in unread {
+            self.stimulate(node, Stimulus::Packet(frame));
         }
         for stimulus in unheard {
             self.stimulate(node, stimulus);

@@ -557,8 +557,8 @@ mod tests {
                     _ => false,
                 };
                 assert_eq!(kernel.lets_in(&octets), expected, "{first} {second}");
-                let told = ours().include(Family::V4, &received(&octets), &octets);
-                assert_eq!(told, expected, "{first} {second}");
+                let verdict = ours().include(Family::V4, &received(&octets), &octets);
+                assert_eq!(verdict, expected, "{first} {second}");
             }
         }
     }
@@ -635,8 +635,8 @@ mod tests {
         let check = |message: &[u8], expected: bool, what: &str| {
             let octets = datagram(PEER, GROUP, 255, message);
             assert_eq!(kernel.lets_in(&octets), expected, "{what}, {} octets", message.len());
-            let told = ours.include(Family::V4, &received(&octets), &octets);
-            assert_eq!(told, expected, "{what}, {} octets", message.len());
+            let verdict = ours.include(Family::V4, &received(&octets), &octets);
+            assert_eq!(verdict, expected, "{what}, {} octets", message.len());
         };
         for octets in (8..=96_u8).step_by(4) {
             let message: Vec<u8> = (0..octets).map(|at| at.wrapping_mul(211) ^ 0xf0).collect();

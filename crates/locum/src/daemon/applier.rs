@@ -103,7 +103,7 @@ impl Starting {
 /// When it cannot be had.
 pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
     let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
-    let (tell, ready) = oneshot::channel();
+    let (began, ready) = oneshot::channel();
     let names = interfaces(plan);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let run = move || {
@@ -112,10 +112,10 @@ pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
                 Ok((mut applier, inherited)) => {
                     applier.hear_first_links(names).await;
                     // Whoever started this waits for it.
-                    let _ = tell.send(Ok(inherited));
+                    let _ = began.send(Ok(inherited));
                     applier.run(queue).await;
                 }
-                Err(error) => drop(tell.send(Err(error))),
+                Err(error) => drop(began.send(Err(error))),
             }
         });
     };
@@ -220,7 +220,7 @@ impl Applier {
                 inputs.push(Input::Sent { instance, report });
             }
         }
-        self.tell(inputs);
+        self.report(inputs);
         for done in flushed {
             // Whoever asked may have given up waiting.
             let _ = done.send(());
@@ -254,7 +254,7 @@ impl Applier {
             }
             Input::Applied { seq: level.seq, owner: level.owner, result }
         };
-        self.tell(levels.into_iter().zip(results).map(applied).collect());
+        self.report(levels.into_iter().zip(results).map(applied).collect());
     }
 
     /// Connections that began elsewhere go there, or not any more. Why they cannot.
@@ -282,7 +282,7 @@ impl Applier {
         self.handover.begin(&begun).err().map(|error| error.to_string())
     }
 
-    fn tell(&self, inputs: Vec<Input<'static>>) {
+    fn report(&self, inputs: Vec<Input<'static>>) {
         if !inputs.is_empty() {
             self.inbox.send(Message::Inputs(inputs));
         }

@@ -1,6 +1,6 @@
 //! When nothing has gone wrong for long enough, and what a planned handover owes.
 //!
-//! Calm is a matter of time: [`World::disturb`] says until when something is wrong, and one bound
+//! Quiescence is a matter of time: [`World::disturb`] says until when something is wrong, and one bound
 //! later the cluster has to be at rest ([`crate::rest`]), at every event, until the next
 //! disturbance. What lasts and can be judged while it does, such as a partition, a dead node or a
 //! lost link, disturbs when it begins and when it ends.
@@ -26,7 +26,7 @@ const SLACK: Duration = Duration::from_millis(900);
 const RETRY: Duration = Duration::from_secs(41);
 
 #[derive(Debug)]
-pub struct Calm {
+pub struct Quiescence {
     bound: Duration,
     check_time: Duration,
     start_time: Duration,
@@ -52,7 +52,7 @@ struct Handover {
     disturbance: u64,
 }
 
-impl Calm {
+impl Quiescence {
     pub fn new(scenario: &Scenario, now: Time) -> Self {
         let preempt_delay = scenario.routers.iter().flat_map(|r| &r.preempts).map(|p| match p {
             Preempt::After(delay) => *delay,
@@ -127,19 +127,19 @@ impl Calm {
 impl World {
     /// Nothing is wrong any more, but for what takes its time: until then.
     pub fn heal(&mut self, until: Time) {
-        self.calm.disturbed_until = until;
-        self.calm.disturbances += 1;
-        self.calm.healed = true;
+        self.quiescence.disturbed_until = until;
+        self.quiescence.disturbances += 1;
+        self.quiescence.healed = true;
     }
 
     /// Something is wrong, until then.
     pub fn disturb(&mut self, until: Time) {
-        self.calm.disturbed_until = self.calm.disturbed_until.max(until).max(self.now);
-        self.calm.disturbances += 1;
+        self.quiescence.disturbed_until = self.quiescence.disturbed_until.max(until).max(self.now);
+        self.quiescence.disturbances += 1;
     }
 
     pub fn is_settled(&self) -> bool {
-        self.now > self.calm.disturbed_until + self.calm.bound
+        self.now > self.quiescence.disturbed_until + self.quiescence.bound
     }
 
     /// The running nodes this one shares a quiet LAN with on this link, itself among them. `None`
@@ -170,7 +170,7 @@ impl World {
     }
 
     /// Those who hear each other's adverts of this virtual router, if everything is at rest.
-    pub fn calm_part(&self, node: usize, router: &VirtualRouter) -> Option<Vec<usize>> {
+    pub fn quiescent_part(&self, node: usize, router: &VirtualRouter) -> Option<Vec<usize>> {
         let host = &self.nodes[node];
         if !self.is_settled() || !host.is_running() || !host.links[router.link].running {
             return None;
@@ -180,10 +180,10 @@ impl World {
     }
 
     /// Notes that `node` is about to give up its mastership of this virtual router, or of all, on
-    /// purpose. It is judged when it begins in calm and there is somebody to take over.
+    /// purpose. It is judged when it begins in quiescence and there is somebody to take over.
     pub fn plan_handover(&mut self, node: usize, only: Option<usize>) {
         for (index, router) in self.scenario.routers.iter().enumerate() {
-            let Some(part) = self.calm_part(node, router) else { continue };
+            let Some(part) = self.quiescent_part(node, router) else { continue };
             let role = |of: usize| self.nodes[of].adapter.view(&router.name).map(|v| v.role);
             let successor = part.iter().any(|other| {
                 *other != node
@@ -192,11 +192,11 @@ impl World {
             });
             let meant = only.is_none_or(|only| only == index);
             if meant && successor && role(node) == Some(Role::Master) {
-                self.calm.handovers.push(Handover {
+                self.quiescence.handovers.push(Handover {
                     addresses: self.willing(router),
                     began: self.now,
-                    until: self.now + self.calm.bound,
-                    disturbance: self.calm.disturbances,
+                    until: self.now + self.quiescence.bound,
+                    disturbance: self.quiescence.disturbances,
                 });
             }
         }
@@ -210,10 +210,10 @@ impl World {
     }
 
     pub fn judge_handovers(&mut self) {
-        let (now, current) = (self.now, self.calm.disturbances);
-        self.calm.handovers.retain(|h| h.until > now && h.disturbance == current);
+        let (now, current) = (self.now, self.quiescence.disturbances);
+        self.quiescence.handovers.retain(|h| h.until > now && h.disturbance == current);
         let lost = self
-            .calm
+            .quiescence
             .handovers
             .iter()
             .flat_map(|handover| &handover.addresses)

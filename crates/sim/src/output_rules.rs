@@ -18,7 +18,7 @@ use locum_vrrp::{Cause, Preempt, Role, Version};
 
 use crate::adapter::View;
 use crate::judge::{Drain, Farewell, Watch, read};
-use crate::lan::Parcel;
+use crate::lan::Frame;
 use crate::node::Stimulus;
 use crate::place::{INTERFACES, sender_address};
 use crate::takeover::exact_skew;
@@ -28,7 +28,7 @@ use crate::world::World;
 
 impl World {
     /// One virtual router's outputs, in their order.
-    pub fn judge_speech(
+    pub fn judge_outputs(
         &mut self,
         node: usize,
         index: usize,
@@ -45,8 +45,8 @@ impl World {
             (Some(_), _) => {}
         }
         match (drain.stimulus, was) {
-            (Stimulus::Packet(parcel), Some(was)) => {
-                self.note_heard(node, index, router, parcel, was);
+            (Stimulus::Packet(frame), Some(was)) => {
+                self.note_heard(node, index, router, frame, was);
             }
             (Stimulus::Applied(seq, owner, result), Some(_))
                 if self.nodes[node].adapter.is_of(*owner, &router.name) =>
@@ -110,17 +110,17 @@ impl World {
         node: usize,
         index: usize,
         router: &VirtualRouter,
-        parcel: &Parcel,
+        frame: &Frame,
         was: &View,
     ) {
-        let Some(advert) = read(router, parcel) else { return };
+        let Some(advert) = read(router, frame) else { return };
         let own = self.interval(node, router);
         let is_foreign = router.version == Version::V2 && advert.interval() != own;
-        if parcel.damage.is_some() || is_foreign {
+        if frame.damage.is_some() || is_foreign {
             return;
         }
         let watch = &mut self.watches[node][index];
-        let ranks = (advert.priority, parcel.source);
+        let ranks = (advert.priority, frame.source);
         let rank = (was.priority.0, sender_address(node, router));
         if was.role == Role::Master && advert.priority > 0 && ranks <= rank {
             watch.quiet_at = Some(self.now + own.max(advert.interval()) * 3);
