@@ -35,8 +35,14 @@ pub enum Record {
     Check { check: String, up: bool, detail: String },
     /// A server of a service went up or down.
     Server { service: String, server: SocketAddr, up: bool, detail: String },
-    /// A virtual address that someone removed was put back.
-    Healed { address: IpAddr, interface: String, culprit: Option<String> },
+    /// What someone removed, as a rule a virtual address, was put back; `text` says what it is.
+    Healed {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interface: Option<String>,
+        culprit: Option<String>,
+    },
     /// Two masters met and this one stayed.
     Conflict { peer: IpAddr, peer_priority: u8 },
     /// Adverts are being discarded for this reason.
@@ -61,8 +67,14 @@ pub enum Record {
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A configuration was refused; the running one stays.
     ReloadRefused { reason: String },
-    /// An address of an earlier run was taken over (`kept`) or withdrawn.
-    Adopted { address: IpAddr, interface: String, kept: bool },
+    /// What an earlier run left, as a rule an address, was taken over (`kept`) or withdrawn.
+    Adopted {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        address: Option<IpAddr>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        interface: Option<String>,
+        kept: bool,
+    },
     /// A hook ended. `outcome` is `ok`, `failed`, `timed-out`, `cannot-run`,
     /// `superseded`, or `postponed` while the system has no process for it.
     Hook { command: String, outcome: String, detail: String, took_ms: u64, output: String },

@@ -87,9 +87,7 @@ impl Engine {
             }
             Input::Probed { probe, outcome } => self.on_probed(now, probe, &outcome),
             Input::Link(link) => self.on_link(now, link),
-            Input::AddressLost { interface, address, culprit } => {
-                self.on_address_lost(now, interface, address, culprit);
-            }
+            Input::FactLost { key, culprit } => self.on_fact_lost(now, key, culprit),
             Input::LinkGone { name } => self.on_link_gone(now, &name),
             Input::Applied { seq, owner, result } => self.on_applied(now, seq, owner, &result),
             Input::Sent { instance, report } => self.on_sent(instance, report),
@@ -196,20 +194,13 @@ impl Engine {
         self.review_all(now);
     }
 
-    fn on_address_lost(
-        &mut self,
-        now: Time,
-        interface: Name,
-        address: IpAddr,
-        culprit: Option<String>,
-    ) {
-        let key = FactKey::Address { interface: interface.clone(), address };
+    fn on_fact_lost(&mut self, now: Time, key: FactKey, culprit: Option<String>) {
         let holds = |id: &InstanceId| self.instances[*id].facts().wants(&key);
         let Some(id) = self.instances.of_fact(&key).find(holds) else { return };
         let state = self.instances.touch(id);
         let name = state.name().clone();
         if state.lost(&key, now) {
-            self.note(Some(name), EventKind::Healed { address, interface, culprit });
+            self.note(Some(name), EventKind::Healed { key, culprit });
         }
     }
 

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_plan::{Name, Outcome, Plan};
+use locum_plan::{Name, Outcome, Plan, VirtualAddress};
 use locum_vrrp::Family;
 
-use crate::facts::Refusal;
+use crate::facts::{Fact, FactKey, HeldAddress, Refusal};
 use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub enum Input<'a> {
     Link(LinkState),
     /// From the netlink monitor: there is no link of this name any more.
     LinkGone { name: Name },
-    /// From the netlink monitor: an address that carries our mark was removed by someone other
-    /// than the applier. `culprit` is the process that asked, where the kernel told.
-    AddressLost { interface: Name, address: IpAddr, culprit: Option<String> },
+    /// From the netlink monitor: a fact that carries our mark was removed by someone other than the
+    /// applier. `culprit` is the process that asked, where the kernel told.
+    FactLost { key: FactKey, culprit: Option<String> },
     /// From the applier: what became of `Apply{seq}`. `Ok` lists the facts that the kernel did not
     /// do, and all others are done. `Err`: nothing is known of any of them, and why.
     Applied { seq: Seq, owner: Owner, result: Result<Vec<Refusal>, String> },
@@ -76,14 +76,26 @@ pub struct LinkState {
     pub forwards_v6: bool,
 }
 
-/// An address found at start under our mark.
+/// A fact found at start under our mark.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Inherited {
-    pub interface: Name,
-    pub address: IpAddr,
-    pub prefix: u8,
+    pub fact: Fact,
     /// Whole seconds of its lease that are left, rounded up; `None` was for ever.
     pub valid_seconds: Option<u32>,
+}
+
+impl Inherited {
+    /// An address, of which the kernel tells no more than this.
+    pub fn address(
+        interface: Name,
+        address: IpAddr,
+        prefix: u8,
+        valid_seconds: Option<u32>,
+    ) -> Self {
+        let address = VirtualAddress::new(address, prefix);
+        let held = HeldAddress { interface, address, lease_seconds: None };
+        Self { fact: Fact::Address(held), valid_seconds }
+    }
 }
 
 /// What was sent, in frames and datagrams.

@@ -268,8 +268,9 @@ impl InstanceState {
 
     /// A link has changed: what the kernel refused because of it may go now.
     pub fn follow_link(&mut self, link: &str, is_another: bool, now: Time) {
-        let mut devices = self.instance.addresses.iter().filter_map(|a| a.device.as_deref());
-        if is_another && (&*self.instance.interface == link || devices.any(|on| on == link)) {
+        let mut facts = self.level.iter();
+        let is_its_own = |fact: &Fact| &**fact.interface() == link;
+        if is_another && (&*self.instance.interface == link || facts.any(is_its_own)) {
             self.facts.forget_refusal();
         }
         self.facts.retry_soon(link, now);

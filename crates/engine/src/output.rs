@@ -8,7 +8,7 @@ use locum_plan as plan;
 use locum_plan::{Name, Probe, Tracked, WantedServices};
 use locum_vrrp::{Auth, Cause, Family, Priority, Role, Version, Vrid};
 
-use crate::facts::{Fact, Removal};
+use crate::facts::{Fact, FactKey, Removal};
 use crate::fault::PriorityCause;
 use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 
@@ -136,8 +136,8 @@ pub enum EventKind {
     Tracked { object: Tracked, up: bool, detail: String },
     /// A server of a service went up or down.
     Server { service: Name, server: std::net::SocketAddr, up: bool, detail: String },
-    /// A virtual address that someone removed was put back.
-    Healed { address: IpAddr, interface: Name, culprit: Option<String> },
+    /// A fact that someone removed, as a rule a virtual address, was put back.
+    Healed { key: FactKey, culprit: Option<String> },
     /// A virtual address that someone had put here, where this node is not master, was removed.
     Expelled { address: IpAddr, interface: Name },
     /// The kernel has not answered for this long. Nothing is at fault: the node is overloaded.
@@ -161,8 +161,8 @@ pub enum EventKind {
     ServeMended { service: Name },
     /// A plan took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
-    /// An address in the kernel from an earlier run was taken over, or withdrawn.
-    Adopted { address: IpAddr, interface: Name, kept: bool },
+    /// A fact in the kernel from an earlier run was taken over, or withdrawn.
+    Adopted { key: FactKey, kept: bool },
     /// Free text for what has no other place: an operator command, a limit reached.
     Note(String),
 }

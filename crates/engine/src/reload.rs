@@ -5,12 +5,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use locum_plan as plan;
-use locum_plan::{Name, Plan, VirtualAddress};
+use locum_plan::{Name, Plan};
 use locum_vrrp::{Cause, Event as RouterEvent, Time};
 
 use crate::engine::{Engine, is_up};
 use crate::explain;
-use crate::facts::{Fact, HeldAddress};
 use crate::fault::PriorityCause;
 use crate::ids::CommandId;
 use crate::ids::InstanceId;
@@ -124,14 +123,10 @@ impl Engine {
     /// all else is withdrawn (V-242).
     fn inherit(&mut self, now: Time, inherited: Vec<Inherited>) {
         for found in inherited {
-            let Inherited { interface, address, prefix, valid_seconds } = found;
-            let fact = Fact::Address(HeldAddress {
-                interface: interface.clone(),
-                address: VirtualAddress::new(address, prefix),
-                lease_seconds: None,
-            });
+            let Inherited { fact, valid_seconds } = found;
+            let key = fact.key();
             let stays = |id: &InstanceId| !self.instances[*id].leaving;
-            let owner = self.instances.of_fact(&fact.key()).find(stays);
+            let owner = self.instances.of_fact(&key).find(stays);
             let (name, kept) = match owner {
                 Some(id) => {
                     let state = self.instances.touch(id);
@@ -146,7 +141,7 @@ impl Engine {
                     (None, false)
                 }
             };
-            self.note(name, EventKind::Adopted { address, interface, kept });
+            self.note(name, EventKind::Adopted { key, kept });
         }
     }
 }

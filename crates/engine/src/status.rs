@@ -61,9 +61,9 @@ pub struct InstanceStatus {
     /// Addresses of the configuration with their prefix length, and whether this node holds them.
     pub addresses: Vec<(IpAddr, u8)>,
     pub holds_addresses: bool,
-    /// Those of them that the kernel refused, while others are held.
+    /// What the kernel refused of all that it shall have, while addresses are held.
     pub refused: Vec<RefusedStatus>,
-    /// Addresses that this node must not have and the kernel does not let go of.
+    /// What this node must not have and the kernel does not let go of.
     pub withdrawals_pending: Vec<RefusedStatus>,
     /// Addresses that somebody put here, where this node is not master: `ADDRESS/PREFIX on LINK`.
     pub unwanted: Vec<String>,
@@ -90,12 +90,10 @@ pub struct DiscardedStatus {
 /// intervals where those are longer.
 const DISCARD_CONCERN: Duration = Duration::from_secs(10);
 
-/// An address that the kernel did not do as asked.
+/// A fact that the kernel did not do as asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RefusedStatus {
-    pub address: IpAddr,
-    pub prefix: u8,
-    pub interface: Name,
+    pub fact: Fact,
     /// The kernel's words.
     pub error: String,
     /// Until it is asked again; `None` while it is being asked.
@@ -296,21 +294,18 @@ impl Engine {
 }
 
 fn refused(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
-    facts.refused().filter_map(|one| refusal(&one.fact, &one.error, one.until(), now)).collect()
+    facts.refused().map(|one| refusal(&one.fact, &one.error, one.until(), now)).collect()
 }
 
 fn withdrawals_pending(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
     let pending = facts.withdrawals_pending();
-    pending.filter_map(|(fact, error)| refusal(fact, error, facts.retry_at(), now)).collect()
+    pending.map(|(fact, error)| refusal(fact, error, facts.retry_at(), now)).collect()
 }
 
-fn refusal(fact: &Fact, error: &str, until: Option<Time>, now: Time) -> Option<RefusedStatus> {
-    let held = fact.address()?;
-    Some(RefusedStatus {
-        address: held.address.address,
-        prefix: held.address.prefix,
-        interface: held.interface.clone(),
+fn refusal(fact: &Fact, error: &str, until: Option<Time>, now: Time) -> RefusedStatus {
+    RefusedStatus {
+        fact: fact.clone(),
         error: error.to_owned(),
         again_in: until.map(|until| until.since(now)),
-    })
+    }
 }

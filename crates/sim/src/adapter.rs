@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use locum_engine::status::RefusedStatus;
 use locum_engine::{Engine, InstanceId, Output, Owner};
 use locum_plan::{Name, Plan};
 use locum_vrrp::{Priority, Role, Time, timers};
@@ -158,9 +159,8 @@ impl Adapter {
             instance: instance.name.clone(),
             role: instance.role,
             priority: instance.priority,
-            refused: instance.refused.iter().map(|one| one.address).collect(),
-            withdrawals_pending:
-                instance.withdrawals_pending.iter().map(|one| one.address).collect(),
+            refused: addresses(&instance.refused),
+            withdrawals_pending: addresses(&instance.withdrawals_pending),
             unwanted: instance.unwanted.clone(),
             is_candidate: instance.candidate.is_some(),
         }));
@@ -184,6 +184,11 @@ impl Adapter {
         let at = deadline - cut_off.min().unwrap_or_default();
         Some(Jump { at: at.max(self.latest), to: deadline })
     }
+}
+
+/// The addresses among these.
+fn addresses(refused: &[RefusedStatus]) -> Vec<IpAddr> {
+    refused.iter().filter_map(|one| one.fact.key().address()).collect()
 }
 
 /// What truncation to whole centiseconds loses.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Announcement, Asked, Datagram, Fact, Output, Owner, ProbeChange, Refusal, Removal, SendReport,
-    Seq, Whose,
+    Announcement, Asked, Datagram, Fact, FactKey, Output, Owner, ProbeChange, Refusal, Removal,
+    SendReport, Seq, Whose,
 };
 use locum_plan::Name;
 use locum_vrrp::{Family, Time};
@@ -414,7 +414,7 @@ impl World {
     pub fn report_loss(&mut self, node: usize, interface: Name, address: std::net::IpAddr) {
         let life = self.nodes[node].life;
         let at = self.soon();
-        let stimulus = Stimulus::AddressLost(interface, address);
+        let stimulus = Stimulus::FactLost(FactKey::Address { interface, address });
         self.schedule.add(at, Happening::Reach { node, life, stimulus });
     }
 

@@ -179,11 +179,9 @@ impl Kernel {
 
     /// What a process that starts now finds.
     pub fn inherited(&self, now: Time) -> Vec<Inherited> {
-        let found = self.held.iter().map(|((interface, address), life)| Inherited {
-            interface: interface.clone(),
-            address: *address,
-            prefix: life.prefix,
-            valid_seconds: life.expires.map(|at| whole_seconds(at.since(now))),
+        let found = self.held.iter().map(|((interface, address), life)| {
+            let valid_seconds = life.expires.map(|at| whole_seconds(at.since(now)));
+            Inherited::address(interface.clone(), *address, life.prefix, valid_seconds)
         });
         found.collect()
     }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    CommandId, Input, InstanceId, LinkState, Owner, Packet, ProbeId, Refusal, SendReport, Seq,
+    CommandId, FactKey, Input, InstanceId, LinkState, Owner, Packet, ProbeId, Refusal, SendReport,
+    Seq,
 };
 use locum_plan::{Name, Outcome, Plan, Probe, Verdict};
 use locum_vrrp::{Family, Time};
@@ -39,7 +40,7 @@ pub enum Stimulus {
     Probed(ProbeId, Outcome),
     /// With index 0 for one that is gone.
     Link(LinkState),
-    AddressLost(Name, IpAddr),
+    FactLost(FactKey),
     Applied(Seq, Owner, Result<Vec<Refusal>, String>),
     Sent(InstanceId, SendReport),
     /// With what does not answer yet, and what could not be served.
@@ -66,11 +67,7 @@ impl Stimulus {
             }
             Self::Link(link) if link.index == 0 => Input::LinkGone { name: link.name.clone() },
             Self::Link(link) => Input::Link(link.clone()),
-            Self::AddressLost(interface, address) => Input::AddressLost {
-                interface: interface.clone(),
-                address: *address,
-                culprit: None,
-            },
+            Self::FactLost(key) => Input::FactLost { key: key.clone(), culprit: None },
             Self::Applied(seq, owner, result) => {
                 Input::Applied { seq: *seq, owner: *owner, result: result.clone() }
             }

@@ -53,10 +53,12 @@ impl World {
             {
                 self.note_applied(node, index, router, *seq, result);
             }
-            (Stimulus::AddressLost(_, address), Some(_)) => {
+            (Stimulus::FactLost(key), Some(_)) => {
                 let watch = &mut self.watches[node][index];
-                let is_healed = !watch.refused_addresses.contains(address);
-                watch.question.is_stale |= is_healed && watch.question.holds(*address);
+                let is_stale = |address: IpAddr| {
+                    !watch.refused_addresses.contains(&address) && watch.question.holds(address)
+                };
+                watch.question.is_stale |= key.address().is_some_and(is_stale);
             }
             _ => {}
         }

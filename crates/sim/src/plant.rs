@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use locum_engine::{Command, Event, EventKind, Fact, InstanceId, Output, Whose};
+use locum_engine::{Command, Event, EventKind, Fact, FactKey, InstanceId, Output, Whose};
 use locum_plan::{Instance, Lease, Name, Plan, Verdict};
 use locum_vrrp::{Version, Vrid};
 
@@ -141,7 +141,7 @@ impl<'a> Scene<'a> {
 pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<Stimulus> {
     match stimulus {
         Stimulus::Packet(frame) => distort_packet(plant, frame, scene),
-        Stimulus::AddressLost(..) => (plant == Plant::Unhealed).then_some(Stimulus::Timeout),
+        Stimulus::FactLost(_) => (plant == Plant::Unhealed).then_some(Stimulus::Timeout),
         Stimulus::Probed(probe, outcome) => (plant == Plant::LostProbe).then(|| {
             let mut outcome = outcome.clone();
             outcome.verdict = Verdict::Pass;
@@ -172,7 +172,8 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
         Stimulus::Sent(id, _) if plant == Plant::Mistaken => {
             let instance = scene.instance(*id)?;
             let address = instance.router.addresses.first()?;
-            Some(Stimulus::AddressLost(instance.interface.clone(), *address))
+            let (interface, address) = (instance.interface.clone(), *address);
+            Some(Stimulus::FactLost(FactKey::Address { interface, address }))
         }
         Stimulus::Timeout | Stimulus::Link(_) | Stimulus::Sent(..) | Stimulus::Command(..) => None,
     }

@@ -58,7 +58,7 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Link(link) => {
             format!("link {} index {} running {}", link.name, link.index, link.running)
         }
-        Stimulus::AddressLost(_, address) => format!("address {address} lost"),
+        Stimulus::FactLost(key) => format!("{key} lost"),
         Stimulus::Applied(seq, owner, result) => match result {
             Ok(refusals) if refusals.is_empty() => format!("applied #{seq} {owner:?}"),
             Ok(refusals) => {
@@ -99,7 +99,7 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
                 .collect();
             let found: Vec<_> = inherited
                 .iter()
-                .map(|i| format!("{} left {:?}", i.address, i.valid_seconds))
+                .map(|i| format!("{} left {:?}", i.fact.key(), i.valid_seconds))
                 .collect();
             format!("plan {instances:?} inherited {found:?}")
         }

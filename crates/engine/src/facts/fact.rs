@@ -115,6 +115,19 @@ impl Fact {
         }
     }
 
+    /// What is on [`interface`](Self::interface), for those that name both apart.
+    pub fn what(&self) -> String {
+        match self {
+            Self::Address(HeldAddress {
+                address: plan::VirtualAddress { address, prefix, .. },
+                ..
+            }) => {
+                format!("{address}/{prefix}")
+            }
+            Self::Handover(_) => self.to_string(),
+        }
+    }
+
     /// The address that this fact is, for those that announce it.
     pub fn address(&self) -> Option<&HeldAddress> {
         match self {
@@ -137,6 +150,14 @@ impl FactKey {
     pub const fn address(&self) -> Option<IpAddr> {
         match self {
             Self::Address { address, .. } => Some(*address),
+            Self::Handover { .. } => None,
+        }
+    }
+
+    /// The interface it is on, where that tells it from others.
+    pub const fn interface(&self) -> Option<&Name> {
+        match self {
+            Self::Address { interface, .. } => Some(interface),
             Self::Handover { .. } => None,
         }
     }

@@ -141,12 +141,7 @@ fn a_check_that_starts_failed_does_not_undo_an_adoption() {
     let mut tracked = tracked(0);
     tracked.checks[0].starts_failed = true;
     let mut node = Node::with_links();
-    let inherited = Inherited {
-        interface: "eth0".into(),
-        address: VIP.into(),
-        prefix: 24,
-        valid_seconds: Some(3),
-    };
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, Some(3));
     node.plan_with(tracked, vec![inherited]);
     assert_eq!(node.role(), Role::Master, "as it was before the restart");
     let probe = node.probe();

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, Fault, Inherited, Input, Output, Reply, Run, Target};
+use locum_engine::{
+    Command, EventKind, FactKey, Fault, Inherited, Input, Output, Reply, Run, Target,
+};
 use locum_plan::{Lease, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
@@ -165,7 +167,7 @@ fn a_master_that_slept_too_long_says_nothing_as_master() {
 fn a_node_that_slept_does_not_put_back_what_the_kernel_expired() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     node.sleep(ms(5000));
-    let lost = Input::AddressLost { interface: "eth0".into(), address: VIP.into(), culprit: None };
+    let lost = Input::FactLost { key: vip_key(), culprit: None };
     let out = node.feed(lost).to_vec();
     assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if !hold.is_empty())));
 }
@@ -174,7 +176,7 @@ fn a_node_that_slept_does_not_put_back_what_the_kernel_expired() {
 fn a_deleted_address_is_put_back_at_once_and_announced() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     let culprit = Some("systemd-network".to_owned());
-    let lost = Input::AddressLost { interface: "eth0".into(), address: VIP.into(), culprit };
+    let lost = Input::FactLost { key: vip_key(), culprit };
     let mut out = node.feed(lost.clone()).to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if hold.len() == 1)));
     assert!(!out.iter().any(|o| matches!(o, Output::Announce { .. })), "it is not there yet");
@@ -193,12 +195,7 @@ fn a_deleted_address_is_put_back_at_once_and_announced() {
 /// V-242.
 #[test]
 fn a_restart_with_a_valid_lease_goes_on_as_master_at_once() {
-    let inherited = Inherited {
-        interface: "eth0".into(),
-        address: VIP.into(),
-        prefix: 24,
-        valid_seconds: Some(2),
-    };
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, Some(2));
     let mut node = Node::with_links();
     let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
     assert_eq!(node.role(), Role::Master);
@@ -224,8 +221,7 @@ fn a_lease_is_no_proof_when_peers_may_have_taken_over_since() {
         web.lease = lease;
         Arc::make_mut(&mut web.router).interval =
             Interval::new(Version::V3, centis).expect("in range");
-        let inherited =
-            Inherited { interface: "eth0".into(), address: VIP.into(), prefix: 24, valid_seconds };
+        let inherited = Inherited::address("eth0".into(), VIP.into(), 24, valid_seconds);
         let mut node = Node::with_links();
         node.plan_with(plan([web]), vec![inherited]);
         assert_eq!(node.role() == Role::Master, adopts, "{lease:?} {centis} {valid_seconds:?}");
@@ -234,12 +230,7 @@ fn a_lease_is_no_proof_when_peers_may_have_taken_over_since() {
 
 #[test]
 fn leftovers_of_no_instance_are_withdrawn_even_by_an_empty_plan() {
-    let inherited = Inherited {
-        interface: "eth0".into(),
-        address: VIP.into(),
-        prefix: 24,
-        valid_seconds: Some(2),
-    };
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, Some(2));
     let mut node = Node::with_links();
     let out = node.plan_with(plan([]), vec![inherited]).to_vec();
     assert!(out.iter().any(|o| matches!(o, Output::Apply { drop, .. } if drop.len() == 1)));
@@ -247,12 +238,7 @@ fn leftovers_of_no_instance_are_withdrawn_even_by_an_empty_plan() {
 
 #[test]
 fn a_leftover_without_a_lease_is_withdrawn_before_anything_else() {
-    let inherited = Inherited {
-        interface: "eth0".into(),
-        address: VIP.into(),
-        prefix: 24,
-        valid_seconds: None,
-    };
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, None);
     let mut node = Node::with_links();
     let out = node.plan_with(plan([instance("web", 51, 100)]), vec![inherited]).to_vec();
     assert_eq!(node.role(), Role::Backup);
@@ -476,4 +462,8 @@ fn the_effective_priority_stays_within_1_and_254() {
 fn switchover(to: Option<&str>, run: Run) -> Command {
     let target = Target::Instance("web".into());
     Command::Switchover { target, to: to.map(Into::into), run }
+}
+
+fn vip_key() -> FactKey {
+    FactKey::Address { interface: "eth0".into(), address: VIP.into() }
 }

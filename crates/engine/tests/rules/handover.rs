@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Fact, Handover, Output};
+use locum_engine::{Fact, FactKey, Handover, Output};
 use locum_plan::Instance;
 use locum_vrrp::{Priority, Role, Transport, UnicastPeer};
 
@@ -85,6 +85,10 @@ fn a_kernel_without_a_packet_filter_takes_the_address_all_the_same() {
     let out = node.refuse_handovers("no such protocol").to_vec();
     assert_eq!(node.role(), Role::Master);
     assert!(out.iter().any(|output| matches!(output, Output::Announce { .. })), "{out:#?}");
+    let refused = node.status().instances.remove(0).refused;
+    let refused: Vec<_> = refused.iter().map(|one| (one.fact.key(), &*one.error)).collect();
+    let handover = FactKey::Handover { address: VIP.into() };
+    assert_eq!(refused, [(handover, "no such protocol")], "status names what is no address too");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, Inherited, Input, LinkState, Output, SendReport};
+use locum_engine::{Command, EventKind, FactKey, Inherited, Input, LinkState, Output, SendReport};
 use locum_plan::{Command as Hook, Instance, Name};
 use locum_vrrp::Role;
 
@@ -104,7 +104,10 @@ fn a_refused_address_leaves_the_others_alone_and_status_says_why() {
     let status = node.status().instances.remove(0);
     assert_eq!((status.role, status.faults.len()), (Role::Master, 0));
     assert_eq!(status.refused.len(), 1);
-    assert_eq!((status.refused[0].address, &*status.refused[0].error), (SECOND.into(), WHY));
+    assert_eq!(
+        (status.refused[0].fact.key().address(), &*status.refused[0].error),
+        (Some(SECOND.into()), WHY)
+    );
     assert_eq!(status.refused[0].again_in, Some(ms(1000)));
 }
 
@@ -275,9 +278,8 @@ fn a_master_hook_hears_which_addresses_are_missing() {
 #[test]
 fn a_refused_address_that_goes_is_not_healed() {
     let mut node = degraded();
-    let lost = |address: Ipv4Addr| Input::AddressLost {
-        interface: Name::from("eth0"),
-        address: address.into(),
+    let lost = |address: Ipv4Addr| Input::FactLost {
+        key: FactKey::Address { interface: Name::from("eth0"), address: address.into() },
         culprit: None,
     };
     let out = node.feed(lost(SECOND)).to_vec();
@@ -290,12 +292,7 @@ fn a_refused_address_that_goes_is_not_healed() {
 
 #[test]
 fn a_restarted_node_goes_on_as_master_without_the_refused_address() {
-    let inherited = Inherited {
-        interface: "eth0".into(),
-        address: VIP.into(),
-        prefix: 24,
-        valid_seconds: Some(2),
-    };
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, Some(2));
     let mut node = Node::with_links();
     node.plan_with(plan([two()]), vec![inherited]);
     node.refuse(&[SECOND], WHY);
@@ -315,8 +312,11 @@ fn an_address_that_cannot_be_withdrawn_is_reported_alone_and_is_no_fault_of_a_ma
     let status = node.status().instances.remove(0);
     assert_eq!((status.role, status.refused.len()), (Role::Master, 0));
     assert_eq!(
-        (status.withdrawals_pending[0].address, status.withdrawals_pending[0].again_in),
-        (SECOND.into(), Some(ms(1000)))
+        (
+            status.withdrawals_pending[0].fact.key().address(),
+            status.withdrawals_pending[0].again_in
+        ),
+        (Some(SECOND.into()), Some(ms(1000)))
     );
     let out = node.run_for(ms(1000)).to_vec();
     assert!(out.iter().any(|o| drops(o, SECOND)), "tried again: {out:#?}");

@@ -4,35 +4,35 @@
 //! ```text
 //!   election ──► Job queue ──► all that wait at once ──► Netlink.apply_all ──► FrameSocket
 //!      ▲                                                     │
-//!      └── Applied, Sent, Link, AddressLost ◄────────────────┴──── Netlink.next
+//!      └── Applied, Sent, Link, FactLost ◄──────────────────┴──── Netlink.next
 //! ```
 //!
 //! Of several levels of one owner that wait, only the newest is carried out: it says all that the
 //! others said. So a slow kernel gets fewer levels, and none is lost that counts.
 
+mod address;
+mod handover;
+mod kind;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use locum_engine::{
-    Announcement, Asked, Fact, FactKey, HeldAddress, Inherited, Input, InstanceId, LinkState,
-    Owner, Refusal, Removal, SendReport, Seq, Whose,
-};
+use locum_engine::{Announcement, Inherited, Input, InstanceId, LinkState, Owner, SendReport};
 use locum_kernel::frame_socket::{Batch, FrameSocket};
-use locum_kernel::netlink::{
-    self, Action, AddressSpec, ApplyError, Change, Failure, LinkSnapshot, MonitorEvent, Netlink,
-    Unwanted,
-};
-use locum_kernel::nftables::{self, Predecessor};
-use locum_plan::{Name, Plan, Scope};
+use locum_kernel::netlink::{self, LinkSnapshot, MonitorEvent, Netlink};
+use locum_kernel::nftables::Handovers;
+use locum_plan::{Name, Plan};
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use self::address::Addresses;
+pub use self::kind::Apply;
+use self::kind::{FactKind, Round};
 use super::inbox::{InboxSender, Message};
 
 /// Jobs waiting. When it is full, the election keeps the newest level of each owner and offers it
@@ -51,15 +51,6 @@ const FIRST_LINKS_LIMIT: Duration = Duration::from_secs(2);
 
 /// Pause between tries to reach the kernel again after its socket failed.
 const RECONNECT: Duration = Duration::from_secs(1);
-
-/// What the kernel shall have for one owner.
-#[derive(Debug)]
-pub struct Apply {
-    pub seq: Seq,
-    pub owner: Owner,
-    pub hold: Arc<[Fact]>,
-    pub drop: Vec<Removal>,
-}
 
 #[derive(Debug)]
 pub enum Job {
@@ -123,9 +114,16 @@ pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
     Ok(Starting { jobs, ready })
 }
 
+/// The kinds of facts, in the order in which they depend on each other: what an earlier one needs is
+/// there before, and goes after, what a later one builds on it.
+fn kinds() -> Vec<Box<dyn FactKind>> {
+    vec![Box::new(Handovers::connect()), Box::new(Addresses)]
+}
+
 struct Applier {
     netlink: Netlink,
-    handover: nftables::Handovers,
+    /// In the order in which they depend on each other.
+    kinds: Vec<Box<dyn FactKind>>,
     frames: FrameSocket,
     inbox: InboxSender,
     /// Links reported so far, so that after a lost connection the vanished ones are reported too.
@@ -142,18 +140,12 @@ impl Applier {
             );
         }
         let frames = FrameSocket::open()?;
-        let marked = netlink.marked_addresses()?;
-        let inherited = marked
-            .into_iter()
-            .map(|found| Inherited {
-                interface: found.interface,
-                address: found.address,
-                prefix: found.prefix,
-                valid_seconds: found.valid_seconds,
-            })
-            .collect();
-        let (handover, known) = (nftables::Handovers::connect(), BTreeSet::new());
-        Ok((Self { netlink, handover, frames, inbox, known }, inherited))
+        let mut kinds = kinds();
+        let mut inherited = Vec::new();
+        for kind in &mut kinds {
+            inherited.extend(kind.inherited(&mut netlink)?);
+        }
+        Ok((Self { netlink, kinds, frames, inbox, known: BTreeSet::new() }, inherited))
     }
 
     /// Passes on what the monitor says until it has spoken of every existing link in `names`.
@@ -228,58 +220,20 @@ impl Applier {
     }
 
     fn apply(&mut self, levels: Vec<Apply>) {
-        let facts: Vec<_> = levels
-            .iter()
-            .map(|level| {
-                let hold: Vec<_> = level.hold.iter().filter_map(Fact::address).map(fact).collect();
-                (hold, level.drop.iter().filter_map(unwanted).collect::<Vec<_>>())
-            })
-            .collect();
-        let changes: Vec<_> = facts.iter().map(|(hold, drop)| Change { hold, drop }).collect();
-        if changes.is_empty() {
+        if levels.is_empty() {
             return;
         }
-        // Connections of a predecessor find their way before the first of them comes here.
-        let error = self.hand_over(&levels);
-        let results = self.netlink.apply_all(&changes);
-        let applied = |(level, result): (Apply, _)| {
-            let mut result = answer(result);
-            if let (Some(error), Ok(refusals)) = (&error, &mut result) {
-                let handovers = level.hold.iter().filter(|fact| fact.handover().is_some());
-                refusals.extend(handovers.map(|fact| Refusal {
-                    asked: Asked::Hold,
-                    key: fact.key(),
-                    error: error.clone(),
-                }));
-            }
-            Input::Applied { seq: level.seq, owner: level.owner, result }
-        };
-        self.report(levels.into_iter().zip(results).map(applied).collect());
-    }
-
-    /// Connections that began elsewhere go there, or not any more. Why they cannot.
-    fn hand_over(&mut self, levels: &[Apply]) -> Option<String> {
-        let now = Time::from_nanos(locum_kernel::clock::now());
-        let begun = levels.iter().flat_map(|level| level.hold.iter()).filter_map(Fact::handover);
-        let begun: Vec<_> = begun
-            .filter(|handover| now < handover.until)
-            .map(|handover| Predecessor {
-                address: handover.address,
-                host: handover.host,
-                answers_for: handover.until.since(now),
-            })
-            .collect();
-        let ended = levels.iter().flat_map(|level| &level.drop);
-        let ended: Vec<_> = ended
-            .filter_map(|removal| removal.fact.handover())
-            .map(|handover| handover.address)
-            .filter(|address| !begun.iter().any(|one| one.address == *address))
-            .collect();
-        if let Err(error) = self.handover.forget(&ended) {
-            // It ends by itself.
-            tracing::debug!(%error, "connections are still handed to the predecessor");
-        }
-        self.handover.begin(&begun).err().map(|error| error.to_string())
+        let answers = levels.iter().map(|_| Ok(Vec::new())).collect();
+        let mut round = Round { netlink: &mut self.netlink, levels: &levels, answers };
+        self.kinds.iter_mut().for_each(|kind| kind.hold(&mut round));
+        self.kinds.iter_mut().rev().for_each(|kind| kind.withdraw(&mut round));
+        let Round { answers, .. } = round;
+        let applied = levels.iter().zip(answers).map(|(level, result)| Input::Applied {
+            seq: level.seq,
+            owner: level.owner,
+            result,
+        });
+        self.report(applied.collect());
     }
 
     fn report(&self, inputs: Vec<Input<'static>>) {
@@ -305,20 +259,22 @@ impl Applier {
     }
 
     fn pass_on(&mut self, event: MonitorEvent) {
-        let input = match event {
+        let lost: Vec<_> = self.kinds.iter_mut().filter_map(|kind| kind.lost(&event)).collect();
+        match event {
             MonitorEvent::Link(link) => {
                 self.known.insert(link.name.clone());
-                Input::Link(state(link))
+                self.inbox.send(Message::Input(Input::Link(state(link))));
             }
             MonitorEvent::LinkGone { name } => {
                 self.known.remove(&name);
-                Input::LinkGone { name }
+                self.inbox.send(Message::Input(Input::LinkGone { name }));
             }
-            MonitorEvent::AddressLost { interface, address, culprit } => {
-                Input::AddressLost { interface, address, culprit }
-            }
-        };
-        self.inbox.send(Message::Input(input));
+            // A kind knows it.
+            MonitorEvent::AddressLost { .. } => {}
+        }
+        for (key, culprit) in lost {
+            self.inbox.send(Message::Input(Input::FactLost { key, culprit }));
+        }
     }
 
     /// New sockets in place of failed ones; every link is reported again.
@@ -335,27 +291,6 @@ impl Applier {
         for name in vanished {
             self.pass_on(MonitorEvent::LinkGone { name });
         }
-    }
-}
-
-/// What the kernel did not do, address by address.
-fn answer(result: Result<(), ApplyError>) -> Result<Vec<Refusal>, String> {
-    match result {
-        Ok(()) => Ok(Vec::new()),
-        Err(ApplyError::Facts(failures)) => Ok(failures.into_iter().map(refusal).collect()),
-        Err(ApplyError::Socket(error)) => Err(format!("netlink: {error}")),
-    }
-}
-
-fn refusal(failure: Failure) -> Refusal {
-    let netlink::Fact::Address(spec) = failure.fact;
-    Refusal {
-        asked: match failure.action {
-            Action::Add | Action::Renew => Asked::Hold,
-            Action::Remove => Asked::Drop,
-        },
-        key: FactKey::Address { interface: spec.interface, address: spec.address },
-        error: failure.error.to_string(),
     }
 }
 
@@ -393,38 +328,6 @@ fn state(link: LinkSnapshot) -> LinkState {
         mtu: link.mtu,
         addresses: link.addresses,
         forwards_v6: link.forwards_v6,
-    }
-}
-
-fn fact(held: &HeldAddress) -> netlink::Fact {
-    spec(held).into()
-}
-
-fn unwanted(removal: &Removal) -> Option<Unwanted> {
-    let whose = match removal.whose {
-        Whose::Ours => netlink::Whose::Ours,
-        Whose::Anyones => netlink::Whose::Anyones,
-    };
-    Some(Unwanted { fact: fact(removal.fact.address()?), whose })
-}
-
-fn spec(held: &HeldAddress) -> AddressSpec {
-    let address = &held.address;
-    AddressSpec {
-        interface: Arc::clone(&held.interface),
-        address: address.address,
-        prefix: address.prefix,
-        broadcast: address.broadcast.filter(IpAddr::is_ipv4),
-        label: address.label.clone(),
-        scope: match address.scope {
-            Scope::Global => netlink::Scope::Global,
-            Scope::Site => netlink::Scope::Site,
-            Scope::Link => netlink::Scope::Link,
-            Scope::Host => netlink::Scope::Host,
-        },
-        nodad: !address.duplicate_detection,
-        noprefixroute: address.no_prefix_route,
-        valid_seconds: held.lease_seconds,
     }
 }
 

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use locum_control::Record;
-use locum_engine::{Event, EventKind};
+use locum_engine::{Event, EventKind, FactKey};
 use locum_vrrp::Role;
 use tracing::Level;
 
@@ -26,9 +26,9 @@ pub fn sentence(event: &Event) -> String {
             let state = if *up { "up" } else { "down" };
             format!("server {server} of {service} is {state}: {detail}")
         }
-        EventKind::Healed { address, interface, culprit } => {
+        EventKind::Healed { key, culprit } => {
             let by = culprit.as_deref().unwrap_or("someone");
-            format!("({name}) {address} was removed from {interface} by {by}: put back")
+            format!("({name}) {key} was removed by {by}: put back")
         }
         EventKind::Conflict { peer, peer_priority } => format!(
             "({name}) {peer} was master too, with priority {}: announcing the addresses again",
@@ -64,11 +64,11 @@ pub fn sentence(event: &Event) -> String {
             "configuration in effect: {added} added, {changed} changed, {removed} removed, \
              {unchanged} unchanged"
         ),
-        EventKind::Adopted { address, interface, kept: true } => {
-            format!("({name}) {address} on {interface} taken over from an earlier run")
+        EventKind::Adopted { key, kept: true } => {
+            format!("({name}) {key} taken over from an earlier run")
         }
-        EventKind::Adopted { address, interface, kept: false } => {
-            format!("{address} on {interface}, left by an earlier run, withdrawn")
+        EventKind::Adopted { key, kept: false } => {
+            format!("{key}, left by an earlier run, withdrawn")
         }
         EventKind::Note(text) => match &event.instance {
             Some(name) => format!("({name}) {text}"),
@@ -96,8 +96,8 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Server { service, server, up, detail } => {
             Record::Server { service: service.to_string(), server, up, detail }
         }
-        EventKind::Healed { address, interface, culprit } => {
-            Record::Healed { address, interface: interface.to_string(), culprit }
+        EventKind::Healed { key, culprit } => {
+            Record::Healed { address: key.address(), interface: interface(&key), culprit }
         }
         EventKind::Conflict { peer, peer_priority } => {
             Record::Conflict { peer, peer_priority: peer_priority.0 }
@@ -121,11 +121,15 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Reloaded { added, changed, removed, unchanged } => {
             Record::Reloaded { added, changed, removed, unchanged }
         }
-        EventKind::Adopted { address, interface, kept } => {
-            Record::Adopted { address, interface: interface.to_string(), kept }
+        EventKind::Adopted { key, kept } => {
+            Record::Adopted { address: key.address(), interface: interface(&key), kept }
         }
         EventKind::Note(_) => Record::Note {},
     }
+}
+
+fn interface(key: &FactKey) -> Option<String> {
+    key.interface().map(ToString::to_string)
 }
 
 fn millis(span: Duration) -> u64 {

@@ -130,8 +130,8 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
 
 fn refused(from: &engine::RefusedStatus) -> RefusedAddress {
     RefusedAddress {
-        address: format!("{}/{}", from.address, from.prefix),
-        interface: from.interface.to_string(),
+        address: from.fact.what(),
+        interface: from.fact.interface().to_string(),
         error: from.error.clone(),
         again_ms: from.again_in.map_or(0, millis),
     }

@@ -1,0 +1,100 @@
+//! Virtual addresses: from what the engine wants to what netlink is asked, and back.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use locum_engine::{Asked, Fact, FactKey, HeldAddress, Inherited, Refusal, Removal, Whose};
+use locum_kernel::netlink::{
+    self, Action, AddressSpec, ApplyError, Change, Failure, Marked, MonitorEvent, Netlink, Unwanted,
+};
+use locum_plan::Scope;
+
+use super::kind::{FactKind, Round};
+
+/// They are held and dropped in one go: netlink knows the order.
+pub struct Addresses;
+
+impl FactKind for Addresses {
+    fn inherited(&mut self, netlink: &mut Netlink) -> io::Result<Vec<Inherited>> {
+        let marked = netlink.marked_addresses()?.into_iter();
+        let inherited = |found: Marked| {
+            let Marked { interface, address, prefix, valid_seconds } = found;
+            Inherited::address(interface, address, prefix, valid_seconds)
+        };
+        Ok(marked.map(inherited).collect())
+    }
+
+    fn hold(&mut self, round: &mut Round<'_>) {
+        let facts: Vec<_> = round
+            .levels
+            .iter()
+            .map(|level| {
+                let hold: Vec<_> = level.hold.iter().filter_map(Fact::address).map(fact).collect();
+                (hold, level.drop.iter().filter_map(unwanted).collect::<Vec<_>>())
+            })
+            .collect();
+        let changes: Vec<_> = facts.iter().map(|(hold, drop)| Change { hold, drop }).collect();
+        for (at, result) in round.netlink.apply_all(&changes).into_iter().enumerate() {
+            match result {
+                Ok(()) => {}
+                Err(ApplyError::Facts(failures)) => {
+                    round.refuse(at, failures.into_iter().map(refusal));
+                }
+                Err(ApplyError::Socket(error)) => {
+                    round.answers[at] = Err(format!("netlink: {error}"))
+                }
+            }
+        }
+    }
+
+    fn lost(&mut self, event: &MonitorEvent) -> Option<(FactKey, Option<String>)> {
+        let MonitorEvent::AddressLost { interface, address, culprit } = event else { return None };
+        let key = FactKey::Address { interface: Arc::clone(interface), address: *address };
+        Some((key, culprit.clone()))
+    }
+}
+
+fn refusal(failure: Failure) -> Refusal {
+    let netlink::Fact::Address(spec) = failure.fact;
+    Refusal {
+        asked: match failure.action {
+            Action::Add | Action::Renew => Asked::Hold,
+            Action::Remove => Asked::Drop,
+        },
+        key: FactKey::Address { interface: spec.interface, address: spec.address },
+        error: failure.error.to_string(),
+    }
+}
+
+fn fact(held: &HeldAddress) -> netlink::Fact {
+    spec(held).into()
+}
+
+fn unwanted(removal: &Removal) -> Option<Unwanted> {
+    let whose = match removal.whose {
+        Whose::Ours => netlink::Whose::Ours,
+        Whose::Anyones => netlink::Whose::Anyones,
+    };
+    Some(Unwanted { fact: fact(removal.fact.address()?), whose })
+}
+
+fn spec(held: &HeldAddress) -> AddressSpec {
+    let address = &held.address;
+    AddressSpec {
+        interface: Arc::clone(&held.interface),
+        address: address.address,
+        prefix: address.prefix,
+        broadcast: address.broadcast.filter(IpAddr::is_ipv4),
+        label: address.label.clone(),
+        scope: match address.scope {
+            Scope::Global => netlink::Scope::Global,
+            Scope::Site => netlink::Scope::Site,
+            Scope::Link => netlink::Scope::Link,
+            Scope::Host => netlink::Scope::Host,
+        },
+        nodad: !address.duplicate_detection,
+        noprefixroute: address.no_prefix_route,
+        valid_seconds: held.lease_seconds,
+    }
+}
