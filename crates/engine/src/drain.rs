@@ -99,7 +99,7 @@ impl Engine {
         if !state.actions.iter().any(|action| matches!(action, Action::Advertise { .. })) {
             return;
         }
-        let index = self.links.get(&state.instance.interface).map_or(0, |link| link.index);
+        let index = self.links.get(state.speaks_on()).map_or(0, |link| link.index);
         let link = Link { index, source: self.source_of(id) };
         self.instances.touch(id).drain_adverts(now, link, out);
     }
@@ -217,9 +217,10 @@ impl Engine {
     }
 
     fn drain_listening(&mut self, out: &mut Vec<Output>) {
-        let heard = self.instances.iter().filter(|state| !state.router.is_finished());
-        let heard = heard.map(|state| (&state.instance.interface, state.router.settings()));
-        let wanted = listening::wanted(heard);
+        let all = || self.instances.iter().filter(|state| !state.router.is_finished());
+        let heard = all().map(|state| (&state.instance.interface, state.router.settings()));
+        let spoken = all().map(|state| (state.speaks_on(), state.router.settings().family));
+        let wanted = listening::wanted(heard, spoken);
         if wanted != self.listening {
             self.listening.clone_from(&wanted);
             out.push(Output::Listen(wanted));

@@ -188,6 +188,11 @@ impl InstanceState {
         &self.instance.name
     }
 
+    /// The link its adverts leave by.
+    pub fn speaks_on(&self) -> &Name {
+        &self.instance.interface
+    }
+
     /// Takes adverts of this sender: anybody's by multicast, its peers' by unicast.
     pub fn hears(&self, source: IpAddr) -> bool {
         match &self.router.settings().transport {
@@ -362,7 +367,7 @@ impl InstanceState {
             let form = self.router.form();
             Output::Advertise(Datagram {
                 instance: self.id,
-                interface: self.instance.interface.clone(),
+                interface: self.speaks_on().clone(),
                 interface_index: link.index,
                 source,
                 destination,

@@ -81,7 +81,7 @@ mod tests {
     use std::time::Duration;
 
     use locum_plan as plan;
-    use locum_plan::{Lease, Plan, Track, Tracked, VirtualAddress};
+    use locum_plan::{Plan, Track, Tracked, VirtualAddress};
     use locum_vrrp::{
         Action, Event as RouterEvent, Family, Priority, Role, RouterSettings, Time, Version, Vrid,
     };
@@ -100,14 +100,10 @@ mod tests {
         router.priority = Priority(100);
         router.addresses = vec![address];
         plan::Instance {
-            name: name.into(),
-            interface: "eth0".into(),
-            router: Arc::new(router),
             addresses: vec![VirtualAddress::new(address, 24)],
             track: vec![Track { object: Tracked::Interface("eth0".into()), weight: None }],
-            hooks: Arc::default(),
-            lease: Lease::Auto,
             keep_connections: true,
+            ..plan::Instance::new(name.into(), "eth0".into(), router)
         }
     }
 

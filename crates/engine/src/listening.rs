@@ -9,20 +9,28 @@ use locum_vrrp::{Auth, Family, RouterSettings, Transport, Version};
 
 use crate::output::{Listen, Masters, Output};
 
-/// One entry for each interface and family that these routers speak on, sorted.
-pub fn wanted<'a>(routers: impl Iterator<Item = (&'a Name, &'a RouterSettings)>) -> Vec<Listen> {
+/// One entry for each interface and family that routers hear or speak on, sorted.
+pub fn wanted<'a>(
+    heard: impl Iterator<Item = (&'a Name, &'a RouterSettings)>,
+    spoken: impl Iterator<Item = (&'a Name, Family)>,
+) -> Vec<Listen> {
+    let nothing = |interface: &Name, family| Listen {
+        interface: interface.clone(),
+        family,
+        groups: Vec::new(),
+        routers: Vec::new(),
+        unicast_hop_limit: None,
+        auth: None,
+    };
     let mut wanted: BTreeMap<(&Name, Family), Listen> = BTreeMap::new();
     let mut auths: HashMap<(&Name, Family), Vec<&Auth>> = HashMap::new();
-    for (interface, settings) in routers {
+    for (interface, family) in spoken {
+        wanted.entry((interface, family)).or_insert_with(|| nothing(interface, family));
+    }
+    for (interface, settings) in heard {
         let family = settings.family;
-        let listen = wanted.entry((interface, family)).or_insert_with(|| Listen {
-            interface: interface.clone(),
-            family,
-            groups: Vec::new(),
-            routers: Vec::new(),
-            unicast_hop_limit: None,
-            auth: None,
-        });
+        let listen =
+            wanted.entry((interface, family)).or_insert_with(|| nothing(interface, family));
         if settings.version == Version::V2 {
             let auths = auths.entry((interface, family)).or_default();
             auths.push(&settings.auth);
@@ -130,6 +138,8 @@ impl MasterSources {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use locum_vrrp::{UnicastPeer, Vrid};
 
     use super::*;
@@ -150,7 +160,18 @@ mod tests {
     }
 
     fn heard(routers: &[(&Name, &RouterSettings)]) -> Vec<Listen> {
-        wanted(routers.iter().copied())
+        wanted(routers.iter().copied(), iter::empty())
+    }
+
+    #[test]
+    fn a_link_that_is_only_spoken_on_hears_nothing() {
+        let (eth0, own) = (Name::from("eth0"), Name::from("eth0.7"));
+        let seven = router(7, Version::V3);
+        let all = wanted(iter::once((&eth0, &seven)), iter::once((&own, Family::V4)));
+        let [heard, spoken] = &all[..] else { panic!("two sockets: {all:?}") };
+        assert_eq!((&heard.interface, heard.routers.len()), (&eth0, 1));
+        assert_eq!((&spoken.interface, spoken.routers.len()), (&own, 0));
+        assert!(spoken.groups.is_empty() && spoken.unicast_hop_limit.is_none());
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use locum_engine::{
     Announcement, Asked, Datagram, Fact, FactKey, Output, Owner, ProbeChange, Refusal, Removal,
-    SendReport, Seq, Whose,
+    SendReport, Seq,
 };
 use locum_plan::Name;
 use locum_vrrp::{Family, Time};
 
 use crate::applier::{Job, QUEUE_LIMIT, Temper};
 use crate::judge::{Drain, OWN_WORD};
+use crate::kernel::Kernel;
 use crate::lan::Frame;
 use crate::node::{Process, Stimulus};
 use crate::place::link_of;
@@ -276,7 +277,7 @@ impl World {
         }
     }
 
-    /// What the kernel makes of it, address by address.
+    /// What the kernel makes of it, fact by fact.
     fn change_kernel(
         &mut self,
         node: usize,
@@ -288,39 +289,36 @@ impl World {
             return Err("no buffer space available".to_owned());
         }
         let mut refusals = Vec::new();
-        for Removal { fact, whose } in drop {
-            let Fact::Address(gone) = fact else { continue };
+        for Removal { fact, whose } in drop.iter().filter(|one| Kernel::models(&one.fact)) {
             let host = &mut self.nodes[node];
             if host.applier.refuses_one(&mut self.random) {
                 refusals.push(refusal(Asked::Drop, fact, "device or resource busy"));
                 continue;
             }
-            host.kernel.remove(&gone.interface, gone.address.address);
-            let expels = *whose == Whose::Anyones;
-            if expels && host.kernel.expel(&gone.interface, gone.address.address) {
-                self.report_link(node, &gone.interface);
+            if host.kernel.withdraw(fact, *whose) {
+                self.report_link(node, fact.interface());
             }
         }
-        for fact in hold {
-            let Fact::Address(held) = fact else { continue };
+        for fact in hold.iter().filter(|fact| Kernel::models(fact)) {
             let host = &mut self.nodes[node];
-            let link = link_of(&held.interface).map(|link| &host.links[link]);
+            let link = link_of(fact.interface()).map(|link| &host.links[link]);
             if link.is_none_or(|link| link.index == 0) {
                 refusals.push(refusal(Asked::Hold, fact, "no such device"));
                 continue;
             }
-            let is_stubborn = host.stubborn.contains(&held.address.address);
+            let address = fact.key().address();
+            let is_stubborn = address.is_some_and(|address| host.stubborn.contains(&address));
             if is_stubborn || host.applier.refuses_one(&mut self.random) {
                 self.quiescence.refused(self.now);
                 refusals.push(refusal(Asked::Hold, fact, "permission denied"));
                 continue;
             }
-            let was_foreign = host.kernel.is_foreign(&held.interface, held.address.address);
-            if let Some(at) = host.kernel.add(self.now, held, &mut self.random) {
+            let (swept, is_seen) = host.kernel.hold(self.now, fact, &mut self.random);
+            if let Some(at) = swept {
                 self.schedule.add(at, Happening::Sweep { node });
             }
-            if was_foreign {
-                self.report_link(node, &held.interface);
+            if is_seen {
+                self.report_link(node, fact.interface());
             }
         }
         Ok(refusals)

@@ -13,7 +13,7 @@ use locum_vrrp::{Role, Time};
 use crate::applier::Temper;
 use crate::node::{Process, Stimulus};
 use crate::objector::Mood;
-use crate::place::INTERFACES;
+use crate::place::{INTERFACES, link_of};
 use crate::world::{Happening, World};
 
 /// How a fault ends.
@@ -308,11 +308,10 @@ impl World {
     fn intrude(&mut self, node: usize) {
         let router = &self.scenario.routers[self.random.index(self.scenario.routers.len())];
         let position = self.random.index(router.addresses.len());
-        let stray = router.stray.filter(|_| position + 1 == router.addresses.len());
-        let (link, address) = (stray.unwrap_or(router.link), router.addresses[position]);
+        let (interface, address) = (router.device_of(position), router.addresses[position]);
         let host = &mut self.nodes[node];
-        let interface = host.links[link].name.clone();
-        if host.links[link].index != 0 && host.kernel.intrude(self.now, &interface, address) {
+        let is_there = link_of(&interface).is_some_and(|link| host.links[link].index != 0);
+        if is_there && host.kernel.intrude(self.now, &interface, address) {
             self.report_link(node, &interface);
         }
     }

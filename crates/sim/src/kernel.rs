@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{HeldAddress, Inherited};
+use locum_engine::{Fact, HeldAddress, Inherited, Whose};
 use locum_plan::Name;
 use locum_vrrp::Time;
 
@@ -75,8 +75,40 @@ impl Kernel {
         self.held.keys().map(|(interface, address)| (interface, *address))
     }
 
+    /// It is part of what is simulated. Nothing here has connections to hand over.
+    pub fn models(fact: &Fact) -> bool {
+        match fact {
+            Fact::Address(_) => true,
+            Fact::Handover(_) => false,
+        }
+    }
+
+    /// It is there from now on. Returns when to look at it again, and whether the link differs for
+    /// others now.
+    pub fn hold(&mut self, now: Time, fact: &Fact, random: &mut Random) -> (Option<Time>, bool) {
+        match fact {
+            Fact::Address(held) => {
+                let was_foreign = self.is_foreign(&held.interface, held.address.address);
+                (self.add(now, held, random), was_foreign)
+            }
+            Fact::Handover(_) => (None, false),
+        }
+    }
+
+    /// It is not there any more. Returns whether the link differs for others now.
+    pub fn withdraw(&mut self, fact: &Fact, whose: Whose) -> bool {
+        match fact {
+            Fact::Address(gone) => {
+                self.remove(&gone.interface, gone.address.address);
+                let expels = whose == Whose::Anyones;
+                expels && self.expel(&gone.interface, gone.address.address)
+            }
+            Fact::Handover(_) => false,
+        }
+    }
+
     /// Adds it, or renews its lease. Returns when to look at it again.
-    pub fn add(&mut self, now: Time, held: &HeldAddress, random: &mut Random) -> Option<Time> {
+    fn add(&mut self, now: Time, held: &HeldAddress, random: &mut Random) -> Option<Time> {
         let expires = held.lease_seconds.map(|s| now + Duration::from_secs(u64::from(s)));
         let swept = expires.map(|at| at + random.span(SWEEP));
         let key = (held.interface.clone(), held.address.address);
@@ -104,12 +136,12 @@ impl Kernel {
     }
 
     /// Removes what another program has added; `true` when it was there.
-    pub fn expel(&mut self, interface: &str, address: IpAddr) -> bool {
+    fn expel(&mut self, interface: &str, address: IpAddr) -> bool {
         let key = (Name::from(interface), address);
         self.foreign.remove(&key).is_some()
     }
 
-    pub fn is_foreign(&self, interface: &Name, address: IpAddr) -> bool {
+    fn is_foreign(&self, interface: &Name, address: IpAddr) -> bool {
         self.foreign.contains_key(&(interface.clone(), address))
     }
 

@@ -18,7 +18,6 @@ use locum_vrrp::{Preempt, Role};
 
 use crate::kernel::SWEEP;
 use crate::node::Process;
-use crate::place::INTERFACES;
 use crate::virtual_router::VirtualRouter;
 use crate::world::World;
 
@@ -192,11 +191,10 @@ impl World {
         peers: &[usize],
     ) -> Verdict {
         let (host, name) = (&self.nodes[master], self.name(master));
-        let (last, wrong) = (router.addresses.len() - 1, |detail| Err(("holder", detail)));
+        let wrong = |detail| Err(("holder", detail));
         for (position, address) in router.addresses.iter().enumerate() {
-            let stray = router.stray.filter(|_| position == last);
-            let on = INTERFACES[stray.unwrap_or(router.link)];
-            if !host.kernel.holds_on(on, *address) {
+            let on = router.device_of(position);
+            if !host.kernel.holds_on(&on, *address) {
                 if host.stubborn.contains(address) {
                     continue;
                 }

@@ -57,6 +57,12 @@ pub struct Edit {
 }
 
 impl VirtualRouter {
+    /// Where the address at this position is.
+    pub fn device_of(&self, position: usize) -> Name {
+        let stray = self.stray.filter(|_| position + 1 == self.addresses.len());
+        interface(stray.unwrap_or(self.link))
+    }
+
     pub fn new(random: &mut Random, number: u8, nodes: usize, links: usize) -> Self {
         let version = random.pick(&[Version::V2, Version::V3, Version::V3]);
         let family = match version {
