@@ -389,8 +389,11 @@ impl World {
         if host.links[link].index == 0 {
             return;
         }
-        let (life, stimulus) = (host.life, Stimulus::Link(host.reported_link(link)));
-        self.schedule.add(self.now, Happening::Reach { node, life, stimulus });
+        let (life, states) = (host.life, host.reported_links(link));
+        for state in states {
+            let stimulus = Stimulus::Link(state);
+            self.schedule.add(self.now, Happening::Reach { node, life, stimulus });
+        }
     }
 
     /// The kernel removes what has outlived its lease, and its monitor tells.

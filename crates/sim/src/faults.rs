@@ -338,11 +338,13 @@ impl World {
         if gone {
             host.links[link].index = 0;
         }
-        let state = host.reported_link(link);
+        let states = host.reported_links(link);
         for (interface, address) in lost {
             self.report_loss(node, interface, address);
         }
-        self.stimulate(node, Stimulus::Link(state));
+        for state in states {
+            self.stimulate(node, Stimulus::Link(state));
+        }
     }
 
     fn give_link(&mut self, node: usize, link: usize) {
@@ -354,9 +356,11 @@ impl World {
         if state.index == 0 {
             state.index = 2 + self.happenings as u32 % 1000;
         }
-        let state = self.nodes[node].reported_link(link);
+        let states = self.nodes[node].reported_links(link);
         self.disturb(self.now + ASKED_AGAIN);
-        self.stimulate(node, Stimulus::Link(state));
+        for state in states {
+            self.stimulate(node, Stimulus::Link(state));
+        }
     }
 
     fn edit(&mut self, fault: Fault, node: usize, until: Time) {

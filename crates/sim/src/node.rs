@@ -170,11 +170,12 @@ impl Node {
             })
     }
 
-    /// A link as the kernel reports it: all addresses that do not carry our mark are on it.
-    pub fn reported_link(&self, link: usize) -> LinkState {
+    /// What the kernel reports when this link is another: all addresses that do not carry our mark
+    /// are on it.
+    pub fn reported_links(&self, link: usize) -> Vec<LinkState> {
         let mut state = self.links[link].clone();
         state.addresses.extend(self.kernel.foreign_on(INTERFACES[link]));
-        state
+        vec![state]
     }
 
     /// Nothing that was asked of it is still to be done.

@@ -20,7 +20,7 @@ use crate::adapter::View;
 use crate::judge::{Drain, Farewell, Watch, read};
 use crate::lan::Frame;
 use crate::node::Stimulus;
-use crate::place::{INTERFACES, sender_address};
+use crate::place::sender_address;
 use crate::takeover::exact_skew;
 use crate::virtual_router::VirtualRouter;
 use crate::wire;
@@ -202,7 +202,7 @@ impl World {
         datagram: &Datagram,
     ) {
         let own = sender_address(node, router);
-        let is_astray = *datagram.interface != *INTERFACES[router.link];
+        let is_astray = datagram.interface != router.speaks_on();
         if datagram.source != own || datagram.ttl != 255 || is_astray {
             let Datagram { interface, source, ttl, .. } = datagram;
             let detail = format!("advert on {interface} from {source} with hop limit {ttl}");

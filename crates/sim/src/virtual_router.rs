@@ -57,6 +57,11 @@ pub struct Edit {
 }
 
 impl VirtualRouter {
+    /// The link of its adverts.
+    pub fn speaks_on(&self) -> Name {
+        interface(self.link)
+    }
+
     /// Where the address at this position is.
     pub fn device_of(&self, position: usize) -> Name {
         let stray = self.stray.filter(|_| position + 1 == self.addresses.len());

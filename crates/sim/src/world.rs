@@ -270,7 +270,8 @@ impl World {
         self.disturb(self.now + self.quiescence.start_time());
         let host = &mut self.nodes[node];
         host.process = Process::Running;
-        let links: Vec<_> = (0..host.links.len()).map(|link| host.reported_link(link)).collect();
+        let links: Vec<_> =
+            (0..host.links.len()).flat_map(|link| host.reported_links(link)).collect();
         let plan = self.scenario.plan(node, &host.edits);
         host.plan = plan.clone();
         let inherited = host.kernel.inherited(self.now);
