@@ -131,7 +131,7 @@ fn a_flood_of_foreign_adverts_is_sampled_and_reported_once() {
     }
     for director in [0, 1] {
         wait::until("the flood is reported", seconds(20), || {
-            says(&mut pair, director, "only one in 256 is counted") == 1
+            says(&mut pair, director, "only one in 1024 is counted") == 1
         });
         let counted = counter(&pair.lab, director, "vrid-errors");
         assert!((2000..MANY).contains(&counted), "{counted} of {}", 3 * MANY);
@@ -140,7 +140,7 @@ fn a_flood_of_foreign_adverts_is_sampled_and_reported_once() {
         wait::until("its end is reported", seconds(40), || {
             says(&mut pair, director, "each is counted again") == 1
         });
-        assert_eq!(says(&mut pair, director, "only one in 256"), 1);
+        assert_eq!(says(&mut pair, director, "only one in 1024"), 1);
     }
     assert_eq!(pair.masters(), [0], "nobody believed it");
 }

@@ -477,7 +477,7 @@ mod tests {
         let is_lax = |entry: &Entry| entry.wanted().others.filter.foreign == Foreign::LetIn;
         assert!(is_lax(&entry));
         let began = entry.flood.count(u32::MAX, at(0)).and_then(|change| entry.flooded(change));
-        assert!(began.is_some_and(|change| change.contains("one in 256")), "without sockets");
+        assert!(began.is_some_and(|change| change.contains("one in 1024")), "without sockets");
         assert!(!is_lax(&entry));
         assert_eq!(entry.due_at(), Some(at(10_000)));
         let ended = entry.tick(at(10_000), &mut Vec::new());

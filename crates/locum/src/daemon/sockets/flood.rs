@@ -13,11 +13,11 @@ const MANY: u32 = 2000;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// Of foreign datagrams in a flood, one in this many is let in.
-pub const ONE_IN: u32 = 256;
+pub const ONE_IN: u32 = 1024;
 
-/// So few of a sample within a [`SAMPLED_WINDOW`] end the flood: about 400 datagrams a second, well
+/// So few of a sample within a [`SAMPLED_WINDOW`] end the flood: about 800 datagrams a second, well
 /// below what begins one, so that a steady rate does not make it begin and end all the time.
-const FEW: u32 = 16;
+const FEW: u32 = 8;
 const SAMPLED_WINDOW: Duration = Duration::from_secs(10);
 
 /// Of one socket.
