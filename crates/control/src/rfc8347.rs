@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// Leaves of `vrrp-instance` under their own names and in their own units (V-401, V-402). Those
 /// that count are among the counters of the instance.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Rfc8347 {
     /// `initialize`, `backup` or `master`: what it is to its peers.

@@ -72,21 +72,11 @@ fn instance() -> InstanceStatus {
         base_priority: 150,
         effective_priority: 90,
         adjustments: vec![Adjustment { name: "haproxy".into(), value: -60 }],
-        faults: Vec::new(),
-        yielded: false,
         interval_ms: 1000,
         source: Some([192, 0, 2, 1].into()),
         master: Some(peer),
         peer: Some(PeerStatus { address: peer, priority: 100, heard_ms: 340 }),
-        discarded: None,
         addresses: vec!["192.0.2.10/24".into()],
-        holds_addresses: false,
-        missing: Vec::new(),
-        stuck: Vec::new(),
-        unwanted: Vec::new(),
-        apply_late: false,
-        healed: 0,
-        leaving: false,
         rfc8347: Rfc8347 {
             state: "backup".into(),
             is_owner: false,
@@ -97,7 +87,7 @@ fn instance() -> InstanceStatus {
             last_event: "vrrp-event-higher-priority-backup".into(),
             new_master_reason: "no-response".into(),
         },
-        counters: Vec::new(),
+        ..InstanceStatus::default()
     }
 }
 
