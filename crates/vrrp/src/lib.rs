@@ -48,7 +48,7 @@ pub use report::{LastEvent, LinkCondition, NewMasterReason, Report};
 pub use role::{Cause, Role};
 pub use router::{Action, Event, Router};
 pub use settings::{
-    AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Interval, Preempt, Priority,
-    Profile, RouterSettings, Transport, UnicastPeer, Version, Vrid,
+    AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Fitness, Interval, Preempt,
+    Priority, Profile, RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
 pub use time::Time;

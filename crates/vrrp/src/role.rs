@@ -81,6 +81,8 @@ pub enum Cause {
     Stopped,
     /// `locum switchover`.
     Switchover,
+    /// This node cannot serve, and another one may: the texts of all that hold.
+    Unfit { reasons: String },
     /// Nobody took over what was offered.
     NoSuccessor,
     /// A reload removed the instance.
@@ -102,6 +104,7 @@ impl Cause {
             | Self::FaultCleared
             | Self::Stopped
             | Self::Switchover
+            | Self::Unfit { .. }
             | Self::NoSuccessor
             | Self::Removed => None,
         }
@@ -124,6 +127,7 @@ impl Cause {
             | Self::FaultCleared
             | Self::Stopped
             | Self::Switchover
+            | Self::Unfit { .. }
             | Self::Removed => before,
         }
     }
@@ -143,6 +147,7 @@ impl Cause {
             Self::FaultCleared => "fault-cleared",
             Self::Stopped => "stopped",
             Self::Switchover => "switchover",
+            Self::Unfit { .. } => "unfit",
             Self::NoSuccessor => "no-successor",
             Self::Removed => "removed",
         }
@@ -173,6 +178,7 @@ impl fmt::Display for Cause {
             Self::FaultCleared => f.write_str("the last fault went away"),
             Self::Stopped => f.write_str("stopped by the operator"),
             Self::Switchover => f.write_str("handed over by the operator"),
+            Self::Unfit { reasons } => write!(f, "this node cannot serve: {reasons}"),
             Self::NoSuccessor => f.write_str("nobody took over what was offered"),
             Self::Removed => f.write_str("removed from the configuration"),
         }

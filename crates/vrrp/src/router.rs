@@ -40,7 +40,9 @@ use crate::discard::Discard;
 use crate::receive::{self, Accepted, Heard};
 use crate::report::{LastEvent, LinkCondition, Report};
 use crate::role::{Cause, Role};
-use crate::settings::{ChecksumForm, ChecksumMode, Interval, Priority, RouterSettings, Version};
+use crate::settings::{
+    ChecksumForm, ChecksumMode, Fitness, Interval, Priority, RouterSettings, Version,
+};
 use crate::time::Time;
 use crate::timers;
 
@@ -61,6 +63,7 @@ pub struct Router {
     form_learnt: Option<Time>,
     /// Handed over by the operator: leave it to the peer while the peer lives.
     yielded: bool,
+    fitness: Fitness,
     /// Address our adverts leave from: the tie break between equals (V-166).
     source: Option<IpAddr>,
     /// The mastership last proposed, when it was refused.
@@ -85,6 +88,7 @@ impl Router {
             form: initial_form(settings.checksum),
             form_learnt: None,
             yielded: false,
+            fitness: Fitness::Fit,
             source: settings.source,
             refused: None,
             start_until: now + settings.start_delay,
@@ -163,6 +167,11 @@ impl Router {
     /// Handed over by the operator and not master since.
     pub fn is_yielded(&self) -> bool {
         self.yielded
+    }
+
+    /// Whether its node can serve, as it was last told.
+    pub fn fitness(&self) -> Fitness {
+        self.fitness
     }
 
     /// Stopped, and nothing more to hold.
@@ -288,6 +297,8 @@ impl Router {
             Event::Stop(cause) => self.on_stop(now, cause, out),
             Event::Resume => self.on_resume(now),
             Event::Switchover => self.on_switchover(now, out),
+            Event::Fitness(fitness) => self.on_fitness(fitness),
+            Event::Offer { reasons } => self.on_offer(now, reasons, out),
             Event::Settings(settings, priority) => {
                 self.set_priority(priority);
                 self.on_settings(now, settings, out);
@@ -487,6 +498,13 @@ impl Router {
         if self.role() == Role::Master {
             self.yielded = true;
             self.resign(now, Cause::Switchover, After::Yield, out);
+        }
+    }
+
+    /// V-283.
+    fn on_offer(&mut self, now: Time, reasons: String, out: &mut Vec<Action>) {
+        if self.role() == Role::Master {
+            self.resign(now, Cause::Unfit { reasons }, After::Yield, out);
         }
     }
 

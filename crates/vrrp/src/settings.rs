@@ -53,6 +53,26 @@ impl Priority {
     }
 }
 
+/// Whether a node can do what a router is elected for (V-280). No setting, but as priorities are:
+/// whoever drives the router knows.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Fitness {
+    #[default]
+    Fit,
+    /// It cannot serve all. A master with a priority up to `outranks` can serve less.
+    Unfit { outranks: Priority },
+}
+
+impl Fitness {
+    /// A master of this priority serves as well as this node would, or better.
+    pub fn leaves(self, master: Priority) -> bool {
+        match self {
+            Self::Fit => false,
+            Self::Unfit { outranks } => master > outranks,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Version {
     /// RFC 3768, with the authentication of RFC 2338. IPv4 only.

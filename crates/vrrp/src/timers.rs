@@ -34,6 +34,19 @@ pub fn handover(settings: &RouterSettings) -> Duration {
     HANDOVER_MARGIN + ready_limit(settings)
 }
 
+/// From its first release to the advert with which a master takes back what nobody took (V-240).
+pub fn take_back(version: Version, interval: Interval) -> Duration {
+    longest_skew(version, interval) * 2 + HANDOVER_MARGIN
+}
+
+/// The skew of a priority of 0.
+pub fn longest_skew(version: Version, interval: Interval) -> Duration {
+    match version {
+        Version::V2 => Duration::from_secs(1),
+        Version::V3 => interval.as_duration(),
+    }
+}
+
 /// Skew_Time: the part of the wait that is shorter the higher the priority.
 ///
 /// - version 2: `(256 − priority) / 256` seconds, whatever the interval (RFC 3768 §6.1);

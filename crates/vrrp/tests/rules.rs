@@ -1,10 +1,12 @@
-//! Rules of the state machine that need more than one event: candidates, owners, reception, strict
+//! Rules of the state machine that need more than one event: candidates, fitness, owners, reception, strict
 //! profile, reports.
 
 #[path = "rules/bench.rs"]
 mod bench;
 #[path = "rules/candidates.rs"]
 mod candidates;
+#[path = "rules/fitness.rs"]
+mod fitness;
 #[path = "rules/owners.rs"]
 mod owners;
 #[path = "rules/profiles.rs"]

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use locum_vrrp::receive::Heard;
 use locum_vrrp::{
-    Action, Cause, Event, Family, Interval, Preempt, Priority, Router, RouterSettings, Time,
-    Version, Vrid,
+    Action, Cause, Event, Family, Fitness, Interval, Preempt, Priority, Router, RouterSettings,
+    Time, Version, Vrid,
 };
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -65,7 +65,7 @@ const HEADER: &str = "\
 
 type Prepare = fn(RouterSettings) -> (Router, Time);
 
-const STATES: [(&str, Prepare); 14] = [
+const STATES: [(&str, Prepare); 16] = [
     ("Initialize", |settings| (Router::new(settings, START), START)),
     ("Initialize, start delay", |mut settings| {
         settings.start_delay = Duration::from_secs(5);
@@ -80,6 +80,10 @@ const STATES: [(&str, Prepare); 14] = [
     }),
     ("Backup, lower master seen", |settings| {
         after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))])
+    }),
+    ("Backup, unfit", |settings| after(settings, &[Event::Eligible, UNFIT])),
+    ("Backup, unfit, master released", |settings| {
+        after(settings, &[Event::Eligible, UNFIT, Event::Heard(&heard(HIGH, 0))])
     }),
     ("Candidate, silent master", |settings| due(after(settings, &[Event::Eligible]))),
     ("Candidate, lower master seen", |settings| {
@@ -99,6 +103,9 @@ const STATES: [(&str, Prepare); 14] = [
     }),
     ("Stopped", |settings| after(settings, &[Event::Eligible, Event::Stop(Cause::Stopped)])),
 ];
+
+/// It serves more than masters of priority 40, and no other.
+const UNFIT: Event<'static> = Event::Fitness(Fitness::Unfit { outranks: Priority(40) });
 
 fn events() -> Vec<(&'static str, Event<'static>)> {
     let better =
@@ -125,6 +132,9 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("stop", Event::Stop(Cause::Stopped)),
         ("resume", Event::Resume),
         ("switchover", Event::Switchover),
+        ("fit", Event::Fitness(Fitness::Fit)),
+        ("unfit", UNFIT),
+        ("offer", Event::Offer { reasons: "haproxy front".into() }),
         ("settings", Event::Settings(changed.into(), Priority(120))),
     ]
 }

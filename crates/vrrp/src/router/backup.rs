@@ -1,5 +1,6 @@
 //! A router that waits: what it hears of the master, and when it takes over.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Router;
@@ -8,7 +9,7 @@ use super::state::{State, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
-use crate::settings::{Preempt, Priority};
+use crate::settings::{Fitness, Preempt, Priority};
 use crate::time::Time;
 use crate::timers;
 
@@ -57,6 +58,8 @@ impl Router {
         let accepts_lower = match self.settings.preempt {
             _ if self.yielded => true,
             _ if own.is_owner() => false,
+            // V-281.
+            _ if self.fitness.leaves(heard.priority) => true,
             Preempt::Never => true,
             Preempt::After(_) => false,
         };
@@ -78,16 +81,52 @@ impl Router {
         if heard.priority >= own {
             waiting.preempt_at = None;
         }
+        let is_repeated = match waiting.wait {
+            Wait::Skew(peer) | Wait::TakeBack(peer) => heard.is_release() && peer == heard.source,
+            Wait::Down | Wait::Eager => false,
+        };
+        let wait = if is_repeated { waiting.wait } else { self.wait_after(heard, waiting.lower) };
         self.accept(now, heard);
-        waiting.restarted = now;
-        waiting.wait = self.wait_after(heard);
+        // The second release of one resignation takes nothing back later (V-240).
+        if !(is_repeated && matches!(wait, Wait::TakeBack(_))) {
+            waiting.restarted = now;
+        }
+        waiting.wait = wait;
         waiting.lower = None;
         waiting.listened_again = false;
         true
     }
 
-    pub(super) fn wait_after(&self, heard: &Heard) -> Wait {
-        if heard.is_release() { Wait::Skew(heard.source) } else { Wait::Down }
+    /// Before [`accept`](Router::accept): how good the master was counts. `lower` is a master that
+    /// was ignored.
+    pub(super) fn wait_after(&self, heard: &Heard, lower: Option<(IpAddr, Priority)>) -> Wait {
+        if !heard.is_release() {
+            return Wait::Down;
+        }
+        let accepted = self.master.map(|master| (master.address, master.priority));
+        let mut known = lower.into_iter().chain(accepted);
+        let former = known.find(|(address, _)| *address == heard.source);
+        // One that is not known may serve better than we do.
+        let priority = former.map_or(Priority::OWNER, |(_, priority)| priority);
+        match self.fitness.leaves(priority) {
+            true => Wait::TakeBack(heard.source),
+            false => Wait::Skew(heard.source),
+        }
+    }
+
+    /// V-280: the priority that goes with it comes by itself. What a release has begun goes on as
+    /// suits the new state.
+    pub(super) fn on_fitness(&mut self, fitness: Fitness) {
+        let was_fit = self.fitness == Fitness::Fit;
+        self.fitness = fitness;
+        let is_fit = fitness == Fitness::Fit;
+        if let (State::Backup(waiting), true) = (&mut self.state, was_fit != is_fit) {
+            waiting.wait = match waiting.wait {
+                Wait::Skew(peer) if !is_fit => Wait::TakeBack(peer),
+                Wait::TakeBack(peer) if is_fit => Wait::Skew(peer),
+                wait => wait,
+            };
+        }
     }
 
     pub(super) fn enter_backup(
@@ -119,6 +158,9 @@ impl Router {
         let length = match waiting.wait {
             Wait::Down => self.down_interval(),
             Wait::Skew(_) => self.skew(),
+            Wait::TakeBack(_) => {
+                timers::take_back(self.settings.version, self.active_interval) + self.skew()
+            }
             Wait::Eager => {
                 // The skew of a priority one below the owner's: A + 1/256 (V-172).
                 let version = self.settings.version;
@@ -133,6 +175,8 @@ impl Router {
     pub(super) fn takeover_cause(&self, waiting: &Waiting) -> Cause {
         match (waiting.wait, waiting.lower) {
             (Wait::Skew(peer), _) => Cause::PriorityZero { peer },
+            // It has not come back, and does not answer any more.
+            (Wait::TakeBack(peer), _) => Cause::MasterSilent { last: Some(peer) },
             (Wait::Down | Wait::Eager, Some((peer, priority))) => {
                 Cause::Preempted { peer, priority }
             }

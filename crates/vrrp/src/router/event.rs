@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::receive::Heard;
 use crate::role::{Cause, Role};
-use crate::settings::{Priority, RouterSettings};
+use crate::settings::{Fitness, Priority, RouterSettings};
 
 /// What can happen to a router.
 #[derive(Clone, Debug)]
@@ -33,6 +33,11 @@ pub enum Event<'a> {
     Resume,
     /// Give up to whoever takes it, and leave it to them while they live.
     Switchover,
+    /// Whether this node can serve, and whom it leaves alone while it cannot.
+    Fitness(Fitness),
+    /// Give up to whoever takes it, because another node may serve and this one does not; taken
+    /// back when nobody does (V-283).
+    Offer { reasons: String },
     /// New settings of the same identity, and the effective priority under them.
     Settings(Arc<RouterSettings>, Priority),
 }

@@ -1,15 +1,13 @@
 //! A router that has given up its mastership on the wire and answers until the successor does:
 //! make before break (V-240).
 
-use std::time::Duration;
-
 use super::Router;
 use super::event::Action;
 use super::state::{After, Resignation, State, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
-use crate::settings::{Priority, Version};
+use crate::settings::Priority;
 use crate::time::Time;
 use crate::timers;
 
@@ -62,8 +60,8 @@ impl Router {
         if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
             return;
         }
+        let wait = self.wait_after(heard, None);
         self.accept(now, heard);
-        let wait = self.wait_after(heard);
         let State::Resigning(resignation) = &mut self.state else { return };
         resignation.waiting = Waiting::new(now, wait);
         if !resignation.answered {
@@ -76,15 +74,12 @@ impl Router {
     /// V-240: release on the wire, keep answering. Every release restarts the skew timers of those
     /// who hear it, so the second one waits until the first must have been lost.
     pub(super) fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
-        let longest_skew = match self.settings.version {
-            Version::V2 => Duration::from_secs(1),
-            Version::V3 => self.settings.interval.as_duration(),
-        };
+        let (version, interval) = (self.settings.version, self.settings.interval);
         out.push(Action::Advertise { priority: Priority::RELEASE });
         let resignation = Resignation {
             cause: cause.clone(),
-            until: now + longest_skew * 2 + timers::HANDOVER_MARGIN,
-            again: Some(now + longest_skew),
+            until: now + timers::take_back(version, interval),
+            again: Some(now + timers::longest_skew(version, interval)),
             answered: false,
             then,
             waiting: Waiting::new(now, Wait::Down),

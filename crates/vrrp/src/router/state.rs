@@ -49,6 +49,8 @@ pub(super) enum Wait {
     Down,
     /// Skew alone: this master has released (V-212).
     Skew(IpAddr),
+    /// Long enough for it to take back what it has released: this node serves no better (V-282).
+    TakeBack(IpAddr),
     /// One interval: configured to start as master (V-172).
     Eager,
 }
@@ -103,7 +105,7 @@ pub(super) struct Resignation {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum After {
     Backup,
-    /// Backup if someone took over, else master again.
+    /// Backup if someone took over, else master again: a switchover or an offer.
     Yield,
     Fault,
     Stopped,

@@ -1,0 +1,156 @@
+//! A router whose node cannot serve: it gives way, and moves nothing for nothing (V-280..V-283).
+
+use std::time::Duration;
+
+use locum_vrrp::{Action, Cause, Event, Fitness, Preempt, Priority, Role, RouterSettings, Version};
+
+use crate::bench::{Bench, HIGH, LOW, sent, settings};
+
+/// Serves less than every node that can serve, and more than those up to priority 2.
+const UNFIT: Fitness = Fitness::Unfit { outranks: Priority(2) };
+const UNFIT_PRIORITY: Priority = Priority(3);
+/// Two longest skews and the margin, at an interval of a second.
+const TAKE_BACK: Duration = Duration::from_millis(2100);
+
+fn backup(fitness: Fitness) -> Bench {
+    let mut bench = Bench::eligible(settings(Version::V3, 100));
+    bench.feed(Event::Fitness(fitness));
+    if fitness != Fitness::Fit {
+        bench.feed(Event::Priority(UNFIT_PRIORITY));
+    }
+    bench
+}
+
+fn master() -> Bench {
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    bench
+}
+
+fn became_master(actions: &[Action]) -> bool {
+    let is_promotion = |action: &Action| matches!(action, Action::Changed { to: Role::Master, .. });
+    actions.iter().any(is_promotion)
+}
+
+/// V-281: the priority of the other is lower than ours, and it serves as much.
+#[test]
+fn unfit_backup_does_not_preempt_a_master_that_serves_as_well() {
+    for master in [UNFIT_PRIORITY, Priority(200)] {
+        let mut bench = backup(UNFIT);
+        // It has found out before its priority says so.
+        bench.feed(Event::Priority(Priority(100)));
+        assert!(!became_master(&bench.beside(HIGH, master.0, 60)), "{master:?}");
+    }
+    let mut fit = backup(Fitness::Fit);
+    assert!(became_master(&fit.beside(HIGH, UNFIT_PRIORITY.0, 6)), "the same, fit");
+}
+
+/// V-281: one that serves less is preempted as ever, and not where nobody is.
+#[test]
+fn unfit_backup_preempts_a_master_that_serves_less() {
+    let mut bench = backup(UNFIT);
+    assert!(became_master(&bench.beside(HIGH, 2, 6)));
+    let never = RouterSettings { preempt: Preempt::Never, ..settings(Version::V3, 100) };
+    let mut bench = Bench::eligible(never);
+    bench.feed(Event::Fitness(UNFIT));
+    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    assert!(!became_master(&bench.beside(HIGH, 2, 60)));
+}
+
+/// V-282: whoever can serve takes it in its skew, and the master itself takes it back.
+#[test]
+fn unfit_backup_lets_a_release_pass_until_it_would_have_been_taken_back() {
+    let mut bench = backup(UNFIT);
+    bench.beside(HIGH, 200, 3);
+    let released = bench.now;
+    bench.hear(HIGH, 0);
+    let skew = Duration::from_millis(1000) * 253 / 256;
+    assert_eq!(bench.router.deadline(), Some(released + TAKE_BACK + skew), "V-282");
+    // The second release of the same resignation.
+    assert!(!became_master(&bench.run(1000)));
+    bench.hear(HIGH, 0);
+    assert_eq!(bench.router.deadline(), Some(released + TAKE_BACK + skew), "not prolonged");
+    // Taken back: a master like before.
+    assert!(!became_master(&bench.run(1100)));
+    assert!(!became_master(&bench.beside(HIGH, 200, 10)));
+    // Gone for good.
+    bench.hear(HIGH, 0);
+    let out = bench.run(3100);
+    let cause = Cause::MasterSilent { last: Some(HIGH) };
+    let changed = Action::Changed { from: Role::Backup, to: Role::Master, cause };
+    assert!(out.contains(&changed), "{out:?}");
+}
+
+/// V-282: of a master that serves less, a release is taken at once; of a silent one everything.
+#[test]
+fn unfit_backup_takes_over_from_worse_and_from_the_dead() {
+    let mut bench = backup(UNFIT);
+    bench.hear(HIGH, 2);
+    bench.hear(HIGH, 0);
+    assert!(became_master(&bench.run(1000)), "within its skew");
+    let mut bench = backup(UNFIT);
+    bench.beside(HIGH, 200, 3);
+    assert!(became_master(&bench.run(4000)), "a silent master");
+}
+
+/// V-280: whoever finds out meanwhile goes on as suits what it is now.
+#[test]
+fn release_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
+    let mut bench = backup(UNFIT);
+    bench.beside(HIGH, 200, 3);
+    bench.hear(HIGH, 0);
+    assert!(!became_master(&bench.run(1200)));
+    bench.feed(Event::Priority(Priority(100)));
+    bench.feed(Event::Fitness(Fitness::Fit));
+    assert!(became_master(&bench.run(0)), "its skew is over");
+
+    let mut bench = backup(Fitness::Fit);
+    bench.beside(HIGH, 200, 3);
+    bench.hear(HIGH, 0);
+    bench.feed(Event::Fitness(UNFIT));
+    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    assert!(!became_master(&bench.run(2000)), "it cannot serve any more");
+}
+
+/// V-283: nobody takes it: it has never let go.
+#[test]
+fn offer_that_nobody_takes_is_taken_back() {
+    let mut bench = master();
+    bench.feed(Event::Fitness(UNFIT));
+    assert_eq!(sent(&bench.feed(Event::Priority(UNFIT_PRIORITY))), [3], "V-226");
+    let out = bench.feed(Event::Offer { reasons: "service www has no server that is up".into() });
+    assert_eq!((sent(&out), bench.router.role()), (vec![0], Role::Resigning));
+    let out = bench.run(TAKE_BACK.as_millis() as u64);
+    assert!(bench.router.holds_addresses());
+    let taken_back =
+        Action::Changed { from: Role::Resigning, to: Role::Master, cause: Cause::NoSuccessor };
+    assert!(out.contains(&taken_back), "{out:?}");
+}
+
+/// V-283: after that it competes as its priority and its settings say.
+#[test]
+fn offer_that_is_taken_makes_a_backup_that_returns_when_it_is_fit() {
+    let mut bench = master();
+    bench.feed(Event::Fitness(UNFIT));
+    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    let reasons = "haproxy front does not run".to_owned();
+    bench.feed(Event::Offer { reasons: reasons.clone() });
+    bench.run(300);
+    bench.hear(LOW, 50);
+    bench.beside(LOW, 50, 3);
+    assert_eq!(bench.router.role(), Role::Backup);
+    assert_eq!(*bench.router.since().1, Cause::Unfit { reasons });
+    assert!(!bench.router.is_yielded());
+    assert!(!became_master(&bench.beside(LOW, 50, 20)));
+    bench.feed(Event::Priority(Priority(100)));
+    bench.feed(Event::Fitness(Fitness::Fit));
+    assert!(became_master(&bench.beside(LOW, 50, 6)));
+}
+
+/// V-283: only a master has something to offer.
+#[test]
+fn backup_has_nothing_to_offer() {
+    let mut bench = backup(UNFIT);
+    assert_eq!(bench.feed(Event::Offer { reasons: "x".into() }), []);
+    assert_eq!(bench.router.role(), Role::Backup);
+}
