@@ -78,10 +78,13 @@ fn a_missing_program_cannot_run() {
 }
 
 #[test]
-fn what_the_shell_cannot_run_is_not_a_plain_failure() {
-    let outcome = outcome(shell("/nowhere/check.sh"));
-    assert_eq!(outcome.verdict, Verdict::CannotRun);
-    assert!(outcome.detail.starts_with("exited with status 127: "), "{}", outcome.detail);
+fn what_a_running_script_cannot_run_is_a_failure_of_the_check() {
+    for (script, status) in [("/nowhere/check.sh", 127), ("exit 126", 126), ("exit 127", 127)] {
+        let outcome = outcome(shell(script));
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        let detail = format!("exited with status {status}");
+        assert!(outcome.detail.starts_with(&detail), "{}", outcome.detail);
+    }
 }
 
 #[test]

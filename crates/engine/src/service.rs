@@ -71,13 +71,16 @@ impl ServiceState {
     }
 
     /// One result of this check of this server, both by position; `true` when the server went up or
-    /// down.
+    /// down. What this node could not ask (no port, no descriptor) says nothing of the server.
     pub fn record(&mut self, server: usize, check: usize, outcome: &Outcome, now: Time) -> bool {
         let server = &mut self.servers[server];
         let before = server.up();
         let Health { rise, fall, .. } = server.server.health[check];
         let state = &mut server.checks[check];
         state.detail.clone_from(&outcome.detail);
+        if outcome.verdict == Verdict::CannotRun {
+            return false;
+        }
         state.record(outcome.verdict == Verdict::Pass, Thresholds { rise, fall }, now);
         server.up() != before
     }

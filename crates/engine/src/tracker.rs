@@ -84,6 +84,8 @@ pub struct Tracker {
     pub state: CheckState,
     /// It cannot be run, and is left out until it can ([`Unrunnable::LeftOut`]).
     pub ignored: bool,
+    /// It has been run since this process began: that it cannot be run now is news of what it asks.
+    has_run: bool,
     /// Positions of the instances that track it.
     dependents: Vec<InstanceId>,
 }
@@ -258,7 +260,7 @@ pub struct Tally {
 impl Tracker {
     fn new(object: Tracked, source: Source, up: Option<bool>, now: Time) -> Self {
         let state = CheckState::new(up, now);
-        Self { object, source, state, ignored: false, dependents: Vec::new() }
+        Self { object, source, state, ignored: false, has_run: false, dependents: Vec::new() }
     }
 
     /// The instances that track it.
@@ -278,8 +280,9 @@ impl Tracker {
     fn record(&mut self, outcome: &Outcome, now: Time) -> Change {
         let Source::Check(check) = &self.source else { return Change::None };
         self.state.detail.clone_from(&outcome.detail);
+        self.has_run |= outcome.verdict != Verdict::CannotRun;
         let passed = match (outcome.verdict, check.unrunnable) {
-            (Verdict::CannotRun, Unrunnable::LeftOut) => {
+            (Verdict::CannotRun, Unrunnable::LeftOut) if !self.has_run => {
                 let was_ignored = std::mem::replace(&mut self.ignored, true);
                 return if was_ignored { Change::None } else { Change::Ignored };
             }

@@ -30,7 +30,8 @@ pub enum Unrunnable {
     /// Failing: what nobody can ask about is not known to work.
     #[default]
     Fails,
-    /// As if nobody tracked it, until it can be run: keepalived's meaning.
+    /// As if nobody tracked it, until it can be run for the first time: keepalived's meaning. One
+    /// that has run and cannot be run any more has failed.
     LeftOut,
 }
 
@@ -129,6 +130,6 @@ pub enum Verdict {
     Pass,
     Fail,
     /// The probe itself could not be run (no such program, no descriptor): a check counts as its
-    /// [`Unrunnable`] says, a server as failed.
+    /// [`Unrunnable`] says; of a server nothing was learnt, and it stays what it was.
     CannotRun,
 }

@@ -18,10 +18,6 @@ use tokio::time::{self, Instant};
 use crate::output::Output;
 use crate::spawn::{Launcher, NotStarted, Started};
 
-/// Exit statuses by which a shell says that it could not run the command (POSIX, 2.8.2).
-const NOT_EXECUTABLE: i32 = 126;
-const NOT_FOUND: i32 = 127;
-
 /// Background processes of hooks whose output is still being thrown away. Beyond this the pipe
 /// is closed, and a process that writes to it dies of SIGPIPE; so many are a leak in the hook.
 const BACKGROUND_LIMIT: usize = 64;
@@ -138,9 +134,8 @@ pub(crate) async fn probe(
     let run = run(launcher, command, &[], timeout, Background::Kill).await;
     let verdict = match &run.ran.end {
         End::Exited(0) => Verdict::Pass,
-        End::Exited(NOT_EXECUTABLE | NOT_FOUND) | End::CannotRun(_) | End::NoRoom(_) => {
-            Verdict::CannotRun
-        }
+        End::CannotRun(_) | End::NoRoom(_) => Verdict::CannotRun,
+        // 126 and 127 too: `docker exec`, `timeout` and `sh -c` end so when what they ask is gone.
         End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Verdict::Fail,
     };
     let detail = match (verdict, run.excerpt) {

@@ -27,7 +27,10 @@ pub(crate) fn refusal(error: &io::Error) -> (Verdict, String) {
         Some(Errno::EMFILE | Errno::ENFILE) => out_of("out of file descriptors: raise LimitNOFILE"),
         Some(Errno::EADDRNOTAVAIL) => out_of("no local address or port to connect from"),
         Some(Errno::ENOMEM | Errno::ENOBUFS) => out_of("out of memory for sockets"),
-        Some(Errno::EAFNOSUPPORT) => out_of("this host does not speak the address family"),
+        // It never will, and no client's connection goes there either.
+        Some(Errno::EAFNOSUPPORT) => {
+            (Verdict::Fail, "this host does not speak the address family".into())
+        }
         Some(errno) => (Verdict::Fail, errno.desc().to_lowercase()),
         None => (Verdict::Fail, error.to_string().to_lowercase()),
     }

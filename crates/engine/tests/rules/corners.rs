@@ -364,5 +364,11 @@ fn a_check_that_cannot_be_run_fails_or_is_left_out_as_the_plan_says() {
         node.feed(Input::Probed { probe, outcome: outcome(Verdict::Fail) });
         let status = node.status();
         assert_eq!((status.instances[0].priority.0, status.checks[0].ignored), (40, false));
+        node.feed(Input::Probed { probe, outcome: outcome(Verdict::Pass) });
+        assert_eq!(node.status().instances[0].priority.0, 100);
+        node.feed(Input::Probed { probe, outcome: outcome(Verdict::CannotRun) });
+        let status = node.status();
+        let shown = (status.instances[0].priority.0, status.checks[0].ignored);
+        assert_eq!(shown, (40, false), "its program has gone");
     }
 }

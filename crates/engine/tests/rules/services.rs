@@ -196,6 +196,36 @@ fn a_failed_server_leaves_or_stays_with_weight_zero() {
     }
 }
 
+/// No port to connect from, no descriptor: a shortage here is no failure there, however often.
+#[test]
+fn a_server_that_this_node_cannot_ask_stays_what_it_was() {
+    let checked = |address: SocketAddr| {
+        let check = Health { rise: 1, fall: 2, ..tcp(address) };
+        Server { health: vec![check], ..server(address, 1) }
+    };
+    let servers = service().servers.iter().map(|server| checked(server.address)).collect();
+    let mut node = Node::with_links();
+    let out = node.plan_with(with_service(Service { servers, ..service() }), Vec::new()).to_vec();
+    let started = out.iter().filter_map(|output| match output {
+        Output::Probe(ProbeChange::Start { probe, .. }) => Some(*probe),
+        _ => None,
+    });
+    let [first, second] = started.collect::<Vec<u32>>()[..] else { panic!("two: {out:?}") };
+    let states = |node: &Node| -> Vec<Option<bool>> {
+        node.status().services[0].servers.iter().map(|server| server.up).collect()
+    };
+    node.feed(probed(second, Verdict::CannotRun));
+    assert_eq!(states(&node), [None, None], "the first result is still to come");
+    node.feed(probed(first, Verdict::Pass));
+    node.feed(probed(second, Verdict::Fail));
+    assert_eq!(states(&node), [Some(true), Some(false)]);
+    for _ in 0..5 {
+        node.feed(probed(first, Verdict::CannotRun));
+        node.feed(probed(second, Verdict::CannotRun));
+    }
+    assert_eq!(states(&node), [Some(true), Some(false)]);
+}
+
 /// Each check counts for itself, with its own rise and fall.
 #[test]
 fn a_server_is_up_while_all_its_checks_are() {
