@@ -1,5 +1,6 @@
 //! A program running on a node: its signals, its descendants, its log.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Child;
@@ -90,10 +91,19 @@ impl Process {
         family(self.pid()).last().map_or(0, |pid| resident_of(*pid))
     }
 
-    /// What the program and its descendants take from the host, in KiB: their own pages, and their
-    /// part of those that they share with others.
-    pub fn proportional_kib(&self) -> u64 {
-        family(self.pid()).into_iter().map(proportional_of).sum()
+    /// What the program and its descendants take from the host, in KiB: a page of a file that
+    /// several of them have mapped counts once, whoever else has it.
+    pub fn whole_kib(&self) -> u64 {
+        let mut files: HashMap<String, u64> = HashMap::new();
+        let mut anonymous = 0;
+        for pid in family(self.pid()) {
+            anonymous += kib_in(&format!("/proc/{pid}/smaps_rollup"), "Pss_Anon:");
+            for (file, resident) in mapped_files(pid) {
+                let most = files.entry(file).or_default();
+                *most = resident.max(*most);
+            }
+        }
+        anonymous + files.values().sum::<u64>()
     }
 
     /// Processor time used so far by the program and its descendants, in clock ticks of 10 ms.
@@ -140,8 +150,28 @@ fn resident_of(pid: u32) -> u64 {
     kib_in(&format!("/proc/{pid}/status"), "VmRSS:")
 }
 
-fn proportional_of(pid: u32) -> u64 {
-    kib_in(&format!("/proc/{pid}/smaps_rollup"), "Pss:")
+/// Each part of a file that the process has mapped, by file and place in it, with how much of it is
+/// resident, in KiB.
+fn mapped_files(pid: u32) -> Vec<(String, u64)> {
+    let mut all: Vec<(String, u64)> = Vec::new();
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps")).unwrap_or_default();
+    for line in text.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let kib = || words.get(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+        match words[..] {
+            ["Rss:", ..] => all.iter_mut().last().into_iter().for_each(|last| last.1 += kib()),
+            // Pages of it that have been written to are the process's own.
+            ["Anonymous:", ..] => {
+                all.iter_mut().last().into_iter().for_each(|last| last.1 -= kib().min(last.1));
+            }
+            [range, _, offset, _, inode, ..] if range.contains('-') => {
+                all.push((format!("{inode} {offset}"), 0));
+            }
+            _ => {}
+        }
+    }
+    all.retain(|(file, _)| !file.starts_with("0 "));
+    all
 }
 
 /// The number after `label` at the start of a line; 0 when the process has ended.

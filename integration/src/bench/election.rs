@@ -66,7 +66,7 @@ pub fn election(sizes: &[Size], period: Duration) -> bool {
             (0..2).all(|at| memory(&ours.loads[at]) <= allowed(memory(&theirs.loads[at])))
         };
         let verdict = |fits: bool| if fits { "kept" } else { "MISSED" };
-        let (alone, whole) = (fits(|load| load.resident), fits(|load| load.proportional));
+        let (alone, whole) = (fits(|load| load.resident), fits(|load| load.whole));
         println!(
             "{:11} memory: {} against all of keepalived's processes, {} against its VRRP process",
             "",
@@ -78,7 +78,7 @@ pub fn election(sizes: &[Size], period: Duration) -> bool {
     let [ours, theirs] = CONTESTANTS.map(|kinds| {
         let mut pair = settled(kinds, router);
         let process = pair.daemon(0).process();
-        [process.resident_kib_of_last(), process.proportional_kib()].map(|kib| kib as f64 / 1024.0)
+        [process.resident_kib_of_last(), process.whole_kib()].map(|kib| kib as f64 / 1024.0)
     });
     println!(
         "one instance: locum {:.1} MB resident, {:.1} of all its processes; keepalived {:.1}, {:.1}",
@@ -97,8 +97,8 @@ fn show(label: &str, size: Size, found: &Found) {
         master.percent + backup.percent,
         master.resident,
         backup.resident,
-        master.proportional,
-        backup.proportional,
+        master.whole,
+        backup.whole,
         ms(quantile(&found.late, 0.5)),
         ms(quantile(&found.late, 0.999)),
         ms(found.late.last().copied().unwrap_or_default()),

@@ -15,8 +15,8 @@ pub struct Load {
     pub percent: f64,
     /// Resident memory of the process that speaks VRRP, in MB.
     pub resident: f64,
-    /// What all its processes take from the host, shared pages by their part, in MB.
-    pub proportional: f64,
+    /// What all its processes together take from the host, in MB.
+    pub whole: f64,
 }
 
 /// Measures both daemons of a pair over `period`, master first.
@@ -36,6 +36,6 @@ pub fn during(daemons: &mut [Running; 2], period: Duration, work: impl FnOnce())
     [0, 1].map(|at| Load {
         percent: 100.0 * after[at].saturating_sub(before[at]) as f64 / TICKS_PER_SECOND / took,
         resident: daemons[at].process().resident_kib_of_last() as f64 / 1024.0,
-        proportional: daemons[at].process().proportional_kib() as f64 / 1024.0,
+        whole: daemons[at].process().whole_kib() as f64 / 1024.0,
     })
 }
