@@ -3,6 +3,7 @@
 
 mod common;
 mod instance;
+mod loops;
 mod service;
 
 use std::collections::{HashMap, HashSet};

@@ -10,6 +10,7 @@ use crate::parsed::{Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::common::{known_instance, strict_in_toml};
+use crate::validate::loops::way_back;
 use locum_plan::{
     Backend, BackendKind, Capabilities, Forwarding, Lack, Listener, Plan, Protocol, Server,
     Service, Standby,
@@ -33,7 +34,7 @@ pub(super) fn validate(
     for check in parsed.health.list().iter().chain(own) {
         health(&check.value, built.protocol, dialect, report);
     }
-    servers(parsed, built, dialect, report);
+    servers(parsed, built, plan, dialect, report);
 }
 
 fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {
@@ -140,7 +141,9 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
 }
 
 fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &mut Report) {
+    // keepalived asks the server's port whatever the service speaks: DNS answers on both.
     if let Some(question) = parsed.question.given()
+        && dialect == Dialect::Toml
         && question.value.protocol() != protocol
         && parsed.port.is_absent()
     {
@@ -163,7 +166,13 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
     }
 }
 
-fn servers(parsed: &ParsedService, built: &Service, dialect: Dialect, report: &mut Report) {
+fn servers(
+    parsed: &ParsedService,
+    built: &Service,
+    plan: &Plan,
+    dialect: Dialect,
+    report: &mut Report,
+) {
     if parsed.servers.is_bad() {
         return;
     }
@@ -181,6 +190,18 @@ fn servers(parsed: &ParsedService, built: &Service, dialect: Dialect, report: &m
         }
         if parsed.listen.given().is_some() {
             server_fits(server, span, built, report);
+            if let Some(way) = way_back(plan, built, server.address) {
+                let through = match &way[..] {
+                    [] => "is this service itself".to_owned(),
+                    way => format!("leads back to this service through `{}`", way.join("`, `")),
+                };
+                let text = format!(
+                    "server {} {through}: a connection would go round until nothing is left to \
+                     open one with",
+                    server.address
+                );
+                strict_in_toml(dialect, span, "service-loop", text, report);
+            }
         }
     }
     if built.servers.iter().all(|server| server.weight == 0) {

@@ -1,0 +1,53 @@
+//! Services that send their clients back to themselves.
+
+use std::net::{IpAddr, SocketAddr};
+
+use locum_plan::{Listener, Plan, Service};
+
+/// The services, by name, through which what `service` sends to `server` comes back to it; empty when
+/// `server` is `service` itself. `None`: it does not come back.
+///
+/// All nodes have one file, so a service that listens on every address is one on each of them, and
+/// a connection that goes round between two nodes goes round as well.
+pub(super) fn way_back<'a>(
+    plan: &'a Plan,
+    service: &Service,
+    server: SocketAddr,
+) -> Option<Vec<&'a str>> {
+    let mut seen: Vec<&str> = Vec::new();
+    let mut ways: Vec<(SocketAddr, Vec<&str>)> = vec![(server, Vec::new())];
+    while let Some((address, way)) = ways.pop() {
+        if receives(plan, service, address) {
+            return Some(way);
+        }
+        let next = plan
+            .services
+            .iter()
+            .filter(|other| other.protocol == service.protocol && receives(plan, other, address));
+        for other in next {
+            if other.name == service.name || seen.contains(&&*other.name) {
+                continue;
+            }
+            seen.push(&other.name);
+            let mut way = way.clone();
+            way.push(&*other.name);
+            ways.extend(other.servers.iter().map(|server| (server.address, way.clone())));
+        }
+    }
+    None
+}
+
+/// What is sent to this address comes to the service, on one node or another.
+fn receives(plan: &Plan, service: &Service, address: SocketAddr) -> bool {
+    let Listener::Address(listen) = service.listen;
+    let is_every = listen.ip().is_unspecified() && listen.is_ipv4() == address.is_ipv4();
+    listen == address
+        || is_every && listen.port() == address.port() && is_a_nodes(plan, address.ip())
+}
+
+fn is_a_nodes(plan: &Plan, address: IpAddr) -> bool {
+    let mut held = plan.instances.iter().flat_map(|instance| &instance.addresses);
+    address.is_loopback()
+        || plan.nodes.iter().any(|node| node.address == Some(address))
+        || held.any(|held| held.address == address)
+}
