@@ -19,6 +19,11 @@ use crate::promises;
 use crate::services::Holding;
 use crate::table::InstanceTable;
 
+/// Timers that one drain carries. Instances that began together stay together: what thousands of
+/// them send is built and sent in parts, so that the first advert does not wait for the last, and
+/// adverts of others are read in between. The rest is due at once.
+const MOST_DUE: usize = 256;
+
 #[derive(Debug, Default)]
 pub struct Instances {
     /// By id. Those that are gone leave a hole.
@@ -160,10 +165,10 @@ impl Instances {
         (self.names, self.facts, self.leaving, self.index) = (names, facts, ids, index);
     }
 
-    /// Those whose time has come.
+    /// Those whose time has come, the longest due first, and not more than one drain should carry.
     pub fn due(&self, now: Time) -> Vec<InstanceId> {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
-        due.map(|(_, id)| *id).collect()
+        due.take(MOST_DUE).map(|(_, id)| *id).collect()
     }
 
     /// The first moment at which an instance has something to do.

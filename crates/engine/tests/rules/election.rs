@@ -7,7 +7,7 @@ use std::time::Duration;
 use locum_engine::{
     Command, EventKind, FactKey, Fault, Inherited, Input, Output, Reply, Run, Target,
 };
-use locum_plan::{Lease, Track, Tracked, Verdict};
+use locum_plan::{Lease, Plan, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
 
 use crate::node::{
@@ -37,6 +37,27 @@ fn promotion_advertises_then_applies_then_announces() {
     let Output::Announce { frames, .. } = &out[announce] else { panic!("{out:#?}") };
     assert_eq!(frames.len(), 5, "G-011");
     assert_eq!(hold[0].lease_seconds(), Some(3), "the shortest takeover at 1 s");
+}
+
+/// Hundreds that began together: the first advert does not wait for the last.
+#[test]
+fn timers_that_are_due_together_are_served_in_parts() {
+    let all = (0..300_u32).map(|number| {
+        let vrid = u8::try_from(number % 255 + 1).expect("1..=255");
+        let mut instance = instance(&format!("web{number}"), vrid, 100);
+        instance.interface = if number < 255 { "eth0".into() } else { "eth1".into() };
+        Arc::new(instance)
+    });
+    let mut node = Node::started(Plan { instances: all.collect(), ..plan([]) });
+    node.sleep(ms(3610));
+    let now = node.now();
+    let mut parts = Vec::new();
+    for _ in 0..3 {
+        let out = node.feed(Input::Timeout);
+        let is_more_due = matches!(out.last(), Some(Output::Deadline(Some(at))) if *at <= now);
+        parts.push((sent_priorities(out).len(), is_more_due));
+    }
+    assert_eq!(parts, [(256, true), (44, false), (0, false)]);
 }
 
 /// Lease: the level is applied again before the kernel drops it.

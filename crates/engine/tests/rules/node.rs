@@ -248,6 +248,10 @@ impl Node {
         self.engine.status(self.now)
     }
 
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
     pub fn deadline(&self) -> Option<Time> {
         self.deadline
     }

@@ -39,9 +39,9 @@ use super::inbox::{InboxSender, Message};
 /// again, and forgets announcements.
 const QUEUE_JOBS: usize = 4096;
 
-/// Levels carried out at once: some ten milliseconds of the kernel's time, so that the answers to
-/// the first of thousands do not wait for the last.
-const MOST_AT_ONCE: usize = 512;
+/// Levels carried out at once: some milliseconds of the kernel's time, so that the answers to the
+/// first of thousands do not wait for the last.
+const MOST_AT_ONCE: usize = 256;
 
 /// Netlink messages of a dump are parsed on this thread; the rest is shallow.
 const STACK_BYTES: usize = 512 * 1024;

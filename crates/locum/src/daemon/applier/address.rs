@@ -30,7 +30,9 @@ impl FactKind for Addresses {
             .levels
             .iter()
             .map(|level| {
-                let hold: Vec<_> = level.hold.iter().filter_map(Fact::address).map(fact).collect();
+                // One address is the rule, and there are hundreds of levels.
+                let mut hold = Vec::with_capacity(level.hold.len());
+                hold.extend(level.hold.iter().filter_map(Fact::address).map(fact));
                 (hold, level.drop.iter().filter_map(unwanted).collect::<Vec<_>>())
             })
             .collect();

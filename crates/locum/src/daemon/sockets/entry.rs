@@ -49,6 +49,10 @@ const LONGEST_WAIT: Duration = Duration::from_millis(100);
 /// they begin together.
 const MOST_WAITING: usize = 1024;
 
+/// Room for adverts that is kept from one drain to the next: of hundreds that begin together the
+/// others can use it meanwhile.
+const KEPT_OUTGOING: usize = 16;
+
 /// Reads that fail one after the other before a socket is opened anew; a link that goes down
 /// reports that once.
 const MAX_READ_ERRORS: u32 = 16;
@@ -323,6 +327,7 @@ impl Entry {
                 unsent.push(datagram);
             }
         }
+        self.outgoing.shrink_to(KEPT_OUTGOING);
         self.changed(fault, now)
     }
 
