@@ -62,7 +62,8 @@ pub struct Discarded {
 /// What was reported of the peers, so that it is reported once.
 #[derive(Debug, Default)]
 pub struct Reported {
-    reasons: Vec<Discard>,
+    /// A bit for each.
+    reasons: u32,
     is_tie: bool,
     form_of: Option<IpAddr>,
 }
@@ -70,11 +71,9 @@ pub struct Reported {
 impl Reported {
     /// Until the role or the master changes (V-124). `true` when it is news.
     pub fn reason(&mut self, reason: Discard) -> bool {
-        let is_new = !self.reasons.contains(&reason);
-        if is_new {
-            self.reasons.push(reason);
-        }
-        is_new
+        let before = self.reasons;
+        self.reasons |= 1 << reason as u32;
+        self.reasons != before
     }
 
     /// A peer has our priority (V-163), until the master changes. `true` when it is news.
@@ -89,11 +88,11 @@ impl Reported {
     }
 
     pub fn clear_on_role_change(&mut self) {
-        self.reasons.clear();
+        self.reasons = 0;
     }
 
     pub fn clear_on_new_master(&mut self) {
-        self.reasons.clear();
+        self.reasons = 0;
         self.is_tie = false;
     }
 }
@@ -126,7 +125,7 @@ pub struct InstanceState {
     pub healed: u64,
     pub reported: Reported,
     /// The last datagram that was discarded while this instance took part.
-    pub discarded: Option<Discarded>,
+    pub discarded: Option<Box<Discarded>>,
     /// The master whose adverts the sockets were last told to keep.
     pub followed: Option<IpAddr>,
     /// Of this drain.
@@ -145,7 +144,7 @@ pub struct InstanceState {
     /// The facts of a router that holds its addresses.
     level: Arc<[Fact]>,
     /// Since it took over from a predecessor that still answers.
-    handover: Option<HandoverWindow>,
+    handover: Option<Box<HandoverWindow>>,
 }
 
 /// Two hosts have the addresses, and each its connections.
@@ -441,7 +440,7 @@ impl InstanceState {
         };
         let handovers: Vec<_> = self.level.iter().filter_map(handover).collect();
         let level = handovers.into_iter().chain(self.level.iter().cloned()).collect();
-        self.handover = Some(HandoverWindow { until, level });
+        self.handover = Some(Box::new(HandoverWindow { until, level }));
     }
 
     /// Nothing that it sends has passed a router on its way.

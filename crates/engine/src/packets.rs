@@ -31,7 +31,8 @@ impl Engine {
             Err(reason) => {
                 state.counters.record(reason);
                 if reason != Discard::AdvertsIgnored {
-                    state.discarded = Some(Discarded { at: now, source: datagram.source, reason });
+                    let discarded = Discarded { at: now, source: datagram.source, reason };
+                    **state.discarded.get_or_insert_with(|| Box::new(discarded)) = discarded;
                 }
                 self.report(id, reason, datagram.source);
             }

@@ -158,7 +158,7 @@ pub struct HaproxyStatus {
 }
 
 fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedStatus> {
-    let Discarded { at, source, reason } = state.discarded?;
+    let Discarded { at, source, reason } = *state.discarded.as_deref()?;
     let heard_ago = now.since(at);
     let concern = DISCARD_CONCERN.max(2 * state.router.down_interval());
     let reason = format!("{} ({})", explain::discard(reason), reason.reason());

@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use self::event::{Action, Event};
 pub use self::state::Master;
 
-use self::state::{After, Resignation, State, Wait, Waiting};
+use self::state::{After, State, Wait, Waiting};
 use crate::datagram::Datagram;
 use crate::discard::Discard;
 use crate::receive::{self, Accepted, Heard};
@@ -67,7 +67,7 @@ pub struct Router {
     /// Address our adverts leave from: the tie break between equals (V-166).
     source: Option<IpAddr>,
     /// The mastership last proposed, when it was refused.
-    refused: Option<(Time, Cause)>,
+    refused: Option<Box<(Time, Cause)>>,
     start_until: Time,
     state: State,
     since: Time,
@@ -156,7 +156,7 @@ impl Router {
     /// When the last mastership it proposed was refused, and why it had proposed it; `None` once it
     /// has asked again or has another role.
     pub fn refused(&self) -> Option<(Time, &Cause)> {
-        self.refused.as_ref().map(|(at, cause)| (*at, cause))
+        self.refused.as_deref().map(|(at, cause)| (*at, cause))
     }
 
     /// It hears adverts (V-109).
@@ -323,11 +323,11 @@ impl Router {
             return;
         }
         match &self.state {
-            State::Resigning(Resignation { then: After::Stopped, .. }) => {
+            State::Resigning(resignation) if resignation.then == After::Stopped => {
                 self.enter(now, State::Stopped, Cause::Stopped, out);
             }
-            State::Resigning(Resignation { then: After::Fault, cause, .. }) => {
-                let cause = cause.clone();
+            State::Resigning(resignation) if resignation.then == After::Fault => {
+                let cause = resignation.cause.clone();
                 self.enter(now, State::Fault, cause, out);
             }
             State::Initialize { .. }
@@ -437,7 +437,7 @@ impl Router {
                     resignation.cause = cause;
                 }
             }
-            State::Resigning(Resignation { then: After::Stopped, .. }) => {
+            State::Resigning(resignation) if resignation.then == After::Stopped => {
                 self.enter(now, State::Stopped, Cause::Stopped, out);
             }
             State::Master(_) | State::Resigning(_) => self.enter(now, State::Fault, cause, out),

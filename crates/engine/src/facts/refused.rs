@@ -21,11 +21,11 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// a lasting one costs nothing.
 const MOST_DOUBLINGS: u32 = 5;
 
-#[derive(Debug, Default)]
+#[derive(PartialEq, Debug, Default)]
 pub struct RefusedFacts(Vec<RefusedFact>);
 
 /// One of them.
-#[derive(Debug)]
+#[derive(PartialEq, Debug)]
 pub struct RefusedFact {
     pub fact: Fact,
     /// The kernel's words.
@@ -35,7 +35,7 @@ pub struct RefusedFact {
     turn: Turn,
 }
 
-#[derive(Debug)]
+#[derive(PartialEq, Debug)]
 enum Turn {
     /// Refused at `since`, and not asked for again before `until`.
     Pausing { since: Time, until: Time },
@@ -55,6 +55,10 @@ pub enum Change {
 }
 
 impl RefusedFacts {
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

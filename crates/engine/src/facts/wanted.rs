@@ -20,8 +20,10 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
+use super::exceptions::{Pause, Rare, Withdrawal};
 use super::fact::{Asked, Fact, FactKey, Refusal, Removal, Whose};
-use super::refused::{Change, RefusedFact, RefusedFacts};
+use super::in_place::InPlace;
+use super::refused::{Change, RefusedFact};
 use crate::ids::Seq;
 use crate::promises;
 
@@ -57,44 +59,13 @@ pub struct Facts {
     /// What the kernel was last told to have, the refused ones among it.
     held: Arc<[Fact]>,
     /// Of each of `held`: the kernel has said that it is in place.
-    in_place: Vec<bool>,
-    /// Refused while others are in place; empty when all are, or none is.
-    refused: RefusedFacts,
-    /// Found at start under our mark: to be removed with the next level, unless it wants them.
-    inherited: Vec<Fact>,
-    unwanted: Unwanted,
-    /// Removals the kernel has not confirmed; each level asks for them again.
-    withdrawals: Vec<Withdrawal>,
-    failed_withdrawals: u32,
-    retry_at: Option<Time>,
-    /// Refusals of everything in a row.
-    refusals: u32,
+    in_place: InPlace,
+    rare: Rare,
     seq: Seq,
     outstanding: Option<Outstanding>,
     /// From when on an advert takes a renewal with it, and when one is due without.
     renewable_at: Option<Time>,
     renew_at: Option<Time>,
-    heal_at: Option<Time>,
-    healed_at: Option<Time>,
-    pause: Option<Pause>,
-}
-
-/// Facts that are there and must not be, whoever put them there.
-#[derive(Debug, Default)]
-struct Unwanted {
-    /// With whether it may be removed.
-    facts: Vec<(Fact, bool)>,
-    /// When to remove them.
-    at: Option<Time>,
-    removed_at: Option<Time>,
-}
-
-/// A removal that was asked for.
-#[derive(Debug)]
-struct Withdrawal {
-    removal: Removal,
-    /// The kernel's words, once it has refused.
-    error: Option<String>,
 }
 
 /// A level whose answer is still to come.
@@ -109,13 +80,6 @@ struct Outstanding {
     is_reported: bool,
     /// It changes something: hooks and a stop wait for it. A renewal does not.
     changes: bool,
-}
-
-/// All facts were refused.
-#[derive(Debug)]
-struct Pause {
-    error: String,
-    until: Time,
 }
 
 /// What is wanted of the kernel now.
@@ -163,14 +127,17 @@ impl Facts {
     pub fn check_invariants(&self) -> Result<(), String> {
         let is_held = |fact: &Fact| self.held.iter().any(|held| held.is_same(fact));
         let promises = [
-            (self.in_place.len() == self.held.len(), "not every fact is in place or not"),
-            (self.refused.iter().all(|one| is_held(&one.fact)), "what is refused is not wanted"),
+            (self.in_place.fits(self.held.len()), "not every fact is in place or not"),
             (
-                !self.withdrawals.iter().any(|one| is_held(&one.removal.fact)),
+                self.rare.refused.iter().all(|one| is_held(&one.fact)),
+                "what is refused is not wanted",
+            ),
+            (
+                !self.rare.withdrawals.iter().any(|one| is_held(&one.removal.fact)),
                 "what is wanted is to be withdrawn",
             ),
-            (self.heal_at.is_none() || !self.held.is_empty(), "nothing is held, and healed"),
-            (self.inherited.is_empty(), "what was found is neither held nor withdrawn"),
+            (self.rare.heal_at.is_none() || !self.held.is_empty(), "nothing is held, and healed"),
+            (self.rare.inherited.is_empty(), "what was found is neither held nor withdrawn"),
         ];
         promises::kept(&promises)
     }
@@ -187,32 +154,34 @@ impl Facts {
 
     /// What was told to go is gone, or will not go.
     pub fn is_settled(&self) -> bool {
-        let is_clean = self.inherited.is_empty() && self.withdrawals.is_empty();
-        self.outstanding.is_none() && (is_clean || self.failed_withdrawals >= PATIENCE)
+        let rare = &self.rare;
+        let is_clean = rare.inherited.is_empty() && rare.withdrawals.is_empty();
+        self.outstanding.is_none() && (is_clean || rare.failed_withdrawals >= PATIENCE)
     }
 
     /// `asks_again` as in [`Wanted`].
     pub fn deadline(&self, asks_again: bool) -> Option<Time> {
-        let pause = self.pause.as_ref().map(|pause| pause.until);
-        let refused = if asks_again { self.refused.deadline() } else { None };
+        let rare = &self.rare;
+        let pause = rare.pause.as_ref().map(|pause| pause.until);
+        let refused = if asks_again { rare.refused.deadline() } else { None };
         let (renew, late) = match &self.outstanding {
             Some(outstanding) => (None, Some(outstanding.again_at)),
             None => (self.renew_at, None),
         };
-        let times = [renew, late, self.heal_at, self.retry_at, self.unwanted.at, pause, refused];
+        let times = [renew, late, rare.heal_at, rare.retry_at, rare.unwanted.at, pause, refused];
         times.into_iter().flatten().min()
     }
 
     /// The facts the kernel has put in place, as far as we know.
     pub fn in_place(&self) -> impl Iterator<Item = &Fact> {
-        let pairs = self.held.iter().zip(&self.in_place);
+        let pairs = self.held.iter().zip(self.in_place.iter());
         pairs.filter_map(|(fact, is_in_place)| is_in_place.then_some(fact))
     }
 
     /// Facts that the kernel was told to have and has not answered for yet.
     pub fn is_awaited(&self) -> bool {
-        let mut pairs = self.held.iter().zip(&self.in_place);
-        pairs.any(|(fact, is_in_place)| !is_in_place && !self.refused.is_pausing(fact))
+        let mut pairs = self.held.iter().zip(self.in_place.iter());
+        pairs.any(|(fact, is_in_place)| !is_in_place && !self.rare.refused.is_pausing(fact))
     }
 
     /// The kernel was told to have something with this key.
@@ -221,34 +190,37 @@ impl Facts {
     }
 
     fn is_refused_one(&self, key: &FactKey) -> bool {
-        self.refused.iter().any(|refused| key.is_of(&refused.fact))
+        self.rare.refused.iter().any(|refused| key.is_of(&refused.fact))
     }
 
     /// Wanted and refused, while others are in place.
     pub fn refused(&self) -> impl Iterator<Item = &RefusedFact> {
-        self.refused.iter()
+        self.rare.refused.iter()
     }
 
     /// Not wanted, and the kernel does not let go of them: fact, the kernel's words.
     pub fn withdrawals_pending(&self) -> impl Iterator<Item = (&Fact, &str)> {
-        let all = self.withdrawals.iter();
+        let all = self.rare.withdrawals.iter();
         all.filter_map(|one| Some((&one.removal.fact, one.error.as_deref()?)))
     }
 
     /// When pending withdrawals are tried again.
     pub fn retry_at(&self) -> Option<Time> {
-        self.retry_at
+        self.rare.retry_at
     }
 
     /// Found in the kernel under our mark: they must go, unless the next level wants them.
     pub fn inherit(&mut self, found: impl IntoIterator<Item = Fact>) {
-        self.inherited.extend(found);
+        self.rare.make().inherited.extend(found);
     }
 
     /// Exactly these are there now, without our mark, and must not be; each with whether it may be
     /// removed.
     pub fn observe_unwanted(&mut self, facts: Vec<(Fact, bool)>, now: Time) {
-        let unwanted = &mut self.unwanted;
+        if facts.is_empty() && self.rare.unwanted.facts.is_empty() {
+            return;
+        }
+        let unwanted = &mut self.rare.make().unwanted;
         if !facts.iter().any(|(_, is_removable)| *is_removable) {
             (unwanted.facts, unwanted.at) = (facts, None);
             return;
@@ -260,30 +232,34 @@ impl Facts {
 
     /// Facts of others that are where they must not be.
     pub fn unwanted(&self) -> impl Iterator<Item = &Fact> {
-        self.unwanted.facts.iter().map(|(fact, _)| fact)
+        self.rare.unwanted.facts.iter().map(|(fact, _)| fact)
     }
 
     /// Why the kernel refused everything, while the pause lasts.
     pub fn refusal(&mut self, now: Time) -> Option<&str> {
-        self.pause.take_if(|pause| pause.until <= now);
-        self.pause.as_ref().map(|pause| pause.error.as_str())
+        let rare = self.rare.get_mut()?;
+        rare.pause.take_if(|pause| pause.until <= now);
+        rare.pause.as_ref().map(|pause| pause.error.as_str())
     }
 
     pub fn is_pausing(&self) -> bool {
-        self.pause.is_some()
+        self.rare.pause.is_some()
     }
 
     /// The reason for a refusal may be gone: the next election finds out.
     pub fn forget_refusal(&mut self) {
-        self.pause = None;
-        self.refusals = 0;
+        if let Some(rare) = self.rare.get_mut() {
+            rare.pause = None;
+            rare.refusals = 0;
+        }
     }
 
     /// The link with this name has changed: what was refused there is asked for soon. `true` when
     /// something is.
     pub fn retry_soon(&mut self, interface: &str, now: Time) -> bool {
-        self.refused.retry_soon(interface, now);
-        !self.refused.is_empty()
+        let Some(rare) = self.rare.get_mut() else { return false };
+        rare.refused.retry_soon(interface, now);
+        !rare.refused.is_empty()
     }
 
     /// An advert leaves: a renewal that is not too early goes with it.
@@ -295,11 +271,11 @@ impl Facts {
 
     /// Someone removed a fact: the level is sent again, at once or after the pause.
     pub fn heal(&mut self, key: &FactKey, now: Time) {
-        for (fact, is_in_place) in self.held.iter().zip(&mut self.in_place) {
-            *is_in_place &= !key.is_of(fact);
-        }
-        let earliest = self.healed_at.map_or(now, |at| at + HEAL_PAUSE);
-        self.heal_at = Some(earliest.max(now));
+        let pairs = self.held.iter().zip(self.in_place.iter());
+        self.in_place = pairs.map(|(fact, is_in_place)| is_in_place && !key.is_of(fact)).collect();
+        let rare = self.rare.make();
+        let earliest = rare.healed_at.map_or(now, |at| at + HEAL_PAUSE);
+        rare.heal_at = Some(earliest.max(now));
     }
 
     /// The answer is late, and nobody was told: for how long it has been waited for.
@@ -320,23 +296,24 @@ impl Facts {
     /// The level to send with number `seq`; `None` when there is nothing to say.
     pub fn next(&mut self, now: Time, wanted: Wanted<'_>, seq: Seq) -> Option<Level> {
         let due = |at: Option<Time>| at.is_some_and(|at| at <= now);
-        let heals = due(self.heal_at);
-        let retries = due(self.retry_at);
-        let expels = due(self.unwanted.at);
-        let asks = wanted.asks_again && due(self.refused.deadline());
+        let heals = due(self.rare.heal_at);
+        let retries = due(self.rare.retry_at);
+        let expels = due(self.rare.unwanted.at);
+        let asks = wanted.asks_again && due(self.rare.refused.deadline());
         let changed = !Arc::ptr_eq(wanted.hold, &self.held) && **wanted.hold != *self.held;
-        let changes = changed || heals || retries || expels || asks || !self.inherited.is_empty();
+        let changes =
+            changed || heals || retries || expels || asks || !self.rare.inherited.is_empty();
         let renews = due(self.renew_at) && self.outstanding.is_none();
         let repeats = due(self.outstanding.as_ref().map(|one| one.again_at));
         if !changes && !renews && !repeats {
             return None;
         }
         if retries {
-            self.retry_at = None;
+            self.rare.make().retry_at = None;
         }
         if heals {
-            self.heal_at = None;
-            self.healed_at = Some(now);
+            let rare = self.rare.make();
+            (rare.heal_at, rare.healed_at) = (None, Some(now));
         }
         let former = if changed { self.replace(wanted.hold) } else { Arc::clone(&self.held) };
         let is_new = |new: &Fact| !former.iter().any(|old| old.is_same(new));
@@ -353,8 +330,10 @@ impl Facts {
         let lease = self.held.iter().filter_map(Fact::lease_seconds).min();
         self.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);
         self.renew_at = lease.map(|seconds| now + latest_renewal(seconds));
-        if self.held.is_empty() {
-            self.heal_at = None;
+        if self.held.is_empty()
+            && let Some(rare) = self.rare.get_mut()
+        {
+            rare.heal_at = None;
         }
         Some(Level { hold, drop, heals, extends, expels })
     }
@@ -364,29 +343,34 @@ impl Facts {
         let known: Vec<&Fact> = self.in_place().collect();
         let in_place = wanted.iter().map(|fact| known.contains(&fact)).collect();
         self.in_place = in_place;
-        self.refused.retain_wanted(wanted);
+        if let Some(rare) = self.rare.get_mut() {
+            rare.refused.retain_wanted(wanted);
+        }
         std::mem::replace(&mut self.held, Arc::clone(wanted))
     }
 
     fn expel(&mut self, now: Time) -> Vec<Fact> {
-        self.unwanted.at = None;
-        self.unwanted.removed_at = Some(now);
-        let removable = self.unwanted.facts.extract_if(.., |(_, is_removable)| *is_removable);
+        let unwanted = &mut self.rare.make().unwanted;
+        unwanted.at = None;
+        unwanted.removed_at = Some(now);
+        let removable = unwanted.facts.extract_if(.., |(_, is_removable)| *is_removable);
         removable.map(|(fact, _)| fact).collect()
     }
 
     /// All that is held but what pauses. When nothing else is left, all of it.
     fn additions(&mut self, now: Time, asks_again: bool) -> Arc<[Fact]> {
-        if self.refused.is_empty() {
+        if self.rare.refused.is_empty() {
             return Arc::clone(&self.held);
         }
-        if self.is_none_in_reach() {
-            self.refused.clear();
+        let is_none_in_reach = self.is_none_in_reach();
+        let refused = &mut self.rare.make().refused;
+        if is_none_in_reach {
+            refused.clear();
         }
         if asks_again {
-            self.refused.ask(now);
+            refused.ask(now);
         }
-        self.held.iter().filter(|fact| !self.refused.is_pausing(fact)).cloned().collect()
+        self.held.iter().filter(|fact| !refused.is_pausing(fact)).cloned().collect()
     }
 
     /// What was held, inherited, put there by others or not let go of, and is not wanted.
@@ -396,8 +380,9 @@ impl Facts {
         expelled: &[Fact],
         claimed: &dyn Fn(&Fact) -> bool,
     ) -> Vec<Removal> {
-        let before = std::mem::take(&mut self.withdrawals);
-        let inherited = std::mem::take(&mut self.inherited);
+        let (before, inherited) = self.rare.get_mut().map_or_else(Default::default, |rare| {
+            (std::mem::take(&mut rare.withdrawals), std::mem::take(&mut rare.inherited))
+        });
         let mut drop: Vec<Removal> = Vec::new();
         let mut add = |fact: &Fact, whose: Whose| {
             let is_wanted = self.held.iter().any(|wanted| wanted.is_same(fact));
@@ -422,7 +407,9 @@ impl Facts {
             removal: removal.clone(),
             error: error_of(&removal.fact),
         };
-        self.withdrawals = drop.iter().map(withdrawal).collect();
+        if !drop.is_empty() {
+            self.rare.make().withdrawals = drop.iter().map(withdrawal).collect();
+        }
         drop
     }
 
@@ -431,28 +418,32 @@ impl Facts {
         self.outstanding = None;
         let mut answered = Answered::default();
         let is_plain = matches!(result, Ok(refusals) if refusals.is_empty());
-        if is_plain && self.withdrawals.is_empty() && self.refused.is_empty() {
+        if is_plain && self.rare.withdrawals.is_empty() && self.rare.refused.is_empty() {
             // The answer to a renewal, a thousand times a second on a large node.
-            self.in_place.fill(true);
-            if !self.held.is_empty() {
-                self.refusals = 0;
+            self.in_place = InPlace::default();
+            if let Some(rare) = self.rare.get_mut() {
+                if !self.held.is_empty() {
+                    rare.refusals = 0;
+                }
+                rare.failed_withdrawals = 0;
             }
-            self.failed_withdrawals = 0;
+            self.rare.tidy();
             return answered;
         }
         let mut failed = self.withdrawals_answered(result, now, &mut answered.mended);
-        let was_pausing = self.pause.is_some();
+        let was_pausing = self.is_pausing();
         let mended_before = answered.mended.len();
         let refusals = self.additions_answered(result, now, &mut answered.mended);
         answered.is_extended = answered.mended.len() > mended_before;
         answered.is_refused = self.pause_when_nothing_is_held(now);
-        if let (true, false, Some(pause)) = (answered.is_refused, was_pausing, &self.pause) {
+        if let (true, false, Some(pause)) = (answered.is_refused, was_pausing, &self.rare.pause) {
             failed.push(pause.error.clone());
         } else if !was_pausing && !refusals.is_empty() {
             failed.push(locum_plan::first_few(&refusals, "; "));
             failed.push("going on with the other addresses".to_owned());
         }
         answered.failed = failed;
+        self.rare.tidy();
         answered
     }
 
@@ -463,7 +454,8 @@ impl Facts {
         now: Time,
         mended: &mut Vec<String>,
     ) -> Vec<String> {
-        let asked = std::mem::take(&mut self.withdrawals);
+        let rare = self.rare.make();
+        let asked = std::mem::take(&mut rare.withdrawals);
         let mut changes = Vec::new();
         // Another prefix length of an address that is held: asked for by nobody, reported once.
         for refusal in result.iter().flatten().filter(|one| one.asked == Asked::Drop) {
@@ -483,15 +475,15 @@ impl Facts {
                 Some(_) | None => {}
             }
             if error.is_some() {
-                self.withdrawals.push(Withdrawal { removal, error });
+                rare.withdrawals.push(Withdrawal { removal, error });
             }
         }
-        if self.withdrawals.is_empty() {
-            self.failed_withdrawals = 0;
-            self.retry_at = None;
+        if rare.withdrawals.is_empty() {
+            rare.failed_withdrawals = 0;
+            rare.retry_at = None;
         } else {
-            self.failed_withdrawals += 1;
-            self.retry_at = Some(now + WITHDRAWAL_PAUSE);
+            rare.failed_withdrawals += 1;
+            rare.retry_at = Some(now + WITHDRAWAL_PAUSE);
         }
         if changes.is_empty() { Vec::new() } else { vec![locum_plan::first_few(&changes, "; ")] }
     }
@@ -504,25 +496,29 @@ impl Facts {
         mended: &mut Vec<String>,
     ) -> Vec<String> {
         let mut changes = Vec::new();
-        for (fact, is_in_place) in self.held.iter().zip(&mut self.in_place) {
-            if self.refused.is_pausing(fact) {
+        let mut in_place = Vec::with_capacity(self.held.len());
+        let refused = &mut self.rare.make().refused;
+        for (fact, is_in_place) in self.held.iter().zip(self.in_place.iter()) {
+            if refused.is_pausing(fact) {
+                in_place.push(is_in_place);
                 continue;
             }
             let error = error_of(result, Asked::Hold, fact);
-            *is_in_place = error.is_none();
-            match self.refused.answer(fact, error.clone(), now) {
+            in_place.push(error.is_none());
+            match refused.answer(fact, error.clone(), now) {
                 Change::None => {}
                 Change::Refused => changes.push(cannot_hold(fact, &error.unwrap_or_default())),
                 Change::Accepted => mended.push(format!("{fact} is held now")),
             }
         }
+        self.in_place = in_place.into_iter().collect();
         changes
     }
 
     /// Every address was refused; nothing else is of use without one.
     fn is_none_in_reach(&self) -> bool {
         let mut addresses = self.held.iter().filter(|fact| fact.address().is_some());
-        addresses.all(|fact| self.refused.contains(fact))
+        addresses.all(|fact| self.rare.refused.contains(fact))
     }
 
     /// With nothing in place the instance stays out for a while.
@@ -530,16 +526,18 @@ impl Facts {
         if self.held.is_empty() {
             return false;
         }
-        if !self.is_none_in_reach() {
-            self.refusals = 0;
+        let is_none_in_reach = self.is_none_in_reach();
+        let rare = self.rare.make();
+        if !is_none_in_reach {
+            rare.refusals = 0;
             return false;
         }
-        let all = self.refused.iter().map(|one| cannot_hold(&one.fact, &one.error));
+        let all = rare.refused.iter().map(|one| cannot_hold(&one.fact, &one.error));
         let error = locum_plan::first_few(&all.collect::<Vec<_>>(), "; ");
-        self.refused.clear();
-        let pause = REFUSAL_PAUSE * (1 << self.refusals.min(MOST_DOUBLINGS));
-        self.refusals += 1;
-        self.pause = Some(Pause { error, until: now + pause });
+        rare.refused.clear();
+        let pause = REFUSAL_PAUSE * (1 << rare.refusals.min(MOST_DOUBLINGS));
+        rare.refusals += 1;
+        rare.pause = Some(Pause { error, until: now + pause });
         true
     }
 }

@@ -32,7 +32,7 @@ impl Router {
         let until = now + self.ready_limit();
         self.refused = None;
         let candidacy = Candidacy { cause: cause.clone(), until, waiting, from };
-        self.state = State::Candidate(candidacy);
+        self.state = State::Candidate(Box::new(candidacy));
         out.push(Action::Propose { cause });
     }
 
@@ -65,7 +65,7 @@ impl Router {
         if let State::Candidate(candidacy) = &self.state {
             let refused = (now, candidacy.cause.clone());
             self.withdraw_candidacy(now, Waiting::new(now, Wait::Down), out);
-            self.refused = Some(refused);
+            self.refused = Some(Box::new(refused));
         }
     }
 

@@ -59,7 +59,7 @@ impl Router {
             out.push(Action::Announce { repeat });
         }
         let over = mastership.conflict.take_if(|conflict| conflict.quiet_at <= now);
-        if let Some(Conflict { peer, priority, .. }) = over {
+        if let Some(Conflict { peer, priority, .. }) = over.map(|conflict| *conflict) {
             out.push(Action::ConflictEnded { peer, priority });
             out.push(Action::Announce { repeat: announce::burst(&self.settings) });
         }
@@ -111,7 +111,7 @@ impl Router {
         let State::Master(mastership) = &mut self.state else { return };
         let began = mastership.conflict.is_none();
         let conflict = Conflict { peer: heard.source, priority: heard.priority, quiet_at };
-        mastership.conflict = Some(conflict);
+        mastership.conflict = Some(Box::new(conflict));
         if now >= mastership.answer_at {
             mastership.answer_at = now + interval / 2;
             if answers {

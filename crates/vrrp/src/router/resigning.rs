@@ -28,7 +28,7 @@ impl Router {
             then: After::Backup,
             waiting: Waiting::new(now, Wait::Down),
         };
-        self.enter(now, State::Resigning(resignation), cause, out);
+        self.enter(now, State::Resigning(Box::new(resignation)), cause, out);
     }
 
     pub(super) fn resigning_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
@@ -39,7 +39,7 @@ impl Router {
             }
             return;
         }
-        let resignation = resignation.clone();
+        let resignation = Resignation::clone(resignation);
         self.release(now, resignation, out);
     }
 
@@ -84,6 +84,6 @@ impl Router {
             then,
             waiting: Waiting::new(now, Wait::Down),
         };
-        self.enter(now, State::Resigning(resignation), cause, out);
+        self.enter(now, State::Resigning(Box::new(resignation)), cause, out);
     }
 }

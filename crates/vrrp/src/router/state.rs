@@ -25,9 +25,10 @@ pub(super) enum State {
     Stopped,
     Fault,
     Backup(Waiting),
-    Candidate(Candidacy),
+    /// Short, and larger than those that last: apart, as a resignation and a conflict are.
+    Candidate(Box<Candidacy>),
     Master(Mastership),
-    Resigning(Resignation),
+    Resigning(Box<Resignation>),
 }
 
 /// A backup's down timer: `restarted + length of wait`, so that a changed priority moves it (V-146).
@@ -76,7 +77,7 @@ pub(super) struct Mastership {
     /// Earliest announcement because of one (G-013).
     pub(super) announce_at: Time,
     pub(super) schedule: Schedule,
-    pub(super) conflict: Option<Conflict>,
+    pub(super) conflict: Option<Box<Conflict>>,
     pub(super) rival: Option<Rival>,
 }
 
