@@ -63,7 +63,7 @@ fn the_active_passive_file_means_what_keepalived_means_by_it() {
     assert!(!router.start_eager, "state MASTER does not skip the wait");
     let [address] = &instance.addresses[..] else { panic!("one address") };
     assert_eq!(address.prefix, 32, "no prefix length is a host route");
-    assert_eq!((&address.device, &address.label, address.scope), (&None, &None, Scope::Global));
+    assert_eq!((address.device(), address.label(), address.scope), (None, None, Scope::Global));
     assert_eq!(instance.lease, Lease::Auto);
     assert_eq!(instance.track[0].object, Tracked::Check("chk_haproxy".into()));
     assert_eq!(instance.track[0].weight, None);
@@ -220,9 +220,12 @@ fn advertised_addresses_come_first_and_excluded_ones_are_not_advertised() {
     let all: Vec<IpAddr> = instance.addresses.iter().map(|held| held.address).collect();
     assert_eq!(all, [ip("10.0.0.9"), ip("2001:db8::9"), ip("10.0.0.8")]);
     let [first, second, third] = &instance.addresses[..] else { panic!("three addresses") };
-    assert_eq!((first.label.as_deref(), first.scope), (Some("eth0:v"), Scope::Link));
+    assert_eq!((first.label().map(|name| &**name), first.scope), (Some("eth0:v"), Scope::Link));
     assert!(second.duplicate_detection && !first.duplicate_detection);
-    assert_eq!((third.device.as_deref(), third.broadcast), (Some("eth1"), Some(ip("10.0.0.8"))));
+    assert_eq!(
+        (third.device().map(|name| &**name), third.broadcast()),
+        (Some("eth1"), Some(ip("10.0.0.8")))
+    );
 }
 
 #[test]

@@ -118,7 +118,7 @@ impl Engine {
             IpAddr::V6(v6) => neighbor_advertisement(mac, v6, speaker(state, link)),
         };
         let (interface, interface_index) = (held.interface.clone(), link.index);
-        Some(Announcement { interface, interface_index, address, frame })
+        Some(Announcement { interface, interface_index, address, frame: frame.into() })
     }
 
     /// Queues the addresses of an instance whose rate is limited; the others may leave at once.

@@ -71,7 +71,7 @@ impl Eligibility {
                 faults.push(Fault::TooManyAddresses { interface, mtu, most });
             }
         }
-        let devices = instance.addresses.iter().filter_map(|address| address.device.as_ref());
+        let devices = instance.addresses.iter().filter_map(plan::VirtualAddress::device);
         for device in devices.filter(|device| *device != interface) {
             if links.get(device).is_none_or(|link| link.index == 0) {
                 faults.push(Fault::DeviceMissing { device: device.clone() });

@@ -436,7 +436,7 @@ impl InstanceState {
             // It is known on the link of its adverts, and by an address of one family.
             let is_known =
                 address.is_ipv4() == host.is_ipv4() && interface == self.instance.interface;
-            is_known.then_some(Fact::Handover(Handover { interface, address, host, until }))
+            is_known.then(|| Fact::Handover(Box::new(Handover { interface, address, host, until })))
         };
         let handovers: Vec<_> = self.level.iter().filter_map(handover).collect();
         let level = handovers.into_iter().chain(self.level.iter().cloned()).collect();
@@ -527,7 +527,7 @@ impl InstanceState {
 fn level(instance: &plan::Instance, router: &Router) -> Arc<[Fact]> {
     let lease_seconds = lease_seconds(instance.lease, router.shortest_takeover());
     let held = |address: &plan::VirtualAddress| HeldAddress {
-        interface: address.device.clone().unwrap_or_else(|| instance.interface.clone()),
+        interface: address.device().unwrap_or(&instance.interface).clone(),
         address: address.clone(),
         lease_seconds,
     };

@@ -95,7 +95,8 @@ pub struct Announcement {
     pub interface: Name,
     pub interface_index: u32,
     pub address: IpAddr,
-    pub frame: Vec<u8>,
+    /// Shared by those that say the same.
+    pub frame: Arc<[u8]>,
 }
 
 #[derive(Clone, PartialEq, Debug)]

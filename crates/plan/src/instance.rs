@@ -49,15 +49,22 @@ impl Instance {
 pub struct VirtualAddress {
     pub address: IpAddr,
     pub prefix: u8,
-    /// Device to put it on; the instance's interface when `None`.
-    pub device: Option<Name>,
-    pub broadcast: Option<IpAddr>,
-    pub label: Option<Name>,
     pub scope: Scope,
     /// IPv6 duplicate address detection stays off unless asked for (V-255).
     pub duplicate_detection: bool,
     /// No prefix route for it.
     pub no_prefix_route: bool,
+    /// Apart, because few addresses say any of it; [`Self::detail`] changes it.
+    pub details: Option<Box<AddressDetails>>,
+}
+
+/// What is seldom said of an address.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct AddressDetails {
+    /// Device to put it on; the instance's interface when `None`.
+    pub device: Option<Name>,
+    pub broadcast: Option<IpAddr>,
+    pub label: Option<Name>,
 }
 
 impl VirtualAddress {
@@ -66,13 +73,31 @@ impl VirtualAddress {
         Self {
             address,
             prefix,
-            device: None,
-            broadcast: None,
-            label: None,
             scope: Scope::Global,
             duplicate_detection: false,
             no_prefix_route: false,
+            details: None,
         }
+    }
+
+    /// Device to put it on; the instance's interface when `None`.
+    pub fn device(&self) -> Option<&Name> {
+        self.details.as_ref()?.device.as_ref()
+    }
+
+    pub fn broadcast(&self) -> Option<IpAddr> {
+        self.details.as_ref()?.broadcast
+    }
+
+    pub fn label(&self) -> Option<&Name> {
+        self.details.as_ref()?.label.as_ref()
+    }
+
+    /// Changes what is seldom said of it.
+    pub fn detail(&mut self, change: impl FnOnce(&mut AddressDetails)) {
+        let mut details = self.details.take().map_or_else(AddressDetails::default, |all| *all);
+        change(&mut details);
+        self.details = (details != AddressDetails::default()).then(|| Box::new(details));
     }
 }
 

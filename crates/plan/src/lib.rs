@@ -29,7 +29,7 @@ use std::time::Duration;
 pub use backend::{Backend, BackendKind, Capabilities, KernelPart};
 pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
 pub use command::{Command, CommandLine};
-pub use instance::{Hooks, Instance, Lease, Scope, VirtualAddress};
+pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
 pub use listener::Listener;
 pub use name::Name;

@@ -185,7 +185,7 @@ impl World {
         let host = &mut self.nodes[node];
         let ours = host.plan.instances.iter().filter(|i| &*i.name == instance);
         for (home, held) in ours.flat_map(|i| i.addresses.iter().map(|a| (&i.interface, a))) {
-            let on = held.device.as_ref().unwrap_or(home);
+            let on = held.device().unwrap_or(home);
             host.kernel.remove(on, held.address);
         }
     }
@@ -458,7 +458,7 @@ fn premature(hold: &[Fact]) -> Vec<Announcement> {
     let frame = |fact: &Fact| {
         let held = fact.address()?;
         let (interface, address) = (held.interface.clone(), held.address.address);
-        Some(Announcement { interface, interface_index: 0, address, frame: Vec::new() })
+        Some(Announcement { interface, interface_index: 0, address, frame: Arc::default() })
     };
     hold.iter().filter_map(frame).collect()
 }

@@ -135,7 +135,7 @@ impl VirtualRouter {
     pub fn instance(&self, node: usize, nodes: usize, edit: &Edit) -> Instance {
         let mut addresses: Vec<_> = self.addresses.iter().copied().map(with_prefix).collect();
         if let (Some(stray), Some(last)) = (self.stray, addresses.last_mut()) {
-            last.device = Some(interface(stray));
+            last.detail(|all| all.device = Some(interface(stray)));
         }
         if edit.extended {
             addresses.push(with_prefix(self.extra_address()));

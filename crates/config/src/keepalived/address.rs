@@ -56,8 +56,10 @@ fn option<'w>(
 ) -> bool {
     let mut value = || rest.next();
     let found = match word.text.as_str() {
-        "dev" => value().map(|name| address.device = Some(Name::from(name.text.as_str()))),
-        "label" => value().map(|name| address.label = Some(Name::from(name.text.as_str()))),
+        "dev" => value()
+            .map(|name| address.detail(|all| all.device = Some(Name::from(name.text.as_str())))),
+        "label" => value()
+            .map(|name| address.detail(|all| all.label = Some(Name::from(name.text.as_str())))),
         "scope" => match value() {
             Some(name) => return scope(lowering, name, address),
             None => None,
@@ -123,12 +125,13 @@ fn broadcast(lowering: &mut Lowering<'_>, word: &Word, address: &mut VirtualAddr
         // "None", which is what an address has when nothing is said.
         "-" => true,
         "+" => {
-            address.broadcast = derived_broadcast(address);
+            let broadcast = derived_broadcast(address);
+            address.detail(|all| all.broadcast = broadcast);
             true
         }
         _other => match lowering.ip_address(word) {
             Some(at) => {
-                address.broadcast = Some(at.value);
+                address.detail(|all| all.broadcast = Some(at.value));
                 true
             }
             None => false,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ::toml::de::DeValue;
-use locum_plan::{Name, Scope, VirtualAddress};
+use locum_plan::{AddressDetails, Name, Scope, VirtualAddress};
 
 use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, TEXT, ip_address, list, text, toml_only};
@@ -117,13 +117,18 @@ fn read(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Virt
     }
     let base = table.address.value()?.clone();
     let name = |text: &String| Name::from(text.as_str());
-    Some(VirtualAddress {
-        device: table.device.value().map(name),
-        label: table.label.value().map(name),
+    let mut address = VirtualAddress {
         scope: table.scope.value().copied().unwrap_or_default(),
-        broadcast: table.broadcast.value().copied(),
         duplicate_detection: table.duplicate_detection.value().copied().unwrap_or_default(),
         no_prefix_route: table.prefix_route.value().is_some_and(|wanted| !wanted),
         ..base
-    })
+    };
+    address.detail(|all| {
+        *all = AddressDetails {
+            device: table.device.value().map(name),
+            broadcast: table.broadcast.value().copied(),
+            label: table.label.value().map(name),
+        };
+    });
+    Some(address)
 }

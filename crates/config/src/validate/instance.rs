@@ -188,18 +188,18 @@ fn virtual_addresses(
             // keepalived lets it stand, and both are in its adverts.
             strict_in_toml(dialect, at.span, "duplicate-address", text, report).see("first", first);
         }
-        if let Some(label) = &virtual_address.label
+        if let Some(label) = virtual_address.label()
             && (label.len() > MAX_LABEL || label.is_empty() || virtual_address.address.is_ipv6())
         {
             let text = "a label has 1 to 15 characters and stands on an IPv4 address";
             report.error(at.span, "bad-label", text);
         }
-        if let Some(device) = &virtual_address.device {
+        if let Some(device) = virtual_address.device() {
             let name = At::new(device.to_string(), at.span);
             interface_name(&name, report);
             report.need(at.span, NeedKind::Interface(name.value));
         }
-        if virtual_address.broadcast.is_some_and(|broadcast| {
+        if virtual_address.broadcast().is_some_and(|broadcast| {
             Family::of(&broadcast) != Family::V4 || virtual_address.address.is_ipv6()
         }) {
             report.error(at.span, "bad-broadcast", "a broadcast address goes with an IPv4 address");

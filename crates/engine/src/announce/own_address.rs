@@ -42,6 +42,6 @@ impl Engine {
             IpAddr::V6(v6) => neighbor_advertisement(mac, v6, speaker),
         };
         let (interface, interface_index) = (link.name.clone(), link.index);
-        Some(Announcement { interface, interface_index, address, frame })
+        Some(Announcement { interface, interface_index, address, frame: frame.into() })
     }
 }

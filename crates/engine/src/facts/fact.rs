@@ -11,8 +11,9 @@ use locum_vrrp::Time;
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Fact {
     Address(HeldAddress),
-    /// While both hosts have the address after a handover. Ends by itself.
-    Handover(Handover),
+    /// While both hosts have the address after a handover. Ends by itself. Apart, because there are
+    /// few, and for a short while.
+    Handover(Box<Handover>),
 }
 
 /// What tells facts apart: the same key is the same fact, in whatever form.
@@ -179,7 +180,8 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(held) => held.fmt(f),
-            Self::Handover(Handover { address, host, .. }) => {
+            Self::Handover(handover) => {
+                let Handover { address, host, .. } = &**handover;
                 write!(f, "connections of {address} that began at {host}")
             }
         }

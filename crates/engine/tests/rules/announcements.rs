@@ -144,7 +144,7 @@ fn without_a_gap_of_its_kind_a_burst_leaves_at_once() {
 #[test]
 fn device_that_comes_up_announces_the_addresses_it_holds() {
     let mut apart = instance("web", 51, 100);
-    apart.addresses[0].device = Some("eth1".into());
+    apart.addresses[0].detail(|all| all.device = Some("eth1".into()));
     let mut node = Node::with_links();
     node.link("eth1", false);
     node.plan_with(plan([apart]), Vec::new());

@@ -124,7 +124,7 @@ fn an_address_that_moves_to_another_device_leaves_the_first() {
     let mut node = Node::master(plan([first.clone(), other.clone()]));
     let mut web = first;
     let mut moved = web.addresses.remove(0);
-    moved.device = Some("eth1".into());
+    moved.detail(|all| all.device = Some("eth1".into()));
     other.addresses.push(moved);
     let out = node.plan_with(plan([web, other]), Vec::new()).to_vec();
     let leaves = out.iter().any(|output| match output {

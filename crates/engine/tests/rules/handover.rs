@@ -72,7 +72,7 @@ fn a_successor_hands_connections_over_until_the_predecessor_lets_go() {
     let out = node.run_for(Duration::from_millis(4)).to_vec();
     let (hold, drop) = level(&out).expect("the window is over");
     assert!(hold.iter().all(|fact| fact.address().is_some()), "{hold:?}");
-    assert_eq!(drop, [Fact::Handover(handover)]);
+    assert_eq!(drop, [Fact::Handover(Box::new(handover))]);
     assert!(
         !out.iter().any(|output| matches!(output, Output::Announce { .. })),
         "no news to hosts"

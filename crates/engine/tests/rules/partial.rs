@@ -366,7 +366,7 @@ fn what_left_is_counted_when_it_is_reported_not_when_it_is_asked_for() {
 #[test]
 fn a_device_that_comes_back_ends_the_pause_after_a_refusal_on_it() {
     let mut apart = instance("web", 51, 100);
-    apart.addresses[0].device = Some("eth1".into());
+    apart.addresses[0].detail(|all| all.device = Some("eth1".into()));
     let mut node = Node::started(plan([apart]));
     node.run_for(ms(3610));
     node.refuse_applies("no such device");

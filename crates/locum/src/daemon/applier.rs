@@ -244,7 +244,7 @@ impl Applier {
 
     fn announce(&self, frames: &[Announcement]) -> SendReport {
         let batch: Vec<(u32, &[u8])> =
-            frames.iter().map(|frame| (frame.interface_index, frame.frame.as_slice())).collect();
+            frames.iter().map(|frame| (frame.interface_index, &frame.frame[..])).collect();
         let result = self.frames.send_batch(&batch);
         if let Some((position, error)) = result.failed.first() {
             let (interface, address) = frames
@@ -314,7 +314,7 @@ fn interfaces(plan: &Plan) -> BTreeSet<Name> {
     for instance in &plan.instances {
         names.insert(instance.interface.clone());
         names.extend(instance.track.iter().filter_map(|track| track.object.interface().cloned()));
-        names.extend(instance.addresses.iter().filter_map(|address| address.device.clone()));
+        names.extend(instance.addresses.iter().filter_map(|address| address.device().cloned()));
     }
     names
 }
@@ -334,6 +334,7 @@ fn state(link: LinkSnapshot) -> LinkState {
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
+    use std::sync::Arc;
 
     use super::*;
 
@@ -344,7 +345,7 @@ mod tests {
             interface: "eth0".into(),
             interface_index: 2,
             address,
-            frame: Vec::new(),
+            frame: Arc::default(),
         };
         let v4 = frame(Ipv4Addr::new(192, 0, 2, 10).into());
         let v6 = frame("2001:db8::10".parse().unwrap());

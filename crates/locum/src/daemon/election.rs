@@ -464,7 +464,7 @@ mod tests {
                 interface: "eth0".into(),
                 interface_index: 2,
                 address: held().address.address,
-                frame: Vec::new(),
+                frame: Arc::default(),
             };
             let (until, frames) = (now(), vec![frame]);
             self.election.execute(Output::Announce { instance: instance(), until, frames });

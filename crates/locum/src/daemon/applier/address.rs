@@ -87,8 +87,8 @@ fn spec(held: &HeldAddress) -> AddressSpec {
         interface: Arc::clone(&held.interface),
         address: address.address,
         prefix: address.prefix,
-        broadcast: address.broadcast.filter(IpAddr::is_ipv4),
-        label: address.label.clone(),
+        broadcast: address.broadcast().filter(IpAddr::is_ipv4),
+        label: address.label().cloned(),
         scope: match address.scope {
             Scope::Global => netlink::Scope::Global,
             Scope::Site => netlink::Scope::Site,
