@@ -202,9 +202,13 @@ impl Running {
         self.each(Whom::Family, Signal::SIGKILL);
     }
 
-    /// `kill -9` of the daemon's own process only.
+    /// `kill -9` of the daemon's own process only. It is gone then: on a busy machine a process
+    /// takes its time to die, and a second one would find it still there.
     pub fn kill_main(&mut self) {
         self.each(Whom::Main, Signal::SIGKILL);
+        for process in &mut self.processes {
+            process.wait(crate::wait::seconds(20));
+        }
     }
 
     /// Asks it to stop, as a service manager does.
