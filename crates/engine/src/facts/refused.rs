@@ -21,7 +21,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// a lasting one costs nothing.
 const MOST_DOUBLINGS: u32 = 5;
 
-#[derive(PartialEq, Debug, Default)]
+#[derive(PartialEq, Debug)]
 pub struct RefusedFacts(Vec<RefusedFact>);
 
 /// One of them.
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_pause_doubles_up_to_half_a_minute_and_begins_anew_after_an_acceptance() {
-        let mut refused = RefusedFacts::default();
+        let mut refused = RefusedFacts::new();
         let mut now = Time::ZERO;
         let mut pauses = Vec::new();
         for _ in 0..8 {
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_same_refusal_is_reported_once_and_another_reason_again() {
-        let mut refused = RefusedFacts::default();
+        let mut refused = RefusedFacts::new();
         assert_eq!(refuse(&mut refused, Time::ZERO), Change::Refused);
         assert_eq!(refuse(&mut refused, Time::ZERO), Change::None);
         let other = Some("permission denied".to_owned());
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn a_change_of_the_interface_shortens_a_pause_but_not_below_the_shortest() {
-        let mut refused = RefusedFacts::default();
+        let mut refused = RefusedFacts::new();
         for _ in 0..6 {
             refuse(&mut refused, Time::ZERO);
         }

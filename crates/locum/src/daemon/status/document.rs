@@ -117,7 +117,7 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
             .map(|(address, prefix)| format!("{address}/{prefix}"))
             .collect(),
         holds_addresses: from.holds_addresses,
-        missing: from.refused.iter().map(refused).collect(),
+        missing: missing(&from.refused),
         stuck: from.withdrawals_pending.iter().map(refused).collect(),
         unwanted: from.unwanted.clone(),
         apply_late: from.is_apply_late,
@@ -126,6 +126,13 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
         rfc8347: rfc8347::leaves(from.role, standard, from.master.as_ref(), up),
         counters: counters(&from.counters),
     }
+}
+
+/// What clients miss. Without a handover connections begin anew, and it would be over in a moment:
+/// the history has it, and nobody has to come for it.
+fn missing(all: &[engine::RefusedStatus]) -> Vec<RefusedAddress> {
+    let lasting = all.iter().filter(|one| one.fact.handover().is_none());
+    lasting.map(refused).collect()
 }
 
 fn refused(from: &engine::RefusedStatus) -> RefusedAddress {
@@ -227,4 +234,38 @@ fn rfc3339(time: SystemTime) -> String {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use locum_engine::{Fact, Handover, HeldAddress};
+    use locum_plan::VirtualAddress;
+    use locum_vrrp::Time;
+
+    use super::*;
+
+    #[test]
+    fn an_address_that_is_refused_is_missing_and_a_handover_is_not() {
+        let address = [192, 0, 2, 10].into();
+        let handover = Handover {
+            interface: "eth0".into(),
+            address,
+            host: [192, 0, 2, 1].into(),
+            until: Time::ZERO,
+        };
+        let held = HeldAddress {
+            interface: "eth0".into(),
+            address: VirtualAddress::new(address, 24),
+            lease_seconds: None,
+        };
+        let facts = [Fact::Handover(Box::new(handover)), Fact::Address(held)];
+        let refused = facts.map(|fact| engine::RefusedStatus {
+            fact,
+            error: "no such protocol".into(),
+            again_in: None,
+        });
+        let missing = missing(&refused);
+        let named: Vec<&str> = missing.iter().map(|one| &*one.address).collect();
+        assert_eq!(named, ["192.0.2.10/24"]);
+    }
 }
