@@ -68,6 +68,8 @@ pub struct Reported {
     form_of: Option<IpAddr>,
 }
 
+const _: () = assert!(Discard::ALL.len() <= u32::BITS as usize, "a bit for each");
+
 impl Reported {
     /// Until the role or the master changes (V-124). `true` when it is news.
     pub fn reason(&mut self, reason: Discard) -> bool {
