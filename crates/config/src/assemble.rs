@@ -380,6 +380,7 @@ fn service(
         failed: of_service::FAILED.of(parsed, dialect),
         standby: of_service::STANDBY.of(parsed, dialect),
         drain: of_service::DRAIN.of(parsed, dialect),
+        limits: parsed.limits(dialect),
         servers: servers.map(|at| server(&at.value, parsed, listen, dialect)).collect(),
     }
 }

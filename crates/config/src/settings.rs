@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod form;
 pub(crate) mod instance;
+pub(crate) mod limits;
 pub(crate) mod node;
 pub(crate) mod row;
 pub(crate) mod service;

@@ -37,6 +37,8 @@ pub struct Capabilities {
     pub listens_on_any: bool,
     /// Ways of forwarding that reach a server of the other address family.
     pub crosses_families: &'static [Forwarding],
+    /// Keeps limits of connections.
+    pub limits_connections: bool,
     /// Has something to keep ready on a backup.
     pub has_warm_standby: bool,
     /// What the kernel must have for it.
@@ -66,6 +68,7 @@ const IPVS: Capabilities = Capabilities {
     listens_on_any: false,
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
+    limits_connections: false,
     has_warm_standby: false,
     // There once the module is loaded, whatever the network namespace.
     kernel: Some(KernelPart {
@@ -84,6 +87,7 @@ const PROXY: Capabilities = Capabilities {
     has_more_schedulers: false,
     listens_on_any: true,
     crosses_families: &[Forwarding::Nat],
+    limits_connections: true,
     has_warm_standby: true,
     kernel: None,
 };

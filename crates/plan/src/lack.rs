@@ -10,6 +10,7 @@ pub enum Lack {
     Protocol,
     Forwarding,
     Scheduler,
+    Limits,
 }
 
 impl Capabilities {
@@ -21,6 +22,8 @@ impl Capabilities {
             Some(Lack::Forwarding)
         } else if !self.schedules(&service.scheduler.0) {
             Some(Lack::Scheduler)
+        } else if service.limits.count() && !self.limits_connections {
+            Some(Lack::Limits)
         } else {
             None
         }
@@ -52,6 +55,7 @@ impl Capabilities {
                 let (name, known) = (&service.scheduler.0, self.schedulers.join(", "));
                 format!("{title} has no scheduler `{name}`, use one of {known}")
             }
+            Lack::Limits => format!("{title} keeps no limit of connections"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `instance`, `track` | a virtual router with its addresses and hooks, and what it follows |
 //! | `check`, `command` | what is asked, and the programs that are run |
 //! | `service`, `listener`, `traffic` | what listens where and the servers behind it; what is wanted of them now |
+//! | `limits` | how much of a node a service may use |
 //! | `backend`, `lack` | what each backend can do, and what of a service it cannot |
 //!
 //! The nouns here are the operator's (instance, check, service, server). The I/O ring and the
@@ -15,6 +16,7 @@ mod check;
 mod command;
 mod instance;
 mod lack;
+mod limits;
 mod listener;
 mod name;
 mod service;
@@ -31,6 +33,7 @@ pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnabl
 pub use command::{Command, CommandLine};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
+pub use limits::ServiceLimits;
 pub use listener::Listener;
 pub use name::Name;
 pub use service::{

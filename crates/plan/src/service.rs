@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::backend::Backend;
 use crate::check::Probe;
+use crate::limits::ServiceLimits;
 use crate::listener::Listener;
 use crate::name::Name;
 use crate::traffic::{Forwarding, Protocol};
@@ -23,8 +24,9 @@ pub struct Service {
     pub scheduler: Scheduler,
     pub failed: FailedServer,
     pub standby: Standby,
-    /// How long the proxy lets connections finish after it lost its role or a server was drained.
+    /// How long the proxy lets connections finish after it lost its role or a server left.
     pub drain: Duration,
+    pub limits: ServiceLimits,
     pub servers: Vec<Server>,
 }
 
@@ -41,6 +43,7 @@ impl Service {
             failed: FailedServer::default(),
             standby: Standby::default(),
             drain: Duration::from_secs(30),
+            limits: ServiceLimits::default(),
             servers: Vec::new(),
         }
     }

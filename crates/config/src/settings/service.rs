@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use ::toml::de::DeValue;
 use locum_plan::{
-    Backend, BackendKind, FailedServer, Forwarding, Protocol, Question, Standby, StatusRange,
+    Backend, BackendKind, FailedServer, Forwarding, Protocol, Question, ServiceLimits, Standby,
+    StatusRange,
 };
 
 use crate::dialect::Dialect;
 use crate::field::Field;
 use crate::settings::check::{EXPECT_FORM, HOST_FORM, success};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};
+use crate::settings::limits::{self, ParsedLimits};
 use crate::settings::row::{Block, Keyword, NameRow, Noun, Setting, Unset, field};
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
@@ -40,6 +42,7 @@ pub(crate) struct ParsedService {
     pub failed: Field<FailedServer>,
     pub standby: Field<Standby>,
     pub drain: Field<Duration>,
+    pub limits: ParsedLimits,
     pub servers: Field<Vec<At<ParsedServer>>>,
 }
 
@@ -90,6 +93,12 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &FAILED,
         &STANDBY,
         &DRAIN,
+        &MAX_CONNECTIONS,
+        &MAX_CONNECTIONS_PER_SERVER,
+        &MAX_CONNECTIONS_PER_SOURCE,
+        &CONNECT_TIMEOUT,
+        &IDLE_TIMEOUT,
+        &HALF_CLOSED_TIMEOUT,
         &SERVERS,
     ],
 };
@@ -193,7 +202,8 @@ pub(crate) static FAILED: OfService<FailedServer> = Setting::new(
     Form::Words(&[("remove", FailedServer::Remove), ("quiesce", FailedServer::Quiesce)]),
     field!(ParsedService, FailedServer, failed),
     Unset::Value(|_| FailedServer::Remove, "what does not answer will not finish either"),
-    "What becomes of a server that fails: its connections go with it, or they may go on.",
+    "What becomes of a server that fails: \"remove\" ends its connections, with the proxy after \
+     `drain`; \"quiesce\" lets them go on.",
 )
 .keywords(&[
     Keyword::Own(Block::VirtualServer, "inhibit_on_failure"),
@@ -219,8 +229,40 @@ pub(crate) static DRAIN: OfService<Duration> = Setting::new(
         |_| Duration::from_secs(30),
         "long enough for most downloads, short enough to wait for",
     ),
-    "How long connections may go on after the proxy lost its role or a server was drained.",
+    "How long the proxy lets connections go on after it lost its role or their server left, as one \
+     that fails does. A server of weight 0 keeps its connections.",
 );
+
+static MAX_CONNECTIONS: OfService<u32> =
+    limits::max_connections(field!(ParsedService, u32, limits.connections));
+
+static MAX_CONNECTIONS_PER_SERVER: OfService<u32> =
+    limits::max_connections_per_server(field!(ParsedService, u32, limits.per_server));
+
+static MAX_CONNECTIONS_PER_SOURCE: OfService<u32> =
+    limits::max_connections_per_source(field!(ParsedService, u32, limits.per_source));
+
+static CONNECT_TIMEOUT: OfService<Duration> =
+    limits::connect_timeout(field!(ParsedService, Duration, limits.connect));
+
+static IDLE_TIMEOUT: OfService<Duration> =
+    limits::idle_timeout(field!(ParsedService, Duration, limits.idle));
+
+static HALF_CLOSED_TIMEOUT: OfService<Duration> =
+    limits::half_closed_timeout(field!(ParsedService, Duration, limits.half_closed));
+
+impl ParsedService {
+    pub fn limits(&self, dialect: Dialect) -> ServiceLimits {
+        ServiceLimits {
+            connections: self.limits.connections.value().copied(),
+            per_server: self.limits.per_server.value().copied(),
+            per_source: self.limits.per_source.value().copied(),
+            connect: CONNECT_TIMEOUT.of(self, dialect),
+            idle: IDLE_TIMEOUT.of(self, dialect),
+            half_closed: HALF_CLOSED_TIMEOUT.of(self, dialect),
+        }
+    }
+}
 
 static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(
     "servers",
@@ -282,7 +324,7 @@ pub(crate) static SERVER_WEIGHT: OfServer<u32> = Setting::new(
     whole(0, 65_535),
     field!(ParsedServer, u32, weight),
     Unset::Value(|_| 1, "all servers alike"),
-    "Its share of the clients; 0 takes no new connections.",
+    "Its share of the clients; 0 takes no new connections and keeps those it has.",
 )
 .keywords(&[
     Keyword::Plain(Block::RealServer, "weight"),
