@@ -6,6 +6,8 @@ mod listening;
 mod message;
 mod record;
 mod supervisor;
+#[allow(dead_code, unused_imports, reason = "what uses it comes with the next commits")]
+pub(crate) mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
