@@ -41,6 +41,7 @@ impl Balancer {
     /// others. [`Balancer::progress`] says at once how far it came, and again after each
     /// [`Balancer::tick`].
     pub fn apply(&mut self, wanted: &WantedServices) {
+        let wanted = &wanted.running();
         let backends = &mut self.backends;
         let chosen = self.choices.of(wanted, |kind| {
             let mut of_kind = backends.iter_mut().filter(|backend| backend.kind() == Some(kind));

@@ -340,7 +340,7 @@ impl Backend for IpvsBackend {
             let state = match (wanted.activity, &error) {
                 (_, Some(_)) => ServiceState::Failed,
                 (Activity::Active, None) => ServiceState::Serving,
-                (Activity::Ready, None) => ServiceState::Ready,
+                (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
             };
             let server = |dest: &ipvs::ObservedDest| ServerStatus {
                 address: SocketAddr::new(dest.spec.id.address, dest.spec.id.port),

@@ -516,7 +516,7 @@ impl Backend for ProxyBackend {
                 state: match (&error, wanted.activity) {
                     (Some(_), _) => ServiceState::Failed,
                     (None, Activity::Active) => ServiceState::Serving,
-                    (None, Activity::Ready) => ServiceState::Ready,
+                    (None, Activity::Ready | Activity::Idle) => ServiceState::Ready,
                 },
                 error,
                 active: observed.map_or(0, |service| service.active),

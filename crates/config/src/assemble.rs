@@ -116,6 +116,7 @@ fn instance(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> I
         router: Arc::new(router(parsed, advertised, dialect, report)),
         addresses: all.map(|at| at.value.clone()).collect(),
         track: parsed.track.list().iter().map(|at| at.value.clone()).collect(),
+        fitness: None,
         hooks: Arc::new(hooks(&parsed.hooks)),
         lease: of_instance::LEASE.of(parsed, dialect),
         keep_connections: of_instance::KEEP_CONNECTIONS.of(parsed, dialect),
@@ -381,6 +382,7 @@ fn service(
         standby: of_service::STANDBY.of(parsed, dialect),
         drain: of_service::DRAIN.of(parsed, dialect),
         limits: parsed.limits(dialect),
+        quorum: 1,
         servers: servers.map(|at| server(&at.value, parsed, listen, dialect)).collect(),
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    FailedServer, Health, Outcome, Server, Service, Verdict, WantedServer, WantedService,
+    Activity, FailedServer, Health, Outcome, Server, Service, Verdict, WantedServer, WantedService,
 };
 use locum_vrrp::Time;
 
@@ -85,10 +85,10 @@ impl ServiceState {
         server.up() != before
     }
 
-    /// The level for the balancer; `None` when this node runs nothing for it. `lease` is that of
-    /// its address.
-    pub fn wanted(&mut self, holds: bool, lease: Option<Duration>) -> Option<Arc<WantedService>> {
-        let activity = self.service.standby.activity(holds)?;
+    /// The level for the balancer. `lease` is that of its address.
+    pub fn wanted(&mut self, holds: bool, lease: Option<Duration>) -> Arc<WantedService> {
+        let activity = self.service.standby.activity(holds);
+        let runs = activity != Activity::Idle;
         // A server counts as up until its first result: a new master must not start empty.
         let servers = self.servers.iter().filter_map(|server| {
             let wanted = server.server.wanted();
@@ -98,11 +98,12 @@ impl ServiceState {
                 (false, FailedServer::Remove) => None,
             }
         });
-        let servers = servers.collect();
+        let servers = servers.filter(|_| runs).collect();
+        let lease = lease.filter(|_| runs);
         let wanted = WantedService { service: Arc::clone(&self.service), activity, servers, lease };
-        if self.last.as_deref() != Some(&wanted) {
-            self.last = Some(Arc::new(wanted));
+        match &self.last {
+            Some(last) if **last == wanted => Arc::clone(last),
+            Some(_) | None => Arc::clone(self.last.insert(Arc::new(wanted))),
         }
-        self.last.clone()
     }
 }

@@ -94,15 +94,15 @@ impl Services {
         let mut wanted = WantedServices::default();
         if !is_over {
             let services = self.all.iter_mut();
-            let level = services.filter_map(|state| {
+            let level = services.map(|state| {
                 let Holding { is_here, lease } = holding(state.service.instance.as_ref());
                 state.wanted(is_here, lease)
             });
             wanted.services = level.collect();
-            let level = self.haproxy.iter().filter_map(|file| {
+            let level = self.haproxy.iter().map(|file| {
                 let is_here = holding(file.instance.as_ref()).is_here;
-                let activity = file.standby.activity(is_here)?;
-                Some(WantedHaproxy { file: Arc::clone(file), activity })
+                let activity = file.standby.activity(is_here);
+                WantedHaproxy { file: Arc::clone(file), activity }
             });
             wanted.haproxy = level.collect();
         }

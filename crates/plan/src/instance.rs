@@ -7,6 +7,7 @@ use std::time::Duration;
 use locum_vrrp::RouterSettings;
 
 use crate::command::Command;
+use crate::fitness::FitnessPolicy;
 use crate::name::Name;
 use crate::track::Track;
 
@@ -21,6 +22,8 @@ pub struct Instance {
     pub addresses: Vec<VirtualAddress>,
     /// What decides whether it may take part, and with what priority.
     pub track: Vec<Track>,
+    /// How what it serves decides its place among the nodes; `None`: it does not.
+    pub fitness: Option<Box<FitnessPolicy>>,
     /// Shared by the instances that have the same.
     pub hooks: Arc<Hooks>,
     pub lease: Lease,
@@ -38,6 +41,7 @@ impl Instance {
             router: Arc::new(router),
             addresses: Vec::new(),
             track: Vec::new(),
+            fitness: None,
             hooks: Arc::default(),
             lease: Lease::Auto,
             keep_connections: false,

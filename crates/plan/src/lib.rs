@@ -3,6 +3,7 @@
 //! | module | owns |
 //! |---|---|
 //! | `instance`, `track` | a virtual router with its addresses and hooks, and what it follows |
+//! | `fitness` | how what a node can serve decides its place among the nodes |
 //! | `check`, `command` | what is asked, and the programs that are run |
 //! | `service`, `listener`, `traffic` | what listens where and the servers behind it; what is wanted of them now |
 //! | `limits` | how much of a node a service may use |
@@ -14,6 +15,7 @@
 mod backend;
 mod check;
 mod command;
+mod fitness;
 mod instance;
 mod lack;
 mod limits;
@@ -31,6 +33,7 @@ use std::time::Duration;
 pub use backend::{Backend, BackendKind, Capabilities, KernelPart};
 pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
 pub use command::{Command, CommandLine};
+pub use fitness::{FitnessPolicy, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
 pub use limits::ServiceLimits;

@@ -27,6 +27,8 @@ pub struct Service {
     /// How long the proxy lets connections finish after it lost its role or a server left.
     pub drain: Duration,
     pub limits: ServiceLimits,
+    /// Servers that take connections, up or not checked, with which it can serve; at least 1.
+    pub quorum: u32,
     pub servers: Vec<Server>,
 }
 
@@ -44,6 +46,7 @@ impl Service {
             standby: Standby::default(),
             drain: Duration::from_secs(30),
             limits: ServiceLimits::default(),
+            quorum: 1,
             servers: Vec::new(),
         }
     }
@@ -84,12 +87,12 @@ pub enum Standby {
 }
 
 impl Standby {
-    /// What a node does for a service whose address it holds, or does not. `None` is nothing.
-    pub fn activity(self, holds: bool) -> Option<Activity> {
+    /// What a node does for a service whose address it holds, or does not.
+    pub fn activity(self, holds: bool) -> Activity {
         match (holds, self) {
-            (true, _) => Some(Activity::Active),
-            (false, Self::Warm) => Some(Activity::Ready),
-            (false, Self::Cold) => None,
+            (true, _) => Activity::Active,
+            (false, Self::Warm) => Activity::Ready,
+            (false, Self::Cold) => Activity::Idle,
         }
     }
 }
@@ -124,7 +127,8 @@ pub struct HaproxyFile {
     pub standby: Standby,
 }
 
-/// What this node shall serve now: a level, reconciled by the balancer.
+/// What this node shall do for each service and HAProxy of its plan now: a level, reconciled by the
+/// balancer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct WantedServices {
     /// Shared, so that a level which differs in one service costs little more than that one.
@@ -132,12 +136,21 @@ pub struct WantedServices {
     pub haproxy: Vec<WantedHaproxy>,
 }
 
+impl WantedServices {
+    /// As it is for the backends: what runs here, or shall.
+    pub fn running(&self) -> Self {
+        let services = self.services.iter().filter(|one| one.activity != Activity::Idle);
+        let haproxy = self.haproxy.iter().filter(|one| one.activity != Activity::Idle);
+        Self { services: services.cloned().collect(), haproxy: haproxy.cloned().collect() }
+    }
+}
+
 #[derive(Clone, PartialEq, Debug)]
 pub struct WantedService {
     pub service: Arc<Service>,
     pub activity: Activity,
     /// The servers to send clients to, with the weight in force; failed ones are absent or have
-    /// weight 0, as [`FailedServer`] says.
+    /// weight 0, as [`FailedServer`] says. None while nothing runs.
     pub servers: Vec<WantedServer>,
     /// How long the address of the service stays on this node when no daemon renews it, and how
     /// long therefore it may be served without one; `None` for ever.
@@ -159,6 +172,8 @@ pub enum Activity {
     Active,
     /// Keep ready but serve nobody ([`Standby::Warm`]).
     Ready,
+    /// Run nothing, and see whether it could be served ([`Standby::Cold`]).
+    Idle,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

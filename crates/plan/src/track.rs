@@ -20,12 +20,20 @@ pub enum Tracked {
     Check(Name),
     /// The carrier of a network interface; a fault while down unless the pairing has a weight.
     Interface(Name),
+    /// A service: whether this node could serve it, and where it does, whether clients are
+    /// answered.
+    Service(Name),
+    /// A HAProxy, as a service.
+    Haproxy(Name),
 }
 
 impl Tracked {
     pub fn name(&self) -> &Name {
         match self {
-            Self::Check(name) | Self::Interface(name) => name,
+            Self::Check(name)
+            | Self::Interface(name)
+            | Self::Service(name)
+            | Self::Haproxy(name) => name,
         }
     }
 
@@ -46,6 +54,10 @@ impl Tracked {
             (Self::Check(name), false) => format!("check {name} is failing"),
             (Self::Interface(name), true) => format!("tracked interface {name} is up"),
             (Self::Interface(name), false) => format!("tracked interface {name} is down"),
+            (Self::Service(name), true) => format!("service {name} can be served"),
+            (Self::Service(name), false) => format!("service {name} cannot be served"),
+            (Self::Haproxy(name), true) => format!("haproxy {name} can serve"),
+            (Self::Haproxy(name), false) => format!("haproxy {name} cannot serve"),
         }
     }
 }
@@ -56,6 +68,8 @@ impl fmt::Display for Tracked {
         match self {
             Self::Check(name) => write!(f, "check {name}"),
             Self::Interface(name) => write!(f, "interface {name}"),
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Haproxy(name) => write!(f, "haproxy {name}"),
         }
     }
 }

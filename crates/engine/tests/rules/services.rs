@@ -24,7 +24,10 @@ fn a_service_of_an_instance_is_served_by_its_master_only() {
     assert_eq!(wanted.services[0].servers.len(), 2, "unknown counts as up");
     node.confirm_applies();
     let out = node.link("eth0", false).to_vec();
-    assert_eq!(served(&out).expect("a new level").services.len(), 0);
+    let wanted = served(&out).expect("a new level");
+    assert_eq!(wanted.services[0].activity, Activity::Idle, "only whether it could is asked");
+    assert_eq!(wanted.services[0].servers, []);
+    assert_eq!(wanted.running(), WantedServices::default());
 }
 
 /// The kernel rounds leases down to seconds and drops addresses up to a second late.
@@ -130,7 +133,7 @@ fn a_warm_standby_is_ready_on_the_backup() {
 }
 
 #[test]
-fn a_warm_haproxy_is_ready_on_the_backup_and_a_cold_one_absent() {
+fn a_warm_haproxy_is_ready_on_the_backup_and_a_cold_one_idle() {
     let file = |name: &str, standby| HaproxyFile {
         name: name.into(),
         instance: Some("web".into()),
@@ -148,7 +151,8 @@ fn a_warm_haproxy_is_ready_on_the_backup_and_a_cold_one_absent() {
         all.collect::<Vec<_>>()
     };
     let first = served(&out).expect("a level");
-    assert_eq!(named(&first), [("warm".to_owned(), Activity::Ready)]);
+    let both = [("warm".to_owned(), Activity::Ready), ("cold".to_owned(), Activity::Idle)];
+    assert_eq!(named(&first), both);
     assert!(!node.status().haproxy[0].active);
     let out = node.run_for(Duration::from_millis(3700)).to_vec();
     let both = [("warm".to_owned(), Activity::Active), ("cold".to_owned(), Activity::Active)];
@@ -321,7 +325,8 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
     assert_eq!(reported(node.feed(served(seq - 1))), [], "too late");
     node.link("eth0", false);
     let out = node.feed(served(seq + 1)).to_vec();
-    assert_eq!(reported(&out), [], "what is not wanted any more has not recovered");
+    let mended = [EventKind::ServeMended { service: "www".into() }];
+    assert_eq!(reported(&out), mended, "it could be served again");
     assert_eq!(error(&node), None);
 }
 
