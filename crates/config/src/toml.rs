@@ -13,7 +13,7 @@ use crate::parsed::{
 };
 use crate::settings::check::CHECK;
 use crate::settings::form;
-use crate::settings::instance::INSTANCE;
+use crate::settings::instance::{INSTANCE, PRIORITY};
 use crate::settings::node::{HAPROXY, HOOKS, NODE};
 use crate::settings::row::Noun;
 use crate::settings::service::SERVICE;
@@ -85,6 +85,7 @@ fn instances(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedInsta
     let read = entries.into_iter().map(|Entry { table, name, span }| {
         let mut instance = ParsedInstance::new(span, name);
         INSTANCE.read(reader, table, &mut instance);
+        instance.priorities = PRIORITY.of_all(reader, table);
         transport(reader.report, &mut instance);
         instance
     });

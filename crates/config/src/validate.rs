@@ -4,7 +4,9 @@
 mod common;
 mod instance;
 mod loops;
+mod master_only;
 mod service;
+mod weights;
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,6 +31,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     unique(parsed.haproxy.iter().map(|one| &one.name), "haproxy", report);
     for (one, built) in parsed.instances.iter().zip(&plan.instances) {
         instance::validate(one, built, parsed.dialect, report);
+        weights::validate(one, built, plan, report);
     }
     instance::distinct_routers(parsed, plan, report);
     instance::distinct_addresses(parsed, report);
@@ -41,6 +44,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
         service::validate(one, built, plan, parsed.dialect, report);
     }
     service::distinct_listeners(parsed, plan, report);
+    master_only::validate(parsed, plan, report);
     for one in &parsed.haproxy {
         haproxy(one, parsed, report);
     }

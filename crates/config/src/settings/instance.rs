@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Command, Lease, Track, VirtualAddress};
+use locum_plan::{Command, Lease, Name, Track, VirtualAddress};
 use locum_vrrp::{ChecksumForm, ChecksumMode, Family, Preempt, Profile, Version, Vrid};
 
 use crate::dialect::Dialect;
@@ -31,6 +31,8 @@ pub(crate) struct ParsedInstance {
     pub version: Field<Version>,
     pub profile: Field<Profile>,
     pub priority: Field<u8>,
+    /// Of all nodes, this one among them, as far as the file says.
+    pub priorities: Vec<(Name, u8)>,
     pub interval: Field<Duration>,
     pub preempt: Field<Preempt>,
     pub addresses: Field<Vec<At<VirtualAddress>>>,

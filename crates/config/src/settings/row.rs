@@ -7,8 +7,9 @@ use crate::field::Field;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lowering::Lowering;
 use crate::settings::form::{self, Form, Schema};
-use crate::span::{At, Span};
+use crate::span::{At, Report, Span};
 use crate::toml::reader::{Key, Reader, Value};
+use locum_plan::Name;
 
 /// Whether the value may be a table keyed by node name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,6 +127,44 @@ impl<N: 'static, T: Clone + 'static> Setting<N, T> {
         // INVARIANT: only rows with a value are asked; every load asks all of them.
         let default = default.expect("a row with a default");
         (self.get)(parsed).value().map_or_else(|| default(dialect), T::clone)
+    }
+}
+
+impl<N: Default + 'static, T: Clone + PartialEq + 'static> Setting<N, T> {
+    /// What each node has, by its name: the nodes of the file, or where it lists none those that
+    /// the value is for. What is wrong of another node is for that node to hear, and left out here.
+    ///
+    /// # Panics
+    /// As [`Self::of`].
+    pub fn of_all(&self, reader: &Reader<'_>, table: &DeTable<'_>) -> Vec<(Name, T)> {
+        let mut unheard = Report::default();
+        let mut aside =
+            Reader { report: &mut unheard, file: reader.file, node: None, nodes: Vec::new() };
+        let shape = self.form.shape();
+        let key = Key { name: self.key, shape: &shape };
+        let nodes = reader.nodes.iter().map(|node| node.name.clone());
+        let Some(value) = table.get(self.key) else {
+            let default = self.of(&N::default(), Dialect::Toml);
+            return nodes.map(|node| (node, default.clone())).collect();
+        };
+        match (self.per_node, value.get_ref()) {
+            (PerNode::Yes, DeValue::Table(entries)) => {
+                let is_node = |name: &str| {
+                    let mut known = reader.nodes.iter();
+                    reader.nodes.is_empty() || known.any(|node| *node.name == *name)
+                };
+                let entries = entries.iter().filter(|(name, _)| is_node(name.get_ref()));
+                let read = entries.filter_map(|(name, value)| {
+                    let read = self.form.read(&mut aside, value, key)?;
+                    Some((Name::from(name.get_ref().as_ref()), read))
+                });
+                read.collect()
+            }
+            (PerNode::Yes | PerNode::No, _) => {
+                let read = self.form.read(&mut aside, value, key);
+                nodes.filter_map(|node| Some((node, read.clone()?))).collect()
+            }
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn way_back<'a>(
 }
 
 /// What is sent to this address comes to the service, on one node or another.
-fn receives(plan: &Plan, service: &Service, address: SocketAddr) -> bool {
+pub(super) fn receives(plan: &Plan, service: &Service, address: SocketAddr) -> bool {
     let Listener::Address(listen) = service.listen;
     let is_every = listen.ip().is_unspecified() && listen.is_ipv4() == address.is_ipv4();
     listen == address
