@@ -2,8 +2,10 @@
 
 mod adopt;
 mod check;
+mod leaving;
 mod listening;
 mod message;
+pub(crate) mod named_files;
 mod record;
 mod supervisor;
 #[allow(dead_code, unused_imports, reason = "what uses it comes with the next commits")]

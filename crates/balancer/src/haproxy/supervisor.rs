@@ -23,13 +23,14 @@ use std::time::{Duration, Instant};
 
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy};
 use rustix::process::Signal;
-use sha2::{Digest, Sha256};
 
 use crate::backoff::Backoff;
 use crate::haproxy::adopt::{Inheritance, Mark};
 use crate::haproxy::check::Check;
+use crate::haproxy::leaving::Leaving;
 use crate::haproxy::listening::{Listening, listening};
 use crate::haproxy::message::{alerts, lacks_address};
+use crate::haproxy::named_files::{FileContent, FileReader};
 use crate::haproxy::record::ProcessRecord;
 use crate::process::Process;
 use crate::status::{ProcessState, ProcessStatus};
@@ -44,9 +45,6 @@ const START_LIMIT: Duration = Duration::from_secs(3);
 /// Connections may finish for this long after the role was lost; the address is gone already.
 const SOFT_STOP_LIMIT: Duration = Duration::from_secs(10);
 
-/// From SIGTERM to SIGKILL.
-const HARD_STOP_LIMIT: Duration = Duration::from_secs(2);
-
 /// How often one that starts is looked at: the clients of a failover wait for it. One that takes
 /// longer than [`QUICK_START`] waits for something else, and is looked at less often.
 const START_POLL: Duration = Duration::from_millis(1);
@@ -55,6 +53,9 @@ const QUICK_START: Duration = Duration::from_secs(1);
 
 /// How often one that is checked is looked at; a check takes some 50 ms, and nobody waits for it.
 const CHECK_POLL: Duration = Duration::from_millis(10);
+
+/// Somebody who writes a file is done by then, or will be by the next time.
+const UNSETTLED: Duration = Duration::from_millis(500);
 
 /// How often processes that run are looked after.
 const WATCH: Duration = Duration::from_millis(100);
@@ -65,6 +66,9 @@ pub(super) struct Supervisor {
     mark: Mark,
     /// `None`: it is not wanted.
     activity: Option<Activity>,
+    reader: FileReader,
+    /// When to look at files again that changed while they were read.
+    look_at: Option<Instant>,
     error: Option<String>,
     running: Option<Running>,
     phase: Phase,
@@ -78,8 +82,8 @@ pub(super) struct Supervisor {
 #[derive(Debug)]
 struct Running {
     process: Process,
-    /// Of the file it was started from.
-    digest: String,
+    /// What it was started from.
+    content: FileContent,
 }
 
 #[derive(Debug)]
@@ -88,29 +92,24 @@ enum Phase {
     Settled,
     Checking {
         check: Check,
-        digest: String,
+        content: FileContent,
     },
     /// To be started as soon as the key is written down.
     Launching {
-        digest: String,
+        content: FileContent,
         key: String,
     },
     Starting {
         next: Running,
         key: String,
         bound_since: Option<Instant>,
+        /// For the log, once it serves: what it takes over, which may have ended by then.
+        note: Option<String>,
     },
     /// The last attempt failed; the back-off says when the next one is.
     Waiting {
-        digest: String,
+        content: FileContent,
     },
-}
-
-#[derive(Debug)]
-struct Leaving {
-    process: Process,
-    /// The signal to send next, and when; `None` lets it finish in its own time.
-    next: Option<(Signal, Instant)>,
 }
 
 impl Supervisor {
@@ -120,22 +119,24 @@ impl Supervisor {
         let running = record.running.and_then(|(identity, digest)| {
             let process = Process::adopt(identity)?;
             notes.push(format!("haproxy (pid {}) of an earlier run is taken over", identity.pid));
-            Some(Running { process, digest })
+            Some(Running { process, content: FileContent::of_digest(digest) })
         });
-        let adopt = |identity| Some(Leaving { process: Process::adopt(identity)?, next: None });
+        let adopt = |identity| Some(Leaving::new(Process::adopt(identity)?));
         let mut leaving: Vec<_> = record.leaving.into_iter().filter_map(adopt).collect();
         for mut one in extra.into_iter().filter_map(adopt) {
-            let pid = one.process.pid();
+            let pid = one.pid();
             notes.push(format!(
                 "haproxy (pid {pid}) of an earlier run is told to finish: another one serves"
             ));
-            one.process.signal(Signal::USR1);
+            one.process().signal(Signal::USR1);
             leaving.push(one);
         }
         Self {
             file,
             mark,
             activity: None,
+            reader: FileReader::default(),
+            look_at: None,
             error: None,
             running,
             phase: Phase::Settled,
@@ -147,8 +148,9 @@ impl Supervisor {
     }
 
     pub(super) fn record(&self) -> ProcessRecord {
-        let record = |running: &Running| (running.process.identity(), running.digest.clone());
-        let mut leaving: Vec<_> = self.leaving.iter().map(|l| l.process.identity()).collect();
+        let record =
+            |running: &Running| (running.process.identity(), running.content.digest.clone());
+        let mut leaving: Vec<_> = self.leaving.iter().map(Leaving::identity).collect();
         let running = self.running.as_ref().map(record);
         match &self.phase {
             // The new one takes over in a moment; until then both are ours.
@@ -182,17 +184,28 @@ impl Supervisor {
         }
         self.activity = activity;
         self.file = wanted.file.clone();
-        match self.digest() {
+        self.look(now);
+    }
+
+    /// Tries the present content of the files, unless it runs or is being tried.
+    fn look(&mut self, now: Instant) {
+        match self.read(now) {
             Err(error) => {
                 self.abandon(now);
-                self.fail(error, String::new(), Duration::ZERO, now);
+                self.fail(error, FileContent::default(), Duration::ZERO, now);
             }
-            Ok(digest) if self.is_under_way(&digest) => {}
-            Ok(digest) => {
+            Ok(content) if self.is_under_way(&content) => {}
+            Ok(content) => {
                 self.backoff.reset();
-                self.attempt(digest, now);
+                self.attempt(content, now);
             }
         }
+    }
+
+    fn read(&mut self, now: Instant) -> Result<FileContent, String> {
+        let content = self.reader.read(&self.file.config);
+        self.look_at = self.reader.is_unsettled.then(|| now + UNSETTLED);
+        content
     }
 
     /// Wanted, and it is not known yet whether it will serve.
@@ -217,28 +230,31 @@ impl Supervisor {
     }
 
     /// This content runs, is being tried, or was refused and waits for its next attempt.
-    fn is_under_way(&self, digest: &str) -> bool {
-        match &self.phase {
-            Phase::Settled => self.running.as_ref().is_some_and(|r| r.digest == *digest),
-            Phase::Checking { digest: this, .. } | Phase::Waiting { digest: this } => {
-                this == digest
-            }
-            Phase::Launching { digest: this, .. } => this == digest,
-            Phase::Starting { next, .. } => next.digest == *digest,
-        }
+    fn is_under_way(&self, content: &FileContent) -> bool {
+        let tried = match &self.phase {
+            Phase::Settled => self.running.as_ref().map(|running| &running.content),
+            Phase::Checking { content, .. }
+            | Phase::Waiting { content }
+            | Phase::Launching { content, .. }
+            | Phase::Starting { next: Running { content, .. }, .. } => Some(content),
+        };
+        tried.is_some_and(|tried| tried.digest == content.digest)
     }
 
     /// Goes on as far as it goes without waiting.
     pub(super) fn step(&mut self, now: Instant) {
         self.leaving.retain_mut(|leaving| !leaving.is_over(now));
         self.notice_death(now);
+        if self.activity.is_some() && self.look_at.is_some_and(|at| now >= at) {
+            self.look(now);
+        }
         match std::mem::replace(&mut self.phase, Phase::Settled) {
             Phase::Settled => {}
-            Phase::Checking { check, digest } => self.continue_check(check, digest, now),
-            Phase::Starting { next, key, bound_since } => {
-                self.continue_start(next, key, bound_since, now);
+            Phase::Checking { check, content } => self.continue_check(check, content, now),
+            Phase::Starting { next, key, bound_since, note } => {
+                self.continue_start(next, key, bound_since, note, now);
             }
-            Phase::Waiting { digest } if self.backoff.is_due(now) => self.retry(digest, now),
+            Phase::Waiting { content } if self.backoff.is_due(now) => self.retry(content, now),
             waiting @ (Phase::Launching { .. } | Phase::Waiting { .. }) => self.phase = waiting,
         }
     }
@@ -256,7 +272,7 @@ impl Supervisor {
         match self.phase {
             Phase::Settled => {
                 self.notes.push(text.clone());
-                self.fail(text, dead.digest, dead.process.age(), now);
+                self.fail(text, dead.content, dead.process.age(), now);
             }
             // The next attempt is under way already.
             Phase::Checking { .. } | Phase::Launching { .. } | Phase::Waiting { .. } => {
@@ -268,56 +284,63 @@ impl Supervisor {
     }
 
     /// What runs may be what the file says again, after a change that was taken back.
-    fn retry(&mut self, digest: String, now: Instant) {
-        match self.digest() {
-            Err(error) => self.fail(error, digest, Duration::ZERO, now),
-            Ok(digest) if self.running.as_ref().is_some_and(|r| r.digest == digest) => {
+    fn retry(&mut self, content: FileContent, now: Instant) {
+        match self.read(now) {
+            Err(error) => self.fail(error, content, Duration::ZERO, now),
+            Ok(content) if self.runs(&content) => {
                 self.error = None;
                 self.phase = Phase::Settled;
             }
-            Ok(digest) => self.attempt(digest, now),
+            Ok(content) => self.attempt(content, now),
         }
     }
 
-    /// Drops whatever was being tried and tries the file's present content.
-    fn attempt(&mut self, digest: String, now: Instant) {
+    fn runs(&self, content: &FileContent) -> bool {
+        self.running.as_ref().is_some_and(|running| running.content.digest == content.digest)
+    }
+
+    /// Drops whatever was being tried and tries the present content.
+    fn attempt(&mut self, content: FileContent, now: Instant) {
         self.abandon(now);
-        match &self.running {
-            None => self.prepare(digest, now),
-            Some(running) if running.digest == digest => self.error = None,
-            Some(_) => match Check::start(&self.file) {
-                Ok(check) => self.phase = Phase::Checking { check, digest },
-                Err(refusal) => self.fail(refusal.to_string(), digest, Duration::ZERO, now),
-            },
+        if self.running.is_none() {
+            return self.prepare(content, now);
+        }
+        if self.runs(&content) {
+            self.error = None;
+            return;
+        }
+        match Check::start(&self.file) {
+            Ok(check) => self.phase = Phase::Checking { check, content },
+            Err(refusal) => self.fail(refusal.to_string(), content, Duration::ZERO, now),
         }
     }
 
-    fn continue_check(&mut self, mut check: Check, digest: String, now: Instant) {
+    fn continue_check(&mut self, mut check: Check, content: FileContent, now: Instant) {
         match check.verdict() {
-            Some(Ok(())) => self.prepare(digest, now),
+            Some(Ok(())) => self.prepare(content, now),
             Some(Err(refusal)) => {
                 let mut process = check.into_process();
                 if process.poll().is_none() {
-                    self.leaving.push(Leaving { process, next: None });
+                    self.leaving.push(Leaving::new(process));
                 }
-                self.fail(refusal.to_string(), digest, Duration::ZERO, now);
+                self.fail(refusal.to_string(), content, Duration::ZERO, now);
             }
-            None => self.phase = Phase::Checking { check, digest },
+            None => self.phase = Phase::Checking { check, content },
         }
     }
 
-    fn prepare(&mut self, digest: String, now: Instant) {
+    fn prepare(&mut self, content: FileContent, now: Instant) {
         match fresh_key() {
-            Ok(key) => self.phase = Phase::Launching { digest, key },
-            Err(error) => self.fail(error, digest, Duration::ZERO, now),
+            Ok(key) => self.phase = Phase::Launching { content, key },
+            Err(error) => self.fail(error, content, Duration::ZERO, now),
         }
     }
 
     /// Starts what is to be launched, once [`Supervisor::record`] is on file: a crash from here on
     /// leaves a process that the next daemon can tell for ours. True when something was started.
     pub(super) fn launch(&mut self, now: Instant) -> bool {
-        let (digest, key) = match std::mem::replace(&mut self.phase, Phase::Settled) {
-            Phase::Launching { digest, key } => (digest, key),
+        let (content, key) = match std::mem::replace(&mut self.phase, Phase::Settled) {
+            Phase::Launching { content, key } => (content, key),
             other => {
                 self.phase = other;
                 return false;
@@ -327,19 +350,23 @@ impl Supervisor {
         // In the foreground whatever the file says: a daemon would fork away from its supervisor.
         // With -db HAProxy writes no pid file either.
         command.arg("-db").arg("-f").arg(&self.file.config).stderr(Stdio::piped());
-        self.mark.put(&mut command, &self.file.name, &digest, &key);
+        self.mark.put(&mut command, &self.file.name, &content.digest, &key);
         if let Some(running) = &self.running {
             command.arg("-sf").arg(running.process.pid().to_string());
         }
         match Process::start(command) {
             Ok(process) => {
                 self.backoff.started();
-                let next = Running { process, digest };
-                self.phase = Phase::Starting { next, key, bound_since: None };
+                let note = self.running.as_ref().map(|old| {
+                    let changed = old.content.changed(&content);
+                    taken_up(process.pid(), old.process.pid(), &changed)
+                });
+                let next = Running { process, content };
+                self.phase = Phase::Starting { next, key, bound_since: None, note };
             }
             Err(error) => {
                 let error = format!("cannot run {}: {error}", self.file.program.display());
-                self.fail(error, digest, Duration::ZERO, now);
+                self.fail(error, content, Duration::ZERO, now);
             }
         }
         true
@@ -350,6 +377,7 @@ impl Supervisor {
         mut next: Running,
         key: String,
         mut bound_since: Option<Instant>,
+        note: Option<String>,
         now: Instant,
     ) {
         if let Some(end) = next.process.poll() {
@@ -365,7 +393,7 @@ impl Supervisor {
             } else {
                 format!("haproxy does not start, it {end}: {}", alerts(&words))
             };
-            return self.fail(error, next.digest, Duration::ZERO, now);
+            return self.fail(error, next.content, Duration::ZERO, now);
         }
         let is_ready = match listening(next.process.pid()) {
             Listening::Accepting => true,
@@ -376,20 +404,21 @@ impl Supervisor {
             Listening::No => false,
         };
         if !is_ready && next.process.age() < START_LIMIT {
-            self.phase = Phase::Starting { next, key, bound_since };
+            self.phase = Phase::Starting { next, key, bound_since, note };
             return;
         }
         // The old one finishes in its own time, as `hard-stop-after` of its file bounds it.
+        self.notes.extend(note);
         let old = self.running.replace(next);
-        self.leaving.extend(old.map(|old| Leaving { process: old.process, next: None }));
+        self.leaving.extend(old.map(|old| Leaving::new(old.process)));
         self.error = None;
     }
 
-    fn fail(&mut self, error: String, digest: String, ran: Duration, now: Instant) {
+    fn fail(&mut self, error: String, content: FileContent, ran: Duration, now: Instant) {
         self.backoff.fail(now, ran);
         self.restarts += u64::from(self.running.is_none() && !ran.is_zero());
         self.error = Some(error);
-        self.phase = Phase::Waiting { digest };
+        self.phase = Phase::Waiting { content };
     }
 
     /// Ends a check or a start under way.
@@ -397,12 +426,10 @@ impl Supervisor {
         match std::mem::replace(&mut self.phase, Phase::Settled) {
             Phase::Settled | Phase::Launching { .. } | Phase::Waiting { .. } => {}
             Phase::Checking { check, .. } => {
-                let process = check.into_process();
-                self.leaving.push(Leaving { process, next: Some((Signal::KILL, now)) });
+                self.leaving.push(Leaving::signalled(check.into_process(), Signal::KILL, now));
             }
             Phase::Starting { next, .. } => {
-                let next = Leaving { process: next.process, next: Some((Signal::TERM, now)) };
-                self.leaving.push(next);
+                self.leaving.push(Leaving::signalled(next.process, Signal::TERM, now));
             }
         }
     }
@@ -414,23 +441,16 @@ impl Supervisor {
         self.backoff.reset();
         if let Some(mut running) = self.running.take() {
             running.process.signal(Signal::USR1);
-            self.leaving.push(Leaving { process: running.process, next: None });
+            self.leaving.push(Leaving::new(running.process));
         }
         for leaving in &mut self.leaving {
-            leaving.next.get_or_insert((Signal::TERM, now + SOFT_STOP_LIMIT));
+            leaving.end_by(now + SOFT_STOP_LIMIT);
         }
     }
 
     /// Not wanted, and nothing of it is left.
     pub(super) fn is_over(&self) -> bool {
         self.activity.is_none() && self.running.is_none() && self.leaving.is_empty()
-    }
-
-    fn digest(&self) -> Result<String, String> {
-        let path = &self.file.config;
-        let text =
-            fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        Ok(Sha256::digest(text).iter().map(|octet| format!("{octet:02x}")).collect())
     }
 
     pub(super) fn status(&self, now: Instant) -> ProcessStatus {
@@ -441,7 +461,7 @@ impl Supervisor {
             }
             (None, None) => ProcessState::Stopping,
         };
-        let leaving = || self.leaving.first().map(|leaving| leaving.process.pid());
+        let leaving = || self.leaving.first().map(Leaving::pid);
         ProcessStatus {
             name: self.file.name.clone(),
             backend: "haproxy",
@@ -457,26 +477,27 @@ impl Supervisor {
     }
 }
 
-impl Leaving {
-    fn is_over(&mut self, now: Instant) -> bool {
-        if self.process.poll().is_some() {
-            return true;
-        }
-        if let Some((signal, at)) = self.next
-            && now >= at
-        {
-            self.process.signal(signal);
-            self.next = Some((Signal::KILL, now + HARD_STOP_LIMIT));
-        }
-        false
-    }
-}
-
 /// Of one start: a number that the kernel gives out once.
 fn fresh_key() -> Result<String, String> {
     const SOURCE: &str = "/proc/sys/kernel/random/uuid";
     let text = fs::read_to_string(SOURCE);
     text.map(|key| key.trim().to_owned()).map_err(|error| format!("cannot read {SOURCE}: {error}"))
+}
+
+/// For the log: why there is another process now. Most files named are few.
+fn taken_up(new: u32, old: u32, changed: &[PathBuf]) -> String {
+    const NAMED: usize = 5;
+    let names: Vec<String> =
+        changed.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    let rest = match changed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = match names.as_slice() {
+        [] => "its files as they are now".to_owned(),
+        names => format!("the changed {}{rest}", names.join(", ")),
+    };
+    format!("haproxy (pid {new}) has taken over from pid {old} with {what}")
 }
 
 /// Stands for the file of a HAProxy that an earlier daemon left, until a level names it.

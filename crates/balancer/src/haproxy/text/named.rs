@@ -129,7 +129,22 @@ impl Finder<'_> {
         }
         self.seen.insert(path.clone());
         self.paths.push(path.clone());
+        if slot == Slot::Certificate {
+            self.add_companions(&path);
+        }
         Some(path)
+    }
+
+    /// What HAProxy reads beside a certificate without being asked to.
+    fn add_companions(&mut self, certificate: &Path) {
+        const ENDS: [&str; 7] = [".key", ".ocsp", ".issuer", ".sctl", ".rsa", ".ecdsa", ".dsa"];
+        for end in ENDS {
+            let mut path = certificate.as_os_str().to_owned();
+            path.push(end);
+            self.add(PathBuf::from(path), Slot::File);
+        }
+        // `ssl-load-extra-del-ext`.
+        self.add(certificate.with_extension("key"), Slot::File);
     }
 }
 
