@@ -1,6 +1,8 @@
 //! What was parsed, plus defaults, becomes a plan. One setting at a time; rules between settings are
 //! `validate`'s.
 
+pub(crate) mod fitness;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,12 +34,21 @@ pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> 
     let dialect = parsed.dialect;
     let mut interned = Interned::default();
     let instances = parsed.instances.iter();
-    let instances: Vec<Arc<Instance>> =
-        instances.map(|parsed| interned.share(instance(parsed, dialect, report))).collect();
-    let checks = parsed.checks.iter().map(|parsed| check(parsed, dialect, report)).collect();
-    let services =
-        parsed.services.iter().map(|parsed| service(parsed, dialect, &instances, report)).collect();
-    let haproxy = parsed.haproxy.iter().map(|parsed| haproxy(parsed, dialect, report)).collect();
+    let instances: Vec<Instance> =
+        instances.map(|parsed| instance(parsed, dialect, report)).collect();
+    let checks: Vec<Check> =
+        parsed.checks.iter().map(|parsed| check(parsed, dialect, report)).collect();
+    let services = parsed.services.iter();
+    let services: Vec<Service> =
+        services.map(|parsed| service(parsed, dialect, &instances, report)).collect();
+    let haproxy: Vec<HaproxyFile> =
+        parsed.haproxy.iter().map(|parsed| haproxy(parsed, dialect, report)).collect();
+    let with_fitness = |(parsed, mut built): (&ParsedInstance, Instance)| {
+        let served = fitness::served(parsed, &services, &haproxy, dialect);
+        built.fitness = fitness::policy(parsed, &built, &checks, served);
+        interned.share(built)
+    };
+    let instances = parsed.instances.iter().zip(instances).map(with_fitness).collect();
     Plan {
         node: parsed.node.clone(),
         nodes: parsed.nodes.clone(),
@@ -110,12 +121,13 @@ fn instance(parsed: &ParsedInstance, dialect: Dialect, report: &mut Report) -> I
     }
     let advertised = parsed.addresses.list();
     let all = advertised.iter().chain(parsed.excluded.list());
+    let track = parsed.track.list().iter().map(|at| &at.value);
     Instance {
         name: Name::from(name.as_str()),
         interface: Name::from(parsed.interface.value().map_or("", String::as_str)),
         router: Arc::new(router(parsed, advertised, dialect, report)),
         addresses: all.map(|at| at.value.clone()).collect(),
-        track: parsed.track.list().iter().map(|at| at.value.clone()).collect(),
+        track: track.filter(|track| !fitness::is_followed(track)).cloned().collect(),
         fitness: None,
         hooks: Arc::new(hooks(&parsed.hooks)),
         lease: of_instance::LEASE.of(parsed, dialect),
@@ -361,7 +373,7 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
 fn service(
     parsed: &ParsedService,
     dialect: Dialect,
-    instances: &[Arc<Instance>],
+    instances: &[Instance],
     report: &mut Report,
 ) -> Service {
     let name = &parsed.name.value;
@@ -382,7 +394,7 @@ fn service(
         standby: of_service::STANDBY.of(parsed, dialect),
         drain: of_service::DRAIN.of(parsed, dialect),
         limits: parsed.limits(dialect),
-        quorum: 1,
+        quorum: of_service::QUORUM.of(parsed, dialect),
         servers: servers.map(|at| server(&at.value, parsed, listen, dialect)).collect(),
     }
 }
@@ -426,7 +438,7 @@ fn health(parsed: &ParsedHealth, server: SocketAddr, dialect: Dialect) -> Option
 fn owner(
     parsed: &ParsedService,
     dialect: Dialect,
-    instances: &[Arc<Instance>],
+    instances: &[Instance],
     report: &mut Report,
 ) -> Option<Name> {
     let serve = parsed.serve.value().copied();
@@ -454,7 +466,7 @@ fn owner(
     }
 }
 
-fn holder(instances: &[Arc<Instance>], address: IpAddr) -> Option<Name> {
+fn holder(instances: &[Instance], address: IpAddr) -> Option<Name> {
     instances
         .iter()
         .find(|instance| instance.addresses.iter().any(|held| held.address == address))

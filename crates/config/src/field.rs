@@ -20,6 +20,13 @@ impl<T> Field<T> {
         }
     }
 
+    pub fn given_mut(&mut self) -> Option<&mut At<T>> {
+        match self {
+            Self::Given(at) => Some(at),
+            Self::Absent | Self::Bad => None,
+        }
+    }
+
     pub fn into_given(self) -> Option<At<T>> {
         match self {
             Self::Given(at) => Some(at),

@@ -54,6 +54,7 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
     };
     let plan = parsed.map(|mut parsed| {
         assemble::fill_from_nodes(&mut parsed);
+        assemble::fitness::resolve_tracks(&mut parsed);
         let plan = assemble::assemble(&parsed, hex::encode(digest.finalize()), &mut report);
         validate::validate(&parsed, &plan, &mut report);
         plan

@@ -149,6 +149,7 @@ fn of(schema: &Schema) -> Value {
         }
         Schema::Words(words) => json!({ "enum": words }),
         Schema::Table(name) => json!({ "$ref": format!("#/$defs/{name}") }),
+        Schema::ByName(value) => json!({ "type": "object", "additionalProperties": of(value) }),
         Schema::List(item) => json!({ "type": "array", "items": of(item) }),
         Schema::Any(choices) => json!({ "anyOf": choices.iter().map(of).collect::<Vec<_>>() }),
     }

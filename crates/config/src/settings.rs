@@ -15,6 +15,7 @@ pub(crate) mod node;
 pub(crate) mod row;
 pub(crate) mod service;
 pub(crate) mod track;
+pub(crate) mod track_services;
 pub(crate) mod transport;
 
 use crate::settings::row::{Block, Described};

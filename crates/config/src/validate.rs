@@ -2,6 +2,7 @@
 //! every finding has its place.
 
 mod common;
+mod fitness;
 mod instance;
 mod loops;
 mod master_only;
@@ -32,6 +33,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     for (one, built) in parsed.instances.iter().zip(&plan.instances) {
         instance::validate(one, built, parsed.dialect, report);
         weights::validate(one, built, plan, report);
+        fitness::validate(one, built, plan, parsed.dialect, report);
     }
     instance::distinct_routers(parsed, plan, report);
     instance::distinct_addresses(parsed, report);
@@ -90,18 +92,21 @@ fn unique<'a>(names: impl Iterator<Item = &'a At<String>>, kind: &str, report: &
 
 /// Every tracked check exists, and every check is tracked.
 fn tracked(parsed: &Parsed, report: &mut Report) {
-    let known = || parsed.checks.iter().map(|one| one.name.value.as_str());
     let mut used: HashSet<&Tracked> = HashSet::new();
     for one in &parsed.instances {
         let mut here: HashMap<&Tracked, Span> = HashMap::new();
         for track in one.track.list() {
             let object = &track.value.object;
-            if let Tracked::Check(name) = object
-                && !known().any(|check| check == &**name)
-            {
-                report
-                    .error(track.span, "unknown-check", format!("there is no check `{name}`"))
-                    .suggest(name, known());
+            if !is_known(parsed, object) {
+                let (code, text) = match object {
+                    Tracked::Check(name) => {
+                        ("unknown-check", format!("there is no check `{name}`"))
+                    }
+                    Tracked::Service(_) | Tracked::Haproxy(_) | Tracked::Interface(_) => {
+                        ("unknown-service", format!("there is no {object}"))
+                    }
+                };
+                report.error(track.span, code, text).suggest(object.name(), alike(parsed, object));
             } else if let Some(first) = here.insert(object, track.span) {
                 let text = format!("{object} is tracked twice by this instance");
                 report.error(track.span, "duplicate-track", text).see("first", first);
@@ -127,6 +132,30 @@ fn tracked(parsed: &Parsed, report: &mut Report) {
                 .warning(one.name.span, "unused-check", text)
                 .help(format!("name it in the `{list}` of an instance"));
         }
+    }
+}
+
+fn is_known(parsed: &Parsed, object: &Tracked) -> bool {
+    match object {
+        Tracked::Check(name) => parsed.checks.iter().any(|one| *one.name.value == **name),
+        Tracked::Service(name) => parsed.services.iter().any(|one| *one.name.value == **name),
+        Tracked::Haproxy(name) => parsed.haproxy.iter().any(|one| *one.name.value == **name),
+        // The host's to know.
+        Tracked::Interface(_) => true,
+    }
+}
+
+/// What it could have been. A bare name may be a check, a service or a HAProxy.
+fn alike<'a>(parsed: &'a Parsed, object: &Tracked) -> Vec<&'a str> {
+    let checks = || parsed.checks.iter().map(|one| one.name.value.as_str());
+    let services = || parsed.services.iter().map(|one| one.name.value.as_str());
+    let haproxy = || parsed.haproxy.iter().map(|one| one.name.value.as_str());
+    match (object, parsed.dialect) {
+        (Tracked::Check(_), Dialect::Toml) => checks().chain(services()).chain(haproxy()).collect(),
+        (Tracked::Check(_), Dialect::Keepalived) => checks().collect(),
+        (Tracked::Service(_), _) => services().collect(),
+        (Tracked::Haproxy(_), _) => haproxy().collect(),
+        (Tracked::Interface(_), _) => Vec::new(),
     }
 }
 

@@ -28,7 +28,7 @@ fn the_schema_is_the_one_the_rows_make() {
 }
 
 /// Settings that few need: the reference page has them.
-const NOT_IN_SAMPLE: [&str; 35] = [
+const NOT_IN_SAMPLE: [&str; 37] = [
     "instance.profile",
     "instance.group",
     "instance.source",
@@ -50,6 +50,8 @@ const NOT_IN_SAMPLE: [&str; 35] = [
     "announce.refresh_repeat",
     "announce.lower_priority_repeat",
     "announce.lower_priority_delay",
+    "track.service",
+    "track.haproxy",
     "weight.value",
     "weight.reverse",
     "command.shell",

@@ -48,6 +48,8 @@ pub(crate) enum Schema {
     /// The table of the noun with this name.
     Table(&'static str),
     List(&'static Schema),
+    /// A table with keys of the operator's.
+    ByName(&'static Schema),
     Any(&'static [Schema]),
 }
 

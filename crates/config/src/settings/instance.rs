@@ -15,6 +15,7 @@ use crate::settings::command::{COMMANDS, ParsedHooks};
 use crate::settings::form::{Form, SWITCH, Schema, TIME, ip_address, octet, text, toml_only};
 use crate::settings::row::{Block, Keyword, NameRow, Nested, Noun, Setting, Unset, field};
 use crate::settings::track::TRACKS;
+use crate::settings::track_services::{TRACK_SERVICES_FORM, TrackServices};
 use crate::settings::transport::ParsedAuth;
 use crate::settings::transport::ParsedUnicast;
 use crate::settings::transport::{AUTH, UNICAST};
@@ -56,6 +57,7 @@ pub(crate) struct ParsedInstance {
     pub lease: Field<Lease>,
     pub keep_connections: Field<bool>,
     pub track: Field<Vec<At<Track>>>,
+    pub track_services: Field<TrackServices>,
     pub hooks: ParsedHooks,
 }
 
@@ -117,6 +119,7 @@ pub(crate) static INSTANCE: Noun<ParsedInstance> = Noun {
         &LEASE,
         &KEEP_CONNECTIONS,
         &TRACK,
+        &TRACK_SERVICES,
         &NOTIFY,
         &NOTIFY_MASTER,
         &NOTIFY_BACKUP,
@@ -451,12 +454,31 @@ static TRACK: OfInstance<Vec<At<Track>>> = Setting::new(
     TRACKS,
     field!(ParsedInstance, Vec<At<Track>>, track),
     Unset::Nothing("its own interface alone, which is always tracked"),
-    "Checks and interfaces that decide whether this node may take part, and with what priority.",
+    "Checks and interfaces that decide whether this node may take part, and with what priority; \
+     services and HAProxies that do so by a weight, or are followed whoever serves them.",
 )
 .keywords(&[
     Keyword::Own(Block::Instance, "track_script"),
     Keyword::Own(Block::Instance, "track_interface"),
 ]);
+
+static TRACK_SERVICES: OfInstance<TrackServices> = Setting::new(
+    "track_services",
+    TRACK_SERVICES_FORM,
+    field!(ParsedInstance, TrackServices, track_services),
+    Unset::Value(
+        |dialect| match dialect {
+            Dialect::Toml => TrackServices::All,
+            Dialect::Keepalived => TrackServices::Nothing,
+        },
+        "an address whose clients nobody answers is worth nothing; keepalived's election knows no \
+         services",
+    ),
+    "Whether the services and HAProxies of this instance decide where it is: a node that can serve \
+     them goes before one that cannot, whatever their priorities, and of several services a node \
+     that can serve more of them, by weight; 0 is not followed. What no node can serve moves \
+     nothing.",
+);
 
 type Hooks = Vec<At<Command>>;
 

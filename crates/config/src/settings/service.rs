@@ -42,6 +42,7 @@ pub(crate) struct ParsedService {
     pub failed: Field<FailedServer>,
     pub standby: Field<Standby>,
     pub drain: Field<Duration>,
+    pub quorum: Field<u32>,
     pub limits: ParsedLimits,
     pub servers: Field<Vec<At<ParsedServer>>>,
 }
@@ -99,6 +100,7 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &CONNECT_TIMEOUT,
         &IDLE_TIMEOUT,
         &HALF_CLOSED_TIMEOUT,
+        &QUORUM,
         &SERVERS,
     ],
 };
@@ -263,6 +265,14 @@ impl ParsedService {
         }
     }
 }
+
+pub(crate) static QUORUM: OfService<u32> = Setting::new(
+    "quorum",
+    COUNT,
+    field!(ParsedService, u32, quorum),
+    Unset::Value(|_| 1, "one server answers more clients than none"),
+    "Servers that must be up here for this node to be one that can serve it.",
+);
 
 static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(
     "servers",

@@ -1,7 +1,7 @@
 //! What an instance tracks, and the weight of it.
 
 use ::toml::de::DeValue;
-use locum_plan::{Track, Tracked, Weight};
+use locum_plan::{Name, Track, Tracked, Weight};
 
 use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, list, text, toml_only};
@@ -13,6 +13,8 @@ use crate::toml::reader::{Key, Reader, Value};
 pub(crate) struct ParsedTrack {
     pub check: Field<String>,
     pub interface: Field<String>,
+    pub service: Field<String>,
+    pub haproxy: Field<String>,
     pub weight: Field<Weight>,
 }
 
@@ -27,7 +29,8 @@ pub(crate) const MAX_WEIGHT: i64 = 253;
 
 /// A list of tracked objects.
 pub(crate) const TRACKS: Form<Vec<At<Track>>> = list(
-    "a list of checks by their names, or of { check = NAME } or { interface = NAME } with a weight",
+    "a list of checks by their names, or of { check = NAME }, { interface = NAME }, \
+     { service = NAME } or { haproxy = NAME } with a weight",
     Schema::List(&Schema::Any(&[Schema::Text, Schema::Table("track")])),
     |reader, value, key| reader.each(value, key, |reader, item| read(reader, item, key)),
 );
@@ -37,7 +40,7 @@ pub(crate) static TRACK: Noun<ParsedTrack> = Noun {
     head: "track = [{ … }]",
     what: "a tracked object",
     about: "One object that an instance tracks. It names exactly one.",
-    rows: &[&CHECK, &INTERFACE, &TRACK_WEIGHT],
+    rows: &[&CHECK, &INTERFACE, &SERVICE, &HAPROXY, &TRACK_WEIGHT],
 };
 
 static CHECK: Setting<ParsedTrack, String> = Setting::new(
@@ -56,11 +59,31 @@ static INTERFACE: Setting<ParsedTrack, String> = Setting::new(
     "A network interface, which is up while it has a carrier.",
 );
 
+static SERVICE: Setting<ParsedTrack, String> = Setting::new(
+    "service",
+    text("the name of a service in quotes"),
+    field!(ParsedTrack, String, service),
+    Unset::Nothing("none"),
+    "A service of this file, which is up while this node can serve it, and where it does, while \
+     clients are answered.",
+);
+
+static HAPROXY: Setting<ParsedTrack, String> = Setting::new(
+    "haproxy",
+    text("the name of a haproxy in quotes"),
+    field!(ParsedTrack, String, haproxy),
+    Unset::Nothing("none"),
+    "A HAProxy of this file, as a service.",
+);
+
 static TRACK_WEIGHT: Setting<ParsedTrack, Weight> = Setting::new(
     "weight",
     WEIGHT_FORM,
     field!(ParsedTrack, Weight, weight),
-    Unset::Nothing("that of the check; of an interface 0"),
+    Unset::Nothing(
+        "that of the check; of an interface 0; a service or HAProxy is followed as \
+         `track_services` says, and counts 1",
+    ),
     "What it does to the priority of this instance.",
 );
 
@@ -70,15 +93,21 @@ fn read(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Trac
     }
     let mut table = ParsedTrack::default();
     let span = TRACK.open(reader, value, key, &mut table)?;
-    let named = [!table.check.is_absent(), !table.interface.is_absent()];
-    if named.iter().filter(|is_named| **is_named).count() != 1 {
-        let text = "a tracked object is one `check` or one `interface`";
+    let ParsedTrack { check, interface, service, haproxy, .. } = &table;
+    let named = [check, interface, service, haproxy];
+    if named.iter().filter(|field| !field.is_absent()).count() != 1 {
+        let text = "a tracked object is one `check`, `interface`, `service` or `haproxy`";
         reader.report.error(span, "missing-key", text);
         return None;
     }
-    let check = table.check.value().map(|name| Tracked::Check(name.as_str().into()));
-    let interface = table.interface.value().map(|name| Tracked::Interface(name.as_str().into()));
-    Some(Track { object: check.or(interface)?, weight: table.weight.value().copied() })
+    let kinds: [fn(Name) -> Tracked; 4] =
+        [Tracked::Check, Tracked::Interface, Tracked::Service, Tracked::Haproxy];
+    let mut objects = named.into_iter().zip(kinds);
+    let object = objects.find_map(|(field, kind)| Some(kind(field.value()?.as_str().into())))?;
+    if table.weight.is_bad() {
+        return None;
+    }
+    Some(Track { object, weight: table.weight.value().copied() })
 }
 
 /// `-10`, or `{ value = 10, reverse = true }`.

@@ -204,7 +204,20 @@ fn servers(
             }
         }
     }
-    if built.servers.iter().all(|server| server.weight == 0) {
+    let taking = built.servers.iter().filter(|server| server.weight > 0).count();
+    if let Some(quorum) = parsed.quorum.given()
+        && usize::try_from(quorum.value).is_ok_and(|quorum| quorum > taking)
+    {
+        let text = format!(
+            "a quorum of {} is out of reach: servers of service `{}` that take connections are \
+             {taking}",
+            quorum.value, built.name
+        );
+        report
+            .error(quorum.span, "quorum-out-of-reach", text)
+            .help("no node could ever serve it: lower the quorum, or add servers");
+    }
+    if taking == 0 {
         let text = format!("every server of service `{}` has weight 0", built.name);
         report.warning(parsed.span, "all-weights-zero", text);
     }

@@ -20,15 +20,16 @@ pub(super) fn validate(
     report: &mut Report,
 ) {
     let weight = |track: &locum_plan::Track| track.weight.unwrap_or(plan.weight_of(&track.object));
+    let tracks = parsed.track.list();
     let sizes: Vec<i32> =
-        built.track.iter().map(|track| i32::from(weight(track).value).abs()).collect();
+        tracks.iter().map(|track| i32::from(weight(&track.value).value).abs()).collect();
     let weights = sizes.iter().filter(|size| **size != 0).count();
     let priorities: Vec<i32> = parsed.priorities.iter().map(|(_, own)| i32::from(*own)).collect();
     // An owner has a finding of its own.
     if priorities.len() < 2 || weights > MAX_WEIGHTS || built.router.priority.is_owner() {
         return;
     }
-    for (at, track) in parsed.track.list().iter().enumerate() {
+    for (at, track) in tracks.iter().enumerate() {
         let Some(size) = sizes.get(at).copied().filter(|size| *size != 0) else { continue };
         let mut others = sizes.clone();
         others.remove(at);

@@ -1,0 +1,93 @@
+//! What is served and decides in the election: whether the names are right, and whether there is
+//! room for it below the priorities of the nodes.
+
+use locum_plan::{Instance, Plan};
+use locum_vrrp::Priority;
+
+use crate::assemble::fitness;
+use crate::dialect::Dialect;
+use crate::parsed::ParsedInstance;
+use crate::settings::track_services::TrackServices;
+use crate::span::{Report, Span};
+
+pub(super) fn validate(
+    parsed: &ParsedInstance,
+    built: &Instance,
+    plan: &Plan,
+    dialect: Dialect,
+    report: &mut Report,
+) {
+    names(parsed, plan, report);
+    let served = fitness::served(parsed, &plan.services, &plan.haproxy, dialect);
+    let Some(first) = served.first() else { return };
+    let span = priority_span(parsed);
+    if built.router.priority.is_owner() {
+        let text = format!(
+            "the priority of an owner (255) is never adjusted: it keeps the addresses of `{}` when {}",
+            built.name,
+            first.object.sentence(false)
+        );
+        report.warning(span, "owner-services", text).help(
+            "lower the priority to 254 or less, or set `track_services = false` where that is meant",
+        );
+        return;
+    }
+    let weights = fitness::sum(&served);
+    if built.fitness.as_ref().is_some_and(|policy| policy.ranking.has_room_for(weights)) {
+        return;
+    }
+    let mut different = fitness::priorities(parsed);
+    different.push(built.router.priority);
+    different.sort_unstable();
+    different.dedup();
+    let lowest = different.first().copied().unwrap_or(Priority(0));
+    let taken = -fitness::lowest_adjustment(&built.track, &plan.checks);
+    let needed = i32::from(weights) * different.len() as i32 + 1 + taken;
+    let consequence = match built.fitness {
+        None => "what it serves does not decide",
+        Some(_) => "beyond some of it, all that a node cannot serve counts alike",
+    };
+    let checks = match taken {
+        0 => String::new(),
+        taken => format!(", of which checks may take {taken}"),
+    };
+    let text = format!(
+        "no room below the lowest priority of `{}`, {}{checks}: {consequence}",
+        built.name, lowest.0
+    );
+    let highest = i32::from(Priority::OWNER.0) - different.len() as i32;
+    let finding = report.warning(span, "fitness-room", text);
+    if needed <= highest {
+        finding
+            .help(format!("raise the lowest priority to {needed} or more, with the others above"));
+    } else {
+        finding
+            .help("lower the weights in `track_services`, or serve some of it by another instance");
+    }
+}
+
+fn priority_span(parsed: &ParsedInstance) -> Span {
+    parsed.priority.given().map_or(parsed.name.span, |at| at.span)
+}
+
+/// A weight is for something that the instance serves.
+fn names(parsed: &ParsedInstance, plan: &Plan, report: &mut Report) {
+    let Some(TrackServices::Weights(weights)) = parsed.track_services.value() else { return };
+    let services = plan.services.iter().map(|one| (&one.name, &one.instance));
+    let haproxy = plan.haproxy.iter().map(|one| (&one.name, &one.instance));
+    let all: Vec<_> = services.chain(haproxy).collect();
+    let own = parsed.name.value.as_str();
+    for (name, _) in weights {
+        let mut named = all.iter().filter(|(known, _)| ***known == *name.value).peekable();
+        if named.peek().is_none() {
+            let text = format!("there is no service or haproxy `{}`", name.value);
+            let known = all.iter().map(|(known, _)| &***known);
+            report.error(name.span, "unknown-service", text).suggest(&name.value, known);
+        } else if named.all(|(_, instance)| instance.as_deref() != Some(own)) {
+            let text = format!("`{own}` does not serve `{}`", name.value);
+            report
+                .error(name.span, "unknown-service", text)
+                .help("name it in `track`: it is then followed, whoever serves it");
+        }
+    }
+}
