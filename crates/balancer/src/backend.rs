@@ -19,13 +19,17 @@ pub struct BalancerSettings {
 /// A service or HAProxy that could not be served, and why, for a person.
 pub type ServeError = (Name, String);
 
-/// How far the wanted level has come. What is in neither list answers its clients.
+/// How far the wanted level has come. What is neither pending nor failed answers its clients.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
     /// Neither answering nor failed yet.
     pub pending: Vec<Name>,
     /// Not served as wanted, each name once, and tried again.
     pub failed: Vec<ServeError>,
+    /// What an operator has to know of something that serves: it is overloaded, or a change of it
+    /// cannot be taken up. Shown and counted, and never a reason to serve elsewhere: whoever moves a
+    /// crowd has it again.
+    pub strained: Vec<ServeError>,
 }
 
 /// For the log: a process was adopted, restarted or had to be killed.

@@ -7,6 +7,7 @@ mod listening;
 mod message;
 pub(crate) mod named_files;
 mod record;
+mod standing;
 mod supervisor;
 #[allow(dead_code, unused_imports, reason = "what uses it comes with the next commits")]
 pub(crate) mod text;
@@ -19,6 +20,7 @@ use locum_plan::{BackendKind, Name, WantedServices};
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
 use crate::haproxy::record::ProcessRecord;
+use crate::haproxy::standing::Standing;
 use crate::haproxy::supervisor::{Supervisor, unknown_file};
 use crate::state_file::StateFile;
 use crate::status::BalancerStatus;
@@ -145,10 +147,11 @@ impl Backend for HaproxyBackend {
 
     fn progress(&self, progress: &mut Progress) {
         for (name, supervisor) in &self.supervisors {
-            if let Some(error) = supervisor.error() {
-                progress.failed.push((name.clone(), error.to_owned()));
-            } else if supervisor.is_pending() {
-                progress.pending.push(name.clone());
+            match supervisor.standing() {
+                Standing::Pending => progress.pending.push(name.clone()),
+                Standing::Failed(error) => progress.failed.push((name.clone(), error)),
+                Standing::Strained(error) => progress.strained.push((name.clone(), error)),
+                Standing::Answers => {}
             }
         }
     }

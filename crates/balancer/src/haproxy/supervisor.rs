@@ -32,10 +32,11 @@ use crate::haproxy::listening::{Listening, listening};
 use crate::haproxy::message::{alerts, lacks_address};
 use crate::haproxy::named_files::{FileContent, FileReader};
 use crate::haproxy::record::ProcessRecord;
+use crate::haproxy::standing::Standing;
 use crate::process::Process;
 use crate::status::{ProcessState, ProcessStatus};
 
-/// A new process that listens and lives for this long has bound all its addresses, should it wait
+/// A first process that listens and lives for this long has bound all its addresses, should it wait
 /// for its clients in a way that we cannot see.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 
@@ -208,14 +209,16 @@ impl Supervisor {
         content
     }
 
-    /// Wanted, and it is not known yet whether it will serve.
-    pub(super) fn is_pending(&self) -> bool {
-        self.activity.is_some() && self.running.is_none() && self.error.is_none()
-    }
-
-    /// Why it does not run as wanted.
-    pub(super) fn error(&self) -> Option<&str> {
-        self.error.as_deref()
+    /// What its clients have of it.
+    pub(super) fn standing(&self) -> Standing {
+        match (&self.error, &self.running) {
+            (Some(error), None) => Standing::Failed(error.clone()),
+            (Some(error), Some(_)) => {
+                Standing::Strained(format!("serves on as it is, a change is not taken up: {error}"))
+            }
+            (None, None) if self.activity.is_some() => Standing::Pending,
+            (None, None | Some(_)) => Standing::Answers,
+        }
     }
 
     /// How soon it should be looked at again.
@@ -273,11 +276,21 @@ impl Supervisor {
             Phase::Settled => {
                 self.notes.push(text.clone());
                 self.fail(text, dead.content, dead.process.age(), now);
+                if self.backoff.is_due(now) {
+                    // Not before it is known that it cannot be started again.
+                    self.error = None;
+                }
+            }
+            // What could not be taken up beside it is all there is now, and it may have been in the
+            // way of that.
+            Phase::Waiting { .. } => {
+                self.notes.push(text);
+                self.backoff.reset();
+                self.restarts += 1;
+                self.error = None;
             }
             // The next attempt is under way already.
-            Phase::Checking { .. } | Phase::Launching { .. } | Phase::Waiting { .. } => {
-                self.notes.push(text);
-            }
+            Phase::Checking { .. } | Phase::Launching { .. } => self.notes.push(text),
             // Its successor told it to finish.
             Phase::Starting { .. } => {}
         }
@@ -397,6 +410,9 @@ impl Supervisor {
         }
         let is_ready = match listening(next.process.pid()) {
             Listening::Accepting => true,
+            // While one of its addresses is taken it tries for two seconds, if there is an old one
+            // to make room for it, and has all the others meanwhile.
+            Listening::Bound if self.running.is_some() => false,
             Listening::Bound => {
                 let since = *bound_since.get_or_insert(now);
                 now.saturating_duration_since(since) >= SETTLED_AFTER

@@ -175,6 +175,12 @@ pub fn failure(balancer: &Balancer, name: &str) -> Option<String> {
     failed.filter(|(of, _)| **of == *name).map(|(_, error)| error).next()
 }
 
+/// What this serves with, if it serves and an operator has to know something of it.
+pub fn strain(balancer: &Balancer, name: &str) -> Option<String> {
+    let strained = balancer.progress().strained.into_iter();
+    strained.filter(|(of, _)| **of == *name).map(|(_, error)| error).next()
+}
+
 /// Ticks until `done`, as the daemon would, and returns what the log would have.
 pub fn tick_until(
     balancer: &mut Balancer,

@@ -97,7 +97,7 @@ impl BalancerThread {
 
     fn report(&mut self, seq: Seq, progress: Progress) {
         self.reported = Some((seq, progress.clone()));
-        let Progress { pending, failed } = progress;
+        let Progress { pending, failed, strained: _ } = progress;
         self.inbox.send(Message::Input(Input::Served { seq, pending, failed }));
     }
 
