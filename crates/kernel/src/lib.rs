@@ -8,6 +8,7 @@
 //! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
 //! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
 //! | [`poller`] | waits for descriptors and a moment |
+//! | [`sock_diag`] | what the kernel knows of a TCP connection or listener |
 //! | [`frame_socket`] | Ethernet frames out, in batches |
 //! | [`ipvs`] | the kernel's load balancer, over generic netlink |
 //! | [`nftables`] | tables of ours in the packet filter: connections handed over, quiet leases |
@@ -24,6 +25,7 @@ pub mod memory;
 pub mod netlink;
 pub mod nftables;
 pub mod poller;
+pub mod sock_diag;
 
 mod attribute;
 mod diff;
