@@ -30,7 +30,7 @@ use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
 use crate::keepalived::lowering::Lowering;
-use crate::parsed::Parsed;
+use crate::parsed::{LateInterfaces, Parsed};
 use crate::settings;
 use crate::settings::row::Block;
 use crate::source::Source;
@@ -100,6 +100,7 @@ pub(crate) fn read(
         services: Vec::new(),
         haproxy: Vec::new(),
         hooks: Default::default(),
+        late_interfaces: LateInterfaces::Missed,
     };
     let mut file = FileDraft { parsed, globals: Globals::default() };
     let mut lowering = Lowering { report, script_user: None, home_of };
@@ -108,6 +109,9 @@ pub(crate) fn read(
         lowering.run("global_defs", globals::ROWS, &mut file.globals, block);
     }
     lowering.run("a keepalived.conf", TOP, &mut file, &statements);
+    if file.globals.has_late_interfaces {
+        file.parsed.late_interfaces = LateInterfaces::Expected;
+    }
     Some(file.parsed)
 }
 

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 use crate::context::Context;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::dialect::Dialect;
-use crate::need::Need;
+use crate::need::{Need, NeedKind};
+use crate::parsed::LateInterfaces;
 use crate::source::{self, BYTE_ORDER_MARK, Source};
 use crate::span::{Report, Span};
 use crate::{assemble, keepalived, toml, validate};
@@ -57,6 +58,11 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
         assemble::fitness::resolve_tracks(&mut parsed);
         let plan = assemble::assemble(&parsed, hex::encode(digest.finalize()), &mut report);
         validate::validate(&parsed, &plan, &mut report);
+        if parsed.late_interfaces == LateInterfaces::Expected {
+            let late =
+                report.needs.iter_mut().filter(|need| matches!(need.kind, NeedKind::Interface(_)));
+            late.for_each(|need| need.severity = Severity::Warning);
+        }
         plan
     });
     let Report { mut diagnostics, needs, .. } = report;

@@ -2,13 +2,15 @@
 
 use locum_plan::{BackendKind, KernelPart};
 
-use crate::diagnostic::Place;
+use crate::diagnostic::{Place, Severity};
 
 /// Something the host must have for the plan to work.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Need {
     pub kind: NeedKind,
     pub place: Place,
+    /// Of the finding, where the host does not have it.
+    pub severity: Severity,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

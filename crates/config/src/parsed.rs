@@ -25,4 +25,14 @@ pub(crate) struct Parsed {
     pub services: Vec<ParsedService>,
     pub haproxy: Vec<ParsedHaproxy>,
     pub hooks: ParsedHookSettings,
+    pub late_interfaces: LateInterfaces,
+}
+
+/// What an interface is that the host does not have yet. Its instance waits for it in any case.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum LateInterfaces {
+    /// Probably mistyped.
+    Missed,
+    /// The file says that it comes later.
+    Expected,
 }

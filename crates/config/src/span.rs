@@ -152,7 +152,7 @@ impl Report {
     pub fn need(&mut self, span: Span, kind: NeedKind) {
         if self.needed.insert((span, kind.clone())) {
             let place = self.place(span);
-            self.needs.push(Need { kind, place });
+            self.needs.push(Need { kind, place, severity: Severity::Error });
         }
     }
 

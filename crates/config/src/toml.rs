@@ -8,8 +8,8 @@ use ::toml::de::{DeTable, DeValue};
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::parsed::{
-    Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance, ParsedNode,
-    ParsedService, TransportKind,
+    LateInterfaces, Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance,
+    ParsedNode, ParsedService, TransportKind,
 };
 use crate::settings::check::CHECK;
 use crate::settings::form;
@@ -56,6 +56,7 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
         node: reader.node.clone().unwrap_or_else(|| Name::from(context.host_name)),
         is_node_known: reader.node.is_some(),
         nodes: std::mem::take(&mut reader.nodes),
+        late_interfaces: LateInterfaces::Missed,
     })
 }
 

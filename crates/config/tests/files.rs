@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_config::{Context, MemorySource, NeedKind, load};
+use locum_config::{Context, MemorySource, NeedKind, Severity, load};
 use locum_plan::{
     Backend, Checker, Command, CommandLine, Forwarding, Lease, Plan, Protocol, Question, Scope,
     Standby, StatusRange, Tracked, Unrunnable, Weight,
@@ -376,6 +376,23 @@ fn what_the_host_must_have_is_listed_with_its_place() {
     assert!(found.contains(&("Interface(\"eth0\")".to_owned(), 19)), "{found:?}");
     let script = NeedKind::Program("/etc/keepalived/check_haproxy.sh".to_owned());
     assert!(needs.iter().any(|need| need.kind == script));
+}
+
+/// keepalived does not start without an interface, unless its file has this word.
+#[test]
+fn interfaces_that_may_come_later_are_no_error_of_the_host() {
+    let block = "vrrp_instance a {\n interface br9\n virtual_router_id 1\n\
+        virtual_ipaddress {\n 10.0.0.9\n }\n notify /bin/n\n}\n";
+    let severities = |head: &str| -> Vec<(NeedKind, Severity)> {
+        let source = MemorySource::new().with("file", format!("{head}{block}"));
+        let needs = load(&source, "file", &Context::host("a")).needs;
+        needs.into_iter().map(|need| (need.kind, need.severity)).collect()
+    };
+    let program = (NeedKind::Program("/bin/n".to_owned()), Severity::Error);
+    let interface = |severity| (NeedKind::Interface("br9".to_owned()), severity);
+    assert_eq!(severities(""), [interface(Severity::Error), program.clone()]);
+    let later = severities("global_defs {\n dynamic_interfaces\n}\n");
+    assert_eq!(later, [interface(Severity::Warning), program]);
 }
 
 #[test]

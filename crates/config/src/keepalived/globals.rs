@@ -33,6 +33,8 @@ pub(super) struct Globals {
     pub group_v4: Field<IpAddr>,
     pub group_v6: Field<IpAddr>,
     pub strict: Option<Span>,
+    /// Interfaces may be made after the start.
+    pub has_late_interfaces: bool,
 }
 
 impl Target for Globals {
@@ -83,7 +85,9 @@ pub(super) const ROWS: &[Row<Globals>] = &[
     }),
     accept("vrrp_skip_check_adv_addr"),
     accept("log_unknown_vrids"),
-    accept("dynamic_interfaces"),
+    set("dynamic_interfaces", Shape::Line(0, 1), |_, globals, _| {
+        globals.has_late_interfaces = true;
+    }),
     accept("unicast_fault_no_peer"),
     ignore("vrrp_delay_after_boot", "use vrrp_startup_delay"),
     ignore("default_interface", "each instance names its own"),

@@ -27,11 +27,16 @@ pub fn check(loaded: &Loaded, diagnostics: &mut Diagnostics) {
 
 fn missing(need: &Need) -> Option<Diagnostic> {
     let at = |code, message: String, help: &str| {
-        Some(Diagnostic::at(need.place.clone(), Severity::Error, code, message).with_help(help))
+        Some(Diagnostic::at(need.place.clone(), need.severity, code, message).with_help(help))
     };
     match &need.kind {
         NeedKind::Interface(name) => netlink::link_index(name).err().and_then(|_| {
-            let message = format!("this machine has no interface {name}");
+            let message = match need.severity {
+                Severity::Error => format!("this machine has no interface {name}"),
+                Severity::Warning => {
+                    format!("this machine has no interface {name} yet: its instance waits for it")
+                }
+            };
             at("no-interface", message, "`ip link` lists those there are")
         }),
         NeedKind::Program(name) => match find_program(name) {
@@ -109,7 +114,17 @@ mod tests {
 
     fn need(kind: NeedKind) -> Option<&'static str> {
         let place = Place::file("f");
-        missing(&Need { kind, place }).map(|diagnostic| diagnostic.code)
+        let severity = Severity::Error;
+        missing(&Need { kind, place, severity }).map(|diagnostic| diagnostic.code)
+    }
+
+    #[test]
+    fn an_interface_that_may_come_later_is_a_warning() {
+        let kind = NeedKind::Interface("no-such-if".into());
+        let need = Need { kind, place: Place::file("f"), severity: Severity::Warning };
+        let found = missing(&need).expect("it is missing");
+        assert_eq!((found.severity, found.code), (Severity::Warning, "no-interface"));
+        assert!(found.message.ends_with("yet: its instance waits for it"), "{}", found.message);
     }
 
     #[test]
