@@ -213,9 +213,11 @@ fn interval(
     report: &mut Report,
 ) -> Interval {
     let Some(at) = parsed.interval.given() else { return Interval::DEFAULT };
-    let (step, range) = match version {
-        Version::V2 => (Duration::from_secs(1), "whole seconds from 1s to 255s"),
-        Version::V3 => (Duration::from_millis(10), "multiples of 10ms from 10ms to 40950ms"),
+    let (step, range) = match (version, dialect) {
+        (Version::V2, Dialect::Toml) => (SECOND, "whole seconds from 1s to 255s"),
+        (Version::V2, Dialect::Keepalived) => (SECOND, "whole seconds from 1 to 255"),
+        (Version::V3, Dialect::Toml) => (CENTISECOND, "multiples of 10ms from 10ms to 40950ms"),
+        (Version::V3, Dialect::Keepalived) => (CENTISECOND, "seconds from 0.01 to 40.95"),
     };
     let steps = rounded(at.value, step);
     let exact = step.checked_mul(steps) == Some(at.value);
@@ -241,6 +243,9 @@ fn interval(
         }
     }
 }
+
+const SECOND: Duration = Duration::from_secs(1);
+const CENTISECOND: Duration = Duration::from_millis(10);
 
 /// Nearest number of steps, at least 1.
 fn rounded(value: Duration, step: Duration) -> u32 {

@@ -1,5 +1,6 @@
 //! The native front-end: TOML, one file for all nodes. Spelling only; meaning is `assemble`'s.
 
+pub(crate) mod hints;
 pub(crate) mod reader;
 
 use ::toml::Spanned;
@@ -76,7 +77,8 @@ fn known_keys(reader: &mut Reader<'_>, document: &DeTable<'_>) {
         if !DOCUMENT.iter().any(|(key, _)| *key == text) {
             let span = reader.span(name.span());
             let known = DOCUMENT.iter().map(|(key, _)| *key);
-            reader.unknown_key(span, text, "the configuration", known);
+            let hint = hints::hint(None, text).map(str::to_owned);
+            reader.unknown_key(span, text, "the configuration", hint, known);
         }
     }
 }

@@ -71,10 +71,7 @@ const IPVS: Capabilities = Capabilities {
     limits_connections: false,
     has_warm_standby: false,
     // There once the module is loaded, whatever the network namespace.
-    kernel: Some(KernelPart {
-        sign: "/proc/net/ip_vs",
-        remedy: "`modprobe ip_vs`, or use backend = \"proxy\"",
-    }),
+    kernel: Some(KernelPart { sign: "/proc/net/ip_vs", remedy: "load it with `modprobe ip_vs`" }),
 };
 
 const PROXY: Capabilities = Capabilities {

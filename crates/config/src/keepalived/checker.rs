@@ -25,7 +25,7 @@ pub(super) const BLOCKS: &[Row<Checkers>] = &[
     set("HTTP_GET", Shape::Block(0, 0), |lowering, checkers, statement| {
         checkers.push(CheckerDraft::read(lowering, Kind::Http, "an HTTP_GET", statement));
     }),
-    refuse("SSL_GET", SCRIPTED),
+    refuse("SSL_GET", "use TCP_CHECK, which asks whether the port is open"),
     refuse("MISC_CHECK", SCRIPTED),
     refuse("SMTP_CHECK", SCRIPTED),
     refuse("DNS_CHECK", SCRIPTED),

@@ -63,7 +63,8 @@ impl Target for ServerDraft {
 
 const QUORUM: &str = "a service is served while one server is alive";
 const EVENTS: &str = "use `locum history --json`";
-const SORRY: &str = "list it among the servers, or put a page in front";
+const SORRY: &str = "remove it: no server waits until all others are down; a HAProxy in front can have \
+                     one (`backup`)";
 
 pub(super) const ROWS: &[Row<ServiceDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {

@@ -8,6 +8,7 @@ use crate::keepalived::blocks::Statement;
 use crate::keepalived::lowering::Lowering;
 use crate::settings::form::{self, Form, Schema};
 use crate::span::{At, Report, Span};
+use crate::toml::hints;
 use crate::toml::reader::{Key, Reader, Value};
 use locum_plan::Name;
 
@@ -444,10 +445,19 @@ impl<N: 'static> Noun<N> {
                 None => {
                     let span = reader.span(name.span());
                     let known = self.rows.iter().map(|row| row.key());
-                    reader.unknown_key(span, text, self.what, known);
+                    let hint = hints::hint(Some(self.name), text).map(str::to_owned);
+                    let hint = hint.or_else(|| self.keyword_hint(text));
+                    reader.unknown_key(span, text, self.what, hint, known);
                 }
             }
         }
+    }
+
+    /// For a keyword of keepalived.conf that means a key of this table.
+    fn keyword_hint(&self, word: &str) -> Option<String> {
+        let means = |row: &&&dyn Row<N>| row.keywords().iter().any(|(_, name, _)| *name == word);
+        let row = self.rows.iter().find(means)?;
+        Some(format!("keepalived's `{word}` is `{}` here", row.key()))
     }
 
     /// Reads an inline table or `[x]`, and says where it stands; anything else is an error.

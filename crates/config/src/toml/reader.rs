@@ -33,16 +33,22 @@ impl Reader<'_> {
         Span { file: self.file, start: range.start as u32, end: range.end as u32 }
     }
 
-    /// Reports a key that does not belong into a table of this kind.
+    /// Reports a key that does not belong into a table of this kind, with what to do about it or
+    /// what it may have been.
     pub fn unknown_key<'w>(
         &mut self,
         span: Span,
         key: &str,
         what: &str,
+        hint: Option<String>,
         known: impl Iterator<Item = &'w str>,
     ) {
         let message = format!("unknown key `{key}` in {what}");
-        self.report.error(span, "unknown-key", message).suggest(key, known);
+        let finding = self.report.error(span, "unknown-key", message);
+        match hint {
+            Some(hint) => drop(finding.help(hint)),
+            None => drop(finding.suggest(key, known)),
+        }
     }
 
     /// This node's entry when the value is a table keyed by node, else the value itself.

@@ -110,24 +110,30 @@ fn advertised(parsed: &ParsedInstance, built: &Instance, dialect: Dialect, repor
                 });
         }
     }
+    let rest = match dialect {
+        Dialect::Toml => {
+            "list the rest in `excluded_addresses`: they are installed and announced, not \
+             advertised"
+        }
+        Dialect::Keepalived => {
+            "list the rest in `virtual_ipaddress_excluded`: they are installed and announced, not \
+             advertised"
+        }
+    };
     let count = list.value.len();
     let limit = capacity(router.version, router.family);
     if count > limit {
         let text =
             format!("{count} addresses do not fit into one advertisement: at most {limit} do");
         let span = list.value.get(limit).map_or(list.span, |at| at.span);
-        report
-            .error(span, "too-many-addresses", text)
-            .help("list the rest as excluded: they are installed and announced, not advertised");
+        report.error(span, "too-many-addresses", text).help(rest);
     } else if count > portable(router.family) {
         let text = format!(
             "{count} advertised addresses: some implementations refuse more than {}",
             portable(router.family)
         );
         let span = list.value.get(portable(router.family)).map_or(list.span, |at| at.span);
-        report
-            .warning(span, "many-addresses", text)
-            .help("list the rest as excluded: they are installed and announced, not advertised");
+        report.warning(span, "many-addresses", text).help(rest);
     }
     link_local_first(router.profile, list, report);
 }

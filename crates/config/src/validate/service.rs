@@ -27,7 +27,7 @@ pub(super) fn validate(
     report: &mut Report,
 ) {
     known_instance(&parsed.instance, plan.instances.iter().map(|i| &*i.name), report);
-    listen(parsed, built, plan, report);
+    listen(parsed, built, plan, dialect, report);
     backend(parsed, built, report);
     scheduler(parsed, built, report);
     let own = parsed.servers.list().iter().flat_map(|server| server.value.health.list());
@@ -37,7 +37,13 @@ pub(super) fn validate(
     servers(parsed, built, plan, dialect, report);
 }
 
-fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Report) {
+fn listen(
+    parsed: &ParsedService,
+    built: &Service,
+    plan: &Plan,
+    dialect: Dialect,
+    report: &mut Report,
+) {
     let Some(at) = parsed.listen.given() else { return };
     if at.value.port() == 0 {
         report.error(at.span, "port-zero", "a service listens on a port from 1 to 65535");
@@ -48,7 +54,10 @@ fn listen(parsed: &ParsedService, built: &Service, plan: &Plan, report: &mut Rep
     if at.value.ip().is_unspecified() && !always(built, |backend| backend.listens_on_any) {
         report
             .error(at.span, "bad-listen", "only the built-in proxy listens on every address")
-            .help("name the virtual address, or set the backend to \"proxy\"");
+            .help(match dialect {
+                Dialect::Toml => "name the virtual address, or set the backend to \"proxy\"",
+                Dialect::Keepalived => "name the virtual address",
+            });
     }
     let Some(name) = &built.instance else { return };
     let Some(instance) = plan.instances.iter().find(|instance| instance.name == *name) else {
@@ -81,16 +90,14 @@ fn always(built: &Service, holds: impl Fn(&Capabilities) -> bool) -> bool {
 /// What a backend cannot do must not be asked of it, and what it needs must be on the host.
 fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
     let span = parsed.backend.given().map_or(parsed.span, |at| at.span);
-    // A scheduler has a line of its own, which is complained about.
-    let is_able =
-        |backend: &&Capabilities| matches!(backend.lack(built), None | Some(Lack::Scheduler));
-    let able = || allowed(built.backend).filter(is_able);
-    if able().next().is_none()
-        && let Some((backend, lack)) =
-            allowed(built.backend).find_map(|backend| Some((backend, backend.lack(built)?)))
-    {
-        let finding = report.error(span, "backend-cannot", backend.explain(lack, built));
-        if let Some(other) = allowed(Backend::Auto).find(is_able) {
+    let lacks: Vec<(&Capabilities, Lack)> = allowed(built.backend)
+        .filter_map(|backend| Some((backend, backend.lack(built)?)))
+        .collect();
+    if lacks.len() == allowed(built.backend).count() && !has_own_line(parsed, built, &lacks) {
+        let each: Vec<String> =
+            lacks.iter().map(|(backend, lack)| backend.explain(*lack, built)).collect();
+        let finding = report.error(span, "backend-cannot", each.join(", and "));
+        if let Some(other) = allowed(Backend::Auto).find(|other| other.lack(built).is_none()) {
             finding.help(format!("set the backend to \"{}\", or leave it out", other.name));
         }
     }
@@ -113,6 +120,25 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
             format!("a warm standby is the built-in proxy's: {title} has nothing to keep warm");
         report.warning(standby.span, "standby-ipvs", text);
     }
+}
+
+/// What no backend can do is complained about where it is asked: at the scheduler, or at a server.
+fn has_own_line(parsed: &ParsedService, built: &Service, lacks: &[(&Capabilities, Lack)]) -> bool {
+    let is_of_scheduler = lacks.iter().all(|(_, lack)| *lack == Lack::Scheduler)
+        && parsed.scheduler.given().is_some();
+    let is_of_server = built.servers.iter().any(|server| !is_reached(built, server));
+    // Of what family is a service that listens nowhere?
+    is_of_scheduler || is_of_server || parsed.listen.given().is_none()
+}
+
+/// A server of the other address family needs a backend that crosses.
+fn is_reached(built: &Service, server: &Server) -> bool {
+    let Listener::Address(listen) = built.listen;
+    let crosses = |backend: &Capabilities| {
+        backend.protocols.contains(&built.protocol)
+            && backend.crosses_families.contains(&server.forwarding)
+    };
+    server.address.is_ipv4() == listen.is_ipv4() || allowed(built.backend).any(crosses)
 }
 
 fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
@@ -189,7 +215,7 @@ fn servers(
             report.error(span, "duplicate-server", text).see("first", first);
         }
         if parsed.listen.given().is_some() {
-            server_fits(server, span, built, report);
+            server_fits(server, span, built, dialect, report);
             if let Some(way) = way_back(plan, built, server.address) {
                 let through = match &way[..] {
                     [] => "is this service itself".to_owned(),
@@ -223,7 +249,13 @@ fn servers(
     }
 }
 
-fn server_fits(server: &Server, span: Span, built: &Service, report: &mut Report) {
+fn server_fits(
+    server: &Server,
+    span: Span,
+    built: &Service,
+    dialect: Dialect,
+    report: &mut Report,
+) {
     let address = server.address;
     let Listener::Address(listen) = built.listen;
     if !sends_to(address.ip()) {
@@ -235,24 +267,36 @@ fn server_fits(server: &Server, span: Span, built: &Service, report: &mut Report
     }
     // I-016: these leave the packet as it is, so the server sees the service's port.
     if server.forwarding != Forwarding::Nat && address.port() != listen.port() {
-        let way = match server.forwarding {
-            Forwarding::Nat => "nat",
-            Forwarding::Direct => "direct",
-            Forwarding::Tunnel => "tunnel",
+        let way = match (server.forwarding, dialect) {
+            (Forwarding::Nat, Dialect::Toml) => "forwarding `nat`",
+            (Forwarding::Direct, Dialect::Toml) => "forwarding `direct`",
+            (Forwarding::Tunnel, Dialect::Toml) => "forwarding `tunnel`",
+            (Forwarding::Nat, Dialect::Keepalived) => "`lb_kind NAT`",
+            (Forwarding::Direct, Dialect::Keepalived) => "`lb_kind DR`",
+            (Forwarding::Tunnel, Dialect::Keepalived) => "`lb_kind TUN`",
         };
-        let text = format!(
-            "forwarding `{way}` keeps the port: {} instead of {}",
-            address.port(),
-            listen.port()
-        );
-        report.error(span, "port-differs", text).help("leave the port out, or forward by nat");
+        let text = format!("{way} keeps the port: {} instead of {}", address.port(), listen.port());
+        report.error(span, "port-differs", text).help(match dialect {
+            Dialect::Toml => "leave the port out, or forward by nat",
+            Dialect::Keepalived => "give it the port of the virtual_server, or use `lb_kind NAT`",
+        });
     }
-    let crosses = address.is_ipv4() != listen.is_ipv4();
-    let can = |backend: &Capabilities| backend.crosses_families.contains(&server.forwarding);
-    if crosses && !always(built, can) {
-        report
-            .error(span, "server-family", "server and service are of different families")
-            .help("use the backend \"proxy\", or forward through a tunnel");
+    if !is_reached(built, server) {
+        let by_proxy = built.protocol == Protocol::Tcp;
+        report.error(span, "server-family", "server and service are of different families").help(
+            match (dialect, by_proxy) {
+                (Dialect::Toml, true) => {
+                    "forward by nat and leave `backend` out, or forward through a tunnel"
+                }
+                (Dialect::Toml, false) => {
+                    "give it an address of the service's family, or forward through a tunnel"
+                }
+                (Dialect::Keepalived, true) => "use `lb_kind NAT` or `lb_kind TUN`",
+                (Dialect::Keepalived, false) => {
+                    "give it an address of the virtual_server's family, or use `lb_kind TUN`"
+                }
+            },
+        );
     }
 }
 

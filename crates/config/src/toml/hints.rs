@@ -1,0 +1,108 @@
+//! Keys that people try and that are not there, with what to do instead: of other programs, of
+//! features that somebody else has, and words that mean a key of ours.
+
+/// What to do about `key` in the table of this noun (see [`crate::settings`]; `None` is the whole
+/// file).
+pub(crate) fn hint(noun: Option<&str>, key: &str) -> Option<&'static str> {
+    let found = match noun {
+        None => DOCUMENT,
+        Some("instance") => INSTANCE,
+        Some("check") => CHECK,
+        Some("service") => SERVICE,
+        Some("server") => SERVER,
+        Some("health") => HEALTH,
+        Some(_) => &[],
+    };
+    let is_named = |(keys, _): &&Hint| keys.contains(&key);
+    found.iter().chain(common(noun)).find(is_named).map(|(_, text)| *text)
+}
+
+/// Keys that are alike, and the text for all of them.
+type Hint = (&'static [&'static str], &'static str);
+
+/// What is asked of a service as well as of one of its servers.
+fn common(noun: Option<&str>) -> &'static [Hint] {
+    match noun {
+        Some("service" | "server") => SERVED,
+        _ => &[],
+    }
+}
+
+const DOCUMENT: &[Hint] = &[
+    (&["vrrp_instance", "vrrp"], "a virtual router is an [[instance]]"),
+    (&["vrrp_script"], "a check of this node is a [check.NAME]"),
+    (&["virtual_server", "backend", "frontend", "listen"], "a balanced service is a [[service]]"),
+    (
+        &["global_defs", "global", "defaults"],
+        "there are no settings for all: each table has its own",
+    ),
+];
+
+const INSTANCE: &[Hint] = &[
+    (&["state", "initial_state"], "there is none: the node of the highest priority becomes master"),
+    (&["nopreempt"], "that is `preempt = false`"),
+    (&["preempt_delay"], "that is `preempt = \"30s\"`"),
+    (&["vip", "vips", "virtual_ip", "address"], "that is `addresses`"),
+    (&["authentication", "password", "auth_pass"], "that is `auth`"),
+    (&["use_vmac", "vmac"], "there is no virtual MAC: the addresses move by gratuitous ARP"),
+    (&["services", "servers"], "a balanced service is a [[service]] with `instance = NAME`"),
+];
+
+const CHECK: &[Hint] = &[
+    (
+        &["https", "ssl", "tls"],
+        "a check of https is not available: use a script with curl, as in \
+         script = [\"curl\", \"-sf\", \"https://127.0.0.1/\"]",
+    ),
+    (&["ping", "icmp"], "use a script, as in script = [\"ping\", \"-c1\", \"192.0.2.1\"]"),
+    (&["command", "exec", "cmd"], "that is `script`"),
+    (&["url", "uri"], "that is `http`"),
+];
+
+const SERVED: &[Hint] = &[
+    (
+        &["send_proxy", "send-proxy", "send_proxy_v2", "send-proxy-v2", "proxy_protocol"],
+        "not available: servers see the client's own address with IPVS, and by `send-proxy` with a \
+         HAProxy that [[haproxy]] runs",
+    ),
+    (
+        &["backup", "spare", "sorry", "sorry_server"],
+        "not available: a spare server is `backup` in the file of a HAProxy that [[haproxy]] runs",
+    ),
+    (
+        &["ssl", "tls", "cert", "crt", "certificate"],
+        "a service passes TLS on as it is; a HAProxy that [[haproxy]] runs can end it",
+    ),
+];
+
+const SERVICE: &[Hint] = &[
+    (
+        &["persistence", "persistence_timeout", "sticky", "affinity", "stick_table"],
+        "not available: `scheduler = \"sh\"` sends an address to the same server each time",
+    ),
+    (&["port", "bind", "address"], "that is in `listen`, as in \"192.0.2.10:80\""),
+    (&["check", "checks", "health_check", "healthcheck"], "that is `health`"),
+    (&["maxconn", "max_conn"], "that is `max_connections`"),
+    (&["balance", "algorithm", "lb"], "that is `scheduler`"),
+    (&["vip", "virtual_ip"], "that is in `listen`; the [[instance]] has the address"),
+];
+
+const SERVER: &[Hint] = &[
+    (&["port"], "that is in `address`, as in \"10.0.0.1:80\""),
+    (&["maxconn", "max_conn"], "that is `max_connections_per_server` of the service"),
+    (&["check", "checks", "health_check", "healthcheck"], "that is `health`"),
+    (&["name", "host"], "a server is known by its `address`: names are not looked up"),
+];
+
+const HEALTH: &[Hint] = &[
+    (
+        &["https", "ssl", "tls"],
+        "a check of https is not available: `tcp = true` asks whether the port is open",
+    ),
+    (
+        &["script", "shell", "process", "command"],
+        "a server is asked by `tcp` or `http`; scripts are for a [check.NAME] of this node",
+    ),
+    (&["path", "uri"], "that is `http`"),
+    (&["status", "status_code", "code"], "that is `expect`"),
+];
