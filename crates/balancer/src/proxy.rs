@@ -14,8 +14,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_plan::{Activity, BackendKind, Listener, Name, WantedService, WantedServices};
-use locum_proxy::protocol::{self, Orphan, ProxyServer, ProxyService, Request, Status};
+use locum_plan::{
+    Activity, BackendKind, Listener, Name, ServiceLimits, WantedService, WantedServices,
+};
+use locum_proxy::protocol::{
+    self, Orphan, ProxyLimits, ProxyServer, ProxyService, Request, Status,
+};
 use rustix::process::Signal;
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
@@ -426,7 +430,20 @@ fn spec_of(wanted: &WantedService) -> ProxyService {
         scheduler: wanted.service.scheduler.0.clone(),
         drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
+        limits: limits_of(&wanted.service.limits),
         servers: wanted.servers.iter().map(server).collect(),
+    }
+}
+
+fn limits_of(limits: &ServiceLimits) -> ProxyLimits {
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    ProxyLimits {
+        connections: limits.connections,
+        per_server: limits.per_server,
+        per_source: limits.per_source,
+        connect_ms: ms(limits.connect),
+        idle_ms: ms(limits.idle),
+        half_closed_ms: ms(limits.half_closed),
     }
 }
 

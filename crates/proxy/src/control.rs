@@ -19,7 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::arguments::Settings;
-use crate::limits::Limits;
+use crate::shares::Shares;
 use crate::table::Table;
 
 /// Why the proxy could not run.
@@ -52,9 +52,9 @@ struct Control {
 pub async fn serve(settings: Settings) -> Result<(), Error> {
     // A daemon may have blocked signals in the thread that started this process.
     let _ = SigSet::empty().thread_set_mask();
-    let limits = Rc::new(Limits::of_process());
+    let shares = Rc::new(Shares::of_process());
     let control = Rc::new(Control {
-        table: Mutex::new(Table::new(limits.clone())),
+        table: Mutex::new(Table::new(shares.clone())),
         controllers: Cell::new(0),
         orphan_timeout: Cell::new(settings.orphan_timeout),
         changed: Notify::new(),
@@ -62,7 +62,7 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
     let acceptor = spawn_local(accept_controllers(control.clone(), listener));
-    watch(&control, &limits, terminate).await;
+    watch(&control, &shares, terminate).await;
     acceptor.abort();
     // A newer proxy cannot be there yet: it would have found this one answering.
     let _ = std::fs::remove_file(&settings.socket);
@@ -88,7 +88,7 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
 }
 
 /// Returns when the process shall end.
-async fn watch(control: &Control, limits: &Limits, mut terminate: Signal) {
+async fn watch(control: &Control, shares: &Shares, mut terminate: Signal) {
     let mut alone_since = Some(Instant::now());
     loop {
         if control.table.lock().await.is_over() {
@@ -105,7 +105,7 @@ async fn watch(control: &Control, limits: &Limits, mut terminate: Signal) {
                     (_, _) => None,
                 };
             }
-            () = limits.idle.notified() => {}
+            () = shares.idle.notified() => {}
             () = at(orphaned_at) => {
                 tracing::warn!("no daemon for longer than its lease: serving ends");
                 control.table.lock().await.apply(&[]).await;

@@ -18,13 +18,18 @@
 
 mod address;
 mod arguments;
+mod backlog;
 mod control;
-mod limits;
+mod movement;
+mod outbound;
 pub mod protocol;
 mod relay;
 mod scheduler;
 mod server;
 mod service;
+mod shares;
+mod shortage;
+mod sources;
 mod table;
 
 use std::process::ExitCode;

@@ -7,19 +7,23 @@
 //! does not know is answered with an error and changes nothing; the balancer sends it only to a
 //! proxy of a version that has it.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Of the protocol as described here. 1 had no versions and no [`Request::Update`].
-pub const VERSION: u32 = 2;
+/// Of the protocol as described here. 1 had no versions and no [`Request::Update`], 2 no
+/// [`ProxyLimits`].
+pub const VERSION: u32 = 3;
 
 /// The oldest version whose requests this proxy carries out.
 pub const OLDEST_VERSION: u32 = 1;
 
 /// The first version with [`Request::Update`].
 pub const UPDATES_SINCE: u32 = 2;
+
+/// The first version that keeps [`ProxyLimits`].
+pub const LIMITS_SINCE: u32 = 3;
 
 /// Longest line either side reads, in octets: some 50,000 servers. A longer one is a fault.
 pub const LINE_LIMIT: usize = 4 << 20;
@@ -84,7 +88,41 @@ pub struct ProxyService {
     /// drain time: what a warm standby does.
     #[serde(default)]
     pub ready_only: bool,
+    #[serde(default)]
+    pub limits: ProxyLimits,
     pub servers: Vec<ProxyServer>,
+}
+
+/// How much one service may use, and how long what stands still may stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ProxyLimits {
+    /// Most client connections at a time; `None`: what its share allows.
+    pub connections: Option<u32>,
+    /// Most connections to one server at a time; `None`: no such limit.
+    pub per_server: Option<u32>,
+    /// Most connections of one client address at a time; `None`: no such limit.
+    pub per_source: Option<u32>,
+    /// A server that has not accepted after this is passed over, milliseconds.
+    pub connect_ms: u64,
+    /// A connection on which nothing moved for this long ends, milliseconds.
+    pub idle_ms: u64,
+    /// The same once one side has said all, milliseconds.
+    pub half_closed_ms: u64,
+}
+
+impl Default for ProxyLimits {
+    /// For a balancer that knows none.
+    fn default() -> Self {
+        Self {
+            connections: None,
+            per_server: None,
+            per_source: None,
+            connect_ms: 3_000,
+            idle_ms: 15 * 60 * 1_000,
+            half_closed_ms: 2 * 60 * 1_000,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -129,7 +167,48 @@ pub struct ServiceStatus {
     pub refused: u64,
     pub bytes_in: u64,
     pub bytes_out: u64,
+    /// Most client connections that it can have now, with what the other services have.
+    #[serde(default)]
+    pub limit: u64,
+    /// It is full, or was a moment ago, and since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full: Option<FullStatus>,
+    /// Clients turned away because their address had as many connections as one may have.
+    #[serde(default)]
+    pub crowded: u64,
+    /// Connections cut because they had passed this service already.
+    #[serde(default)]
+    pub loops: u64,
+    /// The server that the last of them was taken for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loop_through: Option<SocketAddr>,
+    /// Attempts, at servers or to accept, that failed for want of something of this host.
+    #[serde(default)]
+    pub shortages: u64,
+    /// The last of them: what is short and what to do, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shortage: Option<String>,
+    /// Connections ended because nothing moved on them.
+    #[serde(default)]
+    pub timed_out: u64,
     pub servers: Vec<ServerStatus>,
+}
+
+/// A service that has as many clients as it can have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct FullStatus {
+    /// For how long, milliseconds.
+    pub for_ms: u64,
+    /// Clients that wait to be served, as far as the kernel tells.
+    pub waiting: u64,
+    /// Who has the most of its connections.
+    pub busiest: Option<SourceStatus>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SourceStatus {
+    pub address: IpAddr,
+    pub active: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -150,12 +229,12 @@ pub enum ServiceState {
 pub struct ServerStatus {
     pub address: SocketAddr,
     pub weight: u32,
-    /// Not wanted any more, weight 0, or of a service that stands by: takes no new connections.
+    /// Not wanted any more, or of a service that stands by: its connections end in time.
     pub leaving: bool,
     pub active: u64,
     /// Connections made since the proxy started.
     pub connected: u64,
-    /// Attempts that failed or timed out.
+    /// Attempts that failed or timed out, but for want of something of this host.
     pub failures: u64,
 }
 

@@ -14,6 +14,8 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
 
+use crate::movement::Movement;
+
 /// Octets moved at once: large enough that the system calls do not count, small enough that a slow
 /// receiver's remainder does not either.
 const BUFFER_SIZE: usize = 32 * 1024;
@@ -43,32 +45,49 @@ pub fn reset(stream: TcpStream) {
     let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
 }
 
-/// Relays both directions, adding the octets moved to the counters. An error in one direction ends
-/// both.
-pub async fn relay(
-    client: &TcpStream,
-    server: &TcpStream,
-    bytes_in: &Cell<u64>,
-    bytes_out: &Cell<u64>,
-) -> io::Result<()> {
-    tokio::try_join!(pump(client, server, bytes_in), pump(server, client, bytes_out)).map(drop)
+/// Where the octets moved are added up.
+#[derive(Clone, Copy, Debug)]
+pub struct Meter<'a> {
+    /// From the client to the server, and back.
+    pub bytes_in: &'a Cell<u64>,
+    pub bytes_out: &'a Cell<u64>,
+    pub movement: &'a Movement,
 }
 
-async fn pump(from: &TcpStream, to: &TcpStream, moved: &Cell<u64>) -> io::Result<()> {
+/// Relays both directions. An error in one direction ends both.
+pub async fn relay(client: &TcpStream, server: &TcpStream, meter: Meter<'_>) -> io::Result<()> {
+    let Meter { bytes_in, bytes_out, movement } = meter;
+    tokio::try_join!(
+        pump(client, server, bytes_in, movement),
+        pump(server, client, bytes_out, movement)
+    )
+    .map(drop)
+}
+
+async fn pump(
+    from: &TcpStream,
+    to: &TcpStream,
+    moved: &Cell<u64>,
+    movement: &Movement,
+) -> io::Result<()> {
     loop {
         // A sender that is always ready must not keep the others waiting.
         consume_budget().await;
         from.readable().await?;
         match copy_once(from, to) {
-            Ok(Copied::End) => return finish(to),
+            Ok(Copied::End) => {
+                movement.half_close();
+                return finish(to);
+            }
             Ok(Copied::All(count)) => moved.set(moved.get() + count as u64),
             Ok(Copied::Part { read, rest }) => {
-                write_all(to, &rest).await?;
+                write_all(to, &rest, movement).await?;
                 moved.set(moved.get() + read as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
         }
+        movement.note();
     }
 }
 
@@ -97,11 +116,14 @@ fn copy_once(from: &TcpStream, to: &TcpStream) -> io::Result<Copied> {
     })
 }
 
-async fn write_all(to: &TcpStream, mut rest: &[u8]) -> io::Result<()> {
+async fn write_all(to: &TcpStream, mut rest: &[u8], movement: &Movement) -> io::Result<()> {
     while !rest.is_empty() {
         to.writable().await?;
         match to.try_write(rest) {
-            Ok(written) => rest = &rest[written..],
+            Ok(written) => {
+                rest = &rest[written..];
+                movement.note();
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }

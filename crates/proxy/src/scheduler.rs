@@ -1,6 +1,7 @@
 //! Which server takes the next client. Pure arithmetic over the servers' counters.
 //!
-//! Servers of weight 0 and those already tried for this client are passed over. Ties go to the
+//! Servers of weight 0, those that lead back to us, full ones and those already tried for this client
+//! are passed over. Ties go to the
 //! server that was chosen longest ago, so that idle servers take turns instead of the first one
 //! taking all.
 
@@ -47,8 +48,9 @@ impl Scheduler {
         tried: &[SocketAddr],
         turn: u64,
     ) -> Option<Rc<Server>> {
-        let eligible =
-            || servers.iter().filter(|s| s.weight.get() > 0 && !tried.contains(&s.address));
+        let is_eligible =
+            |s: &&Rc<Server>| !s.is_out() && s.has_room() && !tried.contains(&s.address);
+        let eligible = || servers.iter().filter(is_eligible);
         let chosen = match self {
             Scheduler::RoundRobin => eligible().min_by_key(|server| server.turn.get()),
             Scheduler::WeightedRoundRobin => smooth_weighted(eligible()),

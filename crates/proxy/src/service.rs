@@ -1,29 +1,32 @@
-//! One service: its listener, its servers, and the way of a client through it.
+//! One service: its listener, its servers and its share of the places. The way of a client through it
+//! is `client`.
+
+mod client;
+mod fullness;
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::protocol::{ProxyServer, ProxyService, ServiceState, ServiceStatus};
+use crate::protocol::{
+    FullStatus, ProxyLimits, ProxyServer, ProxyService, ServiceState, ServiceStatus,
+};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_local};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::address;
-use crate::limits::{Limits, Permit};
-use crate::relay;
+use crate::backlog;
+use crate::outbound::{Outbound, Way};
 use crate::scheduler::Scheduler;
-use crate::server::{InFlight, Server};
-
-/// Servers tried for one client before it is turned away: one may be down, two are bad luck, and
-/// after three the client had better hear of it.
-const ATTEMPT_LIMIT: usize = 3;
-
-/// A server that does not answer within one retransmitted SYN (1 s, then 2 s) is passed over.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+use crate::server::Server;
+use crate::service::fullness::Fullness;
+use crate::shares::{Share, Shares, Takes};
+use crate::shortage::Shortage;
+use crate::sources::SourceCounts;
 
 /// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
@@ -31,10 +34,6 @@ const BACKLOG: i32 = 4096;
 /// How often a service that does not serve looks whether its address has gone too: often enough that a backup
 /// is idle within a second, and one system call each time.
 const STRANDED_POLL: Duration = Duration::from_millis(250);
-
-/// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub struct Service {
@@ -50,11 +49,29 @@ pub struct Service {
     /// Somebody looks whether its address is still there.
     watched: Cell<bool>,
     turn: Cell<u64>,
+    limits: Cell<ProxyLimits>,
+    share: Rc<Share>,
+    sources: Rc<SourceCounts>,
+    fullness: Fullness,
+    shares: Rc<Shares>,
+    outbound: Rc<Outbound>,
+    /// Of a client that comes from elsewhere.
+    way: Rc<Way>,
+    counters: ServiceCounters,
+}
+
+#[derive(Debug, Default)]
+struct ServiceCounters {
     accepted: Cell<u64>,
     refused: Cell<u64>,
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
-    limits: Rc<Limits>,
+    crowded: Cell<u64>,
+    loops: Cell<u64>,
+    loop_through: Cell<Option<SocketAddr>>,
+    shortages: Cell<u64>,
+    shortage: Cell<Option<Shortage>>,
+    timed_out: Cell<u64>,
 }
 
 /// What the level asks of a service.
@@ -77,7 +94,7 @@ enum ListenerState {
 }
 
 impl Service {
-    pub fn new(spec: &ProxyService, limits: Rc<Limits>) -> Self {
+    pub fn new(spec: &ProxyService, shares: &Rc<Shares>, outbound: &Rc<Outbound>) -> Self {
         Self {
             name: spec.name.clone(),
             listen: Cell::new(spec.listen),
@@ -89,11 +106,14 @@ impl Service {
             desired: Cell::new(Desired::Leave),
             watched: Cell::new(false),
             turn: Cell::new(0),
-            accepted: Cell::new(0),
-            refused: Cell::new(0),
-            bytes_in: Cell::new(0),
-            bytes_out: Cell::new(0),
-            limits,
+            limits: Cell::new(spec.limits),
+            share: Rc::new(Share::new(shares)),
+            sources: Rc::default(),
+            fullness: Fullness::default(),
+            shares: shares.clone(),
+            outbound: outbound.clone(),
+            way: Way::through(&spec.name, None),
+            counters: ServiceCounters::default(),
         }
     }
 
@@ -126,6 +146,7 @@ impl Service {
     pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
         self.listen.set(spec.listen);
         self.drain.set(Duration::from_millis(spec.drain_ms));
+        self.limits.set(spec.limits);
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
         self.set_servers(&spec.servers);
         self.scheduler.set(Scheduler::from_name(&spec.scheduler));
@@ -208,7 +229,7 @@ impl Service {
 
     /// Edits the servers in place; the connections of those that stay are not touched.
     fn set_servers(&self, specs: &[ProxyServer]) {
-        let drain = self.drain.get();
+        let (drain, limits) = (self.drain.get(), self.limits.get());
         let mut known: Vec<_> = self.wanted.borrow_mut().drain(..).collect();
         known.append(&mut self.leaving.borrow_mut());
         let mut wanted = Vec::with_capacity(specs.len());
@@ -221,15 +242,19 @@ impl Service {
             };
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
-            if spec.weight == 0 || self.desired.get() == Desired::StandBy {
-                server.leave(drain)
-            } else {
-                server.stay()
+            server.limit(&limits);
+            // Weight 0 takes no clients and keeps those it has: a server is taken out by leaving it out.
+            match self.desired.get() {
+                Desired::Serve => server.stay(),
+                Desired::StandBy | Desired::Leave => server.leave(drain),
             }
             wanted.push(server);
         }
         known.retain(|server| server.active.get() > 0);
-        known.iter().for_each(|server| server.leave(drain));
+        known.iter().for_each(|server| {
+            server.limit(&limits);
+            server.leave(drain);
+        });
         if reweighted || !known.is_empty() {
             // Debts from other proportions would skew the first rounds of the new ones.
             wanted.iter().for_each(|server| server.credit.set(0));
@@ -243,19 +268,49 @@ impl Service {
         matches!(*self.listener.borrow(), ListenerState::Closed) && !self.has_connections()
     }
 
+    /// Its share of the places, with what it asks of the next division.
+    pub fn share(&self) -> &Share {
+        let takes = match self.desired.get() {
+            Desired::Serve => Takes::Clients,
+            Desired::StandBy | Desired::Leave => Takes::Nobody,
+        };
+        self.share.claim(takes, self.limits.get().connections);
+        &self.share
+    }
+
     /// The last request that named it wants it, serving or standing by.
     pub fn is_wanted(&self) -> bool {
         self.desired.get() != Desired::Leave
     }
 
     fn has_connections(&self) -> bool {
-        let busy = |servers: &[Rc<Server>]| servers.iter().any(|server| server.active.get() > 0);
-        busy(&self.wanted.borrow()) || busy(&self.leaving.borrow())
+        self.share.active() > 0
+    }
+
+    /// A client more could not be served now.
+    fn is_full(&self) -> bool {
+        !self.share.has_room() || !self.has_server_with_room()
+    }
+
+    /// Where no server takes clients at all it is not for want of room.
+    fn has_server_with_room(&self) -> bool {
+        let wanted = self.wanted.borrow();
+        let mut taking = wanted.iter().filter(|server| !server.is_out()).peekable();
+        taking.peek().is_none() || taking.any(|server| server.has_room())
+    }
+
+    fn full_status(&self) -> Option<FullStatus> {
+        let takes_clients = self.desired.get() == Desired::Serve;
+        let since = self.fullness.review(takes_clients && self.is_full())?;
+        let for_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        let waiting = backlog::waiting(self.listen.get()).unwrap_or(0) + self.fullness.held();
+        Some(FullStatus { for_ms, waiting, busiest: self.sources.busiest() })
     }
 
     pub fn status(&self) -> ServiceStatus {
         let wanted = self.wanted.borrow();
         let leaving = self.leaving.borrow();
+        let counters = &self.counters;
         let all = || wanted.iter().chain(leaving.iter().filter(|s| s.active.get() > 0));
         ServiceStatus {
             name: self.name.clone(),
@@ -266,85 +321,21 @@ impl Service {
                 ListenerState::Open(_) => ServiceState::Listening,
                 ListenerState::Failed(error) => ServiceState::Failed { error: error.clone() },
             },
-            active: all().map(|server| server.active.get()).sum(),
-            accepted: self.accepted.get(),
-            refused: self.refused.get(),
-            bytes_in: self.bytes_in.get(),
-            bytes_out: self.bytes_out.get(),
+            active: self.share.active(),
+            accepted: counters.accepted.get(),
+            refused: counters.refused.get(),
+            bytes_in: counters.bytes_in.get(),
+            bytes_out: counters.bytes_out.get(),
+            limit: self.share.limit(),
+            full: self.full_status(),
+            crowded: counters.crowded.get(),
+            loops: counters.loops.get(),
+            loop_through: counters.loop_through.get(),
+            shortages: counters.shortages.get(),
+            shortage: counters.shortage.get().map(|shortage| shortage.sentence().to_owned()),
+            timed_out: counters.timed_out.get(),
             servers: all().map(|server| server.status()).collect(),
         }
-    }
-
-    /// Lets clients in until the task is aborted.
-    async fn accept_loop(self: Rc<Self>, listener: TcpListener) {
-        let mut pause = SHORTEST_PAUSE;
-        loop {
-            match listener.accept().await {
-                Ok((client, peer)) => {
-                    pause = SHORTEST_PAUSE;
-                    // At the limit one client waits here and the others in the kernel's queue. An
-                    // idle listener must not hold a place that another's client could have.
-                    let permit = Permit::take(&self.limits).await;
-                    add(&self.accepted, 1);
-                    spawn_local(Rc::clone(&self).handle_client(client, peer.ip(), permit));
-                }
-                // The client gave up while it waited.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-                Err(error) => {
-                    self.limits.note_accept_pause();
-                    tracing::warn!(service = self.name, %error, ?pause, "accepting pauses");
-                    sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-            }
-        }
-    }
-
-    /// The whole life of one client connection.
-    async fn handle_client(self: Rc<Self>, client: TcpStream, peer: IpAddr, _permit: Permit) {
-        relay::prepare(&client);
-        let Some((server, in_flight)) = self.connect(peer).await else {
-            add(&self.refused, 1);
-            return relay::reset(client);
-        };
-        relay::prepare(&server);
-        let whole = tokio::select! {
-            result = relay::relay(&client, &server, &self.bytes_in, &self.bytes_out) => result.is_ok(),
-            () = in_flight.server().closed() => false,
-        };
-        if !whole {
-            relay::reset(client);
-            relay::reset(server);
-        }
-    }
-
-    /// Connects to the scheduler's choice, or to its next ones when that fails.
-    async fn connect(&self, peer: IpAddr) -> Option<(TcpStream, InFlight)> {
-        let mut tried = Vec::new();
-        while tried.len() < ATTEMPT_LIMIT {
-            let in_flight = InFlight::begin(self.choose(peer, &tried)?);
-            let server = in_flight.server();
-            tried.push(server.address);
-            match timeout(CONNECT_TIMEOUT, TcpStream::connect(server.address)).await {
-                Ok(Ok(stream)) => {
-                    add(&server.connected, 1);
-                    return Some((stream, in_flight));
-                }
-                Ok(Err(error)) => {
-                    tracing::debug!(service = self.name, server = %server.address, %error, "connect");
-                }
-                Err(_) => {
-                    tracing::debug!(service = self.name, server = %server.address, "connect timed out");
-                }
-            }
-            add(&server.failures, 1);
-        }
-        None
-    }
-
-    fn choose(&self, peer: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
-        self.turn.set(self.turn.get() + 1);
-        self.scheduler.get()?.choose(&self.wanted.borrow(), peer, tried, self.turn.get())
     }
 }
 
@@ -364,8 +355,4 @@ fn bind(listen: SocketAddr) -> io::Result<Socket> {
     }
     socket.bind(&listen.into())?;
     Ok(socket)
-}
-
-fn add(counter: &Cell<u64>, count: u64) {
-    counter.set(counter.get() + count);
 }

@@ -4,8 +4,9 @@ use std::rc::Rc;
 
 use crate::protocol::{OLDEST_VERSION, ProxyService, Status, VERSION};
 
-use crate::limits::Limits;
+use crate::outbound::Outbound;
 use crate::service::Service;
+use crate::shares::Shares;
 
 #[derive(Debug)]
 pub struct Table {
@@ -13,12 +14,13 @@ pub struct Table {
     services: Vec<Rc<Service>>,
     /// A controller has said what to serve.
     is_sent: bool,
-    limits: Rc<Limits>,
+    shares: Rc<Shares>,
+    outbound: Rc<Outbound>,
 }
 
 impl Table {
-    pub fn new(limits: Rc<Limits>) -> Self {
-        Self { services: Vec::new(), is_sent: false, limits }
+    pub fn new(shares: Rc<Shares>) -> Self {
+        Self { services: Vec::new(), is_sent: false, shares, outbound: Rc::default() }
     }
 
     /// Serves exactly these from now on.
@@ -46,20 +48,26 @@ impl Table {
             let service = match self.services.iter().find(|service| service.name == spec.name) {
                 Some(service) => service.clone(),
                 None => {
-                    let service = Rc::new(Service::new(spec, self.limits.clone()));
+                    let service = Rc::new(Service::new(spec, &self.shares, &self.outbound));
                     self.services.push(service.clone());
                     service
                 }
             };
             service.become_wanted(spec);
         }
+        self.divide();
         self.is_sent = true;
     }
 
     /// Told to serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
         let wants_nothing = self.services.iter().all(|service| !service.is_wanted());
-        self.is_sent && wants_nothing && self.limits.active() == 0
+        self.is_sent && wants_nothing && self.shares.active() == 0
+    }
+
+    fn divide(&self) {
+        self.shares
+            .divide(&self.services.iter().map(|service| service.share()).collect::<Vec<_>>());
     }
 
     pub fn status(&mut self) -> Status {
@@ -74,9 +82,9 @@ impl Table {
             version: VERSION,
             oldest: OLDEST_VERSION,
             pid: std::process::id(),
-            active: self.limits.active(),
-            limit: self.limits.limit(),
-            accept_pauses: self.limits.accept_pauses(),
+            active: self.shares.active(),
+            limit: self.shares.limit(),
+            accept_pauses: self.shares.accept_pauses(),
             error: None,
             services: named.map(|service| service.status()).collect(),
         }

@@ -136,8 +136,8 @@ fn a_slow_receiver_gets_every_octet() {
 
 #[test]
 fn clients_beyond_the_limit_wait_until_one_leaves() {
-    // 134 descriptors less 128 kept back are enough for three clients.
-    let wrapper = ["sh", "-c", "ulimit -n 134; exec \"$0\" \"$@\""];
+    // 136 descriptors less 128 and 2 kept back are enough for three clients.
+    let wrapper = ["sh", "-c", "ulimit -n 136; exec \"$0\" \"$@\""];
     let web = service("web", "rr", &[(start_server('a'), 1)]);
     let mut proxy = Proxy::start_under(&wrapper, &[]);
     assert_eq!(proxy.serve(std::slice::from_ref(&web)).limit, 3);

@@ -58,8 +58,8 @@ pub(crate) const fn max_connections_per_server<N>(place: Place<N, u32>) -> Setti
         CONNECTIONS,
         place,
         Unset::Nothing("no limit"),
-        "Most connections to one server at a time, with the built-in proxy. A server that has them gets \
-     no more; a client is turned away when all servers have them.",
+        "Most connections to one server at a time, with the built-in proxy. A server that has them \
+         gets no more; while all have them, clients wait.",
     )
 }
 

@@ -14,7 +14,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_proxy::protocol::{Orphan, ProxyServer, ProxyService, Request, ServiceStatus, Status};
+use locum_proxy::protocol::{
+    Orphan, ProxyLimits, ProxyServer, ProxyService, Request, ServiceStatus, Status,
+};
 
 /// Longer than anything takes; what is waited for longer is missing.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -142,6 +144,14 @@ pub fn start_server(letter: char) -> SocketAddr {
     address
 }
 
+/// Takes connections and never says a word, nor closes one.
+pub fn start_silent_server() -> SocketAddr {
+    let address = fresh_address();
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || listener.incoming().collect::<Vec<_>>());
+    address
+}
+
 /// A client whose connection reached a server.
 pub struct Client {
     pub stream: TcpStream,
@@ -155,18 +165,30 @@ impl Client {
 
     /// From a source address of its own.
     pub fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        Self::greeted(Self::connect_unheard(source, address).stream)
+    }
+
+    /// The same, without waiting for a server's letter.
+    pub fn connect_unheard(source: Ipv4Addr, address: SocketAddr) -> Self {
         let socket =
             socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
         socket.connect(&address.into()).unwrap();
-        Self::greeted(socket.into())
+        Self::unheard(socket.into())
     }
 
-    fn greeted(mut stream: TcpStream) -> Self {
+    /// No server has greeted it.
+    pub fn unheard(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self { stream, letter: '-' }
+    }
+
+    pub fn greeted(stream: TcpStream) -> Self {
+        let mut client = Self::unheard(stream);
         let mut letter = [0];
-        stream.read_exact(&mut letter).unwrap();
-        Self { stream, letter: char::from(letter[0]) }
+        client.stream.read_exact(&mut letter).unwrap();
+        client.letter = char::from(letter[0]);
+        client
     }
 
     pub fn echo(&mut self, text: &str) -> std::io::Result<()> {
@@ -182,6 +204,14 @@ impl Client {
         self.stream.read_exact(&mut [0])
     }
 
+    /// Waits for an octet that nobody sends, for at most this long; true when the connection is cut.
+    pub fn is_cut_within(&mut self, patience: Duration) -> bool {
+        self.stream.set_read_timeout(Some(patience)).unwrap();
+        let error = self.echo_nothing().unwrap_err();
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        error.kind() != std::io::ErrorKind::WouldBlock
+    }
+
     /// Says no more, and returns all that the server still says.
     pub fn finish(mut self) -> String {
         self.stream.shutdown(Shutdown::Write).unwrap();
@@ -193,7 +223,8 @@ impl Client {
     /// Waits for the end; true if it was an error, as a cut connection's is.
     pub fn ends_in_reset(mut self) -> bool {
         let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).is_err()
+        let end = self.stream.read_to_end(&mut rest);
+        end.is_err_and(|error| error.kind() != std::io::ErrorKind::WouldBlock)
     }
 }
 
@@ -204,6 +235,7 @@ pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> Pr
         scheduler: scheduler.to_owned(),
         drain_ms: 60_000,
         ready_only: false,
+        limits: ProxyLimits::default(),
         servers: servers.iter().map(|&(address, weight)| ProxyServer { address, weight }).collect(),
     }
 }

@@ -1,0 +1,113 @@
+//! Our own connections to servers, so that one that comes back to us is known.
+//!
+//! A server may be a service of this same proxy: that is a chain, and chains are well. When the way of
+//! a client leads to a service that it has passed already it is a loop, which would take places
+//! until none are left.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
+
+use crate::server::Server;
+
+/// The services that a client has passed, the last one first.
+#[derive(Debug)]
+pub struct Way {
+    service: String,
+    before: Option<Rc<Way>>,
+}
+
+impl Way {
+    pub fn through(service: &str, before: Option<Rc<Way>>) -> Rc<Self> {
+        Rc::new(Self { service: service.to_owned(), before })
+    }
+
+    pub fn has_passed(&self, service: &str) -> bool {
+        let mut way = Some(self);
+        while let Some(here) = way {
+            if here.service == service {
+                return true;
+            }
+            way = here.before.as_deref();
+        }
+        false
+    }
+}
+
+/// Both ends of a connection, without what only one of them knows of an address.
+type Ends = [(IpAddr, u16); 2];
+
+fn ends(ours: SocketAddr, theirs: SocketAddr) -> Ends {
+    [ours, theirs].map(|end| (end.ip().to_canonical(), end.port()))
+}
+
+/// All connections to servers, those being made included.
+#[derive(Debug, Default)]
+pub struct Outbound(RefCell<HashMap<Ends, Errand>>);
+
+/// Whom a connection is for: the way of its client, and the server that was chosen.
+type Errand = (Rc<Way>, Rc<Server>);
+
+impl Outbound {
+    /// Connects to a server for a client that came by this way. The time it may take is the caller's
+    /// to limit.
+    pub async fn connect(
+        self: &Rc<Self>,
+        server: &Rc<Server>,
+        way: &Rc<Way>,
+    ) -> io::Result<(TcpStream, Leg)> {
+        let address = server.address;
+        let kind = Type::STREAM.nonblocking();
+        let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
+                return Err(error);
+            }
+            Err(_) | Ok(()) => {}
+        }
+        // Before anybody else can run: what it leads to may be accepted next.
+        let leg = self.note(&socket, server, way)?;
+        let stream = TcpStream::from_std(socket.into())?;
+        stream.writable().await?;
+        match stream.take_error()? {
+            Some(error) => Err(error),
+            None => Ok((stream, leg)),
+        }
+    }
+
+    fn note(
+        self: &Rc<Self>,
+        socket: &Socket,
+        server: &Rc<Server>,
+        way: &Rc<Way>,
+    ) -> io::Result<Leg> {
+        let ours = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let ends = ends(ours, server.address);
+        self.0.borrow_mut().insert(ends, (way.clone(), server.clone()));
+        Ok(Leg { outbound: self.clone(), ends })
+    }
+
+    /// The way of an accepted connection that is one of ours, and the server that we took it for.
+    pub fn find(&self, peer: SocketAddr, here: SocketAddr) -> Option<Errand> {
+        self.0.borrow().get(&ends(peer, here)).cloned()
+    }
+}
+
+/// Known as one of ours for as long as this lives.
+#[derive(Debug)]
+pub struct Leg {
+    outbound: Rc<Outbound>,
+    ends: Ends,
+}
+
+impl Drop for Leg {
+    fn drop(&mut self) {
+        self.outbound.0.borrow_mut().remove(&self.ends);
+    }
+}

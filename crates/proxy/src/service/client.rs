@@ -1,0 +1,213 @@
+//! The way of a client through a service: let in, given a place and a server, relayed, ended.
+
+use std::cell::Cell;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
+use tokio::time::{sleep, timeout};
+
+use super::Service;
+use crate::movement::Movement;
+use crate::outbound::{Leg, Way};
+use crate::relay::{self, Meter};
+use crate::server::{Cut, InFlight, Server};
+use crate::shares::ClientPlace;
+use crate::shortage::Shortage;
+use crate::sources::Visit;
+
+/// Servers tried for one client before it is turned away: one may be down, two are bad luck, and
+/// after three the client had better hear of it.
+const ATTEMPT_LIMIT: usize = 3;
+
+/// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// A client that has been let in.
+#[derive(Debug)]
+struct Admitted {
+    stream: TcpStream,
+    address: IpAddr,
+    way: Rc<Way>,
+    _visit: Visit,
+}
+
+/// What a client that may be served has.
+#[derive(Debug)]
+struct Assigned {
+    /// Given back last: whoever waits for it finds room at the server too.
+    _place: ClientPlace,
+    /// The scheduler's choice; `None` when no server takes clients.
+    server: Option<InFlight>,
+}
+
+/// A connection to a server.
+#[derive(Debug)]
+struct Reached {
+    stream: TcpStream,
+    in_flight: InFlight,
+    _leg: Leg,
+}
+
+impl Service {
+    /// Lets clients in until the task is aborted.
+    pub(super) async fn accept_loop(self: Rc<Self>, listener: TcpListener) {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    pause = SHORTEST_PAUSE;
+                    let Some(client) = self.admit(stream, peer) else { continue };
+                    // At the limit one client waits here and the others in the kernel's queue. An
+                    // idle listener must not hold a place that another's client could have.
+                    let assigned = self.assign(&client).await;
+                    add(&self.counters.accepted, 1);
+                    spawn_local(Rc::clone(&self).serve(client, assigned));
+                }
+                // The client gave up while it waited.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                Err(error) => {
+                    self.shares.note_accept_pause();
+                    if let Some(shortage) = Shortage::of(&error) {
+                        self.note_shortage(shortage);
+                    }
+                    tracing::warn!(service = self.name, %error, ?pause, "accepting pauses");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// Turns away who comes round again, and who has as many connections as one may have.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+        let here = stream.local_addr().ok();
+        let way = match here.and_then(|here| self.outbound.find(peer, here)) {
+            None => self.way.clone(),
+            Some((before, server)) if before.has_passed(&self.name) => {
+                server.note_loop();
+                add(&self.counters.loops, 1);
+                self.counters.loop_through.set(Some(server.address));
+                relay::reset(stream);
+                return None;
+            }
+            Some((before, _)) => Way::through(&self.name, Some(before)),
+        };
+        let address = peer.ip();
+        let Some(visit) = self.sources.enter(address, self.limits.get().per_source) else {
+            add(&self.counters.crowded, 1);
+            relay::reset(stream);
+            return None;
+        };
+        Some(Admitted { stream, address, way, _visit: visit })
+    }
+
+    /// Waits until the client may be served.
+    async fn assign(&self, client: &Admitted) -> Assigned {
+        let mut held = None;
+        loop {
+            // Before looking, so that a place that is given back meanwhile is not missed.
+            let freed = self.share.freed();
+            if self.has_server_with_room()
+                && let Some(place) = self.share.take()
+            {
+                let server = self.choose(client.address, &[]).map(InFlight::begin);
+                self.fullness.review(self.is_full());
+                return Assigned { _place: place, server };
+            }
+            held.get_or_insert_with(|| self.fullness.hold());
+            freed.await;
+        }
+    }
+
+    /// The rest of the life of one client connection.
+    async fn serve(self: Rc<Self>, client: Admitted, assigned: Assigned) {
+        let Assigned { _place, server } = assigned;
+        relay::prepare(&client.stream);
+        let Some(reached) = self.reach(&client, server).await else {
+            add(&self.counters.refused, 1);
+            return relay::reset(client.stream);
+        };
+        relay::prepare(&reached.stream);
+        let movement = Movement::begin();
+        let counters = &self.counters;
+        let meter = Meter {
+            bytes_in: &counters.bytes_in,
+            bytes_out: &counters.bytes_out,
+            movement: &movement,
+        };
+        let whole = tokio::select! {
+            result = relay::relay(&client.stream, &reached.stream, meter) => result.is_ok(),
+            end = reached.in_flight.server().ended(&movement) => {
+                match end {
+                    Cut::Idle => add(&counters.timed_out, 1),
+                    Cut::Left => {}
+                }
+                false
+            }
+        };
+        if !whole {
+            relay::reset(client.stream);
+            relay::reset(reached.stream);
+        }
+    }
+
+    /// Connects to the server chosen, or to the scheduler's next ones when that fails.
+    async fn reach(&self, client: &Admitted, first: Option<InFlight>) -> Option<Reached> {
+        let mut tried = Vec::new();
+        let mut next = first;
+        while let Some(in_flight) = next {
+            let server = in_flight.server();
+            tried.push(server.address);
+            let patience = Duration::from_millis(self.limits.get().connect_ms);
+            match timeout(patience, self.outbound.connect(server, &client.way)).await {
+                Ok(Ok((stream, leg))) => {
+                    add(&server.connected, 1);
+                    return Some(Reached { stream, in_flight, _leg: leg });
+                }
+                Ok(Err(error)) => {
+                    tracing::debug!(service = self.name, server = %server.address, %error, "connect");
+                    match Shortage::of(&error) {
+                        Some(shortage) => {
+                            self.note_shortage(shortage);
+                            if !shortage.is_of_one_server() {
+                                return None;
+                            }
+                        }
+                        // Cut by ourselves: that is counted where it came in.
+                        None if server.leads_back() => {}
+                        None => add(&server.failures, 1),
+                    }
+                }
+                Err(_) => {
+                    tracing::debug!(service = self.name, server = %server.address, "connect timed out");
+                    add(&server.failures, 1);
+                }
+            }
+            if tried.len() >= ATTEMPT_LIMIT {
+                return None;
+            }
+            next = self.choose(client.address, &tried).map(InFlight::begin);
+        }
+        None
+    }
+
+    fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
+        self.turn.set(self.turn.get() + 1);
+        self.scheduler.get()?.choose(&self.wanted.borrow(), client, tried, self.turn.get())
+    }
+
+    /// Whatever was asked of a server, it is not at fault.
+    fn note_shortage(&self, shortage: Shortage) {
+        add(&self.counters.shortages, 1);
+        self.counters.shortage.set(Some(shortage));
+    }
+}
+
+fn add(counter: &Cell<u64>, count: u64) {
+    counter.set(counter.get() + count);
+}
