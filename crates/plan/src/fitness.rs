@@ -57,7 +57,8 @@ impl Ranking {
         let nodes = u8::try_from(different.len()).ok()?;
         let lower = different.iter().filter(|priority| **priority < own).count();
         let lowest = i32::from(different.first()?.0) + lowest_adjustment.min(0);
-        let room = (lowest - 1) / i32::from(nodes);
+        // One more is for offers.
+        let room = (lowest - 2) / i32::from(nodes);
         let levels =
             u8::try_from(room.min(i32::from(weights))).ok().filter(|levels| *levels > 0)?;
         Some(Self { nodes, lower: u8::try_from(lower).ok()?, levels })
@@ -66,6 +67,13 @@ impl Ranking {
     /// All that is lost is kept apart.
     pub fn has_room_for(&self, weights: u16) -> bool {
         u16::from(self.levels) >= weights
+    }
+
+    /// Above every node that cannot serve all, and below all others: what a master says that hands
+    /// over and takes back what nobody takes.
+    pub fn offer(&self) -> Priority {
+        // INVARIANT: there was room for one more than these.
+        Priority(self.levels * self.nodes + 1)
     }
 
     /// The priority of this node without `lost` of the weights, at least 1, and the highest one of

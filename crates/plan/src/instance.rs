@@ -9,7 +9,7 @@ use locum_vrrp::RouterSettings;
 use crate::command::Command;
 use crate::fitness::FitnessPolicy;
 use crate::name::Name;
-use crate::track::Track;
+use crate::track::{Track, Tracked};
 
 /// A virtual router with its addresses, trackers and hooks.
 #[derive(Clone, PartialEq, Debug)]
@@ -46,6 +46,18 @@ impl Instance {
             lease: Lease::Auto,
             keep_connections: false,
         }
+    }
+
+    /// Everything whose state has a say in whether it takes part, and with what priority.
+    pub fn follows(&self) -> impl Iterator<Item = &Tracked> {
+        let served = self.policy().into_iter().flat_map(|policy| &policy.served);
+        let tracked = self.track.iter().map(|track| &track.object);
+        tracked.chain(served.map(|served| &served.object))
+    }
+
+    /// How what it serves decides its place; `None` for an owner too, whose priority never changes.
+    pub fn policy(&self) -> Option<&FitnessPolicy> {
+        self.fitness.as_deref().filter(|_| !self.router.priority.is_owner())
     }
 }
 

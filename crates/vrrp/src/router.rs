@@ -296,8 +296,9 @@ impl Router {
             Event::Refuse => self.on_refuse(now, out),
             Event::Stop(cause) => self.on_stop(now, cause, out),
             Event::Resume => self.on_resume(now),
-            Event::Switchover => self.on_switchover(now, out),
-            Event::Fitness(fitness) => self.on_fitness(fitness),
+            Event::Switchover { claim } => self.on_switchover(now, claim, out),
+            // V-280: the priority that goes with it comes by itself.
+            Event::Fitness(fitness) => self.fitness = fitness,
             Event::Offer { reasons } => self.on_offer(now, reasons, out),
             Event::Settings(settings, priority) => {
                 self.set_priority(priority);
@@ -494,9 +495,10 @@ impl Router {
         }
     }
 
-    fn on_switchover(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn on_switchover(&mut self, now: Time, claim: Option<Priority>, out: &mut Vec<Action>) {
         if self.role() == Role::Master {
             self.yielded = true;
+            out.extend(claim.map(|priority| Action::Advertise { priority }));
             self.resign(now, Cause::Switchover, After::Yield, out);
         }
     }

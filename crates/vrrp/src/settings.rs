@@ -59,8 +59,9 @@ impl Priority {
 pub enum Fitness {
     #[default]
     Fit,
-    /// It cannot serve all. A master with a priority up to `outranks` can serve less.
-    Unfit { outranks: Priority },
+    /// It cannot serve all. A master with a priority up to `outranks` can serve less, and one up to
+    /// `offers` that releases takes back what nobody takes (V-282).
+    Unfit { outranks: Priority, offers: Priority },
 }
 
 impl Fitness {
@@ -68,7 +69,15 @@ impl Fitness {
     pub fn leaves(self, master: Priority) -> bool {
         match self {
             Self::Fit => false,
-            Self::Unfit { outranks } => master > outranks,
+            Self::Unfit { outranks, .. } => master > outranks,
+        }
+    }
+
+    /// What a master of this priority has released is left to nodes that can serve, and to itself.
+    pub fn passes(self, master: Priority) -> bool {
+        match self {
+            Self::Fit => false,
+            Self::Unfit { outranks, offers } => master > outranks && master <= offers,
         }
     }
 }

@@ -82,8 +82,9 @@ const STATES: [(&str, Prepare); 16] = [
         after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))])
     }),
     ("Backup, unfit", |settings| after(settings, &[Event::Eligible, UNFIT])),
-    ("Backup, unfit, master released", |settings| {
-        after(settings, &[Event::Eligible, UNFIT, Event::Heard(&heard(HIGH, 0))])
+    ("Backup, unfit, master offers", |settings| {
+        let [master, release] = [50, 0].map(|priority| heard(HIGH, priority));
+        after(settings, &[Event::Eligible, UNFIT, Event::Heard(&master), Event::Heard(&release)])
     }),
     ("Candidate, silent master", |settings| due(after(settings, &[Event::Eligible]))),
     ("Candidate, lower master seen", |settings| {
@@ -97,7 +98,9 @@ const STATES: [(&str, Prepare); 16] = [
     ("Resigning, stopped", |settings| {
         after(settings, &[Event::Adopt, Event::Stop(Cause::Stopped)])
     }),
-    ("Resigning, switchover", |settings| after(settings, &[Event::Adopt, Event::Switchover])),
+    ("Resigning, switchover", |settings| {
+        after(settings, &[Event::Adopt, Event::Switchover { claim: None }])
+    }),
     ("Resigning, better advert", |settings| {
         after(settings, &[Event::Adopt, Event::Heard(&heard(HIGH, 150))])
     }),
@@ -105,7 +108,8 @@ const STATES: [(&str, Prepare); 16] = [
 ];
 
 /// It serves more than masters of priority 40, and no other.
-const UNFIT: Event<'static> = Event::Fitness(Fitness::Unfit { outranks: Priority(40) });
+const UNFIT: Event<'static> =
+    Event::Fitness(Fitness::Unfit { outranks: Priority(40), offers: Priority(80) });
 
 fn events() -> Vec<(&'static str, Event<'static>)> {
     let better =
@@ -131,7 +135,7 @@ fn events() -> Vec<(&'static str, Event<'static>)> {
         ("refuse", Event::Refuse),
         ("stop", Event::Stop(Cause::Stopped)),
         ("resume", Event::Resume),
-        ("switchover", Event::Switchover),
+        ("switchover", Event::Switchover { claim: None }),
         ("fit", Event::Fitness(Fitness::Fit)),
         ("unfit", UNFIT),
         ("offer", Event::Offer { reasons: "haproxy front".into() }),

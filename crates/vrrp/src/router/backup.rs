@@ -9,7 +9,7 @@ use super::state::{State, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
-use crate::settings::{Fitness, Preempt, Priority};
+use crate::settings::{Preempt, Priority};
 use crate::time::Time;
 use crate::timers;
 
@@ -82,13 +82,13 @@ impl Router {
             waiting.preempt_at = None;
         }
         let is_repeated = match waiting.wait {
-            Wait::Skew(peer) | Wait::TakeBack(peer) => heard.is_release() && peer == heard.source,
+            Wait::Released { peer, .. } => heard.is_release() && peer == heard.source,
             Wait::Down | Wait::Eager => false,
         };
         let wait = if is_repeated { waiting.wait } else { self.wait_after(heard, waiting.lower) };
         self.accept(now, heard);
         // The second release of one resignation takes nothing back later (V-240).
-        if !(is_repeated && matches!(wait, Wait::TakeBack(_))) {
+        if !(is_repeated && self.lets_pass(wait)) {
             waiting.restarted = now;
         }
         waiting.wait = wait;
@@ -106,26 +106,16 @@ impl Router {
         let accepted = self.master.map(|master| (master.address, master.priority));
         let mut known = lower.into_iter().chain(accepted);
         let former = known.find(|(address, _)| *address == heard.source);
-        // One that is not known may serve better than we do.
-        let priority = former.map_or(Priority::OWNER, |(_, priority)| priority);
-        match self.fitness.leaves(priority) {
-            true => Wait::TakeBack(heard.source),
-            false => Wait::Skew(heard.source),
-        }
+        Wait::Released { peer: heard.source, former: former.map(|(_, priority)| priority) }
     }
 
-    /// V-280: the priority that goes with it comes by itself. What a release has begun goes on as
-    /// suits the new state.
-    pub(super) fn on_fitness(&mut self, fitness: Fitness) {
-        let was_fit = self.fitness == Fitness::Fit;
-        self.fitness = fitness;
-        let is_fit = fitness == Fitness::Fit;
-        if let (State::Backup(waiting), true) = (&mut self.state, was_fit != is_fit) {
-            waiting.wait = match waiting.wait {
-                Wait::Skew(peer) if !is_fit => Wait::TakeBack(peer),
-                Wait::TakeBack(peer) if is_fit => Wait::Skew(peer),
-                wait => wait,
-            };
+    /// V-282: what it waits for is on offer to nodes that can serve, and this one cannot.
+    fn lets_pass(&self, wait: Wait) -> bool {
+        match wait {
+            Wait::Released { former, .. } => {
+                former.is_some_and(|former| self.fitness.passes(former))
+            }
+            Wait::Down | Wait::Eager => false,
         }
     }
 
@@ -157,10 +147,10 @@ impl Router {
     pub(super) fn down_at(&self, waiting: &Waiting) -> Time {
         let length = match waiting.wait {
             Wait::Down => self.down_interval(),
-            Wait::Skew(_) => self.skew(),
-            Wait::TakeBack(_) => {
+            Wait::Released { .. } if self.lets_pass(waiting.wait) => {
                 timers::take_back(self.settings.version, self.active_interval) + self.skew()
             }
+            Wait::Released { .. } => self.skew(),
             Wait::Eager => {
                 // The skew of a priority one below the owner's: A + 1/256 (V-172).
                 let version = self.settings.version;
@@ -174,9 +164,11 @@ impl Router {
     /// V-237: why a down timer that has run out makes a master.
     pub(super) fn takeover_cause(&self, waiting: &Waiting) -> Cause {
         match (waiting.wait, waiting.lower) {
-            (Wait::Skew(peer), _) => Cause::PriorityZero { peer },
             // It has not come back, and does not answer any more.
-            (Wait::TakeBack(peer), _) => Cause::MasterSilent { last: Some(peer) },
+            (Wait::Released { peer, .. }, _) if self.lets_pass(waiting.wait) => {
+                Cause::MasterSilent { last: Some(peer) }
+            }
+            (Wait::Released { peer, .. }, _) => Cause::PriorityZero { peer },
             (Wait::Down | Wait::Eager, Some((peer, priority))) => {
                 Cause::Preempted { peer, priority }
             }

@@ -31,8 +31,9 @@ pub enum Event<'a> {
     Stop(Cause),
     /// The stop is taken back: the instance is in the configuration again.
     Resume,
-    /// Give up to whoever takes it, and leave it to them while they live.
-    Switchover,
+    /// Give up to whoever takes it, and leave it to them while they live. `claim` is advertised just
+    /// before: it says to nodes that cannot serve whether they shall let it pass (V-282).
+    Switchover { claim: Option<Priority> },
     /// Whether this node can serve, and whom it leaves alone while it cannot.
     Fitness(Fitness),
     /// Give up to whoever takes it, because another node may serve and this one does not; taken

@@ -7,7 +7,7 @@ use super::state::{After, Resignation, State, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
-use crate::settings::Priority;
+use crate::settings::{Fitness, Priority};
 use crate::time::Time;
 use crate::timers;
 
@@ -76,9 +76,14 @@ impl Router {
     pub(super) fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
         let (version, interval) = (self.settings.version, self.settings.interval);
         out.push(Action::Advertise { priority: Priority::RELEASE });
+        let mut hold = timers::take_back(version, interval);
+        // V-284: what an unfit router releases looks like an offer, so that others wait for as long.
+        if self.fitness != Fitness::Fit && then != After::Yield {
+            hold += timers::longest_skew(version, interval) + timers::HANDOVER_MARGIN;
+        }
         let resignation = Resignation {
             cause: cause.clone(),
-            until: now + timers::take_back(version, interval),
+            until: now + hold,
             again: Some(now + timers::longest_skew(version, interval)),
             answered: false,
             then,

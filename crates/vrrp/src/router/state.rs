@@ -48,10 +48,9 @@ pub(super) struct Waiting {
 pub(super) enum Wait {
     /// 3 × M + skew.
     Down,
-    /// Skew alone: this master has released (V-212).
-    Skew(IpAddr),
-    /// Long enough for it to take back what it has released: this node serves no better (V-282).
-    TakeBack(IpAddr),
+    /// This master has released: skew alone (V-212), or long enough for it to take back what it has
+    /// only offered (V-282). `former` is how good it was, where that is known.
+    Released { peer: IpAddr, former: Option<Priority> },
     /// One interval: configured to start as master (V-172).
     Eager,
 }

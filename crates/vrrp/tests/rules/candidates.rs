@@ -172,7 +172,7 @@ fn adoption_and_a_release_that_nobody_took_do_not_ask() {
     let mut out = Vec::new();
     bench.router.handle(bench.now, Event::Adopt, &mut out);
     assert_eq!(bench.router.role(), Role::Master, "V-242");
-    bench.router.handle(bench.now, Event::Switchover, &mut out);
+    bench.router.handle(bench.now, Event::Switchover { claim: None }, &mut out);
     while let Some(due) = bench.router.deadline().filter(|_| bench.router.role() == Role::Resigning)
     {
         bench.router.handle(due, Event::Timeout, &mut out);

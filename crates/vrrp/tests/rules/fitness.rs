@@ -7,8 +7,12 @@ use locum_vrrp::{Action, Cause, Event, Fitness, Preempt, Priority, Role, RouterS
 use crate::bench::{Bench, HIGH, LOW, sent, settings};
 
 /// Serves less than every node that can serve, and more than those up to priority 2.
-const UNFIT: Fitness = Fitness::Unfit { outranks: Priority(2) };
+const UNFIT: Fitness = Fitness::Unfit { outranks: Priority(2), offers: Priority(5) };
 const UNFIT_PRIORITY: Priority = Priority(3);
+/// The best that cannot serve all.
+const BEST_UNFIT: u8 = 4;
+/// What a switchover says before its release.
+const OFFER: Priority = Priority(5);
 /// Two longest skews and the margin, at an interval of a second.
 const TAKE_BACK: Duration = Duration::from_millis(2100);
 
@@ -59,9 +63,9 @@ fn unfit_backup_preempts_a_master_that_serves_less() {
 
 /// V-282: whoever can serve takes it in its skew, and the master itself takes it back.
 #[test]
-fn unfit_backup_lets_a_release_pass_until_it_would_have_been_taken_back() {
+fn unfit_backup_lets_an_offer_pass_until_it_would_have_been_taken_back() {
     let mut bench = backup(UNFIT);
-    bench.beside(HIGH, 200, 3);
+    bench.beside(HIGH, BEST_UNFIT, 3);
     let released = bench.now;
     bench.hear(HIGH, 0);
     let skew = Duration::from_millis(1000) * 253 / 256;
@@ -72,7 +76,7 @@ fn unfit_backup_lets_a_release_pass_until_it_would_have_been_taken_back() {
     assert_eq!(bench.router.deadline(), Some(released + TAKE_BACK + skew), "not prolonged");
     // Taken back: a master like before.
     assert!(!became_master(&bench.run(1100)));
-    assert!(!became_master(&bench.beside(HIGH, 200, 10)));
+    assert!(!became_master(&bench.beside(HIGH, BEST_UNFIT, 10)));
     // Gone for good.
     bench.hear(HIGH, 0);
     let out = bench.run(3100);
@@ -81,13 +85,35 @@ fn unfit_backup_lets_a_release_pass_until_it_would_have_been_taken_back() {
     assert!(out.contains(&changed), "{out:?}");
 }
 
-/// V-282: of a master that serves less, a release is taken at once; of a silent one everything.
+/// V-282: a switchover of a master that serves is no stop of it.
+#[test]
+fn unfit_backup_lets_a_switchover_pass_and_takes_over_from_a_master_that_stops() {
+    for (said, passes) in [(OFFER, true), (Priority(200), false)] {
+        let mut bench = backup(UNFIT);
+        bench.beside(HIGH, 200, 3);
+        bench.hear(HIGH, said.0);
+        bench.hear(HIGH, 0);
+        assert_eq!(!became_master(&bench.run(2000)), passes, "{said:?}");
+    }
+    let sent_by = |claim| sent(&master().feed(Event::Switchover { claim }));
+    assert_eq!(sent_by(Some(OFFER)), [OFFER.0, 0]);
+    assert_eq!(sent_by(None), [0]);
+    let mut master = master();
+    master.feed(Event::Switchover { claim: Some(OFFER) });
+    assert_eq!(master.router.priority(), Priority(100), "it is said, and no more");
+    assert_eq!(sent(&master.run(2200)).last(), Some(&100), "taken back");
+}
+
+/// V-282: of a master that serves less, a release is taken at once; of a silent one everything; and
+/// of one that is not known.
 #[test]
 fn unfit_backup_takes_over_from_worse_and_from_the_dead() {
-    let mut bench = backup(UNFIT);
-    bench.hear(HIGH, 2);
-    bench.hear(HIGH, 0);
-    assert!(became_master(&bench.run(1000)), "within its skew");
+    for former in [Some(2), None] {
+        let mut bench = backup(UNFIT);
+        former.map(|priority| bench.hear(HIGH, priority));
+        bench.hear(HIGH, 0);
+        assert!(became_master(&bench.run(1000)), "within its skew: {former:?}");
+    }
     let mut bench = backup(UNFIT);
     bench.beside(HIGH, 200, 3);
     assert!(became_master(&bench.run(4000)), "a silent master");
@@ -95,9 +121,9 @@ fn unfit_backup_takes_over_from_worse_and_from_the_dead() {
 
 /// V-280: whoever finds out meanwhile goes on as suits what it is now.
 #[test]
-fn release_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
+fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
     let mut bench = backup(UNFIT);
-    bench.beside(HIGH, 200, 3);
+    bench.beside(HIGH, BEST_UNFIT, 3);
     bench.hear(HIGH, 0);
     assert!(!became_master(&bench.run(1200)));
     bench.feed(Event::Priority(Priority(100)));
@@ -105,11 +131,29 @@ fn release_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
     assert!(became_master(&bench.run(0)), "its skew is over");
 
     let mut bench = backup(Fitness::Fit);
-    bench.beside(HIGH, 200, 3);
+    bench.hear(HIGH, BEST_UNFIT);
     bench.hear(HIGH, 0);
     bench.feed(Event::Fitness(UNFIT));
     bench.feed(Event::Priority(UNFIT_PRIORITY));
     assert!(!became_master(&bench.run(2000)), "it cannot serve any more");
+}
+
+/// V-284.
+#[test]
+fn an_unfit_master_that_stops_answers_until_an_unfit_backup_has_taken_over() {
+    let held = |fitness| {
+        let mut bench = master();
+        bench.feed(Event::Fitness(fitness));
+        bench.feed(Event::Stop(Cause::Stopped));
+        let since = bench.now;
+        while bench.router.holds_addresses() {
+            bench.run(10);
+        }
+        bench.now.since(since)
+    };
+    let longest = TAKE_BACK + Duration::from_millis(1000);
+    assert!(held(UNFIT) > longest, "{:?}", held(UNFIT));
+    assert!(held(Fitness::Fit) <= TAKE_BACK + Duration::from_millis(10));
 }
 
 /// V-283: nobody takes it: it has never let go.

@@ -38,7 +38,7 @@ fn new_master_reason_is_that_of_the_last_promotion() {
     bench.run(500);
     bench.beside(HIGH, 50, 4);
     assert_eq!(reason(&bench), NewMasterReason::Preempted);
-    bench.feed(Event::Switchover);
+    bench.feed(Event::Switchover { claim: None });
     bench.run(2200);
     assert_eq!(reason(&bench), NewMasterReason::Preempted, "what nobody took was not lost");
     let owner = Bench::eligible(settings(Version::V3, 255));
