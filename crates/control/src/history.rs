@@ -59,10 +59,9 @@ pub enum Record {
     Expelled { address: IpAddr, interface: String },
     /// Addresses were announced before everything they wait for was ready.
     AnnouncedUnready { waited_ms: u64, awaited: String },
-    /// A service could not be served.
-    ServeFailed { service: String, error: String },
-    /// It is served again.
-    ServeMended { service: String },
+    /// A service or HAProxy (`service www`, `haproxy edge`) came to miss what its clients need, or
+    /// has it again. `aspect` is `capable`, `answering` or `populated`.
+    Fitness { object: String, aspect: String, holds: bool, detail: String },
     /// A configuration took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A configuration was refused; the running one stays.

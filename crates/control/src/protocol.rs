@@ -38,6 +38,9 @@ pub enum Request {
         /// Only say what would be done.
         #[serde(default)]
         dry_run: bool,
+        /// To whoever is there, also where nobody can serve.
+        #[serde(default)]
+        force: bool,
     },
     /// What happened: [`Response::History`], oldest first.
     History {
@@ -117,8 +120,18 @@ mod tests {
             Request::Status,
             Request::Reload,
             Request::Stop,
-            Request::Switchover { instance: Some("web".into()), to: None, dry_run: true },
-            Request::Switchover { instance: None, to: Some("lb2".into()), dry_run: false },
+            Request::Switchover {
+                instance: Some("web".into()),
+                to: None,
+                dry_run: true,
+                force: false,
+            },
+            Request::Switchover {
+                instance: None,
+                to: Some("lb2".into()),
+                dry_run: false,
+                force: true,
+            },
             Request::History { since_ms: Some(7) },
         ];
         for request in requests {
@@ -133,7 +146,7 @@ mod tests {
         let line = b"{\"version\":1,\"request\":\"switchover\"}";
         assert_eq!(
             parse_request(line),
-            Ok(Request::Switchover { instance: None, to: None, dry_run: false })
+            Ok(Request::Switchover { instance: None, to: None, dry_run: false, force: false })
         );
     }
 

@@ -1,13 +1,30 @@
 //! What an operator may ask for at run time.
 
+use std::time::Duration;
+
 use locum_plan::Name;
-use locum_vrrp::{Cause, Event as RouterEvent, Role, Time};
+use locum_vrrp::{Cause, Event as RouterEvent, Fitness, Priority, Role, Time};
 
 use crate::engine::Engine;
 use crate::ids::CommandId;
 use crate::ids::InstanceId;
-use crate::input::{Command, Run, Target};
+use crate::input::{Command, Run, Successor, Target};
+use crate::instance::InstanceState;
 use crate::output::{EventKind, Output, Reply};
+
+/// After that the other nodes may have been repaired.
+const UNTAKEN_COUNTS: Duration = Duration::from_secs(60);
+
+/// What a master says of its priority just before it hands over, where nodes that cannot serve let
+/// an offer pass and take what a fit master leaves (V-282).
+fn claim(state: &InstanceState, successor: Successor) -> Option<Priority> {
+    let ranking = state.instance.policy()?.ranking;
+    let is_fit = state.router.fitness() == Fitness::Fit;
+    match successor {
+        Successor::Fit => is_fit.then(|| ranking.offer()),
+        Successor::Any => (!is_fit).then_some(state.instance.router.priority),
+    }
+}
 
 impl Engine {
     pub(crate) fn on_command(
@@ -19,14 +36,15 @@ impl Engine {
     ) {
         let reply = match command {
             Command::Stop => self.stop(now),
-            Command::Switchover { target, to, run } => {
+            Command::Switchover { target, to, run, successor } => {
                 let masters = match self.masters_of(&target) {
                     Ok(masters) => masters,
                     Err(reply) => return out.push(Output::Reply { id, reply }),
                 };
-                match to.and_then(|node| self.refuse_successor(&node)) {
+                let refusal = to.and_then(|node| self.refuse_successor(&node));
+                match refusal.or_else(|| self.doubt_successors(now, &masters, successor)) {
                     Some(reply) => reply,
-                    None => self.switchover(now, &masters, run),
+                    None => self.switchover(now, &masters, run, successor),
                 }
             }
         };
@@ -49,7 +67,13 @@ impl Engine {
     }
 
     /// Hands these instances, of which this node is master, to whoever takes them.
-    fn switchover(&mut self, now: Time, masters: &[InstanceId], run: Run) -> Reply {
+    fn switchover(
+        &mut self,
+        now: Time,
+        masters: &[InstanceId],
+        run: Run,
+        successor: Successor,
+    ) -> Reply {
         let names: Vec<&str> = masters.iter().map(|id| &**self.instances[*id].name()).collect();
         let names = names.join(", ");
         match run {
@@ -59,13 +83,40 @@ impl Engine {
             )),
             Run::Real => {
                 for id in masters {
-                    self.instances.touch(*id).feed(now, RouterEvent::Switchover);
+                    let state = self.instances.touch(*id);
+                    let claim = claim(state, successor);
+                    state.feed(now, RouterEvent::Switchover { claim });
                 }
                 Reply::Ok(format!(
                     "{names}: mastership is on offer; the addresses stay here until it is taken"
                 ))
             }
         }
+    }
+
+    /// What was offered a short while ago and taken by nobody is not offered to them again, unless
+    /// it shall be taken by whoever is there.
+    fn doubt_successors(
+        &self,
+        now: Time,
+        masters: &[InstanceId],
+        successor: Successor,
+    ) -> Option<Reply> {
+        if successor == Successor::Any {
+            return None;
+        }
+        let (name, ago) = masters.iter().find_map(|id| {
+            let state = &self.instances[*id];
+            let (since, cause) = state.router.since();
+            let ago = now.since(since);
+            let is_untaken = *cause == Cause::NoSuccessor && ago < UNTAKEN_COUNTS;
+            (is_untaken && state.instance.policy().is_some()).then(|| (state.name(), ago))
+        })?;
+        Some(Reply::Refused(format!(
+            "{name} was on offer {} s ago and nobody took it: the other nodes cannot serve it or are \
+             gone. Look at `locum status` there; with --force whoever is there takes over",
+            ago.as_secs()
+        )))
     }
 
     /// The instances meant, all of them master here; else the refusal.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use locum_plan::Name;
+use locum_plan::{Name, Tracked};
 use locum_vrrp::{Action, Role, Time};
 
 use crate::engine::Engine;
@@ -153,7 +153,9 @@ impl Engine {
                     let event = self.note(Some(instance.name.clone()), kind);
                     let name = &instance.name;
                     let cause = &cause;
-                    let context = HookContext { instance: name, from, to, cause, priority, event };
+                    let unfit = self.unfit(id);
+                    let context =
+                        HookContext { instance: name, from, to, cause, priority, event, unfit };
                     if !is_replaced {
                         runs.extend(hooks::runs(&instance.hooks, &context));
                     }
@@ -212,8 +214,14 @@ impl Engine {
             cause: router.since().1,
             priority: router.priority(),
             event,
+            unfit: self.unfit(id),
         };
         hooks::runs(&instance.hooks, &context)
+    }
+
+    /// What this node cannot serve of an instance.
+    fn unfit(&self, id: InstanceId) -> &[(Tracked, String)] {
+        self.instances[id].fitness.as_ref().map_or(&[], |footing| &footing.loss.objects)
     }
 
     fn drain_listening(&mut self, out: &mut Vec<Output>) {
@@ -240,7 +248,7 @@ impl Engine {
 
     /// After the instances of this node are others.
     pub(crate) fn follow_trackers(&mut self) {
-        let tracks = self.instances.iter().map(|state| (state.id, &state.instance.track[..]));
+        let tracks = self.instances.iter().map(|state| (state.id, &*state.instance));
         self.trackers.follow(tracks);
     }
 

@@ -7,9 +7,10 @@ use std::net::IpAddr;
 use locum_plan as plan;
 use locum_plan::Name;
 use locum_vrrp::packet::capacity;
-use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Transport};
+use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Time, Transport};
 
 use crate::fault::{Fault, PriorityPart};
+use crate::fitness::{Incumbency, Loss};
 use crate::input::LinkState;
 use crate::tracker::{Tally, Trackers};
 
@@ -24,21 +25,42 @@ pub struct Eligibility {
     pub is_unknown: bool,
     /// What is added to the base priority.
     pub parts: Vec<PriorityPart>,
+    /// What of its services and HAProxies this node cannot serve.
+    pub loss: Loss,
+}
+
+/// As who an instance is judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Perspective {
+    /// A check that has not reported yet counts as up.
+    pub presume_up: bool,
+    pub incumbency: Incumbency,
+    pub now: Time,
 }
 
 impl Eligibility {
-    /// `presume_up`: a check that has not reported yet counts as up.
     pub fn of(
         instance: &plan::Instance,
         links: &HashMap<Name, LinkState>,
         trackers: &Trackers,
-        presume_up: bool,
+        perspective: Perspective,
     ) -> Self {
         let (link, mut faults) = Self::of_link(instance, links);
-        let tracked = trackers.judge(&instance.track, presume_up);
-        let Tally { faults: of_trackers, parts, is_unknown } = tracked;
+        let tracked = trackers.judge(&instance.track, perspective.presume_up);
+        let Tally { faults: of_trackers, mut parts, is_unknown } = tracked;
         faults.extend(of_trackers);
-        Self { faults, link, is_unknown, parts }
+        let mut loss = Loss::default();
+        if let Some(policy) = instance.policy() {
+            loss = Loss::of(
+                policy,
+                |object| trackers.served(object),
+                perspective.incumbency,
+                perspective.now,
+            );
+            let checks = parts.iter().map(|part| part.part).sum();
+            parts.extend(loss.part(&policy.ranking, instance.router.priority, checks));
+        }
+        Self { faults, link, is_unknown, parts, loss }
     }
 
     fn of_link(

@@ -10,15 +10,16 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use locum_plan as plan;
-use locum_plan::{Name, Outcome, Plan};
+use locum_plan::{Name, Outcome, Plan, Tracked};
 use locum_vrrp::counters::Counters;
 use locum_vrrp::{Event as RouterEvent, Time};
 
 use crate::announce::rate::RateLimiter;
 use crate::arbiter::{Arbiter, Unopposed};
-use crate::eligibility::{self, Eligibility, effective};
+use crate::eligibility::{self, Eligibility, Perspective, effective};
 use crate::facts::{Fact, FactKey};
 use crate::fault::{self, Fault, PriorityCause};
+use crate::fitness::Aspect;
 use crate::groups::Groups;
 use crate::ids::{InstanceId, ProbeId, Seq};
 use crate::input::{Input, LinkState};
@@ -26,6 +27,7 @@ use crate::instances::Instances;
 use crate::listening::MasterSources;
 use crate::output::{Event, EventKind, Listen, Output};
 use crate::probes::{ProbeTable, Subscriber};
+use crate::service::ServerTurn;
 use crate::services::Services;
 use crate::tracker::{Change, Trackers};
 
@@ -91,13 +93,14 @@ impl Engine {
             Input::LinkGone { name } => self.on_link_gone(now, &name),
             Input::Applied { seq, owner, result } => self.on_applied(now, seq, owner, &result),
             Input::Sent { instance, report } => self.on_sent(instance, report),
-            Input::Served { seq, pending, failed } => self.on_served(seq, &pending, failed),
+            Input::Served { seq, pending, failed } => self.on_served(now, seq, &pending, failed),
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }
         for (id, event) in self.groups.decide(now, arbiter, &self.instances) {
             self.instances.touch(id).feed(now, event);
         }
+        self.review_fitness(now);
         self.drain(now, out);
     }
 
@@ -114,25 +117,67 @@ impl Engine {
         }
     }
 
+    /// Those of this drain that have another role now, or something lost or recovered by the clock.
+    fn review_fitness(&mut self, now: Time) {
+        let is_due = |id: &InstanceId| {
+            self.instances.get(*id).is_some_and(|state| state.is_fitness_due(now))
+        };
+        let due: Vec<InstanceId> =
+            self.instances.touched().iter().copied().filter(is_due).collect();
+        for id in due {
+            self.review(now, id);
+        }
+    }
+
     fn on_probed(&mut self, now: Time, probe: ProbeId, outcome: &Outcome) {
         for subscriber in self.probes.subscribers(probe) {
             match subscriber {
                 Subscriber::Tracker(at) => self.on_checked(now, at, outcome),
                 Subscriber::Server { service, server, check } => {
                     let Some(state) = self.services.get_mut(service) else { continue };
-                    if !state.record(server, check, outcome, now) {
-                        continue;
+                    match state.record(server, check, outcome, now) {
+                        ServerTurn::None => continue,
+                        ServerTurn::Doubt => {}
+                        ServerTurn::Turned => {
+                            let kind = EventKind::Server {
+                                service: state.service.name.clone(),
+                                server: state.servers[server].server.address,
+                                up: state.servers[server].up() == Some(true),
+                                detail: outcome.detail.clone(),
+                            };
+                            self.levels_touched = true;
+                            self.note(None, kind);
+                        }
                     }
-                    self.levels_touched = true;
-                    let kind = EventKind::Server {
-                        service: state.service.name.clone(),
-                        server: state.servers[server].server.address,
-                        up: state.servers[server].up() == Some(true),
-                        detail: outcome.detail.clone(),
-                    };
-                    self.note(None, kind);
+                    self.note_population(now, service);
                 }
             }
+        }
+    }
+
+    /// The health of servers of the service at this position has changed.
+    pub(crate) fn note_population(&mut self, now: Time, at: usize) {
+        let Some(state) = self.services.get_mut(at) else { return };
+        let (object, population) =
+            (Tracked::Service(state.service.name.clone()), state.population());
+        let (holds, detail) = (population.is_enough, population.detail.clone());
+        let mut turned = false;
+        let mut was_known = false;
+        let changed = self.trackers.serve(&object, now, |served| {
+            was_known = served.population.as_ref().is_some_and(|all| all.is_enough.is_some());
+            let before = served.population.clone();
+            turned = served.set_population(population, now);
+            served.population != before
+        });
+        let Some((_, dependents)) = changed else { return };
+        let dependents = dependents.to_vec();
+        // What has been looked at for the first time is news only if it is bad.
+        if let Some(holds) = holds.filter(|holds| turned && (was_known || !holds)) {
+            let aspect = Aspect::Populated;
+            self.note(None, EventKind::Fitness { object, aspect, holds, detail });
+        }
+        for instance in dependents {
+            self.review(now, instance);
         }
     }
 
@@ -216,8 +261,7 @@ impl Engine {
         let source = self.source_of(id);
         let instance = Arc::clone(&self.instances[id].instance);
         // Adopted instances go on with the checks as they were; the next result speaks for itself.
-        let presumes = self.instances[id].presume_up || self.instances[id].adoptable;
-        let verdict = self.judge(&instance, presumes);
+        let verdict = self.judge(&instance, self.instances[id].perspective(now));
         let waits_for_reports = self.trackers.awaits(&instance.track);
         let state = self.instances.touch(id);
         state.presume_up &= waits_for_reports;
@@ -245,6 +289,7 @@ impl Engine {
         } else if !verdict.is_unknown {
             state.feed(now, RouterEvent::Eligible);
         }
+        state.follow_fitness(verdict.loss, now);
         if from != to {
             let why = PriorityCause::Trackers(verdict.parts);
             let name = instance.name.clone();
@@ -252,8 +297,8 @@ impl Engine {
         }
     }
 
-    pub(crate) fn judge(&self, instance: &plan::Instance, presume_up: bool) -> Eligibility {
-        Eligibility::of(instance, &self.links, &self.trackers, presume_up)
+    pub(crate) fn judge(&self, instance: &plan::Instance, perspective: Perspective) -> Eligibility {
+        Eligibility::of(instance, &self.links, &self.trackers, perspective)
     }
 
     /// The address adverts of this instance leave from.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use locum_plan::{Command, CommandLine, Hooks, Name};
+use locum_plan::{Command, CommandLine, Hooks, Name, Tracked};
 use locum_vrrp::{Cause, Priority, Role};
 
 use crate::output::HookRun;
@@ -16,19 +16,23 @@ pub struct HookContext<'a> {
     pub cause: &'a Cause,
     pub priority: Priority,
     pub event: u64,
+    /// What this node cannot serve of the instance.
+    pub unfit: &'a [(Tracked, String)],
 }
 
 /// State hooks first, then the generic ones with `INSTANCE NAME STATE PRIORITY` appended. A
-/// resignation runs none: the service must answer until it is over.
+/// resignation runs none: the service must answer until it is over. Nor does its end where nobody
+/// has taken over: no hook has said that anything ended.
 pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
     let (specific, state) = match context.to {
+        Role::Master if context.from == Role::Resigning => return Vec::new(),
         Role::Master => (&hooks.master, "MASTER"),
         Role::Backup => (&hooks.backup, "BACKUP"),
         Role::Fault => (&hooks.fault, "FAULT"),
         Role::Initialize => (&hooks.stop, "STOP"),
         Role::Resigning => return Vec::new(),
     };
-    let environment = [
+    let mut environment = [
         ("LOCUM_INSTANCE", context.instance.to_string()),
         ("LOCUM_STATE", state.to_owned()),
         ("LOCUM_PREVIOUS_STATE", context.from.to_string()),
@@ -36,7 +40,13 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
         ("LOCUM_PRIORITY", context.priority.0.to_string()),
         ("LOCUM_EVENT", context.event.to_string()),
     ]
-    .map(|(key, value)| (key.to_owned(), value));
+    .map(|(key, value)| (key.to_owned(), value))
+    .to_vec();
+    if !context.unfit.is_empty() {
+        let objects: Vec<String> =
+            context.unfit.iter().map(|(object, _)| object.to_string()).collect();
+        environment.push(("LOCUM_UNFIT".to_owned(), objects.join(", ")));
+    }
     let arguments =
         ["INSTANCE", context.instance, state, &context.priority.0.to_string()].map(str::to_owned);
     let generic = hooks.any.iter().map(|hook| with_arguments(hook, &arguments));
@@ -47,7 +57,7 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
         .map(|command| HookRun {
             instance: context.instance.clone(),
             command,
-            environment: environment.to_vec(),
+            environment: environment.clone(),
             event: context.event,
         })
         .collect()
@@ -105,11 +115,37 @@ mod tests {
             cause: &cause,
             priority: Priority(150),
             event: 7,
+            unfit: &[],
         };
         let commands: Vec<String> =
             runs(&hooks, &context).iter().map(|run| run.command.to_string()).collect();
         assert_eq!(commands, ["/bin/m", "/bin/any x INSTANCE web MASTER 150"]);
-        assert!(runs(&hooks, &HookContext { to: Role::Resigning, ..context }).is_empty());
+        let resigning = HookContext { to: Role::Resigning, ..context };
+        assert!(runs(&hooks, &resigning).is_empty());
+        let taken_back = HookContext { from: Role::Resigning, to: Role::Master, ..resigning };
+        assert!(runs(&hooks, &taken_back).is_empty(), "nothing had ended");
+    }
+
+    #[test]
+    fn hooks_hear_what_cannot_be_served() {
+        let hooks = Hooks { master: vec![Command::argv(["/bin/m"])], ..Hooks::default() };
+        let name: Name = "web".into();
+        let unfit = [
+            (Tracked::Service("www".into()), String::new()),
+            (Tracked::Haproxy("edge".into()), "it does not answer".to_owned()),
+        ];
+        let context = HookContext {
+            instance: &name,
+            from: Role::Backup,
+            to: Role::Master,
+            cause: &Cause::Startup,
+            priority: Priority(2),
+            event: 7,
+            unfit: &unfit,
+        };
+        let last = runs(&hooks, &context)[0].environment.last().cloned();
+        let expected = ("LOCUM_UNFIT".to_owned(), "service www, haproxy edge".to_owned());
+        assert_eq!(last, Some(expected));
     }
 
     #[test]

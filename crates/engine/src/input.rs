@@ -125,7 +125,16 @@ pub enum Command {
     /// Hand this instance to its backup and stay backup until that one fails or hands back. On a
     /// backup: ask nothing of the wire, refuse with the reason. `to` names the node that shall take
     /// over: VRRP lets the sender choose nobody, so it must be the only other one.
-    Switchover { target: Target, to: Option<Name>, run: Run },
+    Switchover { target: Target, to: Option<Name>, run: Run, successor: Successor },
+}
+
+/// Who may take over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Successor {
+    /// A node that can serve, where nodes know that of themselves.
+    Fit,
+    /// Whoever is there.
+    Any,
 }
 
 /// Whether a command is carried out or only says what it would do.

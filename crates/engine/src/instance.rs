@@ -13,16 +13,19 @@ use locum_plan::{Lease, Name};
 use locum_vrrp::announce;
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{
-    Accepted, Action, Counters, Discard, Event as RouterEvent, Family, Priority, Role, Router,
-    Time, Transport, Vrid,
+    Accepted, Action, Counters, Discard, Event as RouterEvent, Family, Fitness, Priority, Role,
+    Router, Time, Transport, Vrid,
 };
 
 use crate::announce::burst::PendingAnnouncement;
+use crate::eligibility::Perspective;
 use crate::facts::{Answered, Fact, FactKey, Facts, Handover, HeldAddress, Level, Refusal, Wanted};
 use crate::fault::Fault;
+use crate::fitness::{Incumbency, Loss};
 use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
+use crate::offer::Footing;
 use crate::output::{Datagram, HookRun, Output};
 use crate::promises;
 
@@ -147,6 +150,8 @@ pub struct InstanceState {
     level: Arc<[Fact]>,
     /// Since it took over from a predecessor that still answers.
     handover: Option<Box<HandoverWindow>>,
+    /// How it stands where what it serves decides.
+    pub fitness: Option<Box<Footing>>,
 }
 
 /// Two hosts have the addresses, and each its connections.
@@ -163,6 +168,7 @@ impl InstanceState {
         Self {
             id,
             level: level(&instance, &router),
+            fitness: instance.policy().map(|_| Box::default()),
             router,
             instance,
             counters: Counters::default(),
@@ -220,7 +226,45 @@ impl InstanceState {
         let facts = self.facts.deadline(self.asks_again());
         let announce = self.announce.deadline(self.router.ready_limit());
         let handover = self.handover.as_ref().map(|window| window.until);
-        [self.router.deadline(), facts, announce, handover].into_iter().flatten().min()
+        let fitness = self.fitness.as_ref().and_then(|fitness| fitness.again);
+        [self.router.deadline(), facts, announce, handover, fitness].into_iter().flatten().min()
+    }
+
+    /// As who it is judged: what the addresses of an earlier run stand for is here too.
+    pub fn incumbency(&self) -> Incumbency {
+        match self.router.role() {
+            Role::Master | Role::Resigning => Incumbency::Incumbent,
+            _ if self.adoptable || self.presume_up => Incumbency::Incumbent,
+            Role::Initialize | Role::Backup | Role::Fault => Incumbency::Standby,
+        }
+    }
+
+    pub fn perspective(&self, now: Time) -> Perspective {
+        Perspective {
+            presume_up: self.presume_up || self.adoptable,
+            incumbency: self.incumbency(),
+            now,
+        }
+    }
+
+    /// Its role is another than what its fitness was judged for, or the time for that has come.
+    pub fn is_fitness_due(&self, now: Time) -> bool {
+        let role = self.router.role();
+        self.fitness.as_ref().is_some_and(|footing| footing.is_due(role, now))
+    }
+
+    /// The router learns what this node can serve, and offers its mastership when it is time to.
+    pub fn follow_fitness(&mut self, loss: Loss, now: Time) {
+        let ranking = self.instance.policy().map(|policy| policy.ranking);
+        let fitness = ranking.map_or(Fitness::Fit, |ranking| loss.fitness(&ranking));
+        if self.router.fitness() != fitness {
+            self.feed(now, RouterEvent::Fitness(fitness));
+        }
+        let Some(footing) = &mut self.fitness else { return };
+        if footing.follow(loss, &self.router, now) {
+            let reasons = footing.loss.sentence();
+            self.feed(now, RouterEvent::Offer { reasons });
+        }
     }
 
     /// How far it has come on its way out.
@@ -331,6 +375,9 @@ impl InstanceState {
         }
         self.level = level(instance, &self.router);
         self.handover = None;
+        if old.policy() != instance.policy() {
+            self.fitness = instance.policy().map(|_| Box::default());
+        }
         true
     }
 

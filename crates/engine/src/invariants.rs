@@ -18,7 +18,7 @@ impl Engine {
         self.check_touched(&ids)?;
         self.instances.check_all()?;
         self.services.check_invariants()?;
-        let tracks = self.instances.iter().map(|state| (state.id, &state.instance.track[..]));
+        let tracks = self.instances.iter().map(|state| (state.id, &*state.instance));
         self.trackers.check_invariants(tracks)?;
         let masters = self.instances.iter().filter_map(|state| {
             let family = state.router.settings().family;

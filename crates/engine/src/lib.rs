@@ -29,6 +29,7 @@ mod engine;
 mod explain;
 pub mod facts;
 mod fault;
+mod fitness;
 mod groups;
 mod hooks;
 mod ids;
@@ -38,6 +39,7 @@ mod instance;
 mod instances;
 mod invariants;
 mod listening;
+mod offer;
 mod output;
 mod packets;
 mod probes;
@@ -54,8 +56,9 @@ pub use arbiter::{Arbiter, Decision};
 pub use engine::Engine;
 pub use facts::{Asked, Fact, FactKey, Handover, HeldAddress, Refusal, Removal, Whose};
 pub use fault::{Fault, PriorityCause, PriorityPart};
+pub use fitness::Aspect;
 pub use ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
-pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Target};
+pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Successor, Target};
 pub use output::{
     Announcement, Awaited, Datagram, Event, EventKind, HookRun, Listen, Masters, Output,
     ProbeChange, Reply,

@@ -10,6 +10,7 @@ use locum_vrrp::{Auth, Cause, Family, Priority, Role, Version, Vrid};
 
 use crate::facts::{Fact, FactKey, Removal};
 use crate::fault::PriorityCause;
+use crate::fitness::Aspect;
 use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 
 #[derive(Clone, PartialEq, Debug)]
@@ -112,7 +113,8 @@ pub struct HookRun {
     /// With the generic hook's four arguments already appended.
     pub command: plan::Command,
     /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_PREVIOUS_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`,
-    /// `LOCUM_EVENT`, and `LOCUM_MISSING` with the addresses the kernel refused, if there are any.
+    /// `LOCUM_EVENT`; `LOCUM_MISSING` with the addresses the kernel refused and `LOCUM_UNFIT` with
+    /// the services and HAProxies this node cannot serve, if there are any.
     pub environment: Vec<(String, String)>,
     /// Number of the event that caused it, so that the history can join them.
     pub event: u64,
@@ -156,10 +158,9 @@ pub enum EventKind {
     ApplyFailed { error: String },
     /// What it refused before is done.
     ApplyMended { what: String },
-    /// The balancer could not serve.
-    ServeFailed { service: Name, error: String },
-    /// What it could not serve is served again.
-    ServeMended { service: Name },
+    /// A service or HAProxy cannot be served, or not be served here, or has too few servers, and
+    /// why; or that is over.
+    Fitness { object: Tracked, aspect: Aspect, holds: bool, detail: String },
     /// A plan took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A fact in the kernel from an earlier run was taken over, or withdrawn.

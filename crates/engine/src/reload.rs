@@ -43,6 +43,9 @@ impl Engine {
         let links = &self.links;
         self.trackers.replace(&plan, &|name| links.get(name).is_some_and(is_up), now);
         self.services.replace(now, &plan);
+        for at in 0..plan.services.len() {
+            self.note_population(now, at);
+        }
         let tally = self.replace_instances(now, &plan);
         self.plan = Some(Arc::clone(&plan));
         self.replace_probes(out);
@@ -89,8 +92,8 @@ impl Engine {
             if was_leaving {
                 state.feed(now, RouterEvent::Resume);
             }
-            let (before, presumes) = (state.router.priority(), state.presume_up);
-            let adjustment = self.judge(instance, presumes).adjustment();
+            let (before, perspective) = (state.router.priority(), state.perspective(now));
+            let adjustment = self.judge(instance, perspective).adjustment();
             let state = self.instances.touch(id);
             let differs = state.replace(instance, adjustment, now);
             let after = state.router.priority();

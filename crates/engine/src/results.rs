@@ -7,10 +7,12 @@ use locum_vrrp::Time;
 
 use crate::engine::Engine;
 use crate::facts::{Asked, Refusal};
+use crate::fitness::Aspect;
 use crate::ids::InstanceId;
 use crate::ids::{Owner, Seq};
 use crate::input::SendReport;
 use crate::output::EventKind;
+use crate::services::ServedAnswer;
 
 /// Pause before leftovers that could not be withdrawn are tried again.
 const UNOWNED_PAUSE: Duration = Duration::from_secs(30);
@@ -66,16 +68,41 @@ impl Engine {
 
     /// The balancer answers again whenever something fails or recovers by itself, under the number
     /// of the level in effect.
-    pub(crate) fn on_served(&mut self, seq: Seq, pending: &[Name], failed: Vec<(Name, String)>) {
-        let (changes, answering) = self.services.answered(seq, pending, failed);
-        for kind in changes {
-            self.note(None, kind);
+    pub(crate) fn on_served(
+        &mut self,
+        now: Time,
+        seq: Seq,
+        pending: &[Name],
+        failed: Vec<(Name, String)>,
+    ) {
+        let (answers, answering) = self.services.answered(seq, pending, failed);
+        for answer in answers {
+            self.on_answer(now, answer);
         }
         // Announcements may have waited for these.
         for instance in answering {
             if let Some(id) = self.instances.named(&instance) {
                 self.instances.touch(id);
             }
+        }
+    }
+
+    fn on_answer(&mut self, now: Time, answer: ServedAnswer) {
+        let ServedAnswer { object, is_active, holds, detail } = answer;
+        let mut before = None;
+        let changed = self.trackers.serve(&object, now, |served| {
+            before = served.serving;
+            served.set_serving(is_active, holds, &detail, now)
+        });
+        let Some((_, dependents)) = changed else { return };
+        let dependents = dependents.to_vec();
+        // What has been looked at for the first time is news only if it is bad.
+        if let Some(holds) = holds.filter(|holds| !holds || before == Some(false)) {
+            let aspect = if is_active { Aspect::Answering } else { Aspect::Capable };
+            self.note(None, EventKind::Fitness { object, aspect, holds, detail });
+        }
+        for instance in dependents {
+            self.review(now, instance);
         }
     }
 

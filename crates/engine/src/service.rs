@@ -8,6 +8,7 @@ use locum_plan::{
 };
 use locum_vrrp::Time;
 
+use crate::fitness::Population;
 use crate::tracker::{CheckState, Thresholds};
 
 /// A service of the plan with the health of its servers.
@@ -35,6 +36,11 @@ impl ServerState {
         }
         let all_up = self.checks.iter().all(|check| check.up == Some(true));
         (all_up && !self.checks.is_empty()).then_some(true)
+    }
+
+    /// It is up, and the last run of one of its checks failed.
+    pub fn is_doubtful(&self) -> bool {
+        self.up() == Some(true) && self.checks.iter().any(CheckState::is_doubtful)
     }
 
     /// What the last runs said: those of the failing checks when it is down.
@@ -70,19 +76,52 @@ impl ServiceState {
         Self { service: Arc::new(service.clone()), servers, last: None }
     }
 
-    /// One result of this check of this server, both by position; `true` when the server went up or
-    /// down. What this node could not ask (no port, no descriptor) says nothing of the server.
-    pub fn record(&mut self, server: usize, check: usize, outcome: &Outcome, now: Time) -> bool {
+    /// One result of this check of this server, both by position. What this node could not ask (no
+    /// port, no descriptor) says nothing of the server.
+    pub fn record(
+        &mut self,
+        server: usize,
+        check: usize,
+        outcome: &Outcome,
+        now: Time,
+    ) -> ServerTurn {
         let server = &mut self.servers[server];
-        let before = server.up();
+        let before = (server.up(), server.is_doubtful());
         let Health { rise, fall, .. } = server.server.health[check];
         let state = &mut server.checks[check];
         state.detail.clone_from(&outcome.detail);
         if outcome.verdict == Verdict::CannotRun {
-            return false;
+            return ServerTurn::None;
         }
         state.record(outcome.verdict == Verdict::Pass, Thresholds { rise, fall }, now);
-        server.up() != before
+        match (server.up(), server.is_doubtful()) {
+            (up, _) if up != before.0 => ServerTurn::Turned,
+            (_, doubt) if doubt != before.1 => ServerTurn::Doubt,
+            (_, _) => ServerTurn::None,
+        }
+    }
+
+    /// Whether enough of its servers take connections.
+    pub fn population(&self) -> Population {
+        let count = |is: fn(&ServerState) -> bool| {
+            let counted = self.servers.iter().filter(|one| one.server.weight > 0 && is(one));
+            u32::try_from(counted.count()).unwrap_or(u32::MAX)
+        };
+        let quorum = self.service.quorum;
+        let takes = count(|one| one.up() == Some(true) || one.server.health.is_empty());
+        let unknown = count(|one| one.up().is_none() && !one.server.health.is_empty());
+        let doubtful = count(ServerState::is_doubtful);
+        let is_enough = match () {
+            () if takes >= quorum => Some(true),
+            () if takes + unknown >= quorum => None,
+            () => Some(false),
+        };
+        let is_doubtful = is_enough == Some(true) && takes - doubtful < quorum;
+        let detail = match is_enough {
+            Some(false) => too_few(self.servers.len(), takes, quorum),
+            Some(true) | None => String::new(),
+        };
+        Population { is_enough, is_doubtful, detail }
     }
 
     /// The level for the balancer. `lease` is that of its address.
@@ -104,6 +143,27 @@ impl ServiceState {
         match &self.last {
             Some(last) if **last == wanted => Arc::clone(last),
             Some(_) | None => Arc::clone(self.last.insert(Arc::new(wanted))),
+        }
+    }
+}
+
+/// What a result did to a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerTurn {
+    None,
+    /// It went up or down.
+    Turned,
+    /// It is as doubtful now as it was not before, or the other way round.
+    Doubt,
+}
+
+fn too_few(all: usize, takes: u32, quorum: u32) -> String {
+    match (all, takes) {
+        (0, _) => "it has no servers".to_owned(),
+        (1, 0) => "its only server is down".to_owned(),
+        (all, 0) => format!("none of its {all} servers takes connections"),
+        (all, takes) => {
+            format!("{takes} of its {all} servers take connections, and its quorum is {quorum}")
         }
     }
 }

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Activity, HaproxyFile, Name, Plan, WantedHaproxy, WantedServices};
+use locum_plan::{Activity, HaproxyFile, Name, Plan, Tracked, WantedHaproxy, WantedServices};
 use locum_vrrp::Time;
 
 use crate::ids::Seq;
-use crate::output::{EventKind, Output};
+use crate::output::Output;
 use crate::service::ServiceState;
 
 /// Whether the addresses of an instance are on this node.
@@ -144,16 +144,15 @@ impl Services {
     }
 
     /// The balancer's answer to level `seq`; it comes again whenever something changes. Returns what
-    /// is new, and the instances of which something was awaited.
+    /// it says of each object, and the instances of which something was awaited.
     pub fn answered(
         &mut self,
         seq: Seq,
         pending: &[Name],
         failed: Vec<(Name, String)>,
-    ) -> (Vec<EventKind>, BTreeSet<Name>) {
-        let mut changes = Vec::new();
+    ) -> (Vec<ServedAnswer>, BTreeSet<Name>) {
         if seq != self.seq {
-            return (changes, BTreeSet::new());
+            return (Vec::new(), BTreeSet::new());
         }
         let awaited = std::mem::take(&mut self.pending);
         self.pending = awaited.iter().filter(|name| pending.contains(name)).cloned().collect();
@@ -162,23 +161,40 @@ impl Services {
         for (name, error) in pending.iter().filter_map(|name| before.get_key_value(name)) {
             self.errors.entry(name.clone()).or_insert_with(|| error.clone());
         }
-        for (service, error) in &self.errors {
-            if before.get(service) != Some(error) {
-                let (service, error) = (service.clone(), error.clone());
-                changes.push(EventKind::ServeFailed { service, error });
-            }
-        }
-        // What is not wanted any more has not recovered, and what is awaited not yet.
-        let services = self.level.services.iter().map(|wanted| &wanted.service.name);
-        let all = services.chain(self.level.haproxy.iter().map(|wanted| &wanted.file.name));
-        for service in all.filter(|name| before.contains_key(*name)) {
-            if !self.errors.contains_key(service) && !self.pending.contains(service) {
-                changes.push(EventKind::ServeMended { service: service.clone() });
-            }
-        }
+        let pending: BTreeSet<&Name> = pending.iter().collect();
+        let answers = objects(&self.level).map(|(object, activity)| {
+            let error = self.errors.get(object.name());
+            let holds = match error {
+                _ if pending.contains(object.name()) => None,
+                Some(_) => Some(false),
+                None => Some(true),
+            };
+            let is_active = activity == Activity::Active;
+            ServedAnswer { is_active, holds, detail: error.cloned().unwrap_or_default(), object }
+        });
+        let answers = answers.collect();
         let instances = active(&self.level).filter(|(name, _)| awaited.contains(*name));
-        (changes, instances.filter_map(|(_, instance)| instance.cloned()).collect())
+        (answers, instances.filter_map(|(_, instance)| instance.cloned()).collect())
     }
+}
+
+/// What the balancer says of one object.
+#[derive(Debug)]
+pub struct ServedAnswer {
+    pub object: Tracked,
+    /// It is served here: the answer is whether clients are answered, else whether they would be.
+    pub is_active: bool,
+    /// `None` while it is at it.
+    pub holds: Option<bool>,
+    pub detail: String,
+}
+
+/// What a level names.
+fn objects(level: &WantedServices) -> impl Iterator<Item = (Tracked, Activity)> {
+    let services = level.services.iter();
+    let services = services.map(|one| (Tracked::Service(one.service.name.clone()), one.activity));
+    let haproxy = level.haproxy.iter();
+    services.chain(haproxy.map(|one| (Tracked::Haproxy(one.file.name.clone()), one.activity)))
 }
 
 /// Names of what a level serves, with the instance each belongs to.

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use locum_plan::{Activity, Listener, Name};
+use locum_plan::{Activity, Listener, Name, Tracked};
 use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::engine::Engine;
 use crate::explain;
 use crate::facts::{Fact, Facts};
 use crate::fault::{Fault, PriorityPart};
+use crate::fitness::{Aspect, FORGIVEN};
 use crate::ids::InstanceId;
 use crate::instance::{Discarded, InstanceState};
 
@@ -49,6 +50,11 @@ pub struct InstanceStatus {
     pub adjustments: Vec<PriorityPart>,
     /// Why it cannot take part; empty when it can.
     pub faults: Vec<Fault>,
+    /// What it cannot serve here, the heaviest first, each with what is missing. Empty too where
+    /// nothing of it decides.
+    pub unfit: Vec<(Tracked, String)>,
+    /// Until it offers its mastership again because of that; `None` unless it is master.
+    pub offer_in: Option<Duration>,
     /// Handed over by the operator: the peer keeps it while it lives.
     pub yielded: bool,
     pub interval: Duration,
@@ -138,7 +144,27 @@ pub struct ServiceStatus {
     /// Served by this node now.
     pub active: bool,
     pub error: Option<String>,
+    pub fitness: FitnessStatus,
     pub servers: Vec<ServerStatus>,
+}
+
+/// Whether this node can serve something, and whether clients are answered where it does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FitnessStatus {
+    /// It is served here: `holds` is whether it answers, else whether it could be served.
+    pub aspect: Aspect,
+    /// `None` until somebody has looked.
+    pub holds: Option<bool>,
+    /// At least as many servers as its quorum take connections; `None` while nobody knows.
+    pub populated: Option<bool>,
+    /// What is missing; empty while nothing is.
+    pub detail: String,
+    /// How long it has been as it is.
+    pub age: Duration,
+    /// It has recovered, and does not count for it on a node that is not master for so long.
+    pub hold: Option<Duration>,
+    /// How often it was lost of late.
+    pub losses: u32,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -155,6 +181,21 @@ pub struct HaproxyStatus {
     pub name: Name,
     pub active: bool,
     pub error: Option<String>,
+    pub fitness: FitnessStatus,
+}
+
+impl FitnessStatus {
+    fn unknown() -> Self {
+        Self {
+            aspect: Aspect::Capable,
+            holds: None,
+            populated: None,
+            detail: String::new(),
+            age: Duration::ZERO,
+            hold: None,
+            losses: 0,
+        }
+    }
 }
 
 fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedStatus> {
@@ -178,8 +219,8 @@ impl Engine {
                 .map(|state| self.instance_status(state, now))
                 .collect(),
             checks: self.check_status(now),
-            services: self.service_status(),
-            haproxy: self.haproxy_status(),
+            services: self.service_status(now),
+            haproxy: self.haproxy_status(now),
             unmatched: self.unmatched_status(),
         }
     }
@@ -187,7 +228,7 @@ impl Engine {
     fn instance_status(&self, state: &InstanceState, now: Time) -> InstanceStatus {
         let settings = state.router.settings();
         let (since, cause) = state.router.since();
-        let verdict = self.judge(&state.instance, state.presume_up);
+        let verdict = self.judge(&state.instance, state.perspective(now));
         let master = state.router.master().map(|master| PeerStatus {
             address: master.address,
             priority: master.priority,
@@ -208,6 +249,8 @@ impl Engine {
             priority: state.router.priority(),
             adjustments: verdict.parts,
             faults: state.faults.clone(),
+            unfit: verdict.loss.objects,
+            offer_in: state.fitness.as_ref().and_then(|footing| footing.offer_in(now)),
             yielded: state.router.is_yielded(),
             interval: settings.interval.as_duration(),
             source: self.source_of(state.id),
@@ -244,7 +287,25 @@ impl Engine {
         all.collect()
     }
 
-    fn service_status(&self) -> Vec<ServiceStatus> {
+    fn fitness_status(&self, object: &Tracked, now: Time) -> FitnessStatus {
+        let Some(state) = self.trackers.served(object) else {
+            // INVARIANT: whatever the plan serves is tracked; said of nothing, it is not known.
+            return FitnessStatus::unknown();
+        };
+        let age = now.since(state.since);
+        let is_held = state.losses > 0 && state.up() == Some(true) && !state.is_active;
+        FitnessStatus {
+            aspect: if state.is_active { Aspect::Answering } else { Aspect::Capable },
+            holds: state.serving,
+            populated: state.population.as_ref().map_or(Some(true), |all| all.is_enough),
+            detail: state.detail().to_owned(),
+            age,
+            hold: state.hold().checked_sub(age).filter(|left| is_held && !left.is_zero()),
+            losses: if age < FORGIVEN { state.losses } else { 0 },
+        }
+    }
+
+    fn service_status(&self, now: Time) -> Vec<ServiceStatus> {
         let one = |state: &crate::service::ServiceState| ServiceStatus {
             name: state.service.name.clone(),
             listen: state.service.listen,
@@ -253,6 +314,7 @@ impl Engine {
                     && wanted.activity == locum_plan::Activity::Active
             }),
             error: self.services.error(&state.service.name).map(ToOwned::to_owned),
+            fitness: self.fitness_status(&Tracked::Service(state.service.name.clone()), now),
             servers: state
                 .servers
                 .iter()
@@ -267,7 +329,7 @@ impl Engine {
         self.services.iter().map(one).collect()
     }
 
-    fn haproxy_status(&self) -> Vec<HaproxyStatus> {
+    fn haproxy_status(&self, now: Time) -> Vec<HaproxyStatus> {
         let files = self.services.haproxy();
         let one =
             |file: &locum_plan::HaproxyFile| HaproxyStatus {
@@ -276,6 +338,7 @@ impl Engine {
                     wanted.file.name == file.name && wanted.activity == Activity::Active
                 }),
                 error: self.services.error(&file.name).map(ToOwned::to_owned),
+                fitness: self.fitness_status(&Tracked::Haproxy(file.name.clone()), now),
             };
         files.map(one).collect()
     }

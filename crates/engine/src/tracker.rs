@@ -4,10 +4,13 @@
 
 use std::collections::HashMap;
 
-use locum_plan::{Check, Name, Outcome, Plan, Probe, Track, Tracked, Unrunnable, Verdict, Weight};
+use locum_plan::{
+    Check, Instance, Name, Outcome, Plan, Probe, Track, Tracked, Unrunnable, Verdict, Weight,
+};
 use locum_vrrp::Time;
 
 use crate::fault::{Fault, PriorityPart};
+use crate::fitness::{ServedState, Spread};
 use crate::ids::InstanceId;
 
 /// Up or down, as one result after another makes it.
@@ -62,6 +65,11 @@ impl CheckState {
         }
     }
 
+    /// The last result contradicts what it is.
+    pub fn is_doubtful(&self) -> bool {
+        self.streak > 0
+    }
+
     fn turn(&mut self, up: bool, now: Time) {
         self.up = Some(up);
         self.streak = 0;
@@ -97,6 +105,8 @@ enum Source {
     Check(Check),
     /// What the kernel says of a link.
     Link,
+    /// What the balancer says of a service or HAProxy, and the health of its servers.
+    Served(Box<ServedState>),
 }
 
 impl Trackers {
@@ -112,7 +122,7 @@ impl Trackers {
                 Source::Check(known) => {
                     known.name == check.name && known.probe.kind == check.probe.kind
                 }
-                Source::Link => false,
+                Source::Link | Source::Served(_) => false,
             };
             let source = Source::Check(check.clone());
             let tracker = match old.iter().position(is_same) {
@@ -132,6 +142,22 @@ impl Trackers {
             tracker.state.reported = true;
             self.add(tracker);
         }
+        let services = plan.services.iter();
+        let services = services.map(|one| (Tracked::Service(one.name.clone()), Spread::of(one)));
+        let haproxy = plan.haproxy.iter();
+        let haproxy = haproxy.map(|one| (Tracked::Haproxy(one.name.clone()), Spread::default()));
+        for (object, spread) in services.chain(haproxy) {
+            let known = old.iter().position(|tracker| tracker.object == object);
+            let known = known.map(|at| old.swap_remove(at));
+            let state = known.as_ref().and_then(|tracker| tracker.served().cloned());
+            let state = state.map_or_else(|| ServedState::new(spread, now), |s| s.with(spread));
+            let source = Source::Served(Box::new(state));
+            let tracker = match known {
+                Some(known) => Tracker { source, dependents: Vec::new(), ..known },
+                None => Tracker::new(object, source, None, now),
+            };
+            self.add(tracker);
+        }
     }
 
     fn add(&mut self, tracker: Tracker) {
@@ -139,14 +165,14 @@ impl Trackers {
         self.list.push(tracker);
     }
 
-    /// All instances, each with what it tracks.
-    pub fn follow<'a>(&mut self, instances: impl Iterator<Item = (InstanceId, &'a [Track])>) {
+    /// All instances, each with what it follows.
+    pub fn follow<'a>(&mut self, instances: impl Iterator<Item = (InstanceId, &'a Instance)>) {
         for tracker in &mut self.list {
             tracker.dependents.clear();
         }
-        for (id, tracks) in instances {
-            for track in tracks {
-                if let Some(tracker) = self.index.get(&track.object) {
+        for (id, instance) in instances {
+            for object in instance.follows() {
+                if let Some(tracker) = self.index.get(object) {
                     self.list[*tracker].dependents.push(id);
                 }
             }
@@ -157,11 +183,11 @@ impl Trackers {
     /// `Err` is what does not hold.
     pub fn check_invariants<'a>(
         &self,
-        instances: impl Iterator<Item = (InstanceId, &'a [Track])>,
+        instances: impl Iterator<Item = (InstanceId, &'a Instance)>,
     ) -> Result<(), String> {
         let mut dependents: HashMap<usize, Vec<InstanceId>> = HashMap::new();
-        for (id, tracks) in instances {
-            for at in tracks.iter().filter_map(|track| self.index.get(&track.object)) {
+        for (id, instance) in instances {
+            for at in instance.follows().filter_map(|object| self.index.get(object)) {
                 dependents.entry(*at).or_default().push(id);
             }
         }
@@ -190,7 +216,7 @@ impl Trackers {
     pub fn checks(&self) -> impl Iterator<Item = (usize, &Check, &Tracker)> {
         self.list.iter().enumerate().filter_map(|(at, tracker)| match &tracker.source {
             Source::Check(check) => Some((at, check, tracker)),
-            Source::Link => None,
+            Source::Link | Source::Served(_) => None,
         })
     }
 
@@ -211,6 +237,31 @@ impl Trackers {
         if state.up != Some(is_up) {
             state.turn(is_up, now);
         }
+    }
+
+    /// What is known of a service or HAProxy changes. `None` when `change` says that it is no news,
+    /// else who depends on it.
+    pub fn serve(
+        &mut self,
+        object: &Tracked,
+        now: Time,
+        change: impl FnOnce(&mut ServedState) -> bool,
+    ) -> Option<(&ServedState, &[InstanceId])> {
+        let tracker = &mut self.list[*self.index.get(object)?];
+        let Source::Served(served) = &mut tracker.source else { return None };
+        let is_new = change(served);
+        let state = &mut tracker.state;
+        served.detail().clone_into(&mut state.detail);
+        state.reported |= served.serving.is_some();
+        if let Some(up) = served.up().filter(|up| state.up != Some(*up)) {
+            state.turn(up, now);
+        }
+        is_new.then_some((&**served, &tracker.dependents[..]))
+    }
+
+    /// What is known of a service or HAProxy.
+    pub fn served(&self, object: &Tracked) -> Option<&ServedState> {
+        self.get(object)?.served()
     }
 
     /// What the objects of these tracks do to an instance. `presume_up`: a check that has not
@@ -272,7 +323,14 @@ impl Tracker {
     fn weight(&self) -> Weight {
         match &self.source {
             Source::Check(check) => check.weight,
-            Source::Link => Weight::default(),
+            Source::Link | Source::Served(_) => Weight::default(),
+        }
+    }
+
+    fn served(&self) -> Option<&ServedState> {
+        match &self.source {
+            Source::Served(state) => Some(state),
+            Source::Check(_) | Source::Link => None,
         }
     }
 

@@ -167,6 +167,9 @@ pub struct Switchover {
     /// Only say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    /// Hand over to whoever is there, also to a node that cannot serve
+    #[arg(long)]
+    pub force: bool,
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Command, Decision, Run, Target};
+use locum_engine::{Command, Decision, Run, Successor, Target};
 use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
@@ -410,7 +410,10 @@ impl World {
         let name = self.scenario.routers[router].name.clone();
         self.plan_handover(node, Some(router));
         let target = Target::Instance(name);
-        self.command(node, Command::Switchover { target, to: None, run: Run::Real });
+        self.command(
+            node,
+            Command::Switchover { target, to: None, run: Run::Real, successor: Successor::Fit },
+        );
         self.disturb(self.now);
         self.quiescence.allow_handover(self.now);
     }

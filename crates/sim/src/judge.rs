@@ -327,7 +327,10 @@ impl World {
         let has_recovered = |name: &&Name| !refused.contains(name) && !pending.contains(name);
         let stale = host.adapter.unserved.iter().find(has_recovered);
         let reported = outputs.iter().filter(|output| {
-            matches!(output, Output::Notify(event) if matches!(event.kind, EventKind::ServeFailed { .. }))
+            matches!(output, Output::Notify(event) if matches!(
+                event.kind,
+                EventKind::Fitness { holds: false, .. }
+            ))
         });
         let detail = if let Some(name) = hidden {
             format!("{name} is not served and status does not say so")

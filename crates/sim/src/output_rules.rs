@@ -167,7 +167,8 @@ impl World {
                     self.blame(Some(node), "wire", detail);
                     return *to;
                 }
-                if *to != Role::Resigning {
+                let is_taken_back = (*from, *to) == (Role::Resigning, Role::Master);
+                if *to != Role::Resigning && !is_taken_back {
                     watch.hooks.push_back((event.number, *to));
                 }
                 watch.adopted |= *cause == Cause::Adopted;

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Target};
+use locum_engine::{
+    Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Successor, Target,
+};
 use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Unrunnable, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
@@ -324,7 +326,15 @@ fn a_switchover_under_way_is_not_refused_as_that_of_a_backup() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
     let ask = |id| {
         let target = Target::Instance("web".into());
-        Input::Command { id, command: Command::Switchover { target, to: None, run: Run::Real } }
+        Input::Command {
+            id,
+            command: Command::Switchover {
+                target,
+                to: None,
+                run: Run::Real,
+                successor: Successor::Fit,
+            },
+        }
     };
     node.feed(ask(1));
     let out = node.feed(ask(2)).to_vec();

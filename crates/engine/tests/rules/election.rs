@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Command, EventKind, FactKey, Fault, Inherited, Input, Output, Reply, Run, Target,
+    Command, EventKind, FactKey, Fault, Inherited, Input, Output, Reply, Run, Successor, Target,
 };
 use locum_plan::{Lease, Plan, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
@@ -482,7 +482,7 @@ fn the_effective_priority_stays_within_1_and_254() {
 
 fn switchover(to: Option<&str>, run: Run) -> Command {
     let target = Target::Instance("web".into());
-    Command::Switchover { target, to: to.map(Into::into), run }
+    Command::Switchover { target, to: to.map(Into::into), run, successor: Successor::Fit }
 }
 
 fn vip_key() -> FactKey {

@@ -6,6 +6,7 @@ mod answers;
 mod candidates;
 mod corners;
 mod election;
+mod fitness;
 mod handover;
 mod links;
 mod node;

@@ -207,7 +207,12 @@ fn a_router_that_gives_up_asks_for_nothing_more_and_lets_go_of_everything() {
 fn an_address_nobody_takes_over_is_asked_for_again_when_the_switchover_is_over() {
     let mut node = degraded();
     let target = locum_engine::Target::All;
-    let command = Command::Switchover { target, to: None, run: locum_engine::Run::Real };
+    let command = Command::Switchover {
+        target,
+        to: None,
+        run: locum_engine::Run::Real,
+        successor: locum_engine::Successor::Fit,
+    };
     node.feed(Input::Command { id: 1, command });
     assert_eq!(asked_at(&mut node, ms(100), 20), [0_usize; 0]);
     assert!(!asked_at(&mut node, ms(100), 3).is_empty());

@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Awaited, Command, EventKind, Input, Output, ProbeChange};
+use locum_engine::{Aspect, Awaited, Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
     Activity, Backend, BackendKind, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease,
-    Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Verdict, WantedServices,
+    Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
+    WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -309,23 +310,29 @@ fn a_service_that_failed_shows_why_until_the_balancer_says_it_is_served_again() 
         });
         events.collect::<Vec<_>>()
     };
-    let (service, error_text) = ("www".into(), "port 80 is taken".to_owned());
+    let error_text = "port 80 is taken".to_owned();
+    let fitness = |aspect, holds, detail: &str| EventKind::Fitness {
+        object: Tracked::Service("www".into()),
+        aspect,
+        holds,
+        detail: detail.to_owned(),
+    };
     assert_eq!(reported(node.feed(pending())), [], "nothing is known yet");
     assert_eq!(error(&node), None);
     let out = node.feed(failed()).to_vec();
-    assert_eq!(reported(&out), [EventKind::ServeFailed { service, error: error_text.clone() }]);
+    assert_eq!(reported(&out), [fitness(Aspect::Answering, false, &error_text)]);
     assert_eq!(error(&node), Some(error_text.clone()));
     assert_eq!(reported(node.feed(failed())), [], "no news");
     assert_eq!(reported(node.feed(pending())), [], "what is tried again has not recovered yet");
     assert_eq!(error(&node), Some(error_text));
     let out = node.feed(served(seq)).to_vec();
-    assert_eq!(reported(&out), [EventKind::ServeMended { service: "www".into() }]);
+    assert_eq!(reported(&out), [fitness(Aspect::Answering, true, "")]);
     assert_eq!(error(&node), None);
     node.feed(failed());
     assert_eq!(reported(node.feed(served(seq - 1))), [], "too late");
     node.link("eth0", false);
     let out = node.feed(served(seq + 1)).to_vec();
-    let mended = [EventKind::ServeMended { service: "www".into() }];
+    let mended = [fitness(Aspect::Capable, true, "")];
     assert_eq!(reported(&out), mended, "it could be served again");
     assert_eq!(error(&node), None);
 }

@@ -36,7 +36,8 @@ pub fn stop(place: &Place) -> u8 {
 
 pub fn switchover(options: &Switchover, place: &Place) -> u8 {
     let (instance, to) = (options.instance.clone(), options.to.clone());
-    let request = Request::Switchover { instance, to, dry_run: options.dry_run };
+    let Switchover { dry_run, force, .. } = *options;
+    let request = Request::Switchover { instance, to, dry_run, force };
     report(ask(place, &request, COMMAND_TIMEOUT))
 }
 

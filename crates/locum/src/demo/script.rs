@@ -158,7 +158,7 @@ fn switchover(stage: &mut Stage) -> Result<Act, String> {
     stage.watch(QUIET);
     stage.announce("2 of 6: planned handover: `locum switchover web` on lb1");
     let instance = Some(INSTANCE.to_owned());
-    let switchover = Request::Switchover { instance, to: None, dry_run: false };
+    let switchover = Request::Switchover { instance, to: None, dry_run: false, force: false };
     stage.directors[LB1].command(&switchover)?;
     let moved = stage.until(HANDOVER_LIMIT, |stage| leads(stage, LB2, Some(LB1)));
     act.promise("lb2 master, lb1 backup", roles(stage), moved);

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use locum_control::Record;
-use locum_engine::{Event, EventKind, FactKey};
+use locum_engine::{Aspect, Event, EventKind, FactKey};
+use locum_plan::Tracked;
 use locum_vrrp::Role;
 use tracing::Level;
 
@@ -56,10 +57,9 @@ pub fn sentence(event: &Event) -> String {
         EventKind::AnnouncedUnready { waited, awaited } => {
             format!("({name}) announced after {} ms all the same: {awaited}", waited.as_millis())
         }
-        EventKind::ServeFailed { service, error } => {
-            format!("service {service} is not served: {error}")
+        EventKind::Fitness { object, aspect, holds, detail } => {
+            fitness(object, *aspect, *holds, detail)
         }
-        EventKind::ServeMended { service } => format!("service {service} is served again"),
         EventKind::Reloaded { added, changed, removed, unchanged } => format!(
             "configuration in effect: {added} added, {changed} changed, {removed} removed, \
              {unchanged} unchanged"
@@ -114,10 +114,10 @@ pub fn record(kind: &EventKind) -> Record {
             let awaited = awaited.to_string();
             Record::AnnouncedUnready { waited_ms: millis(waited), awaited }
         }
-        EventKind::ServeFailed { service, error } => {
-            Record::ServeFailed { service: service.to_string(), error }
+        EventKind::Fitness { object, aspect, holds, detail } => {
+            let (object, aspect) = (object.to_string(), aspect.word().to_owned());
+            Record::Fitness { object, aspect, holds, detail }
         }
-        EventKind::ServeMended { service } => Record::ServeMended { service: service.to_string() },
         EventKind::Reloaded { added, changed, removed, unchanged } => {
             Record::Reloaded { added, changed, removed, unchanged }
         }
@@ -148,8 +148,12 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::AnnouncedUnready { .. }
         | EventKind::Conflict { .. }
         | EventKind::Discard { .. }
+        | EventKind::Fitness { aspect: Aspect::Capable, holds: false, .. }
         | EventKind::Mismatch { .. } => Level::WARN,
-        EventKind::ApplyFailed { .. } | EventKind::ServeFailed { .. } => Level::ERROR,
+        EventKind::ApplyFailed { .. }
+        | EventKind::Fitness {
+            aspect: Aspect::Answering | Aspect::Populated, holds: false, ..
+        } => Level::ERROR,
         EventKind::Transition { .. }
         | EventKind::Priority { .. }
         | EventKind::Tracked { up: true, .. }
@@ -157,8 +161,21 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Reloaded { .. }
         | EventKind::Adopted { .. }
         | EventKind::ApplyMended { .. }
-        | EventKind::ServeMended { .. }
+        | EventKind::Fitness { holds: true, .. }
         | EventKind::Note(_) => Level::INFO,
+    }
+}
+
+fn fitness(object: &Tracked, aspect: Aspect, holds: bool, detail: &str) -> String {
+    match (aspect, holds) {
+        (Aspect::Answering, true) => format!("{object} is served again"),
+        (Aspect::Answering, false) => format!("{object} is not served: {detail}"),
+        (Aspect::Capable, true) => format!("{object} could be served here again"),
+        (Aspect::Capable, false) => {
+            format!("{object} could not be served if this node became master: {detail}")
+        }
+        (Aspect::Populated, true) => format!("{object} has enough servers again"),
+        (Aspect::Populated, false) => format!("{object} has too few servers: {detail}"),
     }
 }
 

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use locum_control::{Call, Record, Request, Response};
-use locum_engine::{Command, Event, HookRun, Reply, Run, Target};
+use locum_engine::{Command, Event, HookRun, Reply, Run, Successor, Target};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -263,12 +263,13 @@ impl ControlRuntime {
                     let _ = answer.send(Response::Done { message });
                 }
             },
-            Request::Switchover { instance, to, dry_run } => {
+            Request::Switchover { instance, to, dry_run, force } => {
                 let target =
                     instance.map_or(Target::All, |name| Target::Instance(name.as_str().into()));
                 let to = to.map(|node| node.as_str().into());
                 let run = if dry_run { Run::Dry } else { Run::Real };
-                self.command(Command::Switchover { target, to, run }, Some(answer));
+                let successor = if force { Successor::Any } else { Successor::Fit };
+                self.command(Command::Switchover { target, to, run, successor }, Some(answer));
             }
             Request::History { since_ms } => {
                 let entries = self.handles.history.since(since_ms.unwrap_or(0));

@@ -1,0 +1,146 @@
+//! When a master that cannot serve offers its mastership to whoever can.
+//!
+//! Nobody may be there to take it, so it offers again, after a pause that doubles.
+
+use std::time::Duration;
+
+use locum_vrrp::{Role, Router, Time};
+
+use crate::fitness::{FORGIVEN, Loss};
+
+/// After a promotion its announcements and the first word of its services come first.
+const FIRST: Duration = Duration::from_millis(500);
+
+const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
+
+const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
+
+/// How an instance stands whose services have a say.
+#[derive(Debug, Default)]
+pub struct Footing {
+    /// What this node cannot serve of it.
+    pub loss: Loss,
+    pub offers: Offers,
+    /// The role that this was judged for.
+    role: Option<Role>,
+    /// When to look again without any news.
+    pub again: Option<Time>,
+    /// When it offers its mastership next.
+    offer_at: Option<Time>,
+}
+
+impl Footing {
+    /// Its role is another than what it was judged for, or the time to look again has come.
+    pub fn is_due(&self, role: Role, now: Time) -> bool {
+        self.role != Some(role) || self.again.is_some_and(|again| again <= now)
+    }
+
+    /// Until it offers its mastership next.
+    pub fn offer_in(&self, now: Time) -> Option<Duration> {
+        self.offer_at.map(|at| at.since(now))
+    }
+
+    /// What it cannot serve now; `true` when it is time to offer its mastership.
+    pub fn follow(&mut self, loss: Loss, router: &Router, now: Time) -> bool {
+        let role = router.role();
+        self.role = Some(role);
+        self.again = loss.again;
+        self.offer_at = None;
+        self.loss = loss;
+        match role {
+            // What is on offer may come back: the next pause depends on how often it has.
+            Role::Resigning => {}
+            Role::Initialize | Role::Backup | Role::Fault => self.offers = Offers::default(),
+            Role::Master if self.loss.lost == 0 => {}
+            Role::Master => {
+                let lost = self.loss.lost;
+                let due = self.offers.due(lost, router.since().0, now);
+                if due <= now {
+                    self.offers.made(lost, now);
+                    self.role = Some(Role::Resigning);
+                    return true;
+                }
+                self.offer_at = Some(due);
+                self.again = [self.again, Some(due)].into_iter().flatten().min();
+            }
+        }
+        false
+    }
+}
+
+/// The offers of one mastership.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Offers {
+    /// When it last offered, and how much was lost then at most.
+    last: Option<(Time, u16)>,
+    /// From the last offer to the next one.
+    pause: Duration,
+}
+
+impl Offers {
+    /// When the next one is due, while `lost`, which is not 0, stays lost. `since`: master since
+    /// then.
+    pub fn due(&self, lost: u16, since: Time, now: Time) -> Time {
+        let next = match self.last {
+            Some((at, most)) if lost <= most && now.since(at) < FORGIVEN => at + self.pause,
+            Some(_) | None => Time::ZERO,
+        };
+        next.max(since + FIRST)
+    }
+
+    pub fn made(&mut self, lost: u16, now: Time) {
+        let last = self.last.filter(|(at, _)| now.since(*at) < FORGIVEN);
+        self.pause = match last {
+            Some(_) => (self.pause * 2).min(LONGEST_PAUSE),
+            None => SHORTEST_PAUSE,
+        };
+        self.last = Some((now, last.map_or(lost, |(_, most)| most.max(lost))));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::ZERO + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn pauses_double_up_to_five_minutes() {
+        let mut offers = Offers::default();
+        assert_eq!(offers.due(1, at(100), at(100)), at(100) + FIRST);
+        let mut now = at(1000);
+        let mut pauses = Vec::new();
+        for _ in 0..7 {
+            assert!(offers.due(1, at(100), now) <= now);
+            offers.made(1, now);
+            let due = offers.due(1, at(100), now);
+            pauses.push(due.since(now).as_secs());
+            now = due;
+        }
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 300, 300]);
+    }
+
+    #[test]
+    fn more_that_is_lost_is_offered_at_once_and_less_is_not() {
+        let mut offers = Offers::default();
+        offers.made(2, at(1000));
+        assert_eq!(offers.due(1, at(100), at(1001)), at(1010));
+        assert!(offers.due(3, at(100), at(1001)) <= at(1001));
+        offers.made(3, at(1001));
+        assert_eq!(offers.due(3, at(100), at(1001)), at(1021));
+        assert_eq!(offers.due(2, at(100), at(1001)), at(1021));
+    }
+
+    #[test]
+    fn what_is_long_ago_is_forgotten() {
+        let mut offers = Offers::default();
+        offers.made(1, at(1000));
+        offers.made(1, at(1010));
+        let later = at(1010) + FORGIVEN;
+        assert!(offers.due(1, at(100), later) <= later);
+        offers.made(1, later);
+        assert_eq!(offers.due(1, at(100), later), later + SHORTEST_PAUSE);
+    }
+}

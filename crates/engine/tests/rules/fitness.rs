@@ -1,0 +1,455 @@
+//! What a node can serve decides its place: who gives way, who stays, and when (V-280..V-284).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use locum_engine::{
+    Aspect, Command, EventKind, Input, Output, ProbeChange, Reply, Run, Successor, Target,
+};
+use locum_plan::{
+    Backend, BackendKind, Checker, FitnessPolicy, Forwarding, HaproxyFile, Health, Outcome, Plan,
+    Probe, Ranking, Served, Server, Service, Standby, Tracked, Verdict,
+};
+use locum_vrrp::{Priority, Role};
+
+use crate::node::{Node, PEER, instance, plan, sent_priorities};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// Of the instance under test, and of its peer.
+const OWN: u8 = 100;
+const OTHER: u8 = 150;
+/// It cannot serve, and nor can the other: of two nodes this one has the lower priority.
+const UNFIT: u8 = 1;
+/// What says that a master takes back what nobody takes.
+const OFFER: u8 = 3;
+
+/// One haproxy and one service with two servers, both of the instance.
+fn served() -> Plan {
+    let mut plan = plan([instance("web", 51, OWN)]);
+    let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
+    let server = |text| Server {
+        address: address(text),
+        weight: 1,
+        forwarding: Forwarding::Nat,
+        health: vec![health(address(text))],
+    };
+    plan.services = vec![Service {
+        instance: Some("web".into()),
+        backend: Backend::Only(BackendKind::Proxy),
+        servers: vec![server("10.0.0.1:80"), server("10.0.0.2:80")],
+        ..Service::new("www".into(), address("192.0.2.10:80").into())
+    }];
+    follow(&mut plan, &[(Tracked::Service("www".into()), 1)]);
+    plan
+}
+
+fn follow(plan: &mut Plan, objects: &[(Tracked, u8)]) {
+    let served = objects.iter().map(|(object, weight)| {
+        let object = object.clone();
+        Served { object, weight: *weight }
+    });
+    let served: Vec<Served> = served.collect();
+    let weights = served.iter().map(|one| u16::from(one.weight)).sum();
+    let nodes = [OWN, OTHER].map(Priority);
+    let ranking = Ranking::new(&nodes, Priority(OWN), 0, weights).expect("room");
+    Arc::make_mut(&mut plan.instances[0]).fitness =
+        Some(Box::new(FitnessPolicy { served, ranking }));
+}
+
+fn health(target: SocketAddr) -> Health {
+    let probe = Probe { kind: Checker::tcp(target), interval: SECOND, timeout: SECOND };
+    Health { probe, rise: 2, fall: 2 }
+}
+
+fn edge() -> HaproxyFile {
+    HaproxyFile {
+        name: "edge".into(),
+        instance: Some("web".into()),
+        config: "/etc/haproxy/haproxy.cfg".into(),
+        program: "haproxy".into(),
+        standby: Standby::Cold,
+    }
+}
+
+/// A node with its probes, its balancer and its peer.
+struct Director {
+    node: Node,
+    probes: Vec<u32>,
+    seq: u64,
+    events: Vec<EventKind>,
+    /// Priorities of the adverts that have left.
+    sent: Vec<u8>,
+}
+
+impl Director {
+    fn new(plan: Plan) -> Self {
+        let mut node = Node::with_links();
+        let out = node.plan_with(plan, Vec::new()).to_vec();
+        let mut director =
+            Self { node, probes: Vec::new(), seq: 0, events: Vec::new(), sent: Vec::new() };
+        director.note(&out);
+        director
+    }
+
+    /// A backup that could serve, of a master that is heard.
+    fn standby(plan: Plan) -> Self {
+        let mut director = Self::new(plan);
+        director.answer(&[]);
+        director.probe(Verdict::Pass);
+        director.beside(OTHER, 3);
+        assert_eq!(director.status().unfit, []);
+        director
+    }
+
+    fn master(plan: Plan) -> Self {
+        let mut director = Self::new(plan);
+        director.answer(&[]);
+        director.probe(Verdict::Pass);
+        director.run(4 * SECOND);
+        director.answer(&[]);
+        assert_eq!((director.node.role(), director.status().unfit), (Role::Master, Vec::new()));
+        director.run(SECOND);
+        director
+    }
+
+    fn note(&mut self, out: &[Output]) {
+        for output in out {
+            match output {
+                Output::Serve { seq, .. } => self.seq = *seq,
+                Output::Probe(ProbeChange::Start { probe, .. }) => self.probes.push(*probe),
+                Output::Notify(event) => self.events.push(event.kind.clone()),
+                _ => {}
+            }
+        }
+        self.sent.extend(sent_priorities(out));
+    }
+
+    fn feed(&mut self, input: Input<'_>) {
+        let out = self.node.feed(input).to_vec();
+        self.note(&out);
+    }
+
+    fn run(&mut self, span: Duration) {
+        let out = self.node.run_for(span).to_vec();
+        self.note(&out);
+        let out = self.node.confirm_applies().to_vec();
+        self.note(&out);
+    }
+
+    /// Adverts of the peer, one a second.
+    fn beside(&mut self, priority: u8, seconds: u32) {
+        for _ in 0..seconds {
+            let out = self.node.hear(PEER, priority).to_vec();
+            self.note(&out);
+            self.run(SECOND);
+        }
+    }
+
+    /// The balancer serves all but these.
+    fn answer(&mut self, failed: &[&str]) {
+        let failed = failed.iter().map(|name| ((*name).into(), "port 80 is taken".to_owned()));
+        let (seq, failed) = (self.seq, failed.collect());
+        self.feed(Input::Served { seq, pending: Vec::new(), failed });
+    }
+
+    /// All servers answer alike.
+    fn probe(&mut self, verdict: Verdict) {
+        for probe in self.probes.clone() {
+            let outcome = Outcome { verdict, detail: String::new(), took: Duration::ZERO };
+            self.feed(Input::Probed { probe, outcome });
+        }
+    }
+
+    fn status(&self) -> locum_engine::status::InstanceStatus {
+        self.node.status().instances.remove(0)
+    }
+
+    fn took_sent(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.sent)
+    }
+
+    fn offers(&self) -> usize {
+        let is_offer =
+            |kind: &&EventKind| matches!(kind, EventKind::Transition { to: Role::Resigning, .. });
+        self.events.iter().filter(is_offer).count()
+    }
+
+    fn was_master(&self) -> bool {
+        let is_promotion =
+            |kind: &EventKind| matches!(kind, EventKind::Transition { to: Role::Master, .. });
+        self.events.iter().any(is_promotion)
+    }
+}
+
+fn www() -> Tracked {
+    Tracked::Service("www".into())
+}
+
+#[test]
+fn a_master_whose_service_fails_offers_at_once_and_a_peer_that_can_serve_takes_it() {
+    let mut master = Director::master(served());
+    master.took_sent();
+    master.answer(&["www"]);
+    assert_eq!(master.took_sent(), [UNFIT, 0], "its priority first, then the release");
+    assert_eq!(master.node.role(), Role::Resigning);
+    let failed = EventKind::Fitness {
+        object: www(),
+        aspect: Aspect::Answering,
+        holds: false,
+        detail: "port 80 is taken".to_owned(),
+    };
+    assert!(master.events.contains(&failed), "{:?}", master.events);
+    master.run(SECOND * 3 / 5);
+    master.beside(50, 30);
+    assert_eq!(master.node.role(), Role::Backup);
+    // It could serve again: what has failed once is not believed at once.
+    master.answer(&[]);
+    assert!(!master.status().unfit.is_empty());
+    master.beside(50, 1);
+    assert_eq!(master.status().priority, Priority(UNFIT));
+    master.beside(50, 6);
+    assert_eq!((master.status().priority, master.node.role()), (Priority(OWN), Role::Master));
+}
+
+#[test]
+fn a_failure_that_all_have_moves_nothing_and_is_offered_in_pauses_that_double() {
+    let mut master = Director::master(served());
+    master.answer(&["www"]);
+    let mut offers = Vec::new();
+    for second in 0..600 {
+        let before = master.offers();
+        master.run(SECOND);
+        if master.offers() > before {
+            offers.push(second);
+        }
+        assert!(master.status().holds_addresses, "it never lets go, second {second}");
+    }
+    assert_eq!(master.offers(), 1 + 5, "{offers:?}");
+    assert_eq!(master.node.role(), Role::Master);
+    let again = master.status().offer_in.expect("the next one");
+    // 0, 10, 30, 70, 150, 310 and 610 s.
+    assert!(again > 8 * SECOND && again <= 11 * SECOND, "{again:?}");
+}
+
+#[test]
+fn a_standby_that_cannot_serve_lets_an_offer_pass_and_takes_over_from_the_dead() {
+    let mut standby = Director::standby(served());
+    standby.answer(&["www"]);
+    assert_eq!(standby.status().priority, Priority(UNFIT));
+    // The offer of one that cannot serve either.
+    standby.beside(2, 2);
+    let out = standby.node.hear(PEER, 0).to_vec();
+    standby.note(&out);
+    standby.run(2 * SECOND);
+    assert!(!standby.was_master(), "it lets it pass");
+    standby.beside(2, 10);
+    assert!(!standby.was_master());
+    standby.run(4 * SECOND);
+    assert!(standby.was_master() && standby.status().holds_addresses, "alone it is master");
+}
+
+#[test]
+fn a_standby_that_can_serve_takes_over_from_a_master_that_cannot() {
+    for fails in [false, true] {
+        let mut standby = Director::standby(served());
+        if fails {
+            standby.answer(&["www"]);
+        }
+        standby.beside(2, 6);
+        assert_eq!(standby.was_master(), !fails);
+    }
+}
+
+#[test]
+fn a_node_that_has_just_started_does_not_count_for_what_nobody_has_looked_at() {
+    let mut node = Director::new(served());
+    assert_eq!(node.status().priority, Priority(UNFIT));
+    node.probe(Verdict::Pass);
+    assert_eq!(node.status().priority, Priority(UNFIT), "the service was not looked at");
+    node.answer(&[]);
+    assert_eq!(node.status().priority, Priority(OWN));
+    let mut alone = Director::new(served());
+    alone.run(4 * SECOND);
+    assert_eq!(alone.node.role(), Role::Master, "never a node less for being unfit");
+    assert_eq!(alone.status().priority, Priority(OWN), "and what it serves is not known to fail");
+}
+
+#[test]
+fn a_reload_that_adds_a_service_moves_nothing() {
+    let mut master = Director::master(served());
+    let mut plan = served();
+    plan.haproxy = vec![edge()];
+    follow(&mut plan, &[(www(), 1), (Tracked::Haproxy("edge".into()), 1)]);
+    let out = master.node.plan_with(plan, Vec::new()).to_vec();
+    master.note(&out);
+    assert_eq!((master.status().unfit, master.offers()), (Vec::new(), 0));
+    master.answer(&["edge"]);
+    assert_eq!(master.offers(), 1, "it has failed");
+    let reasons = master.status().cause;
+    assert!(reasons.contains("haproxy edge cannot serve: port 80 is taken"), "{reasons}");
+}
+
+/// The servers of both nodes are the same, and each asks them in its own time.
+#[test]
+fn a_standby_doubts_its_servers_at_the_first_failed_check_and_a_master_believes_to_the_last() {
+    let mut standby = Director::standby(served());
+    standby.probe(Verdict::Fail);
+    assert_eq!(standby.status().priority, Priority(UNFIT), "fall is 2");
+    let is_fitness = |kind: &&EventKind| matches!(kind, EventKind::Fitness { .. });
+    assert_eq!(standby.events.iter().find(is_fitness), None, "doubt is no news");
+    standby.probe(Verdict::Pass);
+    assert_eq!(standby.status().priority, Priority(OWN));
+
+    let mut master = Director::master(served());
+    master.probe(Verdict::Fail);
+    master.probe(Verdict::Fail);
+    assert_eq!((master.status().unfit, master.offers()), (Vec::new(), 0));
+    master.run(SECOND / 5);
+    assert_eq!(master.offers(), 1, "a tenth of the interval and 100 ms later");
+    let sentence = "none of its 2 servers takes connections".to_owned();
+    assert_eq!(master.status().unfit, [(www(), sentence.clone())]);
+    let lost = EventKind::Fitness {
+        object: www(),
+        aspect: Aspect::Populated,
+        holds: false,
+        detail: sentence,
+    };
+    assert!(master.events.contains(&lost), "{:?}", master.events);
+}
+
+#[test]
+fn one_server_is_enough_unless_the_quorum_says_more() {
+    for (quorum, is_fit) in [(1, true), (2, false)] {
+        let mut plan = served();
+        plan.services[0].quorum = quorum;
+        let mut master = Director::master(plan);
+        let probe = master.probes[0];
+        for _ in 0..2 {
+            let outcome =
+                Outcome { verdict: Verdict::Fail, detail: String::new(), took: Duration::ZERO };
+            master.feed(Input::Probed { probe, outcome });
+        }
+        master.run(SECOND);
+        assert_eq!(master.status().unfit.is_empty(), is_fit, "quorum {quorum}");
+    }
+}
+
+#[test]
+fn fitness_that_flaps_moves_the_address_once() {
+    let mut master = Director::master(served());
+    master.answer(&["www"]);
+    master.run(SECOND * 3 / 5);
+    master.beside(50, 1);
+    // A hundred times a minute, for two minutes.
+    for _ in 0..200 {
+        master.answer(&[]);
+        master.run(SECOND * 3 / 10);
+        master.answer(&["www"]);
+        let out = master.node.hear(PEER, 50).to_vec();
+        master.note(&out);
+        master.run(SECOND * 3 / 10);
+    }
+    let roles: Vec<Role> = master
+        .events
+        .iter()
+        .filter_map(|kind| match kind {
+            EventKind::Transition { to, .. } => Some(*to),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(roles.iter().filter(|role| **role == Role::Master).count(), 1, "{roles:?}");
+    let losses = master.node.status().services[0].fitness.losses;
+    assert!(losses > 100, "it is shown: {losses}");
+}
+
+#[test]
+fn more_that_is_lost_is_offered_at_once() {
+    let mut plan = served();
+    plan.haproxy = vec![edge()];
+    follow(&mut plan, &[(www(), 1), (Tracked::Haproxy("edge".into()), 2)]);
+    let mut master = Director::master(plan);
+    master.took_sent();
+    master.answer(&["www"]);
+    assert_eq!(master.took_sent(), [5, 0], "it serves two of three");
+    master.run(3 * SECOND);
+    assert_eq!((master.node.role(), master.offers()), (Role::Master, 1));
+    master.answer(&["www", "edge"]);
+    assert_eq!(master.offers(), 2);
+    master.run(3 * SECOND);
+    master.answer(&["edge"]);
+    assert_eq!(master.offers(), 2, "less than before");
+    assert_eq!(master.status().priority, Priority(3), "it serves one of three");
+}
+
+#[test]
+fn without_a_policy_nothing_of_it_decides_and_status_says_it_all_the_same() {
+    let mut plan = served();
+    Arc::make_mut(&mut plan.instances[0]).fitness = None;
+    let mut master = Director::master(plan);
+    master.answer(&["www"]);
+    master.run(10 * SECOND);
+    assert_eq!((master.node.role(), master.offers()), (Role::Master, 0));
+    assert_eq!(master.status().priority, Priority(OWN));
+    let fitness = master.node.status().services[0].fitness.clone();
+    assert_eq!((fitness.aspect, fitness.holds), (Aspect::Answering, Some(false)));
+    assert_eq!(fitness.detail, "port 80 is taken");
+}
+
+#[test]
+fn an_owner_is_what_it_is() {
+    let mut plan = served();
+    let web = Arc::make_mut(&mut plan.instances[0]);
+    Arc::make_mut(&mut web.router).priority = Priority::OWNER;
+    let mut owner = Director::new(plan);
+    owner.answer(&["www"]);
+    owner.run(10 * SECOND);
+    assert_eq!((owner.status().priority, owner.offers()), (Priority::OWNER, 0));
+}
+
+#[test]
+fn hooks_run_when_something_ends_and_not_when_it_was_taken_back() {
+    let mut plan = served();
+    let hooks = locum_plan::Hooks {
+        master: vec![locum_plan::Command::argv(["/bin/m"])],
+        ..locum_plan::Hooks::default()
+    };
+    Arc::make_mut(&mut plan.instances[0]).hooks = Arc::new(hooks);
+    let mut master = Director::master(plan);
+    master.answer(&["www"]);
+    let out = master.node.run_for(60 * SECOND).to_vec();
+    let hooks = out.iter().filter(|output| matches!(output, Output::Hook(_))).count();
+    assert_eq!((hooks, master.node.role()), (0, Role::Master));
+}
+
+#[test]
+fn a_switchover_is_an_offer_and_a_forced_one_is_none() {
+    let ask = |master: &mut Director, successor| {
+        let target = Target::Instance("web".into());
+        let command = Command::Switchover { target, to: None, run: Run::Real, successor };
+        let out = master.node.feed(Input::Command { id: 1, command }).to_vec();
+        master.note(&out);
+        out.iter().find_map(|output| match output {
+            Output::Reply { reply, .. } => Some(reply.clone()),
+            _ => None,
+        })
+    };
+    let mut master = Director::master(served());
+    master.took_sent();
+    ask(&mut master, Successor::Fit);
+    assert_eq!(master.took_sent(), [OFFER, 0]);
+    master.run(3 * SECOND);
+    assert_eq!((master.node.role(), master.status().priority), (Role::Master, Priority(OWN)));
+    // Nobody took it: it is known by now.
+    let Some(Reply::Refused(why)) = ask(&mut master, Successor::Fit) else { panic!("a refusal") };
+    assert!(why.contains("nobody took it") && why.contains("--force"), "{why}");
+    master.took_sent();
+    assert!(matches!(ask(&mut master, Successor::Any), Some(Reply::Ok(_))));
+    assert_eq!(master.took_sent(), [0], "as a master that stops");
+    master.run(3 * SECOND);
+    master.answer(&["www"]);
+    master.run(3 * SECOND);
+    master.took_sent();
+    ask(&mut master, Successor::Any);
+    assert_eq!(master.took_sent(), [OWN, 0], "it cannot serve, and says that this is no offer");
+}
