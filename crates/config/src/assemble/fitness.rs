@@ -51,15 +51,24 @@ pub(crate) fn served(
         Dialect::Toml => {}
         Dialect::Keepalived => return Vec::new(),
     }
-    let tracks = || parsed.track.list().iter().map(|at| &at.value);
-    let is_own = |instance: &Option<Name>| instance.as_deref() == Some(&*parsed.name.value);
-    let services = services
+    // Seldom any: most files have a service for each instance, and name none.
+    let named: Vec<&Track> = parsed
+        .track
+        .list()
         .iter()
-        .map(|service| (Tracked::Service(service.name.clone()), is_own(&service.instance)));
-    let haproxy =
-        haproxy.iter().map(|file| (Tracked::Haproxy(file.name.clone()), is_own(&file.instance)));
-    let all = services.chain(haproxy).filter_map(|(object, is_own)| {
-        let track = tracks().find(|track| track.object == object);
+        .map(|at| &at.value)
+        .filter(|track| matches!(track.object, Tracked::Service(_) | Tracked::Haproxy(_)))
+        .collect();
+    let kinds: [fn(Name) -> Tracked; 2] = [Tracked::Service, Tracked::Haproxy];
+    let services = services.iter().map(|one| (kinds[0], &one.name, &one.instance));
+    let haproxy = haproxy.iter().map(|one| (kinds[1], &one.name, &one.instance));
+    let all = services.chain(haproxy).filter_map(|(kind, name, instance)| {
+        let is_own = instance.as_deref() == Some(parsed.name.value.as_str());
+        if !is_own && named.is_empty() {
+            return None;
+        }
+        let object = kind(name.clone());
+        let track = named.iter().find(|track| track.object == object);
         let weight = match track {
             // Its weight is the operator's, and that is all it does.
             Some(track) if !is_followed(track) => 0,

@@ -14,7 +14,8 @@ use locum_plan::{
 };
 
 use crate::dialect::Dialect;
-use crate::parsed::Parsed;
+use crate::parsed::{Parsed, ParsedInstance};
+use crate::settings::track_services::TrackServices;
 use crate::span::Report;
 use crate::validate::common::strict_in_toml;
 use crate::validate::loops::receives;
@@ -24,7 +25,7 @@ pub(super) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     for (one, check) in parsed.checks.iter().zip(&plan.checks) {
         let span = one.checker.given().map_or(one.span, |at| at.span);
         let Some(awaited) = awaited(plan, check) else { continue };
-        let Dependence { instance, why } = &awaited;
+        let Dependence { instance, why, is_by_network } = &awaited;
         let trackers: Vec<&Name> =
             plan.instances.iter().filter(|one| tracks(one, check)).map(|one| &one.name).collect();
         let name = &check.name;
@@ -40,30 +41,43 @@ pub(super) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
                 "check `{name}` can pass only while `{instance}` has a master, and that waits for \
                  `{tracker}`, which tracks the check: {why}"
             )
-        } else if trackers.is_empty() {
+        } else if trackers.is_empty() || !is_by_network {
+            // Asked at 127.0.0.1 it follows the other instance's master, which may be meant.
             continue;
         } else {
             let text = format!(
                 "check `{name}` says the same on every node, so it decides nothing between them: \
                  {why}"
             );
-            report.warning(span, "same-everywhere", text).help(help(parsed.dialect));
+            report.warning(span, "same-everywhere", text).help(match parsed.dialect {
+                Dialect::Toml => {
+                    "to follow a service of another instance name it in `track`; what every node \
+                     has by itself is asked at 127.0.0.1"
+                }
+                Dialect::Keepalived => OF_EVERY_NODE,
+            });
             continue;
         };
-        strict_in_toml(parsed.dialect, span, "master-only-check", text, report)
-            .help(help(parsed.dialect));
+        let is_untracked = |one: &&ParsedInstance| {
+            one.track_services.value() == Some(&TrackServices::Nothing)
+                && trackers.iter().any(|tracker| ***tracker == *one.name.value)
+        };
+        let help = match (parsed.dialect, parsed.instances.iter().find(is_untracked)) {
+            (Dialect::Keepalived, _) => OF_EVERY_NODE,
+            (Dialect::Toml, None) => {
+                "leave the check out: an instance tracks what it serves by itself; what every node \
+                 has by itself is asked at 127.0.0.1"
+            }
+            (Dialect::Toml, Some(_)) => {
+                "leave the check out, and `track_services = false` with it: an instance tracks what \
+                 it serves by itself"
+            }
+        };
+        strict_in_toml(parsed.dialect, span, "master-only-check", text, report).help(help);
     }
 }
 
-const fn help(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Toml => {
-            "leave the check out: an instance tracks what it serves by itself; what runs on every \
-             node is asked at 127.0.0.1"
-        }
-        Dialect::Keepalived => "ask what every node has by itself, as at 127.0.0.1",
-    }
-}
+const OF_EVERY_NODE: &str = "ask what every node has by itself, as at 127.0.0.1";
 
 fn tracks(instance: &Instance, check: &Check) -> bool {
     instance.track.iter().any(|track| track.object.check() == Some(&check.name))
@@ -97,6 +111,8 @@ fn waits_for(plan: &Plan, instance: &Name, other: &Name) -> bool {
 struct Dependence<'a> {
     instance: &'a Name,
     why: String,
+    /// Every node asks the same one, over the network.
+    is_by_network: bool,
 }
 
 fn awaited<'a>(plan: &'a Plan, check: &'a Check) -> Option<Dependence<'a>> {
@@ -120,14 +136,15 @@ fn of_process<'a>(plan: &'a Plan, check: &Check, name: &str) -> Option<Dependenc
     }
     let file = plan.haproxy.iter().find(runs)?;
     let instance = file.instance.as_ref()?;
-    Some(Dependence { instance, why: format!("haproxy `{}` runs on its master alone", file.name) })
+    let why = format!("haproxy `{}` runs on its master alone", file.name);
+    Some(Dependence { instance, why, is_by_network: false })
 }
 
 fn of_address(plan: &Plan, address: IpAddr, port: Option<u16>) -> Option<Dependence<'_>> {
     let has = |one: &Instance| one.addresses.iter().any(|held| held.address == address);
     if let Some(instance) = plan.instances.iter().find(|one| has(one)) {
         let why = format!("{address} is where its master is");
-        return Some(Dependence { instance: &instance.name, why });
+        return Some(Dependence { instance: &instance.name, why, is_by_network: true });
     }
     let target = SocketAddr::new(address, port?);
     // A warm proxy has its ports on a backup as well.
@@ -136,7 +153,8 @@ fn of_address(plan: &Plan, address: IpAddr, port: Option<u16>) -> Option<Depende
     };
     let service = plan.services.iter().find(is_of_master)?;
     let why = format!("service `{}` is served by its master alone", service.name);
-    Some(Dependence { instance: service.instance.as_ref()?, why })
+    let instance = service.instance.as_ref()?;
+    Some(Dependence { instance, why, is_by_network: !address.is_loopback() })
 }
 
 /// What a check needs to find, as far as it can be told.

@@ -1,15 +1,15 @@
 //! Weights that never act: whatever they are added to or taken from, the nodes stay in their order.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use locum_plan::{Instance, Plan};
+use locum_plan::{Instance, Plan, first_few};
 use locum_vrrp::Priority;
 
 use crate::parsed::ParsedInstance;
 use crate::span::Report;
 
 /// More weights than these in one instance are not looked through: every set of failures counts.
-const MAX_WEIGHTS: usize = 16;
+const MAX_WEIGHTS: usize = 8;
 
 /// Warns of each weight of this instance that cannot bring another node to the front, whatever else
 /// fails. The priorities of all nodes must be known.
@@ -42,7 +42,7 @@ pub(super) fn validate(
             "the weight {} of {} changes no order of the nodes: {}",
             weight(&track.value).value,
             track.value.object,
-            each.join(", ")
+            first_few(&each, ", ")
         );
         let finding = report.warning(track.span, "idle-weight", text);
         match least_difference(&priorities) {
@@ -58,23 +58,35 @@ pub(super) fn validate(
 /// Whether one node's loss of `size` can put it behind another node, in whatever state `others` and
 /// the same object are there. A master that has become equal stays.
 fn acts(priorities: &[i32], size: i32, others: &[i32]) -> bool {
+    let differences = differences(priorities);
+    // A lead that is lost: of two that are equal the one in front has none.
+    let loses = |difference: i32, shifts: &BTreeSet<i32>| {
+        let least = if difference == 0 { 0 } else { 1 - difference };
+        shifts.range(least..).next().is_some_and(|shift| difference + shift < size)
+    };
+    let alone = BTreeSet::from([0]);
+    if differences.iter().any(|difference| loses(*difference, &alone)) {
+        return true;
+    }
     // What failures add to the difference of two nodes: taken from the first, or from the second.
     let mut shifts = BTreeSet::from([0, size]);
     for other in others {
         shifts = shifts.iter().flat_map(|shift| [*shift, shift - other, shift + other]).collect();
     }
-    let owner = i32::from(Priority::OWNER.0);
-    let adjusted: Vec<i32> = priorities.iter().copied().filter(|own| *own != owner).collect();
-    let pairs = adjusted.iter().enumerate().flat_map(|(at, first)| {
-        let rest = adjusted.iter().enumerate().filter(move |(other, _)| *other != at);
-        rest.map(move |(_, second)| first - second)
+    differences.iter().any(|difference| loses(*difference, &shifts))
+}
+
+/// Of every two nodes that are adjusted, both ways: at most as many as there are priorities, twice.
+fn differences(priorities: &[i32]) -> BTreeSet<i32> {
+    let mut counts: BTreeMap<i32, u32> = BTreeMap::new();
+    for own in priorities.iter().filter(|own| **own != i32::from(Priority::OWNER.0)) {
+        *counts.entry(*own).or_default() += 1;
+    }
+    let pairs = counts.iter().flat_map(|(first, count)| {
+        let others = counts.keys().filter(move |second| *second != first || *count > 1);
+        others.map(move |second| first - second)
     });
-    pairs.into_iter().any(|difference| {
-        shifts.iter().map(|shift| difference + shift).any(|lead| {
-            let is_before = lead > 0 || (lead == 0 && difference == 0);
-            is_before && lead < size
-        })
-    })
+    pairs.collect()
 }
 
 /// Between two nodes that are told apart by it; `None` when no two are.
@@ -103,6 +115,15 @@ mod tests {
         assert!(!acts(&[150, 100], 25, &[25]), "at most equal");
         assert!(acts(&[150, 100], 10, &[45]));
         assert!(!acts(&[150, 100], 1, &[200]), "one node has failed there, or the other, or both");
+    }
+
+    /// A file of 10,000 nodes is refused by nobody.
+    #[test]
+    fn many_nodes_cost_no_more_than_many_priorities() {
+        let priorities: Vec<i32> = (0..10_000).map(|node| 1 + node % 2 * 200).collect();
+        assert_eq!(differences(&priorities).len(), 3);
+        assert!(acts(&priorities, 1, &[]), "two of each");
+        assert!(!acts(&[201, 1], 199, &[200; MAX_WEIGHTS - 1]));
     }
 
     #[test]
