@@ -107,7 +107,7 @@ fn a_value_that_another_node_cannot_use_is_for_that_node_to_hear() {
 #[test]
 fn checks_may_take_from_the_room() {
     let check = "\n[check.a]\nprocess = \"a\"\nweight = -60\n[check.b]\nprocess = \"b\"\n\
-        weight = { value = 35, reverse = true }";
+        weight = { value = 34, reverse = true }";
     let lines = "priority = { lb1 = 150, lb2 = 100, lb3 = 100 }\ntrack = [\"a\", \"b\"]";
     let found = policy(&format!("{lines}{check}"), "lb1");
     assert!(found.ranking.has_room_for(2) && !found.ranking.has_room_for(3), "{found:?}");

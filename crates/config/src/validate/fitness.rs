@@ -1,7 +1,7 @@
 //! What is served and decides in the election: whether the names are right, and whether there is
 //! room for it below the priorities of the nodes.
 
-use locum_plan::{Instance, Plan};
+use locum_plan::{Instance, Plan, Ranking};
 use locum_vrrp::Priority;
 
 use crate::assemble::fitness;
@@ -42,7 +42,6 @@ pub(super) fn validate(
     different.dedup();
     let lowest = different.first().copied().unwrap_or(Priority(0));
     let taken = -fitness::lowest_adjustment(&built.track, &plan.checks);
-    let needed = i32::from(weights) * different.len() as i32 + 1 + taken;
     let consequence = match built.fitness {
         None => "what it serves does not decide",
         Some(_) => "beyond some of it, all that a node cannot serve counts alike",
@@ -55,15 +54,25 @@ pub(super) fn validate(
         "no room below the lowest priority of `{}`, {}{checks}: {consequence}",
         built.name, lowest.0
     );
-    let highest = i32::from(Priority::OWNER.0) - different.len() as i32;
+    let needed = lowest_with_room(different.len(), -taken, weights);
     let finding = report.warning(span, "fitness-room", text);
-    if needed <= highest {
+    if let Some(needed) = needed {
         finding
             .help(format!("raise the lowest priority to {needed} or more, with the others above"));
     } else {
         finding
             .help("lower the weights in `track_services`, or serve some of it by another instance");
     }
+}
+
+/// The lowest priority that so many nodes of different priorities can have with room for all.
+fn lowest_with_room(nodes: usize, lowest_adjustment: i32, weights: u16) -> Option<u8> {
+    let highest = Priority::OWNER.0.checked_sub(u8::try_from(nodes).ok()?)?;
+    (1..=highest).find(|lowest| {
+        let all: Vec<Priority> = (*lowest..).take(nodes).map(Priority).collect();
+        Ranking::new(&all, Priority(*lowest), lowest_adjustment, weights)
+            .is_some_and(|ranking| ranking.has_room_for(weights))
+    })
 }
 
 fn priority_span(parsed: &ParsedInstance) -> Span {
