@@ -353,6 +353,7 @@ impl Backend for IpvsBackend {
                 backend: BackendKind::Ipvs,
                 state,
                 error,
+                strained: None,
                 active: dests.iter().map(|dest| u64::from(dest.active_connections)).sum(),
                 accepted: table.map_or(0, |table| table.connections),
                 servers: dests.iter().map(server).collect(),

@@ -4,7 +4,9 @@
 //! everything once and then every change, and it ends by itself once it is told to serve nothing and
 //! its last connection is over. So a backup runs no proxy.
 
+mod level;
 mod link;
+mod strain;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,18 +16,16 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_plan::{
-    Activity, BackendKind, Listener, Name, ServiceLimits, WantedService, WantedServices,
-};
-use locum_proxy::protocol::{
-    self, Orphan, ProxyLimits, ProxyServer, ProxyService, Request, Status,
-};
+use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
+use locum_proxy::protocol::{self, Orphan, Request, Status};
 use rustix::process::Signal;
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::backoff::Backoff;
 use crate::process::Process;
+use crate::proxy::level::{is_same, orphan_of, spec_of, unfit};
 use crate::proxy::link::{AskError, Link};
+use crate::proxy::strain::{Strain, Strains, in_full, in_short};
 use crate::status::{
     BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
 };
@@ -72,6 +72,7 @@ pub(crate) struct ProxyBackend {
     /// Why the last change was not taken in; what was before it is served.
     refusal: Option<String>,
     failed: BTreeMap<Name, String>,
+    strains: Strains,
     notes: Vec<Note>,
 }
 
@@ -103,6 +104,7 @@ impl ProxyBackend {
             failure: None,
             refusal: None,
             failed: BTreeMap::new(),
+            strains: Strains::default(),
             notes: Vec::new(),
         }
     }
@@ -195,6 +197,7 @@ impl ProxyBackend {
         self.hang_up();
         self.latest = Status::default();
         self.observed.clear();
+        self.strains.forget();
     }
 
     /// Notices that the process ended.
@@ -336,7 +339,16 @@ impl ProxyBackend {
     fn take_in(&mut self, request: &Request, status: Status) {
         self.unanswered = 0;
         self.failure = None;
+        if status.version < protocol::LIMITS_SINCE && self.latest.pid != status.pid {
+            self.note(format!(
+                "the proxy (pid {}) of an earlier run keeps neither limits nor time-outs: they hold \
+                 once it has ended and another one is started",
+                status.pid
+            ));
+        }
         self.latest = status;
+        let now = Instant::now();
+        self.latest.services.iter().for_each(|service| self.strains.follow(service, now));
         let answered = std::mem::take(&mut self.latest.services).into_iter();
         let answered = answered.map(|service| (service.name.clone(), service));
         match request {
@@ -354,6 +366,25 @@ impl ProxyBackend {
             }
             Request::Status => self.observed = answered.collect(),
         }
+    }
+
+    /// For the log, once a minute.
+    fn note_strains(&mut self, now: Instant) {
+        for (name, strains) in self.strained(now).collect::<Vec<_>>() {
+            if let Some(text) = self.strains.line(&name, &strains, now) {
+                self.notes.push(Note { name, text });
+            }
+        }
+    }
+
+    /// The wanted services of which there is something to know.
+    fn strained(&self, now: Instant) -> impl Iterator<Item = (Name, Vec<Strain>)> {
+        let one = move |wanted: &Arc<WantedService>| {
+            let name = &wanted.service.name;
+            let observed = self.observed.get(&**name)?;
+            Some((name.clone(), self.strains.of(observed, &wanted.service.limits, now)))
+        };
+        self.services.iter().filter_map(one)
     }
 
     /// The process hung up because it ended, or is about to.
@@ -411,61 +442,6 @@ impl ProxyBackend {
     }
 }
 
-/// Why the proxy cannot serve this at all.
-fn unfit(wanted: &WantedService) -> Option<String> {
-    let capabilities = BackendKind::Proxy.capabilities();
-    let lack = capabilities.lack(&wanted.service)?;
-    Some(capabilities.explain(lack, &wanted.service))
-}
-
-fn spec_of(wanted: &WantedService) -> ProxyService {
-    let server = |server: &locum_plan::WantedServer| ProxyServer {
-        address: server.address,
-        weight: server.weight,
-    };
-    let Listener::Address(listen) = wanted.service.listen;
-    ProxyService {
-        name: wanted.service.name.to_string(),
-        listen,
-        scheduler: wanted.service.scheduler.0.clone(),
-        drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
-        ready_only: wanted.activity == Activity::Ready,
-        limits: limits_of(&wanted.service.limits),
-        servers: wanted.servers.iter().map(server).collect(),
-    }
-}
-
-fn limits_of(limits: &ServiceLimits) -> ProxyLimits {
-    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    ProxyLimits {
-        connections: limits.connections,
-        per_server: limits.per_server,
-        per_source: limits.per_source,
-        connect_ms: ms(limits.connect),
-        idle_ms: ms(limits.idle),
-        half_closed_ms: ms(limits.half_closed),
-    }
-}
-
-/// One process serves all: without a daemon it goes on as long as any of their addresses stays.
-fn orphan_of<'a>(services: impl Iterator<Item = &'a Arc<WantedService>>) -> Orphan {
-    let leases: Option<Vec<Duration>> = services.map(|wanted| wanted.lease).collect();
-    match leases {
-        None => Orphan::ForEver,
-        Some(leases) => {
-            // The last connections of what was served finish under the lease they had.
-            let longest = leases.into_iter().max();
-            longest.map_or(Orphan::Unchanged, |longest| Orphan::from(Some(longest)))
-        }
-    }
-}
-
-/// Whether the proxy has something to learn from the second.
-fn is_same(before: &[Arc<WantedService>], now: &[Arc<WantedService>]) -> bool {
-    before.len() == now.len()
-        && before.iter().zip(now).all(|(before, now)| Arc::ptr_eq(before, now) || before == now)
-}
-
 impl Backend for ProxyBackend {
     fn kind(&self) -> Option<BackendKind> {
         Some(BackendKind::Proxy)
@@ -496,6 +472,7 @@ impl Backend for ProxyBackend {
         } else if due {
             self.asked_at = Some(now);
             self.ask(&Request::Status);
+            self.note_strains(now);
             self.collect_failures();
         }
     }
@@ -512,6 +489,9 @@ impl Backend for ProxyBackend {
     fn progress(&self, progress: &mut Progress) {
         let failed = self.failed.iter().map(|(name, error)| (name.clone(), error.clone()));
         progress.failed.extend(failed);
+        let strained = self.strained(Instant::now());
+        let strained = strained.filter_map(|(name, strains)| Some((name, in_short(&strains)?)));
+        progress.strained.extend(strained);
     }
 
     fn take_notes(&mut self) -> Vec<Note> {
@@ -523,6 +503,7 @@ impl Backend for ProxyBackend {
             self.ask(&Request::Status);
         }
         status.processes.extend(self.process_status());
+        let mut strained: BTreeMap<Name, Vec<Strain>> = self.strained(Instant::now()).collect();
         for wanted in &self.services {
             let name = &wanted.service.name;
             let error = self.failed.get(name).cloned();
@@ -536,6 +517,7 @@ impl Backend for ProxyBackend {
                     (None, Activity::Ready | Activity::Idle) => ServiceState::Ready,
                 },
                 error,
+                strained: strained.remove(name).and_then(|strains| in_full(&strains)),
                 active: observed.map_or(0, |service| service.active),
                 accepted: observed.map_or(0, |service| service.accepted),
                 servers: observed.map_or_else(Vec::new, servers_of),
@@ -548,6 +530,7 @@ impl Backend for ProxyBackend {
             backend: BackendKind::Proxy,
             state: ServiceState::Leaving,
             error: None,
+            strained: None,
             active: service.active,
             accepted: service.accepted,
             servers: servers_of(service),

@@ -21,6 +21,8 @@ pub struct ServiceStatus {
     pub state: ServiceState,
     /// Why it does not serve, for a person.
     pub error: Option<String>,
+    /// What an operator has to know though it serves, with the figures of now, for a person.
+    pub strained: Option<String>,
     /// Client connections under way, where the backend tells.
     pub active: u64,
     /// Clients accepted, where the backend tells.

@@ -2,7 +2,7 @@
 
 mod bench;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -232,6 +232,41 @@ fn servers_in_force_count_and_not_the_configured_ones() {
     edit(&mut level, 0).servers.remove(0);
     serve(&mut balancer, &level).unwrap();
     assert_eq!((get(address(&web)).unwrap(), get(address(&web)).unwrap()), ('b', 'b'));
+    finish(balancer);
+}
+
+#[test]
+fn a_service_at_its_limit_is_strained_and_not_failed_and_the_log_says_so_once() {
+    let bench = Bench::new();
+    let mut balancer = bench.balancer();
+    let mut web = service("web", &[start_server('a')]);
+    web.limits.connections = Some(1);
+    let other = service("other", &[start_server('o')]);
+    serve(&mut balancer, &wanted(&[&web, &other])).unwrap();
+    assert_eq!(balancer.progress().strained, []);
+    let mut held = Client::connect(address(&web)).unwrap();
+    assert_eq!(held.get().unwrap(), 'a');
+    let waiting = TcpStream::connect(address(&web)).unwrap();
+    let mut text = None;
+    let notes = tick_until(&mut balancer, "a client that waits", |balancer, notes| {
+        text = balancer.status().services[0].strained.clone();
+        text.as_ref().is_some_and(|text| text.contains("1 waiting")) && !notes.is_empty()
+    });
+    let text = text.unwrap();
+    assert!(text.starts_with("it has its max_connections of 1: raise it"), "{text}");
+    assert!(text.contains("2 from 127."), "{text}");
+    assert_eq!((notes.len(), &*notes[0].name), (1, "web"));
+    assert!(notes[0].text.starts_with("service web is strained: it has its max_connections of 1"));
+    let progress = balancer.progress();
+    assert_eq!((progress.pending, progress.failed), (Vec::new(), Vec::new()));
+    // Without figures: what is the same is not told again and again.
+    let expected = "it has its max_connections of 1: raise it, or add a director";
+    assert_eq!(progress.strained, [("web".into(), expected.to_owned())]);
+    assert_eq!(get(address(&other)).unwrap(), 'o');
+    drop((held, waiting));
+    let notes =
+        tick_until(&mut balancer, "room", |balancer, _| balancer.progress().strained.is_empty());
+    assert_eq!(notes, []);
     finish(balancer);
 }
 

@@ -191,6 +191,9 @@ pub struct ServiceStatus {
     pub state: String,
     /// What is wrong.
     pub error: Option<String>,
+    /// It serves, but is full, or reaches itself, or this host runs out of something it needs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strained: Option<String>,
     /// Client connections under way and accepted so far; 0 where the backend does not count them.
     pub connections: u64,
     pub accepted: u64,

@@ -40,6 +40,7 @@ pub fn document() -> StatusDocument {
             backend: None,
             state: "idle".into(),
             error: None,
+            strained: None,
             connections: 0,
             accepted: 0,
             servers: vec![ServerStatus {

@@ -49,6 +49,11 @@ pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<Stri
     for service in document.services.iter().filter(|service| has_no_server(service)) {
         all.push(format!("service {} has no server that is up", service.name));
     }
+    for service in &document.services {
+        if let Some(strained) = &service.strained {
+            all.push(format!("service {} is strained: {strained}", service.name));
+        }
+    }
     for file in &document.haproxy {
         if let Some(error) = &file.error {
             all.push(format!("haproxy {}: {error}", file.name));

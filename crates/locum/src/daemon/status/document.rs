@@ -182,6 +182,7 @@ fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus)
         }
         .to_owned(),
         error: from.error.clone().or_else(|| served.and_then(|served| served.error.clone())),
+        strained: served.and_then(|served| served.strained.clone()),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
         servers: from
