@@ -9,6 +9,7 @@ use crate::node::Node;
 use crate::pair::ELECTION;
 use crate::peer::Locum;
 use crate::peer::Running;
+use crate::require::Company;
 use crate::wait;
 use crate::web;
 use crate::web::WebServer;
@@ -46,7 +47,16 @@ pub struct Balanced {
 impl Balanced {
     /// Builds the machines and starts the web servers; no daemon runs yet.
     pub fn new(config: &str) -> Self {
-        let lab = Lab::new(Shape::SERVICE);
+        Self::on(Shape::SERVICE, config)
+    }
+
+    /// The same, with nothing else on the machine: for tests that measure.
+    pub fn alone(config: &str) -> Self {
+        Self::on(Shape { company: Company::Alone, ..Shape::SERVICE }, config)
+    }
+
+    fn on(shape: Shape, config: &str) -> Self {
+        let lab = Lab::new(shape);
         let web = lab.servers.iter().map(WebServer::start).collect();
         Self { running: vec![None, None], web, lab, config: config.to_owned() }
     }
@@ -65,6 +75,14 @@ impl Balanced {
         self.running[director] = None;
         let node = &self.lab.directors[director];
         self.running[director] = Some(Locum::NATIVE.start_with(node, &self.config));
+    }
+
+    /// Starts the daemon of a director by way of another program, as `prlimit`, with its arguments.
+    pub fn start_under(&mut self, director: usize, wrapper: &[&str]) {
+        self.running[director] = None;
+        let node = &self.lab.directors[director];
+        Locum::NATIVE.configure(node, &self.config);
+        self.running[director] = Some(Locum::NATIVE.start_under(node, wrapper));
     }
 
     /// Starts the daemon of a director over what an earlier run, which must be dead, left behind.

@@ -102,6 +102,13 @@ pub fn get(client: &Node, address: IpAddr) -> Result<String, String> {
     get_path(client, address, "lab", "/health")
 }
 
+/// The same from a port of one's own.
+pub fn get_at(client: &Node, address: SocketAddr) -> Result<String, String> {
+    client
+        .in_network(|| request(address, "lab", "/health", PATIENCE))
+        .map_err(|error| error.to_string())
+}
+
 /// The same with a host and a path of one's own.
 pub fn get_path(client: &Node, address: IpAddr, host: &str, path: &str) -> Result<String, String> {
     client
@@ -144,7 +151,11 @@ pub struct HalfAsked(TcpStream);
 impl HalfAsked {
     /// Connects from `client` and says the first line only.
     pub fn start(client: &Node, address: IpAddr) -> Self {
-        let address = SocketAddr::from((address, 80));
+        Self::start_at(client, SocketAddr::from((address, 80)))
+    }
+
+    /// The same at a port of one's own.
+    pub fn start_at(client: &Node, address: SocketAddr) -> Self {
         let stream = client.in_network(|| TcpStream::connect_timeout(&address, LONG_PATIENCE));
         let mut stream = stream.expect("cannot connect");
         stream.write_all(b"GET /health HTTP/1.1\r\n").expect("cannot begin a request");

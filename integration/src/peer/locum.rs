@@ -44,8 +44,14 @@ impl Locum {
 
     /// Starts it with the configuration it had, over whatever an earlier run left behind.
     pub fn start_again(self, node: &Node) -> Running {
+        self.start_under(node, &[])
+    }
+
+    /// The same by way of another program, which becomes it.
+    pub fn start_under(self, node: &Node, wrapper: &[&str]) -> Running {
         let binary = require::locum().to_string_lossy();
-        let argv = [&*binary, "run", "-c", self.path(), "--run-dir", RUN_DIR];
+        let daemon = [&*binary, "run", "-c", self.path(), "--run-dir", RUN_DIR];
+        let argv = [wrapper, &daemon].concat();
         let mut running = Running::new(self.label(), vec![node.spawn(&argv)]);
         running.socket = Some(SOCKET.to_owned());
         running

@@ -8,6 +8,7 @@ mod election;
 mod haproxy_seed;
 mod hooks;
 mod ipvs;
+mod limits;
 mod measured;
 mod partial;
 mod seed;

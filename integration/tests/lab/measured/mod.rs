@@ -2,5 +2,6 @@
 
 mod crash;
 mod handover;
+mod limits;
 mod probes;
 mod promotion;
