@@ -31,7 +31,9 @@ impl Shortage {
     /// For the operator: what is short, and what to do.
     pub fn sentence(self) -> &'static str {
         match self {
-            Self::Descriptors => "no descriptors are left, raise LimitNOFILE or fs.file-max",
+            Self::Descriptors => {
+                "no descriptors are left, raise the limit of open files (LimitNOFILE)"
+            }
             Self::Memory => "the kernel has no memory for sockets, see net.ipv4.tcp_mem",
             Self::Ports => {
                 "no local ports are left towards a server, widen net.ipv4.ip_local_port_range"

@@ -59,7 +59,7 @@ fn idle_clients_of_one_service_leave_the_others_their_places() {
 }
 
 #[test]
-fn ten_thousand_idle_clients_are_carried_and_another_service_answers() {
+fn ten_thousand_idle_clients_of_one_service_cost_another_one_nothing() {
     let wanted = 40_000;
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     // Whoever may raises the limit; the proxy inherits it.

@@ -1,7 +1,9 @@
 //! What one service of the built-in proxy does to itself costs no other service anything, and what a
 //! configuration says of connections under way holds.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::net::TcpStream;
 
 use locum_integration::pair::ELECTION;
 use locum_integration::peer::locum_command;
@@ -61,6 +63,56 @@ fn service_that_reaches_itself_is_named_and_takes_no_other_one_down() {
     let held = node.shell("ls /proc/$(pgrep -f '[p]roxy --socket')/fd | wc -l");
     let held: usize = held.trim().parse().expect("a number");
     assert!(held < 40, "nothing has piled up: {held} descriptors");
+}
+
+const TWO: &str = r#"
+[[service]]
+name = "www"
+listen = "192.168.1.100:80"
+backend = "proxy"
+scheduler = "rr"
+health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
+servers = ["10.0.0.1:80", "10.0.0.2:80"]
+"#;
+
+/// Clients that close first leave the proxy, which closes in turn, with a port that is taken for a
+/// minute. Then neither it nor the health checks can connect.
+#[test]
+fn director_without_local_ports_says_so_and_takes_no_server_out() {
+    if !require::lab(&["nft"]) {
+        return;
+    }
+    let mut balanced = Balanced::new(&format!("{INSTANCE}{TWO}"));
+    balanced.start(0);
+    balanced.expect_service_by(0);
+    balanced.expect_both_servers();
+    let node = &balanced.lab.directors[0];
+    let set_ports = |range: &str| {
+        node.shell(&format!("echo {range} > /proc/sys/net/ipv4/ip_local_port_range"));
+    };
+    node.shell("echo 0 > /proc/sys/net/ipv4/tcp_tw_reuse");
+    set_ports("40000 40049");
+    let address = SocketAddr::from((balanced.vip(), 80));
+    balanced.lab.client.in_network(|| {
+        for _ in 0..150 {
+            let mut client = TcpStream::connect_timeout(&address, wait::seconds(20)).unwrap();
+            // The last of them are cut.
+            let _ = client.write_all(b"GET /health HTTP/1.1\r\n");
+        }
+    });
+    wait::until("status says what has run out", ELECTION, || {
+        status(&balanced)
+            .contains("service www is strained: no local ports are left towards a server")
+    });
+    // Three times as long as a server takes to be down that does not answer.
+    wait::throughout("no server is down", wait::seconds(3), || {
+        !status(&balanced).contains("is down")
+    });
+    set_ports("32768 60999");
+    balanced.expect_both_servers();
+    let history = locum_command(node, &["history"]);
+    let history = String::from_utf8_lossy(&history.stdout).into_owned();
+    assert!(!history.contains("down"), "{history}");
 }
 
 /// One keeps the connections of a failed server, the other one does not.

@@ -158,7 +158,7 @@ fn fullness(status: &ServiceStatus, full: &FullStatus, limits: &ServiceLimits) -
             format!("it has its max_connections of {}: raise it, or add a director", status.limit)
         }
         (false, _, _) => "it has all the connections that its share of descriptors allows: raise \
-                          LimitNOFILE, or lower idle_timeout"
+                          the limit of open files (LimitNOFILE), or lower idle_timeout"
             .to_owned(),
     };
     let mut figures = format!(
@@ -218,8 +218,8 @@ mod tests {
             |status: &ServiceStatus, limits| in_full(&strains.of(status, &limits, now)).unwrap();
         assert_eq!(
             text(&full(), ServiceLimits::default()),
-            "it has all the connections that its share of descriptors allows: raise LimitNOFILE, or \
-             lower idle_timeout (401 of 401 connections, full for 12 s, 299 waiting, 402 from \
+            "it has all the connections that its share of descriptors allows: raise the limit of \
+             open files (LimitNOFILE), or lower idle_timeout (401 of 401 connections, full for 12 s, 299 waiting, 402 from \
              192.0.2.7)"
         );
         let own = ServiceLimits { connections: Some(401), ..ServiceLimits::default() };
