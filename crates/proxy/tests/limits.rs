@@ -16,14 +16,23 @@ fn connect_idle(address: SocketAddr, count: usize) -> Vec<TcpStream> {
     (0..count).map(|_| TcpStream::connect(address).unwrap()).collect()
 }
 
-/// The longest of so many requests, each on a connection of its own.
-fn slowest_request(address: SocketAddr, count: usize) -> Duration {
+/// A hundred requests in a row within the bound, each on a connection of its own. What takes places
+/// lasts; what takes a busy machine's time does not, so there are three tries.
+fn expect_quick_requests(address: SocketAddr) {
     let ask = |_| {
         let start = Instant::now();
         Client::connect(address).echo("hello").unwrap();
         start.elapsed()
     };
-    (0..count).map(ask).max().unwrap()
+    let slowest: Vec<_> = (0..3).map(|_| (0..100).map(ask).max().unwrap()).collect();
+    assert!(slowest.iter().any(|slowest| *slowest <= BOUND), "{slowest:?}");
+}
+
+/// The clients and the servers of a test are this process's: it may open as many as it is allowed.
+fn raise_descriptors() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    usize::try_from(hard).unwrap()
 }
 
 fn with(service: &ProxyService, limits: ProxyLimits) -> ProxyService {
@@ -32,6 +41,7 @@ fn with(service: &ProxyService, limits: ProxyLimits) -> ProxyService {
 
 #[test]
 fn idle_clients_of_one_service_leave_the_others_their_places() {
+    raise_descriptors();
     let wrapper = ["sh", "-c", "ulimit -n 1200; exec \"$0\" \"$@\""];
     let mut public = service("public", "rr", &[(start_silent_server(), 1)]);
     public.limits.half_closed_ms = 500;
@@ -43,8 +53,7 @@ fn idle_clients_of_one_service_leave_the_others_their_places() {
     let full = eventually("the limit", || proxy.service("public").full);
     // Half of all, and of the other half its part.
     eventually("all that it can have", || (proxy.service("public").active == 401).then_some(()));
-    let slowest = slowest_request(internal.listen, 100);
-    assert!(slowest <= BOUND, "{slowest:?}");
+    expect_quick_requests(internal.listen);
     let status = proxy.service("public");
     let now = status.full.unwrap();
     assert_eq!((status.limit, status.active), (401, 401));
@@ -60,15 +69,8 @@ fn idle_clients_of_one_service_leave_the_others_their_places() {
 
 #[test]
 fn ten_thousand_idle_clients_of_one_service_cost_another_one_nothing() {
-    let wanted = 40_000;
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    // Whoever may raises the limit; the proxy inherits it.
-    let hard = match setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted) {
-        Ok(()) => wanted,
-        Err(_) => hard,
-    };
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let count = (usize::try_from(hard).unwrap().saturating_sub(600) / 2).min(10_000);
+    // Two for each client, and enough for the tests beside this one.
+    let count = (raise_descriptors().saturating_sub(4_000) / 2).min(10_000);
     let public = service("public", "rr", &[(start_silent_server(), 1)]);
     let internal = service("internal", "rr", &[(start_server('i'), 1)]);
     let mut proxy = Proxy::start(&[]);
@@ -76,8 +78,7 @@ fn ten_thousand_idle_clients_of_one_service_cost_another_one_nothing() {
     let idle = connect_idle(public.listen, count);
     let expected = proxy.service("public").limit.min(count as u64);
     eventually("the clients", || (proxy.service("public").active >= expected).then_some(()));
-    let slowest = slowest_request(internal.listen, 100);
-    assert!(slowest <= BOUND, "{slowest:?}");
+    expect_quick_requests(internal.listen);
     drop(idle);
 }
 
