@@ -129,8 +129,23 @@ fn one_that_answers_too_much_or_nonsense_is_reported_and_lives() {
 }
 
 #[test]
+fn one_of_an_earlier_release_that_keeps_no_limits_is_logged_once() {
+    let lines = |version: &str| {
+        let stand_in = StandIn::new(&status(version, &["web"]));
+        let mut balancer = stand_in.bench.balancer();
+        let mut level = wanted(&[&service("web", &[start_server('a')])]);
+        balancer.apply(&level);
+        edit(&mut level, 0).servers[0].weight = 5;
+        balancer.apply(&level);
+        let notes = balancer.take_notes().into_iter().map(|note| note.text);
+        notes.filter(|text| text.contains("keeps neither limits nor time-outs")).count()
+    };
+    assert_eq!((lines(r#""version":2,"#), lines(r#""version":3,"#)), (1, 0));
+}
+
+#[test]
 fn one_of_this_version_is_sent_only_what_changed() {
-    let stand_in = StandIn::new(&status(r#""version":2,"#, &["web", "shop", "blog"]));
+    let stand_in = StandIn::new(&status(r#""version":3,"#, &["web", "shop", "blog"]));
     let mut balancer = stand_in.bench.balancer();
     let (web, shop) = (service("web", &[start_server('a')]), service("shop", &[]));
     let blog = service("blog", &[]);
