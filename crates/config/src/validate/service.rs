@@ -120,6 +120,30 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
             format!("a warm standby is the built-in proxy's: {title} has nothing to keep warm");
         report.warning(standby.span, "standby-ipvs", text);
     }
+    time_outs(parsed, built, report);
+}
+
+/// Only a backend that has the connections can end them.
+fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    let Backend::Only(kind) = built.backend else { return };
+    let backend = kind.capabilities();
+    if backend.limits_connections {
+        return;
+    }
+    let limits = &parsed.limits;
+    let given = [
+        ("drain", &parsed.drain),
+        ("connect_timeout", &limits.connect),
+        ("idle_timeout", &limits.idle),
+        ("half_closed_timeout", &limits.half_closed),
+    ];
+    for (key, time) in given {
+        if let Some(at) = time.given() {
+            let text =
+                format!("`{key}` is the built-in proxy's: {} ends no connection", backend.title);
+            report.warning(at.span, "without-effect", text).help("leave it out");
+        }
+    }
 }
 
 /// What no backend can do is complained about where it is asked: at the scheduler, or at a server.
