@@ -2,15 +2,19 @@
 
 mod adopt;
 mod check;
+mod inquiry;
+mod judgement;
 mod leaving;
 mod listening;
+mod liveness;
+mod local_addresses;
 mod message;
 pub(crate) mod named_files;
 mod record;
 mod standing;
 mod supervisor;
-#[allow(dead_code, unused_imports, reason = "what uses it comes with the next commits")]
 pub(crate) mod text;
+mod vitals;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -19,6 +23,7 @@ use locum_plan::{BackendKind, Name, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
+use crate::haproxy::local_addresses::LocalAddresses;
 use crate::haproxy::record::ProcessRecord;
 use crate::haproxy::standing::Standing;
 use crate::haproxy::supervisor::{Supervisor, unknown_file};
@@ -34,6 +39,7 @@ pub(crate) struct HaproxyBackend {
     /// As in the state file; `None` until it was read.
     saved: Option<BTreeMap<String, ProcessRecord>>,
     ticked_at: Option<Instant>,
+    addresses: LocalAddresses,
     /// For the log, from supervisors that are no more.
     notes: Vec<Note>,
 }
@@ -46,6 +52,7 @@ impl HaproxyBackend {
             state: StateFile::new(settings.run_dir.join("balancer-haproxy.json")),
             saved: None,
             ticked_at: None,
+            addresses: LocalAddresses::default(),
             notes: Vec::new(),
         }
     }
@@ -80,7 +87,7 @@ impl HaproxyBackend {
         let names: Vec<Name> = self.supervisors.keys().cloned().collect();
         for name in names {
             let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
-            supervisor.step(now);
+            supervisor.step(&mut self.addresses, now);
             self.save();
             let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
             if supervisor.launch(now) {
@@ -146,8 +153,9 @@ impl Backend for HaproxyBackend {
     }
 
     fn progress(&self, progress: &mut Progress) {
+        let now = Instant::now();
         for (name, supervisor) in &self.supervisors {
-            match supervisor.standing() {
+            match supervisor.standing(now) {
                 Standing::Pending => progress.pending.push(name.clone()),
                 Standing::Failed(error) => progress.failed.push((name.clone(), error)),
                 Standing::Strained(error) => progress.strained.push((name.clone(), error)),

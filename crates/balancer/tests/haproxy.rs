@@ -88,6 +88,7 @@ impl Site {
             config: self.config.clone(),
             program: Path::new("haproxy").to_owned(),
             standby: Standby::Cold,
+            answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }];
         WantedServices { services: Vec::new(), haproxy }
@@ -475,6 +476,7 @@ fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
         config: config.clone(),
         program: program.into(),
         standby: Standby::Cold,
+        answer: None,
     };
     let files = [
         file(&good.config, "haproxy"),
@@ -512,6 +514,7 @@ fn checks_that_hang_are_given_up_together() {
         config: bench.path("edge.cfg"),
         program,
         standby: Standby::Cold,
+        answer: None,
     };
     let start = Instant::now();
     let files = [file.clone(), file.clone(), file];
@@ -526,7 +529,14 @@ fn a_missing_file_or_program_is_named() {
     let bench = Bench::new();
     let file = |config: PathBuf, program: &str| {
         let (name, program) = (Name::from("none"), PathBuf::from(program));
-        let file = HaproxyFile { name, instance: None, config, program, standby: Standby::Cold };
+        let file = HaproxyFile {
+            name,
+            instance: None,
+            config,
+            program,
+            standby: Standby::Cold,
+            answer: None,
+        };
         WantedServices {
             services: Vec::new(),
             haproxy: vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }],

@@ -69,6 +69,7 @@ impl Shop {
             config: self.path("haproxy.cfg"),
             program: Path::new("haproxy").to_owned(),
             standby: Standby::Cold,
+            answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }];
         WantedServices { services: Vec::new(), haproxy }

@@ -77,6 +77,7 @@ impl Edge {
             config: self.config(),
             program: self.program.clone(),
             standby: Standby::Warm,
+            answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity }];
         WantedServices { services: Vec::new(), haproxy }

@@ -489,5 +489,6 @@ fn haproxy(parsed: &ParsedHaproxy, dialect: Dialect, report: &mut Report) -> Hap
         config: parsed.config.value().cloned().unwrap_or_default(),
         program: node::HAPROXY_PROGRAM.of(parsed, dialect),
         standby: node::HAPROXY_STANDBY.of(parsed, dialect),
+        answer: None,
     }
 }

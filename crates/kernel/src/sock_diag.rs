@@ -37,7 +37,11 @@ const REQUEST_OCTETS: usize = 56;
 /// inode. Attributes follow.
 const ANSWER_OCTETS: usize = 72;
 
+const TCP_ESTABLISHED: u8 = 1;
+const TCP_SYN_SENT: u8 = 2;
+const TCP_SYN_RECV: u8 = 3;
 const TCP_LISTEN: u8 = 10;
+const TCP_NEW_SYN_RECV: u8 = 12;
 
 /// A connection between two sockets, from the side of one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +50,17 @@ pub struct TcpConnection {
     pub peer: SocketAddr,
     /// 0: nobody has accepted it yet, or it was closed on this side.
     pub inode: u32,
-    pub is_established: bool,
+    pub state: TcpState,
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TcpState {
+    /// The hands are not shaken yet, as far as this end knows.
+    Opening,
+    Established,
+    /// One end has closed it, or both.
+    Closing,
 }
 
 /// A socket that listens.
@@ -172,10 +186,14 @@ fn describe(body: &[u8]) -> Option<SocketAnswer> {
 
 /// `None` for a listener and for what is cut.
 fn connection(body: &[u8]) -> Option<TcpConnection> {
-    const ESTABLISHED: u8 = 1;
     let SocketAnswer { state, local, peer, inode, .. } = describe(body)?;
-    let is_established = state == ESTABLISHED;
-    (state != TCP_LISTEN).then_some(TcpConnection { local, peer, inode, is_established })
+    let state = match state {
+        TCP_LISTEN => return None,
+        TCP_ESTABLISHED => TcpState::Established,
+        TCP_SYN_SENT | TCP_SYN_RECV | TCP_NEW_SYN_RECV => TcpState::Opening,
+        _ => TcpState::Closing,
+    };
+    Some(TcpConnection { local, peer, inode, state })
 }
 
 /// `None` for anything else and for what is cut.
@@ -223,10 +241,12 @@ mod tests {
         let expected = TcpListening { local, inode: 28654, waiting: 1, room: 2 };
         assert_eq!(listening(&octets(LISTENER)), Some(expected));
         assert_eq!(connection(&octets(LISTENER)), None);
-        for (answer, inode, is_established) in
-            [(QUEUED, 0, true), (ACCEPTED, 28659, true), (CLOSED, 0, false)]
-        {
-            let expected = TcpConnection { local, peer, inode, is_established };
+        for (answer, inode, state) in [
+            (QUEUED, 0, TcpState::Established),
+            (ACCEPTED, 28659, TcpState::Established),
+            (CLOSED, 0, TcpState::Closing),
+        ] {
+            let expected = TcpConnection { local, peer, inode, state };
             assert_eq!(connection(&octets(answer)), Some(expected));
             assert_eq!(listening(&octets(answer)), None);
         }
@@ -279,7 +299,7 @@ mod tests {
             let peer = client.local_addr().unwrap();
             assert_eq!(waiting(&mut diag), 1);
             let queued = diag.connection(to, peer).unwrap().unwrap();
-            assert_eq!((queued.inode, queued.is_established), (0, true));
+            assert_eq!((queued.inode, queued.state), (0, TcpState::Established));
             let (accepted, _) = listener.accept().unwrap();
             assert_ne!(diag.connection(to, peer).unwrap().unwrap().inode, 0);
             assert_eq!(waiting(&mut diag), 0);
@@ -288,7 +308,9 @@ mod tests {
             drop(accepted);
             assert_eq!(client.read(&mut [0]).unwrap(), 0);
             let closed = diag.connection(to, peer).unwrap();
-            assert!(closed.is_none_or(|closed| closed.inode == 0 && !closed.is_established));
+            assert!(
+                closed.is_none_or(|closed| (closed.inode, closed.state) == (0, TcpState::Closing))
+            );
             let stranger = SocketAddr::new(peer.ip(), bound.port());
             assert_eq!(diag.connection(to, stranger).unwrap(), None, "its listener is no match");
             drop(listener);

@@ -49,6 +49,7 @@ mod tests {
             config: config.into(),
             program,
             standby: locum_plan::Standby::Cold,
+            answer: None,
         };
         let files = [
             file("good.cfg", program.clone()),

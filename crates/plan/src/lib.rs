@@ -40,7 +40,7 @@ pub use limits::ServiceLimits;
 pub use listener::Listener;
 pub use name::Name;
 pub use service::{
-    Activity, FailedServer, HaproxyFile, Health, Scheduler, Server, Service, Standby,
+    Activity, FailedServer, HaproxyFile, Health, HttpTarget, Scheduler, Server, Service, Standby,
     WantedHaproxy, WantedServer, WantedService, WantedServices,
 };
 pub use text::first_few;

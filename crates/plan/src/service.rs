@@ -125,6 +125,19 @@ pub struct HaproxyFile {
     /// The program; `haproxy` is looked up in PATH.
     pub program: PathBuf,
     pub standby: Standby,
+    /// Where a client of it is answered while it serves; without one, wherever its file says that it
+    /// listens, as far as that can be asked without a server behind it.
+    pub answer: Option<HttpTarget>,
+}
+
+/// What `http://ADDRESS/PATH` names.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct HttpTarget {
+    pub address: SocketAddr,
+    /// For the `Host` header; the address when there is none.
+    pub host: Option<String>,
+    /// From its first slash on.
+    pub path: String,
 }
 
 /// What this node shall do for each service and HAProxy of its plan now: a level, reconciled by the

@@ -5,6 +5,10 @@ use std::collections::HashSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 
+/// Descriptors looked at, in the order of their numbers: listeners are opened before there are
+/// clients, of whom there may be very many.
+const DESCRIPTOR_LIMIT: usize = 4096;
+
 /// How far a process has come with its listeners.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Listening {
@@ -23,10 +27,14 @@ pub(super) fn listening(pid: u32) -> Listening {
     if own == Listening::Accepting {
         return own;
     }
+    workers(pid).map(of_process).max().map_or(own, |workers| workers.max(own))
+}
+
+fn workers(pid: u32) -> impl Iterator<Item = u32> {
     let children = format!("/proc/{pid}/task/{pid}/children");
     let children = fs::read_to_string(children).unwrap_or_default();
-    let workers = children.split_ascii_whitespace().filter_map(|number| number.parse().ok());
-    workers.map(of_process).max().map_or(own, |workers| workers.max(own))
+    let numbers = children.split_ascii_whitespace().filter_map(|number| number.parse().ok());
+    numbers.collect::<Vec<_>>().into_iter()
 }
 
 fn of_process(pid: u32) -> Listening {
@@ -47,6 +55,36 @@ pub(super) fn listens_as(pid: u32, user: u32) -> bool {
     !Descriptors::of(pid).listeners(pid, |maker| maker == user).is_empty()
 }
 
+/// Those of the process and its workers that have listeners; the process alone when none has.
+pub(super) fn servers(pid: u32) -> Vec<u32> {
+    let has = |pid: &u32| !Descriptors::of(*pid).listeners(*pid, |_| true).is_empty();
+    if has(&pid) {
+        return vec![pid];
+    }
+    let workers: Vec<u32> = workers(pid).filter(has).collect();
+    if workers.is_empty() { vec![pid] } else { workers }
+}
+
+/// Whether one of these processes waits for clients at a socket with one of these inodes. `None` when
+/// their sockets cannot be seen, or they wait by other means than epoll.
+pub(super) fn waits_at(servers: &[u32], inodes: &[u32]) -> Option<bool> {
+    let inodes: HashSet<String> = inodes.iter().map(u32::to_string).collect();
+    let mut found = None;
+    for pid in servers {
+        let descriptors = Descriptors::of(*pid);
+        let ours = descriptors.sockets.iter().filter(|(_, inode)| inodes.contains(inode));
+        let numbers: HashSet<&str> = ours.map(|(number, _)| number.as_str()).collect();
+        if numbers.is_empty() || descriptors.polls.is_empty() {
+            continue;
+        }
+        if descriptors.polls.iter().any(|poll| waits_on(*pid, poll, &numbers)) {
+            return Some(true);
+        }
+        found = Some(false);
+    }
+    found
+}
+
 /// What a process has open, by descriptor number.
 #[derive(Default)]
 struct Descriptors {
@@ -60,7 +98,7 @@ impl Descriptors {
     fn of(pid: u32) -> Self {
         let mut found = Self::default();
         let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fd")) else { return found };
-        for entry in entries.flatten() {
+        for entry in entries.flatten().take(DESCRIPTOR_LIMIT) {
             let Ok(link) = fs::read_link(entry.path()) else { continue };
             let (Some(link), Ok(number)) = (link.to_str(), entry.file_name().into_string()) else {
                 continue;

@@ -1,4 +1,6 @@
-//! HAProxy's own words, short enough for a status line.
+//! HAProxy's own words, short enough for a status line, and ours about its files.
+
+use std::path::PathBuf;
 
 /// Most alerts quoted; what follows the first few repeats that there were errors.
 const QUOTED: usize = 5;
@@ -25,6 +27,22 @@ fn text_of(line: &str) -> &str {
     text.strip_prefix("config : ").unwrap_or(text)
 }
 
+/// For the log: why there is another process now. Most files named are few.
+pub(super) fn taken_up(new: u32, old: u32, changed: &[PathBuf]) -> String {
+    const NAMED: usize = 5;
+    let names: Vec<String> =
+        changed.iter().take(NAMED).map(|path| path.display().to_string()).collect();
+    let rest = match changed.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = match names.as_slice() {
+        [] => "its files as they are now".to_owned(),
+        names => format!("the changed {}{rest}", names.join(", ")),
+    };
+    format!("haproxy (pid {new}) has taken over from pid {old} with {what}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -44,5 +62,15 @@ mod tests {
         );
         assert_eq!(alerts(&["haproxy: not found".to_owned()]), "haproxy: not found");
         assert_eq!(alerts(&[]), "it said nothing");
+    }
+
+    #[test]
+    fn the_first_changed_files_are_named_and_the_rest_counted() {
+        let files: Vec<PathBuf> = (1..=7).map(|n| PathBuf::from(format!("/c/{n}.pem"))).collect();
+        let text = |count: usize| taken_up(8, 7, &files[..count]);
+        let took_over = "haproxy (pid 8) has taken over from pid 7 with";
+        assert_eq!(text(0), format!("{took_over} its files as they are now"));
+        assert_eq!(text(2), format!("{took_over} the changed /c/1.pem, /c/2.pem"));
+        assert!(text(7).ends_with("/c/5.pem and 2 more"), "{}", text(7));
     }
 }

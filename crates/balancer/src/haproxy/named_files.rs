@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::libc::O_NONBLOCK;
 use sha2::{Digest, Sha256};
 
-use crate::haproxy::text::{Named, PathKind, named};
+use crate::haproxy::text::{Bind, Named, PathKind, binds, named};
 
 /// Files that are read. What more there is counts by when it was changed, like what is too long.
 const READ_LIMIT: usize = 1_000;
@@ -39,12 +39,14 @@ pub(super) struct FileContent {
     pub digest: String,
     /// Of each file; empty when it was an earlier daemon that read them.
     files: BTreeMap<PathBuf, String>,
+    /// Where it listens, likewise.
+    pub binds: Vec<Bind>,
 }
 
 impl FileContent {
     /// All that is known of what an earlier daemon read.
     pub(super) fn of_digest(digest: String) -> Self {
-        Self { digest, files: BTreeMap::new() }
+        Self { digest, ..Self::default() }
     }
 
     /// Files that are other ones, new or gone in `after`; none when it is not known what they were.
@@ -102,7 +104,7 @@ impl FileReader {
         }
         // Alone it is what an earlier release wrote down.
         let digest = if files.len() == 1 { own } else { digest_of_all(&files) };
-        Ok(FileContent { digest, files })
+        Ok(FileContent { digest, files, binds: binds(&String::from_utf8_lossy(&text)) })
     }
 
     fn look(&mut self, path: &Path, before: Option<Known>) -> io::Result<Known> {

@@ -1,4 +1,6 @@
-//! What the state file says of one HAProxy.
+//! What the state file says of one HAProxy, and the keys that it names starts by.
+
+use std::fs;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,4 +15,11 @@ pub(super) struct ProcessRecord {
     /// Of the start under way: written down before the process is there to be named.
     #[serde(default)]
     pub key: Option<String>,
+}
+
+/// Of one start: a number that the kernel gives out once.
+pub(super) fn fresh_key() -> Result<String, String> {
+    const SOURCE: &str = "/proc/sys/kernel/random/uuid";
+    let text = fs::read_to_string(SOURCE);
+    text.map(|key| key.trim().to_owned()).map_err(|error| format!("cannot read {SOURCE}: {error}"))
 }

@@ -15,7 +15,6 @@
 //! is nothing to protect, and a start says all that a check would: what a failover waits for is not
 //! checked first.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -29,9 +28,11 @@ use crate::haproxy::adopt::{Inheritance, Mark};
 use crate::haproxy::check::Check;
 use crate::haproxy::leaving::Leaving;
 use crate::haproxy::listening::{Listening, listening};
-use crate::haproxy::message::{alerts, lacks_address};
+use crate::haproxy::liveness::Liveness;
+use crate::haproxy::local_addresses::LocalAddresses;
+use crate::haproxy::message::{alerts, lacks_address, taken_up};
 use crate::haproxy::named_files::{FileContent, FileReader};
-use crate::haproxy::record::ProcessRecord;
+use crate::haproxy::record::{ProcessRecord, fresh_key};
 use crate::haproxy::standing::Standing;
 use crate::process::Process;
 use crate::status::{ProcessState, ProcessStatus};
@@ -71,6 +72,8 @@ pub(super) struct Supervisor {
     /// When to look at files again that changed while they were read.
     look_at: Option<Instant>,
     error: Option<String>,
+    /// Of the one that runs, while it has to answer clients.
+    liveness: Option<Liveness>,
     running: Option<Running>,
     phase: Phase,
     leaving: Vec<Leaving>,
@@ -138,6 +141,7 @@ impl Supervisor {
             activity: None,
             reader: FileReader::default(),
             look_at: None,
+            liveness: None,
             error: None,
             running,
             phase: Phase::Settled,
@@ -195,7 +199,7 @@ impl Supervisor {
                 self.abandon(now);
                 self.fail(error, FileContent::default(), Duration::ZERO, now);
             }
-            Ok(content) if self.is_under_way(&content) => {}
+            Ok(content) if self.is_under_way(&content) => self.recognise(content),
             Ok(content) => {
                 self.backoff.reset();
                 self.attempt(content, now);
@@ -210,14 +214,20 @@ impl Supervisor {
     }
 
     /// What its clients have of it.
-    pub(super) fn standing(&self) -> Standing {
-        match (&self.error, &self.running) {
-            (Some(error), None) => Standing::Failed(error.clone()),
-            (Some(error), Some(_)) => {
+    pub(super) fn standing(&self, now: Instant) -> Standing {
+        let answers = self.liveness.as_ref().map_or(Standing::Answers, |one| one.standing(now));
+        match (&self.error, &self.running, answers) {
+            (Some(error), None, _) => Standing::Failed(error.clone()),
+            (None, None, _) if self.activity.is_some() => Standing::Pending,
+            (None, None, _) => Standing::Answers,
+            (Some(error), Some(_), Standing::Answers | Standing::Pending) => {
                 Standing::Strained(format!("serves on as it is, a change is not taken up: {error}"))
             }
-            (None, None) if self.activity.is_some() => Standing::Pending,
-            (None, None | Some(_)) => Standing::Answers,
+            (Some(error), Some(_), Standing::Strained(strain)) => {
+                Standing::Strained(format!("{strain}; a change is not taken up: {error}"))
+            }
+            (Some(_), Some(_), failed @ Standing::Failed(_)) => failed,
+            (None, Some(_), answers) => answers,
         }
     }
 
@@ -245,7 +255,12 @@ impl Supervisor {
     }
 
     /// Goes on as far as it goes without waiting.
-    pub(super) fn step(&mut self, now: Instant) {
+    pub(super) fn step(&mut self, addresses: &mut LocalAddresses, now: Instant) {
+        self.advance(now);
+        self.ask(addresses, now);
+    }
+
+    fn advance(&mut self, now: Instant) {
         self.leaving.retain_mut(|leaving| !leaving.is_over(now));
         self.notice_death(now);
         if self.activity.is_some() && self.look_at.is_some_and(|at| now >= at) {
@@ -310,6 +325,37 @@ impl Supervisor {
 
     fn runs(&self, content: &FileContent) -> bool {
         self.running.as_ref().is_some_and(|running| running.content.digest == content.digest)
+    }
+
+    /// What an earlier daemon started from this content is known by its digest alone.
+    fn recognise(&mut self, content: FileContent) {
+        if let Some(running) = &mut self.running
+            && running.content.digest == content.digest
+        {
+            running.content = content;
+        }
+    }
+
+    /// Looks whether clients of what runs are answered.
+    fn ask(&mut self, addresses: &mut LocalAddresses, now: Instant) {
+        let (Some(running), Some(Activity::Active)) = (&self.running, self.activity) else {
+            self.liveness = None;
+            return;
+        };
+        let pid = running.process.pid();
+        let (binds, answer) = (&running.content.binds, self.file.answer.as_ref());
+        let liveness = match self.liveness.take() {
+            Some(liveness) if liveness.is_of(pid, binds, answer) => liveness,
+            Some(_) | None => Liveness::new(pid, binds, answer, now),
+        };
+        let liveness = self.liveness.insert(liveness);
+        match &self.phase {
+            // It makes room for its successor, and clients may have to try twice.
+            Phase::Launching { .. } | Phase::Starting { .. } => liveness.pause(),
+            Phase::Settled | Phase::Checking { .. } | Phase::Waiting { .. } => {
+                liveness.poll(addresses, now);
+            }
+        }
     }
 
     /// Drops whatever was being tried and tries the present content.
@@ -488,32 +534,14 @@ impl Supervisor {
             },
             pid: self.running.as_ref().map(|running| running.process.pid()).or_else(leaving),
             restarts: self.restarts,
-            error: self.error.clone(),
+            error: match self.standing(now) {
+                Standing::Failed(error) => Some(error),
+                Standing::Strained(_) if self.error.is_some() => self.error.clone(),
+                Standing::Strained(strain) => Some(strain),
+                Standing::Answers | Standing::Pending => None,
+            },
         }
     }
-}
-
-/// Of one start: a number that the kernel gives out once.
-fn fresh_key() -> Result<String, String> {
-    const SOURCE: &str = "/proc/sys/kernel/random/uuid";
-    let text = fs::read_to_string(SOURCE);
-    text.map(|key| key.trim().to_owned()).map_err(|error| format!("cannot read {SOURCE}: {error}"))
-}
-
-/// For the log: why there is another process now. Most files named are few.
-fn taken_up(new: u32, old: u32, changed: &[PathBuf]) -> String {
-    const NAMED: usize = 5;
-    let names: Vec<String> =
-        changed.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-    let rest = match changed.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
-    let what = match names.as_slice() {
-        [] => "its files as they are now".to_owned(),
-        names => format!("the changed {}{rest}", names.join(", ")),
-    };
-    format!("haproxy (pid {new}) has taken over from pid {old} with {what}")
 }
 
 /// Stands for the file of a HAProxy that an earlier daemon left, until a level names it.
@@ -525,5 +553,6 @@ pub(super) fn unknown_file(name: Name) -> Arc<HaproxyFile> {
         config: nothing.clone(),
         program: nothing,
         standby: Standby::Cold,
+        answer: None,
     })
 }

@@ -69,6 +69,7 @@ fn edge() -> HaproxyFile {
         config: "/etc/haproxy/haproxy.cfg".into(),
         program: "haproxy".into(),
         standby: Standby::Cold,
+        answer: None,
     }
 }
 

@@ -141,6 +141,7 @@ fn a_warm_haproxy_is_ready_on_the_backup_and_a_cold_one_idle() {
         config: "/etc/haproxy/haproxy.cfg".into(),
         program: "haproxy".into(),
         standby,
+        answer: None,
     };
     let mut plan = with_service(service());
     plan.services.clear();
