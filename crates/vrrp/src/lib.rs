@@ -45,7 +45,7 @@ pub use datagram::Datagram;
 pub use discard::Discard;
 pub use receive::{Accepted, Heard};
 pub use report::{LastEvent, LinkCondition, NewMasterReason, Report};
-pub use role::{Cause, Role};
+pub use role::{Cause, HeldBack, Role};
 pub use router::{Action, Event, Router};
 pub use settings::{
     AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Fitness, Interval, Preempt,

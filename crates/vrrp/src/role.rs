@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use crate::report::NewMasterReason;
 use crate::settings::Priority;
+use crate::time::Time;
 
 /// What a router is to its peers, as status and hooks show it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -51,6 +52,27 @@ impl fmt::Display for Role {
             Self::Fault => "FAULT",
         })
     }
+}
+
+/// What keeps a router from being master though it could take part, or could replace the master.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum HeldBack {
+    /// Its start delay is over then, and it takes part.
+    StartDelay { until: Time },
+    /// Its mastership was refused then; it listens for a whole down interval before it asks again
+    /// (V-272).
+    Refused { at: Time },
+    /// What the master has released is on offer to nodes that can serve, and this one cannot
+    /// (V-282). Then nobody has taken it.
+    LetsPass { until: Time },
+    /// An operator handed it over: lower masters are left alone while they live.
+    Yielded,
+    /// It cannot serve, and a lower master serves no less than it would (V-281).
+    Unfit,
+    /// It does not preempt.
+    NoPreempt,
+    /// Lower masters are left alone until then (V-171).
+    PreemptDelay { until: Time },
 }
 
 /// Why a role changed. The same text stands in the log, the hook's environment, the history and

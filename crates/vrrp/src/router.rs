@@ -22,6 +22,7 @@
 mod backup;
 mod candidate;
 mod event;
+mod held_back;
 mod master;
 mod owner;
 mod resigning;

@@ -1,5 +1,5 @@
-//! Rules of the state machine that need more than one event: candidates, fitness, owners, reception, strict
-//! profile, reports.
+//! Rules of the state machine that need more than one event: candidates, fitness, patience, owners,
+//! reception, strict profile, reports.
 
 #[path = "rules/bench.rs"]
 mod bench;
@@ -7,6 +7,8 @@ mod bench;
 mod candidates;
 #[path = "rules/fitness.rs"]
 mod fitness;
+#[path = "rules/held_back.rs"]
+mod held_back;
 #[path = "rules/owners.rs"]
 mod owners;
 #[path = "rules/profiles.rs"]

@@ -110,7 +110,7 @@ impl Router {
     }
 
     /// V-282: what it waits for is on offer to nodes that can serve, and this one cannot.
-    fn lets_pass(&self, wait: Wait) -> bool {
+    pub(super) fn lets_pass(&self, wait: Wait) -> bool {
         match wait {
             Wait::Released { former, .. } => {
                 former.is_some_and(|former| self.fitness.passes(former))
