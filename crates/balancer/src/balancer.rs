@@ -89,6 +89,7 @@ impl Balancer {
     pub fn status(&mut self) -> BalancerStatus {
         let mut status = BalancerStatus::default();
         self.backends.iter_mut().for_each(|backend| backend.status(&mut status));
+        status.strained = self.progress().strained;
         status
     }
 }

@@ -11,6 +11,8 @@ pub struct BalancerStatus {
     pub services: Vec<ServiceStatus>,
     /// One per supervised process: the proxy, each HAProxy.
     pub processes: Vec<ProcessStatus>,
+    /// As [`crate::Progress`] has it: HAProxies too, and without figures.
+    pub strained: Vec<(Name, String)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -65,6 +65,16 @@ pub struct InstanceStatus {
     pub adjustments: Vec<Adjustment>,
     /// Why it cannot take part; empty when it can.
     pub faults: Vec<String>,
+    /// What it cannot serve here, the heaviest first: it competes behind every node that can. Empty
+    /// too where that does not decide.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unfit: Vec<UnfitObject>,
+    /// Until it offers its mastership to whoever can serve; `null` unless it is master and unfit.
+    #[serde(default)]
+    pub offer_in_ms: Option<u64>,
+    /// What keeps it from being master although it could be; `null` while nothing does.
+    #[serde(default)]
+    pub held_back: Option<HeldBackStatus>,
     /// Handed over by the operator: it stays backup while the other one lives.
     pub yielded: bool,
     /// Advertisement interval in milliseconds.
@@ -114,10 +124,50 @@ pub struct RefusedAddress {
     pub again_ms: u64,
 }
 
+/// Why a router stays what it is although it could be master.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct HeldBackStatus {
+    /// `start-delay`, `refused`, `lets-pass` (what a master that cannot serve has put on offer, this
+    /// node cannot serve either), `yielded`, `unfit` (nor can it serve more than a lower master),
+    /// `no-preempt` or `preempt-delay`.
+    pub reason: String,
+    /// Until that is over; `null` where no time ends it.
+    pub left_ms: Option<u64>,
+}
+
+/// Something of an instance that this node cannot serve.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct UnfitObject {
+    /// `service NAME` or `haproxy NAME`.
+    pub object: String,
+    /// What is missing; empty while nobody has looked, or while a recovery does not count yet.
+    pub detail: String,
+}
+
+/// Whether this node can serve something, and whether clients are answered where it does.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ServedFitness {
+    /// What `holds` says: `answering` where it is served, `capable` where it would have to be.
+    pub aspect: String,
+    /// `null` until somebody has looked.
+    pub holds: Option<bool>,
+    /// At least as many servers as its quorum take connections; `null` while nobody knows.
+    pub populated: Option<bool>,
+    /// What is missing; empty while nothing is.
+    pub detail: String,
+    /// Since when it is as it is, by `holds` and `populated` together.
+    pub since: String,
+    pub since_ms: u64,
+    /// It has recovered, and does not count for that on a node that is not master for so long.
+    pub hold_ms: Option<u64>,
+    /// How often it was lost of late; 0 after ten minutes without a loss.
+    pub losses: u32,
+}
+
 /// The part of one tracked object in a priority.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Adjustment {
-    /// The check or interface.
+    /// `check NAME`, `interface NAME`, `service NAME` or `haproxy NAME`.
     pub name: String,
     /// Added to the base priority now; negative is taken away.
     pub value: i32,
@@ -191,6 +241,11 @@ pub struct ServiceStatus {
     pub state: String,
     /// What is wrong.
     pub error: Option<String>,
+    /// The instance whose addresses it follows; `null`: it is served on every node.
+    #[serde(default)]
+    pub instance: Option<String>,
+    #[serde(default)]
+    pub fitness: ServedFitness,
     /// It serves, but is full, or reaches itself, or this host runs out of something it needs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strained: Option<String>,
@@ -209,6 +264,9 @@ pub struct ServerStatus {
     /// `null`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
+    /// This node could not ask it, and `detail` says why: `up` is what it was before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unasked: bool,
     /// Connections to it under way; 0 where the backend does not count them.
     pub connections: u64,
 }
@@ -221,6 +279,14 @@ pub struct HaproxyStatus {
     pub active: bool,
     /// What is wrong, HAProxy's own message included.
     pub error: Option<String>,
+    /// As of a service.
+    #[serde(default)]
+    pub instance: Option<String>,
+    #[serde(default)]
+    pub fitness: ServedFitness,
+    /// It serves, but cannot take up a change, or is overloaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strained: Option<String>,
 }
 
 /// One process that the daemon keeps running: the built-in proxy, each HAProxy.

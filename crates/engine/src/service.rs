@@ -43,10 +43,19 @@ impl ServerState {
         self.up() == Some(true) && self.checks.iter().any(CheckState::is_doubtful)
     }
 
-    /// What the last runs said: those of the failing checks when it is down.
+    /// What is known of it is old: this node could not ask.
+    pub fn is_unasked(&self) -> bool {
+        self.checks.iter().any(|check| check.is_unasked)
+    }
+
+    /// What the last runs said: those that could not ask, or of the failing checks when it is down.
     pub fn detail(&self) -> String {
-        let is_down = self.up() == Some(false);
-        let telling = self.checks.iter().filter(|check| !is_down || check.up == Some(false));
+        let (is_down, is_unasked) = (self.up() == Some(false), self.is_unasked());
+        let telling = self.checks.iter().filter(|check| match (is_unasked, is_down) {
+            (true, _) => check.is_unasked,
+            (false, true) => check.up == Some(false),
+            (false, false) => true,
+        });
         let details = telling.map(|check| check.detail.as_str());
         details.filter(|detail| !detail.is_empty()).collect::<Vec<_>>().join("; ")
     }
@@ -91,6 +100,7 @@ impl ServiceState {
         let state = &mut server.checks[check];
         state.detail.clone_from(&outcome.detail);
         if outcome.verdict == Verdict::CannotRun {
+            state.is_unasked = true;
             return ServerTurn::None;
         }
         state.record(outcome.verdict == Verdict::Pass, Thresholds { rise, fall }, now);

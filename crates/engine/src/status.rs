@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use locum_plan::{Activity, Listener, Name, Tracked};
-use locum_vrrp::{ChecksumForm, Family, Priority, Report, Role, Time, Version, Vrid};
+use locum_vrrp::{ChecksumForm, Family, HeldBack, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::engine::Engine;
 use crate::explain;
@@ -55,6 +55,8 @@ pub struct InstanceStatus {
     pub unfit: Vec<(Tracked, String)>,
     /// Until it offers its mastership again because of that; `None` unless it is master.
     pub offer_in: Option<Duration>,
+    /// What keeps it from being master although it could be.
+    pub held_back: Option<HeldBack>,
     /// Handed over by the operator: the peer keeps it while it lives.
     pub yielded: bool,
     pub interval: Duration,
@@ -174,6 +176,8 @@ pub struct ServerStatus {
     /// `None`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
+    /// This node could not ask it, and `detail` says why.
+    pub is_unasked: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -251,6 +255,7 @@ impl Engine {
             faults: state.faults.clone(),
             unfit: verdict.loss.objects,
             offer_in: state.fitness.as_ref().and_then(|footing| footing.offer_in(now)),
+            held_back: state.router.held_back(),
             yielded: state.router.is_yielded(),
             interval: settings.interval.as_duration(),
             source: self.source_of(state.id),
@@ -323,6 +328,7 @@ impl Engine {
                     weight: server.server.weight,
                     up: server.up(),
                     detail: server.detail(),
+                    is_unasked: server.is_unasked(),
                 })
                 .collect(),
         };

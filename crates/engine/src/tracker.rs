@@ -26,6 +26,8 @@ pub struct CheckState {
     pub reported: bool,
     /// What the last run said.
     pub detail: String,
+    /// This node could not ask, and `detail` says why: nothing has come of the last run.
+    pub is_unasked: bool,
 }
 
 /// Consecutive results that turn a state.
@@ -38,12 +40,14 @@ pub struct Thresholds {
 impl CheckState {
     /// `up` is `Some(false)` for a check that has to earn its first success.
     pub fn new(up: Option<bool>, now: Time) -> Self {
-        Self { up, streak: 0, since: now, reported: false, detail: String::new() }
+        let detail = String::new();
+        Self { up, streak: 0, since: now, reported: false, detail, is_unasked: false }
     }
 
     /// One more result; `true` when `up` changed. The first result decides at once.
     pub fn record(&mut self, passed: bool, thresholds: Thresholds, now: Time) -> bool {
         self.reported = true;
+        self.is_unasked = false;
         match self.up {
             Some(up) if up == passed => {
                 self.streak = 0;

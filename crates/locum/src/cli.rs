@@ -133,6 +133,10 @@ pub struct Status {
     /// Tell in sentences how each instance came to its role and priority
     #[arg(long)]
     pub why: bool,
+    /// Show every server of every service; without it, of a service with more than ten, at most ten
+    /// of those that are not up, and how many there are
+    #[arg(long, conflicts_with_all = ["json", "why"])]
+    pub all: bool,
     /// Show it again every second until interrupted
     #[arg(long)]
     pub watch: bool,

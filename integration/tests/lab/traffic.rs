@@ -292,9 +292,9 @@ fn service_that_cannot_listen_shows_why_until_it_can() {
     let problem = || {
         let output = locum_command(node, &["status"]);
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        (output.status.code(), said.contains("www is not served"))
+        (output.status.code(), said.contains("www does not answer its clients"))
     };
-    wait::until("status says that it is not served", ELECTION, || problem() == (Some(1), true));
+    wait::until("status says that it does not answer", ELECTION, || problem() == (Some(1), true));
     assert!(node.holds(balanced.vip()), "the address is held all the same");
     drop(squatter);
     wait::until("status says no more of it", ELECTION, || problem() == (Some(0), false));

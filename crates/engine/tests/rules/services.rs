@@ -230,6 +230,12 @@ fn a_server_that_this_node_cannot_ask_stays_what_it_was() {
         node.feed(probed(second, Verdict::CannotRun));
     }
     assert_eq!(states(&node), [Some(true), Some(false)]);
+    let is_unasked = |node: &Node| -> Vec<bool> {
+        node.status().services[0].servers.iter().map(|server| server.is_unasked).collect()
+    };
+    assert_eq!(is_unasked(&node), [true, true]);
+    node.feed(probed(first, Verdict::Pass));
+    assert_eq!(is_unasked(&node), [false, true]);
 }
 
 /// Each check counts for itself, with its own rise and fall.

@@ -2,8 +2,8 @@
 
 use locum_control::rfc8347::Rfc8347;
 use locum_control::status::{
-    Adjustment, CheckStatus, InstanceStatus, PeerStatus, RefusedAddress, ServerStatus,
-    ServiceStatus, StatusDocument,
+    Adjustment, CheckStatus, HaproxyStatus, InstanceStatus, PeerStatus, RefusedAddress,
+    ServedFitness, ServerStatus, ServiceStatus, StatusDocument,
 };
 use locum_control::{HistoryEntry, Record};
 
@@ -40,6 +40,8 @@ pub fn document() -> StatusDocument {
             backend: None,
             state: "idle".into(),
             error: None,
+            instance: Some("web".into()),
+            fitness: fitness(),
             strained: None,
             connections: 0,
             accepted: 0,
@@ -48,6 +50,7 @@ pub fn document() -> StatusDocument {
                 weight: 2,
                 up: Some(true),
                 detail: "status 200 OK".into(),
+                unasked: false,
                 connections: 0,
             }],
         }],
@@ -72,7 +75,7 @@ fn instance() -> InstanceStatus {
         cause: "192.0.2.2 advertises priority 100".into(),
         base_priority: 150,
         effective_priority: 90,
-        adjustments: vec![Adjustment { name: "haproxy".into(), value: -60 }],
+        adjustments: vec![Adjustment { name: "check haproxy".into(), value: -60 }],
         interval_ms: 1000,
         source: Some([192, 0, 2, 1].into()),
         master: Some(peer),
@@ -89,6 +92,31 @@ fn instance() -> InstanceStatus {
             new_master_reason: "no-response".into(),
         },
         ..InstanceStatus::default()
+    }
+}
+
+/// One that serves here.
+pub fn haproxy() -> HaproxyStatus {
+    let aspect = "answering".to_owned();
+    HaproxyStatus {
+        name: "front".into(),
+        active: true,
+        error: None,
+        instance: Some("web".into()),
+        fitness: ServedFitness { aspect, since: SINCE.into(), ..fitness() },
+        strained: None,
+    }
+}
+
+/// Of what could be served, or is.
+fn fitness() -> ServedFitness {
+    ServedFitness {
+        aspect: "capable".into(),
+        holds: Some(true),
+        populated: Some(true),
+        since: SINCE.into(),
+        since_ms: 125_000,
+        ..ServedFitness::default()
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{Client, ClientError, HistoryEntry, Request, Response, StatusDocument};
 
-use super::{no_answer, not_done, table};
+use super::table::{self, Extent};
+use super::{no_answer, not_done};
 use crate::cli::{Place, Status};
 use crate::exit;
 use crate::terminal::{complain, in_one_line, say, say_exactly};
@@ -76,7 +77,7 @@ fn for_people(options: &Status, status: &StatusDocument, history: &[HistoryEntry
         let history: Vec<_> = history.iter().map(in_one_line).collect();
         why::explain(&status, &history)
     } else {
-        table::render(&status)
+        table::render(&status, if options.all { Extent::Whole } else { Extent::Screen })
     }
 }
 
@@ -93,7 +94,7 @@ mod tests {
         document.instances[0].cause.clone_from(&foreign);
         document.checks[0].detail = foreign;
         for why in [false, true] {
-            let options = Status { json: false, why, watch: false };
+            let options = Status { json: false, why, watch: false, all: false };
             let page = for_people(&options, &document, &sample::history());
             assert!(page.contains("\\u{1b}[2J\\n  ! all is well"), "{page}");
             let forged = |line: &str| line.trim() == "! all is well" || line.contains('\x1b');

@@ -1,14 +1,25 @@
 //! The status for a person: one table per kind of thing, problems first.
 
+mod served;
+
 use std::fmt::Write;
 
 use locum_control::StatusDocument;
-use locum_control::status::{CheckStatus, InstanceStatus, ServiceStatus};
+use locum_control::status::{CheckStatus, InstanceStatus};
 
-use crate::text::{age, first_few};
+use crate::text::problem::unfit_outlook;
+use crate::text::{age, first_few, fitness};
+
+/// How much of a long list is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Extent {
+    /// What one looks at.
+    Screen,
+    Whole,
+}
 
 /// The whole page.
-pub fn render(status: &StatusDocument) -> String {
+pub fn render(status: &StatusDocument, extent: Extent) -> String {
     let mut text = head(status);
     for problem in &status.problems {
         line(&mut text, &format!("  ! {problem}"));
@@ -19,8 +30,8 @@ pub fn render(status: &StatusDocument) -> String {
     }
     instances(&mut text, &status.instances);
     checks(&mut text, &status.checks);
-    services(&mut text, &status.services);
-    processes(&mut text, status);
+    served::services(&mut text, status, extent);
+    served::processes(&mut text, status);
     text
 }
 
@@ -54,7 +65,14 @@ fn instances(text: &mut String, instances: &[InstanceStatus]) {
     }
     let notes = instances.iter().map(|instance| {
         let mut note = instance.cause.clone();
-        if instance.yielded && instance.role == "backup" {
+        if !instance.unfit.is_empty() {
+            let what: Vec<String> = instance.unfit.iter().map(|one| one.object.clone()).collect();
+            let (what, outlook) = (first_few(&what, ", "), unfit_outlook(instance));
+            let _ = write!(note, "; unfit for {what}{outlook}");
+        }
+        if let Some(held) = &instance.held_back {
+            let _ = write!(note, "; {}", fitness::held_back_note(held));
+        } else if instance.yielded && instance.role == "backup" {
             note.push_str("; after the handover it stays backup while the peer lives");
         }
         if !instance.missing.is_empty() {
@@ -84,57 +102,10 @@ fn checks(text: &mut String, checks: &[CheckStatus]) {
     columns(text, &rows, std::iter::empty());
 }
 
-fn services(text: &mut String, services: &[ServiceStatus]) {
-    let header = ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS", "LAST RESULT"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
-    for service in services {
-        rows.push(vec![
-            service.name.clone(),
-            format!("{}/{}", service.listen, service.protocol),
-            service.backend.clone().unwrap_or_else(|| "-".to_owned()),
-            service.state.clone(),
-            String::new(),
-            service.connections.to_string(),
-            service.error.clone().unwrap_or_default(),
-        ]);
-        for server in &service.servers {
-            rows.push(vec![
-                String::new(),
-                format!("  {}", server.address),
-                String::new(),
-                up_down(server.up).to_owned(),
-                server.weight.to_string(),
-                server.connections.to_string(),
-                server.detail.clone(),
-            ]);
-        }
-    }
-    columns(text, &rows, std::iter::empty());
-}
-
-fn processes(text: &mut String, status: &StatusDocument) {
-    let mut rows =
-        vec![["PROCESS", "STATE", "PID", "RESTARTS", "LAST ERROR"].map(str::to_owned).to_vec()];
-    for process in &status.processes {
-        rows.push(vec![
-            process.name.clone(),
-            process.state.clone(),
-            process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
-            process.restarts.to_string(),
-            process.error.clone().unwrap_or_default(),
-        ]);
-    }
-    for file in status.haproxy.iter().filter(|file| !file.active) {
-        let idle = [file.name.as_str(), "idle", "-", "0", file.error.as_deref().unwrap_or("")];
-        let known = status.processes.iter().any(|process| process.name == file.name);
-        if !known {
-            rows.push(idle.map(str::to_owned).to_vec());
-        }
-    }
-    columns(text, &rows, std::iter::empty());
-}
-
 fn priority(instance: &InstanceStatus) -> String {
+    if !instance.unfit.is_empty() {
+        return format!("{} of {}, unfit", instance.effective_priority, instance.base_priority);
+    }
     if instance.adjustments.is_empty() {
         return instance.effective_priority.to_string();
     }
@@ -215,7 +186,7 @@ fn line(text: &mut String, content: &str) {
 
 #[cfg(test)]
 mod tests {
-    use locum_control::status::{DiscardedStatus, PeerStatus};
+    use locum_control::status::{DiscardedStatus, HeldBackStatus, PeerStatus, UnfitObject};
 
     use super::*;
     use crate::commands::sample;
@@ -227,14 +198,14 @@ node lb1: 1 problem  (locum 0.1.0, process 7, /etc/locum/locum.toml 0123abcd)
   ! check haproxy fails: exited with status 1
 
 INSTANCE  ROLE    FOR    PRIORITY               MASTER      PEER                          ADDRESSES
-web       BACKUP  2m05s  90 = 150 -60 haproxy  192.0.2.2  192.0.2.2 prio 100, 0.3s ago  192.0.2.10/24
+web       BACKUP  2m05s  90 = 150 -60 check haproxy  192.0.2.2  192.0.2.2 prio 100, 0.3s ago  192.0.2.10/24
     192.0.2.2 advertises priority 100
 
 CHECK    STATE  FOR    LAST RESULT
 haproxy  DOWN   2m06s  exited with status 1
 
 SERVICE  ADDRESS           BACKEND  STATE  WEIGHT  CONNS  LAST RESULT
-www      192.0.2.10:80/tcp  -        idle           0
+www      192.0.2.10:80/tcp  -        standby        0
            10.0.0.1:80               up     2       0      status 200 OK
 
 ";
@@ -242,7 +213,7 @@ www      192.0.2.10:80/tcp  -        idle           0
             let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
             text.lines().map(words).collect::<Vec<_>>()
         };
-        assert_eq!(squeezed(&render(&sample::document())), squeezed(expected));
+        assert_eq!(squeezed(&render(&sample::document(), Extent::Screen)), squeezed(expected));
     }
 
     #[test]
@@ -277,15 +248,34 @@ www      192.0.2.10:80/tcp  -        idle           0
     fn a_configuration_without_instances_says_so() {
         let mut document = sample::document();
         document.instances.clear();
-        assert!(render(&document).contains("no instance is configured"));
+        assert!(render(&document, Extent::Screen).contains("no instance is configured"));
     }
 
     #[test]
     fn an_instance_that_goes_on_without_an_address_says_so() {
         let mut document = sample::document();
         document.instances[0].missing = vec![sample::refused()];
-        let page = render(&document);
+        let page = render(&document, Extent::Screen);
         let note = "    192.0.2.2 advertises priority 100; without 2001:db8::10/64\n";
+        assert!(page.contains(note), "{page}");
+    }
+
+    #[test]
+    fn an_instance_that_cannot_serve_says_so_and_what_comes_of_it() {
+        let mut document = sample::document();
+        let unfit = UnfitObject { object: "service www".into(), detail: String::new() };
+        let instance = &mut document.instances[0];
+        (instance.unfit, instance.effective_priority) = (vec![unfit], 2);
+        let page = render(&document, Extent::Screen);
+        assert!(page.contains("  2 of 150, unfit  "), "{page}");
+        let note = "    192.0.2.2 advertises priority 100; unfit for service www; a peer that can \
+                    serve comes first\n";
+        assert!(page.contains(note), "{page}");
+        let held = HeldBackStatus { reason: "preempt-delay".into(), left_ms: Some(25_000) };
+        let instance = &mut document.instances[0];
+        (instance.unfit, instance.held_back) = (Vec::new(), Some(held));
+        let page = render(&document, Extent::Screen);
+        let note = "; leaves the lower master alone for 25s: preempt delay\n";
         assert!(page.contains(note), "{page}");
     }
 

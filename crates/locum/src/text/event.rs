@@ -168,8 +168,8 @@ pub fn level(kind: &EventKind) -> Level {
 
 fn fitness(object: &Tracked, aspect: Aspect, holds: bool, detail: &str) -> String {
     match (aspect, holds) {
-        (Aspect::Answering, true) => format!("{object} is served again"),
-        (Aspect::Answering, false) => format!("{object} is not served: {detail}"),
+        (Aspect::Answering, true) => format!("{object} answers its clients again"),
+        (Aspect::Answering, false) => format!("{object} does not answer its clients: {detail}"),
         (Aspect::Capable, true) => format!("{object} could be served here again"),
         (Aspect::Capable, false) => {
             format!("{object} could not be served if this node became master: {detail}")

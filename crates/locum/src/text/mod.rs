@@ -3,13 +3,17 @@
 //! | module | says |
 //! |---|---|
 //! | [`event`] | what happened: the log line and the entry of the history |
+//! | [`fitness`] | what is served, or could be, and what that does to the election |
 //! | [`hook`] | what became of a hook |
 //! | [`problem`] | what needs an operator |
+//! | [`served`] | what is wrong with what is served |
 //! | [`why`] | how each instance came to its role and priority |
 
 pub mod event;
+pub mod fitness;
 pub mod hook;
 pub mod problem;
+pub mod served;
 pub mod why;
 
 /// A span of milliseconds with the one or two units that matter.
@@ -30,9 +34,17 @@ pub fn first_few(all: &[String], between: &str) -> String {
     const SHOWN: usize = 3;
     let mut text = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(between);
     if all.len() > SHOWN {
-        text.push_str(&format!("{between}and {} more", all.len() - SHOWN));
+        text.push_str(&format!("{between}and {} more", thousands(all.len() - SHOWN)));
     }
     text
+}
+
+/// As people write it: `1,497`.
+pub fn thousands(count: usize) -> String {
+    match (count / 1000, count % 1000) {
+        (0, rest) => rest.to_string(),
+        (more, rest) => format!("{},{rest:03}", thousands(more)),
+    }
 }
 
 #[cfg(test)]
@@ -52,5 +64,6 @@ mod tests {
         assert_eq!(first_few(&all, " "), "a b c and 2 more");
         assert_eq!(first_few(&all[..3], "; "), "a; b; c");
         assert_eq!(first_few(&[], "; "), "");
+        assert_eq!([0, 999, 1_000, 1_234_067].map(thousands), ["0", "999", "1,000", "1,234,067"]);
     }
 }

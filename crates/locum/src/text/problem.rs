@@ -1,9 +1,12 @@
 //! What needs an operator, one sentence each.
 
 use locum_control::StatusDocument;
-use locum_control::status::{DiscardedStatus, RefusedAddress, ServerStatus, ServiceStatus};
+use locum_control::status::{
+    DiscardedStatus, InstanceStatus, ProcessStatus, RefusedAddress, UnfitObject,
+};
 
-use super::first_few;
+use super::served::{self, ObjectKind, ServedObject};
+use super::{age, first_few};
 
 /// What an operator should look at, the worst first.
 pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<String> {
@@ -41,25 +44,11 @@ pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<Stri
             all.push(format!("{name} discards the adverts of {source}{danger}: {reason}"));
         }
     }
-    for service in &document.services {
-        if let Some(error) = &service.error {
-            all.push(format!("service {} is not served: {error}", service.name));
-        }
-    }
-    for service in document.services.iter().filter(|service| has_no_server(service)) {
-        all.push(format!("service {} has no server that is up", service.name));
-    }
-    for service in &document.services {
-        if let Some(strained) = &service.strained {
-            all.push(format!("service {} is strained: {strained}", service.name));
-        }
-    }
-    for file in &document.haproxy {
-        if let Some(error) = &file.error {
-            all.push(format!("haproxy {}: {error}", file.name));
-        }
-    }
-    for process in document.processes.iter().filter(|process| process.state == "waiting") {
+    let objects = served::all(document);
+    all.extend(served::problems(&objects));
+    all.extend(document.instances.iter().filter_map(|instance| unfit(instance, &objects)));
+    let waiting = document.processes.iter().filter(|process| process.state == "waiting");
+    for process in waiting.filter(|process| !is_explained(process, &objects)) {
         let error = process.error.as_deref().unwrap_or("ended");
         all.push(format!("process {} does not run: {error}", process.name));
     }
@@ -73,22 +62,53 @@ pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<Stri
             all.push(format!("check {} fails: {}", check.name, check.detail));
         }
     }
-    for service in &document.services {
-        for server in service.servers.iter().filter(|server| server.up == Some(false)) {
-            let ServerStatus { address, detail, .. } = server;
-            all.push(format!("server {address} of {} is down: {detail}", service.name));
-        }
-    }
+    all.extend(served::server_problems(&objects));
     if balancer_is_silent {
         all.push("the balancer is busy: what it serves is not shown".to_owned());
     }
     all
 }
 
-/// Its clients are turned away.
-fn has_no_server(service: &ServiceStatus) -> bool {
-    let mut servers = service.servers.iter();
-    !service.servers.is_empty() && servers.all(|server| server.up == Some(false))
+/// What that costs its instance in the election. What has recovered and does not count yet, or has
+/// not been looked at, nobody has to come for.
+fn unfit(instance: &InstanceStatus, objects: &[ServedObject<'_>]) -> Option<String> {
+    let is_lost = |unfit: &&UnfitObject| {
+        let mut all = objects.iter();
+        all.any(|object| object.title() == unfit.object && object.situation().is_lost())
+    };
+    let lost: Vec<String> =
+        instance.unfit.iter().filter(is_lost).map(|unfit| unfit.object.clone()).collect();
+    if lost.is_empty() || !instance.faults.is_empty() {
+        return None;
+    }
+    let (own, base) = (instance.effective_priority, instance.base_priority);
+    let what = first_few(&lost, ", ");
+    let name = &instance.name;
+    let next = unfit_outlook(instance);
+    Some(format!(
+        "{name} competes with priority {own} of {base} because this node cannot serve {what}{next}"
+    ))
+}
+
+/// What comes of it for a master, and for a backup; begins with its punctuation.
+pub fn unfit_outlook(instance: &InstanceStatus) -> String {
+    match (instance.role.as_str(), instance.offer_in_ms) {
+        ("master", Some(left)) => format!("; it offers its mastership again in {}", age(left)),
+        ("resigning", _) => "; its mastership is on offer now".to_owned(),
+        ("backup", _) => "; a peer that can serve comes first".to_owned(),
+        (_, _) => String::new(),
+    }
+}
+
+/// What it serves says already why it does not run.
+fn is_explained(process: &ProcessStatus, objects: &[ServedObject<'_>]) -> bool {
+    let is_of = |object: &&ServedObject<'_>| match object.kind {
+        ObjectKind::Haproxy => process.backend == "haproxy" && process.name == object.name,
+        ObjectKind::Service => {
+            process.backend == "proxy" && object.backend == Some(process.backend.as_str())
+        }
+    };
+    objects.iter().filter(is_of).any(|object| object.situation().is_lost())
 }
 
 /// The first few in full.
@@ -97,4 +117,95 @@ fn refusals(all: &[RefusedAddress]) -> String {
         format!("{} on {}: {}", refused.address, refused.interface, refused.error)
     };
     first_few(&all.iter().map(one).collect::<Vec<_>>(), "; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sample;
+
+    /// The service of the sample, served here and not answering.
+    fn failing() -> StatusDocument {
+        let mut document = sample::document();
+        document.checks.clear();
+        let service = &mut document.services[0];
+        (service.active, service.state) = (true, "failed".into());
+        service.error = Some("the proxy does not start: no such file".into());
+        service.backend = Some("proxy".into());
+        service.fitness.aspect = "answering".into();
+        service.fitness.holds = Some(false);
+        service.fitness.detail = "the proxy does not start: no such file".into();
+        document
+    }
+
+    fn process(name: &str, backend: &str, error: &str) -> ProcessStatus {
+        ProcessStatus {
+            name: name.into(),
+            backend: backend.into(),
+            state: "waiting".into(),
+            pid: None,
+            restarts: 3,
+            error: Some(error.into()),
+        }
+    }
+
+    /// Case: the process, the service and its servers spoke of one fault.
+    #[test]
+    fn one_fault_is_one_sentence() {
+        let mut document = failing();
+        document.processes = vec![process("proxy", "proxy", "no such file")];
+        let service =
+            "service www does not answer its clients: the proxy does not start: no such file";
+        assert_eq!(problems(&document, false), [service]);
+        document.services.clear();
+        assert_eq!(problems(&document, false), ["process proxy does not run: no such file"]);
+    }
+
+    /// Case: a change that HAProxy cannot take up while the former one serves on.
+    #[test]
+    fn a_haproxy_that_serves_on_is_strained_and_not_down() {
+        let mut document = failing();
+        document.services.clear();
+        let refused = "serves on as it is, a change is not taken up: cannot bind :8081";
+        document.haproxy = vec![sample::haproxy()];
+        document.haproxy[0].strained = Some(refused.into());
+        document.processes = vec![process("front", "haproxy", "cannot bind :8081")];
+        document.processes[0].state = "running".into();
+        let strained = format!("haproxy front is strained: {refused}");
+        assert_eq!(problems(&document, false), [strained]);
+        let front = &mut document.haproxy[0];
+        (front.strained, front.error) = (None, Some("haproxy does not start: no such file".into()));
+        document.processes[0].state = "waiting".into();
+        let down =
+            "haproxy front does not answer its clients: haproxy does not start: no such file";
+        assert_eq!(problems(&document, false), [down]);
+    }
+
+    #[test]
+    fn an_instance_that_cannot_serve_says_what_comes_of_it() {
+        let mut document = failing();
+        let instance = &mut document.instances[0];
+        let unfit = |object: &str| UnfitObject { object: object.into(), detail: String::new() };
+        instance.unfit = vec![unfit("service www")];
+        (instance.base_priority, instance.effective_priority) = (100, 1);
+        let last = |document: &StatusDocument| problems(document, false).pop().unwrap_or_default();
+        let begin = "web competes with priority 1 of 100 because this node cannot serve service \
+                     www; ";
+        assert_eq!(last(&document), format!("{begin}a peer that can serve comes first"));
+        document.instances[0].role = "master".into();
+        document.instances[0].offer_in_ms = Some(40_000);
+        assert_eq!(last(&document), format!("{begin}it offers its mastership again in 40s"));
+        document.instances[0].role = "resigning".into();
+        assert_eq!(last(&document), format!("{begin}its mastership is on offer now"));
+    }
+
+    /// It is over by itself.
+    #[test]
+    fn a_recovery_that_does_not_count_yet_needs_nobody() {
+        let mut document = sample::document();
+        document.checks.clear();
+        let held = UnfitObject { object: "service www".into(), detail: String::new() };
+        document.instances[0].unfit = vec![held];
+        assert_eq!(problems(&document, false), [""; 0]);
+    }
 }

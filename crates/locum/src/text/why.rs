@@ -5,7 +5,8 @@ use std::fmt::Write;
 use locum_control::status::{DiscardedStatus, InstanceStatus, RefusedAddress};
 use locum_control::{HistoryEntry, Record, StatusDocument};
 
-use super::age;
+use super::served::{self, ServedObject};
+use super::{age, fitness};
 
 /// Earlier transitions shown per instance.
 const MAX_TRANSITIONS: usize = 5;
@@ -13,8 +14,9 @@ const MAX_TRANSITIONS: usize = 5;
 /// The whole text.
 pub fn explain(status: &StatusDocument, history: &[HistoryEntry]) -> String {
     let mut text = String::new();
+    let objects = served::all(status);
     for instance in &status.instances {
-        for sentence in sentences(instance, status) {
+        for sentence in sentences(instance, status, &objects) {
             let _ = writeln!(text, "{sentence}");
         }
         transitions(&mut text, instance, history);
@@ -22,6 +24,16 @@ pub fn explain(status: &StatusDocument, history: &[HistoryEntry]) -> String {
     }
     if status.instances.is_empty() {
         text.push_str("No instance is configured.\n\n");
+    }
+    let names: Vec<&str> = status.instances.iter().map(|one| &*one.name).collect();
+    let is_apart = |object: &&ServedObject<'_>| {
+        object.instance.is_none_or(|instance| !names.contains(&instance))
+    };
+    let apart = fitness::served(&objects.iter().filter(is_apart).collect::<Vec<_>>());
+    if !apart.is_empty() {
+        text.push_str("Served on every node, whoever is master:\n");
+        apart.iter().for_each(|sentence| text.push_str(&format!("  {sentence}\n")));
+        text.push('\n');
     }
     if status.problems.is_empty() {
         text.push_str("Nothing needs an operator.\n");
@@ -34,7 +46,11 @@ pub fn explain(status: &StatusDocument, history: &[HistoryEntry]) -> String {
     text
 }
 
-fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> {
+fn sentences(
+    instance: &InstanceStatus,
+    status: &StatusDocument,
+    objects: &[ServedObject<'_>],
+) -> Vec<String> {
     let mut all = vec![
         format!(
             "{}: {} is {} since {} ({} ago).",
@@ -46,9 +62,13 @@ fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> 
         ),
         format!("  Because: {}.", instance.cause),
     ];
-    all.push(competes(instance));
+    all.push(format!("  {}", competes(instance, objects)));
+    let is_own = |object: &&ServedObject<'_>| object.instance == Some(&*instance.name);
+    let own: Vec<&ServedObject<'_>> = objects.iter().filter(is_own).collect();
+    all.extend(fitness::served(&own).iter().map(|sentence| format!("  {sentence}")));
     for part in &instance.adjustments {
-        if let Some(check) = status.checks.iter().find(|check| part.name.contains(&check.name)) {
+        let name = part.name.strip_prefix("check ");
+        if let Some(check) = status.checks.iter().find(|check| Some(&*check.name) == name) {
             let state = match check.up {
                 Some(true) => "passes",
                 Some(false) => "fails",
@@ -83,9 +103,13 @@ fn sentences(instance: &InstanceStatus, status: &StatusDocument) -> Vec<String> 
         let heard = age(*heard_ms);
         all.push(format!("  It discards the adverts of {source}, heard {heard} ago: {reason}."));
     }
-    if instance.yielded {
-        let sentence = "  An operator handed it over: it stays backup while the peer lives.";
-        all.push(sentence.to_owned());
+    match fitness::held_back(instance) {
+        Some(sentence) => all.push(format!("  {sentence}")),
+        None if instance.yielded => {
+            let sentence = "  An operator handed it over: it stays backup while the peer lives.";
+            all.push(sentence.to_owned());
+        }
+        None => {}
     }
     all
 }
@@ -101,6 +125,12 @@ fn again(ms: u64) -> String {
 /// What it knows of the other routers.
 fn hears(instance: &InstanceStatus) -> String {
     match (&instance.peer, instance.role.as_str()) {
+        // Those that could do better and do not try are no less silent.
+        (None, "master") if instance.effective_priority < instance.base_priority => {
+            "  No other router claims to be master: backups are silent, and one that could do better \
+             and does not preempt (`preempt = false`, `nopreempt`) stays so."
+                .to_owned()
+        }
         (None, "master") => "  No other router claims to be master: backups are silent.".to_owned(),
         (None, _) => "  No other router of this identifier was heard as master.".to_owned(),
         (Some(peer), _) if peer.priority == 0 => format!(
@@ -118,14 +148,17 @@ fn hears(instance: &InstanceStatus) -> String {
 }
 
 /// The arithmetic of the priority.
-fn competes(instance: &InstanceStatus) -> String {
+fn competes(instance: &InstanceStatus, objects: &[ServedObject<'_>]) -> String {
     let effective = instance.effective_priority;
     let competes = if instance.role == "fault" { "would compete" } else { "competes" };
     if instance.base_priority == 255 {
-        return "  It owns the addresses: priority 255 is never adjusted.".to_owned();
+        return "It owns the addresses: priority 255 is never adjusted.".to_owned();
+    }
+    if let Some(sentence) = fitness::competes_unfit(instance, objects, competes) {
+        return sentence;
     }
     if instance.adjustments.is_empty() {
-        return format!("  It {competes} with priority {effective}, as configured.");
+        return format!("It {competes} with priority {effective}, as configured.");
     }
     let parts: Vec<String> = instance
         .adjustments
@@ -133,7 +166,7 @@ fn competes(instance: &InstanceStatus) -> String {
         .map(|part| format!("{:+} by {}", part.value, part.name))
         .collect();
     let base = instance.base_priority;
-    format!("  It {competes} with priority {effective}: {base} configured, {}.", parts.join(", "))
+    format!("It {competes} with priority {effective}: {base} configured, {}.", parts.join(", "))
 }
 
 fn transitions(text: &mut String, instance: &InstanceStatus, history: &[HistoryEntry]) {
@@ -168,7 +201,8 @@ mod tests {
         let expected = "\
 web: lb1 is BACKUP since 2026-01-02T03:04:05.000Z (2m05s ago).
   Because: 192.0.2.2 advertises priority 100.
-  It competes with priority 90: 150 configured, -60 by haproxy.
+  It competes with priority 90: 150 configured, -60 by check haproxy.
+  It could serve at once: service www (1 of 1 servers up).
   Check haproxy fails for 2m06s: exited with status 1.
   Its peer 192.0.2.2 competes with priority 100 and was heard 0.3s ago.
   How it came so:
@@ -238,6 +272,17 @@ What needs an operator:
         let stuck = "  It must not hold 2001:db8::10/64 on eth0 and cannot withdraw it \
                      (permission denied), which is being tried again.\n";
         assert!(text.contains(stuck), "{text}");
+    }
+
+    #[test]
+    fn what_follows_no_instance_stands_apart() {
+        let mut document = sample::document();
+        document.services[0].instance = None;
+        document.services[0].active = true;
+        let text = explain(&document, &[]);
+        let apart = "\n\nServed on every node, whoever is master:\n  Clients are answered: service \
+                     www (1 of 1 servers up).\n\n";
+        assert!(text.contains(apart), "{text}");
     }
 
     #[test]

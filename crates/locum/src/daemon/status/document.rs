@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
 use locum_control::status::{
-    Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, InstanceStatus, PeerStatus,
-    ProcessStatus, RefusedAddress, ServerStatus, ServiceStatus, StatusDocument, Unmatched,
+    Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, HeldBackStatus,
+    InstanceStatus, PeerStatus, ProcessStatus, RefusedAddress, ServedFitness, ServerStatus,
+    ServiceStatus, StatusDocument, UnfitObject, Unmatched,
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
-use locum_plan::Plan;
-use locum_plan::Protocol;
-use locum_vrrp::{Family, Role, Time, Version};
+use locum_plan::{Plan, Protocol, Tracked};
+use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
 use super::rfc8347;
 use super::wall_clock::WallClock;
@@ -50,10 +50,14 @@ pub fn compose(from: &StatusInputs<'_>) -> StatusDocument {
         stopping: status.stopping,
         healthy: true,
         problems: Vec::new(),
-        instances: status.instances.iter().map(|one| instance(one, &ago)).collect(),
+        instances: status.instances.iter().map(|one| instance(one, from.taken, &ago)).collect(),
         checks: status.checks.iter().map(|one| check(one, ago(one.level_age))).collect(),
-        services: status.services.iter().map(|one| service(one, from.plan, balancer)).collect(),
-        haproxy: status.haproxy.iter().map(haproxy).collect(),
+        services: status
+            .services
+            .iter()
+            .map(|one| service(one, from.plan, balancer, &ago))
+            .collect(),
+        haproxy: status.haproxy.iter().map(|one| haproxy(one, from.plan, balancer, &ago)).collect(),
         processes: balancer.processes.iter().map(process).collect(),
         unmatched: status.unmatched.iter().map(unmatched).collect(),
         dropped: from.dropped,
@@ -64,7 +68,11 @@ pub fn compose(from: &StatusInputs<'_>) -> StatusDocument {
 }
 
 /// `ago` says when it was so long ago.
-fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> InstanceStatus {
+fn instance(
+    from: &engine::InstanceStatus,
+    taken: Time,
+    ago: &dyn Fn(Duration) -> String,
+) -> InstanceStatus {
     let standard = &from.standard;
     let up = standard.up_age.map(ago);
     let peer = from.master.as_ref().map(|peer| PeerStatus {
@@ -101,6 +109,9 @@ fn instance(from: &engine::InstanceStatus, ago: &dyn Fn(Duration) -> String) -> 
             .map(|part| Adjustment { name: part.object.to_string(), value: part.part })
             .collect(),
         faults: from.faults.iter().map(ToString::to_string).collect(),
+        unfit: from.unfit.iter().map(unfit).collect(),
+        offer_in_ms: from.offer_in.map(millis),
+        held_back: from.held_back.map(|held| held_back(held, taken)),
         yielded: from.yielded,
         interval_ms: millis(from.interval),
         source: from.source,
@@ -155,7 +166,43 @@ fn check(from: &engine::CheckStatus, since: String) -> CheckStatus {
     }
 }
 
-fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus) -> ServiceStatus {
+fn held_back(from: HeldBack, taken: Time) -> HeldBackStatus {
+    let (reason, until) = match from {
+        HeldBack::StartDelay { until } => ("start-delay", Some(until)),
+        HeldBack::Refused { at: _ } => ("refused", None),
+        HeldBack::LetsPass { until } => ("lets-pass", Some(until)),
+        HeldBack::Yielded => ("yielded", None),
+        HeldBack::Unfit => ("unfit", None),
+        HeldBack::NoPreempt => ("no-preempt", None),
+        HeldBack::PreemptDelay { until } => ("preempt-delay", Some(until)),
+    };
+    let left_ms = until.map(|until| millis(until.since(taken)));
+    HeldBackStatus { reason: reason.to_owned(), left_ms }
+}
+
+fn unfit((object, detail): &(Tracked, String)) -> UnfitObject {
+    UnfitObject { object: object.to_string(), detail: detail.clone() }
+}
+
+fn fitness(from: &engine::FitnessStatus, ago: &dyn Fn(Duration) -> String) -> ServedFitness {
+    ServedFitness {
+        aspect: from.aspect.word().to_owned(),
+        holds: from.holds,
+        populated: from.populated,
+        detail: from.detail.clone(),
+        since: ago(from.age),
+        since_ms: millis(from.age),
+        hold_ms: from.hold.map(millis),
+        losses: from.losses,
+    }
+}
+
+fn service(
+    from: &engine::ServiceStatus,
+    plan: &Plan,
+    balancer: &BalancerStatus,
+    ago: &dyn Fn(Duration) -> String,
+) -> ServiceStatus {
     let planned = plan.services.iter().find(|planned| planned.name == from.name);
     let served = balancer.services.iter().find(|served| served.name == from.name);
     let connections_of = |address| {
@@ -182,6 +229,8 @@ fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus)
         }
         .to_owned(),
         error: from.error.clone().or_else(|| served.and_then(|served| served.error.clone())),
+        instance: planned.and_then(|planned| planned.instance.as_ref()).map(ToString::to_string),
+        fitness: fitness(&from.fitness, ago),
         strained: served.and_then(|served| served.strained.clone()),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
@@ -193,14 +242,29 @@ fn service(from: &engine::ServiceStatus, plan: &Plan, balancer: &BalancerStatus)
                 weight: server.weight,
                 up: server.up,
                 detail: server.detail.clone(),
+                unasked: server.is_unasked,
                 connections: connections_of(server.address),
             })
             .collect(),
     }
 }
 
-fn haproxy(from: &engine::HaproxyStatus) -> HaproxyStatus {
-    HaproxyStatus { name: from.name.to_string(), active: from.active, error: from.error.clone() }
+fn haproxy(
+    from: &engine::HaproxyStatus,
+    plan: &Plan,
+    balancer: &BalancerStatus,
+    ago: &dyn Fn(Duration) -> String,
+) -> HaproxyStatus {
+    let planned = plan.haproxy.iter().find(|planned| planned.name == from.name);
+    let strained = balancer.strained.iter().find(|(name, _)| *name == from.name);
+    HaproxyStatus {
+        name: from.name.to_string(),
+        active: from.active,
+        error: from.error.clone(),
+        instance: planned.and_then(|planned| planned.instance.as_ref()).map(ToString::to_string),
+        fitness: fitness(&from.fitness, ago),
+        strained: strained.map(|(_, text)| text.clone()),
+    }
 }
 
 fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {

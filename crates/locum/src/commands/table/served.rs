@@ -1,0 +1,209 @@
+//! What is served, by what, and from which servers: rows of the status page.
+
+use locum_control::StatusDocument;
+use locum_control::status::{ServerStatus, ServiceStatus};
+
+use super::{Extent, columns, up_down};
+use crate::text::served::{self, ObjectKind, ServedObject, Situation};
+use crate::text::{age, thousands};
+
+/// More servers of one service are counted, and only those that are not up shown, so many at most.
+pub const MOST_SERVERS: usize = 10;
+
+pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
+    let header = ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS", "LAST RESULT"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let objects = served::all(status);
+    for (service, object) in status.services.iter().zip(&objects) {
+        rows.push(vec![
+            service.name.clone(),
+            format!("{}/{}", service.listen, service.protocol),
+            service.backend.clone().unwrap_or_else(|| "-".to_owned()),
+            state(object, &service.state),
+            String::new(),
+            service.connections.to_string(),
+            detail(object),
+        ]);
+        servers(&mut rows, service, extent);
+    }
+    columns(text, &rows, std::iter::empty());
+}
+
+fn servers(rows: &mut Vec<Vec<String>>, service: &ServiceStatus, extent: Extent) {
+    let row = |server: &ServerStatus| {
+        vec![
+            String::new(),
+            format!("  {}", server.address),
+            String::new(),
+            up_down(server.up).to_owned(),
+            server.weight.to_string(),
+            server.connections.to_string(),
+            server.detail.clone(),
+        ]
+    };
+    let all = &service.servers;
+    if extent == Extent::Whole || all.len() <= MOST_SERVERS {
+        rows.extend(all.iter().map(row));
+        return;
+    }
+    let needs_eyes = |server: &&ServerStatus| server.up != Some(true) || server.unasked;
+    // Down before unknown.
+    let mut shown: Vec<&ServerStatus> = all.iter().filter(needs_eyes).collect();
+    shown.sort_by_key(|server| server.up != Some(false));
+    shown.truncate(MOST_SERVERS);
+    rows.extend(shown.iter().map(|server| row(server)));
+    let count = |up| all.iter().filter(|server| server.up == up).count();
+    let states = [(Some(true), "up"), (Some(false), "DOWN"), (None, "unknown")];
+    let counts = states.iter().map(|(up, word)| (count(*up), word)).filter(|(count, _)| *count > 0);
+    let counts: Vec<String> =
+        counts.map(|(count, word)| format!("{} {word}", thousands(count))).collect();
+    let connections: u64 = all.iter().map(|server| server.connections).sum();
+    rows.push(vec![
+        String::new(),
+        format!("  all {}", thousands(all.len())),
+        String::new(),
+        String::new(),
+        String::new(),
+        connections.to_string(),
+        format!("{} (--all shows each)", counts.join(", ")),
+    ]);
+}
+
+pub fn processes(text: &mut String, status: &StatusDocument) {
+    let mut rows =
+        vec![["PROCESS", "STATE", "PID", "RESTARTS", "LAST ERROR"].map(str::to_owned).to_vec()];
+    let objects = served::all(status);
+    let files = || objects.iter().filter(|object| object.kind == ObjectKind::Haproxy);
+    for process in &status.processes {
+        let file = files().find(|file| {
+            process.backend == "haproxy" && file.name == process.name && process.state == "running"
+        });
+        rows.push(vec![
+            process.name.clone(),
+            file.map_or_else(|| process.state.clone(), |file| state(file, &process.state)),
+            process.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()),
+            process.restarts.to_string(),
+            process.error.clone().or_else(|| file.map(detail)).unwrap_or_default(),
+        ]);
+    }
+    let has_process =
+        |file: &&ServedObject<'_>| status.processes.iter().any(|process| process.name == file.name);
+    for file in files().filter(|file| !file.active && !has_process(file)) {
+        let (name, nothing) = (file.name.to_owned(), "-".to_owned());
+        rows.push(vec![name, state(file, "idle"), nothing, "0".to_owned(), detail(file)]);
+    }
+    columns(text, &rows, std::iter::empty());
+}
+
+/// What clients have of it, in capitals what needs somebody; `otherwise` is what its backend says.
+fn state(object: &ServedObject<'_>, otherwise: &str) -> String {
+    let word = match object.situation() {
+        Situation::Unanswered => "NOT ANSWERING",
+        Situation::Scarce | Situation::WouldBeScarce => "FEW SERVERS",
+        Situation::Incapable => "CANNOT SERVE",
+        Situation::Unknown if !object.active => "unverified",
+        Situation::Well if object.strained.is_some() => "STRAINED",
+        // Verified, and nothing runs.
+        Situation::Well if otherwise == "idle" => "standby",
+        Situation::Unknown | Situation::Well => otherwise,
+    };
+    word.to_owned()
+}
+
+/// Why; of servers their own rows say it.
+fn detail(object: &ServedObject<'_>) -> String {
+    let (fitness, losses) = (object.fitness, object.fitness.losses);
+    match (object.situation(), object.error) {
+        (Situation::Well | Situation::Unknown, _) => match (fitness.hold_ms, object.strained) {
+            (Some(left), _) => {
+                format!("lost {losses} times of late: counts again in {}", age(left))
+            }
+            (None, Some(strained)) => strained.to_owned(),
+            (None, None) => String::new(),
+        },
+        (_, Some(error)) => error.to_owned(),
+        (_, None) => fitness.detail.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::sample;
+
+    fn page(document: &StatusDocument, extent: Extent) -> Vec<String> {
+        let mut text = String::new();
+        services(&mut text, document, extent);
+        processes(&mut text, document);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        text.lines().map(words).filter(|line| !line.is_empty()).collect()
+    }
+
+    /// Case: 1,500 servers were 1,500 lines.
+    #[test]
+    fn of_many_servers_those_that_are_not_up_are_shown_and_all_counted() {
+        let mut document = sample::document();
+        let server = document.services[0].servers.remove(0);
+        document.services[0].servers = vec![server; 1500];
+        let line = "all 1,500 0 1,500 up (--all shows each)";
+        assert_eq!(page(&document, Extent::Screen)[2..], [line]);
+        for (number, server) in document.services[0].servers.iter_mut().enumerate().take(20) {
+            server.up = if number == 3 { None } else { Some(false) };
+        }
+        let lines = page(&document, Extent::Screen);
+        assert_eq!(lines.len(), 2 + MOST_SERVERS + 1);
+        assert!(lines[2..12].iter().all(|line| line.contains("DOWN")), "{lines:?}");
+        assert_eq!(lines[12], "all 1,500 0 1,480 up, 19 DOWN, 1 unknown (--all shows each)");
+        assert_eq!(page(&document, Extent::Whole).len(), 2 + 1500);
+        document.services[0].servers.truncate(MOST_SERVERS);
+        assert_eq!(page(&document, Extent::Screen).len(), 2 + MOST_SERVERS, "as they always were");
+    }
+
+    #[test]
+    fn the_state_is_what_clients_have_of_it_or_would_have() {
+        let mut document = sample::document();
+        let state_of = |document: &StatusDocument| {
+            let line = page(document, Extent::Screen).swap_remove(1);
+            line.strip_prefix("www 192.0.2.10:80/tcp - ").unwrap_or(&line).to_owned()
+        };
+        assert_eq!(state_of(&document), "standby 0");
+        document.services[0].fitness.hold_ms = Some(5_000);
+        document.services[0].fitness.losses = 3;
+        assert_eq!(state_of(&document), "standby 0 lost 3 times of late: counts again in 5.0s");
+        let fitness = &mut document.services[0].fitness;
+        (fitness.holds, fitness.detail) = (Some(false), "port 80 is taken".into());
+        assert_eq!(state_of(&document), "CANNOT SERVE 0 port 80 is taken");
+        document.services[0].active = true;
+        assert_eq!(state_of(&document), "NOT ANSWERING 0 port 80 is taken");
+        let service = &mut document.services[0];
+        (service.fitness.holds, service.active) = (None, false);
+        service.fitness.hold_ms = None;
+        assert_eq!(state_of(&document), "unverified 0");
+    }
+
+    #[test]
+    fn a_haproxy_that_hangs_is_not_called_running() {
+        let mut document = sample::document();
+        document.services.clear();
+        document.haproxy = vec![sample::haproxy()];
+        document.processes = vec![locum_control::status::ProcessStatus {
+            name: "front".into(),
+            backend: "haproxy".into(),
+            state: "running".into(),
+            pid: Some(12),
+            restarts: 0,
+            error: None,
+        }];
+        let header = "PROCESS STATE PID RESTARTS LAST ERROR".to_owned();
+        let shown = |document: &StatusDocument| page(document, Extent::Screen);
+        assert_eq!(shown(&document), [header.clone(), "front running 12 0".into()]);
+        document.haproxy[0].fitness.holds = Some(false);
+        document.haproxy[0].fitness.detail = "it hangs".into();
+        assert_eq!(shown(&document), [header.clone(), "front NOT ANSWERING 12 0 it hangs".into()]);
+        document.processes.clear();
+        document.haproxy[0].active = false;
+        assert_eq!(shown(&document), [header.clone(), "front CANNOT SERVE - 0 it hangs".into()]);
+        document.haproxy[0].fitness.holds = Some(true);
+        assert_eq!(shown(&document), [header, "front standby - 0".into()]);
+    }
+}
