@@ -62,7 +62,8 @@ pub struct ProcessStatus {
     pub pid: Option<u32>,
     /// Starts after the first one since the daemon began, planned reloads not counted.
     pub restarts: u64,
-    /// The last thing that went wrong, HAProxy's own message included.
+    /// The last thing that went wrong, HAProxy's own message included. Of a HAProxy that is running
+    /// and has not failed: what it is strained by.
     pub error: Option<String>,
 }
 

@@ -96,6 +96,14 @@ fn pid(balancer: &mut Balancer) -> u32 {
     balancer.status().processes[0].pid.unwrap()
 }
 
+/// Without the ten seconds that connections may take to finish.
+fn end(mut balancer: Balancer) {
+    let pid = pid(&mut balancer);
+    serve(&mut balancer, &WantedServices::default()).unwrap();
+    kill(pid, Signal::SIGKILL);
+    finish(balancer);
+}
+
 fn await_failure(balancer: &mut Balancer, words: &str) {
     tick_until(balancer, words, |balancer, _| {
         failure(balancer, "gate").is_some_and(|error| error.contains(words))
@@ -187,7 +195,7 @@ fn one_that_is_full_is_strained_and_has_not_failed() {
         });
         drop((client, waiting));
         await_health(&mut balancer);
-        finish(balancer);
+        end(balancer);
     }
 }
 
@@ -205,7 +213,7 @@ fn one_that_accepts_and_never_answers_has_failed() {
     gate.script(&format!("exec haproxy -db -f {}", config.display()));
     let mut balancer = gate.start();
     await_failure(&mut balancer, "hangs, clients at");
-    finish(balancer);
+    end(balancer);
 }
 
 /// It sleeps in a call of Lua, with the only thread it has.
@@ -311,7 +319,7 @@ fn a_server_of_tcp_mode_hears_nothing_of_it() {
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     client.read_exact(&mut [0; 7]).unwrap();
     assert_eq!(heard.load(Ordering::Relaxed), 1);
-    finish(balancer);
+    end(balancer);
 }
 
 /// Every way of listening that can be asked, each for some questions.

@@ -535,9 +535,7 @@ impl Supervisor {
             pid: self.running.as_ref().map(|running| running.process.pid()).or_else(leaving),
             restarts: self.restarts,
             error: match self.standing(now) {
-                Standing::Failed(error) => Some(error),
-                Standing::Strained(_) if self.error.is_some() => self.error.clone(),
-                Standing::Strained(strain) => Some(strain),
+                Standing::Failed(error) | Standing::Strained(error) => Some(error),
                 Standing::Answers | Standing::Pending => None,
             },
         }
