@@ -67,8 +67,8 @@ pub enum Command {
     /// Show what happened and why
     #[command(after_help = "Exit status: 0 shown, 2 no daemon")]
     History(History),
-    /// Hand an instance to its backup without losing a packet
-    #[command(after_help = ASKING)]
+    /// Hand an instance to its backup without losing a packet, and say what came of it
+    #[command(after_help = "Exit status: 0 taken over, 1 refused, or nobody took it, 2 no daemon")]
     Switchover(Switchover),
     /// Show two directors at work in namespaces of their own; needs no configuration
     #[command(after_help = "Exit status: 0 every promise was kept, 1 one was broken or the show \

@@ -47,6 +47,6 @@ fn main() -> ExitCode {
         Command::Reload => commands::operate::reload(&place).into(),
         Command::Stop => commands::operate::stop(&place).into(),
         Command::Demo(options) => demo::run(&options),
-        Command::Switchover(options) => commands::operate::switchover(&options, &place).into(),
+        Command::Switchover(options) => commands::switchover::run(&options, &place).into(),
     }
 }

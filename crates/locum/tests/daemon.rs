@@ -206,8 +206,15 @@ fn a_switchover_that_cannot_be_is_refused_with_the_reason() {
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("there is web"), "{}", stderr(&unknown));
 
-    let accepted = node.locum(&["switchover", "web"]);
-    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    let dry = node.locum(&["switchover", "web", "--dry-run"]);
+    assert_eq!(dry.status.code(), Some(0), "{}", stderr(&dry));
+    assert!(stdout(&dry).contains("would be offered"), "{}", stdout(&dry));
+
+    let untaken = node.locum(&["switchover", "web"]);
+    assert_eq!(untaken.status.code(), Some(1), "{}", stdout(&untaken));
+    assert!(stdout(&untaken).contains("mastership is on offer"), "{}", stdout(&untaken));
+    let said = stderr(&untaken);
+    assert!(said.contains("web: nobody took it, so this node is master again"), "{said}");
     node.wait_for_entry("return", |entry| entry["cause"] == "no-successor");
     assert!(namespace.has(VIP), "nobody took it: it never left");
 }

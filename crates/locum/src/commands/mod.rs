@@ -7,6 +7,7 @@ pub mod operate;
 #[cfg(test)]
 pub mod sample;
 pub mod status;
+pub mod switchover;
 pub mod table;
 
 use std::time::Duration;

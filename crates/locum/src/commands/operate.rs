@@ -1,10 +1,10 @@
-//! `reload`, `stop` and `switchover`: ask the daemon and print what became of it.
+//! `reload` and `stop`: ask the daemon and print what became of it.
 
 use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
 use locum_control::{Client, ClientError, Request, Response};
 
 use super::{ask, no_answer, not_done};
-use crate::cli::{Place, Switchover};
+use crate::cli::Place;
 use crate::exit;
 use crate::terminal::{complain, say};
 
@@ -32,13 +32,6 @@ pub fn stop(place: &Place) -> u8 {
             exit::FAILED
         }
     }
-}
-
-pub fn switchover(options: &Switchover, place: &Place) -> u8 {
-    let (instance, to) = (options.instance.clone(), options.to.clone());
-    let Switchover { dry_run, force, .. } = *options;
-    let request = Request::Switchover { instance, to, dry_run, force };
-    report(ask(place, &request, COMMAND_TIMEOUT))
 }
 
 fn report(answer: Result<Response, ClientError>) -> u8 {
