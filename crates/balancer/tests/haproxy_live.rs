@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bench::{
@@ -60,6 +60,14 @@ impl Gate {
             self.listen
         );
         fs::write(self.bench.path(name), text).unwrap();
+    }
+
+    fn load_lua(&self, text: &str) {
+        let (lua, config) = (self.bench.path("gate.lua"), self.bench.path("gate.cfg"));
+        fs::write(&lua, text).unwrap();
+        let text = fs::read_to_string(&config).unwrap();
+        let global = format!("global\n    insecure-fork-wanted\n    lua-load {}\n", lua.display());
+        fs::write(&config, text.replacen("global\n", &global, 1)).unwrap();
     }
 
     /// A program in place of HAProxy. Copied by another process: a descriptor of ours that is open
@@ -223,16 +231,10 @@ fn one_that_hangs_accepts_nobody_and_has_failed() {
         return;
     }
     let gate = Gate::new("http", "    http-request lua.hang if { path /hang }");
-    let lua = gate.bench.path("hang.lua");
-    fs::write(
-        &lua,
-        "core.register_action('hang', {'http-req'}, function() os.execute('exec sleep 600 >/dev/null 2>&1') end)\n",
-    )
-    .unwrap();
-    let config = gate.bench.path("gate.cfg");
-    let text = fs::read_to_string(&config).unwrap();
-    let global = format!("global\n    insecure-fork-wanted\n    lua-load {}\n", lua.display());
-    fs::write(&config, text.replacen("global\n", &global, 1)).unwrap();
+    gate.load_lua(
+        "core.register_action('hang', {'http-req'}, function()\n\
+         os.execute('exec sleep 600 >/dev/null 2>&1') end)\n",
+    );
     let mut balancer = gate.start();
     let pid = pid(&mut balancer);
     stays_well(&mut balancer, TWO_QUESTIONS);
@@ -249,6 +251,50 @@ fn one_that_hangs_accepts_nobody_and_has_failed() {
     }
     await_health(&mut balancer);
     finish(balancer);
+}
+
+/// Its only thread works for each request, longer in all than anybody is to wait.
+#[test]
+fn one_that_is_overloaded_is_strained_and_has_not_failed() {
+    if !has_haproxy() {
+        return;
+    }
+    let gate = Gate::new("http", "    http-request lua.work if { path /work }");
+    // Patterns are searched in one piece: HAProxy does not take the processor away meanwhile.
+    gate.load_lua(
+        "core.register_action('work', {'http-req'}, function()\n\
+         local start = os.clock()\n\
+         while os.clock() - start < 0.3 do string.find(string.rep('a', 250), '.-.-.-b') end\n\
+         end)\n",
+    );
+    let mut balancer = gate.start();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..12)
+        .map(|_| {
+            let (is_over, listen) = (is_over.clone(), gate.listen);
+            std::thread::spawn(move || {
+                while !is_over.load(Ordering::Relaxed) {
+                    let mut client = TcpStream::connect(listen).unwrap();
+                    client.set_read_timeout(Some(PATIENCE)).unwrap();
+                    client.write_all(b"GET /work HTTP/1.0\r\n\r\n").unwrap();
+                    assert!(client.read(&mut [0; 64]).unwrap() > 0);
+                }
+            })
+        })
+        .collect();
+    tick_until(&mut balancer, "the strain", |balancer, _| {
+        assert_eq!(balancer.progress().failed, []);
+        strain(balancer, "gate").is_some_and(|strain| strain.contains("is overloaded"))
+    });
+    let start = Instant::now();
+    tick_until(&mut balancer, "some time", |balancer, _| {
+        assert_eq!(balancer.progress().failed, []);
+        start.elapsed() > TWO_QUESTIONS
+    });
+    is_over.store(true, Ordering::Relaxed);
+    clients.into_iter().for_each(|client| client.join().unwrap());
+    await_health(&mut balancer);
+    end(balancer);
 }
 
 #[test]

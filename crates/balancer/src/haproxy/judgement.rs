@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | the connection is refused | | failed |
 //! | an answer that it must not give | | failed |
+//! | answered after all | | busy: strained |
 //! | not accepted | the process does not wait for clients there | full: strained |
 //! | not accepted, or not answered | the process works, or others were accepted | busy: strained, failed after 30 s |
 //! | not accepted, or not answered | the process does nothing | hung: failed |
@@ -20,12 +21,14 @@ use std::time::{Duration, Instant};
 const FALL: usize = 2;
 
 /// Even a crowd lets somebody in within this time.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What became of one inquiry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Observation {
     Answered,
+    /// After it had been missed: a client with patience is served.
+    Late,
     Refused,
     /// The kernel keeps the connection, or not even that; in time nobody has accepted it.
     Unaccepted(Evidence),
@@ -40,7 +43,7 @@ pub(super) enum Observation {
 pub(super) struct Evidence {
     /// It waits for clients of this listener; `None` when that cannot be seen.
     pub watched: Option<bool>,
-    /// It used the processor, or the queue of the listener became shorter.
+    /// It used the processor or waited for it, or the queue of the listener became shorter.
     pub progress: bool,
 }
 
@@ -88,6 +91,9 @@ impl MissHistory {
     pub(super) fn add(&mut self, seen: Observation, now: Instant) {
         match seen {
             Observation::Answered => *self = Self::new(now),
+            Observation::Late => {
+                *self = Self { answered: now, misses: vec![Observation::Late; FALL] };
+            }
             Observation::Refused
             | Observation::Unaccepted(_)
             | Observation::Unanswered(_)
@@ -116,6 +122,7 @@ fn judge(seen: Observation, silence: Duration) -> Judgement {
     let is_long = silence >= PATIENCE;
     let (evidence, hung) = match seen {
         Observation::Answered => return Judgement::Answers,
+        Observation::Late => return Judgement::Strained(Overload::Busy),
         Observation::Refused => return Judgement::Failed(Failing::Refuses),
         Observation::Rejected(status) => return Judgement::Failed(Failing::Rejects(status)),
         Observation::Unaccepted(Evidence { watched: Some(false), .. }) => {
@@ -191,6 +198,17 @@ mod tests {
         assert_eq!(long(Observation::Unaccepted(HIDDEN)), Judgement::Failed(Failing::Unaccepting));
         let hidden = Observation::Unaccepted(HIDDEN);
         assert_eq!(after(&[hidden; 29]), Judgement::Strained(Overload::Full));
+    }
+
+    #[test]
+    fn whoever_answers_late_is_busy_however_long_that_goes_on() {
+        let busy = Judgement::Strained(Overload::Busy);
+        assert_eq!(after(&[Observation::Late]), busy);
+        assert_eq!(after(&[Observation::Late, Observation::Answered]), Judgement::Answers);
+        let works = Observation::Unanswered(WORKS);
+        assert_eq!(after(&[works, works, Observation::Late].repeat(20)), busy);
+        let idle = Observation::Unanswered(IDLE);
+        assert_eq!(after(&[idle, idle, Observation::Late]), busy, "it does not hang any more");
     }
 
     /// A process that pauses now and then is none that hangs.

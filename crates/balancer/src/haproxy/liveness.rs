@@ -18,7 +18,9 @@ use locum_plan::HttpTarget;
 use crate::haproxy::inquiry::{
     ANSWER_LIMIT, Expected, Inquiry, InquiryReply, InquiryStage, reachable,
 };
-use crate::haproxy::judgement::{Evidence, Failing, Judgement, MissHistory, Observation, Overload};
+use crate::haproxy::judgement::{
+    Evidence, Failing, Judgement, MissHistory, Observation, Overload, PATIENCE,
+};
 use crate::haproxy::listening::{servers, waits_at};
 use crate::haproxy::local_addresses::LocalAddresses;
 use crate::haproxy::standing::Standing;
@@ -61,6 +63,7 @@ struct AskedListener {
     inquiry: Option<Inquiry>,
     next_at: Instant,
     history: MissHistory,
+    asked_at: Instant,
     /// At the last look: when, and the processor time and length of the queue then.
     mark: QueueMark,
 }
@@ -86,6 +89,7 @@ impl Liveness {
             inquiry: None,
             next_at: now,
             history: MissHistory::new(now),
+            asked_at: now,
             mark,
         });
         Self {
@@ -121,7 +125,7 @@ impl Liveness {
             .stopped_since
             .is_some_and(|since| now.saturating_duration_since(since) >= STOPPED_AFTER);
         for asked in &mut self.asked {
-            asked.poll(&self.servers, vitals.ticks, self.diag.as_mut(), addresses, now);
+            asked.poll(&self.servers, vitals, self.diag.as_mut(), addresses, now);
         }
     }
 
@@ -155,20 +159,26 @@ impl AskedListener {
     fn poll(
         &mut self,
         servers: &[u32],
-        ticks: u64,
+        vitals: Vitals,
         mut diag: Option<&mut SockDiag>,
         addresses: &mut LocalAddresses,
         now: Instant,
     ) {
         if self.inquiry.is_none() && now >= self.next_at {
             self.next_at = now + INTERVAL;
-            self.begin(ticks, diag.as_deref_mut(), addresses, now);
+            self.begin(vitals.ticks, diag.as_deref_mut(), addresses, now);
         }
         let Some(inquiry) = &mut self.inquiry else { return };
         let reply = inquiry.poll(&self.expected, diag.as_deref_mut());
         let stage = match reply {
             InquiryReply::Waits(stage) => stage,
-            InquiryReply::Answered => return self.end(Some(Observation::Answered), now),
+            InquiryReply::Answered => {
+                // One miss alone is nothing.
+                let took = now.saturating_duration_since(self.asked_at);
+                let is_late = took >= 2 * ANSWER_LIMIT;
+                let seen = if is_late { Observation::Late } else { Observation::Answered };
+                return self.end(Some(seen), now);
+            }
             InquiryReply::Refused => return self.end(Some(Observation::Refused), now),
             InquiryReply::Rejected(status) => {
                 return self.end(Some(Observation::Rejected(status)), now);
@@ -180,7 +190,7 @@ impl AskedListener {
         }
         let queue = waiting_at(self.bound, diag);
         let waiting = queue.iter().map(|listener| listener.waiting).sum();
-        let used = ticks.saturating_sub(self.mark.ticks);
+        let used = vitals.ticks.saturating_sub(self.mark.ticks);
         let evidence = Evidence {
             watched: match stage {
                 InquiryStage::Connecting | InquiryStage::Queued => {
@@ -189,14 +199,19 @@ impl AskedListener {
                 }
                 InquiryStage::Accepted => None,
             },
-            progress: used >= WORKING_TICKS || waiting < self.mark.waiting,
+            progress: vitals.is_ready || used >= WORKING_TICKS || waiting < self.mark.waiting,
         };
-        self.mark = QueueMark { at: now, ticks, waiting };
+        self.mark = QueueMark { at: now, ticks: vitals.ticks, waiting };
         match stage {
             InquiryStage::Queued => self.history.add(Observation::Unaccepted(evidence), now),
             // The kernel tries again later and later; a new one is heard sooner.
             InquiryStage::Connecting => self.end(Some(Observation::Unaccepted(evidence)), now),
-            InquiryStage::Accepted => self.end(Some(Observation::Unanswered(evidence)), now),
+            InquiryStage::Accepted => {
+                self.history.add(Observation::Unanswered(evidence), now);
+                if now.saturating_duration_since(self.asked_at) >= PATIENCE {
+                    self.end(None, now);
+                }
+            }
         }
     }
 
@@ -209,6 +224,7 @@ impl AskedListener {
     ) {
         let queue = waiting_at(self.bound, diag);
         let waiting = queue.iter().map(|listener| listener.waiting).sum();
+        self.asked_at = now;
         self.mark = QueueMark { at: now, ticks, waiting };
         if self.is_quiet && waiting == 0 && !queue.is_empty() {
             return self.end(Some(Observation::Answered), now);

@@ -7,6 +7,8 @@ use std::fs;
 pub(super) struct Vitals {
     /// All of them that can be seen are stopped, traced or dead.
     pub is_stopped: bool,
+    /// One of them has a processor, or waits for one that others have.
+    pub is_ready: bool,
     /// Processor time that they have used, in ticks of 10 ms.
     pub ticks: u64,
 }
@@ -18,6 +20,7 @@ impl Vitals {
         let all = processes.iter().filter_map(|pid| parse(&text(pid)?));
         all.reduce(|one, other| Self {
             is_stopped: one.is_stopped && other.is_stopped,
+            is_ready: one.is_ready || other.is_ready,
             ticks: one.ticks.saturating_add(other.ticks),
         })
     }
@@ -26,10 +29,11 @@ impl Vitals {
 /// `PID (NAME) STATE …`; user and system time are fields 14 and 15.
 fn parse(stat: &str) -> Option<Vitals> {
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let is_stopped = matches!(fields.next()?, "T" | "t" | "Z" | "X" | "x");
+    let state = fields.next()?;
+    let (is_stopped, is_ready) = (matches!(state, "T" | "t" | "Z" | "X" | "x"), state == "R");
     let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());
     let ticks = times.next()?.saturating_add(times.next()?);
-    Some(Vitals { is_stopped, ticks })
+    Some(Vitals { is_stopped, is_ready, ticks })
 }
 
 #[cfg(test)]
@@ -46,7 +50,8 @@ mod tests {
         for (state, is_stopped) in
             [("R", false), ("S", false), ("D", false), ("T", true), ("t", true), ("Z", true)]
         {
-            assert_eq!(parse(&line(state)), Some(Vitals { is_stopped, ticks: 42 }), "{state}");
+            let expected = Vitals { is_stopped, is_ready: state == "R", ticks: 42 };
+            assert_eq!(parse(&line(state)), Some(expected), "{state}");
         }
         for end in 0..40 {
             assert_eq!(parse(&line("S")[..end]), None);
