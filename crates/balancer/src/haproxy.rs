@@ -9,7 +9,7 @@ mod listening;
 mod liveness;
 mod local_addresses;
 mod message;
-pub(crate) mod named_files;
+mod named_files;
 mod record;
 mod standing;
 mod supervisor;

@@ -203,15 +203,6 @@ fn all_named(text: &[u8], config: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// All files that the HAProxy of this file is started from, the file itself among them.
-#[allow(dead_code, reason = "what watches these files comes with a next commit")]
-pub(crate) fn files_of(config: &Path) -> Vec<PathBuf> {
-    let text = fs::read(config).unwrap_or_default();
-    let mut files = all_named(&text, config);
-    files.push(config.to_owned());
-    files
-}
-
 fn kind(path: &Path) -> Option<PathKind> {
     match fs::metadata(path).ok()? {
         file if file.is_file() => Some(PathKind::File),
@@ -298,8 +289,7 @@ mod tests {
         fs::remove_file(place.path("hosts.map")).unwrap();
         let after = place.read(&mut reader);
         assert_eq!(before.changed(&after), [place.path("hosts.map")]);
-        let files = files_of(&place.path("haproxy.cfg"));
-        assert_eq!(files.len(), 7, "{files:?}");
+        assert_eq!(after.files.len(), 7, "{after:?}");
     }
 
     /// In place, so that neither the directory nor the size nor the inode say anything.
