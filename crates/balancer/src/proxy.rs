@@ -435,6 +435,7 @@ impl ProxyBackend {
             backend: BackendKind::Proxy.name(),
             state,
             is_changing: false,
+            is_refused: false,
             pid: self.process.as_ref().map(Process::pid),
             restarts: self.restarts,
             error: self.failure.clone().or_else(|| self.refusal.clone()),

@@ -59,6 +59,8 @@ pub struct ProcessStatus {
     pub state: ProcessState,
     /// Another content of its file is being checked or started; what runs serves on.
     pub is_changing: bool,
+    /// What its files say now could not be taken up, and is tried again.
+    pub is_refused: bool,
     pub pid: Option<u32>,
     /// Starts after the first one since the daemon began, planned reloads not counted.
     pub restarts: u64,

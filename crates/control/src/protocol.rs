@@ -59,7 +59,12 @@ pub enum Response {
     /// Answer to [`Request::History`].
     History { entries: Vec<HistoryEntry> },
     /// Done, or under way and certain to be done; `message` is for a person.
-    Done { message: String },
+    Done {
+        message: String,
+        /// A part of it, named in `message`, could not be done yet and is tried again.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        incomplete: bool,
+    },
     /// Understood, and nothing was changed; `reason` is for a person and may have several lines.
     Refused { reason: String },
     /// Not understood, or not possible now. The connection is closed after it.

@@ -37,7 +37,7 @@ impl Daemon {
                 tokio::spawn(async move {
                     while let Some(call) = called.recv().await {
                         let message = format!("{:?}", call.request);
-                        let _ = call.answer.send(Response::Done { message });
+                        let _ = call.answer.send(Response::Done { message, incomplete: false });
                     }
                 });
                 ready.send(()).unwrap();
@@ -60,7 +60,10 @@ impl Daemon {
 
     fn answers(&self) {
         let response = Client::connect(&self.path()).unwrap().call(&Request::Reload, LIMIT);
-        assert_eq!(response.unwrap(), Response::Done { message: "Reload".into() });
+        assert_eq!(
+            response.unwrap(),
+            Response::Done { message: "Reload".into(), incomplete: false }
+        );
     }
 }
 
@@ -88,7 +91,7 @@ fn one_connection_carries_several_requests_in_order() {
     let daemon = Daemon::start(own_uid());
     let mut client = Client::connect(&daemon.path()).unwrap();
     for request in [Request::Status, Request::Stop, Request::Reload] {
-        let expected = Response::Done { message: format!("{request:?}") };
+        let expected = Response::Done { message: format!("{request:?}"), incomplete: false };
         assert_eq!(client.call(&request, LIMIT).unwrap(), expected);
     }
 }

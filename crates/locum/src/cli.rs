@@ -55,8 +55,12 @@ pub enum Command {
     /// Validate a configuration
     #[command(after_help = "Exit status: 0 clean, 1 warnings, 2 errors")]
     Check(Check),
-    /// Read the configuration again; a wrong one is refused and changes nothing
-    #[command(after_help = ASKING)]
+    /// Read the configuration and all files that a HAProxy's names again; a wrong configuration is
+    /// refused and changes nothing
+    #[command(
+        after_help = "Exit status: 0 in effect, 1 refused, or in effect but for what it says, \
+                            2 no daemon"
+    )]
     Reload,
     /// Hand everything over without losing a packet, then end the daemon
     #[command(after_help = ASKING)]

@@ -104,6 +104,54 @@ fn a_reload_shows_the_warnings_of_what_it_puts_in_effect() {
     assert!(text.contains("[unused-check]") && text.contains("configuration in effect"), "{text}");
 }
 
+/// It said "1 unchanged" whatever became of the services, and success before HAProxy had said no.
+#[test]
+fn a_reload_says_what_of_the_services_it_took_up_and_what_it_could_not() {
+    let Some(namespace) = Namespace::new() else { return };
+    let mut node = Node::new(&namespace, "");
+    let service = |port: u16| {
+        format!(
+            "[[service]]\nname = \"www\"\ninstance = \"web\"\nlisten = \"10.9.0.100:80\"\n\
+             backend = \"proxy\"\nservers = [{{ address = \"10.9.0.1:{port}\" }}]\n"
+        )
+    };
+    node.write("locum.toml", &config("500ms", &service(8080)));
+    node.start();
+    node.wait_for("service", |status| status["services"][0]["state"] == "serving");
+    node.write("locum.toml", &config("500ms", &service(8081)));
+    let accepted = node.locum(&["reload"]);
+    assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));
+    let expected = "configuration in effect: 0 added, 0 changed, 0 removed, 1 unchanged; services: \
+                    1 changed (www)\n";
+    assert_eq!(stdout(&accepted), expected);
+    node.wait_for_entry("mention", |entry| {
+        entry["text"].as_str().is_some_and(|text| text.contains("services: 1 changed (www)"))
+    });
+
+    // Its file is fine, and it does not start all the same.
+    let words = "echo '[ALERT] (7) : cannot bind socket [10.9.0.100:8081]' >&2; exit 1";
+    let program = node.script("haproxy", &format!("[ \"$1\" = -c ] && exit 0\n{words}"));
+    node.write("front.cfg", "");
+    let file = node.path("front.cfg");
+    let front = format!(
+        "[[haproxy]]\nname = \"front\"\ninstance = \"web\"\nconfig = \"{}\"\n\
+         program = \"{program}\"\n",
+        file.display()
+    );
+    node.write("locum.toml", &config("500ms", &format!("{}{front}", service(8081))));
+    let incomplete = node.locum(&["reload"]);
+    let text = format!("{}{}", stdout(&incomplete), stderr(&incomplete));
+    assert_eq!(incomplete.status.code(), Some(1), "{text}");
+    assert!(text.contains("services: 1 unchanged; haproxy: 1 added (front)\n"), "{text}");
+    let refused = "haproxy front: its files are NOT taken up, and tried again until they are: ";
+    assert!(text.contains(refused) && text.contains("cannot bind socket"), "{text}");
+    let status = node.status();
+    let problems: Vec<&str> =
+        status["problems"].as_array().unwrap().iter().filter_map(|one| one.as_str()).collect();
+    let about = |word: &str| problems.iter().filter(|problem| problem.contains(word)).count();
+    assert_eq!(about("cannot bind socket"), 1, "one fault, one sentence: {problems:#?}");
+}
+
 #[test]
 fn a_hang_up_signal_is_a_reload() {
     let Some(namespace) = Namespace::new() else { return };

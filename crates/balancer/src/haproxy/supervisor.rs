@@ -532,6 +532,7 @@ impl Supervisor {
                 Phase::Checking { .. } | Phase::Launching { .. } | Phase::Starting { .. } => true,
                 Phase::Settled | Phase::Waiting { .. } => false,
             },
+            is_refused: matches!(self.phase, Phase::Waiting { .. }),
             pid: self.running.as_ref().map(|running| running.process.pid()).or_else(leaving),
             restarts: self.restarts,
             error: match self.standing(now) {

@@ -36,9 +36,9 @@ pub fn stop(place: &Place) -> u8 {
 
 fn report(answer: Result<Response, ClientError>) -> u8 {
     match answer {
-        Ok(Response::Done { message }) => {
+        Ok(Response::Done { message, incomplete }) => {
             say(&format!("{message}\n"));
-            exit::OK
+            if incomplete { exit::FAILED } else { exit::OK }
         }
         Ok(other) => not_done(other),
         Err(error) => no_answer(&error),

@@ -48,7 +48,7 @@ fn hand_over(options: &Switchover, place: &Place) -> Result<u8, ClientError> {
     let begun = Instant::now();
     let request = Request::Switchover { instance, to, dry_run, force };
     match client.call(&request, COMMAND_TIMEOUT)? {
-        Response::Done { message } => say(&format!("{message}\n")),
+        Response::Done { message, .. } => say(&format!("{message}\n")),
         other => return Ok(not_done(other)),
     }
     if dry_run {

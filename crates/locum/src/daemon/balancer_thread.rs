@@ -1,13 +1,16 @@
 //! The balancer thread: makes what is served equal to what the engine wants, the newest level first,
 //! and reports how far it has come.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use locum_balancer::{Balancer, BalancerSettings, BalancerStatus, Progress};
+use locum_balancer::{
+    Balancer, BalancerSettings, BalancerStatus, Note, ProcessStatus, Progress, ServeError,
+};
 use locum_engine::{Input, Seq};
 use locum_plan::WantedServices;
 use tokio::sync::oneshot;
@@ -17,6 +20,9 @@ use super::inbox::{InboxSender, Message};
 /// Jobs waiting. Of the levels only the last counts; when there is no room, the election keeps the
 /// newest and offers it again.
 const QUEUE_JOBS: usize = 64;
+
+/// Notes kept for those who ask what came of a reload: several of each HAProxy on a large director.
+const NOTES_KEPT: usize = 256;
 
 /// The backends talk to processes and parse short lines.
 const STACK_BYTES: usize = 512 * 1024;
@@ -29,6 +35,16 @@ pub enum BalancerJob {
     Status(oneshot::Sender<BalancerStatus>),
     /// Asks to be answered when nothing runs or drains any more.
     Idle(oneshot::Sender<()>),
+    /// Asks to be answered when nothing is pending or changes any more, with the notes since then.
+    Settle { since: Instant, answer: oneshot::Sender<Settled> },
+}
+
+/// What came of a level, as far as it is known: nothing of it is under way.
+#[derive(Debug)]
+pub struct Settled {
+    pub notes: Vec<Note>,
+    pub processes: Vec<ProcessStatus>,
+    pub failed: Vec<ServeError>,
 }
 
 /// Starts the thread.
@@ -43,7 +59,14 @@ pub fn start(
     thread::Builder::new().name("balancer".to_owned()).stack_size(STACK_BYTES).spawn(
         move || {
             let balancer = Balancer::new(settings);
-            let thread = BalancerThread { balancer, inbox, idle: Vec::new(), reported: None };
+            let thread = BalancerThread {
+                balancer,
+                inbox,
+                idle: Vec::new(),
+                settling: Vec::new(),
+                notes: VecDeque::new(),
+                reported: None,
+            };
             thread.run(&queue);
         },
     )?;
@@ -54,6 +77,9 @@ struct BalancerThread {
     balancer: Balancer,
     inbox: InboxSender,
     idle: Vec<oneshot::Sender<()>>,
+    settling: Vec<(Instant, oneshot::Sender<Settled>)>,
+    /// The last ones, and when they were noted.
+    notes: VecDeque<(Instant, Note)>,
     /// Number of the level in effect, and what was reported of it last.
     reported: Option<(Seq, Progress)>,
 }
@@ -77,12 +103,35 @@ impl BalancerThread {
             }
             for note in self.balancer.take_notes() {
                 tracing::info!(service = %note.name, "{}", note.text);
+                if self.notes.len() == NOTES_KEPT {
+                    self.notes.pop_front();
+                }
+                self.notes.push_back((Instant::now(), note));
             }
+            self.answer_settled();
             if self.balancer.is_idle() {
                 for waiting in self.idle.drain(..) {
                     let _ = waiting.send(());
                 }
             }
+        }
+    }
+
+    fn answer_settled(&mut self) {
+        self.settling.retain(|(_, answer)| !answer.is_closed());
+        if self.settling.is_empty() {
+            return;
+        }
+        let Progress { pending, failed, .. } = self.balancer.progress();
+        let processes = self.balancer.status().processes;
+        if !pending.is_empty() || processes.iter().any(|process| process.is_changing) {
+            return;
+        }
+        for (since, answer) in self.settling.drain(..) {
+            let notes = self.notes.iter().filter(|(at, _)| *at >= since);
+            let notes = notes.map(|(_, note)| note.clone()).collect();
+            let (processes, failed) = (processes.clone(), failed.clone());
+            let _ = answer.send(Settled { notes, processes, failed });
         }
     }
 
@@ -110,6 +159,7 @@ impl BalancerThread {
                 BalancerJob::Serve { seq, wanted } => latest = Some((seq, wanted)),
                 BalancerJob::Status(answer) => asked.push(answer),
                 BalancerJob::Idle(answer) => self.idle.push(answer),
+                BalancerJob::Settle { since, answer } => self.settling.push((since, answer)),
             }
         }
         if let Some((seq, wanted)) = latest {

@@ -478,7 +478,8 @@ mod tests {
         fn served(&self) -> Option<Seq> {
             match self.balancer_jobs.try_recv() {
                 Ok(BalancerJob::Serve { seq, .. }) => Some(seq),
-                Ok(BalancerJob::Status(_) | BalancerJob::Idle(_)) | Err(_) => None,
+                Ok(BalancerJob::Status(_) | BalancerJob::Idle(_) | BalancerJob::Settle { .. })
+                | Err(_) => None,
             }
         }
 

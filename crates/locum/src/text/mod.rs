@@ -6,6 +6,7 @@
 //! | [`fitness`] | what is served, or could be, and what that does to the election |
 //! | [`hook`] | what became of a hook |
 //! | [`problem`] | what needs an operator |
+//! | [`reload`] | what a reload took up |
 //! | [`served`] | what is wrong with what is served |
 //! | [`why`] | how each instance came to its role and priority |
 
@@ -13,6 +14,7 @@ pub mod event;
 pub mod fitness;
 pub mod hook;
 pub mod problem;
+pub mod reload;
 pub mod served;
 pub mod why;
 

@@ -10,6 +10,7 @@ mod reading;
 mod reload;
 mod state;
 mod status_requests;
+mod taking_up;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -260,7 +261,7 @@ impl ControlRuntime {
                 Phase::Running => self.begin_stop(Some(answer)),
                 Phase::Stopping { .. } | Phase::Finishing { .. } => {
                     let message = "stopping already".to_owned();
-                    let _ = answer.send(Response::Done { message });
+                    let _ = answer.send(Response::Done { message, incomplete: false });
                 }
             },
             Request::Switchover { instance, to, dry_run, force } => {
@@ -315,6 +316,7 @@ impl ControlRuntime {
         match done {
             Done::Loaded(reading, answer) => self.end_reload(reading, answer),
             Done::Sent(sent) => self.end_sending(sent),
+            Done::TakenUp(taken) => self.end_taking_up(taken),
             Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
             Done::BalancerIdle => {
                 if let Phase::Finishing { until, .. } = self.phase {
@@ -336,7 +338,7 @@ fn pass_on(replied: oneshot::Receiver<Reply>, answer: Option<oneshot::Sender<Res
     let Some(answer) = answer else { return };
     tokio::spawn(async move {
         let response = match replied.await {
-            Ok(Reply::Ok(message)) => Response::Done { message },
+            Ok(Reply::Ok(message)) => Response::Done { message, incomplete: false },
             Ok(Reply::Refused(reason)) => Response::Refused { reason },
             Err(_) => Response::Error { message: "the daemon is ending".to_owned() },
         };

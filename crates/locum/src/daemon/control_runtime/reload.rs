@@ -2,7 +2,7 @@
 //! then all of it takes effect or nothing.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use locum_config::{Loaded, Severity};
 use locum_control::{Record, Response};
@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::reading::Reading;
 use super::state::{ControlRuntime, Done, Phase, ReloadState, Sent};
+use super::taking_up::PendingReload;
 use crate::daemon::inbox::Message;
 
 impl ControlRuntime {
@@ -55,14 +56,17 @@ impl ControlRuntime {
 
     /// The engine has the plan, or is ending: what else follows the plan follows now.
     pub(super) fn end_sending(&mut self, sent: Sent) {
-        let Sent { plan, engine, warnings, answer } = sent;
+        let Sent { plan, since, engine, warnings, answer } = sent;
         let response = match engine {
             Some(Reply::Ok(message)) => {
                 self.hooks.set_timeout(plan.hooks.timeout);
+                let message = format!("{warnings}{message}");
+                let awaited = PendingReload::of(&self.handles.plan, &plan, since, message);
                 self.handles.plan = plan;
                 self.configured = SystemTime::now();
                 self.status_requests.forget();
-                Response::Done { message: format!("{warnings}{message}") }
+                self.await_taking_up(PendingReload { answer, ..awaited });
+                return self.finish_reload();
             }
             Some(Reply::Refused(reason)) => Response::Refused { reason },
             None => Response::Error { message: "the daemon is ending".to_owned() },
@@ -125,6 +129,7 @@ impl ControlRuntime {
         answer: Option<oneshot::Sender<Response>>,
     ) {
         let (reply, replied) = oneshot::channel();
+        let since = Instant::now();
         let message =
             Message::Plan { plan: Arc::clone(&plan), inherited: Vec::new(), answer: reply };
         self.outbox.send(message);
@@ -134,7 +139,7 @@ impl ControlRuntime {
         let done = self.done.clone();
         tokio::spawn(async move {
             let engine = replied.await.ok();
-            let _ = done.send(Done::Sent(Sent { plan, engine, warnings, answer }));
+            let _ = done.send(Done::Sent(Sent { plan, since, engine, warnings, answer }));
         });
     }
 }

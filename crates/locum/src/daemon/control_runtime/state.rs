@@ -47,6 +47,7 @@ pub struct Handles {
 pub enum Done {
     Loaded(Reading, Option<oneshot::Sender<Response>>),
     Sent(Sent),
+    TakenUp(TakenUp),
     Status(Box<((Time, Status), Option<BalancerStatus>)>),
     BalancerIdle,
 }
@@ -103,9 +104,19 @@ pub struct Reload {
 /// A plan that was sent to the engine.
 pub struct Sent {
     pub plan: Arc<Plan>,
+    pub since: std::time::Instant,
     /// What the engine says about it; `None` when it ended instead.
     pub engine: Option<Reply>,
     pub warnings: String,
+    pub answer: Option<oneshot::Sender<Response>>,
+}
+
+/// What came of a plan that is in effect.
+pub struct TakenUp {
+    /// For the log and the history; empty when nothing has changed.
+    pub log: String,
+    pub is_incomplete: bool,
+    pub response: Response,
     pub answer: Option<oneshot::Sender<Response>>,
 }
 
