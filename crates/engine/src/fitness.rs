@@ -275,11 +275,10 @@ impl Loss {
         (part != 0).then(|| PriorityPart { object: object.clone(), part })
     }
 
-    /// All that is missing, in one line.
+    /// All that this node cannot serve, in one line: `service www: port 80 is taken; haproxy edge`.
     pub fn sentence(&self) -> String {
         let sentences = self.objects.iter().map(|(object, detail)| {
-            let sentence = object.sentence(false);
-            if detail.is_empty() { sentence } else { format!("{sentence}: {detail}") }
+            if detail.is_empty() { object.to_string() } else { format!("{object}: {detail}") }
         });
         sentences.collect::<Vec<_>>().join("; ")
     }

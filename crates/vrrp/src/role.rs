@@ -200,7 +200,7 @@ impl fmt::Display for Cause {
             Self::FaultCleared => f.write_str("the last fault went away"),
             Self::Stopped => f.write_str("stopped by the operator"),
             Self::Switchover => f.write_str("handed over by the operator"),
-            Self::Unfit { reasons } => write!(f, "this node cannot serve: {reasons}"),
+            Self::Unfit { reasons } => write!(f, "this node cannot serve {reasons}"),
             Self::NoSuccessor => f.write_str("nobody took over what was offered"),
             Self::Removed => f.write_str("removed from the configuration"),
         }

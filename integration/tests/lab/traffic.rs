@@ -300,7 +300,7 @@ fn service_that_cannot_listen_shows_why_until_it_can() {
     wait::until("status says no more of it", ELECTION, || problem() == (Some(0), false));
     let history = locum_command(node, &["history"]);
     let history = String::from_utf8_lossy(&history.stdout).into_owned();
-    assert!(history.contains("www is served again"), "{history}");
+    assert!(history.contains("www answers its clients again"), "{history}");
     balanced.expect_both_servers();
 }
 

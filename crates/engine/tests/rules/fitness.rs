@@ -288,7 +288,7 @@ fn a_reload_that_adds_a_service_moves_nothing() {
     master.answer(&["edge"]);
     assert_eq!(master.offers(), 1, "it has failed");
     let reasons = master.status().cause;
-    assert!(reasons.contains("haproxy edge cannot serve: port 80 is taken"), "{reasons}");
+    assert!(reasons.contains("haproxy edge: port 80 is taken"), "{reasons}");
 }
 
 /// The servers of both nodes are the same, and each asks them in its own time.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use locum_control::Record;
-use locum_engine::{Aspect, Event, EventKind, FactKey};
+use locum_engine::{Aspect, Event, EventKind, FactKey, PriorityCause, PriorityPart};
 use locum_plan::Tracked;
 use locum_vrrp::Role;
 use tracing::Level;
@@ -18,6 +18,7 @@ pub fn sentence(event: &Event) -> String {
             format!("({name}) Entering {to} STATE: {cause} (priority {})", priority.0)
         }
         EventKind::Priority { from, to, why } => {
+            let why = priority_cause(why);
             format!("({name}) Changing effective priority from {} to {}: {why}", from.0, to.0)
         }
         EventKind::Tracked { object, up, detail } => {
@@ -88,7 +89,7 @@ pub fn record(kind: &EventKind) -> Record {
             priority: priority.0,
         },
         EventKind::Priority { from, to, why } => {
-            Record::Priority { from: from.0, to: to.0, why: why.to_string() }
+            Record::Priority { from: from.0, to: to.0, why: priority_cause(&why) }
         }
         EventKind::Tracked { object, up, detail } => {
             Record::Check { check: object.name().to_string(), up, detail }
@@ -166,6 +167,25 @@ pub fn level(kind: &EventKind) -> Level {
     }
 }
 
+/// Of what this node cannot serve, or is not known to be able to, a number alone would be no reason.
+fn priority_cause(why: &PriorityCause) -> String {
+    let part = |part: &PriorityPart| match &part.object {
+        Tracked::Service(_) | Tracked::Haproxy(_) if part.part < 0 => {
+            format!("{} is not ready to be served here ({:+})", part.object, part.part)
+        }
+        Tracked::Check(_) | Tracked::Interface(_) | Tracked::Service(_) | Tracked::Haproxy(_) => {
+            part.to_string()
+        }
+    };
+    match why {
+        PriorityCause::Trackers(parts) if parts.is_empty() => "nothing adjusts it".to_owned(),
+        PriorityCause::Trackers(parts) => parts.iter().map(part).collect::<Vec<_>>().join(", "),
+        PriorityCause::Reload
+        | PriorityCause::OwnerConcedes { .. }
+        | PriorityCause::OwnerReturns { .. } => why.to_string(),
+    }
+}
+
 fn fitness(object: &Tracked, aspect: Aspect, holds: bool, detail: &str) -> String {
     match (aspect, holds) {
         (Aspect::Answering, true) => format!("{object} answers its clients again"),
@@ -181,4 +201,21 @@ fn fitness(object: &Tracked, aspect: Aspect, holds: bool, detail: &str) -> Strin
 
 fn succeeded(up: bool) -> &'static str {
     if up { "succeeded" } else { "failed" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_served_is_a_reason_and_not_a_number_alone() {
+        let object = Tracked::Service("www".into());
+        let parts = vec![
+            PriorityPart { object: Tracked::Check("app".into()), part: -60 },
+            PriorityPart { object, part: -88 },
+        ];
+        let said = priority_cause(&PriorityCause::Trackers(parts));
+        assert_eq!(said, "check app -60, service www is not ready to be served here (-88)");
+        assert_eq!(priority_cause(&PriorityCause::Trackers(Vec::new())), "nothing adjusts it");
+    }
 }

@@ -44,7 +44,13 @@ pub fn served(objects: &[&ServedObject<'_>]) -> Vec<String> {
             age(left)
         ))
     }));
-    all
+    all.into_iter().map(|sentence| capital(&sentence)).collect()
+}
+
+/// A sentence that begins with a name of ours.
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 fn not_well(object: &ServedObject<'_>) -> String {
@@ -200,8 +206,8 @@ mod tests {
         document.services[0].active = true;
         document.services[0].fitness.holds = None;
         let lost = [
-            "service www is about to answer its clients.",
-            "haproxy front would be missing if this node took over: unable to load certificate \
+            "Service www is about to answer its clients.",
+            "Haproxy front would be missing if this node took over: unable to load certificate \
              b.pem.",
         ];
         assert_eq!(said(&document), lost);
