@@ -87,6 +87,12 @@ pub struct InstanceStatus {
     pub peer: Option<PeerStatus>,
     /// A router whose adverts are being discarded: it may be master too.
     pub discarded: Option<DiscardedStatus>,
+    /// Addresses that this node has and the master that it follows has not: they are on no node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nowhere: Vec<IpAddr>,
+    /// Addresses that the master has and this node has not: nowhere, if this node became master.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<IpAddr>,
     /// Virtual addresses with their prefix length.
     pub addresses: Vec<String>,
     /// Whether this node wants them to be on its interfaces now.

@@ -62,6 +62,17 @@ pub struct Discarded {
     pub reason: Discard,
 }
 
+/// A master that advertises other addresses than this instance has.
+#[derive(Clone, Debug)]
+pub struct Differing {
+    /// When it was heard last, and when its addresses were looked at.
+    pub at: Time,
+    pub seen: Time,
+    pub source: IpAddr,
+    pub ours_only: Vec<IpAddr>,
+    pub theirs_only: Vec<IpAddr>,
+}
+
 /// What was reported of the peers, so that it is reported once.
 #[derive(Debug, Default)]
 pub struct Reported {
@@ -131,6 +142,8 @@ pub struct InstanceState {
     pub reported: Reported,
     /// The last datagram that was discarded while this instance took part.
     pub discarded: Option<Box<Discarded>>,
+    /// The last accepted advert, while its addresses are not ours.
+    pub differing: Option<Box<Differing>>,
     /// The master whose adverts the sockets were last told to keep.
     pub followed: Option<IpAddr>,
     /// Of this drain.
@@ -179,6 +192,7 @@ impl InstanceState {
             healed: 0,
             reported: Reported::default(),
             discarded: None,
+            differing: None,
             followed: None,
             actions: Vec::new(),
             touched: false,

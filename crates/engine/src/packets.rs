@@ -1,17 +1,22 @@
 //! From an advert socket to the router it is for, or to the counter that says why not.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use locum_vrrp::datagram::strip_ipv4;
 use locum_vrrp::receive::{self, Accepted};
-use locum_vrrp::{ChecksumForm, Datagram, Discard, Family, Time};
+use locum_vrrp::{ChecksumForm, Datagram, Discard, Family, Heard, Time};
 
 use crate::engine::Engine;
 use crate::explain;
 use crate::ids::InstanceId;
 use crate::input::Packet;
-use crate::instance::Discarded;
+use crate::instance::{Differing, Discarded, InstanceState};
 use crate::output::EventKind;
+
+/// Addresses that differ are looked at again after so long: a flood of adverts must not become one of
+/// allocations.
+const ADDRESSES_KNOWN: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(crate) fn on_packet(&mut self, now: Time, packet: Packet<'_>) {
@@ -27,7 +32,10 @@ impl Engine {
         // What is discarded changes nothing that a drain would look at.
         let Some(state) = self.instances.quietly(id) else { return };
         match state.receive(now, &datagram) {
-            Ok(accepted) => self.on_accepted(id, &accepted),
+            Ok(accepted) => {
+                follow_addresses(state, now, &accepted, &datagram);
+                self.on_accepted(id, &accepted);
+            }
             Err(reason) => {
                 state.counters.record(reason);
                 if reason != Discard::AdvertsIgnored {
@@ -115,6 +123,33 @@ impl Engine {
         };
         self.note(Some(name), kind);
     }
+}
+
+/// An address that only one of the nodes has is on no node while the other one is master.
+fn follow_addresses(
+    state: &mut InstanceState,
+    now: Time,
+    accepted: &Accepted,
+    datagram: &Datagram<'_>,
+) {
+    let Heard { source, addresses_differ, .. } = accepted.heard;
+    // What a router advertises that is nobody's master is on no host for long.
+    if state.router.master().is_none_or(|master| master.address != source) {
+        return;
+    }
+    if !addresses_differ {
+        state.differing = None;
+        return;
+    }
+    let is_known =
+        |known: &Differing| known.source == source && now.since(known.seen) < ADDRESSES_KNOWN;
+    if let Some(known) = state.differing.as_mut().filter(|known| is_known(known)) {
+        known.at = now;
+        return;
+    }
+    let (ours_only, theirs_only) = receive::differing_addresses(state.router.settings(), datagram);
+    let differing = Differing { at: now, seen: now, source, ours_only, theirs_only };
+    state.differing = Some(Box::new(differing));
 }
 
 fn datagram<'a>(packet: &Packet<'a>) -> Result<Datagram<'a>, Discard> {

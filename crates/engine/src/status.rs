@@ -65,6 +65,8 @@ pub struct InstanceStatus {
     pub master: Option<PeerStatus>,
     /// A router whose adverts are being discarded: it may be master too.
     pub discarded: Option<DiscardedStatus>,
+    /// The master has other addresses than this instance; `None` unless it is a backup.
+    pub differing: Option<DifferingStatus>,
     pub checksum_form: ChecksumForm,
     /// Addresses of the configuration with their prefix length, and whether this node holds them.
     pub addresses: Vec<(IpAddr, u8)>,
@@ -92,6 +94,14 @@ pub struct DiscardedStatus {
     /// What is wrong with its last advert.
     pub reason: String,
     pub heard_ago: Duration,
+}
+
+/// Addresses that only one of two nodes has: while the other one is master they are nowhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DifferingStatus {
+    pub master: IpAddr,
+    pub ours_only: Vec<IpAddr>,
+    pub theirs_only: Vec<IpAddr>,
 }
 
 /// A discarded advert is of no concern after this long without another, or after two down
@@ -210,6 +220,16 @@ fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedStatus> {
     (heard_ago <= concern).then_some(DiscardedStatus { source, reason, heard_ago })
 }
 
+fn differing(state: &InstanceState, now: Time) -> Option<DifferingStatus> {
+    let differing = state.differing.as_deref()?;
+    let is_heard = now.since(differing.at) <= 2 * state.router.down_interval();
+    (is_heard && state.router.role() == Role::Backup).then(|| DifferingStatus {
+        master: differing.source,
+        ours_only: differing.ours_only.clone(),
+        theirs_only: differing.theirs_only.clone(),
+    })
+}
+
 impl Engine {
     /// The node as it is at `now`.
     pub fn status(&self, now: Time) -> Status {
@@ -261,6 +281,7 @@ impl Engine {
             source: self.source_of(state.id),
             master,
             discarded: discarded(state, now),
+            differing: differing(state, now),
             checksum_form: state.router.form(),
             addresses: state.instance.addresses.iter().map(|a| (a.address, a.prefix)).collect(),
             holds_addresses: state.router.holds_addresses(),

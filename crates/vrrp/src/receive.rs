@@ -80,6 +80,21 @@ pub fn unmatched(datagram: &Datagram<'_>) -> Discard {
     }
 }
 
+/// Addresses of `settings` that this advert does not have, and those that it has beyond them: for a
+/// person, when they differ (V-121). It allocates, so not for every advert of a flood.
+pub fn differing_addresses(
+    settings: &RouterSettings,
+    datagram: &Datagram<'_>,
+) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    let body = Body::new(datagram.message, Family::of(&datagram.source));
+    let theirs: Vec<IpAddr> = body.iter().flat_map(Body::addresses).collect();
+    let ours = &settings.addresses;
+    let beyond = |of: &[IpAddr], others: &[IpAddr]| {
+        of.iter().filter(|address| !others.contains(address)).copied().collect()
+    };
+    (beyond(ours, &theirs), beyond(&theirs, ours))
+}
+
 /// All steps that do not depend on the router's state: as if it took part (V-109). `own_source` is
 /// where our own adverts leave from; `None` while the link has no usable address.
 ///

@@ -224,6 +224,31 @@ fn notifications_report_a_master_a_protocol_error_and_a_router_error() {
     assert_eq!(reported(&out, promoted), 1);
 }
 
+/// An address that only one of the nodes has is on no node while the other one is master: status has
+/// it for as long, and not once in the history alone.
+#[test]
+fn a_backup_says_which_addresses_its_master_does_not_have() {
+    let mut node = Node::started(plan([instance("web", 51, 100)]));
+    let own = instance("web", 51, 100).router.addresses.clone();
+    let differing = |node: &Node| node.status().instances[0].differing.clone();
+    let mut sender = RouterSettings::clone(&instance("peer", 51, 150).router);
+    hear_from(&mut node, &sender, PEER, GROUP, ChecksumForm::Pseudo);
+    assert_eq!(differing(&node), None, "alike");
+    sender.addresses = vec![DB_PEER];
+    hear_from(&mut node, &sender, PEER, GROUP, ChecksumForm::Pseudo);
+    let found = differing(&node).expect("they differ");
+    assert_eq!((found.master, &found.ours_only), (PEER, &own));
+    assert_eq!(found.theirs_only, [DB_PEER]);
+    // It gets one more, and is looked at again.
+    node.run_for(Duration::from_millis(1100));
+    sender.addresses.extend(&own);
+    hear_from(&mut node, &sender, PEER, GROUP, ChecksumForm::Pseudo);
+    assert_eq!(differing(&node).map(|found| found.ours_only), Some(Vec::new()));
+    node.run_for(Duration::from_millis(3700));
+    assert_eq!(node.status().instances[0].role, Role::Master);
+    assert_eq!(differing(&node), None, "a master has them all");
+}
+
 fn masters(out: &[Output]) -> Vec<Vec<IpAddr>> {
     let masters = out.iter().filter_map(|output| match output {
         Output::Masters(masters) => Some(masters.sources.clone()),

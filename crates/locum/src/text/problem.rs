@@ -1,5 +1,7 @@
 //! What needs an operator, one sentence each.
 
+use std::net::IpAddr;
+
 use locum_control::StatusDocument;
 use locum_control::status::{
     DiscardedStatus, InstanceStatus, ProcessStatus, RefusedAddress, UnfitObject,
@@ -32,6 +34,7 @@ pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<Stri
                 instance.role
             ));
         }
+        all.extend(addresses_differ(instance));
         if instance.apply_late {
             let name = &instance.name;
             all.push(format!("{name} waits for the kernel: this node is overloaded"));
@@ -65,6 +68,31 @@ pub fn problems(document: &StatusDocument, balancer_is_silent: bool) -> Vec<Stri
     all.extend(served::server_problems(&objects));
     if balancer_is_silent {
         all.push("the balancer is busy: what it serves is not shown".to_owned());
+    }
+    all
+}
+
+/// One of two nodes has an address that the other one has not, and nobody notices until it moves.
+fn addresses_differ(instance: &InstanceStatus) -> Vec<String> {
+    let name = &instance.name;
+    let master = instance.master.map_or_else(|| "the master".to_owned(), |it| it.to_string());
+    let list =
+        |all: &[IpAddr]| first_few(&all.iter().map(ToString::to_string).collect::<Vec<_>>(), ", ");
+    let advice =
+        "give it the same addresses on all nodes, or another VRID if these are two clusters";
+    let mut all = Vec::new();
+    if !instance.nowhere.is_empty() {
+        let what = list(&instance.nowhere);
+        all.push(format!(
+            "{name}: {what} is on no node: {master} is master and does not have it; {advice}"
+        ));
+    }
+    if !instance.lacking.is_empty() {
+        let what = list(&instance.lacking);
+        all.push(format!(
+            "{name}: {what} would be on no node if this node became master: only {master} has it; \
+             {advice}"
+        ));
     }
     all
 }
@@ -197,6 +225,22 @@ mod tests {
         assert_eq!(last(&document), format!("{begin}it offers its mastership again in 40s"));
         document.instances[0].role = "resigning".into();
         assert_eq!(last(&document), format!("{begin}its mastership is on offer now"));
+    }
+
+    /// Case: the second address of a backup was on no node, and all was healthy.
+    #[test]
+    fn an_address_that_the_master_does_not_have_is_on_no_node() {
+        let mut document = sample::document();
+        document.checks.clear();
+        document.instances[0].nowhere = vec![[192, 0, 2, 11].into()];
+        let advice =
+            "give it the same addresses on all nodes, or another VRID if these are two clusters";
+        let nowhere = "web: 192.0.2.11 is on no node: 192.0.2.2 is master and does not have it";
+        assert_eq!(problems(&document, false), [format!("{nowhere}; {advice}")]);
+        document.instances[0].lacking = std::mem::take(&mut document.instances[0].nowhere);
+        let lacking = "web: 192.0.2.11 would be on no node if this node became master: only \
+                       192.0.2.2 has it";
+        assert_eq!(problems(&document, false), [format!("{lacking}; {advice}")]);
     }
 
     /// It is over by itself.

@@ -122,6 +122,8 @@ fn instance(
             reason: other.reason.clone(),
             heard_ms: millis(other.heard_ago),
         }),
+        nowhere: from.differing.as_ref().map_or_else(Vec::new, |all| all.ours_only.clone()),
+        lacking: from.differing.as_ref().map_or_else(Vec::new, |all| all.theirs_only.clone()),
         addresses: from
             .addresses
             .iter()
