@@ -117,7 +117,13 @@ fn a_reload_says_what_of_the_services_it_took_up_and_what_it_could_not() {
     };
     node.write("locum.toml", &config("500ms", &service(8080)));
     node.start();
-    node.wait_for("service", |status| status["services"][0]["state"] == "serving");
+    let status = node.wait_for("answer", |status| {
+        let fitness = &status["services"][0]["fitness"];
+        fitness["aspect"] == "answering" && fitness["holds"] == true
+    });
+    let served = &status["services"][0];
+    assert_eq!((&served["instance"], &served["active"]), (&"web".into(), &true.into()));
+    assert_eq!(served["fitness"]["populated"], true, "nobody checks its server: {status:#}");
     node.write("locum.toml", &config("500ms", &service(8081)));
     let accepted = node.locum(&["reload"]);
     assert_eq!(accepted.status.code(), Some(0), "{}", stderr(&accepted));

@@ -312,6 +312,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_holds_a_router_back_has_the_time_that_is_left() {
+        let at = |seconds| Time::ZERO + Duration::from_secs(seconds);
+        let held = |from| held_back(from, at(100));
+        let delay = held(HeldBack::PreemptDelay { until: at(125) });
+        assert_eq!((&*delay.reason, delay.left_ms), ("preempt-delay", Some(25_000)));
+        assert_eq!(held(HeldBack::StartDelay { until: at(101) }).left_ms, Some(1_000));
+        assert_eq!(held(HeldBack::NoPreempt).left_ms, None);
+    }
+
+    #[test]
     fn an_address_that_is_refused_is_missing_and_a_handover_is_not() {
         let address = [192, 0, 2, 10].into();
         let handover = Handover {
