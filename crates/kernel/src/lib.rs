@@ -10,6 +10,7 @@
 //! | [`poller`] | waits for descriptors and a moment |
 //! | [`sock_diag`] | what the kernel knows of a TCP connection or listener |
 //! | [`frame_socket`] | Ethernet frames out, in batches |
+//! | [`ports`] | whose a TCP listener is, and whether one more would be let in |
 //! | [`ipvs`] | the kernel's load balancer, over generic netlink |
 //! | [`nftables`] | tables of ours in the packet filter: connections handed over, quiet leases |
 //!
@@ -25,6 +26,7 @@ pub mod memory;
 pub mod netlink;
 pub mod nftables;
 pub mod poller;
+pub mod ports;
 pub mod sock_diag;
 
 mod attribute;

@@ -114,6 +114,21 @@ impl SockDiag {
     /// # Errors
     /// When the kernel cannot say.
     pub fn listeners(&mut self, port: u16) -> io::Result<Vec<TcpListening>> {
+        let mut found = self.listeners_at(port)?;
+        found.retain(|listener| listener.local.port() == port);
+        Ok(found)
+    }
+
+    /// All sockets that listen in this network namespace.
+    ///
+    /// # Errors
+    /// When the kernel cannot say.
+    pub fn all_listeners(&mut self) -> io::Result<Vec<TcpListening>> {
+        self.listeners_at(0)
+    }
+
+    /// To the kernel, port 0 is any.
+    fn listeners_at(&mut self, port: u16) -> io::Result<Vec<TcpListening>> {
         let mut found = Vec::new();
         for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
             let body =
@@ -121,7 +136,6 @@ impl SockDiag {
             let messages: Vec<Message> = self.0.dump(SOCK_DIAG_BY_FAMILY, &body)??;
             found.extend(messages.iter().filter_map(|message| listening(&message.body)));
         }
-        found.retain(|listener| listener.local.port() == port);
         Ok(found)
     }
 }
