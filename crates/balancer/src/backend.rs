@@ -19,16 +19,17 @@ pub struct BalancerSettings {
 /// A service or HAProxy that could not be served, and why, for a person.
 pub type ServeError = (Name, String);
 
-/// How far the wanted level has come. What is neither pending nor failed answers its clients.
+/// How far the wanted level has come. What is in none of the lists answers its clients, or, where it
+/// is not to serve, could.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Progress {
-    /// Neither answering nor failed yet.
+    /// Neither answering nor failed yet; of what is not to serve, not looked at yet.
     pub pending: Vec<Name>,
-    /// Not served as wanted, each name once, and tried again.
+    /// Not served as wanted, or could not be, each name once, and tried again.
     pub failed: Vec<ServeError>,
-    /// What an operator has to know of something that serves: it is overloaded, or a change of it
-    /// cannot be taken up. Shown and counted, and never a reason to serve elsewhere: whoever moves a
-    /// crowd has it again.
+    /// What an operator has to know of something that serves: it is overloaded, a change of it cannot
+    /// be taken up, it would not start again, some clients get no answer. Shown and counted, and never
+    /// a reason to serve elsewhere: whoever moves a crowd has it again. None that failed.
     pub strained: Vec<ServeError>,
 }
 
@@ -49,10 +50,10 @@ pub(crate) trait Backend {
     /// Which services of the plan it can be given; `None` when it serves files of the user's own.
     fn kind(&self) -> Option<BackendKind>;
 
-    /// Whether this host has what the backend needs. Asked only before a service is given to it
-    /// by choice, since asking may load a kernel module.
-    fn is_available(&mut self) -> bool {
-        true
+    /// Whether this host has what the backend needs, or else why not. Asked only before a service is
+    /// given to it by choice, since asking may load a kernel module.
+    fn available(&mut self) -> Result<(), String> {
+        Ok(())
     }
 
     /// Make what this backend serves exactly `share`.

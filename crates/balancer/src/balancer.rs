@@ -1,16 +1,21 @@
 //! The balancer: which backend gets which service, and one interface to all of them.
 
+use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use locum_plan::{BackendKind, WantedServices};
+use locum_plan::{BackendKind, Service, WantedServices};
 
-use crate::backend::{Backend, BalancerSettings, Note, Progress};
+use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
 use crate::choice::Choices;
 use crate::haproxy::HaproxyBackend;
 use crate::ipvs::IpvsBackend;
 use crate::proxy::ProxyBackend;
 use crate::state_file::StateFile;
-use crate::status::BalancerStatus;
+use crate::status::{BalancerStatus, ServiceState, ServiceStatus};
+use crate::verify::{Verifier, lacks};
+
+/// How often a backend is looked for again for what none can serve.
+const PLACE_AGAIN: Duration = Duration::from_secs(1);
 
 /// Owned by one thread. No call waits for a HAProxy; of a proxy that hangs, [`Balancer::apply`]
 /// and [`Balancer::tick`] wait about two seconds for an answer.
@@ -18,6 +23,13 @@ pub struct Balancer {
     /// In the order in which a level is applied.
     backends: Vec<Box<dyn Backend>>,
     choices: Choices,
+    /// Looks at what does not run here.
+    verifier: Verifier,
+    /// What runs here, or shall.
+    running: WantedServices,
+    /// Of `running.services`, in their order; `Err` says why no backend has it.
+    placed: Vec<Result<BackendKind, String>>,
+    placed_at: Option<Instant>,
 }
 
 impl Balancer {
@@ -34,55 +46,112 @@ impl Balancer {
                 Box::new(ProxyBackend::new(&settings)),
             ],
             choices: Choices::new(choices),
+            verifier: Verifier::new(&settings.locum_program),
+            running: WantedServices::default(),
+            placed: Vec::new(),
+            placed_at: None,
         }
     }
 
-    /// Makes what this node serves exactly `wanted`. One service's failure does not stop the
-    /// others. [`Balancer::progress`] says at once how far it came, and again after each
-    /// [`Balancer::tick`].
+    /// Makes what this node serves exactly what of `wanted` is to run, and looks whether the rest
+    /// could be served. One service's failure does not stop the others. [`Balancer::progress`] says
+    /// at once how far it came, and again after each [`Balancer::tick`].
     pub fn apply(&mut self, wanted: &WantedServices) {
-        let wanted = &wanted.running();
-        let backends = &mut self.backends;
-        let chosen = self.choices.of(wanted, |kind| {
+        self.running = wanted.running();
+        self.place(Instant::now());
+        self.share_out();
+        // What serves clients comes first.
+        self.verifier.want(wanted, &self.placed, Instant::now());
+    }
+
+    /// Chooses where there is a choice.
+    fn place(&mut self, now: Instant) {
+        let Self { backends, choices, verifier, running, .. } = self;
+        let host = OnceCell::new();
+        self.placed = choices.of(running, &mut |service, kind| {
             let mut of_kind = backends.iter_mut().filter(|backend| backend.kind() == Some(kind));
-            of_kind.next().is_some_and(|backend| backend.is_available())
+            of_kind.next().map_or(Ok(()), |backend| backend.available())?;
+            // Read once, and after what asking a backend may have loaded.
+            lacks(service, kind, host.get_or_init(|| verifier.host(now)))
         });
+        self.placed_at = Some(now);
+    }
+
+    /// Gives each service to its backend.
+    fn share_out(&mut self) {
         for backend in &mut self.backends {
-            backend.apply(share(wanted, &chosen, backend.kind()), Instant::now());
+            let share = share(&self.running, &self.placed, backend.kind());
+            backend.apply(share, Instant::now());
         }
+    }
+
+    /// What no backend has, and why not.
+    fn unplaced(&self) -> impl Iterator<Item = (&Service, &str)> {
+        let placed = self.running.services.iter().zip(&self.placed);
+        placed.filter_map(|(wanted, placed)| {
+            Some((&*wanted.service, placed.as_ref().err()?.as_str()))
+        })
+    }
+
+    fn placing_due(&self, now: Instant) -> Option<Duration> {
+        self.unplaced().next()?;
+        let passed = self.placed_at.map_or(PLACE_AGAIN, |at| now.saturating_duration_since(at));
+        Some(PLACE_AGAIN.saturating_sub(passed))
     }
 
     /// Watches processes and tables: goes on with what starts, restarts what died, retries what
     /// failed, ends what had its time. Call it when [`Balancer::next_tick`] says; earlier is
     /// harmless.
     pub fn tick(&mut self) {
+        let now = Instant::now();
+        if self.placing_due(now) == Some(Duration::ZERO) {
+            let before = self.placed.clone();
+            self.place(now);
+            if self.placed != before {
+                self.share_out();
+            }
+        }
         for backend in &mut self.backends {
             backend.tick(Instant::now());
         }
+        self.verifier.tick(Instant::now());
     }
 
-    /// How long the owner may wait before the next [`Balancer::tick`]; `None` while nothing runs.
+    /// How long the owner may wait before the next [`Balancer::tick`]; `None` while nothing runs and
+    /// nothing is looked at.
     pub fn next_tick(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.backends.iter().filter_map(|backend| backend.next_tick(now)).min()
+        let running = self.next_of_running(now);
+        running.into_iter().chain(self.verifier.next_tick(now)).min()
+    }
+
+    fn next_of_running(&self, now: Instant) -> Option<Duration> {
+        let backends = self.backends.iter().filter_map(|backend| backend.next_tick(now));
+        backends.chain(self.placing_due(now)).min()
     }
 
     /// What of the last level is not served yet, and what cannot be.
     pub fn progress(&self) -> Progress {
         let mut progress = Progress::default();
         self.backends.iter().for_each(|backend| backend.progress(&mut progress));
+        let unplaced = self.unplaced();
+        let unplaced = unplaced.map(|(service, why)| (service.name.clone(), why.to_owned()));
+        progress.failed.extend::<Vec<ServeError>>(unplaced.collect());
+        self.verifier.progress(&mut progress);
         progress
     }
 
     /// What is worth a line in the log since the last call.
     pub fn take_notes(&mut self) -> Vec<Note> {
-        self.backends.iter_mut().flat_map(|backend| backend.take_notes()).collect()
+        let mut notes = std::mem::take(&mut self.choices.notes);
+        notes.extend(self.backends.iter_mut().flat_map(|backend| backend.take_notes()));
+        notes
     }
 
     /// Nothing is wanted, and nothing runs or drains any more: the daemon may end without leaving
     /// anything behind.
     pub fn is_idle(&self) -> bool {
-        self.next_tick().is_none()
+        self.next_of_running(Instant::now()).is_none()
     }
 
     /// What is served, by what, and what is wrong with it.
@@ -90,6 +159,23 @@ impl Balancer {
         let mut status = BalancerStatus::default();
         self.backends.iter_mut().for_each(|backend| backend.status(&mut status));
         status.strained = self.progress().strained;
+        let unplaced = self.unplaced().map(|(service, why)| ServiceStatus {
+            name: service.name.clone(),
+            backend: service
+                .backend
+                .candidates(service)
+                .first()
+                .copied()
+                .unwrap_or(BackendKind::ALL[0]),
+            state: ServiceState::Failed,
+            error: Some(why.to_owned()),
+            strained: None,
+            active: 0,
+            accepted: 0,
+            servers: Vec::new(),
+        });
+        let unplaced: Vec<_> = unplaced.collect();
+        status.services.extend(unplaced);
         status
     }
 }
@@ -97,13 +183,13 @@ impl Balancer {
 /// The part of the level that one backend serves: pointers, no copies.
 fn share(
     wanted: &WantedServices,
-    chosen: &[BackendKind],
+    placed: &[Result<BackendKind, String>],
     kind: Option<BackendKind>,
 ) -> WantedServices {
     match kind {
         Some(kind) => {
             let services =
-                wanted.services.iter().zip(chosen).filter(|(_, chosen)| **chosen == kind);
+                wanted.services.iter().zip(placed).filter(|(_, placed)| **placed == Ok(kind));
             let services = services.map(|(service, _)| service.clone()).collect();
             WantedServices { services, haproxy: Vec::new() }
         }

@@ -1,46 +1,72 @@
 //! Which backend serves a service whose plan says "auto".
 //!
-//! The choice is made once, when the service begins to be served, and holds for as long as it is
-//! wanted: a service that moved while it serves would lose its connections. It is written down, so
-//! that the daemon that comes back after a crash goes on with it, whatever the kernel says by then.
+//! The first that can and for which this host has all that it needs: a data path on which no client
+//! would be answered is none. The choice is made once, when the service begins to be served, and
+//! holds for as long as it is wanted: a service that moved while it serves would lose its
+//! connections. It is written down with its reason, so that the daemon that comes back after a crash
+//! goes on with it, whatever the host says by then.
 
 use std::collections::BTreeMap;
 
 use locum_plan::{Backend, BackendKind, Service, WantedServices};
 
+use crate::backend::Note;
 use crate::state_file::StateFile;
+
+/// A backend, and why this one: a sentence.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Choice {
+    pub kind: BackendKind,
+    pub why: String,
+}
 
 #[derive(Debug)]
 pub(crate) struct Choices {
     state: StateFile,
-    /// Backend by service, both by name; `None` until the file was read.
+    /// `BACKEND: WHY` by name of the service; of a daemon that kept no reasons `BACKEND` alone. `None`
+    /// until the file was read.
     made: Option<BTreeMap<String, String>>,
+    /// What was chosen since they were last taken.
+    pub notes: Vec<Note>,
 }
 
 impl Choices {
     pub(crate) fn new(state: StateFile) -> Self {
-        Self { state, made: None }
+        Self { state, made: None, notes: Vec::new() }
     }
 
-    /// The backend of each wanted service, in their order.
+    /// The backend of each wanted service, in their order; `Err` says why there is none for it.
+    /// `lacks` says what a backend lacks here to serve a service.
     pub(crate) fn of(
         &mut self,
         wanted: &WantedServices,
-        mut is_available: impl FnMut(BackendKind) -> bool,
-    ) -> Vec<BackendKind> {
+        lacks: &mut dyn FnMut(&Service, BackendKind) -> Result<(), String>,
+    ) -> Vec<Result<BackendKind, String>> {
         let before = self.made.take().unwrap_or_else(|| self.state.load().unwrap_or_default());
         let mut made = BTreeMap::new();
         let mut chosen = Vec::with_capacity(wanted.services.len());
         for wanted in &wanted.services {
             let service = &wanted.service;
+            let earlier = || {
+                let earlier = before.get(&*service.name)?;
+                Some((known(earlier, service)?, earlier.clone()))
+            };
             let kind = match service.backend {
-                Backend::Only(kind) => kind,
-                Backend::Auto => {
-                    let earlier = before.get(&*service.name).and_then(|kind| known(kind, service));
-                    let kind = earlier.unwrap_or_else(|| choose(service, &mut is_available));
-                    made.insert(service.name.to_string(), kind.name().to_owned());
-                    kind
-                }
+                Backend::Only(kind) => Ok(kind),
+                Backend::Auto => match earlier() {
+                    Some((kind, choice)) => {
+                        made.insert(service.name.to_string(), choice);
+                        Ok(kind)
+                    }
+                    None => choose(service, &mut |kind| lacks(service, kind)).map(
+                        |Choice { kind, why }| {
+                            self.notes.push(Note { name: service.name.clone(), text: why.clone() });
+                            let choice = format!("{}: {why}", kind.name());
+                            made.insert(service.name.to_string(), choice);
+                            kind
+                        },
+                    ),
+                },
             };
             chosen.push(kind);
         }
@@ -53,21 +79,44 @@ impl Choices {
 }
 
 /// An earlier choice, as long as the backend can do what the service asks by now.
-fn known(name: &str, service: &Service) -> Option<BackendKind> {
+fn known(choice: &str, service: &Service) -> Option<BackendKind> {
+    let name = choice.split(':').next()?;
     let kind = BackendKind::ALL.into_iter().find(|kind| kind.name() == name)?;
     kind.capabilities().lack(service).is_none().then_some(kind)
 }
 
-/// The first that can and is there; where none is there, the first that can, which says why not.
-fn choose(service: &Service, is_available: impl FnMut(BackendKind) -> bool) -> BackendKind {
-    let able = service.backend.candidates(service);
-    let preferred = able.first().copied().unwrap_or(BackendKind::ALL[0]);
-    let mut is_available = is_available;
-    able.into_iter().find(|kind| is_available(*kind)).unwrap_or(preferred)
+/// The first that can and lacks nothing; `Err` says of each why not it.
+pub(crate) fn choose(
+    service: &Service,
+    lacks: &mut dyn FnMut(BackendKind) -> Result<(), String>,
+) -> Result<Choice, String> {
+    let mut reasons = Vec::new();
+    for kind in BackendKind::ALL {
+        let backend = kind.capabilities();
+        let reason = match backend.lack(service) {
+            Some(lack) => backend.explain(lack, service),
+            None => match lacks(kind) {
+                Ok(()) => {
+                    let title = backend.title;
+                    let why = match reasons.is_empty() {
+                        true => format!("{} is served by {title}", service.name),
+                        false => {
+                            format!("{} is served by {title}: {}", service.name, reasons.join("; "))
+                        }
+                    };
+                    return Ok(Choice { kind, why });
+                }
+                Err(reason) => format!("{} cannot: {reason}", backend.title),
+            },
+        };
+        reasons.push(reason);
+    }
+    Err(reasons.join("; "))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::sync::Arc;
 
     use locum_plan::{Activity, Listener, Name, Protocol, Scheduler, WantedService};
@@ -86,6 +135,15 @@ mod tests {
         WantedServices { services: services.collect(), haproxy: Vec::new() }
     }
 
+    /// Only this one lacks nothing.
+    fn only(kind: BackendKind) -> impl FnMut(&Service, BackendKind) -> Result<(), String> {
+        move |_, asked| if asked == kind { Ok(()) } else { Err("it is not there".to_owned()) }
+    }
+
+    fn all(_: &Service, _: BackendKind) -> Result<(), String> {
+        Ok(())
+    }
+
     #[test]
     fn a_choice_holds_while_the_service_is_wanted_and_over_a_restart() {
         use BackendKind::{Ipvs, Proxy};
@@ -93,31 +151,56 @@ mod tests {
         let state = || StateFile::new(directory.path().join("backends.json"));
         let mut choices = Choices::new(state());
         let web = level(&["web"], |_| {});
-        assert_eq!(choices.of(&web, |kind| kind == Proxy), [Proxy]);
+        assert_eq!(choices.of(&web, &mut only(Proxy)), [Ok(Proxy)]);
         // IPVS appears: what serves stays where it is, what is new gets the better one.
-        assert_eq!(choices.of(&web, |_| true), [Proxy]);
+        assert_eq!(choices.of(&web, &mut all), [Ok(Proxy)]);
         let both = level(&["web", "shop"], |_| {});
-        assert_eq!(choices.of(&both, |_| true), [Proxy, Ipvs]);
+        assert_eq!(choices.of(&both, &mut all), [Ok(Proxy), Ok(Ipvs)]);
         // IPVS fails: nothing moves either.
-        assert_eq!(choices.of(&both, |kind| kind == Proxy), [Proxy, Ipvs]);
+        assert_eq!(choices.of(&both, &mut only(Proxy)), [Ok(Proxy), Ok(Ipvs)]);
         let mut restarted = Choices::new(state());
-        assert_eq!(restarted.of(&both, |kind| kind == Proxy), [Proxy, Ipvs]);
+        assert_eq!(restarted.of(&both, &mut only(Proxy)), [Ok(Proxy), Ok(Ipvs)]);
         // Served no more, and then anew.
-        assert!(restarted.of(&level(&[], |_| {}), |_| true).is_empty());
-        assert_eq!(restarted.of(&web, |_| true), [Ipvs]);
+        assert!(restarted.of(&level(&[], |_| {}), &mut all).is_empty());
+        assert_eq!(restarted.of(&web, &mut all), [Ok(Ipvs)]);
     }
 
     #[test]
-    fn what_only_one_backend_can_do_goes_there_and_a_named_backend_is_not_asked_about() {
+    fn what_was_chosen_is_said_once_and_written_down_with_its_reason() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("backends.json");
+        // As it was before there were reasons.
+        fs::write(&path, r#"{"old":"proxy"}"#).unwrap();
+        let mut choices = Choices::new(StateFile::new(path.clone()));
+        let both = level(&["old", "web"], |_| {});
+        let proxy = BackendKind::Proxy;
+        assert_eq!(choices.of(&both, &mut only(proxy)), [Ok(proxy), Ok(proxy)]);
+        let why = "web is served by the built-in proxy: IPVS cannot: it is not there";
+        let notes: Vec<_> = choices.notes.drain(..).map(|note| note.text).collect();
+        assert_eq!(notes, [why]);
+        let written = fs::read_to_string(&path).unwrap();
+        assert!(written.contains(&format!(r#""web":"proxy: {why}""#)));
+        choices.of(&both, &mut all);
+        assert_eq!(choices.notes, []);
+        choices.of(&level(&["new"], |_| {}), &mut all);
+        assert_eq!(choices.notes.pop().unwrap().text, "new is served by IPVS");
+    }
+
+    #[test]
+    fn what_no_backend_can_serve_here_is_not_given_to_one() {
         use BackendKind::{Ipvs, Proxy};
         let directory = tempfile::tempdir().unwrap();
         let mut choices = Choices::new(StateFile::new(directory.path().join("backends.json")));
         let web = level(&["web"], |_| {});
-        assert_eq!(choices.of(&web, |kind| kind == Proxy), [Proxy]);
+        assert_eq!(choices.of(&web, &mut only(Proxy)), [Ok(Proxy)]);
+        // An earlier choice that cannot carry it by now is none.
         let udp = level(&["web"], |service| service.protocol = Protocol::Udp);
-        assert_eq!(choices.of(&udp, |kind| kind == Proxy), [Ipvs]);
+        let reason = "IPVS cannot: it is not there; the built-in proxy carries TCP only";
+        assert_eq!(choices.of(&udp, &mut only(Proxy)), [Err(reason.to_owned())]);
+        assert_eq!(choices.of(&udp, &mut all), [Ok(Ipvs)], "it is asked again");
         let named = level(&["web"], |service| service.backend = Backend::Only(Ipvs));
-        let unasked = |_| -> bool { unreachable!("the kernel is not asked") };
-        assert_eq!(choices.of(&named, unasked), [Ipvs]);
+        let mut unasked =
+            |_: &Service, _| -> Result<(), String> { unreachable!("the host is not asked") };
+        assert_eq!(choices.of(&named, &mut unasked), [Ok(Ipvs)]);
     }
 }

@@ -30,7 +30,8 @@ use crate::haproxy::supervisor::{Supervisor, unknown_file};
 use crate::state_file::StateFile;
 use crate::status::BalancerStatus;
 
-pub use check::{HaproxyRefusal, haproxy_refuses};
+pub(crate) use adopt::is_our_haproxy;
+pub(crate) use check::{Certainty, Check, HaproxyRefusal, is_shortage};
 
 pub(crate) struct HaproxyBackend {
     supervisors: BTreeMap<Name, Supervisor>,

@@ -266,7 +266,7 @@ impl Backend for IpvsBackend {
     }
 
     /// Asked again whenever another service is to be placed, and by every attempt to serve one.
-    fn is_available(&mut self) -> bool {
+    fn available(&mut self) -> Result<(), String> {
         let now = Instant::now();
         let is_due = match &self.kernel {
             Kernel::Unknown => true,
@@ -276,7 +276,11 @@ impl Backend for IpvsBackend {
         if is_due {
             self.open(now);
         }
-        matches!(self.kernel, Kernel::Open(_))
+        match &self.kernel {
+            Kernel::Open(_) => Ok(()),
+            Kernel::Absent(reason, _) => Err(reason.clone()),
+            Kernel::Unknown => Err("ipvs was not opened".to_owned()),
+        }
     }
 
     fn apply(&mut self, share: WantedServices, now: Instant) {

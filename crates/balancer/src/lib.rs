@@ -10,7 +10,8 @@
 //! ```text
 //!                    ┌─► ipvs      kernel tables
 //! apply, tick ──► Balancer ─► proxy     one process, all its services, over a unix socket
-//!                    └─► haproxy   one process per file of the user's own
+//!                    ├─► haproxy   one process per file of the user's own
+//!                    └─► verify    what does not run here, and whether it could
 //! ```
 
 mod backend;
@@ -23,10 +24,11 @@ mod process;
 mod proxy;
 mod state_file;
 mod status;
+mod verify;
 
 pub use backend::{BalancerSettings, Note, Progress, ServeError};
 pub use balancer::Balancer;
-pub use haproxy::{HaproxyRefusal, haproxy_refuses};
 pub use status::{
     BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
 };
+pub use verify::{Obstacle, ObstacleKind, verify};

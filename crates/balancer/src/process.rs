@@ -149,6 +149,11 @@ impl End {
     pub(crate) fn is_success(self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
+
+    /// By a signal, whoever sent it.
+    pub(crate) fn is_violent(self) -> bool {
+        self.status.is_some_and(|status| status.signal().is_some())
+    }
 }
 
 impl std::fmt::Display for End {

@@ -14,8 +14,8 @@ use bench::{
     Bench, Client, failure, finish, fresh_address, get, kill, serve, start_server, strain,
     tick_until,
 };
-use locum_balancer::{Balancer, ProcessState, Progress, haproxy_refuses};
-use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
+use locum_balancer::{Balancer, ObstacleKind, ProcessState, Progress, verify};
+use locum_plan::{Activity, HaproxyFile, Name, Plan, Standby, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
 
 /// The published file as it stands; a test replaces addresses and paths of the host, and without
@@ -470,8 +470,8 @@ fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
     let text = fs::read_to_string(&bad.config).unwrap() + "    no_such_word\n";
     bad.write(&text);
     let (missing, line) = (good.bench.path("missing.cfg"), text.lines().count());
-    let file = |config: &PathBuf, program: &str| HaproxyFile {
-        name: Name::from("edge"),
+    let file = |name: &str, config: &PathBuf, program: &str| HaproxyFile {
+        name: Name::from(name),
         instance: None,
         config: config.clone(),
         program: program.into(),
@@ -479,21 +479,23 @@ fn files_are_judged_in_haproxys_words_before_anything_runs_from_them() {
         answer: None,
     };
     let files = [
-        file(&good.config, "haproxy"),
-        file(&bad.config, "haproxy"),
-        file(&missing, "haproxy"),
-        file(&good.config, "/nonexistent/haproxy"),
+        file("a", &good.config, "haproxy"),
+        file("b", &bad.config, "haproxy"),
+        file("c", &missing, "haproxy"),
+        file("d", &good.config, "/nonexistent/haproxy"),
     ];
-    let refused = haproxy_refuses(&files);
-    let texts: Vec<_> = refused.iter().map(|(_, refusal)| refusal.to_string()).collect();
-    assert_eq!(texts.len(), 3, "{texts:?}");
+    let plan = Plan { haproxy: files.to_vec(), ..Plan::default() };
+    let refused = verify(&plan, Path::new("/proc/self/exe"));
+    let names: Vec<_> = refused.iter().map(|one| (&*one.name, one.kind)).collect();
+    let kinds = [ObstacleKind::Refused, ObstacleKind::NotRun, ObstacleKind::NotRun];
+    assert_eq!(names, ["b", "c", "d"].into_iter().zip(kinds).collect::<Vec<_>>());
+    let texts: Vec<_> = refused.iter().map(|one| &one.text).collect();
     let (config, missing) = (bad.config.display(), missing.display());
     assert!(texts[0].starts_with(&format!("haproxy refuses {config}: ")), "{texts:?}");
     assert!(texts[0].contains(&format!("[{config}:{line}]")), "{texts:?}");
     assert!(texts[0].contains("no_such_word"), "{texts:?}");
-    assert!(texts[1].starts_with(&format!("haproxy refuses {missing}: ")), "{texts:?}");
+    assert!(texts[1].starts_with(&format!("cannot read {missing}: ")), "{texts:?}");
     assert!(texts[2].contains("cannot run /nonexistent/haproxy"), "{texts:?}");
-    assert_eq!(*refused[0].0, files[1]);
     assert!(get(good.listen).is_err(), "nothing was started");
 }
 
@@ -516,12 +518,14 @@ fn checks_that_hang_are_given_up_together() {
         standby: Standby::Cold,
         answer: None,
     };
+    fs::write(&file.config, "").unwrap();
+    let named = |name: &str| HaproxyFile { name: Name::from(name), ..file.clone() };
+    let haproxy = ["a", "b", "c"].map(named).to_vec();
     let start = Instant::now();
-    let files = [file.clone(), file.clone(), file];
-    let refused = haproxy_refuses(&files);
-    assert!(start.elapsed() < Duration::from_secs(25), "one after the other");
+    let refused = verify(&Plan { haproxy, ..Plan::default() }, Path::new("/proc/self/exe"));
+    assert!(start.elapsed() < Duration::from_secs(15), "one after the other");
     assert_eq!(refused.len(), 3);
-    assert!(refused[2].1.to_string().contains("took longer than 10 s"), "{refused:?}");
+    assert!(refused[2].text.contains("took longer than 10 s"), "{refused:?}");
 }
 
 #[test]

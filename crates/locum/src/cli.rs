@@ -121,7 +121,7 @@ pub enum LogLevel {
 pub struct Check {
     #[command(flatten)]
     pub configuration: Configuration,
-    /// Also look for the interfaces, programs, users and kernel features it needs
+    /// Also look for the interfaces, programs, users, files, ports and kernel features it needs
     #[arg(long)]
     pub host: bool,
     /// Print one JSON object

@@ -18,7 +18,7 @@ mod configuration;
 mod daemon;
 mod demo;
 mod exit;
-mod haproxy;
+mod obstacles;
 mod source;
 mod terminal;
 mod text;

@@ -174,6 +174,15 @@ fn is_started_by_us(command_line: &[u8]) -> bool {
     matches!(words, [_, .., b"-db", b"-f", _])
 }
 
+/// Whether a process is a HAProxy that a daemon of ours started, of whatever run directory, or a
+/// worker of one.
+pub(crate) fn is_our_haproxy(pid: u32) -> bool {
+    let environment = text_of(pid, "environ").unwrap_or_default();
+    let mut variables = environment.split(|octet| *octet == 0);
+    variables.any(|one| one.starts_with(NAME.as_bytes()) && one.get(NAME.len()) == Some(&b'='))
+        && text_of(pid, "cmdline").is_some_and(|line| is_started_by_us(&line))
+}
+
 fn text_of(pid: u32, file: &str) -> Option<Vec<u8>> {
     let mut text = Vec::new();
     let file = fs::File::open(format!("/proc/{pid}/{file}")).ok()?;

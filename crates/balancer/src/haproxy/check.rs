@@ -3,10 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use locum_plan::HaproxyFile;
+use nix::errno::Errno;
 use rustix::process::Signal;
 
 use crate::haproxy::message::alerts;
@@ -15,15 +15,9 @@ use crate::process::Process;
 /// A check that takes longer waits for a resolver that does not answer.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// How often [`haproxy_refuses`] looks at a check; one takes some 50 ms.
-const POLL: Duration = Duration::from_millis(5);
-
-/// One that was killed ends within microseconds unless it hangs in the kernel.
-const LAST_BREATH: Duration = Duration::from_secs(1);
-
 /// Why a HAProxy would not run from its file.
 #[derive(Debug, thiserror::Error)]
-pub enum HaproxyRefusal {
+pub(crate) enum HaproxyRefusal {
     /// `words` are HAProxy's own, with file and line.
     #[error("haproxy refuses {}: {words}", config.display())]
     Refused { config: PathBuf, words: String },
@@ -35,25 +29,46 @@ pub enum HaproxyRefusal {
         LIMIT.as_secs()
     )]
     TooSlow { config: PathBuf },
+    #[error("checking {} did not come to an end, haproxy {end}", config.display())]
+    Broken { config: PathBuf, end: String },
 }
 
-/// Those of these that HAProxy would not run, in their order. Asks all at once and waits for them,
-/// some ten seconds at most as long as the program itself can be read.
-pub fn haproxy_refuses(files: &[HaproxyFile]) -> Vec<(&HaproxyFile, HaproxyRefusal)> {
-    let started: Vec<_> = files.iter().map(|file| (file, Check::start(file))).collect();
-    let judged = started.into_iter().map(|(file, check)| (file, check.and_then(Check::wait)));
-    judged.filter_map(|(file, verdict)| Some((file, verdict.err()?))).collect()
+/// How much a refusal says of the file and the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Certainty {
+    Certain,
+    /// Another one may end otherwise.
+    Doubtful,
+    /// It is a shortage of ours.
+    Nothing,
+}
+
+impl HaproxyRefusal {
+    pub(crate) fn certainty(&self) -> Certainty {
+        match self {
+            Self::Refused { .. } => Certainty::Certain,
+            Self::TooSlow { .. } | Self::Broken { .. } => Certainty::Doubtful,
+            Self::NotRun { source, .. } if is_shortage(source) => Certainty::Nothing,
+            Self::NotRun { .. } => Certainty::Certain,
+        }
+    }
+}
+
+/// Whether this process or host has too little of something, whatever was asked for.
+pub(crate) fn is_shortage(error: &io::Error) -> bool {
+    let short = [Errno::EAGAIN, Errno::ENOMEM, Errno::EMFILE, Errno::ENFILE];
+    error.raw_os_error().is_some_and(|number| short.contains(&Errno::from_raw(number)))
 }
 
 /// One under way.
 #[derive(Debug)]
-pub(super) struct Check {
+pub(crate) struct Check {
     process: Process,
     config: PathBuf,
 }
 
 impl Check {
-    pub(super) fn start(file: &HaproxyFile) -> Result<Self, HaproxyRefusal> {
+    pub(crate) fn start(file: &HaproxyFile) -> Result<Self, HaproxyRefusal> {
         let mut command = Command::new(&file.program);
         command.arg("-c").arg("-f").arg(&file.config);
         command.stdout(Stdio::null()).stderr(Stdio::piped());
@@ -64,10 +79,14 @@ impl Check {
     }
 
     /// `None` while it goes on. One that takes too long is killed.
-    pub(super) fn verdict(&mut self) -> Option<Result<(), HaproxyRefusal>> {
+    pub(crate) fn verdict(&mut self) -> Option<Result<(), HaproxyRefusal>> {
         let config = || self.config.clone();
         match self.process.poll() {
             Some(end) if end.is_success() => Some(Ok(())),
+            Some(end) if end.is_violent() => {
+                let end = end.to_string();
+                Some(Err(HaproxyRefusal::Broken { config: config(), end }))
+            }
             Some(_) => {
                 let words = alerts(&self.process.messages());
                 Some(Err(HaproxyRefusal::Refused { config: config(), words }))
@@ -82,21 +101,7 @@ impl Check {
     }
 
     /// The process, which may have to be waited for.
-    pub(super) fn into_process(self) -> Process {
+    pub(crate) fn into_process(self) -> Process {
         self.process
-    }
-
-    fn wait(mut self) -> Result<(), HaproxyRefusal> {
-        let verdict = loop {
-            if let Some(verdict) = self.verdict() {
-                break verdict;
-            }
-            thread::sleep(POLL);
-        };
-        let judged = Instant::now();
-        while self.process.poll().is_none() && judged.elapsed() < LAST_BREATH {
-            thread::sleep(POLL);
-        }
-        verdict
     }
 }

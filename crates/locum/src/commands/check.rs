@@ -19,6 +19,9 @@ struct Report<'a> {
     errors: usize,
     warnings: usize,
     diagnostics: &'a Diagnostics,
+    /// With `--host`, where this is not root: whose rights the host was looked at with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rights: Option<&'a str>,
 }
 
 pub fn run(options: &Check) -> u8 {
@@ -26,9 +29,10 @@ pub fn run(options: &Check) -> u8 {
     let loaded = origin.load();
     let mut diagnostics = loaded.diagnostics.clone();
     if options.host {
-        host::check(&loaded, &mut diagnostics);
+        host::check(&loaded, &origin.path(), &mut diagnostics);
         diagnostics.sort();
     }
+    let rights = host::rights().filter(|_| options.host);
     let count = |severity| diagnostics.iter().filter(|one| one.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if options.json {
@@ -39,6 +43,7 @@ pub fn run(options: &Check) -> u8 {
             errors,
             warnings,
             diagnostics: &diagnostics,
+            rights: rights.as_deref(),
         };
         match serde_json::to_string_pretty(&report) {
             Ok(text) => say_exactly(&format!("{text}\n")),
@@ -46,6 +51,9 @@ pub fn run(options: &Check) -> u8 {
         }
     } else {
         complain(&diagnostics.to_string());
+        if let Some(rights) = &rights {
+            complain(&format!("{rights}\n"));
+        }
         match (&loaded.plan, errors, warnings) {
             (Some(plan), 0, 0) => say(&format!("{}: fine for node {}\n", origin.path(), plan.node)),
             _ => complain(&format!(

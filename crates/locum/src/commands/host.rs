@@ -5,24 +5,39 @@ use std::path::{Path, PathBuf};
 
 use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Severity};
 use locum_kernel::netlink;
-use locum_plan::HaproxyFile;
 use nix::ifaddrs::getifaddrs;
-use nix::unistd::{AccessFlags, Group, User, access};
+use nix::unistd::{AccessFlags, Group, User, access, geteuid};
 
-use crate::haproxy;
+use crate::obstacles::{Occasion, findings};
 
-/// Adds what is missing.
-pub fn check(loaded: &Loaded, diagnostics: &mut Diagnostics) {
+/// Adds what is missing; `config` is the plan's own file. All is looked at with the rights of this
+/// process.
+pub fn check(loaded: &Loaded, config: &str, diagnostics: &mut Diagnostics) {
     for need in &loaded.needs {
         if let Some(missing) = missing(need) {
             diagnostics.push(missing);
         }
     }
-    // A missing program is a need of its own.
-    let has_program = |file: &&HaproxyFile| find_program(&file.program.to_string_lossy()).is_ok();
-    let files = loaded.plan.iter().flat_map(|plan| &plan.haproxy).filter(has_program);
-    let files: Vec<HaproxyFile> = files.cloned().collect();
-    haproxy::findings(&files).into_iter().for_each(|refused| diagnostics.push(refused));
+    let Some(mut plan) = loaded.plan.as_deref().cloned() else { return };
+    // A missing program or file is a need of its own.
+    plan.haproxy.retain(|file| {
+        find_program(&file.program.to_string_lossy()).is_ok() && File::open(&file.config).is_ok()
+    });
+    let found = findings(&plan, config, Occasion::Check);
+    found.into_iter().for_each(|obstacle| diagnostics.push(obstacle));
+}
+
+/// Says whose rights those were, where the daemon has others.
+pub fn rights() -> Option<String> {
+    let user = geteuid();
+    let name = || Some(User::from_uid(user).ok()??.name);
+    (!user.is_root()).then(|| {
+        let name = name().map(|name| format!(" ({name})")).unwrap_or_default();
+        format!(
+            "the host was looked at with the rights of user {user}{name}: run it as the daemon's \
+             user, which may read more and may bind ports below 1024"
+        )
+    })
 }
 
 fn missing(need: &Need) -> Option<Diagnostic> {
@@ -60,11 +75,8 @@ fn missing(need: &Need) -> Option<Diagnostic> {
                 at("no-group", format!("there is no group {name}"), "create it, or name another")
             }
         },
-        NeedKind::Kernel(_, part) if Path::new(part.sign).exists() => None,
-        NeedKind::Kernel(kind, part) => {
-            let title = kind.capabilities().title;
-            at("no-kernel-part", format!("this kernel does no {title}"), part.remedy)
-        }
+        // Judged with the service that needs it: what is not loaded may be there to be loaded.
+        NeedKind::Kernel(..) => None,
         NeedKind::Address(address) if has_address(*address) => None,
         NeedKind::Address(address) => at(
             "no-address",

@@ -40,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::cli::{Place, Run};
 use crate::configuration::Origin;
 use crate::exit;
+use crate::obstacles::OWN_PROGRAM;
 use crate::terminal::complain;
 use control_runtime::{Channels, ControlRuntime, Ending, Handles};
 use election::{Dropped, Election, Sinks};
@@ -62,10 +63,6 @@ const QUEUE_CALLS: usize = 32;
 
 /// The engine recurses nowhere and keeps its state on the heap.
 const ELECTION_STACK_BYTES: usize = 512 * 1024;
-
-/// The program of this very process, also when an upgrade has replaced or removed its file: a proxy
-/// started later is of the daemon's own release.
-const OWN_PROGRAM: &str = "/proc/self/exe";
 
 /// Runs until a signal or the control socket asks it to stop.
 pub fn run(options: &Run, place: &Place) -> ExitCode {

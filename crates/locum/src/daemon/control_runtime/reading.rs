@@ -1,23 +1,25 @@
-//! Reads a configuration for a reload, and asks HAProxy about the files it names: each on a thread
-//! of its own and within its time, so that a dead file system keeps nothing else from running.
+//! Reads a configuration for a reload, and looks whether this host can serve it, HAProxy's opinion of
+//! its files included: each on a thread of its own and within its time, so that a dead file system
+//! keeps nothing else from running.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use locum_config::Loaded;
+use locum_config::{Loaded, Severity};
+use locum_plan::Plan;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::configuration::Origin;
-use crate::haproxy;
+use crate::obstacles::{Occasion, findings};
 
 /// How long a file system may take to give the configuration; less than a client waits, also with
 /// the next limit added.
 const READING_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long HAProxy may take, above its own limit.
+/// How long HAProxy may take, above its own limit; the rest takes milliseconds.
 const HAPROXY_LIMIT: Duration = Duration::from_secs(15);
 
 /// Threads that never came back, before no other is begun.
@@ -34,19 +36,23 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A plan only if HAProxy would run every file it names; else findings say why not.
+    /// A plan only if HAProxy would run every file it names; else findings say why not. What else
+    /// this host lacks is a warning.
     pub async fn read(self, origin: Origin) -> Reading {
         let path = origin.path();
         let load = move || origin.load();
         let mut loaded = self.aside(&path, READING_LIMIT, load).await?;
-        let Some(plan) = loaded.plan.clone().filter(|plan| !plan.haproxy.is_empty()) else {
+        let serves = |plan: &Arc<Plan>| !plan.haproxy.is_empty() || !plan.services.is_empty();
+        let Some(plan) = loaded.plan.clone().filter(serves) else {
             return Ok(loaded);
         };
-        let files = plan.haproxy.iter().map(|file| file.config.to_string_lossy());
-        let files = files.collect::<Vec<_>>().join(", ");
-        let ask = move || haproxy::findings(&plan.haproxy);
-        for finding in self.aside(&files, HAPROXY_LIMIT, ask).await? {
-            loaded.plan = None;
+        let files = plan.haproxy.iter().map(|file| file.config.to_string_lossy().into_owned());
+        let what: Vec<String> = [path.clone()].into_iter().chain(files).collect();
+        let ask = move || findings(&plan, &path, Occasion::Reload);
+        for finding in self.aside(&what.join(", "), HAPROXY_LIMIT, ask).await? {
+            if finding.severity == Severity::Error {
+                loaded.plan = None;
+            }
             loaded.diagnostics.push(finding);
         }
         Ok(loaded)

@@ -1,0 +1,448 @@
+//! Could it be served here, if this node became master now? Looked at before it is needed, without
+//! doing any of it.
+//!
+//! ```text
+//!   level ──► Verifier ─┬─► service   over a HostView: modules, forwarding, networks, program
+//!   (idle)              ├─► haproxy   `haproxy -c`, which is waited for by no one
+//!                       └─► port      who listens there
+//!             ▲ watch: a file changed · each second: host and ports · a slow round for the rest
+//! ```
+//!
+//! What it finds takes a node out of service, so it speaks only of what is certain: what cannot be
+//! looked at is not missing.
+
+mod haproxy;
+mod host;
+mod port;
+mod service;
+mod watch;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use locum_kernel::ports::PortSharing;
+use locum_plan::{
+    Activity, Backend, BackendKind, HaproxyFile, Listener, Name, Plan, Service, WantedHaproxy,
+    WantedService, WantedServices,
+};
+
+use crate::backend::Progress;
+use crate::choice::{Choice, choose};
+use crate::process::Process;
+use crate::verify::haproxy::{HaproxyLook, Objection};
+use crate::verify::port::Ports;
+use crate::verify::service::unmet;
+use crate::verify::watch::Watcher;
+
+pub(crate) use host::{HostReader, HostView};
+pub(crate) use service::{Reach, Unmet};
+
+/// How often the host and its ports are looked at, and changes of files asked for: an operator who
+/// waits for it sees it within two of them.
+const ROUND: Duration = Duration::from_secs(1);
+const CHANGES: Duration = Duration::from_millis(500);
+
+/// A round that takes long is made less often, so that it takes no more of a processor than one
+/// part in this many.
+const SHARE: u32 = 50;
+
+/// How often a check that is under way is looked at; one takes some 50 ms.
+const CHECK_POLL: Duration = Duration::from_millis(10);
+
+/// Checks at a time: a standby has something else to do.
+const CHECKS_AT_A_TIME: usize = 2;
+
+/// Checks of a daemon that must fail to end before it says so: one may have met a busy moment.
+const PATIENCE: u32 = 2;
+
+/// How long [`verify`] waits, above the limit of a check: what still has no answer then could not be
+/// asked.
+const VERIFY_LIMIT: Duration = Duration::from_secs(12);
+
+#[derive(Debug)]
+pub(crate) struct Verifier {
+    reader: HostReader,
+    ports: Ports,
+    /// In the order of the level.
+    services: Vec<ServiceLook>,
+    haproxy: Vec<HaproxyLook>,
+    watcher: Watcher,
+    /// Of HAProxies that are looked at no more.
+    ending: Vec<Process>,
+    /// As it was last asked for.
+    wanted: WantedServices,
+    round: Option<HostRound>,
+    changes_at: Option<Instant>,
+    patience: u32,
+    checks_at_a_time: usize,
+}
+
+/// The last look at host and ports.
+#[derive(Clone, Copy, Debug)]
+struct HostRound {
+    at: Instant,
+    took: Duration,
+}
+
+/// A service that IPVS serves, or that nothing serves yet.
+#[derive(Debug)]
+struct ServiceLook {
+    service: Arc<Service>,
+    /// By what it would be served; `None` is a choice that nobody has made yet.
+    kind: Option<BackendKind>,
+    runs: bool,
+    found: Option<Shortfall>,
+}
+
+/// What stands in the way.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Shortfall {
+    obstacles: Vec<(ObstacleKind, String)>,
+}
+
+/// Something that keeps a service or HAProxy from being served here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Obstacle {
+    /// Of the service or HAProxy.
+    pub name: Name,
+    pub kind: ObstacleKind,
+    /// What is missing, and what to do: a sentence for a person.
+    pub text: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum ObstacleKind {
+    /// HAProxy refuses the file, in its own words.
+    Refused,
+    /// There is no HAProxy or no file to ask, or it hangs.
+    NotRun,
+    /// The host or its kernel lacks something.
+    Host,
+    /// Somebody else listens there.
+    Port,
+    /// It would be served, and some of its clients would get no answer.
+    Doubt,
+}
+
+impl Verifier {
+    /// `program` is the one that the proxy is run from.
+    pub(crate) fn new(program: &Path) -> Self {
+        Self {
+            reader: HostReader::new(program),
+            ports: Ports::default(),
+            services: Vec::new(),
+            haproxy: Vec::new(),
+            watcher: Watcher::default(),
+            ending: Vec::new(),
+            wanted: WantedServices::default(),
+            round: None,
+            changes_at: None,
+            patience: PATIENCE,
+            checks_at_a_time: CHECKS_AT_A_TIME,
+        }
+    }
+
+    /// This host now.
+    pub(crate) fn host(&mut self, now: Instant) -> HostView {
+        self.reader.read(now)
+    }
+
+    /// Looks at what of this level could not be served. `placed` says which backend has each of the
+    /// services that run, in their order.
+    pub(crate) fn want(
+        &mut self,
+        wanted: &WantedServices,
+        placed: &[Result<BackendKind, String>],
+        now: Instant,
+    ) {
+        // The same level again: files may have been changed for a reload.
+        let is_asked_again = self.wanted == *wanted;
+        self.want_services(wanted, placed);
+        self.want_haproxy(wanted, now);
+        if is_asked_again {
+            self.haproxy.iter_mut().for_each(|look| look.look_again(now));
+        } else {
+            self.wanted = wanted.clone();
+        }
+        if self.services.iter().any(|look| look.found.is_none()) {
+            self.look_at_host(now);
+        }
+        self.tick(now);
+    }
+
+    fn want_services(&mut self, wanted: &WantedServices, placed: &[Result<BackendKind, String>]) {
+        let mut before: Vec<Option<ServiceLook>> =
+            std::mem::take(&mut self.services).into_iter().map(Some).collect();
+        // Levels mostly differ in little: what follows the last one found is looked at first.
+        let mut next = 0;
+        let mut placed = placed.iter();
+        for WantedService { service, activity, .. } in wanted.services.iter().map(|one| &**one) {
+            let (kind, runs) = match (activity, service.backend) {
+                (Activity::Idle, Backend::Only(kind)) => (Some(kind), false),
+                (Activity::Idle, Backend::Auto) => (None, false),
+                (Activity::Active | Activity::Ready, _) => match placed.next() {
+                    // It keeps nothing ready.
+                    Some(Ok(BackendKind::Ipvs)) => {
+                        (Some(BackendKind::Ipvs), *activity == Activity::Active)
+                    }
+                    // The proxy says itself what it lacks.
+                    Some(Ok(BackendKind::Proxy) | Err(_)) | None => continue,
+                },
+            };
+            let is_it = |at: &usize| {
+                let look = before[*at].as_ref();
+                look.is_some_and(|look| look.service.name == service.name)
+            };
+            let at = (next..before.len()).chain(0..next.min(before.len())).find(is_it);
+            next = at.map_or(next, |at| at + 1);
+            let same = at.and_then(|at| before[at].take()).filter(|look| {
+                let is_same = Arc::ptr_eq(&look.service, service) || look.service == *service;
+                is_same && look.kind == kind && look.runs == runs
+            });
+            let new = || ServiceLook { service: Arc::clone(service), kind, runs, found: None };
+            self.services.push(same.unwrap_or_else(new));
+        }
+    }
+
+    fn want_haproxy(&mut self, wanted: &WantedServices, now: Instant) {
+        let mut before = std::mem::take(&mut self.haproxy);
+        for WantedHaproxy { file, activity } in &wanted.haproxy {
+            let runs = match activity {
+                Activity::Active | Activity::Ready => true,
+                Activity::Idle => false,
+            };
+            let same = before.iter().position(|look| look.file == *file && look.runs == runs);
+            let new = || HaproxyLook::new(Arc::clone(file), runs, self.patience, now);
+            let look = same.map_or_else(new, |at| before.swap_remove(at));
+            self.haproxy.push(look);
+        }
+        self.ending.extend(before.iter_mut().filter_map(HaproxyLook::abandon));
+        self.follow();
+    }
+
+    /// Goes on with what is under way, and begins what is due.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.ending.retain_mut(|process| process.poll().is_none());
+        self.notice_changes(now);
+        for look in self.haproxy.iter_mut() {
+            self.ending.extend(look.poll(now));
+        }
+        self.begin_checks(now);
+        if self.round_wait(now) == Some(Duration::ZERO) {
+            self.look_at_host(now);
+        }
+    }
+
+    fn notice_changes(&mut self, now: Instant) {
+        if self.haproxy.is_empty() || self.changes_due().is_some_and(|due| now < due) {
+            return;
+        }
+        self.changes_at = Some(now);
+        let changes = self.watcher.changes();
+        self.haproxy.iter_mut().for_each(|look| look.notice(&changes, now));
+    }
+
+    fn begin_checks(&mut self, now: Instant) {
+        let checking = self.haproxy.iter().filter(|look| look.is_checking()).count();
+        let free = self.checks_at_a_time.saturating_sub(checking);
+        let all = 0..self.haproxy.len();
+        let due: Vec<usize> = all.filter(|at| self.haproxy[*at].is_due(now)).take(free).collect();
+        let reads: Vec<_> = due.iter().map(|at| (*at, self.haproxy[*at].read())).collect();
+        if !reads.is_empty() {
+            self.follow();
+        }
+        for (at, read) in reads {
+            let look = &mut self.haproxy[at];
+            look.start(read, now);
+            look.look_at_ports(&mut self.ports);
+        }
+    }
+
+    fn follow(&mut self) {
+        let spots = self.haproxy.iter().flat_map(|look| &look.spots);
+        self.watcher.follow(spots.map(|(directory, _)| directory.as_path()));
+    }
+
+    fn look_at_host(&mut self, now: Instant) {
+        let begun = Instant::now();
+        self.ports.read();
+        if !self.services.is_empty() {
+            let host = self.reader.read(now);
+            for look in self.services.iter_mut() {
+                look.found = Some(judge(look, &host, &mut self.ports));
+            }
+        }
+        self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
+        self.round = Some(HostRound { at: now, took: begun.elapsed() });
+    }
+
+    /// How long the next look at host and ports may wait; `None` where nothing asks about them.
+    fn round_wait(&self, now: Instant) -> Option<Duration> {
+        if self.services.is_empty() && self.haproxy.iter().all(|look| look.runs) {
+            return None;
+        }
+        let wait = |round: HostRound| {
+            let next = round.at + ROUND.max(round.took * SHARE);
+            next.saturating_duration_since(now)
+        };
+        Some(self.round.map_or(Duration::ZERO, wait))
+    }
+
+    fn changes_due(&self) -> Option<Instant> {
+        self.changes_at.map(|at| at + CHANGES)
+    }
+
+    /// How long from `now` the next tick may wait; `None` when there is nothing to look at.
+    pub(crate) fn next_tick(&self, now: Instant) -> Option<Duration> {
+        let is_checking = self.haproxy.iter().any(HaproxyLook::is_checking);
+        if is_checking || !self.ending.is_empty() {
+            return Some(CHECK_POLL);
+        }
+        let changes = self.changes_due().filter(|_| !self.haproxy.is_empty());
+        let checks = self.haproxy.iter().map(HaproxyLook::next).min();
+        let next = changes.into_iter().chain(checks).map(|at| at.saturating_duration_since(now));
+        next.chain(self.round_wait(now)).min()
+    }
+
+    /// Adds what could not be served, and what runs and could not be started again. A name of which
+    /// a backend said something itself is left to that.
+    pub(crate) fn progress(&self, progress: &mut Progress) {
+        let failed = progress.failed.iter().map(|(name, _)| name);
+        let strained = progress.strained.iter().map(|(name, _)| name);
+        let said: Vec<Name> = failed.chain(strained).chain(&progress.pending).cloned().collect();
+        let unsaid = |name: &Name| !said.contains(name);
+        for look in self.services.iter().filter(|look| unsaid(&look.service.name)) {
+            let name = look.service.name.clone();
+            let Some(found) = &look.found else {
+                progress.pending.push(name);
+                continue;
+            };
+            if let Some(text) = found.text(|kind| kind != ObstacleKind::Doubt) {
+                progress.failed.push((name, text));
+            } else if let Some(text) = found.text(|kind| kind == ObstacleKind::Doubt) {
+                progress.strained.push((name, text));
+            }
+        }
+        for look in self.haproxy.iter().filter(|look| unsaid(&look.file.name)) {
+            let name = look.file.name.clone();
+            match of_haproxy(look).text(|_| true) {
+                Some(text) if look.runs => {
+                    let text = format!("it runs, and would not start again: {text}");
+                    progress.strained.push((name, text));
+                }
+                Some(text) => progress.failed.push((name, text)),
+                None if look.is_pending() => progress.pending.push(name),
+                None => {}
+            }
+        }
+    }
+
+    fn is_pending(&self) -> bool {
+        self.haproxy.iter().any(HaproxyLook::is_pending)
+            || self.services.iter().any(|look| look.found.is_none())
+    }
+
+    fn obstacles(&self) -> Vec<Obstacle> {
+        let mut all = Vec::new();
+        let mut add = |name: &Name, found: Shortfall| {
+            let with_name = |(kind, text)| Obstacle { name: name.clone(), kind, text };
+            all.extend(found.obstacles.into_iter().map(with_name));
+        };
+        for look in &self.services {
+            add(&look.service.name, look.found.clone().unwrap_or_default());
+        }
+        self.haproxy.iter().for_each(|look| add(&look.file.name, of_haproxy(look)));
+        all
+    }
+}
+
+impl Shortfall {
+    /// Those of the right kinds, in one sentence.
+    fn text(&self, is_right: impl Fn(ObstacleKind) -> bool) -> Option<String> {
+        let right = self.obstacles.iter().filter(|(kind, _)| is_right(*kind));
+        let texts: Vec<&str> = right.map(|(_, text)| text.as_str()).collect();
+        (!texts.is_empty()).then(|| texts.join("; "))
+    }
+}
+
+fn of_haproxy(look: &HaproxyLook) -> Shortfall {
+    let objection = look.objection().map(|objection| match objection {
+        Objection::Refused(text) => (ObstacleKind::Refused, text.clone()),
+        Objection::NotRun(text) => (ObstacleKind::NotRun, text.clone()),
+    });
+    let stranger = look.stranger().map(|text| (ObstacleKind::Port, text.to_owned()));
+    Shortfall { obstacles: objection.into_iter().chain(stranger).collect() }
+}
+
+fn judge(look: &ServiceLook, host: &HostView, ports: &mut Ports) -> Shortfall {
+    let service = &*look.service;
+    let kind = match look.kind {
+        Some(kind) => kind,
+        None => match choose(service, &mut |kind| lacks(service, kind, host)) {
+            Ok(Choice { kind, .. }) => kind,
+            Err(text) => return Shortfall { obstacles: vec![(ObstacleKind::Host, text)] },
+        },
+    };
+    let title = kind.capabilities().title;
+    let mut obstacles: Vec<_> = unmet(service, kind, host)
+        .into_iter()
+        .map(|Unmet { reach, text }| match reach {
+            Reach::All => (ObstacleKind::Host, format!("{title} cannot: {text}")),
+            Reach::Part => (ObstacleKind::Doubt, format!("not for all clients: {text}")),
+        })
+        .collect();
+    match kind {
+        BackendKind::Proxy if !look.runs => {
+            let Listener::Address(listen) = service.listen;
+            let stranger = ports.stranger_at(listen, PortSharing::Alone);
+            obstacles.extend(stranger.map(|text| (ObstacleKind::Port, text)));
+        }
+        // The kernel takes packets before any socket does.
+        BackendKind::Proxy | BackendKind::Ipvs => {}
+    }
+    Shortfall { obstacles }
+}
+
+/// What an automatic choice goes by: a data path on which some clients get no answer is none.
+pub(crate) fn lacks(service: &Service, kind: BackendKind, host: &HostView) -> Result<(), String> {
+    let texts: Vec<String> = unmet(service, kind, host).into_iter().map(|one| one.text).collect();
+    if texts.is_empty() { Ok(()) } else { Err(texts.join("; ")) }
+}
+
+/// What keeps the services and HAProxies of a plan from being served by this host, as its daemon
+/// would find it on a standby. Waits for HAProxy, some ten seconds at most as long as the files can
+/// be read; `program` is the one that the proxy is run from. The rights are those of this process.
+pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
+    let idle = |service: &Service| {
+        let (service, activity) = (Arc::new(service.clone()), Activity::Idle);
+        Arc::new(WantedService { service, activity, servers: Vec::new(), lease: None })
+    };
+    let idle_file = |file: &HaproxyFile| WantedHaproxy {
+        file: Arc::new(file.clone()),
+        activity: Activity::Idle,
+    };
+    let wanted = WantedServices {
+        services: plan.services.iter().map(idle).collect(),
+        haproxy: plan.haproxy.iter().map(idle_file).collect(),
+    };
+    let mut verifier = Verifier::new(program);
+    verifier.patience = 1;
+    verifier.checks_at_a_time = usize::MAX;
+    verifier.want(&wanted, &[], Instant::now());
+    let begun = Instant::now();
+    while verifier.is_pending() && begun.elapsed() < VERIFY_LIMIT {
+        thread::sleep(CHECK_POLL / 2);
+        verifier.tick(Instant::now());
+    }
+    let unknown = verifier.haproxy.iter().filter(|look| look.is_pending()).map(|look| Obstacle {
+        name: look.file.name.clone(),
+        kind: ObstacleKind::NotRun,
+        text: format!(
+            "{} could not be checked, this process has too few descriptors or too little memory",
+            look.file.config.display()
+        ),
+    });
+    unknown.chain(verifier.obstacles()).collect()
+}

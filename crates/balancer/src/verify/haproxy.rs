@@ -1,0 +1,238 @@
+//! Whether a HAProxy could be started here from its file: `haproxy -c` says so of what it reads, and
+//! the kernel of its ports.
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use locum_kernel::ports::PortSharing;
+use locum_plan::HaproxyFile;
+use rustix::process::Signal;
+
+use crate::haproxy::text::{BindAddress, PathKind, binds, named};
+use crate::haproxy::{Certainty, Check, HaproxyRefusal, is_shortage};
+use crate::process::Process;
+use crate::verify::port::Ports;
+use crate::verify::watch::{Changes, Spot, spots_of};
+
+/// How long a good verdict holds while no change is seen: what no file holds (names to resolve, a
+/// file system of other hosts) may have changed.
+const SLOW_ROUND: Duration = Duration::from_secs(60);
+
+/// The same of a bad one.
+const REPEAT: Duration = Duration::from_secs(10);
+
+/// What could not be looked at is tried again after this long.
+const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Files are written in parts, and a certificate and its key one after the other: they are looked
+/// at when this long nothing changed, or when changes go on for longer than [`RESTLESS`].
+const QUIET: Duration = Duration::from_millis(300);
+const RESTLESS: Duration = Duration::from_secs(1);
+
+/// A verdict counts although files changed while it was made, when that happens all the time.
+const MOST_DISCARDED: u32 = 3;
+
+#[derive(Debug)]
+pub(super) struct HaproxyLook {
+    pub file: Arc<HaproxyFile>,
+    /// One runs here: only a restart would meet what is found.
+    pub runs: bool,
+    check: Option<Check>,
+    /// When the next check is due.
+    due: Instant,
+    /// First and last change since the last check was begun.
+    changed: Option<(Instant, Instant)>,
+    discarded: u32,
+    doubts: u32,
+    /// So many doubtful refusals in a row count as one.
+    patience: u32,
+    /// `None` until it is known.
+    verdict: Option<Result<(), Objection>>,
+    listens: Vec<SocketAddr>,
+    stranger: Option<String>,
+    pub spots: Vec<Spot>,
+}
+
+/// Why a file cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Objection {
+    /// HAProxy refuses it, in its words.
+    Refused(String),
+    /// HAProxy or its file is not there, or hangs.
+    NotRun(String),
+}
+
+impl HaproxyLook {
+    pub(super) fn new(file: Arc<HaproxyFile>, runs: bool, patience: u32, now: Instant) -> Self {
+        Self {
+            file,
+            runs,
+            check: None,
+            // What has just been started says itself what is wrong with its file.
+            due: if runs { now + SLOW_ROUND } else { now },
+            changed: None,
+            discarded: 0,
+            doubts: 0,
+            patience,
+            verdict: None,
+            listens: Vec::new(),
+            stranger: None,
+            spots: Vec::new(),
+        }
+    }
+
+    /// Ends what is under way; whoever takes the process waits for its end.
+    pub(super) fn abandon(&mut self) -> Option<Process> {
+        let mut process = self.check.take()?.into_process();
+        process.signal(Signal::KILL);
+        Some(process)
+    }
+
+    /// What runs is compared with its file at this moment too, by who runs it: an earlier verdict is
+    /// of the file before.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        self.due = self.due.min(now);
+        if self.is_checking() {
+            // What it read may be from before.
+            self.changed = Some((now, now));
+        }
+        if self.runs {
+            self.verdict = None;
+        }
+    }
+
+    pub(super) fn notice(&mut self, changes: &Changes, now: Instant) {
+        if changes.touch(&self.spots) {
+            let since = self.changed.map_or(now, |(since, _)| since);
+            self.changed = Some((since, now));
+        }
+    }
+
+    pub(super) fn is_checking(&self) -> bool {
+        self.check.is_some()
+    }
+
+    /// When something is to be done next, apart from a check that is under way.
+    pub(super) fn next(&self) -> Instant {
+        let settled = self.changed.map(|(since, last)| (last + QUIET).min(since + RESTLESS));
+        settled.map_or(self.due, |settled| settled.min(self.due))
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.check.is_none() && now >= self.next()
+    }
+
+    /// Notes what the file names; whoever watches that from here on misses no change.
+    pub(super) fn read(&mut self) -> io::Result<()> {
+        let path = &self.file.config;
+        self.spots = spots_of(path);
+        if self.file.program.is_absolute() {
+            self.spots.extend(spots_of(&self.file.program));
+        }
+        let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+        // Files that are not there count too: they may come.
+        let kind =
+            |path: &Path| Some(if path.is_dir() { PathKind::Directory } else { PathKind::File });
+        let named = named(&text, path, &kind);
+        let lists = named.lists.iter().filter_map(|path| fs::read_to_string(path).ok());
+        let listed: Vec<PathBuf> = lists.flat_map(|list| named.listed(&list, &kind)).collect();
+        self.spots.extend(named.paths.iter().chain(&listed).flat_map(|path| spots_of(path)));
+        self.listens = binds(&text)
+            .into_iter()
+            // On one interface it is in the way of others, and others of it, on that one alone.
+            .filter(|bind| bind.interface.is_none())
+            .flat_map(|bind| bind.addresses)
+            .filter_map(|address| match address {
+                BindAddress::Tcp(address) => Some(address),
+                BindAddress::Unix(_) => None,
+            })
+            .collect();
+        Ok(())
+    }
+
+    pub(super) fn start(&mut self, read: io::Result<()>, now: Instant) {
+        self.changed = None;
+        match read.map(|()| Check::start(&self.file)) {
+            Ok(Ok(check)) => self.check = Some(check),
+            Ok(Err(refusal)) => self.conclude(Err(refusal), now),
+            Err(error) if is_shortage(&error) => self.due = now + SHORTAGE_PAUSE,
+            Err(error) => {
+                let text = format!("cannot read {}: {error}", self.file.config.display());
+                self.settle(Err(Objection::NotRun(text)), now);
+            }
+        }
+    }
+
+    /// Goes on with what is under way. A process that is
+    /// returned may still have to be waited for.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Process> {
+        let verdict = self.check.as_mut()?.verdict()?;
+        let process = self.check.take().map(Check::into_process);
+        if self.changed.is_some() && self.discarded < MOST_DISCARDED {
+            self.discarded += 1;
+            self.due = now + SLOW_ROUND;
+            return process;
+        }
+        self.conclude(verdict, now);
+        process
+    }
+
+    fn conclude(&mut self, verdict: Result<(), HaproxyRefusal>, now: Instant) {
+        let refusal = match verdict {
+            Ok(()) => return self.settle(Ok(()), now),
+            Err(refusal) => refusal,
+        };
+        let objection = match &refusal {
+            HaproxyRefusal::Refused { .. } => Objection::Refused(refusal.to_string()),
+            HaproxyRefusal::NotRun { .. }
+            | HaproxyRefusal::TooSlow { .. }
+            | HaproxyRefusal::Broken { .. } => Objection::NotRun(refusal.to_string()),
+        };
+        match refusal.certainty() {
+            Certainty::Certain => self.settle(Err(objection), now),
+            Certainty::Doubtful if self.doubts + 1 >= self.patience => {
+                self.settle(Err(objection), now)
+            }
+            Certainty::Doubtful => {
+                self.doubts += 1;
+                self.due = now;
+            }
+            Certainty::Nothing => self.due = now + SHORTAGE_PAUSE,
+        }
+    }
+
+    fn settle(&mut self, verdict: Result<(), Objection>, now: Instant) {
+        self.due = now + if verdict.is_ok() { SLOW_ROUND } else { REPEAT };
+        self.discarded = 0;
+        self.doubts = 0;
+        self.verdict = Some(verdict);
+    }
+
+    /// Of one that runs the ports are its own.
+    pub(super) fn look_at_ports(&mut self, ports: &mut Ports) {
+        self.stranger = match self.runs {
+            true => None,
+            false => self
+                .listens
+                .iter()
+                .find_map(|address| ports.stranger_at(*address, PortSharing::Shared)),
+        };
+    }
+
+    pub(super) fn is_pending(&self) -> bool {
+        self.verdict.is_none() && !self.runs
+    }
+
+    pub(super) fn objection(&self) -> Option<&Objection> {
+        self.verdict.as_ref()?.as_ref().err()
+    }
+
+    /// Who has one of its ports.
+    pub(super) fn stranger(&self) -> Option<&str> {
+        self.stranger.as_deref()
+    }
+}
