@@ -6,7 +6,7 @@ use crate::traffic::{Forwarding, Protocol};
 /// What the operator wants a service to be served by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Backend {
-    /// The first of [`BackendKind::ALL`] that can do what the service asks and is there.
+    /// The first of [`BackendKind::ALL`] that can do what the service asks and has here what it needs.
     Auto,
     Only(BackendKind),
 }

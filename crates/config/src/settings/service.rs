@@ -158,7 +158,7 @@ pub(crate) static BACKEND: OfService<Backend> = Setting::new(
         |_| Backend::Auto,
         "the kernel's balancer carries more, but not every host has it",
     ),
-    "What balances: \"auto\" is IPVS where the kernel has it, else the built-in proxy.",
+    "What balances: \"auto\" is IPVS where this host has all that it needs, else the built-in proxy.",
 );
 
 pub(crate) static SCHEDULER: OfService<String> = Setting::new(
