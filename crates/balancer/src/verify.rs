@@ -75,6 +75,7 @@ pub(crate) struct Verifier {
     wanted: WantedServices,
     round: Option<HostRound>,
     changes_at: Option<Instant>,
+    ticked_at: Option<Instant>,
     patience: u32,
     checks_at_a_time: usize,
 }
@@ -139,6 +140,7 @@ impl Verifier {
             wanted: WantedServices::default(),
             round: None,
             changes_at: None,
+            ticked_at: None,
             patience: PATIENCE,
             checks_at_a_time: CHECKS_AT_A_TIME,
         }
@@ -224,6 +226,7 @@ impl Verifier {
 
     /// Goes on with what is under way, and begins what is due.
     pub(crate) fn tick(&mut self, now: Instant) {
+        self.ticked_at = Some(now);
         self.ending.retain_mut(|process| process.poll().is_none());
         self.notice_changes(now);
         for look in self.haproxy.iter_mut() {
@@ -298,7 +301,8 @@ impl Verifier {
     pub(crate) fn next_tick(&self, now: Instant) -> Option<Duration> {
         let is_checking = self.haproxy.iter().any(HaproxyLook::is_checking);
         if is_checking || !self.ending.is_empty() {
-            return Some(CHECK_POLL);
+            let passed = self.ticked_at.map_or(CHECK_POLL, |at| now.saturating_duration_since(at));
+            return Some(CHECK_POLL.saturating_sub(passed));
         }
         let changes = self.changes_due().filter(|_| !self.haproxy.is_empty());
         let checks = self.haproxy.iter().map(HaproxyLook::next).min();

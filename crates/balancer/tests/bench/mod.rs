@@ -200,7 +200,10 @@ pub fn tick_until(
             balancer.status()
         );
         thread::sleep(balancer.next_tick().unwrap_or_default().min(Duration::from_millis(50)));
-        balancer.tick();
+        // Not before it is due: what never is would be seen by nobody but the daemon.
+        if balancer.next_tick() == Some(Duration::ZERO) {
+            balancer.tick();
+        }
     }
 }
 
