@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use locum_plan::{BackendKind, Service, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
-use crate::choice::Choices;
+use crate::choice::{Choices, Reach};
 use crate::haproxy::HaproxyBackend;
 use crate::ipvs::IpvsBackend;
 use crate::proxy::ProxyBackend;
@@ -70,7 +70,10 @@ impl Balancer {
         let host = OnceCell::new();
         self.placed = choices.of(running, &mut |service, kind| {
             let mut of_kind = backends.iter_mut().filter(|backend| backend.kind() == Some(kind));
-            of_kind.next().map_or(Ok(()), |backend| backend.available())?;
+            of_kind
+                .next()
+                .map_or(Ok(()), |backend| backend.available())
+                .map_err(|why| (Reach::All, why))?;
             // Read once, and after what asking a backend may have loaded.
             lacks(service, kind, host.get_or_init(|| verifier.host(now)))
         });

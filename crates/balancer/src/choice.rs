@@ -1,7 +1,8 @@
 //! Which backend serves a service whose plan says "auto".
 //!
-//! The first that can and for which this host has all that it needs: a data path on which no client
-//! would be answered is none. The choice is made once, when the service begins to be served, and
+//! The first that can and for which this host has all that it needs; else the first by which some
+//! clients are answered, since nothing else would answer them: a data path on which no client would
+//! be is none. The choice is made once, when the service begins to be served, and
 //! holds for as long as it is wanted: a service that moved while it serves would lose its
 //! connections. It is written down with its reason, so that the daemon that comes back after a crash
 //! goes on with it, whatever the host says by then.
@@ -12,6 +13,17 @@ use locum_plan::{Backend, BackendKind, Service, WantedServices};
 
 use crate::backend::Note;
 use crate::state_file::StateFile;
+
+/// Who gets no answer for something that is missing.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Reach {
+    /// Clients whose way leads past this host: an operator may know that there are none.
+    Part,
+    All,
+}
+
+/// What a backend lacks here, and for whom.
+pub(crate) type Lacking = (Reach, String);
 
 /// A backend, and why this one: a sentence.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -40,7 +52,7 @@ impl Choices {
     pub(crate) fn of(
         &mut self,
         wanted: &WantedServices,
-        lacks: &mut dyn FnMut(&Service, BackendKind) -> Result<(), String>,
+        lacks: &mut dyn FnMut(&Service, BackendKind) -> Result<(), Lacking>,
     ) -> Vec<Result<BackendKind, String>> {
         let before = self.made.take().unwrap_or_else(|| self.state.load().unwrap_or_default());
         let mut made = BTreeMap::new();
@@ -85,33 +97,41 @@ fn known(choice: &str, service: &Service) -> Option<BackendKind> {
     kind.capabilities().lack(service).is_none().then_some(kind)
 }
 
-/// The first that can and lacks nothing; `Err` says of each why not it.
+/// The first that can and lacks nothing, else the first that can serve some clients; `Err` says of
+/// each why not it.
 pub(crate) fn choose(
     service: &Service,
-    lacks: &mut dyn FnMut(BackendKind) -> Result<(), String>,
+    lacks: &mut dyn FnMut(BackendKind) -> Result<(), Lacking>,
 ) -> Result<Choice, String> {
     let mut reasons = Vec::new();
+    let mut second_best = None;
     for kind in BackendKind::ALL {
         let backend = kind.capabilities();
-        let reason = match backend.lack(service) {
-            Some(lack) => backend.explain(lack, service),
+        let reason = match backend.lack(service).map(|lack| backend.explain(lack, service)) {
+            Some(reason) => reason,
             None => match lacks(kind) {
-                Ok(()) => {
-                    let title = backend.title;
-                    let why = match reasons.is_empty() {
-                        true => format!("{} is served by {title}", service.name),
-                        false => {
-                            format!("{} is served by {title}: {}", service.name, reasons.join("; "))
-                        }
-                    };
-                    return Ok(Choice { kind, why });
+                Ok(()) => return Ok(choice(service, kind, &reasons)),
+                Err((Reach::All, reason)) => format!("{} cannot: {reason}", backend.title),
+                Err((Reach::Part, reason)) => {
+                    second_best = second_best.or(Some(kind));
+                    format!("{} does not serve all clients: {reason}", backend.title)
                 }
-                Err(reason) => format!("{} cannot: {reason}", backend.title),
             },
         };
         reasons.push(reason);
     }
-    Err(reasons.join("; "))
+    match second_best {
+        Some(kind) => Ok(choice(service, kind, &reasons)),
+        None => Err(reasons.join("; ")),
+    }
+}
+
+fn choice(service: &Service, kind: BackendKind, reasons: &[String]) -> Choice {
+    let mut why = format!("{} is served by {}", service.name, kind.capabilities().title);
+    if !reasons.is_empty() {
+        why = format!("{why}: {}", reasons.join("; "));
+    }
+    Choice { kind, why }
 }
 
 #[cfg(test)]
@@ -136,11 +156,12 @@ mod tests {
     }
 
     /// Only this one lacks nothing.
-    fn only(kind: BackendKind) -> impl FnMut(&Service, BackendKind) -> Result<(), String> {
-        move |_, asked| if asked == kind { Ok(()) } else { Err("it is not there".to_owned()) }
+    fn only(kind: BackendKind) -> impl FnMut(&Service, BackendKind) -> Result<(), Lacking> {
+        let missing = || Err((Reach::All, "it is not there".to_owned()));
+        move |_, asked| if asked == kind { Ok(()) } else { missing() }
     }
 
-    fn all(_: &Service, _: BackendKind) -> Result<(), String> {
+    fn all(_: &Service, _: BackendKind) -> Result<(), Lacking> {
         Ok(())
     }
 
@@ -200,7 +221,27 @@ mod tests {
         assert_eq!(choices.of(&udp, &mut all), [Ok(Ipvs)], "it is asked again");
         let named = level(&["web"], |service| service.backend = Backend::Only(Ipvs));
         let mut unasked =
-            |_: &Service, _| -> Result<(), String> { unreachable!("the host is not asked") };
+            |_: &Service, _| -> Result<(), Lacking> { unreachable!("the host is not asked") };
         assert_eq!(choices.of(&named, &mut unasked), [Ok(Ipvs)]);
+    }
+
+    #[test]
+    fn a_path_past_which_some_clients_go_is_taken_only_where_there_is_no_other() {
+        let mut web = Arc::unwrap_or_clone(level(&["web"], |_| {}).services[0].service.clone());
+        let past = (Reach::Part, "answers go past it".to_owned());
+        let mut lacks = |kind| match kind {
+            BackendKind::Ipvs => Err(past.clone()),
+            BackendKind::Proxy => Ok(()),
+        };
+        let chosen = choose(&web, &mut lacks).unwrap();
+        assert_eq!(chosen.kind, BackendKind::Proxy);
+        web.protocol = Protocol::Udp;
+        let chosen = choose(&web, &mut lacks).unwrap();
+        assert_eq!(chosen.kind, BackendKind::Ipvs);
+        assert_eq!(
+            chosen.why,
+            "web is served by IPVS: IPVS does not serve all clients: answers go past it; the built-in \
+             proxy carries TCP only"
+        );
     }
 }

@@ -29,7 +29,7 @@ use locum_plan::{
 };
 
 use crate::backend::Progress;
-use crate::choice::{Choice, choose};
+use crate::choice::{Choice, Lacking, Reach, choose};
 use crate::process::Process;
 use crate::verify::haproxy::{HaproxyLook, Objection};
 use crate::verify::port::Ports;
@@ -37,7 +37,7 @@ use crate::verify::service::unmet;
 use crate::verify::watch::Watcher;
 
 pub(crate) use host::{HostReader, HostView};
-pub(crate) use service::{Reach, Unmet};
+pub(crate) use service::Unmet;
 
 /// How often the host and its ports are looked at, and changes of files asked for: an operator who
 /// waits for it sees it within two of them.
@@ -409,10 +409,12 @@ fn judge(look: &ServiceLook, host: &HostView, ports: &mut Ports) -> Shortfall {
     Shortfall { obstacles }
 }
 
-/// What an automatic choice goes by: a data path on which some clients get no answer is none.
-pub(crate) fn lacks(service: &Service, kind: BackendKind, host: &HostView) -> Result<(), String> {
-    let texts: Vec<String> = unmet(service, kind, host).into_iter().map(|one| one.text).collect();
-    if texts.is_empty() { Ok(()) } else { Err(texts.join("; ")) }
+/// What an automatic choice goes by.
+pub(crate) fn lacks(service: &Service, kind: BackendKind, host: &HostView) -> Result<(), Lacking> {
+    let unmet = unmet(service, kind, host);
+    let reach = unmet.iter().map(|one| one.reach).max();
+    let texts: Vec<String> = unmet.into_iter().map(|one| one.text).collect();
+    reach.map_or(Ok(()), |reach| Err((reach, texts.join("; "))))
 }
 
 /// What keeps the services and HAProxies of a plan from being served by this host, as its daemon

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use locum_plan::{Backend, BackendKind, Forwarding, Service, first_few};
 
+use crate::choice::Reach;
 use crate::verify::host::{HostLink, HostView};
 
 /// Something that has to be here and is not.
@@ -12,15 +13,6 @@ pub(crate) struct Unmet {
     pub reach: Reach,
     /// What is missing, and what to do.
     pub text: String,
-}
-
-/// Who gets no answer for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Reach {
-    All,
-    /// Clients whose way leads past this host: an operator may know that there are none, and an
-    /// automatic choice cannot.
-    Part,
 }
 
 /// What `service` lacks on this host to be served by `kind`, its port apart.
