@@ -21,6 +21,7 @@ pub mod lateness;
 pub mod measure;
 pub mod node;
 pub mod order;
+pub mod outage;
 pub mod pair;
 pub mod peer;
 pub mod probe;

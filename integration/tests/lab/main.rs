@@ -5,6 +5,7 @@ mod bad_input;
 mod baseline;
 mod daemon;
 mod election;
+mod fitness;
 mod haproxy_seed;
 mod hooks;
 mod ipvs;

@@ -1,0 +1,179 @@
+//! Who can serve is master: what all of a pair cannot do moves nothing, what one cannot do is seen
+//! before it is needed, and the other director may be another program.
+
+use locum_integration::node::Node;
+use locum_integration::outage;
+use locum_integration::pair::ELECTION;
+use locum_integration::pair::SECOND;
+use locum_integration::pair::VIP;
+use locum_integration::peer::Frr;
+use locum_integration::peer::Keepalived;
+use locum_integration::peer::Peer;
+use locum_integration::peer::Router;
+use locum_integration::peer::locum_command;
+use locum_integration::probe::Prober;
+use locum_integration::probe::Report;
+use locum_integration::probe::Responder;
+use locum_integration::require;
+use locum_integration::service::Balanced;
+use locum_integration::service::INSTANCE;
+use locum_integration::wait;
+use locum_integration::wait::seconds;
+
+const PROXY: &str = r#"
+[[service]]
+name = "www"
+instance = "web"
+listen = "192.168.1.100:80"
+backend = "proxy"
+scheduler = "rr"
+standby = "cold"
+health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
+servers = ["10.0.0.1:80", "10.0.0.2:80"]
+"#;
+
+/// Lines of the instance's own table.
+fn with(lines: &str) -> String {
+    format!("{}{lines}\n{PROXY}", INSTANCE.replace("300ms", "1s"))
+}
+
+/// What `locum status --json` says of the only instance.
+fn instance(node: &Node) -> serde_json::Value {
+    let output = locum_command(node, &["status", "--json"]);
+    let mut status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["instances"][0].take()
+}
+
+/// Waits until a backup sees that it could serve.
+fn expect_ready(node: &Node) {
+    wait::eventually(&format!("{} could serve", node.name()), ELECTION, || {
+        let instance = instance(node);
+        let is_fit = instance["effective_priority"] == instance["base_priority"];
+        if is_fit && instance["role"] == "backup" { Ok(()) } else { Err(instance.to_string()) }
+    });
+}
+
+/// Directors of which the first one serves, and the other one could.
+fn settled(config: &str) -> Balanced {
+    let balanced = Balanced::settled(config);
+    expect_ready(&balanced.lab.directors[1]);
+    balanced
+}
+
+/// Probes of the shared address from the moment it is answered.
+fn probe(balanced: &Balanced) -> (Vec<Responder>, Prober) {
+    let responders = Responder::on_each(&balanced.lab.directors);
+    let prober = Prober::start(&balanced.lab.client, balanced.vip());
+    wait::until("probes are answered", ELECTION, || prober.answered() > 500);
+    (responders, prober)
+}
+
+fn expect_no_loss(report: &Report, answered_by: &[u8]) {
+    assert_eq!(report.lost, 0, "{report:?}");
+    assert_eq!(report.answered_by, answered_by, "{report:?}");
+}
+
+const HOOK: &str = "/run/lab/hook.sh";
+const EVENTS: &str = "/run/lab/events";
+
+/// The offers of the master, which the other one lets pass, come after 0, 10 and 30 s: nobody is
+/// to notice them but the history.
+#[test]
+fn failure_that_both_have_moves_nothing() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let mut balanced = Balanced::new(&with(&format!("notify = [[\"{HOOK}\"]]")));
+    for director in [0, 1] {
+        balanced.lab.directors[director].write_script(HOOK, &format!("echo \"$*\" >> {EVENTS}"));
+        balanced.start(director);
+        balanced.expect_service_by(0);
+    }
+    expect_ready(&balanced.lab.directors[1]);
+    let events = |balanced: &Balanced| {
+        let read = |node: &Node| node.read(EVENTS).unwrap_or_default();
+        balanced.lab.directors.iter().map(read).collect::<Vec<_>>()
+    };
+    wait::until("all hooks have run", ELECTION, || {
+        let events = events(&balanced);
+        events[0].contains(" MASTER ") && events[1].contains(" BACKUP ")
+    });
+    let before = events(&balanced);
+    let (_responders, prober) = probe(&balanced);
+    let capture = balanced.lab.capture_without_client();
+    balanced.web.clear();
+    for node in &balanced.lab.directors {
+        wait::eventually("status says that no server is up", ELECTION, || {
+            let output = locum_command(node, &["status"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            let is_said = output.status.code() == Some(1) && said.contains("service www");
+            if is_said { Ok(()) } else { Err(said) }
+        });
+    }
+    wait::steadily("lb1 alone is master", seconds(60), || {
+        balanced.lab.holders(balanced.vip()) == [0]
+    });
+    expect_no_loss(&prober.stop(), &[0]);
+    assert_eq!(events(&balanced), before, "no hook has run");
+    assert_eq!(capture.adverts("lb2"), [], "lb2 was never master");
+    let offers = capture.adverts("lb1").iter().filter(|(_, advert)| advert.priority == 0).count();
+    assert!((1..=20).contains(&offers), "it has offered, and not all the time: {offers}");
+    for node in &balanced.lab.directors {
+        assert_ne!(instance(node)["unfit"], serde_json::Value::Null, "{}", instance(node));
+    }
+}
+
+/// Where a better priority alone would move nothing.
+#[test]
+fn unfit_master_of_a_pair_that_does_not_preempt_is_relieved() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let balanced = settled(&with("preempt = false"));
+    let (_responders, prober) = probe(&balanced);
+    outage::lose_servers(&balanced.lab.directors[0]);
+    balanced.expect_service_by(1);
+    expect_no_loss(&prober.stop(), &[0, 1]);
+    // As nothing preempts, it stays there when the first one has recovered.
+    outage::find_servers(&balanced.lab.directors[0]);
+    expect_ready(&balanced.lab.directors[0]);
+    wait::steadily("lb2 stays master", seconds(3), || balanced.lab.holders(balanced.vip()) == [1]);
+}
+
+/// The offer of an unfit master is an advert of priority 0, which every router takes.
+fn relieved_by(other: &dyn Peer) -> Report {
+    let mut balanced = Balanced::new(&with(""));
+    balanced.start(0);
+    balanced.expect_service_by(0);
+    let router = Router::new(51, SECOND, &[VIP]);
+    let _other = other.start(&balanced.lab.directors[1], &[router]);
+    // It listens from its first moment, and stays backup for longer than a down interval.
+    wait::lasting("lb1 alone is master", ELECTION, seconds(4), || {
+        balanced.lab.holders(balanced.vip()) == [0]
+    });
+    let (_responders, prober) = probe(&balanced);
+    outage::lose_servers(&balanced.lab.directors[0]);
+    let alone = |director| balanced.lab.holders(balanced.vip()) == [director];
+    wait::until("the other director alone is master", ELECTION, || alone(1));
+    // The worst of the two cannot serve: nothing comes back by itself.
+    wait::steadily("it stays so", seconds(5), || alone(1));
+    let report = prober.stop();
+    outage::find_servers(&balanced.lab.directors[0]);
+    balanced.expect_service_by(0);
+    report
+}
+
+#[test]
+fn keepalived_takes_what_an_unfit_master_offers() {
+    if require::lab(&["nft", "ss", "keepalived"]) {
+        expect_no_loss(&relieved_by(&Keepalived), &[0, 1]);
+    }
+}
+
+/// Its macvlan answers a moment later than it is master: only who answers counts.
+#[test]
+fn frr_takes_what_an_unfit_master_offers() {
+    if require::lab(&["nft", "ss", "zebra", "vrrpd"]) {
+        assert_eq!(relieved_by(&Frr).answered_by, [0, 1]);
+    }
+}
