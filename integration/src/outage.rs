@@ -90,8 +90,8 @@ pub fn find_servers(node: &Node) {
 /// it was: an advert of another priority than `usual`.
 pub fn known(capture: &Capture, from: &str, usual: u8, since: Instant) -> Option<Instant> {
     let adverts = capture.adverts(from).into_iter();
-    let mut news = adverts.filter(|(at, advert)| *at > since && advert.priority != usual);
-    news.next().map(|(at, _)| at)
+    let mut other = adverts.filter(|(at, advert)| *at > since && advert.priority != usual);
+    other.next().map(|(at, _)| at)
 }
 
 /// Time between two connections of [`Knocks`].
