@@ -6,6 +6,7 @@
 pub mod connections;
 pub mod crash;
 pub mod election;
+pub mod fitness;
 pub mod fleet;
 pub mod flood;
 pub mod handover;

@@ -56,6 +56,15 @@ enum What {
         #[arg(long, default_value_t = 3)]
         deaths: u32,
     },
+    /// What serves on the master fails, and on both
+    Fitness {
+        /// Of each failure
+        #[arg(long, default_value_t = 1)]
+        runs: u32,
+        /// Each on both directors for so long: how often the master is another
+        #[arg(long, value_parser = humantime::parse_duration)]
+        both_for: Option<Duration>,
+    },
     /// Bad adverts as fast as a machine can send them
     Flood {
         #[arg(
@@ -89,6 +98,7 @@ fn main() -> ExitCode {
         What::Election { sizes, period } => bench::election::election(&sizes, period),
         What::Promotion { sizes } => bench::promotion::promotion(&sizes),
         What::Service { runs, deaths } => bench::service::service(runs, deaths),
+        What::Fitness { runs, both_for } => bench::fitness::fitness(runs, both_for),
         What::Flood { kinds, rate, period, interval } => {
             bench::flood::flood(&kinds, Strength { rate, period, interval })
         }
