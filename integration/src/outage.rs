@@ -44,12 +44,12 @@ pub fn with_certificate() -> String {
     HAPROXY_FILE.replace(plain, &format!("{plain}    bind *:443 ssl crt {CERTIFICATE}\n"))
 }
 
-/// Writes a certificate with its key, which nobody vouches for.
-pub fn issue_certificate(node: &Node) {
+/// Writes a certificate for this name with its key, which nobody vouches for.
+pub fn issue_certificate(node: &Node, name: &str) {
     node.shell(&format!(
         "mkdir -p /run/lab
          openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 1 \
-         -subj /CN=lab.example -keyout /run/lab/key.pem -out /run/lab/chain.pem 2>/dev/null
+         -subj /CN={name} -keyout /run/lab/key.pem -out /run/lab/chain.pem 2>/dev/null
          cat /run/lab/chain.pem /run/lab/key.pem > {CERTIFICATE}"
     ));
 }

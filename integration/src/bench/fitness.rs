@@ -185,7 +185,7 @@ impl Site {
 
     fn start(&mut self, blow: Blow, director: usize) {
         let node = &self.lab.directors[director];
-        outage::issue_certificate(node);
+        outage::issue_certificate(node, "lab.example");
         let file = match blow {
             Blow::CertificateGone => outage::with_certificate(),
             Blow::PortTaken | Blow::Stopped | Blow::ServersLost | Blow::ProgramRefused => {

@@ -55,7 +55,7 @@ fn settled(config: &str, file: &str, wrapper: &[&str]) -> Balanced {
         let node = &balanced.lab.directors[director];
         node.write("/etc/haproxy/lab.cfg", file);
         if file.contains(outage::CERTIFICATE) {
-            outage::issue_certificate(node);
+            outage::issue_certificate(node, "lab.example");
         }
         balanced.start_under(director, wrapper);
         balanced.expect_service_by(0);
@@ -177,7 +177,7 @@ fn haproxy_whose_certificate_is_gone_moves_the_address_when_it_dies() {
         outage::signal_haproxy(&balanced.lab.directors[0], "KILL");
     });
     expect_unfit(&balanced, "haproxy edge");
-    outage::issue_certificate(&balanced.lab.directors[0]);
+    outage::issue_certificate(&balanced.lab.directors[0], "lab.example");
     balanced.expect_service_by(0);
 }
 
