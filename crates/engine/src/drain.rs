@@ -17,6 +17,7 @@ use crate::ids::Owner;
 use crate::instance::{Departure, Link};
 use crate::listening;
 use crate::output::{EventKind, HookRun, Output};
+use crate::results::UNOWNED_PAUSE;
 use crate::services::Holding;
 
 impl Engine {
@@ -57,8 +58,11 @@ impl Engine {
         out.extend(std::mem::take(&mut self.notes).into_iter().map(Output::Notify));
         out.extend(hooks.into_iter().map(Output::Hook));
         self.follow_masters(&dirty);
-        let gone = self.remove_gone(&dirty);
-        if self.levels_touched || gone {
+        let gone = self.remove_gone(now, &dirty);
+        let is_done = |id: &InstanceId| {
+            self.instances.get(*id).is_some_and(|one| one.leaving && one.router.is_finished())
+        };
+        if self.levels_touched || gone || roles_changed && dirty.iter().any(is_done) {
             self.drain_listening(out);
         }
         self.masters.drain(out);
@@ -252,14 +256,21 @@ impl Engine {
         self.trackers.follow(tracks);
     }
 
-    /// Instances that have left the plan and handed over. `true` when there were any.
-    fn remove_gone(&mut self, dirty: &[InstanceId]) -> bool {
+    /// Instances that have left the plan and handed over. `true` when there were any. What the kernel
+    /// does not let go of for them stays ours to remove.
+    fn remove_gone(&mut self, now: Time, dirty: &[InstanceId]) -> bool {
         let is_gone = |id: &&InstanceId| {
             let state = &self.instances[**id];
             state.leaving && state.departure() == Departure::Gone
         };
         let gone: Vec<InstanceId> = dirty.iter().filter(is_gone).copied().collect();
         if !gone.is_empty() {
+            let left = gone.iter().flat_map(|id| self.instances[*id].facts().left());
+            let left: Vec<Fact> = left.cloned().collect();
+            if !left.is_empty() {
+                self.unowned.extend(left);
+                self.unowned_at = Some(now + UNOWNED_PAUSE);
+            }
             self.instances.remove(&gone);
             self.follow_trackers();
         }

@@ -25,6 +25,7 @@ use crate::ids::{InstanceId, ProbeId, Seq};
 use crate::input::{Input, LinkState};
 use crate::instances::Instances;
 use crate::listening::MasterSources;
+use crate::offer::standpoint;
 use crate::output::{Event, EventKind, Listen, Output};
 use crate::probes::{ProbeTable, Subscriber};
 use crate::service::ServerTurn;
@@ -97,6 +98,7 @@ impl Engine {
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }
+        self.review_fitness(now);
         for (id, event) in self.groups.decide(now, arbiter, &self.instances) {
             self.instances.touch(id).feed(now, event);
         }
@@ -108,6 +110,10 @@ impl Engine {
     /// that wait in the sockets speak first (V-235).
     fn run_timers(&mut self, now: Time) {
         for id in self.instances.due(now) {
+            // What is lost by the clock counts for the advert of this moment.
+            if self.instances[id].is_fitness_due(now) {
+                self.review(now, id);
+            }
             let state = self.instances.touch(id);
             let was_pausing = state.facts().is_pausing();
             state.feed(now, RouterEvent::Timeout);
@@ -261,6 +267,7 @@ impl Engine {
         let source = self.source_of(id);
         let instance = Arc::clone(&self.instances[id].instance);
         // Adopted instances go on with the checks as they were; the next result speaks for itself.
+        let judged = standpoint(&self.instances[id].router);
         let verdict = self.judge(&instance, self.instances[id].perspective(now));
         let waits_for_reports = self.trackers.awaits(&instance.track);
         let state = self.instances.touch(id);
@@ -289,7 +296,7 @@ impl Engine {
         } else if !verdict.is_unknown {
             state.feed(now, RouterEvent::Eligible);
         }
-        state.follow_fitness(verdict.loss, now);
+        state.follow_fitness(verdict.loss, judged, now);
         if from != to {
             let why = PriorityCause::Trackers(verdict.parts);
             let name = instance.name.clone();

@@ -25,7 +25,7 @@ use crate::fitness::{Incumbency, Loss};
 use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
-use crate::offer::Footing;
+use crate::offer::{Footing, Standpoint};
 use crate::output::{Datagram, HookRun, Output};
 use crate::promises;
 
@@ -249,6 +249,8 @@ impl InstanceState {
         match self.router.role() {
             Role::Master | Role::Resigning => Incumbency::Incumbent,
             _ if self.adoptable || self.presume_up => Incumbency::Incumbent,
+            // Its first advert as master says what it competes with then.
+            _ if self.router.candidate().is_some() => Incumbency::Incumbent,
             Role::Initialize | Role::Backup | Role::Fault => Incumbency::Standby,
         }
     }
@@ -263,19 +265,18 @@ impl InstanceState {
 
     /// Its role is another than what its fitness was judged for, or the time for that has come.
     pub fn is_fitness_due(&self, now: Time) -> bool {
-        let role = self.router.role();
-        self.fitness.as_ref().is_some_and(|footing| footing.is_due(role, now))
+        self.fitness.as_ref().is_some_and(|footing| footing.is_due(&self.router, now))
     }
 
     /// The router learns what this node can serve, and offers its mastership when it is time to.
-    pub fn follow_fitness(&mut self, loss: Loss, now: Time) {
+    pub fn follow_fitness(&mut self, loss: Loss, judged: Standpoint, now: Time) {
         let ranking = self.instance.policy().map(|policy| policy.ranking);
         let fitness = ranking.map_or(Fitness::Fit, |ranking| loss.fitness(&ranking));
         if self.router.fitness() != fitness {
             self.feed(now, RouterEvent::Fitness(fitness));
         }
         let Some(footing) = &mut self.fitness else { return };
-        if footing.follow(loss, &self.router, now) {
+        if footing.follow(loss, judged, &self.router, now) {
             let reasons = footing.loss.sentence();
             self.feed(now, RouterEvent::Offer { reasons });
         }

@@ -21,18 +21,25 @@ pub struct Footing {
     /// What this node cannot serve of it.
     pub loss: Loss,
     pub offers: Offers,
-    /// The role that this was judged for.
-    role: Option<Role>,
+    /// As who this was judged.
+    judged: Option<Standpoint>,
     /// When to look again without any news.
     pub again: Option<Time>,
     /// When it offers its mastership next.
     offer_at: Option<Time>,
 }
 
+/// A role, and whether it is on the way to mastership.
+pub type Standpoint = (Role, bool);
+
+pub fn standpoint(router: &Router) -> Standpoint {
+    (router.role(), router.candidate().is_some())
+}
+
 impl Footing {
     /// Its role is another than what it was judged for, or the time to look again has come.
-    pub fn is_due(&self, role: Role, now: Time) -> bool {
-        self.role != Some(role) || self.again.is_some_and(|again| again <= now)
+    pub fn is_due(&self, router: &Router, now: Time) -> bool {
+        self.judged != Some(standpoint(router)) || self.again.is_some_and(|again| again <= now)
     }
 
     /// Until it offers its mastership next.
@@ -40,14 +47,13 @@ impl Footing {
         self.offer_at.map(|at| at.since(now))
     }
 
-    /// What it cannot serve now; `true` when it is time to offer its mastership.
-    pub fn follow(&mut self, loss: Loss, router: &Router, now: Time) -> bool {
-        let role = router.role();
-        self.role = Some(role);
+    /// What it cannot serve now, as judged from there; `true` when it is time to offer its mastership.
+    pub fn follow(&mut self, loss: Loss, judged: Standpoint, router: &Router, now: Time) -> bool {
+        self.judged = Some(judged);
         self.again = loss.again;
         self.offer_at = None;
         self.loss = loss;
-        match role {
+        match router.role() {
             // What is on offer may come back: the next pause depends on how often it has.
             Role::Resigning => {}
             Role::Initialize | Role::Backup | Role::Fault => self.offers = Offers::default(),
@@ -57,7 +63,7 @@ impl Footing {
                 let due = self.offers.due(lost, router.since().0, now);
                 if due <= now {
                     self.offers.made(lost, now);
-                    self.role = Some(Role::Resigning);
+                    self.judged = Some((Role::Resigning, false));
                     return true;
                 }
                 self.offer_at = Some(due);

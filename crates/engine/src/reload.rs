@@ -49,6 +49,7 @@ impl Engine {
         let tally = self.replace_instances(now, &plan);
         self.plan = Some(Arc::clone(&plan));
         self.replace_probes(out);
+        self.entrust_unowned();
         self.inherit(now, inherited);
         self.levels_touched = true;
         let Tally { added, changed, removed, unchanged } = tally;
@@ -120,6 +121,19 @@ impl Engine {
         self.instances.set_order(order);
         self.follow_trackers();
         tally
+    }
+
+    /// What the kernel did not let go of for an instance that has left is up to the one that has the
+    /// fact now.
+    fn entrust_unowned(&mut self) {
+        for fact in std::mem::take(&mut self.unowned) {
+            let stays = |id: &InstanceId| !self.instances[*id].leaving;
+            let owner = self.instances.of_fact(&fact.key()).find(stays);
+            match owner {
+                Some(id) => self.instances.touch(id).inherit(fact),
+                None => self.unowned.push(fact),
+            }
+        }
     }
 
     /// What an earlier run left: an instance whose address has a valid lease goes on as master;

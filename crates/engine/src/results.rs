@@ -15,7 +15,7 @@ use crate::output::EventKind;
 use crate::services::ServedAnswer;
 
 /// Pause before leftovers that could not be withdrawn are tried again.
-const UNOWNED_PAUSE: Duration = Duration::from_secs(30);
+pub const UNOWNED_PAUSE: Duration = Duration::from_secs(30);
 
 impl Engine {
     pub(crate) fn on_applied(

@@ -204,6 +204,12 @@ impl Facts {
         all.filter_map(|one| Some((&one.removal.fact, one.error.as_deref()?)))
     }
 
+    /// What must go and has not, of an instance that is done.
+    pub fn left(&self) -> impl Iterator<Item = &Fact> {
+        let withdrawals = self.rare.withdrawals.iter().map(|one| &one.removal.fact);
+        withdrawals.chain(&self.rare.inherited)
+    }
+
     /// When pending withdrawals are tried again.
     pub fn retry_at(&self) -> Option<Time> {
         self.rare.retry_at
@@ -326,6 +332,13 @@ impl Facts {
         });
         let expels = if expels { self.expel(now) } else { Vec::new() };
         let drop = self.removals(&former, &expels, wanted.claimed);
+        // What had to go is wanted again: nothing is left to try, and an answer that is on its way
+        // is to this level.
+        if drop.is_empty()
+            && let Some(rare) = self.rare.get_mut()
+        {
+            rare.retry_at = None;
+        }
         let hold = self.additions(now, wanted.asks_again);
         let lease = self.held.iter().filter_map(Fact::lease_seconds).min();
         self.renewable_at = lease.map(|_| now + SHORTEST_RENEWAL);

@@ -12,7 +12,8 @@ use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Unrunnable, Verdi
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
 
 use crate::node::{
-    HANDED_OVER, Node, PEER, VIP, advert, instance, outcome, plan, process_check, sent_priorities,
+    HANDED_OVER, Node, PEER, VIP, advert, instance, is_address, outcome, plan, process_check,
+    sent_priorities,
 };
 
 fn ms(millis: u64) -> Duration {
@@ -73,6 +74,36 @@ fn a_stop_does_not_wait_for_ever_for_a_kernel_that_refuses() {
         stopped |= node.run_for(ms(1001)).contains(&Output::Stopped);
     }
     assert!(stopped);
+}
+
+/// Removed by a reload while the kernel does not let go of its address.
+#[test]
+fn what_an_instance_that_has_left_could_not_withdraw_is_withdrawn_later() {
+    let withdraws = |out: &[Output]| {
+        out.iter().any(|output| match output {
+            Output::Apply { drop, .. } => drop.iter().any(|one| is_address(&one.fact, VIP)),
+            _ => false,
+        })
+    };
+    for comes_back in [false, true] {
+        let mut node = Node::master(plan([instance("web", 51, 100)]));
+        node.plan_with(plan([]), Vec::new());
+        node.run_for(ms(2101));
+        for _ in 0..5 {
+            node.refuse_applies("no buffer space");
+            node.run_for(ms(1001));
+        }
+        assert_eq!(node.status().instances, [], "it is gone");
+        let out = if comes_back {
+            node.plan_with(plan([instance("web", 51, 100)]), Vec::new()).to_vec()
+        } else {
+            node.run_for(ms(31_000)).to_vec()
+        };
+        assert!(withdraws(&out), "comes back {comes_back}: {out:#?}");
+        node.confirm_applies();
+        let out = node.run_for(ms(2000)).to_vec();
+        assert!(!withdraws(&out), "{out:#?}");
+    }
 }
 
 #[test]

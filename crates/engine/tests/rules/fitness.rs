@@ -454,3 +454,17 @@ fn a_switchover_is_an_offer_and_a_forced_one_is_none() {
     ask(&mut master, Successor::Any);
     assert_eq!(master.took_sent(), [OWN, 0], "it cannot serve, and says that this is no offer");
 }
+
+/// Judged as the master it was, it would count for what it was for ever.
+#[test]
+fn a_master_that_goes_into_fault_is_judged_as_the_standby_it_is() {
+    let mut master = Director::master(served());
+    master.answer(&["www"]);
+    master.run(SECOND);
+    master.answer(&[]);
+    assert_eq!(master.status().priority, Priority(OWN));
+    let out = master.node.link("eth0", false).to_vec();
+    master.note(&out);
+    assert_eq!(master.node.role(), Role::Fault);
+    assert_eq!(master.status().priority, Priority(UNFIT), "it has just recovered");
+}
