@@ -55,6 +55,10 @@ pub struct Adapter {
     names: BTreeMap<InstanceId, Name>,
     /// Services that status says are not served.
     pub unserved: Vec<Name>,
+    /// Services that have recovered and do not count for it yet.
+    pub held_back: Vec<Name>,
+    /// Instances that status says cannot serve all, with their roles.
+    unfit: BTreeMap<InstanceId, Role>,
     /// By true time.
     pub deadline: Option<Time>,
     pub objector: Objector,
@@ -83,7 +87,7 @@ impl Adapter {
     ) -> Vec<Output> {
         let is_reload = !self.views.is_empty();
         let is_backup = self.is_backup();
-        let scene = Scene { plan, names: &self.names, is_reload, is_backup };
+        let scene = Scene { plan, names: &self.names, is_reload, is_backup, unfit: &self.unfit };
         let distorted = plant.and_then(|plant| distort(plant, stimulus, scene));
         let stimulus = distorted.as_ref().unwrap_or(stimulus);
         let clock = now - self.slept;
@@ -99,7 +103,8 @@ impl Adapter {
         });
         self.jump = None;
         if let Some(plant) = plant {
-            let scene = Scene { plan, names: &self.names, is_reload, is_backup };
+            let scene =
+                Scene { plan, names: &self.names, is_reload, is_backup, unfit: &self.unfit };
             tamper(plant, stimulus, scene, &mut outputs);
             self.lag = Duration::ZERO;
             if self.is_backup() && plant == Plant::Skew {
@@ -170,6 +175,10 @@ impl Adapter {
         self.unserved.clear();
         let unserved = status.services.iter().filter(|service| service.error.is_some());
         self.unserved.extend(unserved.map(|service| service.name.clone()));
+        let unfit = status.instances.iter().filter(|instance| !instance.unfit.is_empty());
+        self.unfit = unfit.map(|instance| (instance.id, instance.role)).collect();
+        let held = status.services.iter().filter(|service| service.fitness.hold.is_some());
+        self.held_back = held.map(|service| service.name.clone()).collect();
     }
 
     /// [`Plant::Skew`]: the jump before this deadline.

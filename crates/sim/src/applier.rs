@@ -2,7 +2,7 @@
 //!
 //! They decide nothing. They die with their process; what they did to the kernel stays.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ pub struct Balancer {
     /// What it serves, but for what it cannot, and for what does not answer yet.
     wanted: Option<Arc<WantedServices>>,
     unserved: Vec<Name>,
+    /// What it could not serve whatever it is asked for.
+    broken: BTreeSet<Name>,
     pending: Vec<Name>,
     /// Number of the level last finished.
     finished: Seq,
@@ -159,10 +161,14 @@ impl Balancer {
 
     /// Serves what it has begun with, but for what `refuses` says; returns its number. What it has
     /// not served before does not answer yet when `is_slow`.
-    pub fn finish(&mut self, is_slow: bool, mut refuses: impl FnMut() -> bool) -> Option<Seq> {
+    pub fn finish(&mut self, is_slow: bool, refuses: impl FnMut(&Name) -> bool) -> Option<Seq> {
         let (seq, wanted) = self.begun.take()?;
-        let names: Vec<Name> = active(&wanted).map(|(name, _)| name.clone()).collect();
-        let (unserved, served): (Vec<Name>, Vec<Name>) = names.into_iter().partition(|_| refuses());
+        let is_broken = |name: &Name| self.broken.contains(name);
+        let names = active(&wanted).map(|(name, _)| name.clone());
+        let names: Vec<Name> = names.filter(|name| !is_broken(name)).collect();
+        let (mut unserved, served): (Vec<Name>, Vec<Name>) = names.into_iter().partition(refuses);
+        let all = wanted.services.iter().map(|one| &one.service.name);
+        unserved.extend(all.filter(|name| is_broken(name)).cloned());
         let pends = |name: &Name| self.pending.contains(name) || is_slow && !self.answers(name);
         self.pending = served.into_iter().filter(pends).collect();
         self.unserved = unserved;
@@ -178,11 +184,28 @@ impl Balancer {
 
     /// What does not answer yet does, or fails; what has failed by then recovers. True when it has
     /// to be called again.
-    pub fn go_on(&mut self, fails: bool) -> bool {
+    pub fn go_on(&mut self, fails: impl Fn(&Name) -> bool) -> bool {
         let begun = std::mem::take(&mut self.pending);
-        let has_failed = fails && !begun.is_empty();
-        self.unserved = if has_failed { begun } else { Vec::new() };
+        let failed: Vec<Name> = begun.into_iter().filter(|name| fails(name)).collect();
+        let has_failed = !failed.is_empty();
+        self.recover();
+        self.unserved.extend(failed);
         has_failed
+    }
+
+    /// From now on this service cannot be served here, or can again.
+    pub fn break_service(&mut self, service: &Name, is_broken: bool) {
+        self.unserved.retain(|name| name != service);
+        self.pending.retain(|name| name != service);
+        if !is_broken {
+            self.broken.remove(service);
+            return;
+        }
+        self.broken.insert(service.clone());
+        let mut wanted = self.wanted.iter().flat_map(|wanted| &wanted.services);
+        if wanted.any(|one| one.service.name == *service) {
+            self.unserved.push(service.clone());
+        }
     }
 
     /// Forgets what it has begun with, and goes on as before.
@@ -204,7 +227,7 @@ impl Balancer {
 
     /// Tries again what it could not, and can.
     pub fn recover(&mut self) {
-        self.unserved.clear();
+        self.unserved.retain(|name| self.broken.contains(name));
     }
 
     /// Serves something that belongs to the master of this instance.
@@ -225,7 +248,17 @@ impl Balancer {
     /// neither answers nor has failed.
     pub fn awaited(&self, wanted: Option<&WantedServices>, instance: &Name) -> Option<Name> {
         let mut all = wanted.or_else(|| self.newest()).into_iter().flat_map(active);
-        let is_awaited = |name: &Name| !self.answers(name) && !self.unserved.contains(name);
+        // What it did before it was asked for, or does before it comes to that, says nothing of what
+        // it will.
+        let is_active =
+            |level: &WantedServices, name: &Name| active(level).any(|(active, _)| active == name);
+        let has_begun = |name: &Name| {
+            let begun = self.begun.as_ref().map(|(_, level)| &**level);
+            self.wanted.as_deref().is_some_and(|level| is_active(level, name))
+                && begun.is_none_or(|level| is_active(level, name))
+        };
+        let is_awaited =
+            |name: &Name| !has_begun(name) || !self.answers(name) && !self.unserved.contains(name);
         let found = all.find(|(name, of)| *of == Some(instance) && is_awaited(name));
         found.map(|(name, _)| name.clone())
     }

@@ -18,6 +18,7 @@ use crate::node::{Process, Stimulus};
 use crate::place::link_of;
 use crate::plant::Plant;
 use crate::trace::{describe_output, describe_stimulus};
+use crate::virtual_router::VirtualRouter;
 use crate::wire;
 use crate::world::{Happening, World};
 
@@ -345,7 +346,9 @@ impl World {
         let finished = if serves_on && was_serving {
             host.balancer.skip()
         } else {
-            let refuses = || unserved > 0 && random.per_mille(unserved);
+            let routers = &self.scenario.routers;
+            let refuses =
+                |name: &Name| unserved > 0 && !decides(routers, name) && random.per_mille(unserved);
             host.balancer.finish(!warm_up.is_zero(), refuses)
         };
         if finished.is_some() {
@@ -364,7 +367,8 @@ impl World {
         if host.life != life {
             return;
         }
-        if host.balancer.go_on(self.random.one_in(3)) {
+        let (routers, fails) = (&self.scenario.routers, self.random.one_in(3));
+        if host.balancer.go_on(|name| fails && !decides(routers, name)) {
             let at = self.now + self.random.span(SLOWEST_RECOVERY);
             self.schedule.add(at, Happening::Answers { node, life });
         }
@@ -372,7 +376,7 @@ impl World {
     }
 
     /// The level last finished has come this far.
-    fn report_services(&mut self, node: usize) {
+    pub fn report_services(&mut self, node: usize) {
         let balancer = &self.nodes[node].balancer;
         let refused = balancer.unserved().iter();
         let refused = refused.map(|name| (name.clone(), "no backend available".to_owned()));
@@ -439,6 +443,13 @@ impl World {
             self.schedule.add(at.max(self.now) + late, Happening::Timer { node, life, at });
         }
     }
+}
+
+/// What becomes of this service has a say in the election: [`crate::fitness`] breaks it.
+fn decides(routers: &[VirtualRouter], service: &Name) -> bool {
+    let of =
+        |router: &&VirtualRouter| router.service.as_ref().is_some_and(|own| own.name == *service);
+    routers.iter().find(of).is_some_and(|router| router.follows_service)
 }
 
 /// One level for the kernel.

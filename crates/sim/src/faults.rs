@@ -11,9 +11,11 @@ use locum_engine::{Command, Decision, Run, Successor, Target};
 use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
+use crate::fitness::Lack;
 use crate::node::{Process, Stimulus};
 use crate::objector::Mood;
 use crate::place::{INTERFACES, link_of};
+use crate::virtual_router::VirtualRouter;
 use crate::world::{Happening, World};
 
 /// How a fault ends.
@@ -32,6 +34,21 @@ pub enum Undo {
     Mood(usize),
     /// Puts a removed instance back.
     Instance(usize, usize),
+    /// A node has again what its service needs; all have; or it comes and goes.
+    Fitness {
+        node: usize,
+        router: usize,
+        lack: Lack,
+    },
+    CommonFitness {
+        router: usize,
+        lack: Lack,
+    },
+    Flap {
+        node: usize,
+        router: usize,
+        left: u32,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -62,9 +79,13 @@ enum Fault {
     LateServe,
     Objection,
     Stranger,
+    Unfit,
+    AllUnfit,
+    Flapping,
 }
 
-const EVERY_FAULT: [Fault; 26] = [
+/// Those that half of the scenarios have no use for come twice.
+const EVERY_FAULT: [Fault; 31] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -91,6 +112,11 @@ const EVERY_FAULT: [Fault; 26] = [
     Fault::LateServe,
     Fault::Objection,
     Fault::Stranger,
+    Fault::Unfit,
+    Fault::Unfit,
+    Fault::AllUnfit,
+    Fault::AllUnfit,
+    Fault::Flapping,
 ];
 
 /// An address that was refused because of its link is asked for again that soon.
@@ -155,7 +181,7 @@ impl World {
 
     fn choose_length(&mut self) -> Duration {
         let interval = self.scenario.longest_interval();
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 => self.random.span(interval),
             1 => self.random.span(interval * 3),
             2 => self.random.span_between(interval * 3, interval * 5),
@@ -213,6 +239,9 @@ impl World {
             | Fault::LateServe => self.sour(fault, victim, until),
             Fault::Objection => self.object(victim, until),
             Fault::Stranger => self.intrude(victim),
+            Fault::Unfit => self.make_unfit(victim, until),
+            Fault::AllUnfit => self.make_all_unfit(until),
+            Fault::Flapping => self.make_flap(victim),
             Fault::StubbornAddress => self.make_stubborn(victim, until),
             Fault::ReloadSame
             | Fault::ReloadPriority
@@ -365,11 +394,14 @@ impl World {
 
     fn edit(&mut self, fault: Fault, node: usize, until: Time) {
         let router = self.random.index(self.scenario.routers.len());
-        let paces = &self.scenario.routers[router].paces;
+        let VirtualRouter { paces, follows_service, .. } = &self.scenario.routers[router];
         let edit = &mut self.nodes[node].edits[router];
         match fault {
             Fault::ReloadPriority => {
-                edit.priority = Some(self.random.between(1, 254) as u8);
+                // The others do not know of it: it stays above what they compete with when they
+                // cannot serve, whatever checks take from it.
+                let lowest = if *follows_service { 130 } else { 1 };
+                edit.priority = Some(self.random.between(lowest, 254) as u8);
             }
             Fault::ReloadInterval => edit.interval = Some(self.random.pick(paces)),
             Fault::ReloadAddresses => edit.extended ^= true,
@@ -464,6 +496,9 @@ impl World {
                 self.nodes[node].stubborn.remove(&address);
                 self.disturb(self.quiescence.retried(self.now));
             }
+            Undo::Fitness { node, router, lack } => self.lose(node, router, lack, false),
+            Undo::CommonFitness { router, lack } => self.end_common(router, lack),
+            Undo::Flap { node, router, left } => self.flap(node, router, left),
             Undo::Instance(node, router) => {
                 self.nodes[node].edits[router].removed = false;
                 // Its check comes back with it, and both begin anew.
@@ -507,7 +542,8 @@ impl World {
                 self.reload(node);
             }
         }
-        let asked = self.quiescence.retried(self.now).max(self.now + SLOWEST);
+        let believed = self.now + self.heal_fitness();
+        let asked = self.quiescence.retried(self.now).max(self.now + SLOWEST).max(believed);
         let until = asked + self.quiescence.start_time();
         self.heal(until);
         self.schedule.add(until + self.quiescence.bound() * 2, Happening::End);

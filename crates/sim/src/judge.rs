@@ -36,11 +36,12 @@ use crate::world::World;
 const OUTPUT_LIMIT: usize = 64;
 
 /// Every rule, by the name that a violation has.
-pub const RULES: [&str; 28] = [
+pub const RULES: [&str; 31] = [
     "adopt",
     "announce",
     "bounded",
     "candidate",
+    "common",
     "dead-holder",
     "degraded",
     "discard",
@@ -62,6 +63,8 @@ pub const RULES: [&str; 28] = [
     "start",
     "stopped",
     "timer",
+    "unfit-master",
+    "unfit-stands",
     "wake",
     "wire",
     "withdraw",
@@ -235,6 +238,10 @@ impl World {
                 return self.judge_untouched(node, previous, plan, outputs);
             }
             Stimulus::Packet(frame) if self.is_discarded(node, frame) => "discard",
+            // It has a say where what is served decides.
+            Stimulus::Served(..) if host.plan.instances.iter().any(|i| i.fitness.is_some()) => {
+                return;
+            }
             Stimulus::Served(..) | Stimulus::Sent(..) => "report",
             _ => return,
         };

@@ -24,6 +24,7 @@ pub mod adapter;
 pub mod applier;
 pub mod execute;
 pub mod faults;
+mod fitness;
 pub mod holding;
 pub mod judge;
 pub mod kernel;

@@ -17,7 +17,7 @@ use crate::applier::{Applier, Balancer};
 use crate::kernel::Kernel;
 use crate::lan::Frame;
 use crate::place::{INTERFACES, global_address, interface, node_address};
-use crate::virtual_router::Edit;
+use crate::virtual_router::{Edit, router_of_server};
 
 /// Datagrams a socket keeps for a process that does not read. The rest is lost, as by Linux.
 const SOCKET_BACKLOG: usize = 64;
@@ -83,6 +83,28 @@ impl Stimulus {
     }
 }
 
+/// What the check of a server says that does not answer.
+pub const SERVER_FAILS: &str = "connection refused";
+
+/// What of a service does not work on one node.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Lost {
+    /// It cannot be served here.
+    pub is_broken: bool,
+    /// None of its servers answers this node.
+    pub is_starved: bool,
+    /// When it last came to be so or otherwise.
+    pub since: Time,
+    /// How often it was lost.
+    pub count: u32,
+}
+
+impl Lost {
+    pub fn is_lost(self) -> bool {
+        self.is_broken || self.is_starved
+    }
+}
+
 pub struct Node {
     pub number: usize,
     pub process: Process,
@@ -105,6 +127,8 @@ pub struct Node {
     pub probes: BTreeMap<ProbeId, Probe>,
     /// What every probe of a check of this node finds now.
     pub check_passes: bool,
+    /// By virtual router: its service has lost what.
+    pub losses: Vec<Lost>,
     /// By link: sockets, and each group they have joined; `None` is the host's own addresses.
     pub listens: BTreeSet<(usize, Family, Option<IpAddr>)>,
     /// Datagrams, and everything else, that wait for a paused process.
@@ -128,7 +152,6 @@ impl Node {
             process: Process::Gone,
             life: 0,
             adapter: Adapter::default(),
-            edits,
             plan,
             applied_plan: None,
             links: (0..links).map(|link| link_state(number, link)).collect(),
@@ -139,6 +162,8 @@ impl Node {
             balancer: Balancer::default(),
             probes: BTreeMap::new(),
             check_passes: true,
+            losses: vec![Lost::default(); edits.len()],
+            edits,
             listens: BTreeSet::new(),
             unread: VecDeque::new(),
             unheard: VecDeque::new(),
@@ -213,10 +238,14 @@ impl Node {
     }
 
     pub fn outcome(&self, probe: &Probe) -> Outcome {
-        // The health of servers is not what is tested here.
-        let passes = self.check_passes || probe.kind.target().is_some();
+        let router = probe.kind.target().and_then(router_of_server);
+        let passes = match router {
+            Some(router) => !self.losses.get(router).is_some_and(|lost| lost.is_starved),
+            None => self.check_passes,
+        };
         let (verdict, detail) = match passes {
             true => (Verdict::Pass, "exited with status 0"),
+            false if router.is_some() => (Verdict::Fail, SERVER_FAILS),
             // Fail closed: what cannot be run has failed.
             false if self.number.is_multiple_of(2) => (Verdict::CannotRun, "no such file"),
             false => (Verdict::Fail, "exited with status 1"),

@@ -136,8 +136,9 @@ impl World {
             watch.yielded || (preempt == Preempt::Never && !was.priority.is_owner());
         let is_lower = advert.priority > 0 && advert.priority < was.priority.0;
         if is_lower && !accepts_lower {
-            // A preempt delay may accept it all the same, which is not followed here.
-            if preempt != Preempt::After(Duration::ZERO) {
+            // A preempt delay may accept it all the same, or a node that cannot serve (V-281), which
+            // is not followed here.
+            if preempt != Preempt::After(Duration::ZERO) || router.follows_service {
                 watch.heard = None;
                 watch.learned = None;
             }
@@ -225,7 +226,12 @@ impl World {
             Role::Resigning => role == Role::Master,
             Role::Initialize | Role::Backup | Role::Fault => false,
         };
-        if !is.is_some_and(|view| speaks(view) && view.priority.0 == advert.priority) {
+        // V-282: what it says of an offer just before it.
+        let ranking = router.ranking(node, &self.nodes[node].edits[index]);
+        let says_offer = ranking.is_some_and(|ranking| ranking.offer().0 == advert.priority)
+            && is.is_some_and(|view| view.role == Role::Resigning);
+        let is_own = |view: &View| says_offer || view.priority.0 == advert.priority;
+        if !is.is_some_and(|view| speaks(view) && is_own(view)) {
             let detail = format!("priority {} sent by {is:?}", advert.priority);
             self.blame(Some(node), "wire", detail);
         }

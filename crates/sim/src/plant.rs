@@ -9,12 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use locum_engine::{Command, Event, EventKind, Fact, FactKey, InstanceId, Output, Whose};
+use locum_engine::{
+    Command, Event, EventKind, Fact, FactKey, InstanceId, LinkState, Output, Whose,
+};
 use locum_plan::{Instance, Lease, Name, Plan, Verdict};
-use locum_vrrp::{Version, Vrid};
+use locum_vrrp::{Role, Version, Vrid};
 
 use crate::lan::Frame;
-use crate::node::Stimulus;
+use crate::node::{SERVER_FAILS, Stimulus};
 use crate::place::INTERFACES;
 use crate::wire;
 
@@ -81,6 +83,12 @@ pub enum Plant {
     Undecided,
     /// What others have put there is said to be removed, and stays.
     Hospitable,
+    /// Masters do not see their servers fail.
+    Clinging,
+    /// A backup that cannot serve takes no part any more.
+    Sulking,
+    /// Backups do not hear that what a master releases is an offer.
+    Greedy,
 }
 
 impl Plant {
@@ -115,6 +123,9 @@ impl Plant {
             Self::SlowIsFault => "fault",
             Self::Undecided => "candidate",
             Self::Hospitable => "foreign",
+            Self::Clinging => "unfit-master",
+            Self::Sulking => "unfit-stands",
+            Self::Greedy => "common",
         }
     }
 }
@@ -128,6 +139,8 @@ pub struct Scene<'a> {
     pub is_reload: bool,
     /// All of its instances are backups.
     pub is_backup: bool,
+    /// What it cannot serve all of, with its role.
+    pub unfit: &'a BTreeMap<InstanceId, Role>,
 }
 
 impl<'a> Scene<'a> {
@@ -142,11 +155,16 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
     match stimulus {
         Stimulus::Packet(frame) => distort_packet(plant, frame, scene),
         Stimulus::FactLost(_) => (plant == Plant::Unhealed).then_some(Stimulus::Timeout),
-        Stimulus::Probed(probe, outcome) => (plant == Plant::LostProbe).then(|| {
-            let mut outcome = outcome.clone();
-            outcome.verdict = Verdict::Pass;
-            Stimulus::Probed(*probe, outcome)
-        }),
+        Stimulus::Probed(probe, outcome) => {
+            let is_server = outcome.detail == SERVER_FAILS;
+            let is_lost = plant == Plant::LostProbe && !is_server
+                || plant == Plant::Clinging && is_server && !scene.is_backup;
+            is_lost.then(|| {
+                let mut outcome = outcome.clone();
+                outcome.verdict = Verdict::Pass;
+                Stimulus::Probed(*probe, outcome)
+            })
+        }
         Stimulus::Served(seq, pending, failed) => match plant {
             Plant::ServeOptimist => Some(Stimulus::Served(*seq, pending.clone(), Vec::new())),
             Plant::ServeEager => Some(Stimulus::Served(*seq, Vec::new(), failed.clone())),
@@ -175,8 +193,19 @@ pub fn distort(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>) -> Option<St
             let (interface, address) = (instance.interface.clone(), *address);
             Some(Stimulus::FactLost(FactKey::Address { interface, address }))
         }
+        Stimulus::Timeout if plant == Plant::Sulking => {
+            let mut unfit = scene.unfit.iter().filter(|(_, role)| **role == Role::Backup);
+            let (id, _) = unfit.next()?;
+            Some(Stimulus::Link(gone(scene.instance(*id)?.interface.clone())))
+        }
         Stimulus::Timeout | Stimulus::Link(_) | Stimulus::Sent(..) | Stimulus::Command(..) => None,
     }
+}
+
+/// A link that has been removed.
+fn gone(name: Name) -> LinkState {
+    let (index, mtu, running, forwards_v6) = (0, 0, false, false);
+    LinkState { name, index, running, mac: None, mtu, addresses: Vec::new(), forwards_v6 }
 }
 
 fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimulus> {
@@ -186,6 +215,10 @@ fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimu
     let message = &mut frame.bytes[start..];
     let priority = *message.get(wire::PRIORITY)?;
     match plant {
+        Plant::Greedy if scene.is_backup && priority > 0 => {
+            let policy = addressee(scene.plan, &frame)?.policy()?;
+            return (priority <= policy.ranking.offer().0).then_some(Stimulus::Timeout);
+        }
         Plant::Meek if scene.is_backup && priority > 0 => {
             wire::rewrite(message, wire::PRIORITY, 254);
         }

@@ -29,6 +29,7 @@ const RETRY: Duration = Duration::from_secs(41);
 pub struct Quiescence {
     bound: Duration,
     check_time: Duration,
+    server_time: Duration,
     start_time: Duration,
     disturbed_until: Time,
     disturbances: u64,
@@ -66,10 +67,18 @@ impl Quiescence {
         let bound = down + preempted + SLACK;
         let checks = scenario.routers.iter().filter_map(|router| router.check.as_ref());
         let check_time = checks.map(|check| (check.probe.interval + check.probe.timeout) * 4).max();
+        let check_time = check_time.unwrap_or_default();
+        let services = scenario.routers.iter().filter_map(|router| router.service.as_ref());
+        let servers = services.flat_map(|service| &service.servers);
+        let health = servers.flat_map(|server| &server.health);
+        // Runs that are needed, and one more for a master to believe them.
+        let server_time = health.map(|one| (one.probe.interval + one.probe.timeout) * 4).max();
+        let server_time = server_time.unwrap_or_default();
         Self {
             bound,
-            check_time: check_time.unwrap_or_default(),
-            start_time: check_time.unwrap_or_default() + scenario.start_delay(),
+            check_time,
+            server_time,
+            start_time: check_time.max(server_time) + scenario.start_delay(),
             refused_at: None,
             disturbed_until: now,
             disturbances: 0,
@@ -88,6 +97,11 @@ impl Quiescence {
     /// What a check needs to rise or fall.
     pub fn check_time(&self) -> Duration {
         self.check_time
+    }
+
+    /// What the servers of a service need to be counted as up or down.
+    pub fn server_time(&self) -> Duration {
+        self.server_time
     }
 
     /// What a process that starts needs before it takes part.
@@ -136,6 +150,13 @@ impl World {
     pub fn disturb(&mut self, until: Time) {
         self.quiescence.disturbed_until = self.quiescence.disturbed_until.max(until).max(self.now);
         self.quiescence.disturbances += 1;
+    }
+
+    /// What one engine does not believe yet changes something later.
+    pub fn await_belief(&mut self) {
+        if self.is_held_back() {
+            self.quiescence.disturbed_until = self.quiescence.disturbed_until.max(self.now);
+        }
     }
 
     pub fn is_settled(&self) -> bool {

@@ -145,7 +145,9 @@ impl World {
             let has_check = router.check.as_ref().is_some_and(|check| check.weight.value == 0);
             let is_checked = has_check && !(host.check_passes && self.is_settled());
             if !is_refused && !is_checked && !lacks_link(host, router) {
-                return Some(("fault", format!("{} is in fault without a reason", router.name)));
+                let is_unfit = self.counts_as_unfit(node, index, router);
+                let rule = if is_unfit { "unfit-stands" } else { "fault" };
+                return Some((rule, format!("{} is in fault without a reason", router.name)));
             }
         }
         None

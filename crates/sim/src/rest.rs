@@ -32,6 +32,8 @@ impl World {
         if self.violation.is_some() {
             return;
         }
+        self.await_belief();
+        self.judge_common();
         self.judge_handovers();
         self.judge_silence();
         self.judge_waiting();
@@ -82,14 +84,19 @@ impl World {
             }
             let peers = self.peers_among(part, *node, router);
             judged.extend(peers.iter().copied());
-            for peer in &peers {
-                self.judge_effective(*peer, index, router)?;
-            }
             let candidates = peers.iter().copied().filter(|peer| self.stands(*peer, index, router));
             let candidates: Vec<usize> = candidates.collect();
             let role = |node: usize| self.nodes[node].adapter.view(&router.name).map(|v| v.role);
-            let is_master = |node: &usize| role(*node) == Some(Role::Master);
+            // One that cannot serve offers its place now and then, and takes it back.
+            let is_offering = |node: usize| {
+                role(node) == Some(Role::Resigning) && self.counts_as_unfit(node, index, router)
+            };
+            let is_master = |node: &usize| role(*node) == Some(Role::Master) || is_offering(*node);
             let masters: Vec<usize> = peers.iter().copied().filter(is_master).collect();
+            self.judge_fitness(index, router, masters.first().copied(), &peers)?;
+            for peer in &peers {
+                self.judge_effective(*peer, index, router)?;
+            }
             if let Some(unfit) = masters.iter().find(|master| !candidates.contains(master)) {
                 let detail = format!("{}: {} must not be master", router.name, self.name(*unfit));
                 return Err(("right-master", detail));
@@ -109,7 +116,7 @@ impl World {
     }
 
     /// Nothing but its priority decides about this node.
-    fn stands(&self, node: usize, index: usize, router: &VirtualRouter) -> bool {
+    pub fn stands(&self, node: usize, index: usize, router: &VirtualRouter) -> bool {
         let host = &self.nodes[node];
         let check = router.check.as_ref();
         let fails = !host.check_passes && check.is_some_and(|check| check.weight.value == 0);
@@ -135,6 +142,10 @@ impl World {
             // Of two owners one concedes (V-176).
             255 if view.priority.0 == 254 && self.has_owner_beside(node, index, router) => 254,
             255 => 255,
+            _ if self.counts_as_unfit(node, index, router) => {
+                let ranking = router.ranking(node, &host.edits[index]);
+                ranking.map_or(0, |ranking| i32::from(ranking.unfit(1).0.0))
+            }
             _ => (i32::from(base) + check + tracked).clamp(1, 254),
         };
         if i32::from(view.priority.0) == expected || host.edits[index].removed {
@@ -165,6 +176,8 @@ impl World {
             let owner = priority(*other).is_some_and(|priority| priority.is_owner());
             let holds_back = match router.preempts[*other] {
                 _ if self.watches[*other][index].yielded => true,
+                // V-281.
+                _ if self.counts_as_unfit(*other, index, router) => true,
                 Preempt::Never => !owner,
                 Preempt::After(_) => false,
             };

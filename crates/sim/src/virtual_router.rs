@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan as plan;
-use locum_plan::{Check, Instance, Lease, Name, Service, Track, Tracked, Weight};
+use locum_plan::{
+    Check, FitnessPolicy, Instance, Lease, Name, Ranking, Served, Service, Track, Tracked, Weight,
+};
 use locum_vrrp::{
     Family, Interval, Preempt, Priority, RouterSettings, Transport, UnicastPeer, Version, Vrid,
 };
@@ -43,6 +45,8 @@ pub struct VirtualRouter {
     /// Another link that decides about the priority.
     pub tracked: Option<(usize, Weight)>,
     pub service: Option<Service>,
+    /// Its service decides about its place.
+    pub follows_service: bool,
 }
 
 /// How one node's instance differs from the scenario's now.
@@ -84,7 +88,7 @@ impl VirtualRouter {
         let count = random.between(1, 3) as u8;
         let other = (links > 1).then_some(1 - link);
         let service = random.one_in(2).then(|| service(random, number, &name, family));
-        Self {
+        let mut router = Self {
             number,
             vrid,
             family,
@@ -107,10 +111,32 @@ impl VirtualRouter {
             tracked: other
                 .filter(|_| random.one_in(3))
                 .map(|link| (link, Weight { value: random.pick(&[0, -60, 40]), reverse: false })),
+            follows_service: service.is_some() && !random.one_in(3),
             service,
             name,
             paces,
+        };
+        // All have one file: where there is no room for one of them, there is none for any.
+        let edit = Edit::default();
+        let has_room =
+            |node| router.priorities[node] == u8::MAX || router.ranking(node, &edit).is_some();
+        router.follows_service = router.follows_service && (0..nodes).all(has_room);
+        router
+    }
+
+    /// How a node that cannot serve competes; `None` where what it serves does not decide.
+    pub fn ranking(&self, node: usize, edit: &Edit) -> Option<Ranking> {
+        let mut priorities = self.priorities.clone();
+        priorities[node] = edit.priority.unwrap_or(priorities[node]);
+        let own = Priority(priorities[node]);
+        if !self.follows_service || own.is_owner() {
+            return None;
         }
+        let all: Vec<Priority> = priorities.into_iter().map(Priority).collect();
+        let weights = self.check.iter().map(|check| check.weight);
+        let weights = weights.chain(self.tracked.map(|(_, weight)| weight));
+        let lowest = weights.map(|weight| i32::from(weight.value.min(0))).sum();
+        Ranking::new(&all, own, lowest, 1)
     }
 
     /// The address that an edit adds.
@@ -167,6 +193,12 @@ impl VirtualRouter {
                 any: vec![plan::Command::argv(["/bin/notify"])],
                 ..plan::Hooks::default()
             }),
+            fitness: self.ranking(node, edit).zip(self.service.as_ref()).map(
+                |(ranking, service)| {
+                    let object = Tracked::Service(service.name.clone());
+                    Box::new(FitnessPolicy { served: vec![Served { object, weight: 1 }], ranking })
+                },
+            ),
             lease: self.lease,
             keep_connections: true,
             ..Instance::new(self.name.clone(), interface(self.link), router)
@@ -234,8 +266,16 @@ fn check(random: &mut Random, number: u8) -> Check {
     }
 }
 
+/// Whose server this is.
+pub fn router_of_server(address: SocketAddr) -> Option<usize> {
+    match address.ip() {
+        IpAddr::V4(v4) if v4.octets()[..2] == [10, 200] => Some(usize::from(v4.octets()[2])),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
 fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> Service {
-    let is_checked = random.one_in(2);
+    let is_checked = !random.one_in(3);
     let server = |last: u8| {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, number, last)), 80);
         let check = plan::Health {

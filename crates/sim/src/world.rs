@@ -11,6 +11,7 @@ use std::time::Duration;
 use locum_vrrp::Time;
 
 use crate::faults::Undo;
+use crate::fitness::Common;
 use crate::judge::{Violation, Watch};
 use crate::lan::{Frame, Lan};
 use crate::node::{Node, Process, Stimulus};
@@ -93,6 +94,8 @@ pub struct World {
     pub watches: Vec<Vec<Watch>>,
     pub quiescence: Quiescence,
     pub takeovers: Takeovers,
+    /// What all nodes have lost at once.
+    pub common: Option<Common>,
     pub trace: Trace,
     pub plant: Option<Plant>,
     pub violation: Option<Violation>,
@@ -123,6 +126,7 @@ impl World {
                 .collect(),
             quiescence: Quiescence::new(&scenario, BEGIN),
             takeovers: Takeovers::default(),
+            common: None,
             faults_left: scenario.faults,
             random,
             scenario,
