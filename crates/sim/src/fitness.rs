@@ -108,7 +108,7 @@ impl World {
     }
 
     pub fn flap(&mut self, node: usize, router: usize, left: u32) {
-        self.lose(node, router, Lack::Service, left % 2 == 0);
+        self.lose(node, router, Lack::Service, left.is_multiple_of(2));
         if left > 1 {
             let next = self.now + self.random.span(Duration::from_millis(700));
             let undo = Undo::Flap { node, router, left: left - 1 };
@@ -208,8 +208,8 @@ impl World {
         };
         let router = self.scenario.routers[common.router].name.clone();
         let role = |node: usize| self.nodes[node].adapter.view(&router).map(|view| view.role);
-        let others = (0..self.nodes.len()).filter(|node| *node != common.holder);
-        let taken = others.filter(|node| role(*node) == Some(Role::Master)).next();
+        let mut others = (0..self.nodes.len()).filter(|node| *node != common.holder);
+        let taken = others.find(|node| role(*node) == Some(Role::Master));
         if let Some(node) = taken {
             let (node, holder) = (self.name(node), self.name(common.holder));
             let detail = format!("{router} moves from {holder} to {node}, and neither can serve");
