@@ -15,6 +15,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use crate::capture::Capture;
+use crate::capture::Kind;
 use crate::node::Node;
 use crate::wait;
 use crate::web;
@@ -92,6 +93,20 @@ pub fn known(capture: &Capture, from: &str, usual: u8, since: Instant) -> Option
     let adverts = capture.adverts(from).into_iter();
     let mut other = adverts.filter(|(at, advert)| *at > since && advert.priority != usual);
     other.next().map(|(at, _)| at)
+}
+
+/// Who was master, each change once, by the adverts that do not let go.
+pub fn masters(capture: &Capture) -> Vec<String> {
+    let frames = capture.frames().into_iter();
+    let mut masters: Vec<String> = frames
+        .filter(|frame| match &frame.kind {
+            Kind::Advert(advert) => advert.priority > 0,
+            Kind::GratuitousArp { .. } | Kind::UnsolicitedNeighbour { .. } => false,
+        })
+        .map(|frame| frame.from)
+        .collect();
+    masters.dedup();
+    masters
 }
 
 /// Time between two connections of [`Knocks`].

@@ -7,8 +7,6 @@ use std::thread;
 use std::time::Duration;
 use std::time::Instant;
 
-use crate::capture::Capture;
-use crate::capture::Kind;
 use crate::lab::Lab;
 use crate::lab::Shape;
 use crate::node::Node;
@@ -270,25 +268,13 @@ fn course(keeper: Keeper, blow: Blow) -> Course {
     Course { known: known.map(after), answered: knocks.answered_since(struck).map(after) }
 }
 
-/// How often the one that advertises is another than before.
-fn changes(capture: &Capture) -> usize {
-    let frames = capture.frames();
-    let masters = frames.iter().filter_map(|frame| match &frame.kind {
-        Kind::Advert(advert) if advert.priority > 0 => Some(frame.from.as_str()),
-        _ => None,
-    });
-    let mut masters: Vec<&str> = masters.collect();
-    masters.dedup();
-    masters.len().saturating_sub(1)
-}
-
 fn changes_in(keeper: Keeper, blow: Blow, period: Duration) -> usize {
     let mut site = Site::settled(keeper, blow);
     let capture = site.lab.capture_without_client();
     site.strike(blow, 1);
     site.strike(blow, 0);
     thread::sleep(period);
-    changes(&capture)
+    outage::masters(&capture).len().saturating_sub(1)
 }
 
 /// Each failure on the master `runs` times, and on both for a while where that is asked for.

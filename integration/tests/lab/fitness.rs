@@ -123,6 +123,39 @@ fn failure_that_both_have_moves_nothing() {
     }
 }
 
+/// Whether the only service has enough servers as seen from here.
+fn is_populated(node: &Node) -> Option<bool> {
+    let output = locum_command(node, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    status["services"][0]["fitness"]["populated"].as_bool()
+}
+
+/// The first loss moves the address. What comes back does not count before it has lasted.
+#[test]
+fn servers_that_come_and_go_move_the_address_once() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let balanced = settled(&with(""));
+    let (_responders, prober) = probe(&balanced);
+    let capture = balanced.lab.capture_without_client();
+    let node = &balanced.lab.directors[0];
+    for _ in 0..10 {
+        outage::lose_servers(node);
+        wait::until("the servers are lost", ELECTION, || is_populated(node) == Some(false));
+        outage::find_servers(node);
+        wait::until("the servers are back", ELECTION, || is_populated(node) == Some(true));
+    }
+    balanced.expect_service_by(1);
+    wait::steadily("lb2 stays master", seconds(5), || balanced.lab.holders(balanced.vip()) == [1]);
+    expect_no_loss(&prober.stop(), &[0, 1]);
+    assert_eq!(outage::masters(&capture), ["lb1", "lb2"]);
+    let output = locum_command(node, &["status"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("service www comes and goes: lost 10 times of late"), "{said}");
+}
+
 /// Where a better priority alone would move nothing.
 #[test]
 fn unfit_master_of_a_pair_that_does_not_preempt_is_relieved() {
