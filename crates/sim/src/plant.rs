@@ -210,14 +210,17 @@ fn gone(name: Name) -> LinkState {
 
 fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimulus> {
     let settings = &addressee(scene.plan, frame)?.router;
-    let mut frame = frame.clone();
+    let mut changed = frame.clone();
     let start = wire::header_length(frame.family);
-    let message = &mut frame.bytes[start..];
+    let message = &mut changed.bytes[start..];
     let priority = *message.get(wire::PRIORITY)?;
     match plant {
         Plant::Greedy if scene.is_backup && priority > 0 => {
-            let policy = addressee(scene.plan, &frame)?.policy()?;
-            return (priority <= policy.ranking.offer().0).then_some(Stimulus::Timeout);
+            let policy = addressee(scene.plan, frame)?.policy()?;
+            if priority > policy.ranking.offer().0 {
+                return None;
+            }
+            wire::rewrite(message, wire::PRIORITY, 254);
         }
         Plant::Meek if scene.is_backup && priority > 0 => {
             wire::rewrite(message, wire::PRIORITY, 254);
@@ -236,7 +239,7 @@ fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimu
         }
         _ => return None,
     }
-    Some(Stimulus::Packet(frame))
+    Some(Stimulus::Packet(changed))
 }
 
 /// What comes out instead, in place.

@@ -291,7 +291,7 @@ impl RouterSettings {
             down_multiplier: 3,
             announce: Arc::default(),
             answer_lower: true,
-            answer_higher: false,
+            answer_higher: true,
             owner_ignores_adverts: false,
             start_delay: Duration::ZERO,
             start_eager: false,

@@ -375,8 +375,9 @@ pub(crate) static ANSWER_HIGHER: OfInstance<bool> = Setting::new(
     "answer_higher",
     SWITCH,
     field!(ParsedInstance, bool, answer_higher),
-    Unset::Value(|_| false, "the RFCs know no such advert"),
-    "A master that hears a higher priority sends one more advert before it steps down.",
+    Unset::Value(|_| true, "after a partition the winner may know of no other master"),
+    "A master that hears a higher priority sends one more advert before it steps down, so that the \
+     other one announces its addresses again.",
 )
 .keywords(&[
     Keyword::Plain(Block::Instance, "higher_prio_send_advert"),

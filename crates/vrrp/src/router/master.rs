@@ -76,9 +76,36 @@ impl Router {
         } else if self.rival_persists(now, heard) {
             self.concede(heard.source, out);
             self.step_down(now, heard, out);
+        } else if self.is_farewell(now, heard) {
+            self.report.last_event = LastEvent::LowerPriorityMaster;
         } else {
             self.worse_heard(now, heard, out);
         }
+    }
+
+    /// V-232: the last advert of the master from which this one has just taken over. One that is
+    /// master still says so again an interval later.
+    fn is_farewell(&self, now: Time, heard: &Heard) -> bool {
+        let interval = self.settings.interval.as_duration().min(heard.interval.as_duration());
+        let is_predecessor = match &self.cause {
+            Cause::Preempted { peer, .. } => *peer == heard.source,
+            // It has not listened for one.
+            Cause::Owner => true,
+            Cause::Startup
+            | Cause::MasterSilent { .. }
+            | Cause::PriorityZero { .. }
+            | Cause::Adopted
+            | Cause::HigherPriority { .. }
+            | Cause::Switchover
+            | Cause::NoSuccessor
+            | Cause::Fault { .. }
+            | Cause::FaultCleared
+            | Cause::Stopped
+            | Cause::Removed
+            | Cause::LeaseExpired
+            | Cause::Unfit { .. } => false,
+        };
+        is_predecessor && now < self.since + interval && self.settings.profile != Profile::Strict
     }
 
     /// V-222, at most once per half interval so that a forger cannot make us flood (V-231).

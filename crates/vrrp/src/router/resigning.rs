@@ -7,7 +7,7 @@ use super::state::{After, Resignation, State, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
-use crate::settings::{Fitness, Priority};
+use crate::settings::{Fitness, Priority, Profile};
 use crate::time::Time;
 use crate::timers;
 
@@ -15,7 +15,10 @@ impl Router {
     /// V-223: the sender is master from now on. No release is sent (V-233).
     pub(super) fn step_down(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
         self.report.last_event = LastEvent::HigherPriorityBackup;
-        if self.settings.answer_higher {
+        // V-232. Whoever else hears it learns its interval, which must be that of the winner.
+        let is_alike = heard.interval == self.settings.interval;
+        let is_strict = self.settings.profile == Profile::Strict;
+        if self.settings.answer_higher && is_alike && !is_strict {
             out.push(Action::Advertise { priority: self.priority });
         }
         self.accept(now, heard);

@@ -38,7 +38,7 @@ fn owner_with_the_higher_address_concedes_to_one_that_does_not_yield() {
     let out = bench.hear(LOW, 255);
     assert_eq!(claims(&out), [(255, 254)]);
     assert_eq!(bench.router.role(), Role::Resigning);
-    assert_eq!(sent(&out), [0_u8; 0], "V-233");
+    assert_eq!(sent(&out), [254], "V-232, and no release (V-233)");
     let out = bench.beside(LOW, 255, 20);
     assert_eq!(bench.router.role(), Role::Backup);
     assert_eq!((claims(&out), bench.router.priority()), (vec![], Priority(254)));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use locum_vrrp::{Action, Event, Interval, Priority, Profile, RouterSettings, Version};
+use locum_vrrp::{Action, Event, Interval, Priority, Profile, Role, RouterSettings, Version};
 
 use crate::bench::{Bench, HIGH, LOW, sent, settings};
 
@@ -150,4 +150,36 @@ fn backup_restarts_its_timer_for_its_equal_and_not_for_a_lower_one() {
         bench.hear(source, priority);
         assert_eq!(bench.router.deadline() > before, restarts, "{source} {priority}");
     }
+}
+
+/// V-232: whoever hears whom first after a partition, the hosts that the loser has misled hear of it.
+#[test]
+fn a_master_that_loses_says_so_before_it_goes() {
+    for (profile, said) in [(Profile::Interop, vec![100]), (Profile::Strict, vec![])] {
+        let mut bench = Bench::new(RouterSettings { profile, ..settings(Version::V3, 100) });
+        bench.feed(Event::Adopt);
+        bench.run(5000);
+        assert_eq!(sent(&bench.hear(HIGH, 200)), said, "{profile:?}");
+    }
+}
+
+/// V-232: in a partition it has been master all the time; when it has preempted the other one it has
+/// announced itself just now.
+#[test]
+fn a_farewell_is_a_conflict_unless_its_sender_was_preempted_a_moment_ago() {
+    let began = |actions: &[Action]| {
+        actions.iter().any(|action| matches!(action, Action::ConflictBegan { .. }))
+    };
+    let mut bench = Bench::new(settings(Version::V3, 100));
+    bench.feed(Event::Adopt);
+    bench.run(5000);
+    assert!(began(&bench.hear(LOW, 50)), "a partition is over");
+
+    let mut bench = Bench::eligible(settings(Version::V3, 100));
+    bench.beside(LOW, 50, 4);
+    assert_eq!(bench.router.role(), Role::Master, "it has preempted");
+    let since = bench.router.since().0;
+    assert!(!began(&bench.hear(LOW, 50)), "it says farewell");
+    bench.run(1000 - bench.now.since(since).as_millis() as u64);
+    assert!(began(&bench.hear(LOW, 50)), "it is master still");
 }
