@@ -24,8 +24,8 @@ use crate::settings::{
 use crate::span::{At, Report, Span};
 use crate::values;
 use locum_plan::{
-    Check, Checker, Command, HaproxyFile, Health, HookSettings, Hooks, Instance, Name, Plan, Probe,
-    Scheduler, Server, Service, Unrunnable, VirtualAddress,
+    Check, Checker, Command, HaproxyFile, Health, HookSettings, Hooks, HttpTarget, Instance, Name,
+    Plan, Probe, Scheduler, Server, Service, Unrunnable, VirtualAddress,
 };
 
 /// The plan of what was parsed, entry by entry in the same order. Where something is unusable the
@@ -489,6 +489,10 @@ fn haproxy(parsed: &ParsedHaproxy, dialect: Dialect, report: &mut Report) -> Hap
         config: parsed.config.value().cloned().unwrap_or_default(),
         program: node::HAPROXY_PROGRAM.of(parsed, dialect),
         standby: node::HAPROXY_STANDBY.of(parsed, dialect),
-        answer: None,
+        answer: parsed.answer.value().map(|url| HttpTarget {
+            address: url.target,
+            host: url.host.clone(),
+            path: url.path.clone(),
+        }),
     }
 }

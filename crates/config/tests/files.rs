@@ -170,7 +170,14 @@ fn commented_keys_of_the_sample_are_valid_when_uncommented() {
     assert_eq!(plan.haproxy[0].standby, Standby::Cold);
     let text = "[[haproxy]]\nname = \"edge\"\nconfig = \"/etc/edge.cfg\"\nstandby = \"warm\"\n";
     let (plan, _) = load_text(text.to_owned(), "lb1");
-    assert_eq!(plan.haproxy[0].standby, Standby::Warm);
+    assert_eq!((plan.haproxy[0].standby, &plan.haproxy[0].answer), (Standby::Warm, &None));
+    let text = format!("{text}answer = \"http://192.0.2.10/up\"\n");
+    let (plan, _) = load_text(text, "lb1");
+    let answer = plan.haproxy[0].answer.as_ref().expect("a page");
+    assert_eq!(
+        (answer.address.to_string().as_str(), answer.path.as_str()),
+        ("192.0.2.10:80", "/up")
+    );
 }
 
 fn is_setting(line: &str) -> bool {

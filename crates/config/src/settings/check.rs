@@ -132,14 +132,16 @@ static TCP: OfCheck<SocketAddr> = Setting::new(
     "An address and a port that must accept a connection.",
 );
 
+pub(super) const URL: Form<Url> = toml_only(
+    "a URL, as in \"http://127.0.0.1:8080/health\"",
+    Schema::Text,
+    |reader, value, key| reader.parsed(value, key, url),
+    |url| url.path.clone(),
+);
+
 static HTTP: OfCheck<Url> = Setting::new(
     "http",
-    toml_only(
-        "a URL, as in \"http://127.0.0.1:8080/health\"",
-        Schema::Text,
-        |reader, value, key| reader.parsed(value, key, url),
-        |url| url.path.clone(),
-    ),
+    URL,
     field!(ParsedCheck, Url, asked.http),
     Unset::Nothing("none"),
     "A page that must be answered. Its host is an address: names are not looked up.",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use locum_plan::Standby;
 
 use crate::field::Field;
+use crate::settings::check::{URL, Url};
 use crate::settings::form::{Form, Schema, TIME, ip_address, text, toml_only};
 use crate::settings::row::{NameRow, Noun, Setting, Unset, field};
 use crate::settings::service::STANDBY_FORM;
@@ -25,6 +26,7 @@ pub(crate) struct ParsedHaproxy {
     pub config: Field<PathBuf>,
     pub program: Field<PathBuf>,
     pub standby: Field<Standby>,
+    pub answer: Field<Url>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -78,6 +80,7 @@ pub(crate) static HAPROXY: Noun<ParsedHaproxy> = Noun {
         &HAPROXY_CONFIG,
         &HAPROXY_PROGRAM,
         &HAPROXY_STANDBY,
+        &HAPROXY_ANSWER,
     ],
 };
 
@@ -112,6 +115,18 @@ pub(crate) static HAPROXY_STANDBY: Setting<ParsedHaproxy, Standby> = Setting::ne
     Unset::Value(|_| Standby::Cold, "a backup that runs nothing can break nothing"),
     "Whether it runs on a backup as well, where its bind lines need `transparent`, or the host \
      net.ipv4.ip_nonlocal_bind=1.",
+);
+
+static HAPROXY_ANSWER: Setting<ParsedHaproxy, Url> = Setting::new(
+    "answer",
+    URL,
+    field!(ParsedHaproxy, Url, answer),
+    Unset::Nothing(
+        "none: its `monitor-uri` is asked, and where it has none whether a client is accepted and, \
+         in HTTP mode, whether HAProxy answers at all",
+    ),
+    "A page of it that is answered with a status from 200 to 399 while it serves, asked every \
+     second while this node is master.",
 );
 
 const fn path(shape: &'static str) -> Form<PathBuf> {
