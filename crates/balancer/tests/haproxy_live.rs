@@ -157,6 +157,22 @@ fn one_that_is_stopped_has_failed_within_a_second_until_it_goes_on() {
     finish(balancer);
 }
 
+/// While it is there it has the port, and with it a part of its successor's clients.
+#[test]
+fn one_that_is_stopped_and_not_wanted_any_more_is_gone_at_once() {
+    if !has_haproxy() {
+        return;
+    }
+    let gate = Gate::new("http", "    monitor-uri /alive");
+    let mut balancer = gate.start();
+    kill(pid(&mut balancer), Signal::SIGSTOP);
+    await_failure(&mut balancer, "is stopped");
+    let start = Instant::now();
+    finish(balancer);
+    // One that goes on may take ten seconds.
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
+}
+
 #[test]
 fn a_standby_is_not_asked_for_clients() {
     if !has_haproxy() {

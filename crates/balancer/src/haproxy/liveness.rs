@@ -134,6 +134,20 @@ impl Liveness {
         self.asked.iter_mut().for_each(|asked| asked.inquiry = None);
     }
 
+    /// It does nothing any more, not even what it is told: at none of its listeners.
+    pub(super) fn hangs(&self, now: Instant) -> bool {
+        let mut judgements = self.asked.iter().map(|asked| asked.history.judgement(now));
+        self.is_stopped
+            || !self.asked.is_empty()
+                && judgements.all(|judgement| match judgement {
+                    Judgement::Failed(failing) => match failing {
+                        Failing::Spins | Failing::Unanswering | Failing::Unaccepting => true,
+                        Failing::Rejects(_) | Failing::Refuses => false,
+                    },
+                    Judgement::Answers | Judgement::Strained(_) => false,
+                })
+    }
+
     /// What its clients have of it, by the worst of its listeners.
     pub(super) fn standing(&self, now: Instant) -> Standing {
         let pid = self.pid;

@@ -502,8 +502,14 @@ impl Supervisor {
         self.error = None;
         self.backoff.reset();
         if let Some(mut running) = self.running.take() {
-            running.process.signal(Signal::USR1);
-            self.leaving.push(Leaving::new(running.process));
+            if self.liveness.as_ref().is_some_and(|liveness| liveness.hangs(now)) {
+                // It would finish nothing, and keep the ports: of the clients of its successor the
+                // kernel would give it half.
+                self.leaving.push(Leaving::signalled(running.process, Signal::KILL, now));
+            } else {
+                running.process.signal(Signal::USR1);
+                self.leaving.push(Leaving::new(running.process));
+            }
         }
         for leaving in &mut self.leaving {
             leaving.end_by(now + SOFT_STOP_LIMIT);

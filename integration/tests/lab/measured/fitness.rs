@@ -160,6 +160,11 @@ fn haproxy_that_was_stopped_moves_the_address() {
     moves(&mut balanced, "haproxy edge", seconds(2), |balanced| {
         outage::signal_haproxy(&balanced.lab.directors[0], "STOP");
     });
+    // Another one is started there then, and shares no port with what was stopped.
+    let alone = || balanced.lab.holders(balanced.vip()) == [0];
+    wait::until("lb1 alone is master again", ELECTION, alone);
+    wait::steadily("lb1 stays master", seconds(5), alone);
+    balanced.expect_both_servers();
 }
 
 /// What is renewed wrongly serves on until it has to start.
