@@ -210,3 +210,47 @@ fn frr_takes_what_an_unfit_master_offers() {
         assert_eq!(relieved_by(&Frr).answered_by, [0, 1]);
     }
 }
+
+const WARM: &str = r#"
+[[haproxy]]
+name = "edge"
+instance = "web"
+config = "/etc/haproxy/lab.cfg"
+standby = "warm"
+"#;
+
+/// It runs there before it is needed, so it can hang there before it is needed.
+#[test]
+fn haproxy_that_hangs_on_a_warm_standby_is_known_before_it_is_needed() {
+    if !require::lab(&["nft", "ss", "haproxy", "pgrep"]) {
+        return;
+    }
+    let mut balanced = Balanced::new(&format!("{}{WARM}", INSTANCE.replace("300ms", "1s")));
+    for director in [0, 1] {
+        balanced.lab.directors[director].write("/etc/haproxy/lab.cfg", outage::HAPROXY_FILE);
+        balanced.start(director);
+        balanced.expect_service_by(0);
+    }
+    expect_ready(&balanced.lab.directors[1]);
+    let (_responders, prober) = probe(&balanced);
+    outage::signal_haproxy(&balanced.lab.directors[1], "STOP");
+    wait::eventually("the standby says that it hangs", ELECTION, || {
+        let output = locum_command(&balanced.lab.directors[1], &["status"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let is_said = output.status.code() == Some(1) && said.contains("is stopped");
+        if is_said { Ok(()) } else { Err(said) }
+    });
+    outage::signal_haproxy(&balanced.lab.directors[0], "STOP");
+    wait::until("the master knows that it hangs", ELECTION, || {
+        instance(&balanced.lab.directors[0])["unfit"] != serde_json::Value::Null
+    });
+    // The offers come after 0 and 10 s.
+    wait::steadily("lb1 stays master", seconds(15), || balanced.lab.holders(balanced.vip()) == [0]);
+    outage::signal_haproxy(&balanced.lab.directors[1], "CONT");
+    balanced.expect_service_by(1);
+    let alone = || balanced.lab.holders(balanced.vip()) == [1];
+    wait::until("lb2 alone is master", ELECTION, alone);
+    // The other one hangs on, and does not come back for that.
+    wait::steadily("lb2 stays master", seconds(10), alone);
+    expect_no_loss(&prober.stop(), &[0, 1]);
+}

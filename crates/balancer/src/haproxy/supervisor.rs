@@ -336,9 +336,12 @@ impl Supervisor {
         }
     }
 
-    /// Looks whether clients of what runs are answered.
+    /// Looks whether clients of what runs are answered, or would be, as far as it listens at addresses
+    /// of this host.
     fn ask(&mut self, addresses: &mut LocalAddresses, now: Instant) {
-        let (Some(running), Some(Activity::Active)) = (&self.running, self.activity) else {
+        let (Some(running), Some(Activity::Active | Activity::Ready)) =
+            (&self.running, self.activity)
+        else {
             self.liveness = None;
             return;
         };
