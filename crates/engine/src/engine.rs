@@ -286,6 +286,7 @@ impl Engine {
         if from != to {
             state.feed(now, RouterEvent::Priority(to));
         }
+        state.learn_fitness(&verdict.loss, now);
         let adoptable = std::mem::take(&mut state.adoptable);
         if !faults.is_empty() {
             let reasons = fault::sentence(&faults);

@@ -250,7 +250,7 @@ impl Loss {
             let (is_lost, again) = state.counts(incumbency, now);
             loss.again = [loss.again, again].into_iter().flatten().min();
             if is_lost {
-                loss.lost += u16::from(served.weight);
+                loss.lost = loss.lost.saturating_add(u16::from(served.weight));
                 weights.push((served.weight, served.object.clone(), state.detail().to_owned()));
             }
         }

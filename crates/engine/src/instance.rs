@@ -248,7 +248,7 @@ impl InstanceState {
     pub fn incumbency(&self) -> Incumbency {
         match self.router.role() {
             Role::Master | Role::Resigning => Incumbency::Incumbent,
-            _ if self.adoptable || self.presume_up => Incumbency::Incumbent,
+            _ if self.adoptable => Incumbency::Incumbent,
             // Its first advert as master says what it competes with then.
             _ if self.router.candidate().is_some() => Incumbency::Incumbent,
             Role::Initialize | Role::Backup | Role::Fault => Incumbency::Standby,
@@ -268,13 +268,17 @@ impl InstanceState {
         self.fitness.as_ref().is_some_and(|footing| footing.is_due(&self.router, now))
     }
 
-    /// The router learns what this node can serve, and offers its mastership when it is time to.
-    pub fn follow_fitness(&mut self, loss: Loss, judged: Standpoint, now: Time) {
+    /// The router learns what this node can serve: how it releases depends on it.
+    pub fn learn_fitness(&mut self, loss: &Loss, now: Time) {
         let ranking = self.instance.policy().map(|policy| policy.ranking);
         let fitness = ranking.map_or(Fitness::Fit, |ranking| loss.fitness(&ranking));
         if self.router.fitness() != fitness {
             self.feed(now, RouterEvent::Fitness(fitness));
         }
+    }
+
+    /// It offers its mastership when it is time to.
+    pub fn follow_fitness(&mut self, loss: Loss, judged: Standpoint, now: Time) {
         let Some(footing) = &mut self.fitness else { return };
         if footing.follow(loss, judged, &self.router, now) {
             let reasons = footing.loss.sentence();

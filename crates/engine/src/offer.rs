@@ -15,6 +15,9 @@ const SHORTEST_PAUSE: Duration = Duration::from_secs(10);
 
 const LONGEST_PAUSE: Duration = Duration::from_secs(5 * 60);
 
+/// A master that could serve all for so long fails anew: its peers may have recovered as well.
+const RECOVERED: Duration = Duration::from_secs(60);
+
 /// How an instance stands whose services have a say.
 #[derive(Debug, Default)]
 pub struct Footing {
@@ -57,8 +60,9 @@ impl Footing {
             // What is on offer may come back: the next pause depends on how often it has.
             Role::Resigning => {}
             Role::Initialize | Role::Backup | Role::Fault => self.offers = Offers::default(),
-            Role::Master if self.loss.lost == 0 => {}
+            Role::Master if self.loss.lost == 0 => self.offers.recovered(now),
             Role::Master => {
+                self.offers.relapsed(now);
                 let lost = self.loss.lost;
                 let due = self.offers.due(lost, router.since().0, now);
                 if due <= now {
@@ -81,6 +85,8 @@ pub struct Offers {
     last: Option<(Time, u16)>,
     /// From the last offer to the next one.
     pause: Duration,
+    /// Since when nothing is lost.
+    fit_since: Option<Time>,
 }
 
 impl Offers {
@@ -92,6 +98,18 @@ impl Offers {
             Some(_) | None => Time::ZERO,
         };
         next.max(since + FIRST)
+    }
+
+    /// Nothing is lost any more.
+    pub fn recovered(&mut self, now: Time) {
+        self.fit_since.get_or_insert(now);
+    }
+
+    /// Something is lost, as it may have been before.
+    pub fn relapsed(&mut self, now: Time) {
+        if self.fit_since.take().is_some_and(|since| now.since(since) >= RECOVERED) {
+            *self = Self::default();
+        }
     }
 
     pub fn made(&mut self, lost: u16, now: Time) {
@@ -137,6 +155,22 @@ mod tests {
         offers.made(3, at(1001));
         assert_eq!(offers.due(3, at(100), at(1001)), at(1021));
         assert_eq!(offers.due(2, at(100), at(1001)), at(1021));
+    }
+
+    /// A failure that flaps is not one offer per flap.
+    #[test]
+    fn a_failure_after_a_recovery_that_lasted_is_offered_at_once() {
+        for (fit, forgets) in [(RECOVERED - Duration::from_secs(1), false), (RECOVERED, true)] {
+            let mut offers = Offers::default();
+            offers.made(1, at(1000));
+            offers.made(1, at(1010));
+            offers.recovered(at(1011));
+            offers.recovered(at(1012));
+            let now = at(1011) + fit;
+            offers.pause = LONGEST_PAUSE;
+            offers.relapsed(now);
+            assert_eq!(offers.due(1, at(100), now) <= now, forgets, "{fit:?}");
+        }
     }
 
     #[test]

@@ -128,6 +128,9 @@ impl ServiceState {
         };
         let is_doubtful = is_enough == Some(true) && takes - doubtful < quorum;
         let detail = match is_enough {
+            Some(false) if !self.servers.is_empty() && count(|_| true) == 0 => {
+                "all its servers have weight 0".to_owned()
+            }
             Some(false) => too_few(self.servers.len(), takes, quorum),
             Some(true) | None => String::new(),
         };

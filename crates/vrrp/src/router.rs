@@ -298,8 +298,7 @@ impl Router {
             Event::Stop(cause) => self.on_stop(now, cause, out),
             Event::Resume => self.on_resume(now),
             Event::Switchover { claim } => self.on_switchover(now, claim, out),
-            // V-280: the priority that goes with it comes by itself.
-            Event::Fitness(fitness) => self.fitness = fitness,
+            Event::Fitness(fitness) => self.on_fitness(now, fitness, out),
             Event::Offer { reasons } => self.on_offer(now, reasons, out),
             Event::Settings(settings, priority) => {
                 self.set_priority(priority);
@@ -432,9 +431,10 @@ impl Router {
             State::Initialize { .. } | State::Backup(_) | State::Candidate(_) => {
                 self.enter(now, State::Fault, cause, out);
             }
-            State::Master(_) if can_send => self.resign(now, cause, After::Fault, out),
+            State::Master(_) if can_send => self.resign(now, cause, After::Fault, None, out),
             State::Resigning(resignation) if can_send => {
                 if resignation.then != After::Stopped {
+                    resignation.answer_longer();
                     resignation.then = After::Fault;
                     resignation.cause = cause;
                 }
@@ -468,8 +468,9 @@ impl Router {
             State::Initialize { .. } | State::Fault | State::Backup(_) | State::Candidate(_) => {
                 self.enter(now, State::Stopped, cause, out);
             }
-            State::Master(_) => self.resign(now, cause, After::Stopped, out),
+            State::Master(_) => self.resign(now, cause, After::Stopped, None, out),
             State::Resigning(resignation) => {
+                resignation.answer_longer();
                 resignation.then = After::Stopped;
                 resignation.cause = cause;
             }
@@ -500,14 +501,24 @@ impl Router {
         if self.role() == Role::Master {
             self.yielded = true;
             out.extend(claim.map(|priority| Action::Advertise { priority }));
-            self.resign(now, Cause::Switchover, After::Yield, out);
+            self.resign(now, Cause::Switchover, After::Yield, claim, out);
         }
     }
 
     /// V-283.
     fn on_offer(&mut self, now: Time, reasons: String, out: &mut Vec<Action>) {
         if self.role() == Role::Master {
-            self.resign(now, Cause::Unfit { reasons }, After::Yield, out);
+            self.resign(now, Cause::Unfit { reasons }, After::Yield, None, out);
+        }
+    }
+
+    /// V-280: the priority that goes with it comes by itself. A Master that can serve again says so
+    /// at once: until then its release would look like an offer (V-284).
+    fn on_fitness(&mut self, now: Time, fitness: Fitness, out: &mut Vec<Action>) {
+        let recovers = self.fitness != Fitness::Fit && fitness == Fitness::Fit;
+        self.fitness = fitness;
+        if recovers && self.role() == Role::Master {
+            self.advertise(now, out);
         }
     }
 

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Aspect, Command, EventKind, Input, Output, ProbeChange, Reply, Run, Successor, Target,
+    Aspect, Command, EventKind, Inherited, Input, Output, ProbeChange, Reply, Run, Successor,
+    Target,
 };
 use locum_plan::{
     Backend, BackendKind, Checker, FitnessPolicy, Forwarding, HaproxyFile, Health, Outcome, Plan,
-    Probe, Ranking, Served, Server, Service, Standby, Tracked, Verdict,
+    Probe, Ranking, Served, Server, Service, Standby, Track, Tracked, Verdict,
 };
 use locum_vrrp::{Priority, Role};
 
-use crate::node::{Node, PEER, instance, plan, sent_priorities};
+use crate::node::{Node, PEER, VIP, instance, plan, process_check, sent_priorities};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// Of the instance under test, and of its peer.
@@ -44,13 +45,22 @@ fn served() -> Plan {
     plan
 }
 
+/// The same, and a check without which the instance may not take part.
+fn checked() -> Plan {
+    let mut plan = served();
+    plan.checks = vec![process_check(0)];
+    let track = Track { object: Tracked::Check("app".into()), weight: None };
+    Arc::make_mut(&mut plan.instances[0]).track = vec![track];
+    plan
+}
+
 fn follow(plan: &mut Plan, objects: &[(Tracked, u8)]) {
     let served = objects.iter().map(|(object, weight)| {
         let object = object.clone();
         Served { object, weight: *weight }
     });
     let served: Vec<Served> = served.collect();
-    let weights = served.iter().map(|one| u16::from(one.weight)).sum();
+    let weights = served.iter().fold(0_u16, |sum, one| sum.saturating_add(one.weight.into()));
     let nodes = [OWN, OTHER].map(Priority);
     let ranking = Ranking::new(&nodes, Priority(OWN), 0, weights).expect("room");
     Arc::make_mut(&mut plan.instances[0]).fitness =
@@ -467,4 +477,87 @@ fn a_master_that_goes_into_fault_is_judged_as_the_standby_it_is() {
     master.note(&out);
     assert_eq!(master.node.role(), Role::Fault);
     assert_eq!(master.status().priority, Priority(UNFIT), "it has just recovered");
+}
+
+/// Preempting peers find out by themselves; those that do not wait for the offer.
+#[test]
+fn a_failure_after_both_have_recovered_is_offered_at_once() {
+    let mut master = Director::master(served());
+    master.answer(&["www"]);
+    master.run(400 * SECOND);
+    master.answer(&[]);
+    master.run(90 * SECOND);
+    let offers = master.offers();
+    master.answer(&["www"]);
+    assert_eq!(master.offers(), offers + 1);
+}
+
+/// What it was before the restart does not excuse it once it is a backup.
+#[test]
+fn a_backup_that_has_been_adopted_is_judged_as_the_standby_it_is() {
+    let plan = checked();
+    let mut node = Node::with_links();
+    let inherited = Inherited::address("eth0".into(), VIP.into(), 24, Some(3));
+    let out = node.plan_with(plan, vec![inherited]).to_vec();
+    let mut director =
+        Director { node, probes: Vec::new(), seq: 0, events: Vec::new(), sent: Vec::new() };
+    director.note(&out);
+    assert_eq!((director.node.role(), director.status().priority), (Role::Master, Priority(OWN)));
+    director.beside(OTHER, 2);
+    assert_eq!(director.node.role(), Role::Backup);
+    assert_eq!(director.status().priority, Priority(UNFIT), "nobody has looked at what it serves");
+}
+
+#[test]
+fn more_than_can_be_counted_is_lost() {
+    let objects: Vec<(Tracked, u8)> =
+        (0..300).map(|one| (Tracked::Service(format!("s{one}").into()), u8::MAX)).collect();
+    let mut plan = served();
+    plan.services = objects
+        .iter()
+        .map(|(object, _)| Service {
+            instance: Some("web".into()),
+            ..Service::new(
+                object.name().clone(),
+                "192.0.2.10:80".parse::<SocketAddr>().expect("an address").into(),
+            )
+        })
+        .collect();
+    follow(&mut plan, &objects);
+    let director = Director::new(plan);
+    assert_eq!((director.status().priority, director.status().unfit.len()), (Priority(UNFIT), 300));
+}
+
+#[test]
+fn servers_that_are_to_get_no_connections_are_not_called_down() {
+    let mut plan = served();
+    plan.services[0].servers.truncate(1);
+    plan.services[0].servers[0].weight = 0;
+    let mut master = Director::new(plan);
+    master.answer(&[]);
+    master.probe(Verdict::Pass);
+    assert_eq!(master.status().unfit, [(www(), "all its servers have weight 0".to_owned())]);
+}
+
+/// To peers that cannot serve the release of one that cannot serve is an offer, which they let pass.
+#[test]
+fn a_master_that_is_unfit_and_in_fault_at_once_answers_until_an_unfit_peer_has_taken_over() {
+    let plan = checked();
+    let mut master = Director::master(plan);
+    // Checks come before servers.
+    let check = master.probes[0];
+    let fails = || Outcome { verdict: Verdict::Fail, detail: String::new(), took: Duration::ZERO };
+    for probe in [master.probes[1], master.probes[2]].repeat(2) {
+        master.feed(Input::Probed { probe, outcome: fails() });
+    }
+    assert_eq!(master.node.role(), Role::Master);
+    // The time to count it has come, and no timer has run yet.
+    master.node.sleep(SECOND / 4);
+    master.took_sent();
+    master.feed(Input::Probed { probe: check, outcome: fails() });
+    assert_eq!((master.node.role(), master.took_sent()), (Role::Resigning, vec![UNFIT, 0]));
+    master.run(3 * SECOND);
+    assert!(master.status().holds_addresses);
+    master.run(SECOND / 2);
+    assert!(!master.status().holds_addresses);
 }

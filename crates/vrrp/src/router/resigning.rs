@@ -1,6 +1,8 @@
 //! A router that has given up its mastership on the wire and answers until the successor does:
 //! make before break (V-240).
 
+use std::time::Duration;
+
 use super::Router;
 use super::event::Action;
 use super::state::{After, Resignation, State, Wait, Waiting};
@@ -27,6 +29,7 @@ impl Router {
             cause: cause.clone(),
             until: now + timers::handover(&self.settings),
             again: None,
+            longer: Duration::ZERO,
             answered: true,
             then: After::Backup,
             waiting: Waiting::new(now, Wait::Down),
@@ -76,22 +79,46 @@ impl Router {
 
     /// V-240: release on the wire, keep answering. Every release restarts the skew timers of those
     /// who hear it, so the second one waits until the first must have been lost.
-    pub(super) fn resign(&mut self, now: Time, cause: Cause, then: After, out: &mut Vec<Action>) {
+    /// `claim` is what it has just advertised instead of its own priority.
+    pub(super) fn resign(
+        &mut self,
+        now: Time,
+        cause: Cause,
+        then: After,
+        claim: Option<Priority>,
+        out: &mut Vec<Action>,
+    ) {
         let (version, interval) = (self.settings.version, self.settings.interval);
         out.push(Action::Advertise { priority: Priority::RELEASE });
-        let mut hold = timers::take_back(version, interval);
-        // V-284: what an unfit router releases looks like an offer, so that others wait for as long.
-        if self.fitness != Fitness::Fit && then != After::Yield {
-            hold += timers::longest_skew(version, interval) + timers::HANDOVER_MARGIN;
-        }
-        let resignation = Resignation {
+        // V-284: what an unfit router releases looks like an offer, and so does what a fit one
+        // releases that has claimed to offer.
+        let is_offer = claim.is_some() == (self.fitness == Fitness::Fit);
+        let longer = match is_offer {
+            true => timers::longest_skew(version, interval) + timers::HANDOVER_MARGIN,
+            false => Duration::ZERO,
+        };
+        let mut resignation = Resignation {
             cause: cause.clone(),
-            until: now + hold,
+            until: now + timers::take_back(version, interval),
+            longer,
             again: Some(now + timers::longest_skew(version, interval)),
             answered: false,
             then,
             waiting: Waiting::new(now, Wait::Down),
         };
+        if resignation.then != After::Yield {
+            resignation.answer_longer();
+        }
         self.enter(now, State::Resigning(Box::new(resignation)), cause, out);
+    }
+}
+
+impl Resignation {
+    /// V-284: it is for good, and unfit peers may take it for an offer that they let pass.
+    pub(super) fn answer_longer(&mut self) {
+        let longer = std::mem::take(&mut self.longer);
+        if !self.answered {
+            self.until += longer;
+        }
     }
 }

@@ -94,6 +94,8 @@ pub(super) struct Resignation {
     pub(super) until: Time,
     /// Second priority-0 advert if nobody has answered by then.
     pub(super) again: Option<Time>,
+    /// How much longer they answer if it turns out to be for good (V-284).
+    pub(super) longer: Duration,
     /// The successor has been heard.
     pub(super) answered: bool,
     /// What to be afterwards.

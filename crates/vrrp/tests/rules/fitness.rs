@@ -156,6 +156,44 @@ fn an_unfit_master_that_stops_answers_until_an_unfit_backup_has_taken_over() {
     assert!(held(Fitness::Fit) <= TAKE_BACK + Duration::from_millis(10));
 }
 
+/// V-284: peers that cannot serve have let the offer pass, and wait for as long.
+#[test]
+fn a_master_that_stops_while_its_mastership_is_on_offer_answers_as_long_as_one_that_is_unfit() {
+    let held = |fitness, offer: Event<'_>, then: Event<'_>| {
+        let mut bench = master();
+        bench.feed(Event::Fitness(fitness));
+        bench.feed(offer);
+        let since = bench.now;
+        bench.run(500);
+        bench.feed(then);
+        while bench.router.holds_addresses() {
+            bench.run(10);
+        }
+        bench.now.since(since)
+    };
+    let longest = TAKE_BACK + Duration::from_millis(1000);
+    let offer = || Event::Offer { reasons: "service www has no server that is up".into() };
+    let stop = || Event::Stop(Cause::Stopped);
+    let fault = || Event::Fault { reasons: "check".into(), can_send: true };
+    let switchover = |claim| Event::Switchover { claim };
+    assert!(held(UNFIT, offer(), stop()) > longest);
+    assert!(held(UNFIT, offer(), fault()) > longest);
+    assert!(held(Fitness::Fit, switchover(Some(OFFER)), stop()) > longest);
+    let forced = held(UNFIT, switchover(Some(Priority(100))), stop());
+    assert!(forced <= TAKE_BACK + Duration::from_millis(10), "it was no offer: {forced:?}");
+}
+
+/// V-284: the release of one that can serve again is that of one that can.
+#[test]
+fn a_master_that_can_serve_again_says_so_at_once() {
+    let mut bench = master();
+    bench.feed(Event::Fitness(UNFIT));
+    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    bench.run(100);
+    bench.feed(Event::Priority(Priority(100)));
+    assert_eq!(sent(&bench.feed(Event::Fitness(Fitness::Fit))), [100]);
+}
+
 /// V-283: nobody takes it: it has never let go.
 #[test]
 fn offer_that_nobody_takes_is_taken_back() {
