@@ -99,6 +99,8 @@ pub struct ServedState {
     pub is_active: bool,
     /// `None` until somebody has looked.
     pub serving: Option<bool>,
+    /// What `is_active` was when that was found.
+    found_active: bool,
     /// Why not.
     pub serving_detail: String,
     /// `None` for what has no servers of its own.
@@ -117,6 +119,7 @@ impl ServedState {
             spread,
             is_active: false,
             serving: None,
+            found_active: false,
             serving_detail: String::new(),
             population: None,
             populated_since: now,
@@ -138,6 +141,12 @@ impl ServedState {
             (Some(true), Some(true)) => Some(true),
             (None | Some(true), None) | (None, Some(true)) => None,
         }
+    }
+
+    /// What is known of it as it is served now: that it could be served is no answer yet, and that it
+    /// answered says not that it could be started again.
+    pub fn known(&self, is_active: bool) -> Option<bool> {
+        self.serving.filter(|holds| !holds || self.found_active == is_active)
     }
 
     /// What is missing, for a person; empty while nothing is.
@@ -162,6 +171,7 @@ impl ServedState {
         self.is_active = is_active;
         if holds.is_some() {
             self.serving = holds;
+            self.found_active = is_active;
             detail.clone_into(&mut self.serving_detail);
         }
         self.note(before, now);

@@ -313,7 +313,7 @@ impl Engine {
         all.collect()
     }
 
-    fn fitness_status(&self, object: &Tracked, now: Time) -> FitnessStatus {
+    fn fitness_status(&self, object: &Tracked, is_active: bool, now: Time) -> FitnessStatus {
         let Some(state) = self.trackers.served(object) else {
             // INVARIANT: whatever the plan serves is tracked; said of nothing, it is not known.
             return FitnessStatus::unknown();
@@ -321,8 +321,8 @@ impl Engine {
         let age = now.since(state.since);
         let is_held = state.losses > 0 && state.up() == Some(true) && !state.is_active;
         FitnessStatus {
-            aspect: if state.is_active { Aspect::Answering } else { Aspect::Capable },
-            holds: state.serving,
+            aspect: if is_active { Aspect::Answering } else { Aspect::Capable },
+            holds: state.known(is_active),
             populated: state.population.as_ref().map_or(Some(true), |all| all.is_enough),
             detail: state.detail().to_owned(),
             age,
@@ -332,41 +332,51 @@ impl Engine {
     }
 
     fn service_status(&self, now: Time) -> Vec<ServiceStatus> {
-        let one = |state: &crate::service::ServiceState| ServiceStatus {
-            name: state.service.name.clone(),
-            listen: state.service.listen,
-            active: self.services.level().services.iter().any(|wanted| {
-                wanted.service.name == state.service.name
-                    && wanted.activity == locum_plan::Activity::Active
-            }),
-            error: self.services.error(&state.service.name).map(ToOwned::to_owned),
-            fitness: self.fitness_status(&Tracked::Service(state.service.name.clone()), now),
-            servers: state
-                .servers
-                .iter()
-                .map(|server| ServerStatus {
-                    address: server.server.address,
-                    weight: server.server.weight,
-                    up: server.up(),
-                    detail: server.detail(),
-                    is_unasked: server.is_unasked(),
-                })
-                .collect(),
+        let is_active = |name: &Name| {
+            let mut level = self.services.level().services.iter();
+            level.any(|one| one.service.name == *name && one.activity == Activity::Active)
+        };
+        let one = |state: &crate::service::ServiceState| {
+            let name = &state.service.name;
+            let active = is_active(name);
+            ServiceStatus {
+                name: name.clone(),
+                listen: state.service.listen,
+                active,
+                error: self.services.error(name).map(ToOwned::to_owned),
+                fitness: self.fitness_status(&Tracked::Service(name.clone()), active, now),
+                servers: state
+                    .servers
+                    .iter()
+                    .map(|server| ServerStatus {
+                        address: server.server.address,
+                        weight: server.server.weight,
+                        up: server.up(),
+                        detail: server.detail(),
+                        is_unasked: server.is_unasked(),
+                    })
+                    .collect(),
+            }
         };
         self.services.iter().map(one).collect()
     }
 
     fn haproxy_status(&self, now: Time) -> Vec<HaproxyStatus> {
         let files = self.services.haproxy();
-        let one =
-            |file: &locum_plan::HaproxyFile| HaproxyStatus {
+        let is_active = |name: &Name| {
+            let mut level = self.services.level().haproxy.iter();
+            level.any(|one| one.file.name == *name && one.activity == Activity::Active)
+        };
+        let one = |file: &locum_plan::HaproxyFile| {
+            let active = is_active(&file.name);
+            let object = Tracked::Haproxy(file.name.clone());
+            HaproxyStatus {
                 name: file.name.clone(),
-                active: self.services.level().haproxy.iter().any(|wanted| {
-                    wanted.file.name == file.name && wanted.activity == Activity::Active
-                }),
+                active,
                 error: self.services.error(&file.name).map(ToOwned::to_owned),
-                fitness: self.fitness_status(&Tracked::Haproxy(file.name.clone()), now),
-            };
+                fitness: self.fitness_status(&object, active, now),
+            }
+        };
         files.map(one).collect()
     }
 

@@ -561,3 +561,25 @@ fn a_master_that_is_unfit_and_in_fault_at_once_answers_until_an_unfit_peer_has_t
     master.run(SECOND / 2);
     assert!(!master.status().holds_addresses);
 }
+
+/// A HAProxy that could be started has not answered anybody yet.
+#[test]
+fn what_could_be_served_is_not_said_to_answer_before_it_does() {
+    let mut director = Director::new(served());
+    director.answer(&[]);
+    director.probe(Verdict::Pass);
+    let fitness = |director: &Director| {
+        let fitness = director.node.status().services[0].fitness.clone();
+        (fitness.aspect, fitness.holds)
+    };
+    assert_eq!(fitness(&director), (Aspect::Capable, Some(true)));
+    director.run(4 * SECOND);
+    assert_eq!(director.node.role(), Role::Master);
+    assert_eq!(fitness(&director), (Aspect::Answering, None), "nobody has said so");
+    let seq = director.seq;
+    director.feed(Input::Served { seq, pending: vec!["www".into()], failed: Vec::new() });
+    assert_eq!(fitness(&director), (Aspect::Answering, None), "it starts");
+    assert_eq!(director.status().unfit, []);
+    director.answer(&[]);
+    assert_eq!(fitness(&director), (Aspect::Answering, Some(true)));
+}
