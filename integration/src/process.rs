@@ -86,6 +86,11 @@ impl Process {
         resident_of(self.pid())
     }
 
+    /// What of that is its own and of no file, in KiB: heap and stacks.
+    pub fn own_kib(&self) -> u64 {
+        kib_in(&format!("/proc/{}/status", self.pid()), "RssAnon:")
+    }
+
     /// The same of its last descendant: of keepalived the process that speaks VRRP.
     pub fn resident_kib_of_last(&self) -> u64 {
         family(self.pid()).last().map_or(0, |pid| resident_of(*pid))

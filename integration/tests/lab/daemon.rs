@@ -63,7 +63,7 @@ fn dead_master_that_returns_leaves_the_other_alone_with_nopreempt() {
 }
 
 #[test]
-fn daemon_with_one_instance_stays_under_10_megabytes() {
+fn daemon_with_one_instance_has_less_than_2_megabytes_of_its_own() {
     if !OURS.available() {
         return;
     }
@@ -72,10 +72,13 @@ fn daemon_with_one_instance_stays_under_10_megabytes() {
     let output = locum_command(&pair.lab.directors[0], &["status", "--json"]);
     assert!(!output.stdout.is_empty());
     for director in [0, 1] {
-        let resident = pair.daemon(director).process().resident_kib();
-        println!("lb{}: {resident} KiB resident", director + 1);
-        assert!(resident > 0, "it runs");
-        assert!(resident * 1024 < 10_000_000, "{resident} KiB resident");
+        // The rest is the program: nine megabytes of this build, half of that of a release.
+        let process = pair.daemon(director).process();
+        let (own, resident) = (process.own_kib(), process.resident_kib());
+        println!("lb{}: {resident} KiB resident, {own} KiB of its own", director + 1);
+        assert!(own > 0, "it runs");
+        assert!(own * 1024 < 2_000_000, "{own} KiB");
+        assert!(resident * 1024 < 12_000_000, "{resident} KiB resident");
     }
 }
 

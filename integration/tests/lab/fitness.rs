@@ -41,7 +41,7 @@ fn with(lines: &str) -> String {
 fn instance(node: &Node) -> serde_json::Value {
     let output = locum_command(node, &["status", "--json"]);
     let mut status: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    status["instances"][0].take()
+    status.pointer_mut("/instances/0").map(serde_json::Value::take).unwrap_or_default()
 }
 
 /// Waits until a backup sees that it could serve.
