@@ -142,6 +142,19 @@ impl Lab {
         Capture::start_without(&self.switch, self.client.mac("eth0"))
     }
 
+    /// Moves the servers to the front network, the first one as 192.168.1.101: one network for all.
+    pub fn move_servers_to_front(&self) {
+        for (index, server) in self.servers.iter().enumerate() {
+            let port = port(server, "back");
+            self.switch.shell(&format!("ip link set {port} master front"));
+            server.shell(&format!(
+                "ip addr flush dev eth0 && ip addr add 192.168.1.{}/24 dev eth0",
+                101 + index
+            ));
+        }
+        self.wait_for_links();
+    }
+
     /// The director stays as it is, and nobody hears it any more: its carrier stays up.
     pub fn silence(&self, director: usize) {
         let port = port(&self.directors[director], "front");

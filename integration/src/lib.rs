@@ -15,6 +15,7 @@
 
 pub mod bench;
 pub mod capture;
+pub mod datagram;
 pub mod inject;
 pub mod lab;
 pub mod lateness;

@@ -35,8 +35,12 @@ pub struct WebServer {
 impl WebServer {
     /// Listens on all IPv4 addresses of `node`.
     pub fn start(node: &Node) -> Self {
-        let any = SocketAddr::from(([0, 0, 0, 0], 80));
-        let listener = node.in_network(|| TcpListener::bind(any)).expect("cannot listen");
+        Self::start_at(node, SocketAddr::from(([0, 0, 0, 0], 80)))
+    }
+
+    /// Listens on one address of `node` alone, beside what else serves there.
+    pub fn start_at(node: &Node, address: SocketAddr) -> Self {
+        let listener = node.in_network(|| TcpListener::bind(address)).expect("cannot listen");
         listener.set_nonblocking(true).expect("cannot set a mode");
         let stop = Arc::new(AtomicBool::new(false));
         let status = Arc::new(AtomicU16::new(200));

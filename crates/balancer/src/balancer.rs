@@ -112,6 +112,7 @@ impl Balancer {
             self.place(now);
             if self.placed != before {
                 self.share_out();
+                self.verifier.place(&self.placed, now);
             }
         }
         for backend in &mut self.backends {

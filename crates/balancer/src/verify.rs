@@ -168,10 +168,22 @@ impl Verifier {
         } else {
             self.wanted = wanted.clone();
         }
+        self.look_at_new(now);
+        self.tick(now);
+    }
+
+    /// Services of the same level have got their backends, or other ones.
+    pub(crate) fn place(&mut self, placed: &[Result<BackendKind, String>], now: Instant) {
+        let wanted = std::mem::take(&mut self.wanted);
+        self.want_services(&wanted, placed);
+        self.wanted = wanted;
+        self.look_at_new(now);
+    }
+
+    fn look_at_new(&mut self, now: Instant) {
         if self.services.iter().any(|look| look.found.is_none()) {
             self.look_at_host(now);
         }
-        self.tick(now);
     }
 
     fn want_services(&mut self, wanted: &WantedServices, placed: &[Result<BackendKind, String>]) {

@@ -1,6 +1,8 @@
 //! IPVS, in a guest whose kernel has it: tables as `ipvsadm` would make them, on the master only,
 //! and real requests through them.
 
+mod first_configuration;
+
 use std::fs;
 
 use locum_integration::lab::Lab;

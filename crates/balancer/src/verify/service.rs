@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use locum_plan::{Backend, BackendKind, Forwarding, Service, first_few};
+use locum_plan::{Backend, BackendKind, Forwarding, Listener, Service, first_few};
 
 use crate::choice::Reach;
-use crate::verify::host::{HostLink, HostView};
+use crate::verify::host::{HostView, prefix};
 
 /// Something that has to be here and is not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,92 +35,126 @@ pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Ve
             }
             // A tunnel asks for no module here: IPVS wraps the packets itself, and what comes back
             // does not come this way.
-            found.extend(forwarding(service, host));
-            found.extend(one_network(service, host));
+            let of_clients = network_of_clients(service, host);
+            let is_beside = |server: &SocketAddr| {
+                of_clients.is_some_and(|(network, length)| {
+                    prefix(server.ip(), length) == prefix(network, length)
+                })
+            };
+            let (beside, behind): (Vec<_>, Vec<_>) =
+                masqueraded(service, host).into_iter().partition(is_beside);
+            found.extend(forwarding(service, &behind, host));
+            found.extend(one_network(service, &beside, host));
             found
         }
     }
 }
 
 /// Servers whose answers have to come back through this host, and that are not on it.
-fn masqueraded<'a>(service: &'a Service, host: &HostView) -> impl Iterator<Item = SocketAddr> + 'a {
-    let is_here = |address: IpAddr| host.has_address(address);
+fn masqueraded(service: &Service, host: &HostView) -> Vec<SocketAddr> {
     let by_nat = |way: Forwarding| match way {
         Forwarding::Nat => true,
         Forwarding::Direct | Forwarding::Tunnel => false,
     };
     let servers = service.servers.iter().filter(|server| by_nat(server.forwarding));
     let addresses = servers.map(|server| server.address);
-    addresses.filter(|address| !is_here(address.ip())).collect::<Vec<_>>().into_iter()
+    addresses.filter(|address| !host.has_address(address.ip())).collect()
+}
+
+/// The network of this host that the service's address is of.
+fn network_of_clients(service: &Service, host: &HostView) -> Option<(IpAddr, u8)> {
+    let Listener::Address(listen) = service.listen;
+    host.links.iter().find_map(|link| link.network_of(listen.ip()))
+}
+
+/// What keeps this host from forwarding the answers of these servers.
+#[derive(Debug, Default)]
+struct Unforwarded {
+    servers: Vec<String>,
+    /// For some of them nothing is forwarded at all.
+    is_nowhere: bool,
+    /// To be set to 1.
+    switch: String,
 }
 
 /// Answers are forwarded by the link they come in at.
-fn forwarding(service: &Service, host: &HostView) -> Option<Unmet> {
+fn unforwarded(servers: &[SocketAddr], host: &HostView) -> Unforwarded {
     let real = || host.links.iter().filter(|link| link.name != "lo");
     let nowhere_v4 = !real().any(|link| link.forwards_v4);
-    let mut stopped = (Vec::new(), None::<&HostLink>, "ipv4.ip_forward");
-    let mut reach = Reach::Part;
-    for server in masqueraded(service, host) {
-        let nowhere = match server.ip() {
-            IpAddr::V4(_) => nowhere_v4,
-            IpAddr::V6(_) => !host.forwards_v6,
+    let mut found = Unforwarded::default();
+    for server in servers {
+        let (is_nowhere, switch) = match server.ip() {
+            IpAddr::V4(_) => (nowhere_v4, "net.ipv4.ip_forward"),
+            IpAddr::V6(_) => (!host.forwards_v6, "net.ipv6.conf.all.forwarding"),
         };
         let link = real().find(|link| link.network_of(server.ip()).is_some());
-        let by_link = server.is_ipv4() && link.is_some_and(|link| !link.forwards_v4);
-        if !nowhere && !by_link {
-            continue;
-        }
-        if nowhere {
-            reach = Reach::All;
-        }
-        if server.is_ipv6() {
-            stopped.2 = "ipv6.conf.all.forwarding";
-        }
-        stopped.1 = stopped.1.or(link.filter(|_| !nowhere));
-        stopped.0.push(server.to_string());
-    }
-    let (servers, link, switch) = stopped;
-    (!servers.is_empty()).then(|| {
-        let servers = first_few(&servers, ", ");
-        let switch = match link {
+        let by_link = link.filter(|link| server.is_ipv4() && !link.forwards_v4);
+        let switch = match by_link {
+            _ if is_nowhere => switch.to_owned(),
             Some(link) => format!("net.ipv4.conf.{}.forwarding", link.name),
-            None => format!("net.{switch}"),
+            None => continue,
         };
+        // The one for all counts more than that of a link.
+        if found.switch.is_empty() || is_nowhere && !found.is_nowhere {
+            found.switch = switch;
+        }
+        found.is_nowhere |= is_nowhere;
+        found.servers.push(server.to_string());
+    }
+    found
+}
+
+/// Of servers that are not on the network of the clients.
+fn forwarding(service: &Service, behind: &[SocketAddr], host: &HostView) -> Option<Unmet> {
+    let Unforwarded { servers, is_nowhere, switch } = unforwarded(behind, host);
+    (!servers.is_empty()).then(|| {
         let text = format!(
-            "by nat the answers of {servers} are forwarded by this host, which {switch}=0 forbids: \
-             set it to 1{}",
+            "by nat the answers of {} are forwarded by this host, which {switch}=0 forbids: set it \
+             to 1{}",
+            first_few(&servers, ", "),
             way_out(service)
         );
-        Unmet { reach, text }
+        Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
 }
 
-/// A server beside its clients answers them without a detour, from an address they did not ask.
-fn one_network(service: &Service, host: &HostView) -> Option<Unmet> {
-    let locum_plan::Listener::Address(listen) = service.listen;
-    let of_clients = host.links.iter().find_map(|link| link.network_of(listen.ip()));
-    let (network, length) = of_clients?;
-    let beside = masqueraded(service, host).filter(|server| {
-        super::host::prefix(server.ip(), length) == super::host::prefix(network, length)
-    });
-    let beside: Vec<_> = beside.map(|server| server.to_string()).collect();
+/// A server beside its clients answers them without a detour, from an address they did not ask. To
+/// forward is not enough there, and so it is asked for as a part of the way that is.
+fn one_network(service: &Service, beside: &[SocketAddr], host: &HostView) -> Option<Unmet> {
+    let Listener::Address(listen) = service.listen;
+    let Unforwarded { is_nowhere, switch, .. } = unforwarded(beside, host);
     (!beside.is_empty()).then(|| {
         let they_are = if beside.len() == 1 { "it is" } else { "they are" };
+        let forward = match switch.is_empty() {
+            true => String::new(),
+            false => format!(" and set {switch}=1"),
+        };
+        // Addresses of a loopback are not told to IPv6 neighbours anyway.
+        let hidden = match listen.ip() {
+            IpAddr::V4(_) => ", hidden by net.ipv4.conf.all.arp_ignore=1 and arp_announce=2",
+            IpAddr::V6(_) => "",
+        };
+        let servers: Vec<String> = beside.iter().map(ToString::to_string).collect();
         let text = format!(
             "by nat the answers of {} would not come back through this host, because {they_are} on \
-             the network of {listen}, where clients are: put servers on a network behind this host, \
-             or use forwarding = \"direct\" with {} on their loopback{}",
-            first_few(&beside, ", "),
+             the network of {listen}, where clients are: put servers on a network behind this \
+             host{forward}, or use forwarding = \"direct\" with {} on the loopback of \
+             each{hidden}{}",
+            first_few(&servers, ", "),
             listen.ip(),
             way_out(service)
         );
-        Unmet { reach: Reach::Part, text }
+        Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
 }
 
-/// Names the backend that could serve it instead, if there is one.
+/// Names the backend that could serve it instead, if there is one that is not asked anyway.
 fn way_out(service: &Service) -> String {
-    let mut others = Backend::Auto.candidates(service).into_iter();
+    let mut others = match service.backend {
+        Backend::Auto => Vec::new(),
+        Backend::Only(_) => Backend::Auto.candidates(service),
+    }
+    .into_iter();
     match others.find(|kind| *kind != BackendKind::Ipvs) {
         Some(other) => format!(", or use backend = \"{}\"", other.name()),
         None => String::new(),
@@ -129,10 +163,10 @@ fn way_out(service: &Service) -> String {
 
 #[cfg(test)]
 mod tests {
-    use locum_plan::{Listener, Name, Protocol, Scheduler, Server};
+    use locum_plan::{Name, Protocol, Scheduler, Server};
 
     use super::*;
-    use crate::verify::host::Modules;
+    use crate::verify::host::{HostLink, Modules};
 
     /// `NAME ADDRESS/LENGTH… [forwards]` for each link.
     fn host(links: &[&str]) -> HostView {
@@ -188,14 +222,17 @@ mod tests {
         let one_on = "eth0 10.77.0.1/24 forwards";
         let (two, two_on) = ("eth1 10.78.0.1/24", "eth1 10.78.0.1/24 forwards");
         let (clients, behind) = (["10.77.0.11:80"], ["10.78.0.11:80"]);
-        let table: [(&[&str], &[&str], &[Reach]); 12] = [
-            (&[LO, one], &clients, &[All, Part]),
+        let mixed = ["10.77.0.11:80", "10.78.0.11:80"];
+        let table: [(&[&str], &[&str], &[Reach]); 14] = [
+            (&[LO, one], &clients, &[All]),
             (&[LO, one_on], &clients, &[Part]),
             (&[LO, one, two], &behind, &[All]),
             (&[LO, one_on, two_on], &behind, &[]),
             // The link of the servers decides; where another one forwards, we cannot be certain.
             (&[LO, one, two_on], &behind, &[]),
             (&[LO, one_on, two], &behind, &[Part]),
+            (&[LO, one, two], &mixed, &[All, All]),
+            (&[LO, one_on, two_on], &mixed, &[Part]),
             // Somewhere behind a router: which link it answers at is not known.
             (&[LO, one_on, two], &["192.0.2.7:80"], &[]),
             (&[LO, one, two], &["192.0.2.7:80"], &[All]),
@@ -245,6 +282,7 @@ mod tests {
         };
         let mut www = service("10.77.0.100:80", &["10.78.0.11:80"]);
         www.scheduler = Scheduler("wlcc".to_owned());
+        www.backend = Backend::Only(BackendKind::Ipvs);
         let mut host = host(&[LO, "eth0 10.77.0.1/24", "eth1 10.78.0.1/24"]);
         assert_eq!(
             text(&www, &host),
@@ -270,9 +308,16 @@ mod tests {
                 "by nat the answers of 10.77.0.11:53, 10.77.0.12:53 would not come back through this \
               host, because they are on the network of 10.77.0.100:53, where clients are: put \
               servers on a network behind this host, or use forwarding = \"direct\" with \
-              10.77.0.100 on their loopback"
+              10.77.0.100 on the loopback of each, hidden by net.ipv4.conf.all.arp_ignore=1 and \
+              arp_announce=2"
             ]
         );
+        // What to forward is a part of one of the ways.
+        host.links.iter_mut().for_each(|link| link.forwards_v4 = false);
+        let found = text(&dns, &host);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let way = "put servers on a network behind this host and set net.ipv4.ip_forward=1, or use";
+        assert!(found[0].contains(way), "{found:?}");
         host.ipvs = Err("kernel 6.1 has no IPVS".to_owned());
         assert_eq!(text(&dns, &host), ["kernel 6.1 has no IPVS"]);
         assert_eq!(text(&www, &host), ["kernel 6.1 has no IPVS, or use backend = \"proxy\""]);

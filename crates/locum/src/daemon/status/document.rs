@@ -10,7 +10,7 @@ use locum_control::status::{
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
-use locum_plan::{Plan, Protocol, Tracked};
+use locum_plan::{Name, Plan, Protocol, Tracked};
 use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
 use super::rfc8347;
@@ -233,7 +233,10 @@ fn service(
         error: from.error.clone().or_else(|| served.and_then(|served| served.error.clone())),
         instance: planned.and_then(|planned| planned.instance.as_ref()).map(ToString::to_string),
         fitness: fitness(&from.fitness, ago),
-        strained: served.and_then(|served| served.strained.clone()),
+        // A backend tells more of its own than it reports.
+        strained: served
+            .and_then(|served| served.strained.clone())
+            .or_else(|| strain(balancer, &from.name)),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
         servers: from
@@ -258,15 +261,20 @@ fn haproxy(
     ago: &dyn Fn(Duration) -> String,
 ) -> HaproxyStatus {
     let planned = plan.haproxy.iter().find(|planned| planned.name == from.name);
-    let strained = balancer.strained.iter().find(|(name, _)| *name == from.name);
     HaproxyStatus {
         name: from.name.to_string(),
         active: from.active,
         error: from.error.clone(),
         instance: planned.and_then(|planned| planned.instance.as_ref()).map(ToString::to_string),
         fitness: fitness(&from.fitness, ago),
-        strained: strained.map(|(_, text)| text.clone()),
+        strained: strain(balancer, &from.name),
     }
+}
+
+/// Of whatever serves it, or of what a standby would lack.
+fn strain(balancer: &BalancerStatus, of: &Name) -> Option<String> {
+    let strained = balancer.strained.iter().find(|(name, _)| name == of);
+    strained.map(|(_, text)| text.clone())
 }
 
 fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {

@@ -1,0 +1,89 @@
+//! The smallest service over UDP and its client: who answered, and that nobody did.
+
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
+use std::net::TcpListener;
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::node::Node;
+
+/// As that of a name service.
+pub const PORT: u16 = 53;
+
+/// An answer that takes longer has failed.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the server waits before it looks at its other socket.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Answers every datagram to [`PORT`] of a node with the name of that node, and accepts the
+/// connections of a TCP check there.
+pub struct DatagramServer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DatagramServer {
+    /// Listens on all IPv4 addresses of `node`. It answers from the address that the kernel chooses:
+    /// the one that was asked, where the node has no other of that network.
+    pub fn start(node: &Node) -> Self {
+        Self::start_at(node, Ipv4Addr::UNSPECIFIED.into())
+    }
+
+    /// Answers what is sent to this address of `node`, and accepts at all of them.
+    pub fn start_at(node: &Node, address: IpAddr) -> Self {
+        let bind = || -> std::io::Result<_> {
+            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
+            Ok((UdpSocket::bind((address, PORT))?, listener))
+        };
+        let (socket, listener) = node.in_network(bind).expect("cannot listen");
+        socket.set_read_timeout(Some(LOOK)).expect("cannot set a timeout");
+        listener.set_nonblocking(true).expect("cannot set a mode");
+        let stop = Arc::new(AtomicBool::new(false));
+        let name = node.name().to_owned();
+        let thread = thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let mut bytes = [0; 64];
+                while !stop.load(Ordering::Relaxed) {
+                    while listener.accept().is_ok() {}
+                    if let Ok((_, client)) = socket.recv_from(&mut bytes) {
+                        // A client that is gone has no use for it.
+                        let _ = socket.send_to(name.as_bytes(), client);
+                    }
+                }
+            }
+        });
+        Self { stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for DatagramServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Who answered one datagram from `client`, of a socket of its own; the reason if nobody did. What
+/// comes from another address than the one that was asked is no answer.
+pub fn ask(client: &Node, address: IpAddr) -> Result<String, String> {
+    let ask = || -> std::io::Result<String> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((address, PORT))?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.send(b"who")?;
+        let mut bytes = [0; 64];
+        let length = socket.recv(&mut bytes)?;
+        Ok(String::from_utf8_lossy(&bytes[..length]).into_owned())
+    };
+    client.in_network(ask).map_err(|error| error.to_string())
+}
