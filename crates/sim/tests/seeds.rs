@@ -4,7 +4,7 @@ use clap::ValueEnum;
 use locum_sim::{Plant, RULES, Trace, run};
 
 /// Enough to meet every kind of fault many times, and few enough for every build.
-const SEEDS: u64 = 256;
+const SEEDS: u64 = 512;
 
 #[test]
 fn a_seed_has_one_history() {
