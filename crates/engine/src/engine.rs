@@ -167,20 +167,30 @@ impl Engine {
         let (object, population) =
             (Tracked::Service(state.service.name.clone()), state.population());
         let (holds, detail) = (population.is_enough, population.detail.clone());
-        let mut turned = false;
-        let mut was_known = false;
+        let mut before = None;
         let changed = self.trackers.serve(&object, now, |served| {
-            was_known = served.population.as_ref().is_some_and(|all| all.is_enough.is_some());
-            let before = served.population.clone();
-            turned = served.set_population(population, now);
-            served.population != before
+            before = served.population.as_ref().and_then(|all| all.is_enough);
+            served.set_population(population, now)
         });
-        let Some((_, dependents)) = changed else { return };
-        let dependents = dependents.to_vec();
+        let Some(dependents) = changed else { return };
         // What has been looked at for the first time is news only if it is bad.
-        if let Some(holds) = holds.filter(|holds| turned && (was_known || !holds)) {
-            let aspect = Aspect::Populated;
-            self.note(None, EventKind::Fitness { object, aspect, holds, detail });
+        let kind =
+            holds.filter(|holds| before.map_or(!holds, |before| before != *holds)).map(|holds| {
+                let aspect = Aspect::Populated;
+                EventKind::Fitness { object, aspect, holds, detail }
+            });
+        self.on_tracked(now, kind, dependents);
+    }
+
+    /// Something that these instances follow is another now.
+    pub(crate) fn on_tracked(
+        &mut self,
+        now: Time,
+        kind: Option<EventKind>,
+        dependents: Vec<InstanceId>,
+    ) {
+        if let Some(kind) = kind {
+            self.note(None, kind);
         }
         for instance in dependents {
             self.review(now, instance);
@@ -205,12 +215,7 @@ impl Engine {
             ))),
         };
         let dependents = tracker.dependents().to_vec();
-        if let Some(kind) = kind {
-            self.note(None, kind);
-        }
-        for instance in dependents {
-            self.review(now, instance);
-        }
+        self.on_tracked(now, kind, dependents);
     }
 
     fn on_link(&mut self, now: Time, link: LinkState) {

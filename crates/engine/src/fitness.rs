@@ -178,17 +178,17 @@ impl ServedState {
         is_new
     }
 
-    /// Its servers are these now. `true` when it turned.
+    /// Its servers are these now. `true` when they were others.
     pub fn set_population(&mut self, population: Population, now: Time) -> bool {
         let before = self.up();
-        let enough = |all: &Population| all.is_enough;
-        let turned = self.population.as_ref().map(enough) != Some(enough(&population));
-        if turned {
+        let known = self.population.as_ref();
+        if known.map(|all| all.is_enough) != Some(population.is_enough) {
             self.populated_since = now;
         }
+        let is_new = known != Some(&population);
         self.population = Some(population);
         self.note(before, now);
-        turned
+        is_new
     }
 
     fn note(&mut self, before: Option<bool>, now: Time) {

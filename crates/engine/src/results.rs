@@ -94,16 +94,13 @@ impl Engine {
             before = served.serving;
             served.set_serving(is_active, holds, &detail, now)
         });
-        let Some((_, dependents)) = changed else { return };
-        let dependents = dependents.to_vec();
+        let Some(dependents) = changed else { return };
         // What has been looked at for the first time is news only if it is bad.
-        if let Some(holds) = holds.filter(|holds| !holds || before == Some(false)) {
+        let kind = holds.filter(|holds| !holds || before == Some(false)).map(|holds| {
             let aspect = if is_active { Aspect::Answering } else { Aspect::Capable };
-            self.note(None, EventKind::Fitness { object, aspect, holds, detail });
-        }
-        for instance in dependents {
-            self.review(now, instance);
-        }
+            EventKind::Fitness { object, aspect, holds, detail }
+        });
+        self.on_tracked(now, kind, dependents);
     }
 
     pub(crate) fn on_sent(&mut self, id: InstanceId, report: SendReport) {

@@ -33,8 +33,6 @@ pub struct Services {
     send_again: bool,
     /// Of the level: those the balancer has not answered for since they were asked for.
     pending: BTreeSet<Name>,
-    /// What the balancer could not do, and why: services and HAProxys by name.
-    errors: BTreeMap<Name, String>,
 }
 
 impl Services {
@@ -54,10 +52,6 @@ impl Services {
     /// The level last sent.
     pub fn level(&self) -> &WantedServices {
         &self.level
-    }
-
-    pub fn error(&self, name: &str) -> Option<&str> {
-        self.errors.get(name).map(String::as_str)
     }
 
     /// The services of a new plan. Those that are the same keep what is known of their servers.
@@ -156,21 +150,14 @@ impl Services {
         }
         let awaited = std::mem::take(&mut self.pending);
         self.pending = awaited.iter().filter(|name| pending.contains(name)).cloned().collect();
-        let before = std::mem::replace(&mut self.errors, failed.into_iter().collect());
-        // What is pending keeps the error it had: it has neither failed again nor recovered.
-        for (name, error) in pending.iter().filter_map(|name| before.get_key_value(name)) {
-            self.errors.entry(name.clone()).or_insert_with(|| error.clone());
-        }
-        let pending: BTreeSet<&Name> = pending.iter().collect();
+        let (pending, failed): (BTreeSet<&Name>, BTreeMap<Name, String>) =
+            (pending.iter().collect(), failed.into_iter().collect());
         let answers = objects(&self.level).map(|(object, activity)| {
-            let error = self.errors.get(object.name());
-            let holds = match error {
-                _ if pending.contains(object.name()) => None,
-                Some(_) => Some(false),
-                None => Some(true),
-            };
+            let error = failed.get(object.name()).cloned();
+            // What is pending has neither failed again nor recovered.
+            let holds = (!pending.contains(object.name())).then_some(error.is_none());
             let is_active = activity == Activity::Active;
-            ServedAnswer { is_active, holds, detail: error.cloned().unwrap_or_default(), object }
+            ServedAnswer { is_active, holds, detail: error.unwrap_or_default(), object }
         });
         let answers = answers.collect();
         let instances = active(&self.level).filter(|(name, _)| awaited.contains(*name));

@@ -199,6 +199,11 @@ pub struct HaproxyStatus {
 }
 
 impl FitnessStatus {
+    /// Why it is not served, or could not be.
+    fn error(&self) -> Option<String> {
+        (self.holds == Some(false)).then(|| self.detail.clone())
+    }
+
     fn unknown() -> Self {
         Self {
             aspect: Aspect::Capable,
@@ -332,19 +337,22 @@ impl Engine {
     }
 
     fn service_status(&self, now: Time) -> Vec<ServiceStatus> {
-        let is_active = |name: &Name| {
+        let activity = |name: &Name| {
             let mut level = self.services.level().services.iter();
-            level.any(|one| one.service.name == *name && one.activity == Activity::Active)
+            level.find(|one| one.service.name == *name).map(|one| one.activity)
         };
         let one = |state: &crate::service::ServiceState| {
             let name = &state.service.name;
-            let active = is_active(name);
+            let activity = activity(name);
+            let active = activity == Some(Activity::Active);
+            let fitness = self.fitness_status(&Tracked::Service(name.clone()), active, now);
             ServiceStatus {
                 name: name.clone(),
                 listen: state.service.listen,
                 active,
-                error: self.services.error(name).map(ToOwned::to_owned),
-                fitness: self.fitness_status(&Tracked::Service(name.clone()), active, now),
+                // Of what the level does not name any more nobody asks.
+                error: activity.and_then(|_| fitness.error()),
+                fitness,
                 servers: state
                     .servers
                     .iter()
@@ -363,18 +371,20 @@ impl Engine {
 
     fn haproxy_status(&self, now: Time) -> Vec<HaproxyStatus> {
         let files = self.services.haproxy();
-        let is_active = |name: &Name| {
+        let activity = |name: &Name| {
             let mut level = self.services.level().haproxy.iter();
-            level.any(|one| one.file.name == *name && one.activity == Activity::Active)
+            level.find(|one| one.file.name == *name).map(|one| one.activity)
         };
         let one = |file: &locum_plan::HaproxyFile| {
-            let active = is_active(&file.name);
+            let activity = activity(&file.name);
+            let active = activity == Some(Activity::Active);
             let object = Tracked::Haproxy(file.name.clone());
+            let fitness = self.fitness_status(&object, active, now);
             HaproxyStatus {
                 name: file.name.clone(),
                 active,
-                error: self.services.error(&file.name).map(ToOwned::to_owned),
-                fitness: self.fitness_status(&object, active, now),
+                error: activity.and_then(|_| fitness.error()),
+                fitness,
             }
         };
         files.map(one).collect()

@@ -250,7 +250,7 @@ impl Trackers {
         object: &Tracked,
         now: Time,
         change: impl FnOnce(&mut ServedState) -> bool,
-    ) -> Option<(&ServedState, &[InstanceId])> {
+    ) -> Option<Vec<InstanceId>> {
         let tracker = &mut self.list[*self.index.get(object)?];
         let Source::Served(served) = &mut tracker.source else { return None };
         let is_new = change(served);
@@ -260,7 +260,7 @@ impl Trackers {
         if let Some(up) = served.up().filter(|up| state.up != Some(*up)) {
             state.turn(up, now);
         }
-        is_new.then_some((&**served, &tracker.dependents[..]))
+        is_new.then(|| tracker.dependents.clone())
     }
 
     /// What is known of a service or HAProxy.
