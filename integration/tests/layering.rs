@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ("locum-engine", &["locum-vrrp", "locum-plan"]),
     ("locum-kernel", &[]),
     ("locum-check", &["locum-plan"]),
-    ("locum-proxy", &[]),
+    ("locum-proxy", &["locum-kernel"]),
     ("locum-balancer", &["locum-plan", "locum-kernel", "locum-proxy"]),
     ("locum-control", &[]),
     (

@@ -50,12 +50,13 @@ fn inode(link: &str) -> Option<u32> {
     link.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }
 
-/// Whether a listener at `address`, which this host may not have, would get its port now. For a
-/// moment the port is bound, and nothing listens. An IPv6 listener means IPv6 alone.
+/// A socket that has the port of `address`, which this host may not have, and does not listen yet:
+/// IP_FREEBIND asks for nothing but that, where the ip_nonlocal_bind sysctl would ask it for every
+/// program of the host. An IPv6 listener means IPv6 alone.
 ///
 /// # Errors
 /// The kernel's answer; `AddrInUse` when another one listens there.
-pub fn try_bind(address: SocketAddr, sharing: PortSharing) -> io::Result<()> {
+pub fn bind(address: SocketAddr, sharing: PortSharing) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // Connections of an earlier listener are in nobody's way; on Linux, listeners are.
     socket.set_reuse_address(true)?;
@@ -67,5 +68,14 @@ pub fn try_bind(address: SocketAddr, sharing: PortSharing) -> io::Result<()> {
             socket.set_freebind_v6(true)?;
         }
     }
-    socket.bind(&address.into())
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Whether [`bind`] would get its port now. For a moment it is bound, and nothing listens.
+///
+/// # Errors
+/// As there.
+pub fn try_bind(address: SocketAddr, sharing: PortSharing) -> io::Result<()> {
+    bind(address, sharing).map(drop)
 }

@@ -18,7 +18,6 @@
 
 mod address;
 mod arguments;
-mod backlog;
 mod control;
 mod movement;
 mod outbound;

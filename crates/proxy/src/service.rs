@@ -13,13 +13,14 @@ use std::time::Duration;
 use crate::protocol::{
     FullStatus, ProxyLimits, ProxyServer, ProxyService, ServiceState, ServiceStatus,
 };
-use socket2::{Domain, Protocol, Socket, Type};
+use locum_kernel::ports::{self, PortSharing};
+use locum_kernel::sock_diag::SockDiag;
+use socket2::Socket;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_local};
 use tokio::time::sleep;
 
 use crate::address;
-use crate::backlog;
 use crate::outbound::{Outbound, Way};
 use crate::scheduler::Scheduler;
 use crate::server::Server;
@@ -303,7 +304,7 @@ impl Service {
         let takes_clients = self.desired.get() == Desired::Serve;
         let since = self.fullness.review(takes_clients && self.is_full())?;
         let for_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let waiting = backlog::waiting(self.listen.get()).unwrap_or(0) + self.fullness.held();
+        let waiting = waiting(self.listen.get()).unwrap_or(0) + self.fullness.held();
         Some(FullStatus { for_ms, waiting, busiest: self.sources.busiest() })
     }
 
@@ -339,20 +340,41 @@ impl Service {
     }
 }
 
-/// A socket on an address that this node may not have yet: IP_FREEBIND asks for nothing but that,
-/// where the ip_nonlocal_bind sysctl would ask it for every program of the host.
+/// A socket on an address that this node may not have yet.
 fn bind(listen: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = ports::bind(listen, PortSharing::Alone)?;
     socket.set_nonblocking(true)?;
-    // Connections of an earlier listener may still be there.
-    socket.set_reuse_address(true)?;
-    match listen {
-        SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
-        SocketAddr::V6(_) => {
-            socket.set_only_v6(true)?;
-            socket.set_freebind_v6(true)?;
+    Ok(socket)
+}
+
+/// How many clients wait in the kernel to be accepted at a listener; `None` when the kernel cannot
+/// tell, as without its tcp_diag.
+fn waiting(listen: SocketAddr) -> Option<u64> {
+    let listeners = SockDiag::open().ok()?.listeners(listen.port()).ok()?;
+    let found = listeners.iter().find(|one| one.local == listen)?;
+    Some(u64::from(found.waiting))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn clients_that_nobody_accepts_are_counted() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(address) else { continue };
+            let listen = listener.local_addr().unwrap();
+            if waiting(listen).is_none() {
+                eprintln!("skipped: this kernel has no sock_diag for TCP");
+                return;
+            }
+            assert_eq!(waiting(listen), Some(0));
+            let held: Vec<_> = (0..3).map(|_| TcpStream::connect(listen).unwrap()).collect();
+            assert_eq!(waiting(listen), Some(3));
+            drop((listener, held));
+            assert_eq!(waiting(listen), None, "nobody listens");
         }
     }
-    socket.bind(&listen.into())?;
-    Ok(socket)
 }
