@@ -1,7 +1,5 @@
 //! What a plan asks of the host.
 
-use locum_plan::{BackendKind, KernelPart};
-
 use crate::diagnostic::{Place, Severity};
 
 /// Something the host must have for the plan to work.
@@ -25,8 +23,6 @@ pub enum NeedKind {
     User(String),
     /// An entry of the group database.
     Group(String),
-    /// A part of the kernel for this backend, which a service cannot do without.
-    Kernel(BackendKind, KernelPart),
     /// An address of this machine, usable as a source.
     Address(std::net::IpAddr),
 }

@@ -41,17 +41,6 @@ pub struct Capabilities {
     pub limits_connections: bool,
     /// Has something to keep ready on a backup.
     pub has_warm_standby: bool,
-    /// What the kernel must have for it.
-    pub kernel: Option<KernelPart>,
-}
-
-/// A part of the kernel that may not be there.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct KernelPart {
-    /// A file that is there once it is.
-    pub sign: &'static str,
-    /// For the operator, when it is not.
-    pub remedy: &'static str,
 }
 
 const IPVS: Capabilities = Capabilities {
@@ -70,8 +59,6 @@ const IPVS: Capabilities = Capabilities {
     crosses_families: &[Forwarding::Tunnel],
     limits_connections: false,
     has_warm_standby: false,
-    // There once the module is loaded, whatever the network namespace.
-    kernel: Some(KernelPart { sign: "/proc/net/ip_vs", remedy: "load it with `modprobe ip_vs`" }),
 };
 
 const PROXY: Capabilities = Capabilities {
@@ -86,7 +73,6 @@ const PROXY: Capabilities = Capabilities {
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,
     has_warm_standby: true,
-    kernel: None,
 };
 
 impl BackendKind {

@@ -30,7 +30,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use backend::{Backend, BackendKind, Capabilities, KernelPart};
+pub use backend::{Backend, BackendKind, Capabilities};
 pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
 pub use command::{Command, CommandLine};
 pub use fitness::{FitnessPolicy, Ranking, Served};
@@ -43,7 +43,7 @@ pub use service::{
     Activity, FailedServer, HaproxyFile, Health, HttpTarget, Scheduler, Server, Service, Standby,
     WantedHaproxy, WantedServer, WantedService, WantedServices,
 };
-pub use text::first_few;
+pub use text::{first_few, thousands};
 pub use track::{Track, Tracked, Weight};
 pub use traffic::{Forwarding, Protocol};
 

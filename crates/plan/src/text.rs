@@ -7,9 +7,17 @@ const NAMED: usize = 3;
 pub fn first_few(all: &[String], separator: &str) -> String {
     let mut text = all.iter().take(NAMED).cloned().collect::<Vec<_>>().join(separator);
     if all.len() > NAMED {
-        text.push_str(&format!("{separator}and {} more", all.len() - NAMED));
+        text.push_str(&format!("{separator}and {} more", thousands(all.len() - NAMED)));
     }
     text
+}
+
+/// As people write it: `1,497`.
+pub fn thousands(count: usize) -> String {
+    match (count / 1000, count % 1000) {
+        (0, rest) => rest.to_string(),
+        (more, rest) => format!("{},{rest:03}", thousands(more)),
+    }
 }
 
 #[cfg(test)]

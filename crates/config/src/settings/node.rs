@@ -126,7 +126,7 @@ static HAPROXY_ANSWER: Setting<ParsedHaproxy, Url> = Setting::new(
          in HTTP mode, whether HAProxy answers at all",
     ),
     "A page of it that is answered with a status from 200 to 399 while it serves, asked every \
-     second while this node is master.",
+     second while it runs here.",
 );
 
 const fn path(shape: &'static str) -> Form<PathBuf> {

@@ -5,7 +5,6 @@ use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::dialect::Dialect;
-use crate::need::NeedKind;
 use crate::parsed::{Parsed, ParsedHealth, ParsedService};
 use crate::settings::service::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
@@ -100,16 +99,6 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
         if let Some(other) = allowed(Backend::Auto).find(|other| other.lack(built).is_none()) {
             finding.help(format!("set the backend to \"{}\", or leave it out", other.name));
         }
-    }
-    let only = match (built.backend, &built.backend.candidates(built)[..]) {
-        (Backend::Only(kind), _) => Some(kind),
-        (Backend::Auto, [kind]) => Some(*kind),
-        (Backend::Auto, _) => None,
-    };
-    if let Some(kind) = only
-        && let Some(part) = kind.capabilities().kernel
-    {
-        report.need(span, NeedKind::Kernel(kind, part));
     }
     if let (Some(standby), Backend::Only(kind)) = (parsed.standby.given(), built.backend)
         && standby.value == Standby::Warm

@@ -75,8 +75,6 @@ fn missing(need: &Need) -> Option<Diagnostic> {
                 at("no-group", format!("there is no group {name}"), "create it, or name another")
             }
         },
-        // Judged with the service that needs it: what is not loaded may be there to be loaded.
-        NeedKind::Kernel(..) => None,
         NeedKind::Address(address) if has_address(*address) => None,
         NeedKind::Address(address) => at(
             "no-address",

@@ -13,7 +13,7 @@ use super::{no_answer, not_done};
 use crate::cli::{Place, Switchover};
 use crate::exit;
 use crate::terminal::{complain, say};
-use crate::text::age;
+use crate::text::{age, millis};
 
 /// Between two looks; a status is made from one look at the engine.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -131,10 +131,6 @@ impl Watched {
             role => Some(Err(format!("{name} is {role} here now: {}", instance.cause))),
         }
     }
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -123,8 +123,12 @@ impl BalancerThread {
             return;
         }
         let Progress { pending, failed, .. } = self.balancer.progress();
+        if !pending.is_empty() {
+            return;
+        }
+        // Asked last: the proxy is asked for it.
         let processes = self.balancer.status().processes;
-        if !pending.is_empty() || processes.iter().any(|process| process.is_changing) {
+        if processes.iter().any(|process| process.is_changing) {
             return;
         }
         for (since, answer) in self.settling.drain(..) {
@@ -139,7 +143,8 @@ impl BalancerThread {
     fn report_change(&mut self) {
         let Some((seq, reported)) = &self.reported else { return };
         let progress = self.balancer.progress();
-        if progress != *reported {
+        // Who is strained serves on: it is no other answer.
+        if (&progress.pending, &progress.failed) != (&reported.pending, &reported.failed) {
             self.report(*seq, progress);
         }
     }

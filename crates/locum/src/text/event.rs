@@ -2,13 +2,13 @@
 //!
 //! The text of a transition begins as keepalived's does, because that is what people grep for.
 
-use std::time::Duration;
-
 use locum_control::Record;
 use locum_engine::{Aspect, Event, EventKind, FactKey, PriorityCause, PriorityPart};
 use locum_plan::Tracked;
 use locum_vrrp::Role;
 use tracing::Level;
+
+use super::millis;
 
 /// One sentence, without the instance's name unless the phrase has it.
 pub fn sentence(event: &Event) -> String {
@@ -131,10 +131,6 @@ pub fn record(kind: &EventKind) -> Record {
 
 fn interface(key: &FactKey) -> Option<String> {
     key.interface().map(ToString::to_string)
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How loud the log is about it.

@@ -18,6 +18,10 @@ pub mod reload;
 pub mod served;
 pub mod why;
 
+use std::time::Duration;
+
+pub use locum_plan::{first_few, thousands};
+
 /// A span of milliseconds with the one or two units that matter.
 pub fn age(ms: u64) -> String {
     let seconds = ms / 1000;
@@ -31,22 +35,9 @@ pub fn age(ms: u64) -> String {
     }
 }
 
-/// The first few of `all`, with `between` between them, and how many more there are.
-pub fn first_few(all: &[String], between: &str) -> String {
-    const SHOWN: usize = 3;
-    let mut text = all.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(between);
-    if all.len() > SHOWN {
-        text.push_str(&format!("{between}and {} more", thousands(all.len() - SHOWN)));
-    }
-    text
-}
-
-/// As people write it: `1,497`.
-pub fn thousands(count: usize) -> String {
-    match (count / 1000, count % 1000) {
-        (0, rest) => rest.to_string(),
-        (more, rest) => format!("{},{rest:03}", thousands(more)),
-    }
+/// For a document: whole milliseconds.
+pub fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

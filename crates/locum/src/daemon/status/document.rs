@@ -15,6 +15,7 @@ use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
 use super::rfc8347;
 use super::wall_clock::WallClock;
+use crate::text::millis;
 use crate::text::problem::problems;
 
 /// What the document is made of.
@@ -305,10 +306,6 @@ fn counters(counts: &[(&'static str, u64)]) -> Vec<Counter> {
 
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
-}
-
-fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
