@@ -20,6 +20,7 @@ mod balancer;
 mod choice;
 mod haproxy;
 mod ipvs;
+mod listeners;
 mod process;
 mod proxy;
 mod state_file;

@@ -26,6 +26,7 @@ use crate::haproxy::local_addresses::LocalAddresses;
 use crate::haproxy::standing::Standing;
 use crate::haproxy::text::{Bind, BindAddress, Mode};
 use crate::haproxy::vitals::Vitals;
+use crate::listeners::heard_at;
 
 /// From one inquiry to the next at the same listener.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -261,11 +262,10 @@ impl AskedListener {
     }
 }
 
-/// What of the kernel's listeners at this port clients of that address may come to.
+/// The kernel's listeners that clients of that address come to.
 fn waiting_at(bound: SocketAddr, diag: Option<&mut SockDiag>) -> Vec<TcpListening> {
-    let mut found = diag.and_then(|diag| diag.listeners(bound.port()).ok()).unwrap_or_default();
-    found.retain(|one| one.local.ip() == bound.ip() || one.local.ip().is_unspecified());
-    found
+    let found = diag.and_then(|diag| diag.listeners(bound.port()).ok()).unwrap_or_default();
+    heard_at(bound, &found)
 }
 
 /// Where to ask for what, and whether only when somebody waits.
@@ -343,6 +343,10 @@ fn failing_text(failing: Failing, bound: SocketAddr, pid: u32) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
+
+    use nix::sys::socket::SockaddrStorage;
+
     use super::*;
     use crate::haproxy::text::binds;
 
@@ -394,5 +398,30 @@ mod tests {
             (92, "", false),
         ];
         assert_eq!(found, expected.map(|(port, said, quiet)| (port, said.to_owned(), quiet)));
+    }
+
+    /// One that is full and waits, beside one at the same port of the other family.
+    #[test]
+    fn the_queue_of_one_family_is_none_of_the_other() {
+        use nix::sys::socket::{
+            AddressFamily, Backlog, SockFlag, SockType, bind, listen, setsockopt, socket, sockopt,
+        };
+        let v4 = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let at_v4 = v4.local_addr().unwrap();
+        let at_v6 = SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, at_v4.port()));
+        let v6 = socket(AddressFamily::Inet6, SockType::Stream, SockFlag::SOCK_CLOEXEC, None);
+        let v6 = v6.unwrap();
+        setsockopt(&v6, sockopt::Ipv6V6Only, &true).unwrap();
+        bind(v6.as_raw_fd(), &SockaddrStorage::from(at_v6)).unwrap();
+        listen(&v6, Backlog::new(8).unwrap()).unwrap();
+        let waits = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, at_v4.port()));
+        let _client = std::net::TcpStream::connect(waits).unwrap();
+        let mut diag = SockDiag::open().unwrap();
+        let mut queues = |bound| {
+            let found = waiting_at(bound, Some(&mut diag));
+            found.iter().map(|one| one.waiting).collect::<Vec<_>>()
+        };
+        assert_eq!(queues(at_v6), [1]);
+        assert_eq!(queues(at_v4), [0]);
     }
 }

@@ -11,6 +11,7 @@ use locum_kernel::ports::{self, PortSharing, SocketOwner};
 use locum_kernel::sock_diag::{SockDiag, TcpListening};
 
 use crate::haproxy::is_our_haproxy;
+use crate::listeners::meets;
 
 /// Listeners of this host at one moment, and whose they are.
 #[derive(Debug, Default)]
@@ -95,17 +96,6 @@ impl Ports {
     }
 }
 
-/// Whether what listens may be in the way of what is wanted; the kernel knows. `::` may listen for
-/// IPv4 too, and ours never does.
-fn meets(listening: SocketAddr, wanted: SocketAddr) -> bool {
-    let (there, ours) = (listening.ip().to_canonical(), wanted.ip());
-    let is_one_family = there.is_ipv4() == ours.is_ipv4();
-    listening.port() == wanted.port()
-        && (there == ours
-            || (there.is_unspecified() && (is_one_family || there.is_ipv6()))
-            || (ours.is_unspecified() && is_one_family))
-}
-
 /// The arguments that [`crate::proxy`] gives it.
 fn is_our_proxy(pid: u32) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -130,29 +120,6 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-
-    #[test]
-    fn listeners_meet_at_one_port_and_an_address_that_both_take() {
-        for (listening, wanted, expected) in [
-            ("10.0.0.1:80", "10.0.0.1:80", true),
-            ("10.0.0.1:80", "10.0.0.1:81", false),
-            ("10.0.0.1:80", "10.0.0.2:80", false),
-            ("0.0.0.0:80", "10.0.0.2:80", true),
-            ("10.0.0.1:80", "0.0.0.0:80", true),
-            ("[::]:80", "10.0.0.2:80", true),
-            ("[::]:80", "[2001:db8::1]:80", true),
-            ("[2001:db8::1]:80", "[::]:80", true),
-            ("[::ffff:10.0.0.2]:80", "10.0.0.2:80", true),
-            // Ours takes IPv6 alone.
-            ("10.0.0.1:80", "[::]:80", false),
-            ("0.0.0.0:80", "[::]:80", false),
-            ("0.0.0.0:80", "[2001:db8::1]:80", false),
-        ] {
-            let address = |text: &str| text.parse().unwrap();
-            let met = meets(address(listening), address(wanted));
-            assert_eq!(met, expected, "{listening} {wanted}");
-        }
-    }
 
     #[test]
     fn a_stranger_is_named_as_long_as_it_listens() {
