@@ -19,12 +19,14 @@ mod links;
 mod monitor;
 mod observed;
 mod plan;
+mod switch;
 
 pub use address::{AddressSpec, MARK, Marked, Scope, keeps_marks};
 pub use apply::{Action, ApplyError, Failure, Netlink};
 pub use fact::{Change, Fact, Unwanted, Whose};
 pub use links::LinkSnapshot;
 pub use monitor::MonitorEvent;
+pub use switch::is_switched_on;
 
 /// Index of the interface with this name, in the caller's network namespace.
 pub fn link_index(name: &str) -> std::io::Result<u32> {

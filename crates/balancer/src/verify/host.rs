@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use locum_kernel::ipvs::{self, Ipvs};
+use locum_kernel::netlink::is_switched_on;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::socket::SockaddrLike;
 use nix::unistd::{AccessFlags, access};
@@ -207,7 +208,7 @@ fn links() -> Vec<HostLink> {
         // An address with a label has it in place of the name: `eth0:web`.
         let name = interface.interface_name.split(':').next().unwrap_or_default();
         let at = links.iter().position(|link| link.name == name).unwrap_or_else(|| {
-            let forwards_v4 = is_on(&format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
+            let forwards_v4 = is_switched_on(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
             links.push(HostLink { name: name.to_owned(), networks: Vec::new(), forwards_v4 });
             links.len() - 1
         });
@@ -230,18 +231,12 @@ fn links() -> Vec<HostLink> {
 
 fn forwards_v6() -> bool {
     const ALL: &str = "/proc/sys/net/ipv6/conf";
-    if is_on(&format!("{ALL}/all/forwarding")) {
+    if is_switched_on(format!("{ALL}/all/forwarding")) {
         return true;
     }
     // What newer kernels have beside it.
     let links = fs::read_dir(ALL).into_iter().flatten().flatten();
-    links
-        .map(|link| link.path().join("force_forwarding"))
-        .any(|path| is_on(&path.to_string_lossy()))
-}
-
-fn is_on(switch: &str) -> bool {
-    fs::read(switch).is_ok_and(|text| text.starts_with(b"1"))
+    links.map(|link| link.path().join("force_forwarding")).any(is_switched_on)
 }
 
 /// The program may be a name to look up in PATH, which is not looked at here.
@@ -337,6 +332,10 @@ mod tests {
             let forwarding = after.links.iter().filter(|link| link.forwards_v4);
             assert_eq!(forwarding.map(|link| link.name.as_str()).collect::<Vec<_>>(), ["one"]);
             assert!(after.forwards_v6);
+            // Whatever is not 0 is on for the kernel.
+            fs::write("/proc/sys/net/ipv4/conf/one/forwarding", "2").unwrap();
+            fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "2").unwrap();
+            assert_eq!(read(), after);
         });
         inside.join().unwrap();
         let refused = HostReader::new(Path::new("/no/such/locum")).read(Instant::now()).proxy;

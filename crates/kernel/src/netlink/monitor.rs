@@ -26,6 +26,7 @@ use super::address::Found;
 use super::filter::drop_own_renewals;
 use super::links::{Link, LinkSnapshot};
 use super::observed::{Lost, Observed};
+use super::switch::is_switched_on;
 use crate::attribute::attributes;
 use crate::transport::{DATAGRAM_OCTETS, Message, Messages, Raw, Transport, receive};
 
@@ -308,8 +309,7 @@ fn netconf_index(body: &[u8]) -> Option<u32> {
 
 /// Without IPv6 on the link there is no such file, and nothing is forwarded.
 fn forwards_v6(interface: &str) -> bool {
-    let path = format!("/proc/sys/net/ipv6/conf/{interface}/forwarding");
-    fs::read(path).is_ok_and(|text| text.first().is_some_and(|digit| *digit != b'0'))
+    is_switched_on(format!("/proc/sys/net/ipv6/conf/{interface}/forwarding"))
 }
 
 /// Who owns the netlink socket with this port. A process's first socket has its process number;
