@@ -17,24 +17,9 @@ use std::time::Instant;
 use crate::capture::Capture;
 use crate::capture::Kind;
 use crate::node::Node;
+use crate::service::HAPROXY_FILE;
 use crate::wait;
 use crate::web;
-
-/// HAProxy's file, in which a test may put a certificate.
-pub const HAPROXY_FILE: &str = "
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
-frontend web
-    bind *:80
-    default_backend servers
-backend servers
-    balance roundrobin
-    server srv1 10.0.0.1:80 check inter 500
-    server srv2 10.0.0.2:80 check inter 500
-";
 
 /// Where the same, with TLS, finds its certificate.
 pub const CERTIFICATE: &str = "/etc/haproxy/site.pem";

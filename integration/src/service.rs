@@ -36,6 +36,53 @@ advert_interval = "300ms"
 addresses = ["192.168.1.100/24"]
 "#;
 
+/// The service `www` of that instance through the built-in proxy.
+pub const PROXY: &str = r#"
+[[service]]
+name = "www"
+instance = "web"
+listen = "192.168.1.100:80"
+backend = "proxy"
+scheduler = "rr"
+health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
+servers = ["10.0.0.1:80", "10.0.0.2:80"]
+"#;
+
+/// The HAProxy `edge` of that instance, whose file is [`HAPROXY_FILE`] or one like it.
+pub const HAPROXY: &str = r#"
+[[haproxy]]
+name = "edge"
+instance = "web"
+config = "/etc/haproxy/lab.cfg"
+"#;
+
+/// For the same servers as [`PROXY`].
+pub const HAPROXY_FILE: &str = "
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 10s
+    timeout server 10s
+frontend web
+    bind *:80
+    default_backend servers
+backend servers
+    balance roundrobin
+    server srv1 10.0.0.1:80 check inter 500
+    server srv2 10.0.0.2:80 check inter 500
+";
+
+/// A service or HAProxy of which a backup runs nothing.
+pub fn cold(part: &str) -> String {
+    format!("{part}standby = \"cold\"\n")
+}
+
+/// A part beside an instance with adverts every second: a busy machine costs no master its place, nor
+/// a client its connection.
+pub fn every_second(part: &str) -> String {
+    format!("{}{part}", INSTANCE.replace("300ms", "1s"))
+}
+
 /// Directors that serve, and the web servers behind them.
 pub struct Balanced {
     running: Vec<Option<Running>>,

@@ -22,8 +22,11 @@ use crate::peer::locum_command;
 use crate::process::Process;
 use crate::require;
 use crate::require::Company;
-use crate::service::INSTANCE;
+use crate::service::HAPROXY;
+use crate::service::HAPROXY_FILE;
+use crate::service::PROXY;
 use crate::service::VIP;
+use crate::service::every_second;
 use crate::wait;
 use crate::wait::millis;
 use crate::wait::seconds;
@@ -34,24 +37,6 @@ use crate::web::WebServer;
 const PATIENCE: Duration = seconds(15);
 /// The promise: from the moment it is known.
 const ANSWERED: Duration = millis(1500);
-
-const HAPROXY: &str = r#"
-[[haproxy]]
-name = "edge"
-instance = "web"
-config = "/etc/haproxy/lab.cfg"
-"#;
-
-const PROXY: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "proxy"
-scheduler = "rr"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = ["10.0.0.1:80", "10.0.0.2:80"]
-"#;
 
 /// Who keeps the address. keepalived stands beside a HAProxy that runs on both directors all the
 /// time, with the script that is usual for that.
@@ -108,7 +93,7 @@ impl Blow {
             Self::Stopped => format!("{HAPROXY}standby = \"warm\"\n"),
             Self::ServersLost | Self::ProgramRefused => PROXY.to_owned(),
         };
-        format!("{}{part}", INSTANCE.replace("300ms", "1s"))
+        every_second(&part)
     }
 }
 
@@ -187,7 +172,7 @@ impl Site {
         let file = match blow {
             Blow::CertificateGone => outage::with_certificate(),
             Blow::PortTaken | Blow::Stopped | Blow::ServersLost | Blow::ProgramRefused => {
-                outage::HAPROXY_FILE.to_owned()
+                HAPROXY_FILE.to_owned()
             }
         };
         node.write("/etc/haproxy/lab.cfg", &file);

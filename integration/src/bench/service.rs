@@ -9,27 +9,15 @@ use super::connections::Outcomes;
 use crate::pair::ELECTION;
 use crate::peer::locum_command;
 use crate::service::Balanced;
+use crate::service::HAPROXY;
+use crate::service::HAPROXY_FILE;
 use crate::service::INSTANCE;
+use crate::service::PROXY;
 use crate::wait;
 use crate::wait::seconds;
 
 /// Connections before the master leaves, and after the other one serves.
 const AROUND: Duration = seconds(1);
-
-const HAPROXY_FILE: &str = "
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
-frontend web
-    bind *:80
-    default_backend servers
-backend servers
-    balance roundrobin
-    server srv1 10.0.0.1:80 check inter 500
-    server srv2 10.0.0.2:80 check inter 500
-";
 
 /// A way to carry traffic, and whether the backup is ready for it.
 struct Way {
@@ -37,24 +25,6 @@ struct Way {
     config: &'static str,
     standby: &'static str,
 }
-
-const HAPROXY: &str = r#"
-[[haproxy]]
-name = "edge"
-instance = "web"
-config = "/etc/haproxy/lab.cfg"
-"#;
-
-const PROXY: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "proxy"
-scheduler = "rr"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80" }]
-"#;
 
 const WAYS: [Way; 4] = [
     Way { label: "HAProxy, cold", config: HAPROXY, standby: "cold" },

@@ -16,25 +16,16 @@ use locum_integration::probe::Report;
 use locum_integration::probe::Responder;
 use locum_integration::require;
 use locum_integration::service::Balanced;
-use locum_integration::service::INSTANCE;
+use locum_integration::service::HAPROXY_FILE;
+use locum_integration::service::PROXY;
+use locum_integration::service::cold;
+use locum_integration::service::every_second;
 use locum_integration::wait;
 use locum_integration::wait::seconds;
 
-const PROXY: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "proxy"
-scheduler = "rr"
-standby = "cold"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = ["10.0.0.1:80", "10.0.0.2:80"]
-"#;
-
 /// Lines of the instance's own table.
 fn with(lines: &str) -> String {
-    format!("{}{lines}\n{PROXY}", INSTANCE.replace("300ms", "1s"))
+    every_second(&format!("{lines}\n{}", cold(PROXY)))
 }
 
 /// What `locum status --json` says of the only instance.
@@ -225,9 +216,9 @@ fn haproxy_that_hangs_on_a_warm_standby_is_known_before_it_is_needed() {
     if !require::lab(&["nft", "ss", "haproxy", "pgrep"]) {
         return;
     }
-    let mut balanced = Balanced::new(&format!("{}{WARM}", INSTANCE.replace("300ms", "1s")));
+    let mut balanced = Balanced::new(&every_second(WARM));
     for director in [0, 1] {
-        balanced.lab.directors[director].write("/etc/haproxy/lab.cfg", outage::HAPROXY_FILE);
+        balanced.lab.directors[director].write("/etc/haproxy/lab.cfg", HAPROXY_FILE);
         balanced.start(director);
         balanced.expect_service_by(0);
     }

@@ -10,23 +10,18 @@ use locum_integration::pair::ELECTION;
 use locum_integration::peer::locum_command;
 use locum_integration::require;
 use locum_integration::service::Balanced;
-use locum_integration::service::INSTANCE;
+use locum_integration::service::HAPROXY;
+use locum_integration::service::HAPROXY_FILE;
+use locum_integration::service::every_second;
 use locum_integration::wait;
 use locum_integration::web;
 use locum_integration::web::Requests;
-
-const HAPROXY: &str = r#"
-[[haproxy]]
-name = "edge"
-instance = "web"
-config = "/etc/haproxy/lab.cfg"
-"#;
 
 const MAP: &str = "/etc/haproxy/hosts.map";
 
 /// Directors with this file, the first one serving.
 fn serving(file: &str) -> Balanced {
-    let mut balanced = Balanced::new(&format!("{}{HAPROXY}", INSTANCE.replace("300ms", "1s")));
+    let mut balanced = Balanced::new(&every_second(HAPROXY));
     for director in [0, 1] {
         let node = &balanced.lab.directors[director];
         node.write("/etc/haproxy/lab.cfg", file);
@@ -100,15 +95,12 @@ fn reload_whose_new_port_is_taken_says_so_and_is_made_good_when_it_is_free() {
     if !require::lab(&["nft", "haproxy", "openssl"]) {
         return;
     }
-    let balanced = serving(outage::HAPROXY_FILE);
+    let balanced = serving(HAPROXY_FILE);
     let node = &balanced.lab.directors[0];
     let (plain, more) = ("    bind *:80\n", "    bind 192.168.1.100:8081\n");
     let stranger = node.in_network(|| TcpListener::bind("0.0.0.0:8081"));
     let stranger = stranger.expect("the port is free on a new machine");
-    node.write(
-        "/etc/haproxy/lab.cfg",
-        &outage::HAPROXY_FILE.replace(plain, &[plain, more].concat()),
-    );
+    node.write("/etc/haproxy/lab.cfg", &HAPROXY_FILE.replace(plain, &[plain, more].concat()));
     let requests = Requests::start(&balanced.lab.client, balanced.vip());
     let (code, said) = ask(node, "reload");
     assert_eq!(code, Some(1), "{said}");

@@ -7,8 +7,13 @@ use locum_integration::peer::Locum;
 use locum_integration::peer::locum_command;
 use locum_integration::require;
 use locum_integration::service::Balanced;
+use locum_integration::service::HAPROXY;
+use locum_integration::service::HAPROXY_FILE;
 use locum_integration::service::INSTANCE;
+use locum_integration::service::PROXY;
 use locum_integration::service::carriers;
+use locum_integration::service::cold;
+use locum_integration::service::every_second;
 use locum_integration::service::expect_idle;
 use locum_integration::wait;
 use locum_integration::wait::millis;
@@ -16,56 +21,16 @@ use locum_integration::wait::seconds;
 use locum_integration::web::HalfAsked;
 use locum_integration::web::Requests;
 
-const PROXY: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "proxy"
-scheduler = "rr"
-standby = "cold"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80" }]
-"#;
-
-const HAPROXY: &str = r#"
-[[haproxy]]
-name = "edge"
-instance = "web"
-config = "/etc/haproxy/lab.cfg"
-"#;
-
-const HAPROXY_FILE: &str = "
-defaults
-    mode http
-    timeout connect 5s
-    timeout client 10s
-    timeout server 10s
-frontend web
-    bind *:80
-    default_backend servers
-backend servers
-    balance roundrobin
-    server srv1 10.0.0.1:80 check inter 500
-    server srv2 10.0.0.2:80 check inter 500
-";
-
 fn with(part: &str) -> String {
     format!("{INSTANCE}{part}")
 }
 
 fn proxied() -> Balanced {
-    Balanced::settled(&with(PROXY))
+    Balanced::settled(&with(&cold(PROXY)))
 }
 
 fn through_haproxy() -> Balanced {
     running_haproxy(&with(HAPROXY))
-}
-
-/// An interval of a second lets a busy machine cost no master its place, nor a client its
-/// connection.
-fn slow(part: &str) -> String {
-    format!("{}{part}", INSTANCE.replace("300ms", "1s"))
 }
 
 fn running_haproxy(config: &str) -> Balanced {
@@ -206,11 +171,11 @@ fn reload_whose_haproxy_file_is_refused_changes_nothing() {
     if !require::lab(&["nft", "haproxy"]) {
         return;
     }
-    let balanced = running_haproxy(&slow(HAPROXY));
+    let balanced = running_haproxy(&every_second(HAPROXY));
     balanced.expect_both_servers();
     let refused = HAPROXY_FILE.replace("bind *:80", "bind *:80\n    no_such_word");
     let line = 1 + refused.lines().position(|line| line.contains("no_such_word")).unwrap_or(0);
-    let changed = slow(HAPROXY).replace("150", "140").replace("100 }", "90 }");
+    let changed = every_second(HAPROXY).replace("150", "140").replace("100 }", "90 }");
     let priorities = [(150, 140), (100, 90)];
     for (node, (old, new)) in balanced.lab.directors.iter().zip(priorities) {
         let before = carriers(node);
@@ -236,7 +201,7 @@ fn hang_up_with_a_refused_haproxy_file_changes_nothing_and_is_remembered() {
     if !require::lab(&["nft", "haproxy"]) {
         return;
     }
-    let mut balanced = running_haproxy(&slow(HAPROXY));
+    let mut balanced = running_haproxy(&every_second(HAPROXY));
     let node = &balanced.lab.directors[0];
     node.write("/etc/haproxy/lab.cfg", &HAPROXY_FILE.replace("bind", "no_such_word"));
     let before = carriers(node);
@@ -256,7 +221,7 @@ fn reload_takes_up_a_changed_haproxy_file_without_losing_a_request() {
     if !require::lab(&["nft", "haproxy"]) {
         return;
     }
-    let balanced = running_haproxy(&slow(HAPROXY));
+    let balanced = running_haproxy(&every_second(HAPROXY));
     balanced.expect_both_servers();
     let node = &balanced.lab.directors[0];
     let requests = Requests::start(&balanced.lab.client, balanced.vip());
@@ -283,7 +248,7 @@ fn service_that_cannot_listen_shows_why_until_it_can() {
     if !require::lab(&["nft"]) {
         return;
     }
-    let mut balanced = Balanced::new(&slow(PROXY));
+    let mut balanced = Balanced::new(&every_second(&cold(PROXY)));
     let node = &balanced.lab.directors[0];
     let squatter = node.in_network(|| std::net::TcpListener::bind("0.0.0.0:80"));
     let squatter = squatter.expect("port 80 is free on a new machine");
@@ -309,7 +274,7 @@ fn killed_proxy_is_started_again() {
     if !require::lab(&["nft", "pgrep"]) {
         return;
     }
-    let balanced = Balanced::settled(&slow(PROXY));
+    let balanced = Balanced::settled(&every_second(&cold(PROXY)));
     let node = &balanced.lab.directors[0];
     // The brackets keep the pattern from matching the shell that it stands in.
     let pids = || node.shell("pgrep -f '[p]roxy --socket' || true");
@@ -327,7 +292,7 @@ fn killed_proxy_is_started_again() {
 /// `kill -9` of the daemon alone, and a start half a second later: whoever carries the traffic goes
 /// on meanwhile, with the connections it has.
 fn survives_its_daemon(part: &str) {
-    let mut balanced = Balanced::new(&slow(part));
+    let mut balanced = Balanced::new(&every_second(part));
     for director in &balanced.lab.directors {
         director.write("/etc/haproxy/lab.cfg", HAPROXY_FILE);
     }
@@ -353,7 +318,7 @@ fn survives_its_daemon(part: &str) {
 #[test]
 fn proxy_keeps_its_connections_while_its_daemon_is_started_again() {
     if require::lab(&["nft"]) {
-        survives_its_daemon(PROXY);
+        survives_its_daemon(&cold(PROXY));
     }
 }
 
@@ -413,7 +378,7 @@ fn stranded_connection_ends_on_a_warm_standby_that_stays_up() {
     if !require::lab(&["nft", "ss"]) {
         return;
     }
-    let balanced = Balanced::settled(&with(&PROXY.replace("cold", "warm")));
+    let balanced = Balanced::settled(&with(&format!("{PROXY}standby = \"warm\"\n")));
     let held = strand(&balanced);
     let node = &balanced.lab.directors[0];
     // Long before the drain time ends.

@@ -15,38 +15,18 @@ use locum_integration::probe::Prober;
 use locum_integration::probe::Responder;
 use locum_integration::require;
 use locum_integration::service::Balanced;
-use locum_integration::service::INSTANCE;
+use locum_integration::service::HAPROXY;
+use locum_integration::service::HAPROXY_FILE;
+use locum_integration::service::PROXY;
+use locum_integration::service::cold;
+use locum_integration::service::every_second;
 use locum_integration::wait;
 use locum_integration::wait::millis;
 use locum_integration::wait::seconds;
 
-const HAPROXY: &str = r#"
-[[haproxy]]
-name = "edge"
-instance = "web"
-config = "/etc/haproxy/lab.cfg"
-"#;
-
-const PROXY: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "proxy"
-scheduler = "rr"
-standby = "cold"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = ["10.0.0.1:80", "10.0.0.2:80"]
-"#;
-
 /// The promise with adverts every second: the successor's skew is 0.6 s, and then it has to start
 /// what serves.
 const ANSWERED: Duration = millis(1500);
-
-/// Runs the same with adverts every second.
-fn slow(part: &str) -> String {
-    format!("{}{part}", INSTANCE.replace("300ms", "1s"))
-}
 
 /// Directors of which the first one serves, and the other one could.
 fn settled(config: &str, file: &str, wrapper: &[&str]) -> Balanced {
@@ -144,7 +124,7 @@ fn haproxy_killed_and_its_port_taken_moves_the_address() {
     if !require::lab(&["nft", "ss", "haproxy", "pgrep"]) {
         return;
     }
-    let mut balanced = settled(&slow(HAPROXY), outage::HAPROXY_FILE, &[]);
+    let mut balanced = settled(&every_second(HAPROXY), HAPROXY_FILE, &[]);
     let stranger = moves(&mut balanced, "haproxy edge", seconds(1), kill_and_take_port);
     expect_unfit(&balanced, "haproxy edge");
     drop(stranger);
@@ -156,7 +136,7 @@ fn haproxy_that_was_stopped_moves_the_address() {
     if !require::lab(&["nft", "ss", "haproxy", "pgrep"]) {
         return;
     }
-    let mut balanced = settled(&slow(HAPROXY), outage::HAPROXY_FILE, &[]);
+    let mut balanced = settled(&every_second(HAPROXY), HAPROXY_FILE, &[]);
     moves(&mut balanced, "haproxy edge", seconds(2), |balanced| {
         outage::signal_haproxy(&balanced.lab.directors[0], "STOP");
     });
@@ -173,7 +153,7 @@ fn haproxy_whose_certificate_is_gone_moves_the_address_when_it_dies() {
     if !require::lab(&["nft", "ss", "haproxy", "pgrep", "openssl"]) {
         return;
     }
-    let mut balanced = settled(&slow(HAPROXY), &outage::with_certificate(), &[]);
+    let mut balanced = settled(&every_second(HAPROXY), &outage::with_certificate(), &[]);
     balanced.lab.directors[0].remove(outage::CERTIFICATE);
     let reload = locum_command(&balanced.lab.directors[0], &["reload"]);
     assert_eq!(reload.status.code(), Some(1), "a reload with it is refused");
@@ -191,7 +171,7 @@ fn servers_that_the_master_alone_cannot_reach_move_the_address_there_and_back() 
     if !require::lab(&["nft", "ss"]) {
         return;
     }
-    let mut balanced = settled(&slow(PROXY), "", &[]);
+    let mut balanced = settled(&every_second(&cold(PROXY)), "", &[]);
     // Two checks, 500 ms apart, and what another director may be behind.
     moves(&mut balanced, "service www", millis(1000 + 400 + 150), |balanced| {
         outage::lose_servers(&balanced.lab.directors[0]);
@@ -208,7 +188,7 @@ fn proxy_killed_and_its_program_refused_moves_the_address() {
         return;
     }
     let copy = "cp \"$0\" /run/lab/program && exec /run/lab/program \"$@\"";
-    let mut balanced = settled(&slow(PROXY), "", &["/bin/sh", "-ec", copy]);
+    let mut balanced = settled(&every_second(&cold(PROXY)), "", &["/bin/sh", "-ec", copy]);
     moves(&mut balanced, "service www", seconds(2), |balanced| {
         // The brackets keep the pattern from matching the shell that it stands in.
         let refuse = "chmod 644 /run/lab/program; kill -9 $(pgrep -f '[p]roxy --socket')";
@@ -239,7 +219,7 @@ fn standby_that_cannot_serve_says_so_and_what_it_is_given_by_force_comes_back() 
     if !require::lab(&["nft", "ss", "haproxy", "openssl"]) {
         return;
     }
-    let balanced = settled(&slow(HAPROXY), &outage::with_certificate(), &[]);
+    let balanced = settled(&every_second(HAPROXY), &outage::with_certificate(), &[]);
     let witnesses = Witnesses::call();
     balanced.lab.directors[1].remove(outage::CERTIFICATE);
     let shown = wait::until("the standby says what is missing", ELECTION, || {
