@@ -32,6 +32,7 @@ use crate::status::BalancerStatus;
 
 pub(crate) use adopt::is_our_haproxy;
 pub(crate) use check::{Certainty, Check, HaproxyRefusal, is_shortage};
+pub(crate) use named_files::{paths_named, read_text};
 
 pub(crate) struct HaproxyBackend {
     supervisors: BTreeMap<Name, Supervisor>,

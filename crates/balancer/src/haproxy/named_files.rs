@@ -5,7 +5,7 @@
 //! been touched since it was last read is not read again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nix::libc::O_NONBLOCK;
 use sha2::{Digest, Sha256};
 
-use crate::haproxy::text::{Bind, Named, PathKind, binds, named};
+use crate::haproxy::text::{Bind, PathKind, binds, named};
 
 /// Files that are read. What more there is counts by when it was changed, like what is too long.
 const READ_LIMIT: usize = 1_000;
@@ -91,7 +91,7 @@ impl FileReader {
     /// For a person, when the file itself cannot be read. One that it names may be missing or
     /// unreadable: HAProxy has the words for that.
     pub(super) fn read(&mut self, config: &Path) -> Result<FileContent, String> {
-        let text = fs::read(config)
+        let text = read_text(config)
             .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
         let own = hexadecimal(&Sha256::digest(&text));
         self.is_unsettled = false;
@@ -172,18 +172,47 @@ impl Stamp {
     }
 }
 
-/// All regular files that this text names: itself or by their directory, or in a list of
-/// certificates. Sorted, each once.
-fn all_named(text: &[u8], config: &Path) -> Vec<PathBuf> {
-    let named: Named = named(&String::from_utf8_lossy(text), config, &kind);
+/// The text of a haproxy.cfg, as a whole.
+///
+/// # Errors
+/// When there is no regular file to be read: a pipe in its place keeps nobody waiting.
+pub(crate) fn read_text(config: &Path) -> io::Result<Vec<u8>> {
+    read_regular(config, u64::MAX)
+}
+
+/// What this text names, itself or in a list of certificates; `kind` says what there is. Of a list
+/// that is too long what fits, of one that is no regular file nothing.
+pub(crate) fn paths_named(
+    text: &[u8],
+    config: &Path,
+    kind: &dyn Fn(&Path) -> Option<PathKind>,
+) -> Vec<PathBuf> {
+    let named = named(&String::from_utf8_lossy(text), config, kind);
     let mut found = Vec::new();
     for list in &named.lists {
-        let mut text = Vec::new();
-        if File::open(list).and_then(|file| file.take(SIZE_LIMIT).read_to_end(&mut text)).is_ok() {
-            found.extend(named.listed(&String::from_utf8_lossy(&text), &kind));
+        if let Ok(text) = read_regular(list, SIZE_LIMIT) {
+            found.extend(named.listed(&String::from_utf8_lossy(&text), kind));
         }
     }
     found.extend(named.paths);
+    found
+}
+
+/// At most `limit` octets of it.
+fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"));
+    }
+    let mut octets = Vec::new();
+    file.take(limit).read_to_end(&mut octets)?;
+    Ok(octets)
+}
+
+/// All regular files that this text names: itself or by their directory, or in a list of
+/// certificates. Sorted, each once.
+fn all_named(text: &[u8], config: &Path) -> Vec<PathBuf> {
+    let found = paths_named(text, config, &kind);
     let mut files = Vec::new();
     for path in found {
         match kind(&path) {
@@ -228,6 +257,8 @@ fn hexadecimal(octets: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     struct Place(tempfile::TempDir);
@@ -359,5 +390,39 @@ mod tests {
         assert_eq!(before.files.len(), 2, "a pipe is no file");
         File::options().write(true).open(&long).unwrap().set_len(SIZE_LIMIT + 2).unwrap();
         assert_eq!(before.changed(&place.read(&mut reader)), [long]);
+    }
+
+    /// Whoever opens a pipe that nobody writes to waits for good.
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_keeps_nobody_waiting() {
+        let place = Place::new();
+        let pipe = place.path("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (said, hears) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            // As it looks to somebody who watches for files that are not there yet.
+            let kind = |_: &Path| Some(PathKind::File);
+            let text = format!("listen a\nbind :1 ssl crt-list {}\n", pipe.display());
+            let named = paths_named(text.as_bytes(), &place.path("haproxy.cfg"), &kind);
+            said.send((named, FileReader::default().read(&pipe), pipe)).unwrap();
+        });
+        let (named, read, pipe) = hears.recv_timeout(Duration::from_secs(20)).unwrap();
+        assert_eq!(named, std::slice::from_ref(&pipe));
+        let error = format!("cannot read {}: it is no regular file", pipe.display());
+        assert_eq!(read.unwrap_err(), error);
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_list_that_is_no_text_names_what_can_be_read_of_it() {
+        let place = Place::new();
+        let list = place.path("list");
+        fs::write(&list, b"/etc/a.pem\n# \xff\n/etc/b.pem\n").unwrap();
+        let text = format!("listen a\nbind :1 ssl crt-list {}\n", list.display());
+        let kind = |_: &Path| Some(PathKind::File);
+        let named = paths_named(text.as_bytes(), &place.path("haproxy.cfg"), &kind);
+        for path in ["/etc/a.pem", "/etc/b.pem"] {
+            assert!(named.contains(&PathBuf::from(path)), "{named:?}");
+        }
     }
 }

@@ -15,4 +15,4 @@ mod line;
 mod named;
 
 pub(crate) use binds::{Bind, BindAddress, Mode, binds};
-pub(crate) use named::{Named, PathKind, named};
+pub(crate) use named::{PathKind, named};

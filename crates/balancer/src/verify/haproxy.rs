@@ -1,10 +1,9 @@
 //! Whether a HAProxy could be started here from its file: `haproxy -c` says so of what it reads, and
 //! the kernel of its ports.
 
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,8 +11,8 @@ use locum_kernel::ports::PortSharing;
 use locum_plan::HaproxyFile;
 use rustix::process::Signal;
 
-use crate::haproxy::text::{BindAddress, PathKind, binds, named};
-use crate::haproxy::{Certainty, Check, HaproxyRefusal, is_shortage};
+use crate::haproxy::text::{BindAddress, PathKind, binds};
+use crate::haproxy::{Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text};
 use crate::process::Process;
 use crate::verify::port::Ports;
 use crate::verify::watch::{Changes, Spot, spots_of};
@@ -133,15 +132,13 @@ impl HaproxyLook {
         if self.file.program.is_absolute() {
             self.spots.extend(spots_of(&self.file.program));
         }
-        let text = String::from_utf8_lossy(&fs::read(path)?).into_owned();
+        let text = read_text(path)?;
         // Files that are not there count too: they may come.
         let kind =
             |path: &Path| Some(if path.is_dir() { PathKind::Directory } else { PathKind::File });
-        let named = named(&text, path, &kind);
-        let lists = named.lists.iter().filter_map(|path| fs::read_to_string(path).ok());
-        let listed: Vec<PathBuf> = lists.flat_map(|list| named.listed(&list, &kind)).collect();
-        self.spots.extend(named.paths.iter().chain(&listed).flat_map(|path| spots_of(path)));
-        self.listens = binds(&text)
+        let named = paths_named(&text, path, &kind);
+        self.spots.extend(named.iter().flat_map(|path| spots_of(path)));
+        self.listens = binds(&String::from_utf8_lossy(&text))
             .into_iter()
             // On one interface it is in the way of others, and others of it, on that one alone.
             .filter(|bind| bind.interface.is_none())
