@@ -7,9 +7,9 @@ mod judgement;
 mod leaving;
 mod listening;
 mod liveness;
-mod local_addresses;
 mod message;
 mod named_files;
+mod own_host;
 mod record;
 mod standing;
 mod supervisor;
@@ -23,7 +23,7 @@ use locum_plan::{BackendKind, Name, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
-use crate::haproxy::local_addresses::LocalAddresses;
+use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::record::ProcessRecord;
 use crate::haproxy::standing::Standing;
 use crate::haproxy::supervisor::{Supervisor, unknown_file};
@@ -41,7 +41,7 @@ pub(crate) struct HaproxyBackend {
     /// As in the state file; `None` until it was read.
     saved: Option<BTreeMap<String, ProcessRecord>>,
     ticked_at: Option<Instant>,
-    addresses: LocalAddresses,
+    host: OwnHost,
     /// For the log, from supervisors that are no more.
     notes: Vec<Note>,
 }
@@ -54,7 +54,7 @@ impl HaproxyBackend {
             state: StateFile::new(settings.run_dir.join("balancer-haproxy.json")),
             saved: None,
             ticked_at: None,
-            addresses: LocalAddresses::default(),
+            host: OwnHost::default(),
             notes: Vec::new(),
         }
     }
@@ -89,7 +89,7 @@ impl HaproxyBackend {
         let names: Vec<Name> = self.supervisors.keys().cloned().collect();
         for name in names {
             let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
-            supervisor.step(&mut self.addresses, now);
+            supervisor.step(&mut self.host, now);
             self.save();
             let Some(supervisor) = self.supervisors.get_mut(&name) else { continue };
             if supervisor.launch(now) {

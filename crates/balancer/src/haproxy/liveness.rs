@@ -22,7 +22,7 @@ use crate::haproxy::judgement::{
     Evidence, Failing, Judgement, MissHistory, Observation, Overload, PATIENCE,
 };
 use crate::haproxy::listening::{servers, waits_at};
-use crate::haproxy::local_addresses::LocalAddresses;
+use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::standing::Standing;
 use crate::haproxy::text::{Bind, BindAddress, Mode};
 use crate::haproxy::vitals::Vitals;
@@ -51,7 +51,6 @@ pub(super) struct Liveness {
     stopped_since: Option<Instant>,
     is_stopped: bool,
     asked: Vec<AskedListener>,
-    diag: Option<SockDiag>,
 }
 
 /// One listener.
@@ -101,7 +100,6 @@ impl Liveness {
             stopped_since: None,
             is_stopped: false,
             asked: asked.collect(),
-            diag: SockDiag::open().ok(),
         }
     }
 
@@ -111,7 +109,7 @@ impl Liveness {
     }
 
     /// Looks and asks, as far as that goes without waiting.
-    pub(super) fn poll(&mut self, addresses: &mut LocalAddresses, now: Instant) {
+    pub(super) fn poll(&mut self, host: &mut OwnHost, now: Instant) {
         let vitals = Vitals::of(&self.servers).unwrap_or_else(|| {
             // A master has started other workers.
             self.servers = servers(self.pid);
@@ -126,7 +124,7 @@ impl Liveness {
             .stopped_since
             .is_some_and(|since| now.saturating_duration_since(since) >= STOPPED_AFTER);
         for asked in &mut self.asked {
-            asked.poll(&self.servers, vitals, self.diag.as_mut(), addresses, now);
+            asked.poll(&self.servers, vitals, host, now);
         }
     }
 
@@ -171,20 +169,13 @@ impl Liveness {
 }
 
 impl AskedListener {
-    fn poll(
-        &mut self,
-        servers: &[u32],
-        vitals: Vitals,
-        mut diag: Option<&mut SockDiag>,
-        addresses: &mut LocalAddresses,
-        now: Instant,
-    ) {
+    fn poll(&mut self, servers: &[u32], vitals: Vitals, host: &mut OwnHost, now: Instant) {
         if self.inquiry.is_none() && now >= self.next_at {
             self.next_at = now + INTERVAL;
-            self.begin(vitals.ticks, diag.as_deref_mut(), addresses, now);
+            self.begin(vitals.ticks, host, now);
         }
         let Some(inquiry) = &mut self.inquiry else { return };
-        let reply = inquiry.poll(&self.expected, diag.as_deref_mut());
+        let reply = inquiry.poll(&self.expected, host.diag());
         let stage = match reply {
             InquiryReply::Waits(stage) => stage,
             InquiryReply::Answered => {
@@ -203,7 +194,7 @@ impl AskedListener {
         if now.saturating_duration_since(self.mark.at) < ANSWER_LIMIT {
             return;
         }
-        let queue = waiting_at(self.bound, diag);
+        let queue = waiting_at(self.bound, host.diag());
         let waiting = queue.iter().map(|listener| listener.waiting).sum();
         let used = vitals.ticks.saturating_sub(self.mark.ticks);
         let evidence = Evidence {
@@ -230,21 +221,15 @@ impl AskedListener {
         }
     }
 
-    fn begin(
-        &mut self,
-        ticks: u64,
-        diag: Option<&mut SockDiag>,
-        addresses: &mut LocalAddresses,
-        now: Instant,
-    ) {
-        let queue = waiting_at(self.bound, diag);
+    fn begin(&mut self, ticks: u64, host: &mut OwnHost, now: Instant) {
+        let queue = waiting_at(self.bound, host.diag());
         let waiting = queue.iter().map(|listener| listener.waiting).sum();
         self.asked_at = now;
         self.mark = QueueMark { at: now, ticks, waiting };
         if self.is_quiet && waiting == 0 && !queue.is_empty() {
             return self.end(Some(Observation::Answered), now);
         }
-        let is_local = |address: IpAddr| addresses.contain(address, now);
+        let is_local = |address: IpAddr| host.has(address, now);
         // Whoever has no such address has no such clients.
         let Some(to) = reachable(self.bound, is_local) else { return };
         match Inquiry::ask(to) {

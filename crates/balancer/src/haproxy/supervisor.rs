@@ -29,9 +29,9 @@ use crate::haproxy::check::Check;
 use crate::haproxy::leaving::Leaving;
 use crate::haproxy::listening::{Listening, listening};
 use crate::haproxy::liveness::Liveness;
-use crate::haproxy::local_addresses::LocalAddresses;
 use crate::haproxy::message::{alerts, lacks_address, taken_up};
 use crate::haproxy::named_files::{FileContent, FileReader};
+use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::record::{ProcessRecord, fresh_key};
 use crate::haproxy::standing::Standing;
 use crate::process::Process;
@@ -255,9 +255,9 @@ impl Supervisor {
     }
 
     /// Goes on as far as it goes without waiting.
-    pub(super) fn step(&mut self, addresses: &mut LocalAddresses, now: Instant) {
+    pub(super) fn step(&mut self, host: &mut OwnHost, now: Instant) {
         self.advance(now);
-        self.ask(addresses, now);
+        self.ask(host, now);
     }
 
     fn advance(&mut self, now: Instant) {
@@ -338,7 +338,7 @@ impl Supervisor {
 
     /// Looks whether clients of what runs are answered, or would be, as far as it listens at addresses
     /// of this host.
-    fn ask(&mut self, addresses: &mut LocalAddresses, now: Instant) {
+    fn ask(&mut self, host: &mut OwnHost, now: Instant) {
         let (Some(running), Some(Activity::Active | Activity::Ready)) =
             (&self.running, self.activity)
         else {
@@ -356,7 +356,7 @@ impl Supervisor {
             // It makes room for its successor, and clients may have to try twice.
             Phase::Launching { .. } | Phase::Starting { .. } => liveness.pause(),
             Phase::Settled | Phase::Checking { .. } | Phase::Waiting { .. } => {
-                liveness.poll(addresses, now);
+                liveness.poll(host, now);
             }
         }
     }

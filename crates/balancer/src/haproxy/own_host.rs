@@ -1,8 +1,10 @@
-//! Which addresses are this host's.
+//! What inquiries ask this host itself: which addresses are its own, and what its sockets do.
 
+use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use locum_kernel::sock_diag::SockDiag;
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
@@ -13,16 +15,29 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// Read when they are asked for, and not more often than that is worth.
 #[derive(Debug, Default)]
-pub(super) struct LocalAddresses {
+pub(super) struct OwnHost {
+    /// `None` until there is one to be had: a moment without descriptors passes.
+    diag: Option<SockDiag>,
     read_at: Option<Instant>,
     addresses: Vec<IpAddr>,
     /// Of loopback interfaces, which have all addresses of their networks.
     networks: Vec<(IpAddr, IpAddr)>,
 }
 
-impl LocalAddresses {
-    /// False when nobody can say.
-    pub(super) fn contain(&mut self, address: IpAddr, now: Instant) -> bool {
+impl OwnHost {
+    pub(super) fn diag(&mut self) -> Option<&mut SockDiag> {
+        self.diag_by(SockDiag::open)
+    }
+
+    fn diag_by(&mut self, open: impl FnOnce() -> io::Result<SockDiag>) -> Option<&mut SockDiag> {
+        if self.diag.is_none() {
+            self.diag = open().ok();
+        }
+        self.diag.as_mut()
+    }
+
+    /// Whether this address is its own; false when nobody can say.
+    pub(super) fn has(&mut self, address: IpAddr, now: Instant) -> bool {
         if self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= FRESH) {
             self.read_at = Some(now);
             self.read();
@@ -71,11 +86,20 @@ mod tests {
 
     #[test]
     fn loopback_networks_are_here_and_documentation_addresses_are_not() {
-        let mut addresses = LocalAddresses::default();
-        let mut contain = |text: &str| addresses.contain(text.parse().unwrap(), Instant::now());
+        let mut host = OwnHost::default();
+        let mut contain = |text: &str| host.has(text.parse().unwrap(), Instant::now());
         assert!(contain("127.0.0.1"));
         assert!(contain("127.250.3.4"));
         assert!(!contain("192.0.2.77"));
         assert!(!contain("2001:db8::77"));
+    }
+
+    #[test]
+    fn sockets_are_asked_again_after_a_moment_without_descriptors() {
+        let mut host = OwnHost::default();
+        let shortage = || Err(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        assert!(host.diag_by(shortage).is_none());
+        assert!(host.diag().is_some());
+        assert!(host.diag_by(shortage).is_some(), "it is kept");
     }
 }
