@@ -76,7 +76,8 @@ async fn wait_reaped<F: Future<Output = ()>, T>(
         }
         let since = begin.elapsed().as_secs();
         let detail = format!("not run: the run before was killed {since}s ago and is still there");
-        report(Outcome { verdict: Verdict::Fail, detail, took: Duration::ZERO }).await;
+        report(Outcome { verdict: Verdict::Fail, detail, took: Duration::ZERO, weight: None })
+            .await;
         slots.advance(Instant::now());
     }
 }

@@ -2,6 +2,7 @@
 //! `validate`'s.
 
 pub(crate) mod fitness;
+mod health;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -15,8 +16,8 @@ use locum_vrrp::{
 use crate::dialect::Dialect;
 use crate::interned::Interned;
 use crate::parsed::{
-    Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHealth, ParsedHooks,
-    ParsedInstance, ParsedServer, ParsedService, ParsedUnicast, Serve,
+    Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHooks, ParsedInstance,
+    ParsedServer, ParsedService, ParsedUnicast, Serve,
 };
 use crate::settings::{
     check as of_check, instance as of_instance, node, service as of_service, transport as unicast,
@@ -24,8 +25,8 @@ use crate::settings::{
 use crate::span::{At, Report, Span};
 use crate::values;
 use locum_plan::{
-    Check, Checker, Command, HaproxyFile, Health, HookSettings, Hooks, HttpTarget, Instance, Name,
-    Plan, Probe, Scheduler, Server, Service, Unrunnable, VirtualAddress,
+    Check, Checker, Command, HaproxyFile, HookSettings, Hooks, HttpTarget, Instance, Name, Plan,
+    Probe, Scheduler, Server, Service, Unrunnable, VirtualAddress,
 };
 
 /// The plan of what was parsed, entry by entry in the same order. Where something is unusable the
@@ -418,24 +419,12 @@ fn server(
         address,
         weight: of_service::SERVER_WEIGHT.of(parsed, dialect),
         forwarding: forwarding.unwrap_or_else(|| of_service::FORWARDING.of(service, dialect)),
-        health: checks.list().iter().filter_map(|at| health(&at.value, address, dialect)).collect(),
+        health: checks
+            .list()
+            .iter()
+            .filter_map(|at| health::health(&at.value, address, dialect))
+            .collect(),
     }
-}
-
-fn health(parsed: &ParsedHealth, server: SocketAddr, dialect: Dialect) -> Option<Health> {
-    let mut target = server;
-    if let Some(port) = parsed.port.value() {
-        target.set_port(*port);
-    }
-    Some(Health {
-        probe: Probe {
-            kind: Checker::Ask { target, question: parsed.question.value()?.clone() },
-            interval: of_service::HEALTH_INTERVAL.of(parsed, dialect),
-            timeout: parsed.timeout(dialect),
-        },
-        rise: of_service::HEALTH_RISE.of(parsed, dialect),
-        fall: of_service::HEALTH_FALL.of(parsed, dialect),
-    })
 }
 
 /// The instance whose master serves: the one named, else the one that has the listen address.

@@ -8,9 +8,10 @@ use crate::dialect::Dialect;
 pub(crate) use crate::field::Field;
 pub(crate) use crate::settings::check::ParsedCheck;
 pub(crate) use crate::settings::command::ParsedHooks;
+pub(crate) use crate::settings::health::ParsedHealth;
 pub(crate) use crate::settings::instance::{ParsedAnnounce, ParsedInstance, TransportKind};
 pub(crate) use crate::settings::node::{ParsedHaproxy, ParsedHookSettings, ParsedNode};
-pub(crate) use crate::settings::service::{ParsedHealth, ParsedServer, ParsedService, Serve};
+pub(crate) use crate::settings::service::{ParsedServer, ParsedService, Serve};
 pub(crate) use crate::settings::transport::ParsedUnicast;
 
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub(crate) mod address;
 pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod form;
+pub(crate) mod health;
 pub(crate) mod instance;
 pub(crate) mod limits;
 pub(crate) mod node;
@@ -35,7 +36,7 @@ pub(crate) fn nouns() -> Vec<&'static dyn Described> {
         &command::COMMAND,
         &check::CHECK,
         &service::SERVICE,
-        &service::HEALTH,
+        &health::HEALTH,
         &service::SERVER,
         &node::HAPROXY,
         &node::HOOKS,

@@ -35,6 +35,16 @@ pub enum Unrunnable {
     LeftOut,
 }
 
+/// One health check of a server.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Health {
+    pub probe: Probe,
+    /// Consecutive successes before it counts as up, at least 1.
+    pub rise: u32,
+    /// Consecutive failures before it counts as down, at least 1.
+    pub fall: u32,
+}
+
 /// What to run, how often, and for how long at most.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Probe {
@@ -123,6 +133,31 @@ pub struct Outcome {
     pub detail: String,
     /// Wall time of the run.
     pub took: Duration,
+    /// What a run that passed says of its server's weight, where it says anything.
+    pub weight: Option<ReportedWeight>,
+}
+
+/// How much a server can take, in its own words or those of whoever asked it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ReportedWeight {
+    /// In place of the configured weight.
+    Absolute(u32),
+    /// Of the configured weight; more than 100 is possible.
+    Percent(u32),
+}
+
+impl ReportedWeight {
+    /// The weight of a server that is configured with this one. A percentage is rounded up, so that
+    /// only 0 percent takes a server all its clients.
+    pub const fn of(self, configured: u32) -> u32 {
+        match self {
+            Self::Absolute(weight) => weight,
+            Self::Percent(percent) => {
+                let weight = (configured as u64 * percent as u64).div_ceil(100);
+                if weight > u32::MAX as u64 { u32::MAX } else { weight as u32 }
+            }
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -132,4 +167,18 @@ pub enum Verdict {
     /// The probe itself could not be run (no such program, no descriptor): a check counts as its
     /// [`Unrunnable`] says; of a server nothing was learnt, and it stays what it was.
     CannotRun,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reported_weight_replaces_or_scales_the_configured_one() {
+        assert_eq!(ReportedWeight::Absolute(7).of(100), 7);
+        assert_eq!(ReportedWeight::Percent(50).of(100), 50);
+        assert_eq!(ReportedWeight::Percent(1).of(1), 1);
+        assert_eq!(ReportedWeight::Percent(0).of(65_535), 0);
+        assert_eq!(ReportedWeight::Percent(u32::MAX).of(u32::MAX), u32::MAX);
+    }
 }

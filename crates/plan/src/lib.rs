@@ -31,7 +31,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use backend::{Backend, BackendKind, Capabilities};
-pub use check::{Check, Checker, Outcome, Probe, Question, StatusRange, Unrunnable, Verdict};
+pub use check::{
+    Check, Checker, Health, Outcome, Probe, Question, ReportedWeight, StatusRange, Unrunnable,
+    Verdict,
+};
 pub use command::{Command, CommandLine};
 pub use fitness::{FitnessPolicy, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
@@ -40,7 +43,7 @@ pub use limits::ServiceLimits;
 pub use listener::Listener;
 pub use name::Name;
 pub use service::{
-    Activity, FailedServer, HaproxyFile, Health, HttpTarget, Scheduler, Server, Service, Standby,
+    Activity, FailedServer, HaproxyFile, HttpTarget, Scheduler, Server, Service, Standby,
     WantedHaproxy, WantedServer, WantedService, WantedServices,
 };
 pub use text::{first_few, thousands};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::check::Probe;
+use crate::check::Health;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
 use crate::name::Name;
@@ -55,16 +55,6 @@ impl Service {
 /// Scheduler by its IPVS name; [`crate::Capabilities::schedulers`] says who knows which.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Scheduler(pub String);
-
-/// One health check of a server.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Health {
-    pub probe: Probe,
-    /// Consecutive successes before it counts as up, at least 1.
-    pub rise: u32,
-    /// Consecutive failures before it counts as down, at least 1.
-    pub fall: u32,
-}
 
 /// What becomes of a server whose health check fails.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]

@@ -56,7 +56,7 @@ pub(crate) async fn probe(get: Get<'_>, timeout: Duration) -> Outcome {
     };
     let (verdict, detail) = answer
         .unwrap_or_else(|_| (Verdict::Fail, format!("no response: timed out after {timeout:?}")));
-    Outcome { verdict, detail, took: begin.elapsed() }
+    Outcome { verdict, detail, took: begin.elapsed(), weight: None }
 }
 
 fn request(get: Get<'_>) -> Result<Request<Empty<Bytes>>, String> {

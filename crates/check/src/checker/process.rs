@@ -47,7 +47,7 @@ pub(crate) async fn probe(table: &Arc<ProcessTable>, name: &str, timeout: Durati
             Err(_) => (Verdict::CannotRun, format!("/proc gave no answer within {timeout:?}")),
         }
     };
-    Outcome { verdict, detail, took: begin.elapsed() }
+    Outcome { verdict, detail, took: begin.elapsed(), weight: None }
 }
 
 /// The shared view of all processes.

@@ -142,7 +142,7 @@ pub(crate) async fn probe(
         (Verdict::Fail | Verdict::CannotRun, Some(line)) => format!("{}: {line}", run.ran.end),
         (Verdict::Fail | Verdict::CannotRun, None) | (Verdict::Pass, _) => run.ran.end.to_string(),
     };
-    (Outcome { verdict, detail, took: run.ran.took }, run.reaping)
+    (Outcome { verdict, detail, took: run.ran.took, weight: None }, run.reaping)
 }
 
 async fn run(

@@ -17,7 +17,7 @@ pub(crate) async fn probe(target: SocketAddr, timeout: Duration) -> Outcome {
         Ok(Err(error)) => refusal(&error),
         Err(_) => (Verdict::Fail, format!("no answer to connect: timed out after {timeout:?}")),
     };
-    Outcome { verdict, detail, took: begin.elapsed() }
+    Outcome { verdict, detail, took: begin.elapsed(), weight: None }
 }
 
 /// A target that cannot be reached has failed; a host that cannot try has learnt nothing of it.

@@ -9,9 +9,10 @@ use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lexer::Word;
 use crate::keepalived::lowering::{Lowering, Target};
 use crate::parsed::{Field, ParsedHealth, ParsedServer, ParsedService};
+use crate::settings::health::HEALTH;
 use crate::settings::keywords;
 use crate::settings::row::Block;
-use crate::settings::service::{HEALTH, SERVER, SERVICE};
+use crate::settings::service::{SERVER, SERVICE};
 use crate::span::{At, Span};
 use locum_plan::{FailedServer, Forwarding, Protocol};
 

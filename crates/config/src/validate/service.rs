@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::dialect::Dialect;
 use crate::parsed::{Parsed, ParsedHealth, ParsedService};
-use crate::settings::service::HEALTH_INTERVAL;
+use crate::settings::health::HEALTH_INTERVAL;
 use crate::span::{Report, Span};
 use crate::validate::common::{known_instance, strict_in_toml};
 use crate::validate::loops::way_back;

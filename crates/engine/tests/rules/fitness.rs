@@ -167,7 +167,8 @@ impl Director {
     /// All servers answer alike.
     fn probe(&mut self, verdict: Verdict) {
         for probe in self.probes.clone() {
-            let outcome = Outcome { verdict, detail: String::new(), took: Duration::ZERO };
+            let outcome =
+                Outcome { verdict, detail: String::new(), took: Duration::ZERO, weight: None };
             self.feed(Input::Probed { probe, outcome });
         }
     }
@@ -337,8 +338,12 @@ fn one_server_is_enough_unless_the_quorum_says_more() {
         let mut master = Director::master(plan);
         let probe = master.probes[0];
         for _ in 0..2 {
-            let outcome =
-                Outcome { verdict: Verdict::Fail, detail: String::new(), took: Duration::ZERO };
+            let outcome = Outcome {
+                verdict: Verdict::Fail,
+                detail: String::new(),
+                took: Duration::ZERO,
+                weight: None,
+            };
             master.feed(Input::Probed { probe, outcome });
         }
         master.run(SECOND);
@@ -546,7 +551,12 @@ fn a_master_that_is_unfit_and_in_fault_at_once_answers_until_an_unfit_peer_has_t
     let mut master = Director::master(plan);
     // Checks come before servers.
     let check = master.probes[0];
-    let fails = || Outcome { verdict: Verdict::Fail, detail: String::new(), took: Duration::ZERO };
+    let fails = || Outcome {
+        verdict: Verdict::Fail,
+        detail: String::new(),
+        took: Duration::ZERO,
+        weight: None,
+    };
     for probe in [master.probes[1], master.probes[2]].repeat(2) {
         master.feed(Input::Probed { probe, outcome: fails() });
     }

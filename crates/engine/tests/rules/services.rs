@@ -356,7 +356,7 @@ fn served(out: &[Output]) -> Option<Arc<WantedServices>> {
 }
 
 fn probed(probe: u32, verdict: Verdict) -> Input<'static> {
-    let outcome = Outcome { verdict, detail: String::new(), took: Duration::ZERO };
+    let outcome = Outcome { verdict, detail: String::new(), took: Duration::ZERO, weight: None };
     Input::Probed { probe, outcome }
 }
 
