@@ -147,8 +147,8 @@ struct Site {
 
 impl Site {
     /// Waits until the first director serves and the other one could.
-    fn settled(keeper: Keeper, blow: Blow) -> Self {
-        let lab = Lab::new(Shape { company: Company::Alone, ..Shape::SERVICE });
+    fn settled(keeper: Keeper, blow: Blow, company: Company) -> Self {
+        let lab = Lab::new(Shape { company, ..Shape::SERVICE });
         let web = lab.servers.iter().map(WebServer::start).collect();
         let (daemons, beside, strangers) = (Vec::new(), Vec::new(), Vec::new());
         let mut site = Self { daemons, beside, strangers, _web: web, lab, keeper };
@@ -237,7 +237,7 @@ struct Course {
 }
 
 fn course(keeper: Keeper, blow: Blow) -> Course {
-    let mut site = Site::settled(keeper, blow);
+    let mut site = Site::settled(keeper, blow, Company::Alone);
     let capture = site.lab.capture_without_client();
     let vip = VIP.parse().expect("an address");
     let knocks = Knocks::start(&site.lab.client, vip);
@@ -254,7 +254,7 @@ fn course(keeper: Keeper, blow: Blow) -> Course {
 }
 
 fn changes_in(keeper: Keeper, blow: Blow, period: Duration) -> usize {
-    let mut site = Site::settled(keeper, blow);
+    let mut site = Site::settled(keeper, blow, Company::Shared);
     let capture = site.lab.capture_without_client();
     site.strike(blow, 1);
     site.strike(blow, 0);
@@ -280,8 +280,15 @@ pub fn fitness(runs: u32, both_for: Option<Duration>) -> bool {
     }
     if let Some(period) = both_for {
         println!("the same on both: how often the master is another in {period:?}");
-        for blow in BLOWS {
-            let [ours, curl, pgrep] = KEEPERS.map(|keeper| changes_in(keeper, blow, period));
+        // All beside each other: they wait.
+        let changes = thread::scope(|scope| {
+            let pairs = BLOWS.map(|blow| KEEPERS.map(|keeper| (keeper, blow)));
+            let running = pairs.map(|row| {
+                row.map(|(keeper, blow)| scope.spawn(move || changes_in(keeper, blow, period)))
+            });
+            running.map(|row| row.map(|one| one.join().expect("a pair that was watched")))
+        });
+        for (blow, [ours, curl, pgrep]) in BLOWS.into_iter().zip(changes) {
             println!("{blow:36}{ours:>14}{curl:>20}{pgrep:>20}");
             met &= ours == 0;
         }
