@@ -38,6 +38,9 @@ pub enum Error {
 /// Pause of accepting controllers after an error; they are few and try again.
 const CONTROL_PAUSE: Duration = Duration::from_millis(100);
 
+/// Shorter than any time limit of a connection.
+const TICK: Duration = Duration::from_millis(100);
+
 struct Control {
     table: Mutex<Table>,
     /// Controllers connected now.
@@ -62,11 +65,24 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
     let acceptor = spawn_local(accept_controllers(control.clone(), listener));
+    spawn_local(tick(shares.clone()));
     watch(&control, &shares, terminate).await;
     acceptor.abort();
     // A newer proxy cannot be there yet: it would have found this one answering.
     let _ = std::fs::remove_file(&settings.socket);
     Ok(())
+}
+
+/// Wakes the runtime now and then while there are connections. A timer that is the next one to end
+/// makes the runtime wake itself with two system calls, and without this one the time limit of each
+/// new connection would be.
+async fn tick(shares: Rc<Shares>) {
+    loop {
+        if shares.active() == 0 {
+            shares.busy.notified().await;
+        }
+        sleep(TICK).await;
+    }
 }
 
 /// A path left by a proxy that died is taken over, one that answers is not.

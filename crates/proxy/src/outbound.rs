@@ -12,8 +12,10 @@ use std::rc::Rc;
 
 use nix::errno::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::relay;
 use crate::server::Server;
 
 /// The services that a client has passed, the last one first.
@@ -65,6 +67,7 @@ impl Outbound {
         let address = server.address;
         let kind = Type::STREAM.nonblocking();
         let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+        relay::prepare(&socket);
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => {
                 return Err(error);
@@ -74,8 +77,9 @@ impl Outbound {
         // Before anybody else can run: what it leads to may be accepted next.
         let leg = self.note(&socket, server, way)?;
         let stream = TcpStream::from_std(socket.into())?;
-        stream.writable().await?;
-        match stream.take_error()? {
+        // Refused or unreachable is an error of the socket, which it is asked for only then.
+        let ready = stream.ready(Interest::WRITABLE).await?;
+        match ready.is_write_closed().then(|| stream.take_error()).transpose()?.flatten() {
             Some(error) => Err(error),
             None => Ok((stream, leg)),
         }

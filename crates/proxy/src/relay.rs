@@ -6,13 +6,17 @@
 //! kept, and nothing more is read until it is gone.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{SockRef, Socket, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::coop::consume_budget;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 
 use crate::movement::Movement;
 
@@ -29,14 +33,15 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; BUFFER_SIZE]);
 }
 
-/// Small writes are sent at once and dead peers are noticed. Errors are of no consequence here.
-pub fn prepare(stream: &TcpStream) {
+/// Small writes are sent at once and dead peers are noticed. What a listener has, the kernel gives to
+/// each of its clients. Errors are of no consequence here.
+pub fn prepare(socket: &Socket) {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_PROBES);
-    let _ = stream.set_nodelay(true);
-    let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Ends a connection so that its peer sees an error, not a regular end: an answer cut short must
@@ -55,37 +60,39 @@ pub struct Meter<'a> {
 }
 
 /// Relays both directions. An error in one direction ends both.
-pub async fn relay(client: &TcpStream, server: &TcpStream, meter: Meter<'_>) -> io::Result<()> {
+pub async fn relay(
+    client: &mut TcpStream,
+    server: &mut TcpStream,
+    meter: Meter<'_>,
+) -> io::Result<()> {
     let Meter { bytes_in, bytes_out, movement } = meter;
+    let ((from_client, to_client), (from_server, to_server)) = (client.split(), server.split());
     tokio::try_join!(
-        pump(client, server, bytes_in, movement),
-        pump(server, client, bytes_out, movement)
+        pump(from_client, to_server, bytes_in, movement),
+        pump(from_server, to_client, bytes_out, movement)
     )
     .map(drop)
 }
 
 async fn pump(
-    from: &TcpStream,
-    to: &TcpStream,
+    mut from: ReadHalf<'_>,
+    mut to: WriteHalf<'_>,
     moved: &Cell<u64>,
     movement: &Movement,
 ) -> io::Result<()> {
     loop {
-        // A sender that is always ready must not keep the others waiting.
-        consume_budget().await;
-        from.readable().await?;
-        match copy_once(from, to) {
-            Ok(Copied::End) => {
+        match poll_fn(|context| copy_once(context, &mut from, &mut to)).await? {
+            Copied::End => {
+                // The last end is passed on by closing both, which is what comes next.
+                let is_last = movement.is_half_closed();
                 movement.half_close();
-                return finish(to);
+                return if is_last { Ok(()) } else { finish(to.as_ref()) };
             }
-            Ok(Copied::All(count)) => moved.set(moved.get() + count as u64),
-            Ok(Copied::Part { read, rest }) => {
-                write_all(to, &rest, movement).await?;
+            Copied::All(count) => moved.set(moved.get() + count as u64),
+            Copied::Part { read, rest } => {
+                write_all(&mut to, &rest, movement).await?;
                 moved.set(moved.get() + read as u64);
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
         }
         movement.note();
     }
@@ -97,36 +104,37 @@ enum Copied {
     Part { read: usize, rest: Vec<u8> },
 }
 
-/// One read and one write; the common case needs no more.
-fn copy_once(from: &TcpStream, to: &TcpStream) -> io::Result<Copied> {
+/// One read and one write; the common case needs no more. The halves are polled, because they know
+/// that a read which did not fill the buffer has emptied the socket: to be refused by the kernel once
+/// more before waiting would cost a system call for each message.
+fn copy_once(
+    context: &mut Context<'_>,
+    from: &mut ReadHalf<'_>,
+    to: &mut WriteHalf<'_>,
+) -> Poll<io::Result<Copied>> {
     BUFFER.with_borrow_mut(|buffer| {
-        let read = from.try_read(buffer)?;
-        if read == 0 {
-            return Ok(Copied::End);
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(Pin::new(from).poll_read(context, &mut buffer))?;
+        let read = buffer.filled();
+        if read.is_empty() {
+            return Poll::Ready(Ok(Copied::End));
         }
-        let written = match to.try_write(&buffer[..read]) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
+        let written = match Pin::new(to).poll_write(context, read) {
+            Poll::Ready(written) => written?,
+            Poll::Pending => 0,
         };
-        if written == read {
-            return Ok(Copied::All(read));
-        }
-        Ok(Copied::Part { read, rest: buffer[written..read].to_vec() })
+        Poll::Ready(Ok(match &read[written..] {
+            [] => Copied::All(written),
+            rest => Copied::Part { read: read.len(), rest: rest.to_vec() },
+        }))
     })
 }
 
-async fn write_all(to: &TcpStream, mut rest: &[u8], movement: &Movement) -> io::Result<()> {
+async fn write_all(to: &mut WriteHalf<'_>, mut rest: &[u8], movement: &Movement) -> io::Result<()> {
     while !rest.is_empty() {
-        to.writable().await?;
-        match to.try_write(rest) {
-            Ok(written) => {
-                rest = &rest[written..];
-                movement.note();
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
-        }
+        let written = poll_fn(|context| Pin::new(&mut *to).poll_write(context, rest)).await?;
+        rest = &rest[written..];
+        movement.note();
     }
     Ok(())
 }

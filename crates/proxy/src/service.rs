@@ -22,6 +22,7 @@ use tokio::time::sleep;
 
 use crate::address;
 use crate::outbound::{Outbound, Way};
+use crate::relay;
 use crate::scheduler::Scheduler;
 use crate::server::Server;
 use crate::service::fullness::Fullness;
@@ -177,6 +178,7 @@ impl Service {
             if ready_only {
                 return Ok(ListenerState::Ready(socket));
             }
+            relay::prepare(&socket);
             socket.listen(BACKLOG)?;
             let listener = TcpListener::from_std(socket.into())?;
             Ok(ListenerState::Open(spawn_local(Rc::clone(self).accept_loop(listener))))

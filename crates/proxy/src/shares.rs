@@ -37,8 +37,11 @@ pub struct Shares {
     /// What services have beyond what they are guaranteed.
     beyond: Cell<usize>,
     accept_pauses: Cell<u64>,
-    /// Notified when the last connection ended.
+    /// Notified when the last connection ended, where anybody waits for that.
     pub idle: Notify,
+    pub is_ending: Cell<bool>,
+    /// Notified when there is a connection again.
+    pub busy: Notify,
     /// Told to everybody who waits for a place whenever there may be one.
     freed: Notify,
 }
@@ -58,6 +61,8 @@ impl Shares {
             beyond: Cell::new(0),
             accept_pauses: Cell::new(0),
             idle: Notify::new(),
+            is_ending: Cell::new(false),
+            busy: Notify::new(),
             freed: Notify::new(),
         };
         shares.divide(&[]);
@@ -148,6 +153,9 @@ impl Share {
         }
         self.active.set(self.active.get() + 1);
         self.shares.active.set(self.shares.active.get() + 1);
+        if self.shares.active.get() == 1 {
+            self.shares.busy.notify_one();
+        }
         Some(ClientPlace(self.clone()))
     }
 
@@ -198,7 +206,7 @@ impl Drop for ClientPlace {
         share.active.set(share.active.get().saturating_sub(1));
         shares.active.set(shares.active.get().saturating_sub(1));
         shares.freed.notify_waiters();
-        if shares.active.get() == 0 {
+        if shares.active.get() == 0 && shares.is_ending.get() {
             shares.idle.notify_one();
         }
     }

@@ -57,12 +57,16 @@ impl Table {
         }
         self.divide();
         self.is_sent = true;
+        self.shares.is_ending.set(self.wants_nothing());
+    }
+
+    fn wants_nothing(&self) -> bool {
+        self.services.iter().all(|service| !service.is_wanted())
     }
 
     /// Told to serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
-        let wants_nothing = self.services.iter().all(|service| !service.is_wanted());
-        self.is_sent && wants_nothing && self.shares.active() == 0
+        self.is_sent && self.wants_nothing() && self.shares.active() == 0
     }
 
     fn divide(&self) {

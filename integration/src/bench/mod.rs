@@ -3,6 +3,7 @@
 //! Each measurement takes the contestants in turn, so that a busy minute hurts both, prints what it
 //! found, and says whether the promise was kept.
 
+pub mod balance;
 pub mod connections;
 pub mod crash;
 pub mod election;

@@ -65,6 +65,15 @@ enum What {
         #[arg(long, value_parser = humantime::parse_duration)]
         both_for: Option<Duration>,
     },
+    /// Requests carried, beside HAProxy
+    Balance {
+        /// Turns of each under each load
+        #[arg(long, default_value_t = 3)]
+        turns: u32,
+        /// How long a turn lasts
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+        period: Duration,
+    },
     /// Bad adverts as fast as a machine can send them
     Flood {
         #[arg(
@@ -99,6 +108,7 @@ fn main() -> ExitCode {
         What::Promotion { sizes } => bench::promotion::promotion(&sizes),
         What::Service { runs, deaths } => bench::service::service(runs, deaths),
         What::Fitness { runs, both_for } => bench::fitness::fitness(runs, both_for),
+        What::Balance { turns, period } => bench::balance::balance(turns, period),
         What::Flood { kinds, rate, period, interval } => {
             bench::flood::flood(&kinds, Strength { rate, period, interval })
         }

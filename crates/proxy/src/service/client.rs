@@ -85,7 +85,10 @@ impl Service {
 
     /// Turns away who comes round again, and who has as many connections as one may have.
     fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
-        let here = stream.local_addr().ok();
+        // Where it listens on one address the kernel need not be asked which it was.
+        let listen = self.listen.get();
+        let here =
+            if listen.ip().is_unspecified() { stream.local_addr().ok() } else { Some(listen) };
         let way = match here.and_then(|here| self.outbound.find(peer, here)) {
             None => self.way.clone(),
             Some((before, server)) if before.has_passed(&self.name) => {
@@ -125,14 +128,12 @@ impl Service {
     }
 
     /// The rest of the life of one client connection.
-    async fn serve(self: Rc<Self>, client: Admitted, assigned: Assigned) {
+    async fn serve(self: Rc<Self>, mut client: Admitted, assigned: Assigned) {
         let Assigned { _place, server } = assigned;
-        relay::prepare(&client.stream);
-        let Some(reached) = self.reach(&client, server).await else {
+        let Some(mut reached) = self.reach(&client, server).await else {
             add(&self.counters.refused, 1);
             return relay::reset(client.stream);
         };
-        relay::prepare(&reached.stream);
         let movement = Movement::begin();
         let counters = &self.counters;
         let meter = Meter {
@@ -141,7 +142,7 @@ impl Service {
             movement: &movement,
         };
         let whole = tokio::select! {
-            result = relay::relay(&client.stream, &reached.stream, meter) => result.is_ok(),
+            result = relay::relay(&mut client.stream, &mut reached.stream, meter) => result.is_ok(),
             end = reached.in_flight.server().ended(&movement) => {
                 match end {
                     Cut::Idle => add(&counters.timed_out, 1),
