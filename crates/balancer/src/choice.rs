@@ -147,7 +147,7 @@ mod tests {
         let services = names.iter().map(|name| {
             let listen = Listener::Address("192.0.2.1:80".parse().unwrap());
             let mut service = Service::new(Name::from(*name), listen);
-            service.scheduler = Scheduler("wlc".to_owned());
+            service.scheduler = Scheduler::named("wlc");
             edit(&mut service);
             let (service, activity) = (Arc::new(service), Activity::Active);
             Arc::new(WantedService { service, activity, servers: Vec::new(), lease: None })

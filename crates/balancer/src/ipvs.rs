@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::ipvs::{self, DestSpec, Forwarding, Ipvs, ServiceId, ServiceSpec, Tunnel};
 use locum_plan as plan;
-use locum_plan::{Activity, BackendKind, Listener, Name, WantedService, WantedServices};
+use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
@@ -60,9 +60,12 @@ impl OwnedId {
     fn of(service: &plan::Service) -> Self {
         let protocol = match service.protocol {
             plan::Protocol::Tcp => OwnedProtocol::Tcp,
-            plan::Protocol::Udp => OwnedProtocol::Udp,
+            // Neither SCTP nor a service that listens elsewhere comes here: see the table of
+            // capabilities.
+            plan::Protocol::Udp | plan::Protocol::Sctp => OwnedProtocol::Udp,
         };
-        let Listener::Address(listen) = service.listen;
+        let nowhere = || SocketAddr::from(([0, 0, 0, 0], 0));
+        let listen = service.only_address().unwrap_or_else(nowhere);
         Self { protocol, listen }
     }
 
@@ -78,7 +81,7 @@ impl OwnedId {
 /// The table a service asks for.
 fn table_of(wanted: &WantedService) -> (ServiceSpec, Vec<DestSpec>) {
     let service = &wanted.service;
-    let spec = ServiceSpec::new(OwnedId::of(service).kernel_id(), service.scheduler.0.as_str());
+    let spec = ServiceSpec::new(OwnedId::of(service).kernel_id(), service.scheduler.name.as_str());
     let server = |server: &plan::WantedServer| {
         let forwarding = match server.forwarding {
             plan::Forwarding::Nat => Forwarding::Masq,

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::ports::PortSharing;
 use locum_plan::{
-    Activity, Backend, BackendKind, HaproxyFile, Listener, Name, Plan, Service, WantedHaproxy,
-    WantedService, WantedServices,
+    Activity, Backend, BackendKind, HaproxyFile, Name, Plan, Service, WantedHaproxy, WantedService,
+    WantedServices,
 };
 
 use crate::backend::Progress;
@@ -411,9 +411,10 @@ fn judge(look: &ServiceLook, host: &HostView, ports: &mut Ports) -> Shortfall {
         .collect();
     match kind {
         BackendKind::Proxy if !look.runs => {
-            let Listener::Address(listen) = service.listen;
-            let stranger = ports.stranger_at(listen, PortSharing::Alone);
-            obstacles.extend(stranger.map(|text| (ObstacleKind::Port, text)));
+            let taken = service
+                .addresses()
+                .find_map(|listen| ports.stranger_at(listen, PortSharing::Alone));
+            obstacles.extend(taken.map(|text| (ObstacleKind::Port, text)));
         }
         // The kernel takes packets before any socket does.
         BackendKind::Proxy | BackendKind::Ipvs => {}

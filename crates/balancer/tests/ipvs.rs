@@ -22,9 +22,9 @@ fn web(backend: Backend) -> Service {
     let servers: Vec<SocketAddr> =
         ["192.168.1.101:80", "192.168.1.102:80"].map(|text| text.parse().unwrap()).to_vec();
     let mut web = service("web", &servers);
-    web.listen = Listener::Address("192.168.1.100:80".parse().unwrap());
+    web.listen = vec![Listener::Address("192.168.1.100:80".parse().unwrap())];
     web.backend = backend;
-    web.scheduler = Scheduler("wlc".to_owned());
+    web.scheduler = Scheduler::named("wlc");
     web.servers.iter_mut().for_each(|server| server.forwarding = Forwarding::Direct);
     web.servers[1].weight = 2;
     web
@@ -81,8 +81,8 @@ fn a_scheduler_that_the_kernel_lacks_is_named_and_the_others_are_served() {
     let mut balancer = bench.balancer();
     let mut odd = web(Backend::Only(BackendKind::Ipvs));
     odd.name = "odd".into();
-    odd.listen = Listener::Address("192.168.1.99:80".parse().unwrap());
-    odd.scheduler = Scheduler("nonesuch".to_owned());
+    odd.listen = vec![Listener::Address("192.168.1.99:80".parse().unwrap())];
+    odd.scheduler = Scheduler::named("nonesuch");
     let good = web(Backend::Only(BackendKind::Ipvs));
     let errors = serve(&mut balancer, &wanted(&[&odd, &good])).unwrap_err();
     assert_eq!((errors.len(), &*errors[0].0), (1, "odd"), "{errors:?}");

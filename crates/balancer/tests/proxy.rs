@@ -132,7 +132,7 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
     let taken = service("taken", &[]);
     let squatter = std::net::TcpListener::bind(address(&taken)).unwrap();
     let mut odd = service("odd", &[]);
-    odd.scheduler = Scheduler("sed".to_owned());
+    odd.scheduler = Scheduler::named("sed");
     let mut errors = serve(&mut balancer, &wanted(&[&dns, &taken, &odd, &web])).unwrap_err();
     errors.sort();
     let texts: Vec<_> = errors.iter().map(|(name, error)| format!("{name}: {error}")).collect();

@@ -3,8 +3,9 @@
 
 pub(crate) mod fitness;
 mod health;
+pub(crate) mod service;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +18,14 @@ use crate::dialect::Dialect;
 use crate::interned::Interned;
 use crate::parsed::{
     Field, Parsed, ParsedAnnounce, ParsedCheck, ParsedHaproxy, ParsedHooks, ParsedInstance,
-    ParsedServer, ParsedService, ParsedUnicast, Serve,
+    ParsedUnicast,
 };
-use crate::settings::{
-    check as of_check, instance as of_instance, node, service as of_service, transport as unicast,
-};
+use crate::settings::{check as of_check, instance as of_instance, node, transport as unicast};
 use crate::span::{At, Report, Span};
 use crate::values;
 use locum_plan::{
     Check, Checker, Command, HaproxyFile, HookSettings, Hooks, HttpTarget, Instance, Name, Plan,
-    Probe, Scheduler, Server, Service, Unrunnable, VirtualAddress,
+    Probe, Service, Unrunnable, VirtualAddress,
 };
 
 /// The plan of what was parsed, entry by entry in the same order. Where something is unusable the
@@ -41,7 +40,7 @@ pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> 
         parsed.checks.iter().map(|parsed| check(parsed, dialect, report)).collect();
     let services = parsed.services.iter();
     let services: Vec<Service> =
-        services.map(|parsed| service(parsed, dialect, &instances, report)).collect();
+        services.map(|parsed| service::service(parsed, dialect, &instances, report)).collect();
     let haproxy: Vec<HaproxyFile> =
         parsed.haproxy.iter().map(|parsed| haproxy(parsed, dialect, report)).collect();
     let with_fitness = |(parsed, mut built): (&ParsedInstance, Instance)| {
@@ -336,9 +335,6 @@ fn announce(parsed: &ParsedAnnounce, dialect: Dialect) -> AnnounceSettings {
 }
 
 fn hooks(parsed: &ParsedHooks) -> Hooks {
-    let commands = |list: &Field<Vec<At<Command>>>| {
-        list.list().iter().map(|at| at.value.clone()).collect::<Vec<_>>()
-    };
     Hooks {
         master: commands(&parsed.master),
         backup: commands(&parsed.backup),
@@ -346,6 +342,10 @@ fn hooks(parsed: &ParsedHooks) -> Hooks {
         stop: commands(&parsed.stop),
         any: commands(&parsed.any),
     }
+}
+
+fn commands(list: &Field<Vec<At<Command>>>) -> Vec<Command> {
+    list.list().iter().map(|at| at.value.clone()).collect()
 }
 
 fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
@@ -374,97 +374,6 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
             Dialect::Keepalived => Unrunnable::LeftOut,
         },
     }
-}
-
-fn service(
-    parsed: &ParsedService,
-    dialect: Dialect,
-    instances: &[Instance],
-    report: &mut Report,
-) -> Service {
-    let name = &parsed.name.value;
-    if parsed.listen.is_absent() {
-        missing(report, parsed.span, "listen", &format!("service `{name}`"));
-    }
-    let stand_in = SocketAddr::from(([0, 0, 0, 0], 0));
-    let listen = parsed.listen.value().copied().unwrap_or(stand_in);
-    let servers = parsed.servers.list().iter();
-    Service {
-        name: Name::from(name.as_str()),
-        instance: owner(parsed, dialect, instances, report),
-        listen: listen.into(),
-        protocol: of_service::PROTOCOL.of(parsed, dialect),
-        backend: of_service::BACKEND.of(parsed, dialect),
-        scheduler: Scheduler(of_service::SCHEDULER.of(parsed, dialect)),
-        failed: of_service::FAILED.of(parsed, dialect),
-        standby: of_service::STANDBY.of(parsed, dialect),
-        drain: of_service::DRAIN.of(parsed, dialect),
-        limits: parsed.limits(dialect),
-        quorum: of_service::QUORUM.of(parsed, dialect),
-        servers: servers.map(|at| server(&at.value, parsed, listen, dialect)).collect(),
-    }
-}
-
-fn server(
-    parsed: &ParsedServer,
-    service: &ParsedService,
-    listen: SocketAddr,
-    dialect: Dialect,
-) -> Server {
-    let (address, port) = parsed.address.value().copied().unwrap_or((listen.ip(), None));
-    let address = SocketAddr::new(address, port.unwrap_or(listen.port()));
-    let checks = if parsed.health.is_absent() { &service.health } else { &parsed.health };
-    let forwarding = parsed.forwarding.value().copied();
-    Server {
-        address,
-        weight: of_service::SERVER_WEIGHT.of(parsed, dialect),
-        forwarding: forwarding.unwrap_or_else(|| of_service::FORWARDING.of(service, dialect)),
-        health: checks
-            .list()
-            .iter()
-            .filter_map(|at| health::health(&at.value, address, dialect))
-            .collect(),
-    }
-}
-
-/// The instance whose master serves: the one named, else the one that has the listen address.
-/// keepalived ties no service to an instance: its virtual servers are programmed on every node.
-fn owner(
-    parsed: &ParsedService,
-    dialect: Dialect,
-    instances: &[Instance],
-    report: &mut Report,
-) -> Option<Name> {
-    let serve = parsed.serve.value().copied();
-    match (dialect, serve, parsed.instance.given(), parsed.listen.value()) {
-        (Dialect::Keepalived, _, _, _) | (Dialect::Toml, Some(Serve::Always), None, _) => None,
-        (Dialect::Toml, Some(Serve::Always), Some(named), _) => {
-            report
-                .error(named.span, "serve-conflict", "`serve = \"always\"` goes with no instance")
-                .help("remove `instance`, or `serve`");
-            None
-        }
-        (Dialect::Toml, _, Some(named), _) => Some(Name::from(named.value.as_str())),
-        (Dialect::Toml, _, None, None) => None,
-        (Dialect::Toml, _, None, Some(listen)) => {
-            let found = holder(instances, listen.ip());
-            if found.is_none() {
-                let text = format!("no instance has the address {}", listen.ip());
-                let span = parsed.listen.given().map_or(parsed.span, |at| at.span);
-                report.error(span, "service-without-instance", text).help(
-                    "name the `instance` that serves it, or set `serve = \"always\"` for every node",
-                );
-            }
-            found
-        }
-    }
-}
-
-fn holder(instances: &[Instance], address: IpAddr) -> Option<Name> {
-    instances
-        .iter()
-        .find(|instance| instance.addresses.iter().any(|held| held.address == address))
-        .map(|instance| instance.name.clone())
 }
 
 fn haproxy(parsed: &ParsedHaproxy, dialect: Dialect, report: &mut Report) -> HaproxyFile {

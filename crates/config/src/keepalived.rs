@@ -19,6 +19,7 @@ mod lexer;
 mod lines;
 pub(crate) mod lowering;
 mod script;
+mod server_group;
 mod virtual_server;
 
 use sha2::Sha256;
@@ -48,7 +49,8 @@ const TOP: &[Row<FileDraft>] = &[
         "vrrp_sync_group",
         "instances cannot be tied together; remove the group to run them singly",
     ),
-    refuse("virtual_server_group", "write one virtual_server per address"),
+    // Read before what names them.
+    Row { name: "virtual_server_group", shape: Shape::Block(1, 1), effect: Effect::Accept },
     refuse("vrrp_track_process", "use a vrrp_script with \"killall -0 NAME\""),
     refuse("track_file", "use a vrrp_script that looks at the file"),
     refuse("vrrp_track_file", "use a vrrp_script that looks at the file"),
@@ -102,11 +104,14 @@ pub(crate) fn read(
         hooks: Default::default(),
         late_interfaces: LateInterfaces::Missed,
     };
-    let mut file = FileDraft { parsed, globals: Globals::default() };
+    let mut file = FileDraft { parsed, globals: Globals::default(), groups: Vec::new() };
     let mut lowering = Lowering { report, script_user: None, home_of };
     for statement in statements.iter().filter(|one| one.keyword().text == "global_defs") {
         let block: &[Statement] = statement.block.as_deref().unwrap_or_default();
         lowering.run("global_defs", globals::ROWS, &mut file.globals, block);
+    }
+    for statement in statements.iter().filter(|one| one.keyword().text == "virtual_server_group") {
+        server_group::read(&mut lowering, &mut file, statement);
     }
     lowering.run("a keepalived.conf", TOP, &mut file, &statements);
     if file.globals.has_late_interfaces {

@@ -11,7 +11,8 @@ pub(crate) use crate::settings::command::ParsedHooks;
 pub(crate) use crate::settings::health::ParsedHealth;
 pub(crate) use crate::settings::instance::{ParsedAnnounce, ParsedInstance, TransportKind};
 pub(crate) use crate::settings::node::{ParsedHaproxy, ParsedHookSettings, ParsedNode};
-pub(crate) use crate::settings::service::{ParsedServer, ParsedService, Serve};
+pub(crate) use crate::settings::server::ParsedServer;
+pub(crate) use crate::settings::service::{ParsedService, Serve};
 pub(crate) use crate::settings::transport::ParsedUnicast;
 
 #[derive(Debug)]

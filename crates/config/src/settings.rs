@@ -12,12 +12,16 @@ pub(crate) mod form;
 pub(crate) mod health;
 pub(crate) mod instance;
 pub(crate) mod limits;
+pub(crate) mod listen;
 pub(crate) mod node;
+pub(crate) mod persistence;
 pub(crate) mod row;
+pub(crate) mod server;
 pub(crate) mod service;
 pub(crate) mod track;
 pub(crate) mod track_services;
 pub(crate) mod transport;
+pub(crate) mod tunnel;
 
 use crate::settings::row::{Block, Described};
 
@@ -36,8 +40,11 @@ pub(crate) fn nouns() -> Vec<&'static dyn Described> {
         &command::COMMAND,
         &check::CHECK,
         &service::SERVICE,
+        &persistence::PERSISTENCE,
+        &tunnel::TUNNEL,
         &health::HEALTH,
-        &service::SERVER,
+        &server::SERVER,
+        &server::SORRY,
         &node::HAPROXY,
         &node::HOOKS,
     ]

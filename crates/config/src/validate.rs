@@ -4,8 +4,11 @@
 mod common;
 mod fitness;
 mod instance;
+mod listen;
 mod loops;
 mod master_only;
+mod quorum;
+mod servers;
 mod service;
 mod weights;
 
@@ -45,7 +48,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     for (one, built) in parsed.services.iter().zip(&plan.services) {
         service::validate(one, built, plan, parsed.dialect, report);
     }
-    service::distinct_listeners(parsed, plan, report);
+    listen::distinct(parsed, plan, report);
     master_only::validate(parsed, plan, report);
     for one in &parsed.haproxy {
         haproxy(one, parsed, report);

@@ -129,9 +129,9 @@ fn the_design_example_gives_each_node_its_own_values() {
     assert_eq!((check.rise, check.fall), (2, 2));
     let service = &first.services[0];
     assert_eq!(service.instance.as_deref(), Some("web"));
-    assert_eq!(service.listen, socket("192.0.2.10:80").into());
+    assert_eq!(service.listen, [socket("192.0.2.10:80").into()]);
     assert_eq!((service.protocol, service.backend), (Protocol::Tcp, Backend::Auto));
-    assert_eq!(service.scheduler.0, "wlc");
+    assert_eq!(service.scheduler.name, "wlc");
     assert!(service.servers.iter().all(|server| server.forwarding == Forwarding::Nat));
     let [health] = &service.servers[0].health[..] else { panic!("one health check") };
     let expect = vec![StatusRange { first: 200, last: 200 }];
@@ -303,7 +303,7 @@ fn a_virtual_server_becomes_a_service_on_every_node() {
     assert_eq!((&*service.name, &service.instance), ("10.0.0.9 80 tcp", &None));
     assert_eq!(service.backend, Backend::Auto);
     assert_eq!(service.servers[0].forwarding, Forwarding::Direct);
-    assert_eq!(service.failed, locum_plan::FailedServer::Quiesce);
+    assert_eq!(service.servers[0].failed, locum_plan::FailedServer::Quiesce);
     assert_eq!(service.servers[0].weight, 3);
     let [health] = &service.servers[0].health[..] else { panic!("one health check") };
     let probe = &health.probe;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use locum_config::{Context, MemorySource, load};
-use locum_plan::{FitnessPolicy, Instance, Plan, Tracked, Weight};
+use locum_plan::{FitnessPolicy, Instance, Plan, Quorum, QuorumUnit, Tracked, Weight};
 use locum_vrrp::Priority;
 
 const NODES: &str = "[nodes.lb1]\n[nodes.lb2]\n[nodes.lb3]\n";
@@ -117,10 +117,11 @@ fn checks_may_take_from_the_room() {
 fn a_keepalived_file_has_no_policy() {
     let text = "vrrp_instance web {\n interface eth0\n virtual_router_id 51\n\
         virtual_ipaddress {\n 192.0.2.10/24\n }\n}\nvirtual_server 192.0.2.10 80 {\n\
-        protocol TCP\n quorum 2\n real_server 10.0.0.1 80 {\n }\n}\n";
+        protocol TCP\n quorum 2\n real_server 10.0.0.1 80 {\n weight 3\n }\n}\n";
     let plan = loaded(text, "lb1");
     assert_eq!(plan.instances[0].fitness, None);
-    assert_eq!(plan.services[0].quorum, 1);
+    let quorum = Quorum { level: 2, hysteresis: 0, unit: QuorumUnit::Weight };
+    assert_eq!(plan.services[0].quorum, quorum, "as keepalived counts");
 }
 
 #[test]
@@ -130,5 +131,7 @@ fn a_quorum_is_a_number_of_servers() {
          addresses = [\"192.0.2.10/24\"]\n{SERVICES}"
     );
     let plan = loaded(&text, "lb1");
-    assert_eq!(plan.services.iter().map(|one| one.quorum).collect::<Vec<_>>(), [1, 2]);
+    let quorum = |level| Quorum { level, hysteresis: 0, unit: QuorumUnit::Servers };
+    let found: Vec<Quorum> = plan.services.iter().map(|one| one.quorum).collect();
+    assert_eq!(found, [quorum(1), quorum(2)]);
 }

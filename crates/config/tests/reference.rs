@@ -28,7 +28,7 @@ fn the_schema_is_the_one_the_rows_make() {
 }
 
 /// Settings that few need: the reference page has them.
-const NOT_IN_SAMPLE: [&str; 37] = [
+const NOT_IN_SAMPLE: [&str; 55] = [
     "instance.profile",
     "instance.group",
     "instance.source",
@@ -62,6 +62,24 @@ const NOT_IN_SAMPLE: [&str; 37] = [
     "check.group",
     "check.starts_failed",
     "service.serve",
+    "service.fwmark",
+    "service.family",
+    "service.scheduler_flags",
+    "service.persistence",
+    "service.one_packet",
+    "service.tunnel",
+    "persistence.timeout",
+    "persistence.granularity",
+    "persistence.engine",
+    "tunnel.type",
+    "tunnel.port",
+    "tunnel.checksum",
+    "server.tunnel",
+    "server.min_connections",
+    "server.notify_up",
+    "server.notify_down",
+    "sorry.tunnel",
+    "sorry.unused",
     "health.tcp",
     "health.host",
     "health.port",

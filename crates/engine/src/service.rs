@@ -117,7 +117,7 @@ impl ServiceState {
             let counted = self.servers.iter().filter(|one| one.server.weight > 0 && is(one));
             u32::try_from(counted.count()).unwrap_or(u32::MAX)
         };
-        let quorum = self.service.quorum;
+        let quorum = self.service.quorum.level;
         let takes = count(|one| one.up() == Some(true) || one.server.health.is_empty());
         let unknown = count(|one| one.up().is_none() && !one.server.health.is_empty());
         let doubtful = count(ServerState::is_doubtful);
@@ -144,7 +144,7 @@ impl ServiceState {
         // A server counts as up until its first result: a new master must not start empty.
         let servers = self.servers.iter().filter_map(|server| {
             let wanted = server.server.wanted();
-            match (server.up().unwrap_or(true), self.service.failed) {
+            match (server.up().unwrap_or(true), server.server.failed) {
                 (true, _) => Some(wanted),
                 (false, FailedServer::Quiesce) => Some(WantedServer { weight: 0, ..wanted }),
                 (false, FailedServer::Remove) => None,

@@ -152,7 +152,7 @@ pub struct CheckStatus {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServiceStatus {
     pub name: Name,
-    pub listen: Listener,
+    pub listen: Vec<Listener>,
     /// Served by this node now.
     pub active: bool,
     pub error: Option<String>,
@@ -348,7 +348,7 @@ impl Engine {
             let fitness = self.fitness_status(&Tracked::Service(name.clone()), active, now);
             ServiceStatus {
                 name: name.clone(),
-                listen: state.service.listen,
+                listen: state.service.listen.clone(),
                 active,
                 // Of what the level does not name any more nobody asks.
                 error: activity.and_then(|_| fitness.error()),

@@ -28,11 +28,31 @@ pub struct Capabilities {
     /// As a sentence for the operator names it.
     pub title: &'static str,
     pub protocols: &'static [Protocol],
+    /// Serves one service at several addresses and ports.
+    pub listens_on_several: bool,
+    /// Serves what a packet filter marked, whatever its address.
+    pub listens_on_marks: bool,
+    /// Serves every port of an address, or a server's port that follows the client's.
+    pub listens_on_all_ports: bool,
     pub forwardings: &'static [Forwarding],
     /// Schedulers it brings along.
     pub schedulers: &'static [&'static str],
     /// Whether others may exist, as kernel modules of the user's own.
     pub has_more_schedulers: bool,
+    /// Knows the flags of its schedulers.
+    pub has_scheduler_flags: bool,
+    /// Keeps a client on its server.
+    pub persists: bool,
+    /// What may tell one client from another beside the address.
+    pub persistence_engines: &'static [&'static str],
+    /// Gives each datagram to a server of its own.
+    pub sends_one_packet: bool,
+    /// Forwards to different servers of a service in different ways.
+    pub forwards_by_server: bool,
+    /// Ways to wrap packets for a tunnel, by [`crate::Encapsulation::name`].
+    pub encapsulations: &'static [&'static str],
+    /// Keeps a least and a most of connections for each server.
+    pub bounds_servers: bool,
     /// Serves on the unspecified address, that is on every address of the host.
     pub listens_on_any: bool,
     /// Ways of forwarding that reach a server of the other address family.
@@ -48,12 +68,22 @@ const IPVS: Capabilities = Capabilities {
     name: "ipvs",
     title: "IPVS",
     protocols: &[Protocol::Tcp, Protocol::Udp],
+    listens_on_several: false,
+    listens_on_marks: false,
+    listens_on_all_ports: false,
     forwardings: &[Forwarding::Nat, Forwarding::Direct, Forwarding::Tunnel],
     schedulers: &[
         "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq",
         "twos",
     ],
     has_more_schedulers: true,
+    has_scheduler_flags: false,
+    persists: false,
+    persistence_engines: &[],
+    sends_one_packet: false,
+    forwards_by_server: true,
+    encapsulations: &["ipip"],
+    bounds_servers: false,
     listens_on_any: false,
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
@@ -66,9 +96,19 @@ const PROXY: Capabilities = Capabilities {
     name: "proxy",
     title: "the built-in proxy",
     protocols: &[Protocol::Tcp],
+    listens_on_several: false,
+    listens_on_marks: false,
+    listens_on_all_ports: false,
     forwardings: &[Forwarding::Nat],
     schedulers: &["rr", "wrr", "lc", "wlc", "sh"],
     has_more_schedulers: false,
+    has_scheduler_flags: false,
+    persists: false,
+    persistence_engines: &[],
+    sends_one_packet: false,
+    forwards_by_server: false,
+    encapsulations: &[],
+    bounds_servers: false,
     listens_on_any: true,
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,

@@ -1,50 +1,129 @@
 //! What a service asks and a backend does not have, by the backend's row of capabilities.
 
+use locum_vrrp::Family;
+
 use crate::backend::{Backend, BackendKind, Capabilities};
 use crate::listener::Listener;
+use crate::server::WantedServer;
 use crate::service::Service;
-use crate::traffic::Forwarding;
+use crate::traffic::{Encapsulation, Forwarding};
 
 /// Something a service asks that a backend does not have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lack {
     Protocol,
+    /// It listens at more than one address and port.
+    Several,
+    Fwmark,
+    /// It listens on every port of an address, or a server has the port that the client asked for.
+    AllPorts,
     Forwarding,
+    /// Its servers are reached in different ways.
+    MixedForwarding,
+    Encapsulation,
     /// A server is of another address family than the service.
     Family,
     Scheduler,
+    SchedulerFlags,
+    Persistence,
+    PersistenceEngine,
+    OnePacket,
     Limits,
+    /// A server has a least or a most of connections of its own.
+    ServerBounds,
+}
+
+impl Lack {
+    const ALL: [Self; 15] = [
+        Self::Protocol,
+        Self::Several,
+        Self::Fwmark,
+        Self::AllPorts,
+        Self::Forwarding,
+        Self::MixedForwarding,
+        Self::Encapsulation,
+        Self::Family,
+        Self::Scheduler,
+        Self::SchedulerFlags,
+        Self::Persistence,
+        Self::PersistenceEngine,
+        Self::OnePacket,
+        Self::Limits,
+        Self::ServerBounds,
+    ];
+}
+
+/// What clients of `service` are ever sent to: its servers, and the one for when they are gone.
+fn reached(service: &Service) -> impl Iterator<Item = WantedServer> {
+    let servers = service.servers.iter().map(|server| server.wanted());
+    servers.chain(service.sorry.iter().map(|sorry| sorry.wanted()))
 }
 
 impl Capabilities {
     /// The first thing of what `service` asks that this backend does not have.
     pub fn lack(&self, service: &Service) -> Option<Lack> {
-        if !self.protocols.contains(&service.protocol) {
-            Some(Lack::Protocol)
-        } else if self.lacking_way(service).is_some() {
-            Some(Lack::Forwarding)
-        } else if self.lacking_family(service).is_some() {
-            Some(Lack::Family)
-        } else if !self.schedules(&service.scheduler.0) {
-            Some(Lack::Scheduler)
-        } else if service.limits.count() && !self.limits_connections {
-            Some(Lack::Limits)
-        } else {
-            None
+        Lack::ALL.into_iter().find(|lack| !self.has(*lack, service))
+    }
+
+    /// Whether `service` asks nothing of this kind that this backend does not have.
+    fn has(&self, asked: Lack, service: &Service) -> bool {
+        let listens = |is: fn(&Listener) -> bool| service.listen.iter().any(is);
+        let engine = service.persistence.as_ref().and_then(|one| one.engine.as_deref());
+        match asked {
+            Lack::Protocol => self.protocols.contains(&service.protocol),
+            Lack::Several => {
+                self.listens_on_several
+                    || service.listen.len() == 1
+                        && !listens(|one| matches!(one, Listener::Range(_)))
+            }
+            Lack::Fwmark => {
+                self.listens_on_marks || !listens(|one| matches!(one, Listener::Fwmark { .. }))
+            }
+            Lack::AllPorts => {
+                let follows = reached(service).any(|server| server.address.port() == 0);
+                self.listens_on_all_ports || !follows && !listens(|one| one.port().is_none())
+            }
+            Lack::Forwarding => self.lacking_way(service).is_none(),
+            Lack::MixedForwarding => {
+                let mut ways = reached(service).map(|server| server.forwarding);
+                let first = ways.next();
+                self.forwards_by_server || ways.all(|way| Some(way) == first)
+            }
+            Lack::Encapsulation => self.lacking_encapsulation(service).is_none(),
+            Lack::Family => self.lacking_family(service).is_none(),
+            Lack::Scheduler => self.schedules(&service.scheduler.name),
+            Lack::SchedulerFlags => self.has_scheduler_flags || !service.scheduler.flags.any(),
+            Lack::Persistence => self.persists || service.persistence.is_none(),
+            Lack::PersistenceEngine => {
+                engine.is_none_or(|engine| self.persistence_engines.contains(&engine))
+            }
+            Lack::OnePacket => self.sends_one_packet || !service.one_packet,
+            Lack::Limits => self.limits_connections || !service.limits.count(),
+            Lack::ServerBounds => {
+                self.bounds_servers || !reached(service).any(|server| server.bounds.any())
+            }
         }
     }
 
     /// How a server of `service` is to be reached and this backend cannot.
     fn lacking_way(&self, service: &Service) -> Option<Forwarding> {
-        let mut ways = service.servers.iter().map(|server| server.forwarding);
+        let mut ways = reached(service).map(|server| server.forwarding);
         ways.find(|way| !self.forwardings.contains(way))
+    }
+
+    fn lacking_encapsulation(&self, service: &Service) -> Option<Encapsulation> {
+        let tunnels = reached(service).filter(|server| server.forwarding == Forwarding::Tunnel);
+        let mut wrapped = tunnels.map(|server| server.encapsulation);
+        wrapped.find(|one| !self.encapsulations.contains(&one.name()))
     }
 
     /// How a server of the other address family is to be reached and this backend cannot.
     fn lacking_family(&self, service: &Service) -> Option<Forwarding> {
-        let Listener::Address(listen) = service.listen;
-        let mut others =
-            service.servers.iter().filter(|one| one.address.is_ipv4() != listen.is_ipv4());
+        let is_other = |server: &WantedServer| {
+            let family = Family::of(&server.address.ip());
+            service.listen.iter().any(|listener| listener.family() != family)
+        };
+        let mut others = reached(service).filter(is_other);
         others
             .find(|one| !self.crosses_families.contains(&one.forwarding))
             .map(|one| one.forwarding)
@@ -58,18 +137,38 @@ impl Capabilities {
                 let carried: Vec<_> = self.protocols.iter().map(|one| one.title()).collect();
                 format!("{title} carries {} only", carried.join(" and "))
             }
+            Lack::Several => format!("{title} serves a service at one address and port only"),
+            Lack::Fwmark => format!("{title} does not serve by firewall mark"),
+            Lack::AllPorts => format!("{title} serves one port of an address, not every port"),
             Lack::Forwarding => {
                 format!("{title} cannot forward {}", way_in_words(self.lacking_way(service)))
+            }
+            Lack::MixedForwarding => {
+                format!("{title} forwards to all servers of a service in the same way")
+            }
+            Lack::Encapsulation => {
+                let wrapped = self.lacking_encapsulation(service).unwrap_or_default();
+                format!("{title} does not send through a tunnel of type {}", wrapped.name())
             }
             Lack::Family => {
                 let way = way_in_words(self.lacking_family(service));
                 format!("{title} cannot forward to the other address family {way}")
             }
             Lack::Scheduler => {
-                let (name, known) = (&service.scheduler.0, self.schedulers.join(", "));
+                let (name, known) = (&service.scheduler.name, self.schedulers.join(", "));
                 format!("{title} has no scheduler `{name}`, use one of {known}")
             }
+            Lack::SchedulerFlags => format!("{title} knows no flags of a scheduler"),
+            Lack::Persistence => format!("{title} keeps no client on its server (`persistence`)"),
+            Lack::PersistenceEngine => {
+                let engine = service.persistence.as_ref().and_then(|one| one.engine.as_deref());
+                format!("{title} has no persistence engine `{}`", engine.unwrap_or_default())
+            }
+            Lack::OnePacket => format!("{title} does not choose a server for each datagram"),
             Lack::Limits => format!("{title} keeps no limit of connections"),
+            Lack::ServerBounds => {
+                format!("{title} keeps no limit of connections for a server of its own")
+            }
         }
     }
 }
@@ -97,14 +196,17 @@ mod tests {
 
     use super::*;
     use crate::name::Name;
-    use crate::service::Server;
-    use crate::traffic::Protocol;
+    use crate::selection::Persistence;
+    use crate::server::{ConnectionBounds, FailedServer, Server, SorryServer};
+    use crate::traffic::{Protocol, TunnelChecksum};
+
+    fn socket(text: &str) -> SocketAddr {
+        text.parse::<SocketAddr>().expect("an address")
+    }
 
     fn service(listen: &str, server: &str, forwarding: Forwarding) -> Service {
-        let socket = |text: &str| text.parse::<SocketAddr>().expect("an address");
         let mut service = Service::new(Name::from("www"), socket(listen).into());
-        let address = socket(server);
-        service.servers = vec![Server { address, weight: 1, forwarding, health: Vec::new() }];
+        service.servers = vec![Server { forwarding, ..Server::new(socket(server)) }];
         service
     }
 
@@ -126,5 +228,42 @@ mod tests {
             ipvs.explain(Lack::Family, &datagrams),
             "IPVS cannot forward to the other address family by nat"
         );
+    }
+
+    /// What a backend cannot do is said of it, whatever is asked: no column is forgotten.
+    #[test]
+    fn a_backend_that_can_nothing_lacks_all_that_is_asked() {
+        let nothing = Capabilities {
+            protocols: &[],
+            forwardings: &[],
+            schedulers: &[],
+            has_more_schedulers: false,
+            encapsulations: &[],
+            crosses_families: &[],
+            limits_connections: false,
+            ..*BackendKind::Proxy.capabilities()
+        };
+        let mut all = service("192.0.2.10:0", "[2001:db8::1]:80", Forwarding::Tunnel);
+        let mark = "7".parse().expect("a mark");
+        all.listen.push(Listener::Fwmark { mark, family: Family::V4 });
+        all.scheduler.flags.port = true;
+        let engine = Some(Name::from("sip"));
+        all.persistence = Some(Persistence { timeout: 300, granularity: 32, engine });
+        all.one_packet = true;
+        all.limits.connections = Some(1);
+        all.servers[0].bounds = ConnectionBounds { max: Some(9), min: None };
+        let checksum = TunnelChecksum::None;
+        all.sorry = Some(SorryServer {
+            address: socket("10.0.0.9:80"),
+            forwarding: Forwarding::Direct,
+            encapsulation: Encapsulation::Gre { checksum },
+            unused: FailedServer::Remove,
+        });
+        let lacking: Vec<Lack> =
+            Lack::ALL.into_iter().filter(|lack| !nothing.has(*lack, &all)).collect();
+        assert_eq!(lacking, Lack::ALL);
+        for lack in Lack::ALL {
+            assert!(nothing.explain(lack, &all).starts_with("the built-in proxy "), "{lack:?}");
+        }
     }
 }

@@ -5,7 +5,8 @@
 //! | `instance`, `track` | a virtual router with its addresses and hooks, and what it follows |
 //! | `fitness` | how what a node can serve decides its place among the nodes |
 //! | `check`, `command` | what is asked, and the programs that are run |
-//! | `service`, `listener`, `traffic` | what listens where and the servers behind it; what is wanted of them now |
+//! | `service`, `listener`, `traffic` | what listens where; what is wanted of it now |
+//! | `server`, `selection`, `quorum` | the servers behind it, how one is chosen, and how many are enough |
 //! | `limits` | how much of a node a service may use |
 //! | `backend`, `lack` | what each backend can do, and what of a service it cannot |
 //!
@@ -21,6 +22,9 @@ mod lack;
 mod limits;
 mod listener;
 mod name;
+mod quorum;
+mod selection;
+mod server;
 mod service;
 mod text;
 mod track;
@@ -40,15 +44,18 @@ pub use fitness::{FitnessPolicy, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
 pub use limits::ServiceLimits;
-pub use listener::Listener;
+pub use listener::{AddressRange, Listener, listeners_in_words};
 pub use name::Name;
+pub use quorum::{Quorum, QuorumHooks, QuorumUnit};
+pub use selection::{Persistence, Scheduler, SchedulerFlags};
+pub use server::{ConnectionBounds, FailedServer, Server, ServerHooks, SorryServer, WantedServer};
 pub use service::{
-    Activity, FailedServer, HaproxyFile, HttpTarget, Scheduler, Server, Service, Standby,
-    WantedHaproxy, WantedServer, WantedService, WantedServices,
+    Activity, HaproxyFile, HttpTarget, Service, Standby, WantedHaproxy, WantedService,
+    WantedServices,
 };
 pub use text::{first_few, thousands};
 pub use track::{Track, Tracked, Weight};
-pub use traffic::{Forwarding, Protocol};
+pub use traffic::{Encapsulation, Forwarding, Protocol, TunnelChecksum};
 
 /// Everything one node shall do.
 #[derive(Clone, PartialEq, Debug, Default)]

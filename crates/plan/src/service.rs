@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Backend;
-use crate::check::Health;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
 use crate::name::Name;
-use crate::traffic::{Forwarding, Protocol};
+use crate::quorum::{Quorum, QuorumHooks};
+use crate::selection::{Persistence, Scheduler};
+use crate::server::{Server, SorryServer, WantedServer};
+use crate::traffic::Protocol;
 
 /// A load-balanced service.
 #[derive(Clone, PartialEq, Debug)]
@@ -18,17 +20,28 @@ pub struct Service {
     pub name: Name,
     /// Served while this instance is master here; `None` is always.
     pub instance: Option<Name>,
-    pub listen: Listener,
+    /// One service, with one health and one quorum, wherever its clients come in; at least one.
+    pub listen: Vec<Listener>,
+    /// What its clients speak; a mark takes whatever carries it.
     pub protocol: Protocol,
     pub backend: Backend,
     pub scheduler: Scheduler,
-    pub failed: FailedServer,
+    pub persistence: Option<Persistence>,
+    /// Each datagram goes to a server of its own, whoever sent it.
+    pub one_packet: bool,
     pub standby: Standby,
     /// How long the proxy lets connections finish after it lost its role or a server left.
     pub drain: Duration,
     pub limits: ServiceLimits,
-    /// Servers that take connections, up or not checked, with which it can serve; at least 1.
-    pub quorum: u32,
+    /// What of its servers must take connections, up or not checked, for it to serve.
+    pub quorum: Quorum,
+    pub hooks: QuorumHooks,
+    /// Has the clients while the quorum is lost; without one the servers that are left keep them.
+    pub sorry: Option<SorryServer>,
+    /// The hooks for down are run for what is up when the daemon stops.
+    pub omega: bool,
+    /// A server that came up gets its whole weight after this time, in steps; zero: at once.
+    pub slow_start: Duration,
     pub servers: Vec<Server>,
 }
 
@@ -38,32 +51,36 @@ impl Service {
         Self {
             name,
             instance: None,
-            listen,
+            listen: vec![listen],
             protocol: Protocol::Tcp,
             backend: Backend::Auto,
-            scheduler: Scheduler("rr".to_owned()),
-            failed: FailedServer::default(),
+            scheduler: Scheduler::named("rr"),
+            persistence: None,
+            one_packet: false,
             standby: Standby::default(),
             drain: Duration::from_secs(30),
             limits: ServiceLimits::default(),
-            quorum: 1,
+            quorum: Quorum::default(),
+            hooks: QuorumHooks::default(),
+            sorry: None,
+            omega: false,
+            slow_start: Duration::ZERO,
             servers: Vec::new(),
         }
     }
-}
 
-/// Scheduler by its IPVS name; [`crate::Capabilities::schedulers`] says who knows which.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Scheduler(pub String);
+    /// Every address that it listens on, with its port; none of a mark.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listen.iter().flat_map(Listener::addresses)
+    }
 
-/// What becomes of a server whose health check fails.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum FailedServer {
-    /// Leaves the table; its connections go with it.
-    #[default]
-    Remove,
-    /// Stays with weight 0: established connections go on (I-044).
-    Quiesce,
+    /// The only address that it listens on, where it is one and a port.
+    pub fn only_address(&self) -> Option<SocketAddr> {
+        match &self.listen[..] {
+            [Listener::Address(address)] if address.port() != 0 => Some(*address),
+            [Listener::Address(_) | Listener::Range(_) | Listener::Fwmark { .. }] | [..] => None,
+        }
+    }
 }
 
 /// What a node that is not master keeps ready.
@@ -84,24 +101,6 @@ impl Standby {
             (false, Self::Warm) => Activity::Ready,
             (false, Self::Cold) => Activity::Idle,
         }
-    }
-}
-
-/// A server of a service.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Server {
-    pub address: SocketAddr,
-    /// 0..=65535; 0 takes no new connections.
-    pub weight: u32,
-    pub forwarding: Forwarding,
-    /// It is up while all of these are; nobody asks when there is none.
-    pub health: Vec<Health>,
-}
-
-impl Server {
-    /// As it is sent clients to while it is up.
-    pub fn wanted(&self) -> WantedServer {
-        WantedServer { address: self.address, weight: self.weight, forwarding: self.forwarding }
     }
 }
 
@@ -153,20 +152,12 @@ pub struct WantedService {
     pub service: Arc<Service>,
     pub activity: Activity,
     /// The servers to send clients to, with the weight in force; failed ones are absent or have
-    /// weight 0, as [`FailedServer`] says. None while nothing runs.
+    /// weight 0, as [`crate::FailedServer`] says. While the quorum is lost the sorry server stands
+    /// for them. None while nothing runs.
     pub servers: Vec<WantedServer>,
     /// How long the address of the service stays on this node when no daemon renews it, and how
     /// long therefore it may be served without one; `None` for ever.
     pub lease: Option<Duration>,
-}
-
-/// A server to send clients to.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct WantedServer {
-    pub address: SocketAddr,
-    /// The weight in force; 0 takes no new connections.
-    pub weight: u32,
-    pub forwarding: Forwarding,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

@@ -288,7 +288,7 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
             fall: 2,
         };
         let health = is_checked.then_some(check).into_iter().collect();
-        plan::Server { address, weight: 1, forwarding: plan::Forwarding::Nat, health }
+        plan::Server { health, ..plan::Server::new(address) }
     };
     let name = Name::from(format!("service{number}").as_str());
     let listen = SocketAddr::new(virtual_address(family, number, 0), 80).into();

@@ -15,17 +15,16 @@ fn wanted(
     let servers: Vec<_> = servers
         .iter()
         .map(|(address, weight)| plan::Server {
-            address: address.parse().unwrap(),
             weight: *weight,
             forwarding,
-            health: Vec::new(),
+            ..plan::Server::new(address.parse().unwrap())
         })
         .collect();
     WantedService {
         service: Arc::new(plan::Service {
             protocol,
             backend: plan::Backend::Only(BackendKind::Ipvs),
-            scheduler: plan::Scheduler(scheduler.to_owned()),
+            scheduler: plan::Scheduler::named(scheduler),
             servers: servers.clone(),
             ..plan::Service::new(
                 Name::from("web"),

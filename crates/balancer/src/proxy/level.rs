@@ -1,9 +1,10 @@
 //! What the proxy is told: the wanted services in the words of its protocol.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Activity, BackendKind, Listener, ServiceLimits, WantedService};
+use locum_plan::{Activity, BackendKind, ServiceLimits, WantedService};
 use locum_proxy::protocol::{Orphan, ProxyLimits, ProxyServer, ProxyService};
 
 /// Why the proxy cannot serve this at all.
@@ -19,11 +20,13 @@ pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
         address: server.address,
         weight: server.weight,
     };
-    let Listener::Address(listen) = wanted.service.listen;
+    // A service that listens elsewhere is unfit.
+    let nowhere = || SocketAddr::from(([0, 0, 0, 0], 0));
+    let listen = wanted.service.only_address().unwrap_or_else(nowhere);
     ProxyService {
         name: wanted.service.name.to_string(),
         listen,
-        scheduler: wanted.service.scheduler.0.clone(),
+        scheduler: wanted.service.scheduler.name.clone(),
         drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
         limits: limits_of(&wanted.service.limits),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use locum_plan::{Backend, BackendKind, Forwarding, Listener, Service, first_few};
+use locum_plan::{Backend, BackendKind, Forwarding, Service, first_few};
 
 use crate::choice::Reach;
 use crate::verify::host::{HostView, prefix};
@@ -24,7 +24,7 @@ pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Ve
             if let Err(text) = &host.ipvs {
                 return vec![everybody(format!("{text}{}", way_out(service)))];
             }
-            let scheduler = &service.scheduler.0;
+            let scheduler = &service.scheduler.name;
             let module = format!("ip_vs_{scheduler}");
             let mut found = Vec::new();
             if host.modules.lack(&module) {
@@ -63,7 +63,7 @@ fn masqueraded(service: &Service, host: &HostView) -> Vec<SocketAddr> {
 
 /// The network of this host that the service's address is of.
 fn network_of_clients(service: &Service, host: &HostView) -> Option<(IpAddr, u8)> {
-    let Listener::Address(listen) = service.listen;
+    let listen = service.addresses().next()?;
     host.links.iter().find_map(|link| link.network_of(listen.ip()))
 }
 
@@ -121,7 +121,7 @@ fn forwarding(service: &Service, behind: &[SocketAddr], host: &HostView) -> Opti
 /// A server beside its clients answers them without a detour, from an address they did not ask. To
 /// forward is not enough there, and so it is asked for as a part of the way that is.
 fn one_network(service: &Service, beside: &[SocketAddr], host: &HostView) -> Option<Unmet> {
-    let Listener::Address(listen) = service.listen;
+    let listen = service.addresses().next()?;
     let Unforwarded { is_nowhere, switch, .. } = unforwarded(beside, host);
     (!beside.is_empty()).then(|| {
         let they_are = if beside.len() == 1 { "it is" } else { "they are" };
@@ -163,7 +163,7 @@ fn way_out(service: &Service) -> String {
 
 #[cfg(test)]
 mod tests {
-    use locum_plan::{Name, Protocol, Scheduler, Server};
+    use locum_plan::{Listener, Name, Protocol, Scheduler, Server};
 
     use super::*;
     use crate::verify::host::{HostLink, Modules};
@@ -197,12 +197,7 @@ mod tests {
     fn service(listen: &str, servers: &[&str]) -> Service {
         let listen = Listener::Address(listen.parse().unwrap());
         let mut service = Service::new(Name::from("www"), listen);
-        let server = |text: &&str| Server {
-            address: text.parse().unwrap(),
-            weight: 1,
-            forwarding: Forwarding::Nat,
-            health: Vec::new(),
-        };
+        let server = |text: &&str| Server::new(text.parse().unwrap());
         service.servers = servers.iter().map(server).collect();
         service
     }
@@ -281,7 +276,7 @@ mod tests {
             found.into_iter().map(|one| one.text).collect::<Vec<_>>()
         };
         let mut www = service("10.77.0.100:80", &["10.78.0.11:80"]);
-        www.scheduler = Scheduler("wlcc".to_owned());
+        www.scheduler = Scheduler::named("wlcc");
         www.backend = Backend::Only(BackendKind::Ipvs);
         let mut host = host(&[LO, "eth0 10.77.0.1/24", "eth1 10.78.0.1/24"]);
         assert_eq!(
@@ -293,7 +288,7 @@ mod tests {
                  net.ipv4.ip_forward=0 forbids: set it to 1",
             ]
         );
-        www.scheduler = Scheduler("rr".to_owned());
+        www.scheduler = Scheduler::named("rr");
         host.links[1].forwards_v4 = true;
         assert_eq!(
             text(&www, &host),

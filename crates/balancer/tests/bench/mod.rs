@@ -12,8 +12,7 @@ use std::time::{Duration, Instant};
 
 use locum_balancer::{Balancer, BalancerSettings, Note, ServeError};
 use locum_plan::{
-    Activity, Backend, BackendKind, Forwarding, Listener, Name, Server, Service, WantedService,
-    WantedServices,
+    Activity, Backend, BackendKind, Name, Server, Service, WantedService, WantedServices,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -126,19 +125,14 @@ pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
     Service {
         backend: Backend::Only(BackendKind::Proxy),
         drain: Duration::from_millis(300),
-        servers: servers.iter().map(|&address| server(address)).collect(),
+        servers: servers.iter().copied().map(Server::new).collect(),
         ..Service::new(Name::from(name), fresh_address().into())
     }
 }
 
 /// Where a client of it connects to.
 pub fn address(service: &Service) -> SocketAddr {
-    let Listener::Address(address) = service.listen;
-    address
-}
-
-fn server(address: SocketAddr) -> Server {
-    Server { address, weight: 1, forwarding: Forwarding::Nat, health: Vec::new() }
+    service.only_address().expect("one address")
 }
 
 pub fn wanted(services: &[&Service]) -> WantedServices {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use locum_plan::Listener;
 use locum_vrrp::Version;
 
 use crate::keepalived::blocks::Statement;
@@ -11,15 +12,22 @@ use crate::parsed::{Field, Parsed, ParsedInstance};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
 use crate::settings::keywords;
 use crate::settings::row::Block;
-use crate::span::Span;
+use crate::span::{At, Span};
 
 /// What a file says, and what its blocks that come later take from `global_defs`.
 pub(super) struct FileDraft {
     pub parsed: Parsed,
     pub globals: Globals,
+    pub groups: Vec<ServerGroup>,
 }
 
 without_settings!(FileDraft);
+
+/// A `virtual_server_group`.
+pub(super) struct ServerGroup {
+    pub name: String,
+    pub listeners: Field<Vec<At<Listener>>>,
+}
 
 /// What applies to all instances and scripts of the file.
 #[derive(Default)]

@@ -1,23 +1,35 @@
 //! `virtual_server` and its `real_server` blocks: a balanced service.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{BLOCKS, Checkers};
 use crate::keepalived::globals::FileDraft;
-use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
+use crate::keepalived::keywords::{Row, Shape, accept, ignore, set};
 use crate::keepalived::lexer::Word;
 use crate::keepalived::lowering::{Lowering, Target};
+use crate::keepalived::server_group::mark;
 use crate::parsed::{Field, ParsedHealth, ParsedServer, ParsedService};
 use crate::settings::health::HEALTH;
 use crate::settings::keywords;
+use crate::settings::persistence::{PERSISTENCE, ParsedPersistence};
 use crate::settings::row::Block;
-use crate::settings::service::{SERVER, SERVICE};
+use crate::settings::server::{ParsedSorry, SERVER};
+use crate::settings::service::SERVICE;
+use crate::settings::tunnel::{ParsedTunnel, TYPES};
 use crate::span::{At, Span};
-use locum_plan::{FailedServer, Forwarding, Protocol};
+use locum_plan::{
+    Command, Encapsulation, FailedServer, Forwarding, Listener, Protocol, TunnelChecksum,
+};
+use locum_vrrp::Family;
 
 pub(super) struct ServiceDraft {
     parsed: ParsedService,
+    persistence: ParsedPersistence,
+    /// Where it was first spoken of.
+    persists: Option<Span>,
+    sorry: ParsedSorry,
     host: Option<String>,
     /// What servers are that do not say otherwise.
     server: ParsedServer,
@@ -32,6 +44,7 @@ impl Target for ServiceDraft {
         SERVICE.lower(lowering, BLOCK, statement, &mut self.parsed)
             || SERVER.lower(lowering, BLOCK, statement, &mut self.server)
             || HEALTH.lower(lowering, BLOCK, statement, &mut self.health)
+            || PERSISTENCE.lower(lowering, BLOCK, statement, &mut self.persistence)
     }
 
     fn keywords() -> Vec<&'static str> {
@@ -41,7 +54,6 @@ impl Target for ServiceDraft {
 
 pub(super) struct ServerDraft {
     parsed: ParsedServer,
-    inhibit: Option<Span>,
     host: Option<String>,
     /// What its checks are that do not say otherwise.
     health: ParsedHealth,
@@ -62,25 +74,23 @@ impl Target for ServerDraft {
     }
 }
 
-const QUORUM: &str = "a service is served while one server is alive";
-const EVENTS: &str = "use `locum history --json`";
-const SORRY: &str = "remove it: no server waits until all others are down; a HAProxy in front can have \
-                     one (`backup`)";
-
 pub(super) const ROWS: &[Row<ServiceDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.parsed.forwarding = forwarding(lowering, statement).into();
+        let parsed = &mut draft.parsed;
+        forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);
     }),
     set("lvs_method", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.parsed.forwarding = forwarding(lowering, statement).into();
+        let parsed = &mut draft.parsed;
+        forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);
     }),
     set("protocol", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
         let protocol = match word.text.as_str() {
             "TCP" => Protocol::Tcp,
             "UDP" => Protocol::Udp,
+            "SCTP" => Protocol::Sctp,
             other => {
-                let text = format!("protocol `{other}` is not supported: TCP or UDP");
+                let text = format!("`{other}` is not a protocol: TCP, UDP or SCTP");
                 lowering.bad_value(word, text);
                 return;
             }
@@ -95,59 +105,114 @@ pub(super) const ROWS: &[Row<ServiceDraft>] = &[
     }),
     set("real_server", Shape::Block(1, 2), real_server),
     ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
-    ignore("persistence_timeout", "clients are not kept on one server yet"),
-    ignore("persistence_granularity", "clients are not kept on one server yet"),
-    ignore("persistence_engine", "clients are not kept on one server yet"),
-    accept("ip_family"),
-    accept("warmup"),
-    accept("alpha"),
-    accept("omega"),
+    set("persistence_timeout", Shape::Line(0, 1), |lowering, draft, statement| {
+        if !statement.arguments().is_empty() {
+            draft.persistence.timeout = lowering.first_seconds(statement).into();
+        }
+        draft.persists = draft.persists.or(Some(statement.span()));
+    }),
+    set("sorry_server", Shape::Line(1, 2), |lowering, draft, statement| {
+        let (address, port) = endpoint(lowering, statement.arguments());
+        let span = statement.span();
+        draft.sorry.address = address.map(|at| At::new((at.value, port), span)).into();
+    }),
+    set("sorry_server_inhibit", Shape::Line(0, 0), |_, draft, statement| {
+        draft.sorry.unused = Field::Given(At::new(FailedServer::Quiesce, statement.span()));
+    }),
+    set("sorry_server_lvs_method", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
+        let sorry = &mut draft.sorry;
+        forwarding(lowering, statement, &mut sorry.forwarding, &mut sorry.tunnel);
+    }),
+    set("quorum_up", Shape::Line(1, 3), |lowering, draft, statement| {
+        add_hook(lowering, statement, &mut draft.parsed.quorum_up);
+    }),
+    set("quorum_down", Shape::Line(1, 3), |lowering, draft, statement| {
+        add_hook(lowering, statement, &mut draft.parsed.quorum_down);
+    }),
+    set("flag-1", Shape::Line(0, 0), flag),
+    set("flag-2", Shape::Line(0, 0), flag),
+    set("flag-3", Shape::Line(0, 0), flag),
+    set("sh-port", Shape::Line(0, 0), flag),
+    set("sh-fallback", Shape::Line(0, 0), flag),
+    set("mh-port", Shape::Line(0, 0), flag),
+    set("mh-fallback", Shape::Line(0, 0), flag),
+    // The kernel's own: it says whether the service is in its table.
+    accept("hashed"),
+    ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
+    set("ip_family", Shape::Line(1, 1), ip_family),
     accept("smtp_alert"),
     ignore("ha_suspend", "checks run on every node, so that a takeover knows the servers"),
-    ignore("quorum", QUORUM),
-    ignore("hysteresis", QUORUM),
-    ignore("quorum_up", EVENTS),
-    ignore("quorum_down", EVENTS),
-    refuse("sorry_server", SORRY),
-    refuse("sorry_server_inhibit", SORRY),
-    refuse("sorry_server_lvs_method", SORRY),
-    refuse("ops", "remove it"),
-    refuse("hashed", "remove it"),
-    refuse("flag-1", "remove it"),
-    refuse("flag-2", "remove it"),
-    refuse("flag-3", "remove it"),
-    refuse("sh-port", "remove it"),
-    refuse("sh-fallback", "remove it"),
-    refuse("mh-port", "remove it"),
-    refuse("mh-fallback", "remove it"),
 ];
+
+/// Of a mark, which has no address to say it.
+fn ip_family(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
+    let Some(word) = statement.arguments().first() else { return };
+    let own = match word.text.as_str() {
+        "inet" => Family::V4,
+        "inet6" => Family::V6,
+        other => {
+            lowering.bad_value(word, format!("`{other}` is not a family: inet or inet6"));
+            return;
+        }
+    };
+    let listeners = draft.parsed.listen.given_mut();
+    for at in listeners.into_iter().flat_map(|list| &mut list.value) {
+        if let Listener::Fwmark { family, .. } = &mut at.value {
+            *family = own;
+        }
+    }
+}
+
+fn flag(_: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
+    let (word, span) = (statement.keyword().text.clone(), statement.span());
+    draft.parsed.scheduler_flags.extend([At::new(word, span)], span);
+}
+
+fn add_hook(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    hooks: &mut Field<Vec<At<Command>>>,
+) {
+    match lowering.hook(statement) {
+        Some(hook) => hooks.extend([hook], statement.span()),
+        None => *hooks = Field::Bad,
+    }
+}
 
 pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.parsed.forwarding = forwarding(lowering, statement).into();
+        let parsed = &mut draft.parsed;
+        forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);
     }),
     set("lvs_method", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.parsed.forwarding = forwarding(lowering, statement).into();
+        let parsed = &mut draft.parsed;
+        forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);
     }),
     set("inhibit_on_failure", Shape::Line(0, 0), |_, draft, statement| {
-        draft.inhibit = Some(statement.span());
+        draft.parsed.failed = Field::Given(At::new(FailedServer::Quiesce, statement.span()));
+    }),
+    set("notify_up", Shape::Line(1, 3), |lowering, draft, statement| {
+        add_hook(lowering, statement, &mut draft.parsed.up);
+    }),
+    set("notify_down", Shape::Line(1, 3), |lowering, draft, statement| {
+        add_hook(lowering, statement, &mut draft.parsed.down);
     }),
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
     }),
     ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
-    ignore("uthreshold", "connections to a server are not limited yet"),
-    ignore("lthreshold", "connections to a server are not limited yet"),
-    ignore("notify_up", EVENTS),
-    ignore("notify_down", EVENTS),
-    accept("warmup"),
-    accept("alpha"),
     accept("log_all_failures"),
     accept("smtp_alert"),
 ];
 
-fn forwarding(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<Forwarding>> {
-    let (word, rest) = statement.arguments().split_first()?;
+/// `NAT`, `DR`, or `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
+fn forwarding(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    way: &mut Field<Forwarding>,
+    wrapped: &mut Field<Encapsulation>,
+) {
+    let Some((word, rest)) = statement.arguments().split_first() else { return };
     let forwarding = match word.text.as_str() {
         "NAT" => Forwarding::Nat,
         "DR" => Forwarding::Direct,
@@ -155,16 +220,66 @@ fn forwarding(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<F
         other => {
             let text = format!("`{other}` is not a way of forwarding: NAT, DR or TUN");
             lowering.bad_value(word, text);
-            return None;
+            *way = Field::Bad;
+            return;
         }
     };
-    if let Some(option) = rest.first()
-        && !rest.iter().map(|word| word.text.as_str()).eq(["type", "ipip"])
-    {
-        let text = "tunnels other than ipip are not supported yet";
-        lowering.report.error(option.span, "unsupported", text);
+    *way = Field::Given(At::new(forwarding, word.span));
+    *wrapped = match (forwarding, rest) {
+        (_, []) => Field::Absent,
+        (Forwarding::Tunnel, _) => tunnel(lowering, statement, rest).into(),
+        (Forwarding::Nat | Forwarding::Direct, [option, ..]) => {
+            lowering.bad_value(option, format!("`{}` is for TUN", option.text));
+            Field::Bad
+        }
+    };
+}
+
+fn tunnel(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    options: &[Word],
+) -> Option<At<Encapsulation>> {
+    let mut parsed = ParsedTunnel::default();
+    let mut options = options.iter();
+    while let Some(option) = options.next() {
+        let checksum = match option.text.as_str() {
+            "type" => {
+                let word = options.next();
+                let found = word.and_then(|word| TYPES.iter().find(|(name, _)| *name == word.text));
+                let Some((_, kind)) = found else {
+                    let word = word.unwrap_or(option);
+                    lowering.bad_value(word, "`type` needs ipip, gue or gre");
+                    return None;
+                };
+                parsed.kind = Field::Given(At::new(*kind, option.span));
+                continue;
+            }
+            "port" => {
+                let Some(word) = options.next() else {
+                    lowering.bad_value(option, "`port` needs a number");
+                    return None;
+                };
+                let number = lowering.number(word, 1..=65_535)?;
+                let port = u16::try_from(number.value).ok().and_then(NonZeroU16::new);
+                parsed.port = port.map(|port| At::new(port, word.span)).into();
+                continue;
+            }
+            "nocsum" => TunnelChecksum::None,
+            "csum" => TunnelChecksum::Full,
+            "remcsum" => TunnelChecksum::Remote,
+            other => {
+                let text = format!(
+                    "`{other}` is not an option of a tunnel: type, port, nocsum, csum or remcsum"
+                );
+                lowering.bad_value(option, text);
+                return None;
+            }
+        };
+        parsed.checksum = Field::Given(At::new(checksum, option.span));
     }
-    Some(At::new(forwarding, word.span))
+    let span = statement.span();
+    parsed.encapsulation(span, lowering.report).map(|tunnel| At::new(tunnel, span))
 }
 
 fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
@@ -172,7 +287,6 @@ fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement:
     let place = |at: At<IpAddr>| at.map(|address| (address, port));
     let mut server = ServerDraft {
         parsed: ParsedServer { address: address.map(place).into(), ..ParsedServer::default() },
-        inhibit: None,
         host: None,
         health: ParsedHealth::default(),
         checkers: Vec::new(),
@@ -192,26 +306,14 @@ fn endpoint(lowering: &mut Lowering<'_>, words: &[Word]) -> (Option<At<IpAddr>>,
 pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
     let words = statement.arguments();
     let Some(first) = words.first() else { return };
-    if matches!(first.text.as_str(), "fwmark" | "group") {
-        let text = format!("`virtual_server {}` is not supported yet", first.text);
-        lowering
-            .report
-            .error(first.span, "unsupported", text)
-            .help("write one virtual_server per address and port");
-        return;
-    }
-    let (address, port) = endpoint(lowering, words.get(..2).unwrap_or(words));
     let span = statement.span();
-    let listen = match (address, port) {
-        (Some(address), Some(port)) => {
-            Field::Given(At::new(SocketAddr::new(address.value, port), span))
-        }
-        (Some(_), None) if words.len() == 1 => {
-            let text = "a virtual_server needs a port";
-            lowering.report.error(span, "missing-argument", text);
-            Field::Bad
-        }
-        (Some(_) | None, _) => Field::Bad,
+    let listen = match first.text.as_str() {
+        "fwmark" => match mark(lowering, statement, words.get(1..).unwrap_or_default()) {
+            Some(listener) => Field::Given(At::new(vec![listener], span)),
+            None => Field::Bad,
+        },
+        "group" => of_group(lowering, file, statement),
+        _ => of_address(lowering, statement),
     };
     let label = words.iter().map(|word| word.text.as_str()).collect::<Vec<_>>().join(" ");
     let mut draft = ServiceDraft::new(At::new(label, span), listen);
@@ -221,11 +323,49 @@ pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement:
     file.parsed.services.push(service);
 }
 
+type Listeners = Field<Vec<At<Listener>>>;
+
+fn of_address(lowering: &mut Lowering<'_>, statement: &Statement) -> Listeners {
+    let (words, span) = (statement.arguments(), statement.span());
+    match endpoint(lowering, words.get(..2).unwrap_or(words)) {
+        (Some(address), Some(port)) => {
+            let listener = Listener::Address(SocketAddr::new(address.value, port));
+            Field::Given(At::new(vec![At::new(listener, span)], span))
+        }
+        (Some(_), None) if words.len() == 1 => {
+            let text = "a virtual_server needs a port";
+            lowering.report.error(span, "missing-argument", text);
+            Field::Bad
+        }
+        (Some(_) | None, _) => Field::Bad,
+    }
+}
+
+fn of_group(lowering: &mut Lowering<'_>, file: &FileDraft, statement: &Statement) -> Listeners {
+    let Some(name) = statement.arguments().get(1) else {
+        let text = "`virtual_server group` needs the name of a virtual_server_group";
+        lowering.report.error(statement.span(), "missing-argument", text);
+        return Field::Bad;
+    };
+    match file.groups.iter().find(|group| group.name == name.text) {
+        Some(group) => group.listeners.clone(),
+        None => {
+            let text = format!("there is no virtual_server_group `{}`", name.text);
+            let known = file.groups.iter().map(|group| group.name.as_str());
+            lowering.report.error(name.span, "unknown-group", text).suggest(&name.text, known);
+            Field::Bad
+        }
+    }
+}
+
 impl ServiceDraft {
-    fn new(name: At<String>, listen: Field<SocketAddr>) -> Self {
+    fn new(name: At<String>, listen: Listeners) -> Self {
         let span = name.span;
         Self {
             parsed: ParsedService { span, name, listen, ..ParsedService::default() },
+            persistence: ParsedPersistence::default(),
+            persists: None,
+            sorry: ParsedSorry::default(),
             host: None,
             server: ParsedServer::default(),
             health: ParsedHealth::default(),
@@ -235,19 +375,25 @@ impl ServiceDraft {
 }
 
 fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
-    let ServiceDraft { parsed: mut service, host, server: template, health, servers } = draft;
+    let ServiceDraft { parsed: mut service, host, server: template, health, servers, .. } = draft;
+    let is_marked = |at: &At<Listener>| matches!(at.value, Listener::Fwmark { .. });
+    let is_all_marked =
+        !service.listen.list().is_empty() && service.listen.list().iter().all(is_marked);
     if service.protocol.is_absent() {
-        let text = "a virtual_server without `protocol` is UDP, as in keepalived";
-        lowering.report.warning(service.span, "implied-udp", text).help("add `protocol TCP`");
-        service.protocol = Field::Given(At::new(Protocol::Udp, service.span));
+        let protocol = if is_all_marked { Protocol::Tcp } else { Protocol::Udp };
+        if !is_all_marked {
+            let text = "a virtual_server without `protocol` is UDP, as in keepalived";
+            lowering.report.warning(service.span, "implied-udp", text).help("add `protocol TCP`");
+        }
+        service.protocol = Field::Given(At::new(protocol, service.span));
     }
     let protocol = service.protocol.value().copied().unwrap_or(Protocol::Tcp);
-    service.name.value = format!("{} {}", service.name.value, protocol_name(protocol));
-    same_failure(lowering, &mut service, &servers);
+    service.name.value = format!("{} {}", service.name.value, protocol.name());
+    persistence(lowering, &mut service, draft.persistence, draft.persists);
+    sorry(lowering, &mut service, draft.sorry);
     let mut list = Vec::new();
     let mut is_usable = true;
-    for ServerDraft { parsed: mut server, host: own_host, health: own_health, checkers, .. } in
-        servers
+    for ServerDraft { parsed: mut server, host: own_host, health: own_health, checkers } in servers
     {
         SERVER.inherit(&mut server, &template);
         let host = own_host.as_ref().or(host.as_ref());
@@ -276,20 +422,47 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
     service
 }
 
-const fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "tcp",
-        Protocol::Udp => "udp",
+/// A service on every port has clients that come back to their server, whatever the file says.
+fn persistence(
+    lowering: &mut Lowering<'_>,
+    service: &mut ParsedService,
+    parsed: ParsedPersistence,
+    mut persists: Option<Span>,
+) {
+    let every_port = service.listen.list().iter().find(|at| match at.value {
+        Listener::Address(_) | Listener::Range(_) => at.value.port().is_none(),
+        Listener::Fwmark { .. } => false,
+    });
+    if let (Some(at), None) = (every_port, persists) {
+        let text = "a virtual_server on port 0 has `persistence_timeout 360`, as in keepalived";
+        lowering.report.warning(at.span, "implied-persistence", text);
+        persists = Some(at.span);
+    }
+    let other = parsed.granularity.given().map(|at| at.span);
+    let other = other.or(parsed.engine.given().map(|at| at.span));
+    match (persists, other) {
+        (Some(span), _) => service.persistence = Field::Given(At::new(parsed, span)),
+        (None, Some(span)) => {
+            let text = "clients are not kept on their server: there is no `persistence_timeout`";
+            lowering.report.warning(span, "without-effect", text);
+        }
+        (None, None) => {}
     }
 }
 
-/// What becomes of a failed server is decided for the service.
-fn same_failure(lowering: &mut Lowering<'_>, service: &mut ParsedService, servers: &[ServerDraft]) {
-    let inhibited = servers.iter().filter_map(|server| server.inhibit);
-    let (Some(span), count) = (inhibited.clone().next(), inhibited.count()) else { return };
-    if count < servers.len() && service.failed.is_absent() {
-        let text = "`inhibit_on_failure` of one server applies to all servers of the service";
-        lowering.report.warning(span, "inhibit-all", text);
+fn sorry(lowering: &mut Lowering<'_>, service: &mut ParsedService, parsed: ParsedSorry) {
+    let way = parsed.forwarding.given().map(|at| at.span);
+    let other = parsed.unused.given().map(|at| at.span).or(way);
+    match (&parsed.address, other) {
+        (Field::Absent, Some(span)) => {
+            let text = "there is no `sorry_server` that this could be of";
+            lowering.report.warning(span, "without-effect", text);
+        }
+        (Field::Absent, None) => {}
+        (Field::Bad, _) => service.sorry = Field::Bad,
+        (Field::Given(at), _) => {
+            let span = at.span;
+            service.sorry = Field::Given(At::new(parsed, span));
+        }
     }
-    service.failed = Field::Given(At::new(FailedServer::Quiesce, span));
 }

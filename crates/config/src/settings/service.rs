@@ -1,19 +1,27 @@
 //! `[[service]]` and `virtual_server`: a balanced service and its servers.
 
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
 use locum_plan::{
-    Backend, BackendKind, FailedServer, Forwarding, Protocol, ServiceLimits, Standby,
+    Backend, BackendKind, Command, Encapsulation, FailedServer, Forwarding, Listener, Protocol,
+    ServiceLimits, Standby,
 };
+use locum_vrrp::Family;
 
 use crate::dialect::Dialect;
 use crate::field::Field;
-use crate::settings::form::{COUNT, Form, Schema, TIME, list, text, toml_only, whole};
+use crate::settings::command::COMMANDS;
+use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};
 use crate::settings::health::{HEALTHS, ParsedHealth};
 use crate::settings::limits::{self, ParsedLimits};
+use crate::settings::listen::{FAMILY_FORM, LISTENERS};
+use crate::settings::persistence::{PERSISTENCE_FORM, ParsedPersistence};
 use crate::settings::row::{Block, Keyword, NameRow, Noun, Setting, Unset, field};
+use crate::settings::server::{
+    FAILED_FORM, FORWARDING_FORM, ParsedServer, ParsedSorry, SERVERS_FORM, SORRY_FORM,
+};
+use crate::settings::tunnel::ENCAPSULATION;
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
 
@@ -30,29 +38,34 @@ pub(crate) struct ParsedService {
     pub name: At<String>,
     pub instance: Field<String>,
     pub serve: Field<Serve>,
-    pub listen: Field<SocketAddr>,
+    pub listen: Field<Vec<At<Listener>>>,
+    pub fwmark: Field<u32>,
+    /// Of the mark.
+    pub family: Field<Family>,
     pub protocol: Field<Protocol>,
     pub backend: Field<Backend>,
     pub scheduler: Field<String>,
+    pub scheduler_flags: Field<Vec<At<String>>>,
+    pub persistence: Field<ParsedPersistence>,
+    pub one_packet: Field<bool>,
     pub forwarding: Field<Forwarding>,
+    pub tunnel: Field<Encapsulation>,
     /// Of every server that has none of its own.
     pub health: Field<Vec<At<ParsedHealth>>>,
     pub failed: Field<FailedServer>,
     pub standby: Field<Standby>,
     pub drain: Field<Duration>,
     pub quorum: Field<u32>,
+    pub hysteresis: Field<u32>,
+    pub quorum_up: Field<Vec<At<Command>>>,
+    pub quorum_down: Field<Vec<At<Command>>>,
+    pub sorry: Field<ParsedSorry>,
+    pub alpha: Field<bool>,
+    pub omega: Field<bool>,
+    pub warm_up: Field<Duration>,
+    pub slow_start: Field<Duration>,
     pub limits: ParsedLimits,
     pub servers: Field<Vec<At<ParsedServer>>>,
-}
-
-#[derive(Clone, PartialEq, Debug, Default)]
-pub(crate) struct ParsedServer {
-    /// Without a port it is the service's own.
-    pub address: Field<(IpAddr, Option<u16>)>,
-    pub weight: Field<u32>,
-    pub forwarding: Field<Forwarding>,
-    /// Its own checks, in place of the service's.
-    pub health: Field<Vec<At<ParsedHealth>>>,
 }
 
 type OfService<T> = Setting<ParsedService, T>;
@@ -67,10 +80,16 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &INSTANCE,
         &SERVE,
         &LISTEN,
+        &FWMARK,
+        &FAMILY,
         &PROTOCOL,
         &BACKEND,
         &SCHEDULER,
+        &SCHEDULER_FLAGS,
+        &PERSISTENCE,
+        &ONE_PACKET,
         &FORWARDING,
+        &TUNNEL,
         &SERVICE_HEALTH,
         &FAILED,
         &STANDBY,
@@ -82,6 +101,14 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &IDLE_TIMEOUT,
         &HALF_CLOSED_TIMEOUT,
         &QUORUM,
+        &HYSTERESIS,
+        &QUORUM_UP,
+        &QUORUM_DOWN,
+        &SORRY,
+        &ALPHA,
+        &OMEGA,
+        &WARM_UP,
+        &SLOW_START,
         &SERVERS,
     ],
 };
@@ -102,29 +129,37 @@ static SERVE: OfService<Serve> = Setting::new(
     "Who serves it: the master of its instance, or every node.",
 );
 
-static LISTEN: OfService<SocketAddr> = Setting::new(
+static LISTEN: OfService<Vec<At<Listener>>> = Setting::new(
     "listen",
-    toml_only(
-        "an address and a port, as in \"192.0.2.10:80\"",
-        Schema::Text,
-        |reader, value, key| {
-            reader.parsed(value, key, |text| {
-                text.parse().map_err(|_| format!("`{text}` is not an IP address with a port"))
-            })
-        },
-        ToString::to_string,
-    ),
-    field!(ParsedService, SocketAddr, listen),
-    Unset::Required,
-    "Address and port that clients connect to.",
+    LISTENERS,
+    field!(ParsedService, Vec<At<Listener>>, listen),
+    Unset::Nothing("nowhere; with `fwmark` that is enough"),
+    "Addresses and ports that clients connect to. One service may have several: its servers, their \
+     health and its quorum are the same for all. Port 0 is every port, with IPVS and `persistence`.",
+);
+
+static FWMARK: OfService<u32> = Setting::new(
+    "fwmark",
+    whole(1, u32::MAX),
+    field!(ParsedService, u32, fwmark),
+    Unset::Nothing("none"),
+    "Serve the packets that a packet filter has given this mark, with IPVS.",
+);
+
+pub(crate) static FAMILY: OfService<Family> = Setting::new(
+    "family",
+    FAMILY_FORM,
+    field!(ParsedService, Family, family),
+    Unset::Value(|_| Family::V4, "most marks are given to IPv4"),
+    "With `fwmark`: of which packets it is the mark.",
 );
 
 pub(crate) static PROTOCOL: OfService<Protocol> = Setting::new(
     "protocol",
-    Form::Words(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)]),
+    Form::Words(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)]),
     field!(ParsedService, Protocol, protocol),
     Unset::Value(|_| Protocol::Tcp, "most services are TCP"),
-    "Transport protocol; \"udp\" needs IPVS. A virtual_server without `protocol` is UDP.",
+    "Transport protocol; \"udp\" and \"sctp\" need IPVS. A virtual_server without `protocol` is UDP.",
 )
 .keywords(&[Keyword::Own(Block::VirtualServer, "protocol")]);
 
@@ -154,11 +189,51 @@ pub(crate) static SCHEDULER: OfService<String> = Setting::new(
     Keyword::Plain(Block::VirtualServer, "lvs_sched"),
 ]);
 
-const FORWARDING_FORM: Form<Forwarding> = Form::Words(&[
-    ("nat", Forwarding::Nat),
-    ("direct", Forwarding::Direct),
-    ("tunnel", Forwarding::Tunnel),
+static SCHEDULER_FLAGS: OfService<Vec<At<String>>> = Setting::new(
+    "scheduler_flags",
+    list(
+        "a list of words, as in [\"sh-port\", \"sh-fallback\"]",
+        Schema::List(&Schema::Text),
+        |reader, value, key| reader.each(value, key, |reader, item| reader.text(item, key)),
+    ),
+    field!(ParsedService, Vec<At<String>>, scheduler_flags),
+    Unset::Nothing("none"),
+    "Options of the scheduler: sh-port, sh-fallback, mh-port, mh-fallback, or flag-1 to flag-3.",
+)
+.keywords(&[
+    Keyword::Own(Block::VirtualServer, "flag-1"),
+    Keyword::Own(Block::VirtualServer, "flag-2"),
+    Keyword::Own(Block::VirtualServer, "flag-3"),
+    Keyword::Own(Block::VirtualServer, "sh-port"),
+    Keyword::Own(Block::VirtualServer, "sh-fallback"),
+    Keyword::Own(Block::VirtualServer, "mh-port"),
+    Keyword::Own(Block::VirtualServer, "mh-fallback"),
 ]);
+
+static PERSISTENCE: OfService<ParsedPersistence> = Setting::new(
+    "persistence",
+    PERSISTENCE_FORM,
+    field!(ParsedService, ParsedPersistence, persistence),
+    Unset::Nothing("a client may come to another server each time"),
+    "Keep each client on the server that it came to first.",
+);
+
+static ONE_PACKET: OfService<bool> = Setting::new(
+    "one_packet",
+    SWITCH,
+    field!(ParsedService, bool, one_packet),
+    Unset::Nothing("datagrams of one client port go to one server"),
+    "With UDP: choose a server for each datagram, as many small questions from few clients need.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "ops")]);
+
+static TUNNEL: OfService<Encapsulation> = Setting::new(
+    "tunnel",
+    ENCAPSULATION,
+    field!(ParsedService, Encapsulation, tunnel),
+    Unset::Nothing("\"ipip\""),
+    "With `forwarding = \"tunnel\"`: how packets are wrapped for the servers.",
+);
 
 pub(crate) static FORWARDING: OfService<Forwarding> = Setting::new(
     "forwarding",
@@ -182,16 +257,13 @@ static SERVICE_HEALTH: OfService<Vec<At<ParsedHealth>>> = Setting::new(
 
 pub(crate) static FAILED: OfService<FailedServer> = Setting::new(
     "failed",
-    Form::Words(&[("remove", FailedServer::Remove), ("quiesce", FailedServer::Quiesce)]),
+    FAILED_FORM,
     field!(ParsedService, FailedServer, failed),
     Unset::Value(|_| FailedServer::Remove, "what does not answer will not finish either"),
     "What becomes of a server that fails: \"remove\" ends its connections, with the proxy after \
      `drain`; \"quiesce\" lets them go on.",
 )
-.keywords(&[
-    Keyword::Own(Block::VirtualServer, "inhibit_on_failure"),
-    Keyword::Own(Block::RealServer, "inhibit_on_failure"),
-]);
+.keywords(&[Keyword::Own(Block::VirtualServer, "inhibit_on_failure")]);
 
 pub(crate) const STANDBY_FORM: Form<Standby> =
     Form::Words(&[("cold", Standby::Cold), ("warm", Standby::Warm)]);
@@ -252,16 +324,86 @@ pub(crate) static QUORUM: OfService<u32> = Setting::new(
     COUNT,
     field!(ParsedService, u32, quorum),
     Unset::Value(|_| 1, "one server answers more clients than none"),
-    "Servers that must be up here for this node to be one that can serve it.",
+    "Servers that must be up here for this node to be one that can serve it. In a keepalived.conf \
+     their weights are summed.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "quorum")]);
+
+pub(crate) static HYSTERESIS: OfService<u32> = Setting::new(
+    "hysteresis",
+    whole(0, 1_000_000),
+    field!(ParsedService, u32, hysteresis),
+    Unset::Value(|_| 0, "with few servers each one counts"),
+    "The quorum is lost below `quorum` less this, and reached again at `quorum` plus this.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "hysteresis")]);
+
+static QUORUM_UP: OfService<Vec<At<Command>>> = Setting::new(
+    "quorum_up",
+    COMMANDS,
+    field!(ParsedService, Vec<At<Command>>, quorum_up),
+    Unset::Nothing("none"),
+    "Programs that are run when the quorum is reached again; LOCUM_SERVICE is the service.",
+)
+.keywords(&[Keyword::Own(Block::VirtualServer, "quorum_up")]);
+
+static QUORUM_DOWN: OfService<Vec<At<Command>>> = Setting::new(
+    "quorum_down",
+    COMMANDS,
+    field!(ParsedService, Vec<At<Command>>, quorum_down),
+    Unset::Nothing("none"),
+    "Programs that are run when the quorum is lost; LOCUM_SERVICE is the service.",
+)
+.keywords(&[Keyword::Own(Block::VirtualServer, "quorum_down")]);
+
+static SORRY: OfService<ParsedSorry> = Setting::new(
+    "sorry",
+    SORRY_FORM,
+    field!(ParsedService, ParsedSorry, sorry),
+    Unset::Nothing("the servers that are left keep the clients"),
+    "Server that has the clients while the quorum is lost. In the election a service on it counts as \
+     one that cannot be served.",
+)
+.keywords(&[Keyword::Own(Block::VirtualServer, "sorry_server")]);
+
+pub(crate) static ALPHA: OfService<bool> = Setting::new(
+    "alpha",
+    SWITCH,
+    field!(ParsedService, bool, alpha),
+    Unset::Value(|_| false, "a new master must not start empty"),
+    "Servers are down until their checks have passed, and not up until one fails.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "alpha")]);
+
+pub(crate) static OMEGA: OfService<bool> = Setting::new(
+    "omega",
+    SWITCH,
+    field!(ParsedService, bool, omega),
+    Unset::Value(|_| false, "a daemon that is restarted leaves its servers as they are"),
+    "When the daemon stops, `notify_down` of what is up and `quorum_down` are run.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "omega")]);
+
+pub(crate) static WARM_UP: OfService<Duration> = Setting::new(
+    "warm_up",
+    TIME,
+    field!(ParsedService, Duration, warm_up),
+    Unset::Value(|_| Duration::ZERO, "what is not known of a server is known soon"),
+    "The first checks of its servers are spread over this time after the start.",
+)
+.keywords(&[Keyword::Plain(Block::VirtualServer, "warmup")]);
+
+pub(crate) static SLOW_START: OfService<Duration> = Setting::new(
+    "slow_start",
+    TIME,
+    field!(ParsedService, Duration, slow_start),
+    Unset::Value(|_| Duration::ZERO, "most servers are at their best at once"),
+    "A server that came up gets its weight in ten steps over this time.",
 );
 
 static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(
     "servers",
-    list(
-        "a list of tables, as in [{ address = \"10.0.0.1:80\", weight = 1 }]",
-        Schema::List(&Schema::Any(&[Schema::Text, Schema::Table("server")])),
-        |reader, value, key| reader.each(value, key, |reader, item| server(reader, item, key)),
-    ),
+    SERVERS_FORM,
     field!(ParsedService, Vec<At<ParsedServer>>, servers),
     Unset::Required,
     "Servers that clients are sent to.",
@@ -285,91 +427,4 @@ fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<B
     let named = BackendKind::ALL.into_iter().map(|kind| (kind.name(), Backend::Only(kind)));
     let words: Vec<_> = [("auto", Backend::Auto)].into_iter().chain(named).collect();
     reader.word(value, key, &words)
-}
-
-type OfServer<T> = Setting<ParsedServer, T>;
-
-pub(crate) static SERVER: Noun<ParsedServer> = Noun {
-    name: "server",
-    head: "servers = [{ … }]",
-    what: "a server",
-    about: "A server of a service.",
-    rows: &[&SERVER_ADDRESS, &SERVER_WEIGHT, &SERVER_FORWARDING, &SERVER_HEALTH],
-};
-
-static SERVER_ADDRESS: OfServer<(IpAddr, Option<u16>)> = Setting::new(
-    "address",
-    toml_only(
-        "an address, with a port where it is not the service's",
-        Schema::Text,
-        |reader, value, key| reader.parsed(value, key, server_address),
-        |(address, _)| address.to_string(),
-    ),
-    field!(ParsedServer, (IpAddr, Option<u16>), address),
-    Unset::Required,
-    "Its address, and its port where that is not the service's.",
-);
-
-pub(crate) static SERVER_WEIGHT: OfServer<u32> = Setting::new(
-    "weight",
-    whole(0, 65_535),
-    field!(ParsedServer, u32, weight),
-    Unset::Value(|_| 1, "all servers alike"),
-    "Its share of the clients; 0 takes no new connections and keeps those it has.",
-)
-.keywords(&[
-    Keyword::Plain(Block::RealServer, "weight"),
-    Keyword::Plain(Block::VirtualServer, "weight"),
-]);
-
-static SERVER_FORWARDING: OfServer<Forwarding> = Setting::new(
-    "forwarding",
-    FORWARDING_FORM,
-    field!(ParsedServer, Forwarding, forwarding),
-    Unset::Nothing("that of the service"),
-    "How packets reach this server, with IPVS.",
-)
-.keywords(&[
-    Keyword::Own(Block::RealServer, "lb_kind"),
-    Keyword::Own(Block::RealServer, "lvs_method"),
-]);
-
-static SERVER_HEALTH: OfServer<Vec<At<ParsedHealth>>> = Setting::new(
-    "health",
-    HEALTHS,
-    field!(ParsedServer, Vec<At<ParsedHealth>>, health),
-    Unset::Nothing("those of the service"),
-    "Its own health checks, in place of those of the service.",
-)
-.keywords(&[
-    Keyword::Own(Block::RealServer, "TCP_CHECK"),
-    Keyword::Own(Block::RealServer, "HTTP_GET"),
-]);
-
-/// `"10.0.0.1:80"`, or a table with more to say.
-fn server(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<ParsedServer> {
-    let mut server = ParsedServer::default();
-    if let DeValue::String(_) = value.get_ref() {
-        let span = reader.span(value.span());
-        let address = reader.parsed(value, key, server_address)?;
-        server.address = Field::Given(At::new(address, span));
-        return Some(server);
-    }
-    let span = SERVER.open(reader, value, key, &mut server)?;
-    if server.address.is_absent() {
-        reader.report.error(span, "missing-key", "a server has no `address`");
-    }
-    server.address.given()?;
-    Some(server)
-}
-
-/// Address and port, or the address alone for the port of the service.
-fn server_address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Ok((socket.ip(), Some(socket.port())));
-    }
-    let address = text.parse::<IpAddr>();
-    address
-        .map(|address| (address, None))
-        .map_err(|_| format!("`{text}` is not an IP address, with or without a port"))
 }

@@ -66,8 +66,8 @@ const SERVED: &[Hint] = &[
          HAProxy that [[haproxy]] runs",
     ),
     (
-        &["backup", "spare", "sorry", "sorry_server"],
-        "not available: a spare server is `backup` in the file of a HAProxy that [[haproxy]] runs",
+        &["backup", "spare", "sorry_server", "fallback"],
+        "that is `sorry` of the service: it has the clients while the quorum is lost",
     ),
     (
         &["ssl", "tls", "cert", "crt", "certificate"],
@@ -77,9 +77,12 @@ const SERVED: &[Hint] = &[
 
 const SERVICE: &[Hint] = &[
     (
-        &["persistence", "persistence_timeout", "sticky", "affinity", "stick_table"],
-        "not available: `scheduler = \"sh\"` sends an address to the same server each time",
+        &["persistence_timeout", "sticky", "affinity", "stick_table"],
+        "that is `persistence`, with IPVS; `scheduler = \"sh\"` sends an address to the same server \
+         each time",
     ),
+    (&["ops"], "that is `one_packet`"),
+    (&["mark", "fw_mark"], "that is `fwmark`"),
     (&["port", "bind", "address"], "that is in `listen`, as in \"192.0.2.10:80\""),
     (&["check", "checks", "health_check", "healthcheck"], "that is `health`"),
     (&["maxconn", "max_conn"], "that is `max_connections`"),
@@ -89,7 +92,9 @@ const SERVICE: &[Hint] = &[
 
 const SERVER: &[Hint] = &[
     (&["port"], "that is in `address`, as in \"10.0.0.1:80\""),
-    (&["maxconn", "max_conn"], "that is `max_connections_per_server` of the service"),
+    (&["maxconn", "max_conn", "uthreshold"], "that is `max_connections`"),
+    (&["lthreshold"], "that is `min_connections`"),
+    (&["inhibit_on_failure"], "that is `failed = \"quiesce\"`"),
     (&["check", "checks", "health_check", "healthcheck"], "that is `health`"),
     (&["name", "host"], "a server is known by its `address`: names are not looked up"),
 ];

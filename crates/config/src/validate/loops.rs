@@ -39,10 +39,16 @@ pub(super) fn way_back<'a>(
 
 /// What is sent to this address comes to the service, on one node or another.
 pub(super) fn receives(plan: &Plan, service: &Service, address: SocketAddr) -> bool {
-    let Listener::Address(listen) = service.listen;
-    let is_every = listen.ip().is_unspecified() && listen.is_ipv4() == address.is_ipv4();
-    listen == address
-        || is_every && listen.port() == address.port() && is_a_nodes(plan, address.ip())
+    service.listen.iter().any(|listener| match listener {
+        Listener::Address(listen) if listen.ip().is_unspecified() => {
+            let is_every = listen.is_ipv4() == address.is_ipv4();
+            let is_here = *listen == address || is_a_nodes(plan, address.ip());
+            is_every && is_here && listen.port() == address.port()
+        }
+        Listener::Address(_) | Listener::Range(_) | Listener::Fwmark { .. } => {
+            listener.receives(address)
+        }
+    })
 }
 
 fn is_a_nodes(plan: &Plan, address: IpAddr) -> bool {

@@ -1,19 +1,17 @@
-//! Rules of one service, and between services of one node.
+//! Rules of one service: what serves it and how a server is chosen.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use locum_plan::{Backend, Capabilities, Lack, Listener, Plan, Protocol, Service, Standby};
+use locum_vrrp::Family;
 
 use crate::dialect::Dialect;
-use crate::parsed::{Parsed, ParsedHealth, ParsedService};
+use crate::parsed::{ParsedHealth, ParsedService};
 use crate::settings::health::HEALTH_INTERVAL;
-use crate::span::{Report, Span};
-use crate::validate::common::{known_instance, strict_in_toml};
-use crate::validate::loops::way_back;
-use locum_plan::{
-    Backend, BackendKind, Capabilities, Forwarding, Lack, Listener, Plan, Protocol, Server,
-    Service, Standby,
-};
+use crate::span::Report;
+use crate::validate::common::{allowed, known_instance, strict_in_toml};
+use crate::validate::servers::is_reached;
+use crate::validate::{listen, quorum, servers};
 
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
 const MAX_SCHEDULER: usize = 15;
@@ -26,64 +24,19 @@ pub(super) fn validate(
     report: &mut Report,
 ) {
     known_instance(&parsed.instance, plan.instances.iter().map(|i| &*i.name), report);
-    listen(parsed, built, plan, dialect, report);
+    listen::validate(parsed, built, plan, dialect, report);
     backend(parsed, built, report);
     scheduler(parsed, built, report);
+    scheduler_flags(parsed, built, report);
+    persistence(parsed, built, dialect, report);
+    one_packet(parsed, built, report);
+    slow_start(parsed, built, report);
     let own = parsed.servers.list().iter().flat_map(|server| server.value.health.list());
     for check in parsed.health.list().iter().chain(own) {
         health(&check.value, built.protocol, dialect, report);
     }
-    servers(parsed, built, plan, dialect, report);
-}
-
-fn listen(
-    parsed: &ParsedService,
-    built: &Service,
-    plan: &Plan,
-    dialect: Dialect,
-    report: &mut Report,
-) {
-    let Some(at) = parsed.listen.given() else { return };
-    if at.value.port() == 0 {
-        report.error(at.span, "port-zero", "a service listens on a port from 1 to 65535");
-    }
-    if at.value.ip().is_multicast() {
-        report.error(at.span, "bad-listen", "a service listens on a unicast address");
-    }
-    if at.value.ip().is_unspecified() && !always(built, |backend| backend.listens_on_any) {
-        report
-            .error(at.span, "bad-listen", "only the built-in proxy listens on every address")
-            .help(match dialect {
-                Dialect::Toml => "name the virtual address, or set the backend to \"proxy\"",
-                Dialect::Keepalived => "name the virtual address",
-            });
-    }
-    let Some(name) = &built.instance else { return };
-    let Some(instance) = plan.instances.iter().find(|instance| instance.name == *name) else {
-        return;
-    };
-    let address = at.value.ip();
-    if !address.is_unspecified() && instance.addresses.iter().all(|held| held.address != address) {
-        let text = format!("{address} is not an address of instance `{name}`");
-        report
-            .warning(at.span, "listen-elsewhere", text)
-            .help("the service is served while that instance is master, wherever the address is");
-    }
-}
-
-/// The backends that the operator leaves the choice between.
-fn allowed(backend: Backend) -> impl Iterator<Item = &'static Capabilities> {
-    let is_allowed = move |kind: &BackendKind| match backend {
-        Backend::Auto => true,
-        Backend::Only(only) => *kind == only,
-    };
-    BackendKind::ALL.into_iter().filter(is_allowed).map(BackendKind::capabilities)
-}
-
-/// Whether it holds of the backend, whichever it will be.
-fn always(built: &Service, holds: impl Fn(&Capabilities) -> bool) -> bool {
-    let mut candidates = built.backend.candidates(built).into_iter();
-    candidates.all(|kind| holds(kind.capabilities()))
+    servers::validate(parsed, built, plan, dialect, report);
+    quorum::validate(parsed, built, dialect, report);
 }
 
 /// What a backend cannot do must not be asked of it, and what it needs must be on the host.
@@ -96,9 +49,14 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
         let each: Vec<String> =
             lacks.iter().map(|(backend, lack)| backend.explain(*lack, built)).collect();
         let finding = report.error(span, "backend-cannot", each.join(", and "));
-        if let Some(other) = allowed(Backend::Auto).find(|other| other.lack(built).is_none()) {
-            finding.help(format!("set the backend to \"{}\", or leave it out", other.name));
-        }
+        let other = allowed(Backend::Auto).find(|other| other.lack(built).is_none());
+        match (other, built.backend) {
+            (Some(other), _) => {
+                finding.help(format!("set the backend to \"{}\", or leave it out", other.name))
+            }
+            (None, Backend::Only(_)) => finding.help("no other backend can either"),
+            (None, Backend::Auto) => finding,
+        };
     }
     if let (Some(standby), Backend::Only(kind)) = (parsed.standby.given(), built.backend)
         && standby.value == Standby::Warm
@@ -139,19 +97,11 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
 fn has_own_line(parsed: &ParsedService, built: &Service, lacks: &[(&Capabilities, Lack)]) -> bool {
     let is_of_scheduler = lacks.iter().all(|(_, lack)| *lack == Lack::Scheduler)
         && parsed.scheduler.given().is_some();
-    let is_of_server = built.servers.iter().any(|server| !is_reached(built, server));
+    let is_of_server = built.servers.iter().any(|server| !is_reached(built, &server.wanted()));
     // Of what family is a service that listens nowhere?
-    is_of_scheduler || is_of_server || parsed.listen.given().is_none()
-}
-
-/// A server of the other address family needs a backend that crosses.
-fn is_reached(built: &Service, server: &Server) -> bool {
-    let Listener::Address(listen) = built.listen;
-    let crosses = |backend: &Capabilities| {
-        backend.protocols.contains(&built.protocol)
-            && backend.crosses_families.contains(&server.forwarding)
-    };
-    server.address.is_ipv4() == listen.is_ipv4() || allowed(built.backend).any(crosses)
+    is_of_scheduler
+        || is_of_server
+        || parsed.listen.given().is_none() && parsed.fwmark.given().is_none()
 }
 
 fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
@@ -179,6 +129,97 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
     }
 }
 
+/// A flag is a word, and of this scheduler.
+fn scheduler_flags(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    const FLAGS: [&str; 7] =
+        ["sh-port", "sh-fallback", "mh-port", "mh-fallback", "flag-1", "flag-2", "flag-3"];
+    let scheduler = built.scheduler.name.as_str();
+    for at in parsed.scheduler_flags.list() {
+        let flag = at.value.as_str();
+        if !FLAGS.contains(&flag) {
+            let text = format!("`{flag}` is not a flag of a scheduler");
+            report.error(at.span, "unknown-flag", text).suggest(flag, FLAGS);
+        } else if let Some((of, _)) = flag.split_once('-').filter(|(of, _)| *of != "flag")
+            && of != scheduler
+        {
+            let text = format!("`{flag}` is of the scheduler {of}, and this one is {scheduler}");
+            report.error(at.span, "misplaced-flag", text);
+        } else if !matches!(scheduler, "sh" | "mh") {
+            let text = format!("the scheduler {scheduler} has no flags that the kernel knows");
+            report.warning(at.span, "without-effect", text);
+        }
+    }
+}
+
+fn persistence(parsed: &ParsedService, built: &Service, dialect: Dialect, report: &mut Report) {
+    let every_port = built.listen.iter().any(|one| match one {
+        Listener::Address(_) | Listener::Range(_) => one.port().is_none(),
+        Listener::Fwmark { .. } => false,
+    });
+    let is_written = parsed.listen.given().is_some();
+    if every_port && is_written && built.persistence.is_none() {
+        // I-015: without persistence each port would go to another server.
+        let span = parsed.listen.given().map_or(parsed.span, |at| at.span);
+        let text = "a service on every port (port 0) needs `persistence`";
+        let finding = report.error(span, "port-zero", text);
+        finding.help("name a port from 1 to 65535, or keep clients on their server");
+    }
+    let Some(at) = parsed.persistence.given() else { return };
+    if let Some(timeout) = at.value.timeout.given() {
+        let rest = timeout.value.subsec_nanos();
+        if timeout.value.is_zero() || rest > 0 || timeout.value.as_secs() > MAX_PERSISTENCE {
+            let text = "clients are kept for whole seconds, from 1 s to 30 days";
+            report.error(timeout.span, "out-of-range", text);
+        }
+    }
+    if let Some(prefix) = at.value.granularity.given()
+        && prefix.value > 32
+        && built.listen.iter().all(|one| one.family() == Family::V4)
+    {
+        let text = "an address of the service's family has a prefix of 1 to 32";
+        report.error(prefix.span, "out-of-range", text);
+    }
+    if let Some(engine) = at.value.engine.given()
+        && built.protocol != Protocol::Udp
+    {
+        // The engine looks into datagrams alone.
+        let text = format!("the persistence engine `{}` is for UDP", engine.value);
+        strict_in_toml(dialect, engine.span, "persistence-engine", text, report);
+    }
+}
+
+/// Thirty days: far above any visit, far below what the kernel's timer can hold.
+const MAX_PERSISTENCE: u64 = 30 * 24 * 3600;
+
+fn one_packet(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    if let Some(at) = parsed.one_packet.given()
+        && at.value
+        && built.protocol != Protocol::Udp
+        && !built.listen.iter().any(|one| matches!(one, Listener::Fwmark { .. }))
+    {
+        let text = "a server for each packet is for UDP: a connection has many";
+        report.error(at.span, "one-packet", text);
+    }
+}
+
+fn slow_start(parsed: &ParsedService, built: &Service, report: &mut Report) {
+    let Some(at) = parsed.slow_start.given().filter(|at| !at.value.is_zero()) else { return };
+    let scheduler = &built.scheduler.name;
+    if !built.scheduler.is_weighted() {
+        let text = format!("`slow_start` has no effect: {scheduler} looks at no weights");
+        report.warning(at.span, "without-effect", text).help("use \"wrr\" or \"wlc\"");
+    }
+    if built.servers.iter().all(|server| server.health.is_empty()) {
+        let text = "`slow_start` has no effect: no server is checked, so none ever comes up";
+        report.warning(at.span, "without-effect", text);
+    }
+    if at.value > MAX_SLOW_START {
+        report.error(at.span, "out-of-range", "a server has its weight after a day at most");
+    }
+}
+
+const MAX_SLOW_START: Duration = Duration::from_secs(24 * 3600);
+
 fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &mut Report) {
     // keepalived asks the server's port whatever the service speaks: DNS answers on both.
     if let Some(question) = parsed.question.given()
@@ -202,135 +243,5 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
     } else if timeout.value > HEALTH_INTERVAL.of(parsed, dialect) {
         let text = "the timeout is longer than the interval: a hung run makes others be skipped";
         report.warning(timeout.span, "timeout-over-interval", text);
-    }
-}
-
-fn servers(
-    parsed: &ParsedService,
-    built: &Service,
-    plan: &Plan,
-    dialect: Dialect,
-    report: &mut Report,
-) {
-    if parsed.servers.is_bad() {
-        return;
-    }
-    if built.servers.is_empty() {
-        let text = format!("service `{}` has no servers", built.name);
-        strict_in_toml(dialect, parsed.span, "no-servers", text, report);
-        return;
-    }
-    let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
-    for (parsed_server, server) in parsed.servers.list().iter().zip(&built.servers) {
-        let span = parsed_server.value.address.given().map_or(parsed_server.span, |at| at.span);
-        if let Some(first) = seen.insert(server.address, span) {
-            let text = format!("server {} is listed twice", server.address);
-            report.error(span, "duplicate-server", text).see("first", first);
-        }
-        if parsed.listen.given().is_some() {
-            server_fits(server, span, built, dialect, report);
-            if let Some(way) = way_back(plan, built, server.address) {
-                let through = match &way[..] {
-                    [] => "is this service itself".to_owned(),
-                    way => format!("leads back to this service through `{}`", way.join("`, `")),
-                };
-                let text = format!(
-                    "server {} {through}: a connection would go round until nothing is left to \
-                     open one with",
-                    server.address
-                );
-                strict_in_toml(dialect, span, "service-loop", text, report);
-            }
-        }
-    }
-    let taking = built.servers.iter().filter(|server| server.weight > 0).count();
-    if let Some(quorum) = parsed.quorum.given()
-        && usize::try_from(quorum.value).is_ok_and(|quorum| quorum > taking)
-    {
-        let text = format!(
-            "a quorum of {} is out of reach: servers of service `{}` that take connections are \
-             {taking}",
-            quorum.value, built.name
-        );
-        report
-            .error(quorum.span, "quorum-out-of-reach", text)
-            .help("no node could ever serve it: lower the quorum, or add servers");
-    }
-    if taking == 0 {
-        let text = format!("every server of service `{}` has weight 0", built.name);
-        report.warning(parsed.span, "all-weights-zero", text);
-    }
-}
-
-fn server_fits(
-    server: &Server,
-    span: Span,
-    built: &Service,
-    dialect: Dialect,
-    report: &mut Report,
-) {
-    let address = server.address;
-    let Listener::Address(listen) = built.listen;
-    if !sends_to(address.ip()) {
-        report.error(span, "bad-server", "a server has a unicast address that is not link-local");
-        return;
-    }
-    if address.port() == 0 && listen.port() != 0 {
-        report.error(span, "port-zero", "a server has a port from 1 to 65535");
-    }
-    // I-016: these leave the packet as it is, so the server sees the service's port.
-    if server.forwarding != Forwarding::Nat && address.port() != listen.port() {
-        let way = match (server.forwarding, dialect) {
-            (Forwarding::Nat, Dialect::Toml) => "forwarding `nat`",
-            (Forwarding::Direct, Dialect::Toml) => "forwarding `direct`",
-            (Forwarding::Tunnel, Dialect::Toml) => "forwarding `tunnel`",
-            (Forwarding::Nat, Dialect::Keepalived) => "`lb_kind NAT`",
-            (Forwarding::Direct, Dialect::Keepalived) => "`lb_kind DR`",
-            (Forwarding::Tunnel, Dialect::Keepalived) => "`lb_kind TUN`",
-        };
-        let text = format!("{way} keeps the port: {} instead of {}", address.port(), listen.port());
-        report.error(span, "port-differs", text).help(match dialect {
-            Dialect::Toml => "leave the port out, or forward by nat",
-            Dialect::Keepalived => "give it the port of the virtual_server, or use `lb_kind NAT`",
-        });
-    }
-    if !is_reached(built, server) {
-        let by_proxy = built.protocol == Protocol::Tcp;
-        report.error(span, "server-family", "server and service are of different families").help(
-            match (dialect, by_proxy) {
-                (Dialect::Toml, true) => {
-                    "forward by nat and leave `backend` out, or forward through a tunnel"
-                }
-                (Dialect::Toml, false) => {
-                    "give it an address of the service's family, or forward through a tunnel"
-                }
-                (Dialect::Keepalived, true) => "use `lb_kind NAT` or `lb_kind TUN`",
-                (Dialect::Keepalived, false) => {
-                    "give it an address of the virtual_server's family, or use `lb_kind TUN`"
-                }
-            },
-        );
-    }
-}
-
-/// I-018.
-fn sends_to(address: IpAddr) -> bool {
-    let local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    !local && !address.is_unspecified() && !address.is_multicast()
-}
-
-pub(super) fn distinct_listeners(all: &Parsed, plan: &Plan, report: &mut Report) {
-    let mut seen: HashMap<(Listener, Protocol), Span> = HashMap::new();
-    for (parsed, built) in all.services.iter().zip(&plan.services) {
-        let Some(at) = parsed.listen.given() else { continue };
-        match seen.entry((built.listen, built.protocol)) {
-            Entry::Occupied(first) => {
-                let text = format!("{} is listened on twice", built.listen);
-                report.error(at.span, "duplicate-listen", text).see("first", *first.get());
-            }
-            Entry::Vacant(first) => {
-                first.insert(at.span);
-            }
-        }
     }
 }

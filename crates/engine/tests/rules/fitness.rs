@@ -9,8 +9,8 @@ use locum_engine::{
     Target,
 };
 use locum_plan::{
-    Backend, BackendKind, Checker, FitnessPolicy, Forwarding, HaproxyFile, Health, Outcome, Plan,
-    Probe, Ranking, Served, Server, Service, Standby, Track, Tracked, Verdict,
+    Backend, BackendKind, Checker, FitnessPolicy, HaproxyFile, Health, Outcome, Plan, Probe,
+    Ranking, Served, Server, Service, Standby, Track, Tracked, Verdict,
 };
 use locum_vrrp::{Priority, Role};
 
@@ -29,12 +29,8 @@ const OFFER: u8 = 3;
 fn served() -> Plan {
     let mut plan = plan([instance("web", 51, OWN)]);
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
-    let server = |text| Server {
-        address: address(text),
-        weight: 1,
-        forwarding: Forwarding::Nat,
-        health: vec![health(address(text))],
-    };
+    let server =
+        |text| Server { health: vec![health(address(text))], ..Server::new(address(text)) };
     plan.services = vec![Service {
         instance: Some("web".into()),
         backend: Backend::Only(BackendKind::Proxy),
@@ -334,7 +330,7 @@ fn a_standby_doubts_its_servers_at_the_first_failed_check_and_a_master_believes_
 fn one_server_is_enough_unless_the_quorum_says_more() {
     for (quorum, is_fit) in [(1, true), (2, false)] {
         let mut plan = served();
-        plan.services[0].quorum = quorum;
+        plan.services[0].quorum.level = quorum;
         let mut master = Director::master(plan);
         let probe = master.probes[0];
         for _ in 0..2 {

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use locum_engine::{Aspect, Awaited, Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, BackendKind, Checker, FailedServer, Forwarding, HaproxyFile, Health, Lease,
-    Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
-    WantedServices,
+    Activity, Backend, BackendKind, Checker, FailedServer, HaproxyFile, Health, Lease, Outcome,
+    Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict, WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -184,7 +183,8 @@ fn services_that_stay_as_they_are_are_shared_between_levels() {
 fn a_failed_server_leaves_or_stays_with_weight_zero() {
     for (failed, left) in [(FailedServer::Remove, vec![2]), (FailedServer::Quiesce, vec![0, 2])] {
         let mut node = Node::with_links();
-        let service = Service { failed, ..service() };
+        let mut service = service();
+        service.servers[0].failed = failed;
         let out = node.plan_with(with_service(service), Vec::new()).to_vec();
         let probe = out
             .iter()
@@ -372,7 +372,7 @@ fn tcp(target: SocketAddr) -> Health {
 }
 
 fn server(address: SocketAddr, weight: u32) -> Server {
-    Server { address, weight, forwarding: Forwarding::Nat, health: vec![tcp(address)] }
+    Server { weight, health: vec![tcp(address)], ..Server::new(address) }
 }
 
 fn service() -> Service {

@@ -10,7 +10,7 @@ use locum_control::status::{
 };
 use locum_engine::status as engine;
 use locum_engine::status::Status;
-use locum_plan::{Name, Plan, Protocol, Tracked};
+use locum_plan::{Name, Plan, Protocol, Tracked, listeners_in_words};
 use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
 use super::rfc8347;
@@ -215,12 +215,9 @@ fn service(
     };
     ServiceStatus {
         name: from.name.to_string(),
-        listen: from.listen.to_string(),
-        protocol: match planned.map(|planned| planned.protocol) {
-            Some(Protocol::Udp) => "udp".to_owned(),
-            Some(Protocol::Tcp) | None => "tcp".to_owned(),
-        },
-        scheduler: planned.map_or_else(String::new, |planned| planned.scheduler.0.clone()),
+        listen: listeners_in_words(&from.listen),
+        protocol: planned.map_or(Protocol::Tcp, |planned| planned.protocol).name().to_owned(),
+        scheduler: planned.map_or_else(String::new, |planned| planned.scheduler.name.clone()),
         active: from.active,
         backend: served.map(|served| served.backend.name().to_owned()),
         state: match served.map(|served| served.state) {

@@ -1,0 +1,104 @@
+//! `virtual_server_group`: addresses, ranges and marks that are one service.
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+use locum_plan::{AddressRange, Listener};
+use locum_vrrp::Family;
+
+use crate::field::Field;
+use crate::keepalived::blocks::Statement;
+use crate::keepalived::globals::{FileDraft, ServerGroup};
+use crate::keepalived::lexer::Word;
+use crate::keepalived::lowering::Lowering;
+use crate::settings::listen::range;
+use crate::span::At;
+
+/// Groups are read before what names them, wherever they stand.
+pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
+    let [name] = statement.arguments() else {
+        let text = "`virtual_server_group` needs one name";
+        lowering.report.error(statement.span(), "missing-argument", text);
+        return;
+    };
+    let span = statement.span();
+    if file.groups.iter().any(|group| group.name == name.text) {
+        let text = format!("virtual_server_group `{}` is defined twice", name.text);
+        lowering.report.error(name.span, "duplicate-name", text);
+        return;
+    }
+    let entries = statement.block.as_deref().unwrap_or_default();
+    if entries.is_empty() {
+        let text = format!("virtual_server_group `{}` names no address", name.text);
+        lowering.report.error(span, "missing-key", text);
+    }
+    let read: Vec<Option<At<Listener>>> =
+        entries.iter().map(|entry| listener(lowering, entry)).collect();
+    let listeners = match read.into_iter().collect::<Option<Vec<_>>>() {
+        Some(listeners) if !listeners.is_empty() => Field::Given(At::new(listeners, span)),
+        Some(_) | None => Field::Bad,
+    };
+    file.groups.push(ServerGroup { name: name.text.clone(), listeners });
+}
+
+/// `ADDRESS PORT`, `ADDRESS-LAST PORT` or `fwmark N [inet|inet6]`.
+fn listener(lowering: &mut Lowering<'_>, entry: &Statement) -> Option<At<Listener>> {
+    let first = entry.keyword();
+    if first.text == "fwmark" {
+        return mark(lowering, entry, entry.arguments());
+    }
+    if let Some(word) = entry.arguments().get(1) {
+        let text = format!("`{}` does not take this argument", first.text);
+        lowering.report.error(word.span, "extra-argument", text);
+        return None;
+    }
+    let port = match entry.arguments().first() {
+        Some(word) => u16::try_from(lowering.number(word, 0..=65_535)?.value).ok()?,
+        // Every port, as the kernel has it.
+        None => 0,
+    };
+    match address(&first.text, port) {
+        Ok(listener) => Some(At::new(listener, entry.span())),
+        Err(reason) => {
+            lowering.bad_value(first, reason);
+            None
+        }
+    }
+}
+
+fn address(text: &str, port: u16) -> Result<Listener, String> {
+    if let Ok(address) = text.parse() {
+        return Ok(Listener::Address(SocketAddr::new(address, port)));
+    }
+    if text.contains('/') {
+        return Err(format!("`{text}` is a network: write its addresses as FIRST-LAST"));
+    }
+    let none = || format!("`{text}` is not an IP address or a range of them");
+    let (first, last) = text.split_once('-').ok_or_else(none)?;
+    let first = first.parse().map_err(|_| none())?;
+    let range: AddressRange = range(first, last, port)?;
+    Ok(Listener::Range(range))
+}
+
+/// `N [inet|inet6]`.
+pub(super) fn mark(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    words: &[Word],
+) -> Option<At<Listener>> {
+    let Some(word) = words.first() else {
+        lowering.report.error(statement.span(), "missing-argument", "`fwmark` needs a number");
+        return None;
+    };
+    let number = lowering.number(word, 1..=i64::from(u32::MAX))?;
+    let mark = u32::try_from(number.value).ok().and_then(NonZeroU32::new)?;
+    let family = match words.get(1).map(|word| (word, word.text.as_str())) {
+        None | Some((_, "inet")) => Family::V4,
+        Some((_, "inet6")) => Family::V6,
+        Some((word, other)) => {
+            lowering.bad_value(word, format!("`{other}` is not a family: inet or inet6"));
+            return None;
+        }
+    };
+    Some(At::new(Listener::Fwmark { mark, family }, statement.span()))
+}
