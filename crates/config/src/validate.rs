@@ -22,7 +22,7 @@ use crate::parsed::{Parsed, ParsedCheck, ParsedHaproxy};
 use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
 use crate::validate::common::{command_needs, known_instance};
-use locum_plan::{Checker, Plan, Tracked};
+use locum_plan::{Checker, Plan, Tracked, weight_of};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
 pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
@@ -170,8 +170,7 @@ fn owners(parsed: &Parsed, plan: &Plan, report: &mut Report) {
         }
         for track in one.track.list() {
             let object = &track.value.object;
-            let weight = track.value.weight.unwrap_or_else(|| plan.weight_of(object));
-            if weight.value != 0 {
+            if weight_of(&track.value, &plan.checks).value != 0 {
                 let text = format!(
                     "the priority of an owner (255) is never adjusted, so the weight of {object} \
                      does nothing"

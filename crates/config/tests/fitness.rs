@@ -104,6 +104,30 @@ fn a_value_that_another_node_cannot_use_is_for_that_node_to_hear() {
     assert_eq!(policy(lines, "lb1").ranking.unfit(3), (Priority(2), Priority(0)));
 }
 
+/// A file of one node's own: the peer may have any priority, and its is lower than what many
+/// services would come to.
+#[test]
+fn one_priority_alone_leaves_a_node_that_cannot_serve_at_the_bottom() {
+    let head = "[[instance]]\nname = \"web\"\ninterface = \"eth0\"\nvrid = 51\npriority = 200\n\
+        addresses = [\"192.0.2.10/24\"]\n";
+    let service = |number: u8| {
+        format!(
+            "[[service]]\nname = \"s{number}\"\nlisten = \"192.0.2.10:{number}\"\n\
+             servers = [\"10.0.0.1\"]\n"
+        )
+    };
+    let text = head.to_owned() + &(1..=120).map(service).collect::<String>();
+    let plan = loaded(&text, "lb1");
+    let found = plan.instances[0].fitness.as_deref().expect("a policy");
+    assert_eq!(found.served.len(), 120);
+    assert_eq!(found.ranking.unfit(1), (Priority(16), Priority(15)));
+    let both =
+        format!("[nodes.lb1]\n[nodes.lb2]\n{text}").replace("200", "{ lb1 = 200, lb2 = 150 }");
+    let plan = loaded(&both, "lb1");
+    let found = plan.instances[0].fitness.as_deref().expect("a policy");
+    assert!(found.ranking.unfit(1).0 > Priority(100), "{found:?}");
+}
+
 #[test]
 fn checks_may_take_from_the_room() {
     let check = "\n[check.a]\nprocess = \"a\"\nweight = -60\n[check.b]\nprocess = \"b\"\n\

@@ -39,10 +39,20 @@ pub struct Ranking {
     levels: u8,
 }
 
+/// The most that is kept apart where no other node's priority is known: whatever that is, as far as
+/// operators choose it, a node that can serve has more than one that cannot.
+pub const LEVELS_AMONG_UNKNOWN: u8 = 16;
+
 impl Ranking {
-    /// `priorities` are those of all nodes, `own` that of this one among them; `weights` is the sum
-    /// of the weights, and `lowest_adjustment` the most that trackers may take from a priority, not
-    /// above 0. `None` without room for a single level below the lowest priority of a node that can
+    /// Whether these are the priorities of more nodes than one.
+    pub fn knows_others(priorities: &[Priority]) -> bool {
+        priorities.len() > 1
+    }
+
+    /// `priorities` are those of all nodes as far as they are known, `own` that of this one among
+    /// them; `weights` is the sum of the weights, and `lowest_adjustment` the most that trackers may
+    /// take from a priority, not above 0. With fewer than two known, no more than
+    /// [`LEVELS_AMONG_UNKNOWN`] are kept apart. `None` without room for a single level below the lowest priority of a node that can
     /// serve; with room for some only, what is lost beyond them counts alike.
     pub fn new(
         priorities: &[Priority],
@@ -59,8 +69,9 @@ impl Ranking {
         let lowest = i32::from(different.first()?.0) + lowest_adjustment.min(0);
         // One more is for offers.
         let room = (lowest - 2) / i32::from(nodes);
-        let levels =
-            u8::try_from(room.min(i32::from(weights))).ok().filter(|levels| *levels > 0)?;
+        let most = if Self::knows_others(priorities) { u8::MAX } else { LEVELS_AMONG_UNKNOWN };
+        let wanted = i32::from(weights).min(i32::from(most));
+        let levels = u8::try_from(room.min(wanted)).ok().filter(|levels| *levels > 0)?;
         Some(Self { nodes, lower: u8::try_from(lower).ok()?, levels })
     }
 
@@ -133,6 +144,20 @@ mod tests {
     fn nodes_of_one_priority_are_kept_apart_by_what_they_serve_alone() {
         let equals = ranking(&[100, 100], 100, 0, 2).expect("room");
         assert_eq!([1, 2].map(|lost| equals.unfit(lost).0), [Priority(2), Priority(1)]);
+    }
+
+    /// The other nodes may have any priority: what is unfit stays at the very bottom.
+    #[test]
+    fn where_the_other_nodes_are_not_known_the_unfit_ones_stay_at_the_bottom() {
+        for known in [&[][..], &[200]] {
+            let alone = ranking(known, 200, 0, 150).expect("room");
+            assert!(alone.has_room_for(16) && !alone.has_room_for(17));
+            assert_eq!(alone.unfit(1), (Priority(16), Priority(15)), "{known:?}");
+            assert_eq!(alone.unfit(150), (Priority(1), Priority(0)));
+            assert_eq!(alone.offer(), Priority(17));
+        }
+        let all = ranking(&[200, 200], 200, 0, 150).expect("room");
+        assert_eq!(all.unfit(1), (Priority(150), Priority(149)), "the file has both");
     }
 
     #[test]

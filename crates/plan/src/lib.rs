@@ -40,7 +40,7 @@ pub use check::{
     Verdict,
 };
 pub use command::{Command, CommandLine};
-pub use fitness::{FitnessPolicy, Ranking, Served};
+pub use fitness::{FitnessPolicy, LEVELS_AMONG_UNKNOWN, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use lack::Lack;
 pub use limits::ServiceLimits;
@@ -75,12 +75,12 @@ pub struct Plan {
     pub digest: String,
 }
 
-impl Plan {
-    /// The weight an object has by itself, where the instance that tracks it gives none.
-    pub fn weight_of(&self, object: &Tracked) -> Weight {
-        let named = |name: &Name| self.checks.iter().find(|check| check.name == *name);
-        object.check().and_then(named).map_or_else(Weight::default, |check| check.weight)
-    }
+/// What a tracked object adds to a priority, or takes from it: the weight of this pairing, or else the
+/// object's own; `checks` are those of the plan.
+pub fn weight_of(track: &Track, checks: &[Check]) -> Weight {
+    let own = |name: &Name| checks.iter().find(|check| check.name == *name);
+    let of_check = || track.object.check().and_then(own).map(|check| check.weight);
+    track.weight.or_else(of_check).unwrap_or_default()
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 
 use locum_plan::{
     Check, FitnessPolicy, HaproxyFile, Instance, Name, Ranking, Served, Service, Track, Tracked,
-    Weight,
+    Weight, weight_of,
 };
 use locum_vrrp::Priority;
 
@@ -99,15 +99,11 @@ pub(crate) fn sum(served: &[Served]) -> u16 {
 
 /// The most that what an instance tracks may take from its priority, not above 0.
 pub(crate) fn lowest_adjustment(track: &[Track], checks: &[Check]) -> i32 {
-    let own = |name: &Name| checks.iter().find(|check| check.name == *name);
-    let weights = track.iter().map(|track| {
-        let of_check = || track.object.check().and_then(own).map(|check| check.weight);
-        track.weight.or_else(of_check).unwrap_or_default()
-    });
-    let takes = weights.map(|Weight { value, reverse }| {
-        let signed = i32::from(value);
-        if reverse { -signed } else { signed }.min(0)
-    });
+    let takes =
+        track.iter().map(|track| weight_of(track, checks)).map(|Weight { value, reverse }| {
+            let signed = i32::from(value);
+            if reverse { -signed } else { signed }.min(0)
+        });
     takes.sum()
 }
 

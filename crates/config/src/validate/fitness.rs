@@ -1,7 +1,7 @@
 //! What is served and decides in the election: whether the names are right, and whether there is
 //! room for it below the priorities of the nodes.
 
-use locum_plan::{Instance, Plan, Ranking};
+use locum_plan::{Instance, LEVELS_AMONG_UNKNOWN, Plan, Ranking};
 use locum_vrrp::Priority;
 
 use crate::assemble::fitness;
@@ -20,14 +20,13 @@ pub(super) fn validate(
     names(parsed, plan, report);
     let served = fitness::served(parsed, &plan.services, &plan.haproxy, dialect);
     let Some(first) = served.first() else { return };
-    let span = priority_span(parsed);
     if built.router.priority.is_owner() {
         let text = format!(
             "the priority of an owner (255) is never adjusted: it keeps the addresses of `{}` when {}",
             built.name,
             first.object.sentence(false)
         );
-        report.warning(span, "owner-services", text).help(
+        report.warning(priority_span(parsed), "owner-services", text).help(
             "lower the priority to 254 or less, or set `track_services = false` where that is meant",
         );
         return;
@@ -36,7 +35,19 @@ pub(super) fn validate(
     if built.fitness.as_ref().is_some_and(|policy| policy.ranking.has_room_for(weights)) {
         return;
     }
-    let mut different = fitness::priorities(parsed);
+    no_room(parsed, built, plan, weights, report);
+}
+
+/// What is lost beyond the room for it makes no difference between the nodes.
+fn no_room(
+    parsed: &ParsedInstance,
+    built: &Instance,
+    plan: &Plan,
+    weights: u16,
+    report: &mut Report,
+) {
+    let known = fitness::priorities(parsed);
+    let mut different = known.clone();
     different.push(built.router.priority);
     different.sort_unstable();
     different.dedup();
@@ -46,16 +57,32 @@ pub(super) fn validate(
         None => "what it serves does not decide",
         Some(_) => "beyond some of it, all that a node cannot serve counts alike",
     };
+    let name = &built.name;
+    let has_room_below = built
+        .fitness
+        .as_ref()
+        .is_some_and(|policy| policy.ranking.has_room_for(u16::from(LEVELS_AMONG_UNKNOWN)));
+    if has_room_below && !Ranking::knows_others(&known) {
+        let text = format!(
+            "the priority of no other node of `{name}` is in the file, and what it serves has a \
+             weight of {weights} where {LEVELS_AMONG_UNKNOWN} are kept apart: {consequence}"
+        );
+        report.warning(priority_span(parsed), "fitness-room", text).help(
+            "give the priority of every node, as in { lb1 = 150, lb2 = 100 }, or lower the weights \
+             in `track_services`",
+        );
+        return;
+    }
     let checks = match taken {
         0 => String::new(),
         taken => format!(", of which checks may take {taken}"),
     };
     let text = format!(
-        "no room below the lowest priority of `{}`, {}{checks}: {consequence}",
-        built.name, lowest.0
+        "no room below the lowest priority of `{name}`, {}{checks}: {consequence}",
+        lowest.0
     );
-    let needed = lowest_with_room(different.len(), -taken, weights);
-    let finding = report.warning(span, "fitness-room", text);
+    let needed = lowest_with_room(known.len(), different.len(), -taken, weights);
+    let finding = report.warning(priority_span(parsed), "fitness-room", text);
     if let Some(needed) = needed {
         finding
             .help(format!("raise the lowest priority to {needed} or more, with the others above"));
@@ -65,11 +92,18 @@ pub(super) fn validate(
     }
 }
 
-/// The lowest priority that so many nodes of different priorities can have with room for all.
-fn lowest_with_room(nodes: usize, lowest_adjustment: i32, weights: u16) -> Option<u8> {
-    let highest = Priority::OWNER.0.checked_sub(u8::try_from(nodes).ok()?)?;
+/// The lowest priority that nodes with so many `different` priorities can have with room for all;
+/// the file has `known` of them, equal ones too.
+fn lowest_with_room(
+    known: usize,
+    different: usize,
+    lowest_adjustment: i32,
+    weights: u16,
+) -> Option<u8> {
+    let highest = Priority::OWNER.0.checked_sub(u8::try_from(different).ok()?)?;
     (1..=highest).find(|lowest| {
-        let all: Vec<Priority> = (*lowest..).take(nodes).map(Priority).collect();
+        let mut all: Vec<Priority> = (*lowest..).take(different).map(Priority).collect();
+        all.resize(known.max(different), Priority(*lowest));
         Ranking::new(&all, Priority(*lowest), lowest_adjustment, weights)
             .is_some_and(|ranking| ranking.has_room_for(weights))
     })

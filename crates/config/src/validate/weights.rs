@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use locum_plan::{Instance, Plan, first_few};
+use locum_plan::{Instance, Plan, Track, first_few, weight_of};
 use locum_vrrp::Priority;
 
 use crate::parsed::ParsedInstance;
@@ -19,7 +19,7 @@ pub(super) fn validate(
     plan: &Plan,
     report: &mut Report,
 ) {
-    let weight = |track: &locum_plan::Track| track.weight.unwrap_or(plan.weight_of(&track.object));
+    let weight = |track: &Track| weight_of(track, &plan.checks);
     let tracks = parsed.track.list();
     let sizes: Vec<i32> =
         tracks.iter().map(|track| i32::from(weight(&track.value).value).abs()).collect();
