@@ -163,6 +163,7 @@ impl Balancer {
         let mut status = BalancerStatus::default();
         self.backends.iter_mut().for_each(|backend| backend.status(&mut status));
         status.strained = self.progress().strained;
+        status.choices = self.choices.reasons().collect();
         let unplaced = self.unplaced().map(|(service, why)| ServiceStatus {
             name: service.name.clone(),
             backend: service

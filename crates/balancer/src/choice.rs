@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use locum_plan::{Backend, BackendKind, Service, WantedServices};
+use locum_plan::{Backend, BackendKind, Name, Service, WantedServices};
 
 use crate::backend::Note;
 use crate::state_file::StateFile;
@@ -45,6 +45,15 @@ pub(crate) struct Choices {
 impl Choices {
     pub(crate) fn new(state: StateFile) -> Self {
         Self { state, made: None, notes: Vec::new() }
+    }
+
+    /// Of each service that was left to a choice, why it fell as it did.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = (Name, String)> {
+        let made = self.made.iter().flatten();
+        made.filter_map(|(name, choice)| {
+            let (_, why) = choice.split_once(": ")?;
+            Some((name.as_str().into(), why.to_owned()))
+        })
     }
 
     /// The backend of each wanted service, in their order; `Err` says why there is none for it.
@@ -139,7 +148,7 @@ mod tests {
     use std::fs;
     use std::sync::Arc;
 
-    use locum_plan::{Activity, Listener, Name, Protocol, Scheduler, WantedService};
+    use locum_plan::{Activity, Listener, Protocol, Scheduler, WantedService};
 
     use super::*;
 

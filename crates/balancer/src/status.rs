@@ -13,6 +13,8 @@ pub struct BalancerStatus {
     pub processes: Vec<ProcessStatus>,
     /// As [`crate::Progress`] has it: HAProxies too, and without figures.
     pub strained: Vec<(Name, String)>,
+    /// Of the services that were left to a choice, why it fell as it did: a sentence each.
+    pub choices: Vec<(Name, String)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -256,7 +256,11 @@ fn a_service_at_its_limit_is_strained_and_not_failed_and_the_log_says_so_once() 
     assert!(text.starts_with("it has its max_connections of 1: raise it"), "{text}");
     assert!(text.contains("2 from 127."), "{text}");
     assert_eq!((notes.len(), &*notes[0].name), (1, "web"));
-    assert!(notes[0].text.starts_with("service web is strained: it has its max_connections of 1"));
+    assert!(
+        notes[0]
+            .text
+            .starts_with("service web, which is strained: it has its max_connections of 1")
+    );
     let progress = balancer.progress();
     assert_eq!((progress.pending, progress.failed), (Vec::new(), Vec::new()));
     // Without figures: what is the same is not told again and again.

@@ -62,6 +62,9 @@ pub enum Record {
     /// A service or HAProxy (`service www`, `haproxy edge`) came to miss what its clients need, or
     /// has it again. `aspect` is `capable`, `answering` or `populated`.
     Fitness { object: String, aspect: String, holds: bool, detail: String },
+    /// A service or HAProxy that serves, or could, came to be strained (`detail` says by what), or is
+    /// so no more. At most one a minute of each.
+    Strained { object: String, strained: bool, detail: String },
     /// A configuration took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A configuration was refused; the running one stays.

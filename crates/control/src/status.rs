@@ -57,6 +57,9 @@ pub struct InstanceStatus {
     pub since_ms: u64,
     /// Why, in the words of the log and the history.
     pub cause: String,
+    /// The same as one word, as `cause` of a transition in the history.
+    #[serde(default)]
+    pub cause_kind: String,
     /// As configured, before trackers.
     pub base_priority: u8,
     /// As it competes and stands on the wire.
@@ -185,6 +188,9 @@ pub struct PeerStatus {
     pub address: IpAddr,
     /// In its last advert.
     pub priority: u8,
+    /// By that priority it cannot serve all of the instance either.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfit: bool,
     /// Since its last advert.
     pub heard_ms: u64,
 }
@@ -243,6 +249,9 @@ pub struct ServiceStatus {
     pub active: bool,
     /// `ipvs` or `proxy`; `null` while nothing serves it.
     pub backend: Option<String>,
+    /// Why that one, where the configuration leaves the choice (`backend = "auto"`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend_choice: Option<String>,
     /// `serving`, `ready`, `leaving`, `failed`, or `idle` when nothing serves it.
     pub state: String,
     /// What is wrong.

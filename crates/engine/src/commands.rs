@@ -113,8 +113,8 @@ impl Engine {
             (is_untaken && state.instance.policy().is_some()).then(|| (state.name(), ago))
         })?;
         Some(Reply::Refused(format!(
-            "{name} was on offer {} s ago and nobody took it: the other nodes cannot serve it or are \
-             gone. Look at `locum status` there; with --force whoever is there takes over",
+            "{name} was on offer {} s ago and nobody took it: the other nodes cannot serve it, are in \
+             fault or gone. Look at `locum status` there; with --force whoever is there takes over",
             ago.as_secs()
         )))
     }

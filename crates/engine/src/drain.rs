@@ -55,6 +55,9 @@ impl Engine {
                 self.note(Some(name), EventKind::ApplyLate { waited });
             }
         }
+        for (object, by) in self.strained.take_due(now) {
+            self.note(None, EventKind::Strained { object, by });
+        }
         out.extend(std::mem::take(&mut self.notes).into_iter().map(Output::Notify));
         out.extend(hooks.into_iter().map(Output::Hook));
         self.follow_masters(&dirty);
@@ -75,7 +78,12 @@ impl Engine {
             out.push(Output::Stopped);
         }
         debug_assert_eq!(self.check_touched(&dirty), Ok(()), "what the engine promises itself");
-        let deadlines = [self.instances.deadline(), self.unowned_at, self.rate.deadline()];
+        let deadlines = [
+            self.instances.deadline(),
+            self.unowned_at,
+            self.rate.deadline(),
+            self.strained.deadline(),
+        ];
         out.push(Output::Deadline(deadlines.into_iter().flatten().min()));
     }
 
@@ -157,9 +165,16 @@ impl Engine {
                     let event = self.note(Some(instance.name.clone()), kind);
                     let name = &instance.name;
                     let cause = &cause;
-                    let unfit = self.unfit(id);
-                    let context =
-                        HookContext { instance: name, from, to, cause, priority, event, unfit };
+                    let context = HookContext {
+                        instance: name,
+                        from,
+                        to,
+                        cause,
+                        priority,
+                        event,
+                        unfit: self.unfit(id),
+                        strained: &self.strained_of(name),
+                    };
                     if !is_replaced {
                         runs.extend(hooks::runs(&instance.hooks, &context));
                     }
@@ -219,6 +234,7 @@ impl Engine {
             priority: router.priority(),
             event,
             unfit: self.unfit(id),
+            strained: &self.strained_of(&instance.name),
         };
         hooks::runs(&instance.hooks, &context)
     }
@@ -226,6 +242,12 @@ impl Engine {
     /// What this node cannot serve of an instance.
     fn unfit(&self, id: InstanceId) -> &[(Tracked, String)] {
         self.instances[id].fitness.as_ref().map_or(&[], |footing| &footing.loss.objects)
+    }
+
+    /// What of an instance is strained.
+    fn strained_of(&self, instance: &Name) -> Vec<Tracked> {
+        let is_own = |object: &&Tracked| self.services.instance_of(object) == Some(instance);
+        self.strained.iter().filter(is_own).cloned().collect()
     }
 
     fn drain_listening(&mut self, out: &mut Vec<Output>) {

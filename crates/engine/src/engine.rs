@@ -30,6 +30,7 @@ use crate::output::{Event, EventKind, Listen, Output};
 use crate::probes::{ProbeTable, Subscriber};
 use crate::service::ServerTurn;
 use crate::services::Services;
+use crate::strain::StrainedObjects;
 use crate::tracker::{Change, Trackers};
 
 /// One node's decisions.
@@ -41,6 +42,7 @@ pub struct Engine {
     pub(crate) groups: Groups,
     pub(crate) trackers: Trackers,
     pub(crate) services: Services,
+    pub(crate) strained: StrainedObjects,
     pub(crate) probes: ProbeTable,
     /// Announcements whose rate is limited.
     pub(crate) rate: RateLimiter,
@@ -95,6 +97,7 @@ impl Engine {
             Input::Applied { seq, owner, result } => self.on_applied(now, seq, owner, &result),
             Input::Sent { instance, report } => self.on_sent(instance, report),
             Input::Served { seq, pending, failed } => self.on_served(now, seq, &pending, failed),
+            Input::Strained { strained } => self.strained.set(self.services.of_names(strained)),
             Input::Command { id, command } => self.on_command(now, id, command, out),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }

@@ -18,6 +18,8 @@ pub struct HookContext<'a> {
     pub event: u64,
     /// What this node cannot serve of the instance.
     pub unfit: &'a [(Tracked, String)],
+    /// What of it is strained.
+    pub strained: &'a [Tracked],
 }
 
 /// State hooks first, then the generic ones with `INSTANCE NAME STATE PRIORITY` appended. A
@@ -42,10 +44,13 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
     ]
     .map(|(key, value)| (key.to_owned(), value))
     .to_vec();
-    if !context.unfit.is_empty() {
-        let objects: Vec<String> =
-            context.unfit.iter().map(|(object, _)| object.to_string()).collect();
-        environment.push(("LOCUM_UNFIT".to_owned(), objects.join(", ")));
+    let unfit: Vec<&Tracked> = context.unfit.iter().map(|(object, _)| object).collect();
+    let strained: Vec<&Tracked> = context.strained.iter().collect();
+    for (key, objects) in [("LOCUM_UNFIT", unfit), ("LOCUM_STRAINED", strained)] {
+        if !objects.is_empty() {
+            let list: Vec<String> = objects.iter().map(ToString::to_string).collect();
+            environment.push((key.to_owned(), list.join(", ")));
+        }
     }
     let arguments =
         ["INSTANCE", context.instance, state, &context.priority.0.to_string()].map(str::to_owned);
@@ -116,6 +121,7 @@ mod tests {
             priority: Priority(150),
             event: 7,
             unfit: &[],
+            strained: &[],
         };
         let commands: Vec<String> =
             runs(&hooks, &context).iter().map(|run| run.command.to_string()).collect();
@@ -142,6 +148,7 @@ mod tests {
             priority: Priority(2),
             event: 7,
             unfit: &unfit,
+            strained: &[],
         };
         let last = runs(&hooks, &context)[0].environment.last().cloned();
         let expected = ("LOCUM_UNFIT".to_owned(), "service www, haproxy edge".to_owned());

@@ -35,6 +35,9 @@ pub enum Input<'a> {
     /// HAProxies in `pending` do not answer clients yet and have not failed; those in `failed` do
     /// not, and why; all others that `Serve{seq}` names answer.
     Served { seq: Seq, pending: Vec<Name>, failed: Vec<(Name, String)> },
+    /// From the balancer, whenever it changes: what is strained although it serves, or could, and by
+    /// what. It is reported, and decides nothing.
+    Strained { strained: Vec<(Name, String)> },
     /// From the operator.
     Command { id: CommandId, command: Command },
     /// A new plan, at start and at each reload. `inherited` is what an earlier run left in the

@@ -49,6 +49,7 @@ mod results;
 mod service;
 mod services;
 pub mod status;
+mod strain;
 mod table;
 mod tracker;
 

@@ -113,8 +113,9 @@ pub struct HookRun {
     /// With the generic hook's four arguments already appended.
     pub command: plan::Command,
     /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_PREVIOUS_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`,
-    /// `LOCUM_EVENT`; `LOCUM_MISSING` with the addresses the kernel refused and `LOCUM_UNFIT` with
-    /// the services and HAProxies this node cannot serve, if there are any.
+    /// `LOCUM_EVENT`; if there are any, `LOCUM_MISSING` with the addresses the kernel refused,
+    /// `LOCUM_UNFIT` with the services and HAProxies this node cannot serve, and `LOCUM_STRAINED`
+    /// with those that are strained.
     pub environment: Vec<(String, String)>,
     /// Number of the event that caused it, so that the history can join them.
     pub event: u64,
@@ -161,6 +162,9 @@ pub enum EventKind {
     /// A service or HAProxy cannot be served, or not be served here, or has too few servers, and
     /// why; or that is over.
     Fitness { object: Tracked, aspect: Aspect, holds: bool, detail: String },
+    /// A service or HAProxy that serves, or could, is strained, and by what; `None`: it is so no more.
+    /// At most one a minute of each.
+    Strained { object: Tracked, by: Option<String> },
     /// A plan took effect.
     Reloaded { added: usize, changed: usize, removed: usize, unchanged: usize },
     /// A fact in the kernel from an earlier run was taken over, or withdrawn.

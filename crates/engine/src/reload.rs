@@ -43,6 +43,7 @@ impl Engine {
         let links = &self.links;
         self.trackers.replace(&plan, &|name| links.get(name).is_some_and(is_up), now);
         self.services.replace(now, &plan);
+        self.strained.retain(|object| self.trackers.get(object).is_some());
         for at in 0..plan.services.len() {
             self.note_population(now, at);
         }

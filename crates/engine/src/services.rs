@@ -137,6 +137,28 @@ impl Services {
         all.find(|(_, of)| *of == Some(instance)).map(|(name, _)| name.clone())
     }
 
+    /// These names as the objects of the level; what it does not name is left out.
+    pub fn of_names(&self, names: Vec<(Name, String)>) -> Vec<(Tracked, String)> {
+        let names: BTreeMap<Name, String> = names.into_iter().collect();
+        let objects = objects(&self.level).map(|(object, _)| object);
+        let named = objects.filter_map(|object| {
+            let text = names.get(object.name())?.clone();
+            Some((object, text))
+        });
+        named.collect()
+    }
+
+    /// The instance whose addresses a service or HAProxy follows.
+    pub fn instance_of(&self, object: &Tracked) -> Option<&Name> {
+        let mut services = self.all.iter().map(|state| &state.service);
+        let mut haproxy = self.haproxy.iter();
+        match object {
+            Tracked::Service(name) => services.find(|one| one.name == *name)?.instance.as_ref(),
+            Tracked::Haproxy(name) => haproxy.find(|one| one.name == *name)?.instance.as_ref(),
+            Tracked::Check(_) | Tracked::Interface(_) => None,
+        }
+    }
+
     /// The balancer's answer to level `seq`; it comes again whenever something changes. Returns what
     /// it says of each object, and the instances of which something was awaited.
     pub fn answered(

@@ -44,6 +44,8 @@ pub struct InstanceStatus {
     pub candidate: Option<Duration>,
     /// Why it is; the text of the log and the history.
     pub cause: String,
+    /// The same as a word.
+    pub cause_word: &'static str,
     pub base_priority: Priority,
     pub priority: Priority,
     /// What makes the difference.
@@ -135,6 +137,8 @@ pub struct StandardStatus {
 pub struct PeerStatus {
     pub address: IpAddr,
     pub priority: Priority,
+    /// By its priority it cannot serve all either; `false` where what is served does not decide.
+    pub is_unfit: bool,
     pub heard_ago: Duration,
 }
 
@@ -261,6 +265,10 @@ impl Engine {
         let master = state.router.master().map(|master| PeerStatus {
             address: master.address,
             priority: master.priority,
+            is_unfit: state
+                .instance
+                .policy()
+                .is_some_and(|policy| policy.ranking.is_unfit(master.priority)),
             heard_ago: now.since(master.heard),
         });
         InstanceStatus {
@@ -274,6 +282,7 @@ impl Engine {
             role_age: now.since(since),
             candidate: state.router.candidate().map(|(_, until)| until.since(now)),
             cause: cause.to_string(),
+            cause_word: cause.word(),
             base_priority: settings.priority,
             priority: state.router.priority(),
             adjustments: verdict.parts,

@@ -87,6 +87,11 @@ impl Ranking {
         Priority(self.levels * self.nodes + 1)
     }
 
+    /// Whether a node that advertises this cannot serve all: it is one from the bottom. 0 is none.
+    pub fn is_unfit(&self, advertised: Priority) -> bool {
+        advertised.0 > 0 && advertised < self.offer()
+    }
+
     /// The priority of this node without `lost` of the weights, at least 1, and the highest one of
     /// a node that can serve less (0: none can).
     pub fn unfit(&self, lost: u16) -> (Priority, Priority) {
@@ -111,6 +116,8 @@ mod tests {
         let [high, low] = [150, 100].map(|own| ranking(&[150, 100], own, 0, 1).expect("room"));
         assert_eq!(high.unfit(1), (Priority(2), Priority(0)));
         assert_eq!(low.unfit(1), (Priority(1), Priority(0)));
+        let unfit = |priority| low.is_unfit(Priority(priority));
+        assert_eq!([0, 1, 2, 3, 100].map(unfit), [false, true, true, false, false]);
     }
 
     /// More served comes before the configured order, and everything fit before both.

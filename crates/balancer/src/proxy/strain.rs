@@ -142,7 +142,8 @@ impl Strains {
             return None;
         }
         self.logged.insert(name.to_owned(), now);
-        Some(format!("service {name} is strained: {text}"))
+        // Not the phrase of the history, whose line in the log has no figures.
+        Some(format!("service {name}, which is strained: {text}"))
     }
 }
 

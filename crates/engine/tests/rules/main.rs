@@ -13,3 +13,4 @@ mod node;
 mod partial;
 mod peers;
 mod services;
+mod strain;

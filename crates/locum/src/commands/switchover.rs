@@ -124,9 +124,9 @@ impl Watched {
                 let by = instance.master.map_or(String::new(), |address| format!(" by {address}"));
                 Some(Ok(format!("{name}: taken{by} after {after}")))
             }
-            "master" if instance.cause == Cause::NoSuccessor.to_string() => Some(Err(format!(
-                "{name}: nobody took it, so this node is master again: the others are gone or \
-                 cannot serve it; look at `locum status` there"
+            "master" if instance.cause_kind == Cause::NoSuccessor.word() => Some(Err(format!(
+                "{name}: nobody took it, so this node is master again: the others are gone, in fault \
+                 or cannot serve it; look at `locum status` there"
             ))),
             role => Some(Err(format!("{name} is {role} here now: {}", instance.cause))),
         }
@@ -163,10 +163,11 @@ mod tests {
     fn what_nobody_took_is_a_failure_that_says_where_to_look() {
         let mut one = Watched::of(&sample::document().instances[0]);
         let mut document = status("master", 10, 120_000);
-        document.instances[0].cause = Cause::NoSuccessor.to_string();
+        document.instances[0].cause_kind = Cause::NoSuccessor.word().to_owned();
         let said = one.look(&document, 2_200).and_then(Result::err).unwrap_or_default();
         assert!(said.starts_with("web: nobody took it, so this node is master again"), "{said}");
         document.instances[0].role = "fault".into();
+        document.instances[0].cause_kind = "fault".into();
         document.instances[0].cause = "interface eth0 is down or has no carrier".into();
         let said = one.look(&document, 2_300).and_then(Result::err).unwrap_or_default();
         assert_eq!(said, "web is fault here now: interface eth0 is down or has no carrier");

@@ -268,8 +268,8 @@ www      192.0.2.10:80/tcp  -        standby        0
         (instance.unfit, instance.effective_priority) = (vec![unfit], 2);
         let page = render(&document, Extent::Screen);
         assert!(page.contains("  2 of 150, unfit  "), "{page}");
-        let note = "    192.0.2.2 advertises priority 100; unfit for service www; a peer that can \
-                    serve comes first\n";
+        let note = "    192.0.2.2 advertises priority 100; unfit for service www; 192.0.2.2 comes \
+                    first with priority 100\n";
         assert!(page.contains(note), "{page}");
         let held = HeldBackStatus { reason: "preempt-delay".into(), left_ms: Some(25_000) };
         let instance = &mut document.instances[0];

@@ -73,6 +73,14 @@ pub fn start(
     Ok(jobs)
 }
 
+/// Whether the engine hears of what it knows.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum AnswerOwed {
+    /// It asked.
+    Always,
+    IfAnother,
+}
+
 struct BalancerThread {
     balancer: Balancer,
     inbox: InboxSender,
@@ -139,20 +147,26 @@ impl BalancerThread {
         }
     }
 
-    /// Whatever becomes ready, fails or recovers is another answer to the level in effect.
+    /// Whatever becomes ready, fails or recovers is another answer to the level in effect. Who is
+    /// strained serves on: that is no other answer, and said by itself.
     fn report_change(&mut self) {
-        let Some((seq, reported)) = &self.reported else { return };
-        let progress = self.balancer.progress();
-        // Who is strained serves on: it is no other answer.
-        if (&progress.pending, &progress.failed) != (&reported.pending, &reported.failed) {
-            self.report(*seq, progress);
-        }
+        let Some((seq, _)) = self.reported else { return };
+        self.report(seq, AnswerOwed::IfAnother);
     }
 
-    fn report(&mut self, seq: Seq, progress: Progress) {
-        self.reported = Some((seq, progress.clone()));
-        let Progress { pending, failed, strained: _ } = progress;
-        self.inbox.send(Message::Input(Input::Served { seq, pending, failed }));
+    fn report(&mut self, seq: Seq, answer: AnswerOwed) {
+        let progress = self.balancer.progress();
+        let before = self.reported.replace((seq, progress.clone())).map(|(_, before)| before);
+        let before = before.unwrap_or_default();
+        let Progress { pending, failed, strained } = progress;
+        let is_another = (&pending, &failed) != (&before.pending, &before.failed);
+        if answer == AnswerOwed::Always || is_another {
+            self.inbox.send(Message::Input(Input::Served { seq, pending, failed }));
+        }
+        // After the answer to the level that names them.
+        if strained != before.strained {
+            self.inbox.send(Message::Input(Input::Strained { strained }));
+        }
     }
 
     /// This job and all that wait behind it; of several levels the last.
@@ -169,7 +183,7 @@ impl BalancerThread {
         }
         if let Some((seq, wanted)) = latest {
             self.balancer.apply(&wanted);
-            self.report(seq, self.balancer.progress());
+            self.report(seq, AnswerOwed::Always);
         }
         if !asked.is_empty() {
             let status = self.balancer.status();

@@ -9,6 +9,7 @@ use locum_vrrp::Role;
 use tracing::Level;
 
 use super::millis;
+use super::served::{self, ObjectKind, Situation};
 
 /// One sentence, without the instance's name unless the phrase has it.
 pub fn sentence(event: &Event) -> String {
@@ -60,6 +61,9 @@ pub fn sentence(event: &Event) -> String {
         }
         EventKind::Fitness { object, aspect, holds, detail } => {
             fitness(object, *aspect, *holds, detail)
+        }
+        EventKind::Strained { object, by } => {
+            format!("{object} {}", served::strained(by.as_deref()))
         }
         EventKind::Reloaded { added, changed, removed, unchanged } => format!(
             "configuration in effect: {added} added, {changed} changed, {removed} removed, \
@@ -119,6 +123,11 @@ pub fn record(kind: &EventKind) -> Record {
             let (object, aspect) = (object.to_string(), aspect.word().to_owned());
             Record::Fitness { object, aspect, holds, detail }
         }
+        EventKind::Strained { object, by } => Record::Strained {
+            object: object.to_string(),
+            strained: by.is_some(),
+            detail: by.unwrap_or_default(),
+        },
         EventKind::Reloaded { added, changed, removed, unchanged } => {
             Record::Reloaded { added, changed, removed, unchanged }
         }
@@ -146,6 +155,7 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Conflict { .. }
         | EventKind::Discard { .. }
         | EventKind::Fitness { aspect: Aspect::Capable, holds: false, .. }
+        | EventKind::Strained { by: Some(_), .. }
         | EventKind::Mismatch { .. } => Level::WARN,
         EventKind::ApplyFailed { .. }
         | EventKind::Fitness {
@@ -159,11 +169,13 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Adopted { .. }
         | EventKind::ApplyMended { .. }
         | EventKind::Fitness { holds: true, .. }
+        | EventKind::Strained { by: None, .. }
         | EventKind::Note(_) => Level::INFO,
     }
 }
 
-/// Of what this node cannot serve, or is not known to be able to, a number alone would be no reason.
+/// As the engine says it; but of what this node cannot serve, or is not known to be able to, a number
+/// alone would be no reason.
 fn priority_cause(why: &PriorityCause) -> String {
     let part = |part: &PriorityPart| match &part.object {
         Tracked::Service(_) | Tracked::Haproxy(_) if part.part < 0 => {
@@ -174,25 +186,37 @@ fn priority_cause(why: &PriorityCause) -> String {
         }
     };
     match why {
-        PriorityCause::Trackers(parts) if parts.is_empty() => "nothing adjusts it".to_owned(),
-        PriorityCause::Trackers(parts) => parts.iter().map(part).collect::<Vec<_>>().join(", "),
-        PriorityCause::Reload
+        PriorityCause::Trackers(parts) if !parts.is_empty() => {
+            parts.iter().map(part).collect::<Vec<_>>().join(", ")
+        }
+        PriorityCause::Trackers(_)
+        | PriorityCause::Reload
         | PriorityCause::OwnerConcedes { .. }
         | PriorityCause::OwnerReturns { .. } => why.to_string(),
     }
 }
 
+/// What status says of it while it lasts, and that it is over.
 fn fitness(object: &Tracked, aspect: Aspect, holds: bool, detail: &str) -> String {
-    match (aspect, holds) {
-        (Aspect::Answering, true) => format!("{object} answers its clients again"),
-        (Aspect::Answering, false) => format!("{object} does not answer its clients: {detail}"),
-        (Aspect::Capable, true) => format!("{object} could be served here again"),
-        (Aspect::Capable, false) => {
-            format!("{object} could not be served if this node became master: {detail}")
-        }
-        (Aspect::Populated, true) => format!("{object} has enough servers again"),
-        (Aspect::Populated, false) => format!("{object} has too few servers: {detail}"),
+    let kind = match object {
+        Tracked::Haproxy(_) => ObjectKind::Haproxy,
+        Tracked::Service(_) | Tracked::Check(_) | Tracked::Interface(_) => ObjectKind::Service,
+    };
+    let over = match (aspect, kind) {
+        (Aspect::Answering, _) => "answers its clients again",
+        (Aspect::Capable, ObjectKind::Service) => "could be served here again",
+        (Aspect::Capable, ObjectKind::Haproxy) => "could serve here again",
+        (Aspect::Populated, _) => "has enough servers again",
+    };
+    if holds {
+        return format!("{object} {over}");
     }
+    let situation = match aspect {
+        Aspect::Answering => Situation::Unanswered,
+        Aspect::Capable => Situation::Incapable,
+        Aspect::Populated => Situation::Scarce,
+    };
+    format!("{object} {}: {detail}", served::predicate(situation, kind, true))
 }
 
 fn succeeded(up: bool) -> &'static str {
@@ -202,6 +226,42 @@ fn succeeded(up: bool) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One phrase, whether the history says it or the status.
+    #[test]
+    fn the_history_speaks_of_a_haproxy_as_the_status_does() {
+        let edge = Tracked::Haproxy("edge".into());
+        let said = |kind| sentence(&Event { number: 1, instance: None, kind });
+        let fitness = |aspect, holds| EventKind::Fitness {
+            object: edge.clone(),
+            aspect,
+            holds,
+            detail: "no file".to_owned(),
+        };
+        let lost = said(fitness(Aspect::Capable, false));
+        assert_eq!(lost, "haproxy edge could not serve if this node became master: no file");
+        assert_eq!(said(fitness(Aspect::Capable, true)), "haproxy edge could serve here again");
+        let hung = said(fitness(Aspect::Answering, false));
+        assert_eq!(hung, "haproxy edge does not answer its clients: no file");
+    }
+
+    #[test]
+    fn a_strain_is_a_warning_with_its_reason_and_its_end_is_said() {
+        let strained = |by: Option<&str>| EventKind::Strained {
+            object: Tracked::Haproxy("edge".into()),
+            by: by.map(str::to_owned),
+        };
+        let said = |kind| sentence(&Event { number: 1, instance: None, kind });
+        assert_eq!(said(strained(Some("it is full"))), "haproxy edge is strained: it is full");
+        assert_eq!(said(strained(None)), "haproxy edge is strained no more");
+        assert_eq!(level(&strained(Some("it is full"))), Level::WARN);
+        let expected = Record::Strained {
+            object: "haproxy edge".into(),
+            strained: true,
+            detail: "it is full".into(),
+        };
+        assert_eq!(record(&strained(Some("it is full"))), expected);
+    }
 
     #[test]
     fn what_cannot_be_served_is_a_reason_and_not_a_number_alone() {

@@ -227,8 +227,8 @@ mod tests {
         let objects = served_text::all(&document);
         let priority = competes_unfit(&document.instances[0], &objects, "competes");
         let expected = "It competes with priority 2 instead of 150, behind every node that can \
-                        serve, because service www has come back, and does not count yet; a peer \
-                        that can serve comes first.";
+                        serve, because service www has come back, and does not count yet; \
+                        192.0.2.2 comes first with priority 100.";
         assert_eq!(priority.as_deref(), Some(expected));
     }
 

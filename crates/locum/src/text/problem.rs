@@ -123,8 +123,26 @@ pub fn unfit_outlook(instance: &InstanceStatus) -> String {
     match (instance.role.as_str(), instance.offer_in_ms) {
         ("master", Some(left)) => format!("; it offers its mastership again in {}", age(left)),
         ("resigning", _) => "; its mastership is on offer now".to_owned(),
-        ("backup", _) => "; a peer that can serve comes first".to_owned(),
+        ("backup", _) => backup_outlook(instance),
         (_, _) => String::new(),
+    }
+}
+
+/// By the master's advert; of the other nodes a backup hears nothing.
+fn backup_outlook(instance: &InstanceStatus) -> String {
+    let master = instance.peer.as_ref().filter(|peer| peer.priority > 0);
+    match master {
+        // What keeps it from a lower master has a sentence of its own.
+        Some(peer) if peer.priority < instance.effective_priority => String::new(),
+        Some(peer) if peer.unfit => format!(
+            "; its master {} cannot serve all of it either (priority {}) and stays: of such nodes the \
+             one that can serve more comes first, then the configured order",
+            peer.address, peer.priority
+        ),
+        Some(peer) => {
+            format!("; {} comes first with priority {}", peer.address, peer.priority)
+        }
+        None => "; any node that can serve comes first".to_owned(),
     }
 }
 
@@ -219,7 +237,15 @@ mod tests {
         let last = |document: &StatusDocument| problems(document, false).pop().unwrap_or_default();
         let begin = "web competes with priority 1 of 100 because this node cannot serve service \
                      www; ";
-        assert_eq!(last(&document), format!("{begin}a peer that can serve comes first"));
+        assert_eq!(last(&document), format!("{begin}192.0.2.2 comes first with priority 100"));
+        let peer = document.instances[0].peer.as_mut().expect("a master");
+        (peer.priority, peer.unfit) = (2, true);
+        let both = "its master 192.0.2.2 cannot serve all of it either (priority 2) and stays: of \
+                    such nodes the one that can serve more comes first, then the configured order";
+        assert_eq!(last(&document), format!("{begin}{both}"));
+        let released = document.instances[0].peer.take();
+        assert_eq!(last(&document), format!("{begin}any node that can serve comes first"));
+        document.instances[0].peer = released;
         document.instances[0].role = "master".into();
         document.instances[0].offer_in_ms = Some(40_000);
         assert_eq!(last(&document), format!("{begin}it offers its mastership again in 40s"));

@@ -23,6 +23,8 @@ pub struct ServedObject<'a> {
     pub fitness: &'a ServedFitness,
     pub error: Option<&'a str>,
     pub strained: Option<&'a str>,
+    /// Why it is served by `backend`, where that was a choice with a reason.
+    pub choice: Option<&'a str>,
     pub servers: &'a [ServerStatus],
     /// What serves it.
     pub backend: Option<&'a str>,
@@ -71,6 +73,7 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         fitness: &service.fitness,
         error: service.error.as_deref(),
         strained: service.strained.as_deref(),
+        choice: service.backend_choice.as_deref().filter(|why| why.contains(": ")),
         servers: &service.servers,
         backend: service.backend.as_deref(),
     });
@@ -82,10 +85,16 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         fitness: &file.fitness,
         error: file.error.as_deref(),
         strained: file.strained.as_deref(),
+        choice: None,
         servers: &[],
         backend: Some("haproxy"),
     });
     services.chain(haproxy).collect()
+}
+
+/// What is said of something strained, behind its name; `None`: it is so no more.
+pub fn strained(by: Option<&str>) -> String {
+    by.map_or_else(|| "is strained no more".to_owned(), |by| format!("is strained: {by}"))
 }
 
 impl ServedObject<'_> {
@@ -153,7 +162,7 @@ pub fn problems(objects: &[ServedObject<'_>]) -> Vec<String> {
         .collect();
     all.extend(objects.iter().filter_map(flapping));
     all.extend(objects.iter().filter_map(|object| {
-        object.strained.map(|strained| format!("{} is strained: {strained}", object.title()))
+        object.strained.map(|by| format!("{} {}", object.title(), strained(Some(by))))
     }));
     all
 }
@@ -164,7 +173,8 @@ pub fn server_problems(objects: &[ServedObject<'_>]) -> Vec<String> {
     services.flat_map(|service| [unasked(service), downs(service)].into_iter().flatten()).collect()
 }
 
-fn predicate(situation: Situation, kind: ObjectKind, is_one: bool) -> String {
+/// What is said of clients of one object, or of several, behind their names.
+pub fn predicate(situation: Situation, kind: ObjectKind, is_one: bool) -> String {
     let then = "if this node became master";
     match (situation, kind) {
         (Situation::Unanswered, _) if is_one => "does not answer its clients".to_owned(),

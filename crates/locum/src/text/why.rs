@@ -66,6 +66,11 @@ fn sentences(
     let is_own = |object: &&ServedObject<'_>| object.instance == Some(&*instance.name);
     let own: Vec<&ServedObject<'_>> = objects.iter().filter(is_own).collect();
     all.extend(fitness::served(&own).iter().map(|sentence| format!("  {sentence}")));
+    all.extend(
+        own.iter()
+            .filter_map(|object| object.choice)
+            .map(|why| format!("  By choice (`backend = \"auto\"`) {why}.")),
+    );
     for part in &instance.adjustments {
         let name = part.name.strip_prefix("check ");
         if let Some(check) = status.checks.iter().find(|check| Some(&*check.name) == name) {
@@ -212,6 +217,17 @@ What needs an operator:
   ! check haproxy fails: exited with status 1
 ";
         assert_eq!(explain(&sample::document(), &sample::history()), expected);
+    }
+
+    #[test]
+    fn why_a_service_is_served_by_what_it_is_served_by_is_said_where_there_was_a_choice() {
+        let mut document = sample::document();
+        document.services[0].backend_choice = Some("www is served by IPVS".into());
+        assert!(!explain(&document, &[]).contains("By choice"), "there is nothing to explain");
+        let why = "www is served by the built-in proxy: IPVS cannot: this kernel has no IPVS";
+        document.services[0].backend_choice = Some(why.into());
+        let text = explain(&document, &[]);
+        assert!(text.contains(&format!("  By choice (`backend = \"auto\"`) {why}.\n")), "{text}");
     }
 
     #[test]

@@ -14,7 +14,10 @@ pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
     let header = ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS", "LAST RESULT"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     let objects = served::all(status);
+    let mut notes = Vec::new();
     for (service, object) in status.services.iter().zip(&objects) {
+        notes.resize(rows.len() - 1, String::new());
+        notes.push(object.choice.map_or_else(String::new, |why| format!("by choice {why}")));
         rows.push(vec![
             service.name.clone(),
             format!("{}/{}", service.listen, service.protocol),
@@ -26,7 +29,7 @@ pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
         ]);
         servers(&mut rows, service, extent);
     }
-    columns(text, &rows, std::iter::empty());
+    columns(text, &rows, notes.into_iter());
 }
 
 fn servers(rows: &mut Vec<Vec<String>>, service: &ServiceStatus, extent: Extent) {
@@ -157,6 +160,18 @@ mod tests {
         assert_eq!(page(&document, Extent::Whole).len(), 2 + 1500);
         document.services[0].servers.truncate(MOST_SERVERS);
         assert_eq!(page(&document, Extent::Screen).len(), 2 + MOST_SERVERS, "as they always were");
+    }
+
+    #[test]
+    fn why_it_is_served_by_this_backend_stands_below_the_service() {
+        let mut document = sample::document();
+        document.services.push(document.services[0].clone());
+        let why = "www is served by the built-in proxy: IPVS cannot: this kernel has no IPVS";
+        document.services[1].backend_choice = Some(why.into());
+        let lines = page(&document, Extent::Screen);
+        assert_eq!(lines[4], format!("by choice {why}"));
+        assert!(lines[3].starts_with("www ") && lines[5].starts_with("10.0.0.1"), "{lines:?}");
+        assert_eq!(lines.len(), 6);
     }
 
     #[test]

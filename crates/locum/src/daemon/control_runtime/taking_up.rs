@@ -13,6 +13,7 @@ use super::state::{ControlRuntime, Done, TakenUp};
 use crate::daemon::balancer_thread::{BalancerJob, Settled};
 use crate::daemon::inbox::{InboxSender, Message};
 use crate::text::reload;
+use crate::text::served::{ObjectKind, Situation, predicate};
 
 /// A HAProxy that has to get its ports from another one is given two seconds for it, and its file is
 /// checked first. With what reading may take, less than a client waits.
@@ -88,7 +89,8 @@ impl PendingReload {
             let failed = settled.failed.iter().filter(|(name, _)| services.contains(name));
             for (name, error) in failed {
                 is_incomplete = true;
-                lines.push(format!("service {name} does not answer its clients: {error}"));
+                let what = predicate(Situation::Unanswered, ObjectKind::Service, true);
+                lines.push(format!("service {name} {what}: {error}"));
             }
         }
         let mut text = vec![format!("{message}{differences}")];

@@ -79,6 +79,7 @@ fn instance(
     let peer = from.master.as_ref().map(|peer| PeerStatus {
         address: peer.address,
         priority: peer.priority.0,
+        unfit: peer.is_unfit,
         heard_ms: millis(peer.heard_ago),
     });
     let master = match from.role {
@@ -102,6 +103,7 @@ fn instance(
         since: ago(from.role_age),
         since_ms: millis(from.role_age),
         cause: from.cause.clone(),
+        cause_kind: from.cause_word.to_owned(),
         base_priority: from.base_priority.0,
         effective_priority: from.priority.0,
         adjustments: from
@@ -220,6 +222,7 @@ fn service(
         scheduler: planned.map_or_else(String::new, |planned| planned.scheduler.name.clone()),
         active: from.active,
         backend: served.map(|served| served.backend.name().to_owned()),
+        backend_choice: named(&balancer.choices, &from.name),
         state: match served.map(|served| served.state) {
             Some(ServiceState::Serving) => "serving",
             Some(ServiceState::Ready) => "ready",
@@ -234,7 +237,7 @@ fn service(
         // A backend tells more of its own than it reports.
         strained: served
             .and_then(|served| served.strained.clone())
-            .or_else(|| strain(balancer, &from.name)),
+            .or_else(|| named(&balancer.strained, &from.name)),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
         servers: from
@@ -265,14 +268,14 @@ fn haproxy(
         error: from.error.clone(),
         instance: planned.and_then(|planned| planned.instance.as_ref()).map(ToString::to_string),
         fitness: fitness(&from.fitness, ago),
-        strained: strain(balancer, &from.name),
+        // Of whatever serves it, or of what a standby would lack.
+        strained: named(&balancer.strained, &from.name),
     }
 }
 
-/// Of whatever serves it, or of what a standby would lack.
-fn strain(balancer: &BalancerStatus, of: &Name) -> Option<String> {
-    let strained = balancer.strained.iter().find(|(name, _)| name == of);
-    strained.map(|(_, text)| text.clone())
+/// What is said of this one.
+fn named(all: &[(Name, String)], of: &Name) -> Option<String> {
+    all.iter().find(|(name, _)| name == of).map(|(_, text)| text.clone())
 }
 
 fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {
