@@ -49,6 +49,7 @@ pair!(ours_with_ours: Locum::NATIVE, Locum::NATIVE =>
     unicast_elects
     ipv6_elects
     version_2_with_password_elects
+    conflict_is_repaired_whoever_hears_first
 );
 
 pair!(ours_as_drop_in: Locum::DROP_IN, Locum::DROP_IN =>
@@ -91,6 +92,7 @@ pair!(keepalived_with_ours: Keepalived, Locum::NATIVE =>
     unicast_elects
     ipv6_elects
     version_2_with_password_elects
+    conflict_is_repaired_whoever_hears_first
 );
 
 pair!(ours_with_frr: Locum::NATIVE, Frr =>

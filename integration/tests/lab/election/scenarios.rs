@@ -4,6 +4,7 @@ use std::time::Duration;
 use std::time::Instant;
 
 use locum_integration::lab::Shape;
+use locum_integration::pair::ELECTION;
 use locum_integration::pair::FIRST;
 use locum_integration::pair::Kinds;
 use locum_integration::pair::Pair;
@@ -29,6 +30,9 @@ const QUIET: Duration = millis(1500);
 /// intervals and a tenth of a second after that it has taken its address away. The rest is for a
 /// busy machine.
 const HEALED: Duration = seconds(4);
+
+/// A cut that ends at another moment than it should is made again, so often at most.
+const HEALS: usize = 5;
 
 /// Version 3, five times a second, the first one better.
 fn router(director: usize) -> Router {
@@ -158,6 +162,52 @@ pub fn partition_ends_with_one_master(kinds: Kinds) {
     pair.expect_both();
     expect_healed(&pair, 0);
     wait::steadily("lb1 alone is master", QUIET, || pair.masters() == [0]);
+}
+
+/// keepalived case 5: the loser of a conflict hears of it first and goes, so that the winner has never
+/// heard another master, and a host keeps the loser's hardware address.
+pub fn conflict_is_repaired_whoever_hears_first(kinds: Kinds) {
+    let pair = Pair::settled(Shape::PAIR, kinds, |director| {
+        // The second one takes over 0.6 intervals after an advert of the first: a gap wide enough
+        // to heal in.
+        Router::new(51, [FIRST, SECOND][director], &[VIP])
+    });
+    let mac = |director: usize| {
+        let octets = pair.lab.directors[director].mac("eth0").map(|octet| format!("{octet:02x}"));
+        octets.join(":")
+    };
+    let (vip, [winner, loser]) = (pair.vip(), [0, 1].map(mac));
+    let capture = pair.lab.capture();
+    let first_after = |from: &str, begin: Instant| {
+        let mut all = capture.adverts(from).into_iter();
+        all.find(|(at, advert)| *at > begin && advert.priority > 0).map(|(at, _)| at)
+    };
+    let expect_advert = |begin: Instant| {
+        wait::until("lb2 advertises", ELECTION, || first_after("lb2", begin).is_some());
+    };
+    for _ in 0..HEALS {
+        pair.lab.cut(0, 1);
+        pair.lab.cut(1, 0);
+        pair.expect_both();
+        // What it announces when it takes over has left by then.
+        expect_advert(Instant::now() + QUIET * 2);
+        pair.lab.client.shell(&format!("ip neigh replace {vip} lladdr {loser} dev eth0 nud stale"));
+        expect_advert(Instant::now());
+        let before = Instant::now();
+        pair.lab.heal();
+        let healed = Instant::now();
+        wait::until("lb1 alone is master", HEALED, || pair.masters() == [0]);
+        let [first, second] = ["lb1", "lb2"].map(|from| first_after(from, before));
+        let is_meant =
+            first.is_some_and(|first| healed < first && second.is_none_or(|second| first < second));
+        if is_meant {
+            wait::until("the host has the winner's hardware address", HEALED, || {
+                pair.lab.client.run(&["ip", "neigh", "show", &vip.to_string()]).contains(&winner)
+            });
+            return;
+        }
+    }
+    panic!("{HEALS} times an advert of the winner was not the first after the cut");
 }
 
 /// RFC 9568 §6.4.3: between two masters of one priority, the higher primary address stays.

@@ -66,6 +66,15 @@ fn idle_clients_of_one_service_cost_the_clients_of_another_one_nothing() {
             && said.contains("401 of 401 connections")
             && said.contains("299 waiting, 402 from 192.168.1.200")
     });
+    let history = || {
+        let output = locum_command(node, &["history", "--json"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    wait::until("the history says so too", ELECTION, || {
+        let said = history();
+        let mut lines = said.lines().filter(|line| line.contains("\"kind\":\"strained\""));
+        lines.any(|line| line.contains("\"object\":\"service public\",\"strained\":true"))
+    });
     let ask = |_| {
         let start = Instant::now();
         web::get_at(&balanced.lab.client, internal).expect("the other service answers");
