@@ -24,12 +24,22 @@ pub(crate) struct Identity {
     pub start_time: u64,
 }
 
+/// What `/proc/PID/stat` says from the state on, which is field 3. The name before it is in parentheses
+/// and may hold anything, spaces and parentheses included.
+pub(crate) fn stat_fields(stat: &str) -> Option<impl Iterator<Item = &str>> {
+    Some(stat.rsplit_once(')')?.1.split_ascii_whitespace())
+}
+
+/// A line of `/proc/PID/status`, `name` with its colon.
+pub(crate) fn status_field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
 impl Identity {
     /// `None` when there is no such process, or only its corpse.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // The name is in parentheses and may hold anything, spaces and parentheses included.
-        let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+        let mut fields = stat_fields(&stat)?;
         let state = fields.next()?;
         // `state` is field 3, so that field 22 is the nineteenth after it.
         let start_time = fields.nth(18)?.parse().ok()?;

@@ -20,7 +20,7 @@ use nix::unistd::geteuid;
 
 use crate::haproxy::listening::{Listening, listening, listens_as};
 use crate::haproxy::record::ProcessRecord;
-use crate::process::Identity;
+use crate::process::{Identity, status_field};
 
 /// Run directory and escaped name, as one path.
 const NAME: &str = "LOCUM_HAPROXY";
@@ -107,7 +107,7 @@ impl Mark {
         if !runs_as(&status, own) && !listens_as(pid, own) {
             return None;
         }
-        let parent = field(&status, "PPid:")?.trim().parse().ok()?;
+        let parent = status_field(&status, "PPid:")?.parse().ok()?;
         let listens = listening(pid) != Listening::No;
         // All of this was read of one and the same process.
         identity.is_alive().then_some(Found { name, identity, parent, digest, listens })
@@ -190,14 +190,10 @@ fn text_of(pid: u32, file: &str) -> Option<Vec<u8>> {
     Some(text)
 }
 
-fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
-    status.lines().find_map(|line| line.strip_prefix(name))
-}
-
 /// Real, effective, saved and file system user alike: who starts a setuid program gives it its
 /// environment.
 fn runs_as(status: &str, user: u32) -> bool {
-    field(status, "Uid:")
+    status_field(status, "Uid:")
         .is_some_and(|users| users.split_ascii_whitespace().all(|one| one.parse() == Ok(user)))
 }
 

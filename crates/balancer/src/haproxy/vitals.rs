@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::process::stat_fields;
+
 /// What /proc says of some processes together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Vitals {
@@ -26,9 +28,9 @@ impl Vitals {
     }
 }
 
-/// `PID (NAME) STATE …`; user and system time are fields 14 and 15.
+/// User and system time are fields 14 and 15.
 fn parse(stat: &str) -> Option<Vitals> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let mut fields = stat_fields(stat)?;
     let state = fields.next()?;
     let (is_stopped, is_ready) = (matches!(state, "T" | "t" | "Z" | "X" | "x"), state == "R");
     let mut times = fields.skip(10).map_while(|field| field.parse::<u64>().ok());

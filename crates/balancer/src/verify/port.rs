@@ -12,6 +12,7 @@ use locum_kernel::sock_diag::{SockDiag, TcpListening};
 
 use crate::haproxy::is_our_haproxy;
 use crate::listeners::meets;
+use crate::process::status_field;
 
 /// Listeners of this host at one moment, and whose they are.
 #[derive(Debug, Default)]
@@ -107,10 +108,8 @@ fn is_our_proxy(pid: u32) -> bool {
 fn sees_all() -> bool {
     const BIT: u64 = 1 << 19;
     let status = fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let mut lines = status.lines();
-    let effective = lines.find_map(|line| line.strip_prefix("CapEff:"));
-    effective
-        .and_then(|text| u64::from_str_radix(text.trim(), 16).ok())
+    status_field(&status, "CapEff:")
+        .and_then(|text| u64::from_str_radix(text, 16).ok())
         .is_some_and(|set| set & BIT != 0)
 }
 
