@@ -163,7 +163,11 @@ impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
         self.probes.remove(&id);
         self.generation += 1;
         let generation = self.generation;
-        let first = Instant::now() + spread(self.probes.len(), spec.interval);
+        let first = match spec.warm_up {
+            Duration::ZERO => spread(self.probes.len(), spec.interval),
+            warm_up => scatter(generation, warm_up),
+        };
+        let first = Instant::now() + first;
         let sender = self.outcomes.0.clone();
         let report = move |outcome| {
             let sender = sender.clone();
@@ -192,9 +196,29 @@ fn spread(probes: usize, interval: Duration) -> Duration {
     Duration::from_micros(u64::try_from(offset).unwrap_or(0))
 }
 
+/// A time within this for each number, far from that of its neighbours.
+fn scatter(number: u64, within: Duration) -> Duration {
+    // Multiples of the golden ratio lie evenly on a circle, however many there are.
+    let turn = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    let nanos = (within.as_nanos() * u128::from(turn)) >> 32;
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_runs_of_a_warm_up_lie_evenly_within_it() {
+        let within = Duration::from_secs(60);
+        for count in [2_u64, 10, 1000] {
+            let mut times: Vec<_> = (1..=count).map(|number| scatter(number, within)).collect();
+            times.sort_unstable();
+            assert!(times.iter().all(|time| *time < within));
+            let gap = times.windows(2).map(|pair| pair[1] - pair[0]).max().expect("a gap");
+            assert!(gap < within * 3 / u32::try_from(count).expect("few"), "{count}: {gap:?}");
+        }
+    }
 
     #[test]
     fn first_runs_of_a_few_probes_are_at_once_and_of_thousands_within_the_limit() {

@@ -6,7 +6,7 @@
 //!                               ^ busy                     over when slot 1 had ended
 //! ```
 //! Slots are multiples of the interval from the first one, so a slow run does not move those
-//! after it.
+//! after it. A failed run that is repeated sooner begins them anew.
 
 use std::future::Future;
 use std::time::Duration;
@@ -35,10 +35,17 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
     let mut slots = Slots { next: first, interval: spec.interval.max(SHORTEST_INTERVAL) };
     let mut skipped = 0;
     let mut warned = false;
+    let mut failures: u32 = 0;
     loop {
         time::sleep_until(slots.next).await;
         let (mut outcome, reaping) = checker::run(&spec, &shared).await;
         let took = outcome.took;
+        failures = match outcome.verdict {
+            Verdict::Pass => 0,
+            Verdict::Fail => failures.saturating_add(1),
+            Verdict::CannotRun => failures,
+        };
+        let is_failed = outcome.verdict == Verdict::Fail;
         if skipped > 0 {
             outcome.detail.push_str(&skip_note(skipped));
         }
@@ -46,7 +53,13 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
         if let Some(reaping) = reaping {
             wait_reaped(reaping, &slots, &mut report).await;
         }
-        skipped = slots.advance(Instant::now());
+        skipped = match spec.retry {
+            Some(retry) if is_failed && failures <= retry.times => {
+                slots.next = Instant::now() + retry.delay.max(SHORTEST_INTERVAL);
+                0
+            }
+            Some(_) | None => slots.advance(Instant::now()),
+        };
         if skipped > 0 && !warned {
             warned = true;
             warn!(

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use harness::{PATIENCE, closed_port, once};
-use locum_plan::{Checker, Outcome, Question, StatusRange, Verdict};
+use locum_plan::{Checker, HttpQuestion, Outcome, Question, StatusRange, Verdict};
 
 const SHORT: Duration = Duration::from_millis(500);
 
@@ -37,8 +37,11 @@ fn read_request(stream: &TcpStream) -> Vec<String> {
 
 fn get(target: SocketAddr) -> Checker {
     let expect = vec![StatusRange { first: 200, last: 299 }, StatusRange { first: 401, last: 401 }];
-    let question = Question::Http { path: "/health?full=1".into(), host: None, expect };
-    Checker::Ask { target, question }
+    ask_for(target, HttpQuestion::get("/health?full=1", None, expect))
+}
+
+fn ask_for(target: SocketAddr, question: HttpQuestion) -> Checker {
+    Checker::ask(target, Question::Http(question.into()))
 }
 
 fn ask(target: SocketAddr) -> Outcome {
@@ -74,7 +77,7 @@ fn tcp_and_http_give_up_on_a_port_that_does_not_answer() {
     assert_eq!(outcome.detail, "no answer to connect: timed out after 500ms");
     assert!(outcome.took >= SHORT && outcome.took < PATIENCE);
     let outcome = once(get(target), SHORT);
-    assert_eq!(outcome.detail, "no response: timed out after 500ms");
+    assert_eq!(outcome.detail, "no answer to connect: timed out after 500ms");
 }
 
 #[test]
@@ -108,15 +111,14 @@ fn http_asks_for_the_path_with_the_host_it_is_given() {
             assert_eq!(stream.read(&mut [0]).expect("no reset"), 0);
         });
         let expect = vec![StatusRange { first: 200, last: 200 }];
-        let path = "/health?full=1".into();
-        let question = Question::Http { path, host: host.map(Into::into), expect };
-        let outcome = once(Checker::Ask { target, question }, PATIENCE);
+        let question = HttpQuestion::get("/health?full=1", host.map(Into::into), expect);
+        let outcome = once(ask_for(target, question), PATIENCE);
         assert_eq!(outcome.verdict, Verdict::Pass, "{outcome:?}");
         let request = requests.recv_timeout(PATIENCE).expect("a request");
         assert_eq!(request[0], "GET /health?full=1 HTTP/1.1");
         let wanted = host.map_or_else(|| target.to_string(), str::to_owned);
-        assert!(request.contains(&format!("host: {wanted}")), "{request:?}");
-        assert!(request.contains(&"connection: close".to_owned()), "{request:?}");
+        assert!(request.contains(&format!("Host: {wanted}")), "{request:?}");
+        assert!(request.contains(&"Connection: close".to_owned()), "{request:?}");
     }
 }
 
@@ -124,9 +126,8 @@ fn http_asks_for_the_path_with_the_host_it_is_given() {
 fn http_cannot_ask_for_what_is_no_path_or_no_host() {
     let (target, _held) = closed_port();
     for (path, host) in [("health", None), ("/a b", None), ("/", Some("a\nb"))] {
-        let (path, host) = (path.to_owned(), host.map(str::to_owned));
-        let question = Question::Http { path, host, expect: Vec::new() };
-        let outcome = once(Checker::Ask { target, question }, PATIENCE);
+        let question = HttpQuestion::get(path, host.map(str::to_owned), Vec::new());
+        let outcome = once(ask_for(target, question), PATIENCE);
         assert_eq!(outcome.verdict, Verdict::CannotRun, "{outcome:?}");
     }
 }

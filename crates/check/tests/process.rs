@@ -157,7 +157,7 @@ fn a_process_that_ends_is_missed_within_the_interval() {
     let bench = harness::Bench::new();
     let kind = Checker::Process { name: "locum-mortal".into() };
     let interval = Duration::from_millis(100);
-    bench.probes.start(1, locum_plan::Probe { kind, interval, timeout: PATIENCE });
+    bench.probes.start(1, locum_plan::Probe::new(kind, interval, PATIENCE));
     assert_eq!(bench.next().1.verdict, Verdict::Pass);
     drop(running);
     bench.forget();

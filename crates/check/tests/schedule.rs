@@ -6,12 +6,12 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use harness::{Bench, PATIENCE, closed_port, shell, wait_for_death};
-use locum_plan::{Checker, Outcome, Probe, Verdict};
+use locum_plan::{Checker, Outcome, Probe, Retry, Verdict};
 
 const MS: Duration = Duration::from_millis(1);
 
 fn script(line: impl Into<String>, interval: Duration, timeout: Duration) -> Probe {
-    Probe { kind: Checker::Script(shell(line)), interval, timeout }
+    Probe::new(Checker::Script(shell(line)), interval, timeout)
 }
 
 fn skipped(outcome: &Outcome) -> u32 {
@@ -160,11 +160,30 @@ fn a_recovering_target_is_seen_at_the_next_slot() {
     let (target, socket) = closed_port();
     let bench = Bench::new();
     let kind = Checker::tcp(target);
-    bench.probes.start(1, Probe { kind, interval: 50 * MS, timeout: PATIENCE });
+    bench.probes.start(1, Probe::new(kind, 50 * MS, PATIENCE));
     assert_eq!(bench.next().1.verdict, Verdict::Fail);
     socket.listen(8).expect("listening");
     bench.forget();
     // The run that was under way may still have been refused.
     let verdicts: Vec<_> = (0..2).map(|_| bench.next().1.verdict).collect();
     assert_eq!(verdicts.last(), Some(&Verdict::Pass), "{verdicts:?}");
+}
+
+/// A server that fails is asked again after the delay, as often as the retry says; then the interval.
+#[test]
+fn a_failure_is_repeated_sooner_until_enough_have_failed() {
+    let (target, _held) = closed_port();
+    let retry = Some(Retry { delay: 20 * MS, times: 2 });
+    let (interval, bench) = (500 * MS, Bench::new());
+    let probe = Probe::new(Checker::tcp(target), interval, PATIENCE);
+    bench.probes.start(1, Probe { retry, ..probe });
+    let mut ends = Vec::new();
+    for _ in 0..4 {
+        let (_, outcome) = bench.next();
+        assert_eq!(outcome.verdict, Verdict::Fail);
+        ends.push(Instant::now());
+    }
+    // Three within two delays, which a loaded host may make longer, and the fourth an interval on.
+    assert!(ends[2] - ends[0] < interval, "{:?}", ends[2] - ends[0]);
+    assert!(ends[3] - ends[2] > interval / 2, "{:?}", ends[3] - ends[2]);
 }

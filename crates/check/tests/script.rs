@@ -230,7 +230,7 @@ fn a_time_out_is_reported_when_it_happens_not_after_the_kill() {
     for (id, timeout) in (0..).zip(timeouts) {
         let command = shell("trap '' TERM; echo stuck; while :; do sleep 1000; done");
         let (kind, interval) = (Checker::Script(command), harness::PATIENCE);
-        bench.probes.start(id, Probe { kind, interval, timeout });
+        bench.probes.start(id, Probe::new(kind, interval, timeout));
     }
     let mut late = Vec::new();
     for timeout in timeouts {
@@ -300,9 +300,9 @@ fn endless_output_ends_with_the_time_out_and_others_go_on() {
     let bench = Bench::new();
     let kind = |line: &str| Checker::Script(shell(line));
     let timeout = SHORT;
-    bench.probes.start(1, Probe { kind: kind("yes"), interval: harness::PATIENCE, timeout });
+    bench.probes.start(1, Probe::new(kind("yes"), harness::PATIENCE, timeout));
     let interval = Duration::from_millis(100);
-    bench.probes.start(2, Probe { kind: kind("exit 0"), interval, timeout });
+    bench.probes.start(2, Probe::new(kind("exit 0"), interval, timeout));
     let mut others = 0;
     loop {
         match bench.next() {

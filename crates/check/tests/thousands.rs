@@ -40,7 +40,7 @@ fn thousands_of_probes_run_in_time_and_take_no_more_memory_with_every_round() {
             id if id < TCP + PROCESS => Checker::Process { name: own_name() },
             _ => Checker::Script(Command::argv(["/bin/true"])),
         };
-        bench.probes.start(id, Probe { kind, interval: INTERVAL, timeout: PATIENCE });
+        bench.probes.start(id, Probe::new(kind, INTERVAL, PATIENCE));
     }
     let mut runs = HashMap::new();
     let mut skipped = 0;

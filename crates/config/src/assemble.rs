@@ -358,15 +358,18 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
         };
     }
     let stand_in = Checker::Process { name: String::new() };
+    let fall = of_check::FALL.of(parsed, dialect);
     Check {
         name: Name::from(parsed.name.value.as_str()),
         probe: Probe {
             kind: parsed.checker.value().cloned().unwrap_or(stand_in),
             interval: of_check::INTERVAL.of(parsed, dialect),
             timeout: parsed.timeout(dialect),
+            retry: health::retry(&parsed.asked.question, fall),
+            warm_up: parsed.asked.question.warm_up.value().copied().unwrap_or_default(),
         },
         rise: of_check::RISE.of(parsed, dialect),
-        fall: of_check::FALL.of(parsed, dialect),
+        fall,
         weight: of_check::WEIGHT.of(parsed, dialect),
         starts_failed: of_check::STARTS_FAILED.of(parsed, dialect),
         unrunnable: match dialect {

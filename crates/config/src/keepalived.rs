@@ -6,7 +6,7 @@
 //!
 //! A keyword that means one setting is in the row of that setting, in `settings`. Every other one is
 //! a row of one table: `TOP` here, and the tables of `globals`, `instance`, `script`,
-//! `virtual_server` and `checker`.
+//! `virtual_server`, `checker` and `url`.
 
 mod address;
 mod arguments;
@@ -20,6 +20,7 @@ mod lines;
 pub(crate) mod lowering;
 mod script;
 mod server_group;
+mod url;
 mod virtual_server;
 
 use sha2::Sha256;
@@ -138,7 +139,7 @@ fn home_of(keyword: &str) -> Option<&'static str> {
         || of_block(Block::RealServer)
     {
         Some("a real_server")
-    } else if has(checker::ROWS, keyword) || of_block(Block::Checker) {
+    } else if has(checker::ROWS, keyword) || has(url::ROWS, keyword) || of_block(Block::Checker) {
         Some("a TCP_CHECK or HTTP_GET")
     } else {
         None

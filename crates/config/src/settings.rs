@@ -15,6 +15,7 @@ pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod node;
 pub(crate) mod persistence;
+pub(crate) mod question;
 pub(crate) mod row;
 pub(crate) mod server;
 pub(crate) mod service;

@@ -21,7 +21,7 @@ use crate::need::NeedKind;
 use crate::parsed::{Parsed, ParsedCheck, ParsedHaproxy};
 use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
-use crate::validate::common::{command_needs, known_instance};
+use crate::validate::common::{command_needs, known_instance, question_needs};
 use locum_plan::{Checker, Plan, Tracked, weight_of};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
@@ -199,6 +199,7 @@ fn check(one: &ParsedCheck, built: &locum_plan::Check, report: &mut Report) {
             report.warning(timeout.span, "timeout-over-interval", text);
         }
     }
+    question_needs(&one.asked.question, report);
     let Some(at) = one.checker.given() else { return };
     if let Checker::Script(command) = &at.value {
         command_needs(command, at.span, report);

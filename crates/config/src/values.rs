@@ -94,6 +94,15 @@ pub(crate) fn http_host(text: &str) -> Result<String, String> {
     }
 }
 
+/// Memory that a compiled regular expression may take.
+pub(crate) const REGEX_SIZE: usize = 1 << 20;
+
+/// Twice `N` hexadecimal digits.
+pub(crate) fn digest<const N: usize>(text: &str) -> Result<[u8; N], String> {
+    let octets = hex::decode(text).ok().and_then(|octets| <[u8; N]>::try_from(octets).ok());
+    octets.ok_or_else(|| format!("`{text}` is not {} hexadecimal digits", 2 * N))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

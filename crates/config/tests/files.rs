@@ -11,8 +11,9 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, Severity, load};
 use locum_plan::{
-    Backend, Checker, Command, CommandLine, Forwarding, Lease, Plan, Protocol, Question, Scope,
-    Standby, StatusRange, Tracked, Unrunnable, Weight,
+    Backend, BodyDigest, CheckSource, Checker, Command, CommandLine, Forwarding, HttpMethod,
+    HttpQuestion, HttpVersion, Lease, Plan, Protocol, Question, Retry, Scope, Standby, StatusRange,
+    Tracked, Trust, Unrunnable, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -136,8 +137,8 @@ fn the_design_example_gives_each_node_its_own_values() {
     let [health] = &service.servers[0].health[..] else { panic!("one health check") };
     let expect = vec![StatusRange { first: 200, last: 200 }];
     let target = socket("10.0.0.1:80");
-    let question = Question::Http { path: "/health".to_owned(), host: None, expect };
-    assert_eq!(health.probe.kind, Checker::Ask { target, question });
+    let question = Question::Http(HttpQuestion::get("/health", None, expect).into());
+    assert_eq!(health.probe.kind, Checker::ask(target, question));
     assert_eq!((health.probe.interval, health.fall), (Duration::from_secs(2), 3));
     let weights: Vec<u32> = service.servers.iter().map(|server| server.weight).collect();
     assert_eq!(weights, [1, 2]);
@@ -326,15 +327,99 @@ fn a_real_server_has_its_own_checks_and_its_own_forwarding() {
     assert_eq!(port.probe.kind, Checker::tcp(socket("10.0.0.1:80")));
     let seconds = Duration::from_secs;
     assert_eq!((port.probe.interval, port.probe.timeout, port.fall), (seconds(6), seconds(3), 3));
-    let Checker::Ask { target, question: Question::Http { path, .. } } = &page.probe.kind else {
+    let Checker::Ask { target, question: Question::Http(question), .. } = &page.probe.kind else {
         panic!("a page")
     };
-    assert_eq!((*target, path.as_str()), (socket("10.0.0.1:8080"), "/h"));
+    assert_eq!((*target, question.pages[0].path.as_str()), (socket("10.0.0.1:8080"), "/h"));
     assert_eq!((page.probe.interval, page.fall), (seconds(20), 2));
     assert_eq!((first.forwarding, first.weight), (Forwarding::Direct, 5));
     assert_eq!((second.forwarding, second.weight), (Forwarding::Nat, 1));
     assert_eq!((second.health.len(), second.health[0].fall), (1, 5));
     assert!(third.health.is_empty(), "nobody checks it");
+}
+
+#[test]
+fn an_ssl_get_asks_as_keepalived_does() {
+    let text = "virtual_server 10.0.0.9 443 {\n protocol TCP\n delay_loop 6\n warmup 3\n\
+        delay_before_retry 2\n virtualhost www.example.net\n\
+        real_server 10.0.0.1 443 {\n SSL_GET {\n url {\n path /health\n\
+        digest 640205b7b0fc66c1ea91c463fac6334d\n status_code 200-299 401\n }\n url {\n path /\n\
+        regex \"^(OK|fine)\"\n regex_options caseless caseless dotall\n regex_no_match\n\
+        regex_min_offset 5\n regex_max_offset 90\n virtualhost api.example.net\n }\n\
+        enable_sni\n http_protocol 1.1\n connect_ip 10.0.1.1\n connect_port 8443\n\
+        bindto 10.0.0.200\n bind_port 4000\n bind_if eth1\n fwmark 7\n retry 2\n\
+        delay_before_retry 4\n }\n TCP_CHECK {\n }\n }\n}\n\
+        virtual_server 10.0.0.9 80 {\n protocol TCP\n real_server 10.0.0.1 80 {\n HTTP_GET {\n\
+        url {\n path /\n }\n }\n }\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let [ssl, tcp] = &plan.services[0].servers[0].health[..] else { panic!("two checks") };
+    let seconds = Duration::from_secs;
+    assert_eq!(ssl.fall, 3);
+    assert_eq!(ssl.probe.retry, Some(Retry { delay: seconds(4), times: 2 }));
+    assert_eq!(ssl.probe.warm_up, seconds(3));
+    assert_eq!(tcp.probe.retry, Some(Retry { delay: seconds(2), times: 1 }));
+    let page = &plan.services[1].servers[0].health[0].probe;
+    assert_eq!(page.retry, Some(Retry { delay: seconds(3), times: 1 }));
+    let Checker::Ask { target, question: Question::Http(question), origin } = &ssl.probe.kind
+    else {
+        panic!("a page")
+    };
+    assert_eq!(*target, socket("10.0.1.1:8443"));
+    let wanted = CheckSource {
+        source: Some(socket("10.0.0.200:4000")),
+        interface: Some("eth1".into()),
+        mark: Some(7),
+    };
+    assert_eq!(origin.as_deref(), Some(&wanted));
+    assert_eq!(question.version, HttpVersion::Http11);
+    let tls = question.tls.as_ref().expect("with TLS");
+    assert_eq!((&tls.trust, tls.sends_name, &tls.name), (&Trust::Anybody, true, &None));
+    let [first, second] = &question.pages[..] else { panic!("two pages") };
+    assert_eq!(first.host.as_deref(), Some("www.example.net"));
+    assert!(matches!(first.digest, Some(BodyDigest::Md5([0x64, 0x02, .., 0x4d]))));
+    assert_eq!(first.expect[1], StatusRange { first: 401, last: 401 });
+    assert_eq!(second.host.as_deref(), Some("api.example.net"));
+    let pattern = second.pattern.as_ref().expect("a pattern");
+    assert_eq!(pattern.regex, "(?is)^(OK|fine)");
+    assert_eq!((pattern.is_unwanted, pattern.first, pattern.last), (true, 5, Some(90)));
+}
+
+#[test]
+fn a_page_of_ours_is_asked_as_it_is_written() {
+    let text = "[check.page]\nhttp = \"https://192.0.2.1/x\"\nhost = \"www.example.net\"\n\
+        version = \"2\"\nca = \"/etc/ca.pem\"\ncertificate = \"/etc/own.pem\"\nkey = \"/etc/own.key\"\n\
+        retry_delay = \"100ms\"\nfall = 4\nwarm_up = \"5s\"\n\
+        [[service]]\nname = \"s\"\nlisten = \"10.0.0.9:80\"\nserve = \"always\"\n\
+        health = { http = [\"/a\", \"/b\"], method = \"POST\", payload = \"ping\", body = \"OK\",\
+        regex = \"(?i)ok\", source = \"192.0.2.9\", interface = \"eth0\", mark = 5 }\n\
+        servers = [\"10.0.0.1\"]\n";
+    let (plan, codes) = load_text(text, "a");
+    assert_eq!(codes, ["unused-check"]);
+    let check = &plan.checks[0].probe;
+    let delay = Duration::from_millis(100);
+    assert_eq!(check.retry, Some(Retry { delay, times: 3 }));
+    assert_eq!(check.warm_up, Duration::from_secs(5));
+    let Checker::Ask { target, question: Question::Http(question), .. } = &check.kind else {
+        panic!("a page")
+    };
+    assert_eq!(*target, socket("192.0.2.1:443"));
+    assert_eq!(question.version, HttpVersion::Http2);
+    let tls = question.tls.as_ref().expect("with TLS");
+    assert_eq!(tls.trust, Trust::File("/etc/ca.pem".into()));
+    assert_eq!(tls.identity, Some(("/etc/own.pem".into(), "/etc/own.key".into())));
+    let health = &plan.services[0].servers[0].health[0].probe;
+    let Checker::Ask { question: Question::Http(question), origin, .. } = &health.kind else {
+        panic!("pages")
+    };
+    let origin = origin.as_deref().expect("an origin");
+    assert_eq!(origin.source, Some(socket("192.0.2.9:0")));
+    assert_eq!((origin.interface.as_deref(), origin.mark), (Some("eth0"), Some(5)));
+    let [first, second] = &question.pages[..] else { panic!("two pages") };
+    assert_eq!((first.path.as_str(), second.path.as_str()), ("/a", "/b"));
+    assert_eq!((second.method, second.payload.as_deref()), (HttpMethod::Post, Some("ping")));
+    assert_eq!(second.text.as_deref(), Some("OK"));
+    assert_eq!(second.pattern.as_ref().map(|pattern| pattern.regex.as_str()), Some("(?i)ok"));
 }
 
 #[test]

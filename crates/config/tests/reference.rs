@@ -28,7 +28,7 @@ fn the_schema_is_the_one_the_rows_make() {
 }
 
 /// Settings that few need: the reference page has them.
-const NOT_IN_SAMPLE: [&str; 55] = [
+const NOT_IN_SAMPLE: [&str; 86] = [
     "instance.profile",
     "instance.group",
     "instance.source",
@@ -60,6 +60,22 @@ const NOT_IN_SAMPLE: [&str; 55] = [
     "check.tcp",
     "check.host",
     "check.group",
+    "check.method",
+    "check.payload",
+    "check.version",
+    "check.body",
+    "check.regex",
+    "check.sha256",
+    "check.md5",
+    "check.sni",
+    "check.verify",
+    "check.ca",
+    "check.certificate",
+    "check.key",
+    "check.source",
+    "check.mark",
+    "check.retry_delay",
+    "check.warm_up",
     "check.starts_failed",
     "service.serve",
     "service.fwmark",
@@ -83,6 +99,21 @@ const NOT_IN_SAMPLE: [&str; 55] = [
     "health.tcp",
     "health.host",
     "health.port",
+    "health.https",
+    "health.method",
+    "health.payload",
+    "health.version",
+    "health.regex",
+    "health.sha256",
+    "health.md5",
+    "health.sni",
+    "health.verify",
+    "health.certificate",
+    "health.key",
+    "health.source",
+    "health.mark",
+    "health.retry_delay",
+    "health.warm_up",
     "haproxy.program",
 ];
 

@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::command::Command;
 use crate::name::Name;
+use crate::question::{CheckSource, Question};
 use crate::track::Weight;
-use crate::traffic::Protocol;
 
 /// A probe that adjusts priorities.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -52,6 +53,26 @@ pub struct Probe {
     /// From the start of one run to the start of the next.
     pub interval: Duration,
     pub timeout: Duration,
+    /// From the end of a failed run to the start of the next, in place of `interval`, while fewer
+    /// runs in a row have failed than `fall` says.
+    pub retry: Option<Retry>,
+    /// The first run of each probe comes at a time of its own within this from the start.
+    pub warm_up: Duration,
+}
+
+impl Probe {
+    /// Begins at once, and waits the interval after every run.
+    pub const fn new(kind: Checker, interval: Duration, timeout: Duration) -> Self {
+        Self { kind, interval, timeout, retry: None, warm_up: Duration::ZERO }
+    }
+}
+
+/// Failed runs that are repeated sooner.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Retry {
+    pub delay: Duration,
+    /// So many failures in a row are followed by a run after `delay`; after more, the interval.
+    pub times: u32,
 }
 
 /// How something is asked whether it works: a check of this host or of a server of a service.
@@ -61,46 +82,24 @@ pub enum Checker {
     Script(Command),
     /// Is a process of this name there? What `killall -0 NAME` asks, without a fork.
     Process { name: String },
-    /// Passes when whoever has this address answers the question.
-    Ask { target: SocketAddr, question: Question },
+    /// Passes when whoever has this address answers the question. `origin` is absent where the kernel chooses all of it.
+    Ask { target: SocketAddr, question: Question, origin: Option<Arc<CheckSource>> },
 }
 
 impl Checker {
     /// Does it accept connections?
     pub const fn tcp(target: SocketAddr) -> Self {
-        Self::Ask { target, question: Question::Tcp }
+        Self::ask(target, Question::Tcp)
+    }
+
+    /// Asked from wherever the kernel chooses.
+    pub const fn ask(target: SocketAddr, question: Question) -> Self {
+        Self::Ask { target, question, origin: None }
     }
 
     /// The address that is asked; `None` for what looks at this host.
     pub const fn target(&self) -> Option<SocketAddr> {
         if let Self::Ask { target, .. } = self { Some(*target) } else { None }
-    }
-}
-
-/// What an address is asked over the network. A new kind is a variant here, with its words in
-/// `Display`, its run in `check`, and its keys in the settings of checks and of health checks.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Question {
-    /// Passes when the connection is accepted.
-    Tcp,
-    /// Passes when the status of the answer to a GET is one of `expect`.
-    Http { path: String, host: Option<String>, expect: Vec<StatusRange> },
-}
-
-impl Question {
-    /// What carries it, and its port therefore is one of.
-    pub const fn protocol(&self) -> Protocol {
-        match self {
-            Self::Tcp | Self::Http { .. } => Protocol::Tcp,
-        }
-    }
-
-    /// With its article, as in "a TCP check".
-    pub const fn title(&self) -> &'static str {
-        match self {
-            Self::Tcp => "a TCP",
-            Self::Http { .. } => "an HTTP",
-        }
     }
 }
 
@@ -110,19 +109,9 @@ impl fmt::Display for Checker {
         match self {
             Self::Script(command) => write!(f, "script {command}"),
             Self::Process { name } => write!(f, "process {name}"),
-            Self::Ask { target, question: Question::Tcp } => write!(f, "tcp {target}"),
-            Self::Ask { target, question: Question::Http { path, .. } } => {
-                write!(f, "http {target}{path}")
-            }
+            Self::Ask { target, question, .. } => question.describe(*target, f),
         }
     }
-}
-
-/// Inclusive range of HTTP status codes.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct StatusRange {
-    pub first: u16,
-    pub last: u16,
 }
 
 /// Outcome of one run of a probe, before rise and fall.

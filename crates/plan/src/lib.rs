@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `instance`, `track` | a virtual router with its addresses and hooks, and what it follows |
 //! | `fitness` | how what a node can serve decides its place among the nodes |
-//! | `check`, `command` | what is asked, and the programs that are run |
+//! | `check`, `question`, `command` | what is asked, over the network or here, and the programs that are run |
 //! | `service`, `listener`, `traffic` | what listens where; what is wanted of it now |
 //! | `server`, `selection`, `quorum` | the servers behind it, how one is chosen, and how many are enough |
 //! | `limits` | how much of a node a service may use |
@@ -22,6 +22,7 @@ mod lack;
 mod limits;
 mod listener;
 mod name;
+mod question;
 mod quorum;
 mod selection;
 mod server;
@@ -36,8 +37,7 @@ use std::time::Duration;
 
 pub use backend::{Backend, BackendKind, Capabilities};
 pub use check::{
-    Check, Checker, Health, Outcome, Probe, Question, ReportedWeight, StatusRange, Unrunnable,
-    Verdict,
+    Check, Checker, Health, Outcome, Probe, ReportedWeight, Retry, Unrunnable, Verdict,
 };
 pub use command::{Command, CommandLine};
 pub use fitness::{FitnessPolicy, LEVELS_AMONG_UNKNOWN, Ranking, Served};
@@ -46,6 +46,10 @@ pub use lack::Lack;
 pub use limits::ServiceLimits;
 pub use listener::{AddressRange, Listener, listeners_in_words};
 pub use name::Name;
+pub use question::{
+    BodyDigest, BodyPattern, CheckSource, HttpMethod, HttpPage, HttpQuestion, HttpVersion,
+    Question, StatusRange, Tls, Trust,
+};
 pub use quorum::{Quorum, QuorumHooks, QuorumUnit};
 pub use selection::{Persistence, Scheduler, SchedulerFlags};
 pub use server::{ConnectionBounds, FailedServer, Server, ServerHooks, SorryServer, WantedServer};

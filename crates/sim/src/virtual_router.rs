@@ -250,11 +250,9 @@ fn preempts(random: &mut Random, nodes: usize, interval: Duration) -> Vec<Preemp
 }
 
 fn check(random: &mut Random, number: u8) -> Check {
-    let probe = plan::Probe {
-        kind: plan::Checker::Script(plan::Command::argv(["/bin/check", &number.to_string()])),
-        interval: Duration::from_millis(random.pick(&[100, 250, 500])),
-        timeout: Duration::from_millis(100),
-    };
+    let kind = plan::Checker::Script(plan::Command::argv(["/bin/check", &number.to_string()]));
+    let interval = Duration::from_millis(random.pick(&[100, 250, 500]));
+    let probe = plan::Probe::new(kind, interval, Duration::from_millis(100));
     Check {
         name: Name::from(format!("check{number}").as_str()),
         probe,
@@ -279,11 +277,11 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
     let server = |last: u8| {
         let address = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 200, number, last)), 80);
         let check = plan::Health {
-            probe: plan::Probe {
-                kind: plan::Checker::tcp(address),
-                interval: Duration::from_millis(500),
-                timeout: Duration::from_millis(100),
-            },
+            probe: plan::Probe::new(
+                plan::Checker::tcp(address),
+                Duration::from_millis(500),
+                Duration::from_millis(100),
+            ),
             rise: 1,
             fall: 2,
         };

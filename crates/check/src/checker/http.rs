@@ -1,153 +1,105 @@
-//! The HTTP probe: a GET is answered with one of the expected statuses.
+//! The HTTP probe: every page is answered with one of the expected statuses, and with the body that
+//! it should have.
 //!
-//! The status line decides; of the body only a little is read, so that a well-behaved server
-//! sees an orderly end. What a hostile one sends is bounded in bytes and in time.
+//! ```text
+//!   page ─► connect ─► TLS ─► request ─► head ─► body, as far as it decides ─► judge ─► next page
+//! ```
+//! What a hostile server sends is bounded in bytes ([`WantedBody`], `one::HEAD_BYTES`) and in time.
 
-use std::convert::Infallible;
-use std::error::Error;
-use std::io;
+mod one;
+mod pattern;
+mod two;
+mod wanted;
+
 use std::net::SocketAddr;
-use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::{Request, Response, header};
-use hyper_util::rt::TokioIo;
-use locum_plan::{Outcome, StatusRange, Verdict};
-use tokio::net::TcpStream;
-use tokio::time::{self, Instant};
+use locum_plan::{HttpPage, HttpQuestion, HttpVersion, Verdict};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::tcp;
+use super::{Answer, Shared, WaitingFor, Whom, dial, tls};
+use wanted::WantedBody;
 
-/// Status line and header fields together; what common servers accept themselves.
-const HEADER_BYTES: usize = 16 * 1024;
+pub(crate) use pattern::Patterns;
 
-/// Header fields of one response; the usual limit of servers for requests.
-const HEADER_FIELDS: usize = 100;
+/// For the details of runs that take too long.
+const ASKING: WaitingFor = "no response";
 
-/// Of the body, read at most this much ...
-const BODY_BYTES: usize = 64 * 1024;
-
-/// ... for at most this long, since the verdict waits for it.
-const BODY_TIME: Duration = Duration::from_millis(50);
-
-const DEFAULT_PORT: u16 = 80;
-
-/// One request, as the plan describes it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Get<'a> {
-    pub(crate) target: SocketAddr,
-    pub(crate) path: &'a str,
-    pub(crate) host: Option<&'a str>,
-    pub(crate) expect: &'a [StatusRange],
-}
-
-type Answer = (Verdict, String);
-
-/// Asks once.
-pub(crate) async fn probe(get: Get<'_>, timeout: Duration) -> Outcome {
-    let begin = Instant::now();
-    let deadline = begin + timeout;
-    let answer = match request(get) {
-        // Boxed: all probes share one future type, and most are not HTTP.
-        Ok(request) => time::timeout_at(deadline, Box::pin(exchange(get, request, deadline))).await,
-        Err(reason) => Ok((Verdict::CannotRun, reason)),
-    };
-    let (verdict, detail) = answer
-        .unwrap_or_else(|_| (Verdict::Fail, format!("no response: timed out after {timeout:?}")));
-    Outcome { verdict, detail, took: begin.elapsed(), weight: None }
-}
-
-fn request(get: Get<'_>) -> Result<Request<Empty<Bytes>>, String> {
-    let host = match get.host {
-        Some(host) => host.to_owned(),
-        None if get.target.port() == DEFAULT_PORT && get.target.is_ipv4() => {
-            get.target.ip().to_string()
-        }
-        None => get.target.to_string(),
-    };
-    if !get.path.starts_with('/') {
-        return Err(format!("the path \"{}\" does not start with a slash", get.path));
-    }
-    Request::get(get.path)
-        .header(header::HOST, host)
-        .header(header::USER_AGENT, "locum")
-        .header(header::ACCEPT, "*/*")
-        .header(header::CONNECTION, "close")
-        .body(Empty::new())
-        .map_err(|error| format!("cannot ask for \"{}\": {error}", get.path))
-}
-
-async fn exchange(get: Get<'_>, request: Request<Empty<Bytes>>, deadline: Instant) -> Answer {
-    let stream = match TcpStream::connect(get.target).await {
-        Ok(stream) => stream,
-        Err(error) => return tcp::refusal(&error),
-    };
-    let handshake = http1::Builder::new()
-        .max_buf_size(HEADER_BYTES)
-        .max_headers(HEADER_FIELDS)
-        .handshake(TokioIo::new(stream))
-        .await;
-    let (mut sender, connection) = match handshake {
-        Ok(pair) => pair,
-        Err(error) => return (Verdict::Fail, describe(&error)),
-    };
-    let talk = async {
-        match sender.send_request(request).await {
-            Ok(response) => {
-                let answer = judge(&response, get.expect);
-                let patience = deadline.min(Instant::now() + BODY_TIME);
-                let _rest_is_not_wanted =
-                    time::timeout_at(patience, skim(response.into_body())).await;
-                answer
+/// Asks for each page once, until one is not as it should be.
+pub(crate) async fn probe(
+    whom: Whom<'_>,
+    question: &HttpQuestion,
+    shared: &Shared,
+    stage: &mut WaitingFor,
+) -> Answer {
+    let mut last = Answer::pass(String::new());
+    for page in &question.pages {
+        let answer = match ask(whom, question, page, shared, stage).await {
+            Ok(answer) | Err(answer) => answer,
+        };
+        match answer.verdict {
+            Verdict::Pass => last = answer,
+            _ if question.pages.len() > 1 => {
+                return Answer { detail: format!("{}: {}", page.path, answer.detail), ..answer };
             }
-            Err(error) => (Verdict::Fail, describe(&error)),
+            _ => return answer,
         }
-    };
-    // The connection may end before the response it delivered has been looked at.
-    let drive = async {
-        let _reported_by_the_request_too = connection.await;
-        std::future::pending::<Infallible>().await
-    };
-    tokio::select! {
-        answer = talk => answer,
-        never = drive => match never {},
     }
+    last
 }
 
-fn judge(response: &Response<Incoming>, expect: &[StatusRange]) -> Answer {
-    let status = response.status();
-    let wanted = |range: &StatusRange| (range.first..=range.last).contains(&status.as_u16());
-    let verdict = if expect.iter().any(wanted) { Verdict::Pass } else { Verdict::Fail };
-    let detail = match status.canonical_reason() {
-        Some(reason) => format!("status {} {reason}", status.as_u16()),
-        None => format!("status {}", status.as_u16()),
-    };
-    (verdict, detail)
-}
-
-/// Reads a body and throws it away, up to the limit.
-async fn skim(mut body: Incoming) {
-    let mut left = BODY_BYTES;
-    while let Some(Ok(frame)) = body.frame().await {
-        match left.checked_sub(frame.data_ref().map_or(0, Bytes::len)) {
-            Some(less) => left = less,
-            None => return,
+async fn ask(
+    whom: Whom<'_>,
+    question: &HttpQuestion,
+    page: &HttpPage,
+    shared: &Shared,
+    stage: &mut WaitingFor,
+) -> Result<Answer, Answer> {
+    let wanted = WantedBody::new(page, &shared.patterns)?;
+    let host = host(page, whom.target, question.tls.is_some());
+    let request = one::request(page, &host, question.version)?;
+    *stage = super::CONNECTING;
+    let stream = dial::connect(whom).await?;
+    match &question.tls {
+        None => exchange(stream, &request, &host, question, page, wanted, stage).await,
+        Some(settings) => {
+            *stage = tls::SHAKING_HANDS;
+            let alpn = question.version == HttpVersion::Http2;
+            let stream = tls::wrap(stream, settings, alpn, &host, whom.target, shared).await?;
+            exchange(stream, &request, &host, question, page, wanted, stage).await
         }
     }
 }
 
-/// Says what went wrong, without the wrapping of the library.
-fn describe(error: &hyper::Error) -> String {
-    if let Some(io) = error.source().and_then(|source| source.downcast_ref::<io::Error>()) {
-        return tcp::refusal(io).1;
+async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    request: &[u8],
+    host: &str,
+    question: &HttpQuestion,
+    page: &HttpPage,
+    wanted: WantedBody<'_>,
+    stage: &mut WaitingFor,
+) -> Result<Answer, Answer> {
+    *stage = ASKING;
+    match question.version {
+        HttpVersion::Http10 | HttpVersion::Http11 => {
+            one::exchange(stream, request, page, wanted, stage).await
+        }
+        HttpVersion::Http2 => {
+            let scheme = if question.tls.is_some() { "https" } else { "http" };
+            two::exchange(stream, scheme, host, page, wanted, stage).await
+        }
     }
-    if error.is_incomplete_message() {
-        return "the server closed the connection without a response".into();
+}
+
+/// Value of the Host header.
+fn host(page: &HttpPage, target: SocketAddr, is_encrypted: bool) -> String {
+    let default_port = if is_encrypted { 443 } else { 80 };
+    match (&page.host, target) {
+        (Some(host), _) => host.clone(),
+        (None, SocketAddr::V4(target)) if target.port() == default_port => target.ip().to_string(),
+        (None, SocketAddr::V6(target)) if target.port() == default_port => {
+            format!("[{}]", target.ip())
+        }
+        (None, target) => target.to_string(),
     }
-    if error.is_parse() {
-        return format!("not an HTTP response: {error}");
-    }
-    error.to_string()
 }

@@ -48,7 +48,7 @@ impl Bench {
 /// The first outcome of a probe with this time-out.
 pub fn once(kind: Checker, timeout: Duration) -> Outcome {
     let bench = Bench::new();
-    bench.probes.start(1, Probe { kind, interval: PATIENCE, timeout });
+    bench.probes.start(1, Probe::new(kind, PATIENCE, timeout));
     bench.next().1
 }
 

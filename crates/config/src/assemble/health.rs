@@ -1,28 +1,43 @@
 //! What a health check of a server comes to.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::dialect::Dialect;
 use crate::parsed::ParsedHealth;
 use crate::settings::health::{HEALTH_FALL, HEALTH_INTERVAL, HEALTH_RISE};
-use locum_plan::{Checker, Health, Probe};
+use crate::settings::question::ParsedQuestion;
+use locum_plan::{Checker, Health, Probe, Retry};
 
+/// `warm_up` is that of the server.
 pub(super) fn health(
     parsed: &ParsedHealth,
     server: SocketAddr,
+    warm_up: Duration,
     dialect: Dialect,
 ) -> Option<Health> {
-    let mut target = server;
-    if let Some(port) = parsed.port.value() {
-        target.set_port(*port);
-    }
+    let address = parsed.address.value().copied().unwrap_or(server.ip());
+    let target = SocketAddr::new(address, parsed.port.value().copied().unwrap_or(server.port()));
+    let question = parsed.question.value()?.clone();
+    let origin = parsed.asked.origin().map(Arc::new);
+    let fall = HEALTH_FALL.of(parsed, dialect);
     Some(Health {
         probe: Probe {
-            kind: Checker::Ask { target, question: parsed.question.value()?.clone() },
+            kind: Checker::Ask { target, question, origin },
             interval: HEALTH_INTERVAL.of(parsed, dialect),
             timeout: parsed.timeout(dialect),
+            retry: retry(&parsed.asked, fall),
+            warm_up: parsed.asked.warm_up.value().copied().unwrap_or(warm_up),
         },
         rise: HEALTH_RISE.of(parsed, dialect),
-        fall: HEALTH_FALL.of(parsed, dialect),
+        fall,
     })
+}
+
+/// Failed runs are repeated sooner until so many have failed.
+pub(super) fn retry(asked: &ParsedQuestion, fall: u32) -> Option<Retry> {
+    let delay = asked.retry_delay.value().copied()?;
+    let times = fall.saturating_sub(1);
+    (times > 0).then_some(Retry { delay, times })
 }

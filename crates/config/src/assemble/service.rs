@@ -123,6 +123,7 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
     let failed = parsed.failed.value().copied();
     let alpha = parsed.alpha.value().copied();
     let warm_up: Option<Duration> = parsed.warm_up.value().copied();
+    let warm_up = warm_up.unwrap_or_else(|| of_service::WARM_UP.of(service, dialect));
     Server {
         address,
         weight: of_server::WEIGHT.of(parsed, dialect),
@@ -135,12 +136,12 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
         },
         failed: failed.unwrap_or_else(|| of_service::FAILED.of(service, dialect)),
         alpha: alpha.unwrap_or_else(|| of_service::ALPHA.of(service, dialect)),
-        warm_up: warm_up.unwrap_or_else(|| of_service::WARM_UP.of(service, dialect)),
+        warm_up,
         hooks: ServerHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
         health: checks
             .list()
             .iter()
-            .filter_map(|at| health::health(&at.value, address, dialect))
+            .filter_map(|at| health::health(&at.value, address, warm_up, dialect))
             .collect(),
     }
 }

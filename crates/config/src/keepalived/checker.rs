@@ -1,16 +1,19 @@
-//! `TCP_CHECK` and `HTTP_GET`: the health checks of a real server.
+//! The checkers of a real server: `TCP_CHECK`, `HTTP_GET`, `SSL_GET`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{Lowering, Target, without_settings};
-use crate::parsed::ParsedHealth;
-use crate::settings::check::success;
+use crate::keepalived::keywords::{Row, Shape, accept, refuse, set};
+use crate::keepalived::lowering::{Lowering, Target};
+use crate::keepalived::url::{Url, host};
+use crate::parsed::{Field, ParsedHealth};
 use crate::settings::health::HEALTH;
 use crate::settings::keywords;
 use crate::settings::row::Block;
-use crate::span::Span;
-use crate::values;
-use locum_plan::{Question, StatusRange};
+use crate::span::{At, Span};
+use locum_plan::{HttpQuestion, HttpVersion, Question, Tls, Trust};
 
 /// The checks of one server.
 pub(super) type Checkers = Vec<CheckerDraft>;
@@ -25,7 +28,9 @@ pub(super) const BLOCKS: &[Row<Checkers>] = &[
     set("HTTP_GET", Shape::Block(0, 0), |lowering, checkers, statement| {
         checkers.push(CheckerDraft::read(lowering, Kind::Http, "an HTTP_GET", statement));
     }),
-    refuse("SSL_GET", "use TCP_CHECK, which asks whether the port is open"),
+    set("SSL_GET", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Https, "an SSL_GET", statement));
+    }),
     refuse("MISC_CHECK", SCRIPTED),
     refuse("SMTP_CHECK", SCRIPTED),
     refuse("DNS_CHECK", SCRIPTED),
@@ -39,6 +44,7 @@ pub(super) const BLOCKS: &[Row<Checkers>] = &[
 enum Kind {
     Tcp,
     Http,
+    Https,
 }
 
 /// What a checker block says.
@@ -48,6 +54,11 @@ pub(super) struct CheckerDraft {
     pub span: Span,
     pub health: ParsedHealth,
     host: Option<String>,
+    version: HttpVersion,
+    sends_name: bool,
+    name: Option<String>,
+    source: Option<At<IpAddr>>,
+    port: Option<At<u16>>,
     urls: Vec<Url>,
 }
 
@@ -58,11 +69,33 @@ impl CheckerDraft {
             span: statement.span(),
             health: ParsedHealth::default(),
             host: None,
+            version: HttpVersion::Http10,
+            sends_name: false,
+            name: None,
+            source: None,
+            port: None,
             urls: Vec::new(),
         };
         let block = statement.block.as_deref().unwrap_or_default();
         lowering.run(what, ROWS, &mut draft, block);
+        draft.health.asked.source = draft.source(lowering);
         draft
+    }
+
+    /// `bindto` and `bind_port`.
+    fn source(&self, lowering: &mut Lowering<'_>) -> Field<(IpAddr, u16)> {
+        match (&self.source, &self.port) {
+            (Some(source), port) => {
+                let port = port.as_ref().map_or(0, |port| port.value);
+                Field::Given(At::new((source.value, port), source.span))
+            }
+            (None, Some(port)) => {
+                let text = "`bind_port` needs the address of a `bindto` here";
+                lowering.report.error(port.span, "missing-argument", text);
+                Field::Bad
+            }
+            (None, None) => Field::Absent,
+        }
     }
 
     /// What it asks; `virtual_host` is the one of the servers around it.
@@ -73,8 +106,45 @@ impl CheckerDraft {
     ) -> Option<Question> {
         match self.kind {
             Kind::Tcp => Some(Question::Tcp),
-            Kind::Http => http(lowering, self, virtual_host),
+            Kind::Http => self.pages(lowering, virtual_host, None, "an HTTP_GET"),
+            Kind::Https => {
+                let tls = Tls {
+                    name: self.name.clone(),
+                    sends_name: self.sends_name || self.name.is_some(),
+                    trust: Trust::Anybody,
+                    identity: None,
+                };
+                self.pages(lowering, virtual_host, Some(tls), "an SSL_GET")
+            }
         }
+    }
+
+    /// What keepalived means where nobody around it says otherwise.
+    pub fn fill(&self, check: &mut ParsedHealth) {
+        let delay = match self.kind {
+            Kind::Tcp => Duration::from_secs(1),
+            Kind::Http | Kind::Https => Duration::from_secs(3),
+        };
+        if check.asked.retry_delay.is_absent() {
+            check.asked.retry_delay = Field::Given(At::new(delay, self.span));
+        }
+    }
+
+    fn pages(
+        &self,
+        lowering: &mut Lowering<'_>,
+        virtual_host: Option<&String>,
+        tls: Option<Tls>,
+        what: &str,
+    ) -> Option<Question> {
+        if self.urls.is_empty() {
+            let text = format!("{what} needs a `url` block");
+            lowering.report.error(self.span, "missing-key", text);
+            return None;
+        }
+        let host = self.host.as_ref().or(virtual_host);
+        let pages = self.urls.iter().map(|url| url.page(host)).collect();
+        Some(Question::Http(Arc::new(HttpQuestion { pages, version: self.version, tls })))
     }
 }
 
@@ -88,105 +158,40 @@ impl Target for CheckerDraft {
     }
 }
 
-without_settings!(Url);
-
-#[derive(Clone, Debug)]
-struct Url {
-    span: Span,
-    path: Option<String>,
-    expect: Vec<StatusRange>,
-    host: Option<String>,
-}
-
 pub(super) const ROWS: &[Row<CheckerDraft>] = &[
     set("virtualhost", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.host = host(lowering, statement);
     }),
-    set("url", Shape::Block(0, 0), url),
-    ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
-    accept("warmup"),
+    set("url", Shape::Block(0, 0), |lowering, draft, statement| {
+        draft.urls.push(Url::read(lowering, statement));
+    }),
+    set("http_protocol", Shape::Line(1, 1), |lowering, draft, statement| {
+        let Some(word) = statement.arguments().first() else { return };
+        draft.version = match word.text.as_str() {
+            // With `Connection: close`, which ours always has.
+            "1.0" | "1.0C" | "1.0c" => HttpVersion::Http10,
+            "1.1" => HttpVersion::Http11,
+            other => {
+                lowering.bad_value(word, format!("`{other}` is no version of HTTP: 1.0 or 1.1"));
+                return;
+            }
+        };
+    }),
+    set("enable_sni", Shape::Line(0, 1), |lowering, draft, statement| {
+        draft.sends_name = lowering.switch(statement).is_some_and(|at| at.value);
+    }),
+    set("sni_name", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.name = host(lowering, statement);
+    }),
+    set("bindto", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.source = lowering.first_address(statement);
+    }),
+    set("bind_port", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.port = lowering.first_number(statement, 1..=65_535);
+    }),
     accept("alpha"),
     accept("log_all_failures"),
+    // All pages are asked in one run, of a server that is down too.
     accept("fast_recovery"),
-    accept("http_protocol"),
-    refuse("connect_ip", "the check asks the server's own address"),
-    refuse("bindto", "remove it"),
-    refuse("bind_if", "remove it"),
-    refuse("bind_port", "remove it"),
-    refuse("fwmark", "remove it"),
-    refuse("enable_sni", "use TCP_CHECK"),
-    refuse("sni_name", "use TCP_CHECK"),
-];
-
-const URL: &[Row<Url>] = &[
-    set("path", Shape::Line(1, 1), |lowering, draft, statement| {
-        let Some(word) = statement.arguments().first() else { return };
-        match values::http_path(&word.text) {
-            Ok(path) => draft.path = Some(path),
-            Err(reason) => lowering.bad_value(word, reason),
-        }
-    }),
-    set("status_code", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        for word in statement.arguments() {
-            match values::status_range(&word.text) {
-                Ok(range) => draft.expect.push(range),
-                Err(reason) => lowering.bad_value(word, reason),
-            }
-        }
-    }),
-    set("virtualhost", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.host = host(lowering, statement);
-    }),
-    refuse("digest", "check the status code instead"),
-    refuse("regex", "check the status code instead"),
-    refuse("regex_no_match", "check the status code instead"),
-    refuse("regex_options", "check the status code instead"),
-    refuse("regex_stack", "check the status code instead"),
-    refuse("regex_min_offset", "check the status code instead"),
-    refuse("regex_max_offset", "check the status code instead"),
     accept("tls_compliant"),
 ];
-
-fn host(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<String> {
-    let word = statement.arguments().first()?;
-    match values::http_host(&word.text) {
-        Ok(host) => Some(host),
-        Err(reason) => {
-            lowering.bad_value(word, reason);
-            None
-        }
-    }
-}
-
-fn url(lowering: &mut Lowering<'_>, draft: &mut CheckerDraft, statement: &Statement) {
-    let span = statement.span();
-    let mut url = Url { span, path: None, expect: Vec::new(), host: None };
-    let block = statement.block.as_deref().unwrap_or_default();
-    lowering.run("a url", URL, &mut url, block);
-    draft.urls.push(url);
-}
-
-fn http(
-    lowering: &mut Lowering<'_>,
-    draft: &CheckerDraft,
-    virtual_host: Option<&String>,
-) -> Option<Question> {
-    if let Some(second) = draft.urls.get(1) {
-        let text = "more than one url in a check is not supported yet";
-        lowering.report.error(second.span, "unsupported", text).help("keep the most telling one");
-        return None;
-    }
-    let Some(url) = draft.urls.first() else {
-        lowering.report.error(draft.span, "missing-key", "an HTTP_GET needs a `url` block");
-        return None;
-    };
-    let expect = match url.expect.is_empty() {
-        true => success(),
-        false => url.expect.clone(),
-    };
-    Some(Question::Http {
-        path: url.path.clone().unwrap_or_else(|| "/".to_owned()),
-        host: url.host.as_ref().or(draft.host.as_ref()).or(virtual_host).cloned(),
-        expect,
-    })
-}

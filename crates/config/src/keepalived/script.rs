@@ -11,7 +11,7 @@ use crate::settings::check::CHECK;
 use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::span::At;
-use locum_plan::{Checker, Command, CommandLine, Question};
+use locum_plan::{Checker, Command, CommandLine};
 
 pub(super) struct ScriptDraft {
     parsed: ParsedCheck,
@@ -73,7 +73,7 @@ fn checker(command: Command) -> Checker {
             None => Checker::Script(command),
         },
         CommandLine::Shell(line) => match port_asked(line) {
-            Some(target) => Checker::Ask { target, question: Question::Tcp },
+            Some(target) => Checker::tcp(target),
             None => Checker::Script(command),
         },
     }

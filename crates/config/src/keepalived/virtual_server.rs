@@ -104,7 +104,6 @@ pub(super) const ROWS: &[Row<ServiceDraft>] = &[
         draft.parsed.failed = Field::Given(At::new(FailedServer::Quiesce, statement.span()));
     }),
     set("real_server", Shape::Block(1, 2), real_server),
-    ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
     set("persistence_timeout", Shape::Line(0, 1), |lowering, draft, statement| {
         if !statement.arguments().is_empty() {
             draft.persistence.timeout = lowering.first_seconds(statement).into();
@@ -138,7 +137,6 @@ pub(super) const ROWS: &[Row<ServiceDraft>] = &[
     set("mh-fallback", Shape::Line(0, 0), flag),
     // The kernel's own: it says whether the service is in its table.
     accept("hashed"),
-    ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
     set("ip_family", Shape::Line(1, 1), ip_family),
     accept("smtp_alert"),
     ignore("ha_suspend", "checks run on every node, so that a takeover knows the servers"),
@@ -200,7 +198,6 @@ pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
     }),
-    ignore("delay_before_retry", "a failed check is repeated after delay_loop"),
     accept("log_all_failures"),
     accept("smtp_alert"),
 ];
@@ -404,6 +401,7 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
             check.question = Field::Given(At::new(question, span));
             HEALTH.inherit(&mut check, &own_health);
             HEALTH.inherit(&mut check, &health);
+            checker.fill(&mut check);
             Some(At::new(check, span))
         });
         let checks: Vec<_> = checks.collect();

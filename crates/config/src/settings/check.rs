@@ -1,19 +1,19 @@
 //! `[check.NAME]` and `vrrp_script`: what decides whether a node is fit.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::toml::de::DeValue;
-use locum_plan::{Checker, Command, CommandLine, Question, StatusRange, Weight};
+use locum_plan::{Checker, Command, CommandLine, Question, Weight};
 
 use crate::dialect::Dialect;
 use crate::field::Field;
 use crate::settings::command::{ARGV, SHELL_LINE};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, toml_only};
-use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
+use crate::settings::question::{self, Beside, ParsedQuestion};
+use crate::settings::row::{Block, Keyword, Noun, PartRow, Row, Setting, Unset, field};
 use crate::settings::track::WEIGHT_FORM;
 use crate::span::{At, Report, Span};
-use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
 
 #[derive(Clone, Debug, Default)]
@@ -39,8 +39,7 @@ pub(crate) struct Asked {
     pub process: Field<String>,
     pub tcp: Field<SocketAddr>,
     pub http: Field<Url>,
-    pub host: Field<String>,
-    pub expect: Field<Vec<StatusRange>>,
+    pub question: ParsedQuestion,
     pub user: Field<String>,
     pub group: Field<String>,
 }
@@ -49,6 +48,7 @@ pub(crate) struct Asked {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Url {
     pub target: SocketAddr,
+    pub is_encrypted: bool,
     pub path: String,
     /// Value of the Host header, where it is another than the address.
     pub host: Option<String>,
@@ -68,18 +68,40 @@ pub(crate) static CHECK: Noun<ParsedCheck> = Noun {
         &PROCESS,
         &TCP,
         &HTTP,
-        &EXPECT,
-        &HOST,
+        &asked(&question::EXPECT),
+        &asked(&question::HOST),
+        &asked(&question::METHOD),
+        &asked(&question::PAYLOAD),
+        &asked(&question::VERSION),
+        &asked(&question::BODY),
+        &asked(&question::REGEX),
+        &asked(&question::SHA256),
+        &asked(&question::MD5),
+        &asked(&question::SNI),
+        &asked(&question::VERIFY),
+        &asked(&question::CA),
+        &asked(&question::CERTIFICATE),
+        &asked(&question::KEY),
+        &asked(&question::SOURCE),
+        &asked(&question::INTERFACE),
+        &asked(&question::MARK),
         &INTERVAL,
         &TIMEOUT,
         &RISE,
         &FALL,
+        &asked(&question::RETRY_DELAY),
+        &asked(&question::WARM_UP),
         &WEIGHT,
         &USER,
         &GROUP,
         &STARTS_FAILED,
     ],
 };
+
+/// A setting of the question, of a check.
+const fn asked(row: &'static dyn Row<ParsedQuestion>) -> PartRow<ParsedCheck, ParsedQuestion> {
+    PartRow::new(row, |check| &check.asked.question, |check| &mut check.asked.question, &[])
+}
 
 static SCRIPT: OfCheck<CommandLine> = Setting::new(
     "script",
@@ -144,23 +166,8 @@ static HTTP: OfCheck<Url> = Setting::new(
     URL,
     field!(ParsedCheck, Url, asked.http),
     Unset::Nothing("none"),
-    "A page that must be answered. Its host is an address: names are not looked up.",
-);
-
-static EXPECT: OfCheck<Vec<StatusRange>> = Setting::new(
-    "expect",
-    EXPECT_FORM,
-    field!(ParsedCheck, Vec<StatusRange>, asked.expect),
-    Unset::Value(|_| success(), "the codes of success"),
-    "With `http`: status codes that are a success.",
-);
-
-static HOST: OfCheck<String> = Setting::new(
-    "host",
-    HOST_FORM,
-    field!(ParsedCheck, String, asked.host),
-    Unset::Nothing("the address"),
-    "With `http`: value of the Host header.",
+    "A page that must be answered, of http or https. Its host is an address: names are not looked \
+     up.",
 );
 
 /// What a failover waits for in the worst case; a process check costs microseconds.
@@ -271,21 +278,19 @@ impl Asked {
             let (user, group) = (asked.user.value().cloned(), asked.group.value().cloned());
             Checker::Script(Command { line, user, group })
         };
+        let origin = asked.question.origin().map(Arc::new);
+        let ask = |target, question| Checker::Ask { target, question, origin: origin.clone() };
         let kinds: [(&str, Field<Checker>); 5] = [
             ("script", asked.script.clone().map(as_user)),
             ("shell", asked.shell.clone().map(as_user)),
             ("process", asked.process.clone().map(|name| Checker::Process { name })),
-            (
-                "tcp",
-                asked.tcp.clone().map(|target| Checker::Ask { target, question: Question::Tcp }),
-            ),
+            ("tcp", asked.tcp.clone().map(|target| ask(target, Question::Tcp))),
             (
                 "http",
                 asked.http.clone().map(|url| {
-                    let host = asked.host.value().cloned().or(url.host);
-                    let expect = asked.expect.value().cloned().unwrap_or_else(success);
-                    let question = Question::Http { path: url.path, host, expect };
-                    Checker::Ask { target: url.target, question }
+                    let page = (url.path, url.host);
+                    let pages = asked.question.http(&[page], url.is_encrypted, report);
+                    ask(url.target, Question::Http(Arc::new(pages)))
                 }),
             ),
         ];
@@ -296,11 +301,16 @@ impl Asked {
             report.error(table, "two-probes", text);
             return Field::Bad;
         }
-        let is_http = kind == "http";
+        let is_encrypted = asked.http.value().is_some_and(|url| url.is_encrypted);
+        let (kind, beside): (_, &[Beside]) = match kind {
+            "tcp" => (kind, &[Beside::Network]),
+            "http" if is_encrypted => ("https", &[Beside::Network, Beside::Http, Beside::Tls]),
+            "http" => (kind, &[Beside::Network, Beside::Http]),
+            _ => (kind, &[]),
+        };
+        asked.question.misplaced(kind, beside, report);
         let is_command = kind == "script" || kind == "shell";
         for (name, span, fits) in [
-            ("host", asked.host.given().map(|at| at.span), is_http),
-            ("expect", asked.expect.given().map(|at| at.span), is_http),
             ("user", asked.user.given().map(|at| at.span), is_command),
             ("group", asked.group.given().map(|at| at.span), is_command),
         ] {
@@ -311,53 +321,6 @@ impl Asked {
         }
         field
     }
-}
-
-/// `200`, `"200-299"`, or a list of them.
-pub(crate) const EXPECT_FORM: Form<Vec<StatusRange>> = toml_only(
-    "a status code, a range as in \"200-299\", or a list of them",
-    Schema::Any(&[
-        Schema::Whole(100, 599),
-        Schema::Text,
-        Schema::List(&Schema::Any(&[Schema::Whole(100, 599), Schema::Text])),
-    ]),
-    expect,
-    |ranges| {
-        let one = |range: &StatusRange| format!("\"{}-{}\"", range.first, range.last);
-        ranges.iter().map(one).collect::<Vec<_>>().join(", ")
-    },
-);
-
-pub(crate) const HOST_FORM: Form<String> = toml_only(
-    "a host name in quotes",
-    Schema::Text,
-    |reader, value, key| reader.parsed(value, key, values::http_host),
-    String::clone,
-);
-
-/// Status codes that are a success when the file names none: keepalived's too.
-pub(crate) fn success() -> Vec<StatusRange> {
-    vec![StatusRange { first: 200, last: 299 }]
-}
-
-fn expect(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Vec<StatusRange>> {
-    if !matches!(value.get_ref(), DeValue::Array(_)) {
-        return status(reader, value, key).map(|range| vec![range]);
-    }
-    let ranges = reader.each(value, key, |reader, item| status(reader, item, key))?;
-    if ranges.is_empty() {
-        reader.bad_value(value, key, "the list is empty: nothing would be a success");
-        return None;
-    }
-    Some(ranges.into_iter().map(|at| at.value).collect())
-}
-
-fn status(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<StatusRange> {
-    if let DeValue::Integer(_) = value.get_ref() {
-        let code = u16::try_from(reader.integer(value, key, 100..=599)?).ok()?;
-        return Some(StatusRange { first: code, last: code });
-    }
-    reader.parsed(value, key, values::status_range)
 }
 
 /// Address and port. Names are not looked up: a check must not wait for a resolver.
@@ -373,12 +336,12 @@ fn socket(text: &str) -> Result<SocketAddr, String> {
 }
 
 fn url(text: &str) -> Result<Url, String> {
-    if text.starts_with("https://") {
-        return Err("a check of https is not available: use a script with curl".to_owned());
-    }
-    let rest = text
-        .strip_prefix("http://")
-        .ok_or_else(|| format!("`{text}` does not begin with http://"))?;
+    let (rest, is_encrypted) = match (text.strip_prefix("http://"), text.strip_prefix("https://")) {
+        (Some(rest), _) => (rest, false),
+        (None, Some(rest)) => (rest, true),
+        (None, None) => return Err(format!("`{text}` does not begin with http:// or https://")),
+    };
+    let port = if is_encrypted { 443 } else { 80 };
     let (authority, path) = rest.find('/').map_or((rest, "/"), |at| rest.split_at(at));
     let target = socket(authority).or_else(|reason| {
         let bare = authority.trim_start_matches('[').trim_end_matches(']');
@@ -387,10 +350,10 @@ fn url(text: &str) -> Result<Url, String> {
         } else {
             bare.parse::<IpAddr>().ok()
         };
-        address.map(|address| SocketAddr::new(address, 80)).ok_or(reason)
+        address.map(|address| SocketAddr::new(address, port)).ok_or(reason)
     })?;
     let host = authority.starts_with("localhost").then(|| authority.to_owned());
-    Ok(Url { target, path: values::http_path(path)?, host })
+    Ok(Url { target, is_encrypted, path: values::http_path(path)?, host })
 }
 
 #[cfg(test)]
@@ -398,7 +361,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_names_an_address_and_defaults_to_port_80() {
+    fn a_url_names_an_address_and_defaults_to_the_port_of_its_scheme() {
         let parsed = |text: &str| url(text).map(|url| (url.target.to_string(), url.path));
         let ok = |target: &str, path: &str| Ok((target.to_owned(), path.to_owned()));
         assert_eq!(parsed("http://127.0.0.1:8080/health"), ok("127.0.0.1:8080", "/health"));
@@ -406,7 +369,8 @@ mod tests {
         assert_eq!(parsed("http://[::1]/x?y=1"), ok("[::1]:80", "/x?y=1"));
         assert_eq!(parsed("http://localhost/health"), ok("127.0.0.1:80", "/health"));
         assert_eq!(parsed("http://localhost:81"), ok("127.0.0.1:81", "/"));
-        assert!(parsed("https://127.0.0.1/").is_err());
+        assert_eq!(parsed("https://127.0.0.1/"), ok("127.0.0.1:443", "/"));
+        assert!(parsed("ftp://127.0.0.1/").is_err());
         assert!(parsed("http://example.com/").is_err());
         assert!(parsed("http://127.0.0.1/a b").is_err());
     }

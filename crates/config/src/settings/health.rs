@@ -1,15 +1,17 @@
 //! `health` of services and servers, and the checker blocks of a `real_server`: what a server is asked.
 
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Question, StatusRange};
+use locum_plan::Question;
 
 use crate::dialect::Dialect;
 use crate::field::Field;
-use crate::settings::check::{EXPECT_FORM, HOST_FORM, success};
-use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, toml_only};
-use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
+use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, ip_address, list, toml_only};
+use crate::settings::question::{self, Beside, ParsedQuestion};
+use crate::settings::row::{Block, Keyword, Noun, PartRow, Row, Setting, Unset, field};
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
@@ -17,13 +19,14 @@ use crate::values;
 /// One health check of the servers it is of.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct ParsedHealth {
-    /// What `tcp` and `http` come to.
+    /// What the kinds below and `asked` come to.
     pub question: Field<Question>,
     pub tcp: Field<bool>,
-    pub http: Field<String>,
-    pub expect: Field<Vec<StatusRange>>,
-    pub host: Field<String>,
-    /// Port to ask; the server's own when absent.
+    pub http: Field<Vec<String>>,
+    pub https: Field<Vec<String>>,
+    pub asked: ParsedQuestion,
+    /// Address and port to ask; the server's own when absent.
+    pub address: Field<IpAddr>,
     pub port: Field<u16>,
     pub interval: Field<Duration>,
     pub timeout: Field<Duration>,
@@ -54,19 +57,44 @@ pub(crate) static HEALTH: Noun<ParsedHealth> = Noun {
     name: "health",
     head: "health = { … }",
     what: "a health check",
-    about: "A health check of a server. It asks one thing: `tcp` or `http`.",
+    about: "A health check of a server. It asks one thing: `tcp`, `http` or `https`.",
     rows: &[
         &TCP,
         &HTTP,
-        &HEALTH_EXPECT,
-        &HEALTH_HOST,
+        &HTTPS,
+        &asked(&question::EXPECT),
+        &asked(&question::HOST),
+        &asked(&question::METHOD),
+        &asked(&question::PAYLOAD),
+        &asked(&question::VERSION),
+        &asked(&question::BODY),
+        &asked(&question::REGEX),
+        &asked(&question::SHA256),
+        &asked(&question::MD5),
+        &asked(&question::SNI),
+        &asked(&question::VERIFY),
+        &asked(&question::CA),
+        &asked(&question::CERTIFICATE),
+        &asked(&question::KEY),
+        &HEALTH_ADDRESS,
         &HEALTH_PORT,
+        &asked(&question::SOURCE),
+        &asked(&question::INTERFACE),
+        &asked(&question::MARK),
         &HEALTH_INTERVAL,
         &HEALTH_TIMEOUT,
         &HEALTH_RISE,
         &HEALTH_FALL,
+        &asked(&question::RETRY_DELAY),
+        &asked(&question::WARM_UP),
     ],
 };
+
+/// A setting of the question, of a health check.
+const fn asked(row: &'static dyn Row<ParsedQuestion>) -> PartRow<ParsedHealth, ParsedQuestion> {
+    const BLOCKS: &[Block] = &[Block::Checker, Block::RealServer, Block::VirtualServer];
+    PartRow::new(row, |health| &health.asked, |health| &mut health.asked, BLOCKS)
+}
 
 static TCP: OfHealth<bool> = Setting::new(
     "tcp",
@@ -76,36 +104,50 @@ static TCP: OfHealth<bool> = Setting::new(
     "The server must accept a connection.",
 );
 
-static HTTP: OfHealth<String> = Setting::new(
+/// `"/health"`, or a list of paths.
+const PATHS: Form<Vec<String>> = toml_only(
+    "a path, as in \"/health\", or a list of them",
+    Schema::Any(&[Schema::Text, Schema::List(&Schema::Text)]),
+    |reader, value, key| {
+        let DeValue::Array(_) = value.get_ref() else {
+            return reader.parsed(value, key, values::http_path).map(|path| vec![path]);
+        };
+        let paths =
+            reader.each(value, key, |reader, item| reader.parsed(item, key, values::http_path))?;
+        if paths.is_empty() {
+            reader.bad_value(value, key, "the list is empty: nothing would be asked");
+            return None;
+        }
+        Some(paths.into_iter().map(|at| at.value).collect())
+    },
+    |paths| paths.join(", "),
+);
+
+static HTTP: OfHealth<Vec<String>> = Setting::new(
     "http",
-    toml_only(
-        "a path, as in \"/health\"",
-        Schema::Text,
-        |reader, value, key| reader.parsed(value, key, values::http_path),
-        String::clone,
-    ),
-    field!(ParsedHealth, String, http),
+    PATHS,
+    field!(ParsedHealth, Vec<String>, http),
     Unset::Nothing("none"),
-    "The server must answer this path.",
+    "The server must answer this path, or each of these, as the settings below say.",
 )
 .keywords(&[Keyword::Own(Block::Checker, "url")]);
 
-static HEALTH_EXPECT: OfHealth<Vec<StatusRange>> = Setting::new(
-    "expect",
-    EXPECT_FORM,
-    field!(ParsedHealth, Vec<StatusRange>, expect),
-    Unset::Value(|_| success(), "the codes of success"),
-    "With `http`: status codes that are a success.",
+static HTTPS: OfHealth<Vec<String>> = Setting::new(
+    "https",
+    PATHS,
+    field!(ParsedHealth, Vec<String>, https),
+    Unset::Nothing("none"),
+    "As `http`, with TLS.",
 );
 
-static HEALTH_HOST: OfHealth<String> = Setting::new(
-    "host",
-    HOST_FORM,
-    field!(ParsedHealth, String, host),
-    Unset::Nothing("the address of the server"),
-    "With `http`: value of the Host header.",
+static HEALTH_ADDRESS: OfHealth<IpAddr> = Setting::new(
+    "address",
+    ip_address("an address in quotes"),
+    field!(ParsedHealth, IpAddr, address),
+    Unset::Nothing("the server's own"),
+    "Address to ask.",
 )
-.keywords(&[Keyword::Own(Block::Checker, "virtualhost")]);
+.keywords(&[Keyword::Plain(Block::Checker, "connect_ip")]);
 
 static HEALTH_PORT: OfHealth<u16> = Setting::new(
     "port",
@@ -228,41 +270,44 @@ fn health(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Pa
     Some(health)
 }
 
-/// `tcp = true`, or `http = "/path"` with what goes along.
+/// The one thing that is asked, with what goes along.
 fn question(reader: &mut Reader<'_>, span: Span, health: &ParsedHealth) -> Option<At<Question>> {
-    let wants_tcp = health.tcp.value() == Some(&true);
-    match (wants_tcp, &health.http) {
-        (true, Field::Absent) => {
-            let misplaced = [
-                ("expect", health.expect.given().map(|at| at.span)),
-                ("host", health.host.given().map(|at| at.span)),
-            ];
-            for (name, span) in misplaced {
-                if let Some(span) = span {
-                    let text = format!("`{name}` means nothing beside `tcp`");
-                    reader.report.error(span, "misplaced-key", text);
-                }
-            }
-            health.tcp.given().map(|at| At::new(Question::Tcp, at.span))
-        }
-        (true, Field::Bad | Field::Given(_)) => {
-            let text = "a health check asks one thing: `tcp` or `http`, not both";
-            reader.report.error(span, "two-probes", text);
-            None
-        }
-        (false, Field::Given(path)) => {
-            let expect = HEALTH_EXPECT.of(health, Dialect::Toml);
-            let host = health.host.value().cloned();
-            let path = path.clone();
-            Some(path.map(|path| Question::Http { path, host, expect }))
-        }
-        (false, Field::Bad) => None,
-        (false, Field::Absent) => {
-            if !health.tcp.is_bad() {
-                let text = "a health check has neither `tcp = true` nor `http = \"/path\"`";
-                reader.report.error(span, "missing-key", text);
-            }
-            None
-        }
+    let tcp = match health.tcp.given() {
+        Some(at) if !at.value => Field::Absent,
+        _ => health.tcp.clone().map(|_| ()),
+    };
+    let kinds = [
+        ("tcp", tcp),
+        ("http", health.http.clone().map(|_| ())),
+        ("https", health.https.clone().map(|_| ())),
+    ];
+    let mut written = kinds.into_iter().filter(|(_, field)| !field.is_absent());
+    let Some((kind, field)) = written.next() else {
+        let text = "a health check has none of `tcp = true`, `http = \"/path\"` or `https`";
+        reader.report.error(span, "missing-key", text);
+        return None;
+    };
+    if let Some((other, _)) = written.next() {
+        let text = format!("a health check asks one thing: `{kind}` or `{other}`, not both");
+        reader.report.error(span, "two-probes", text);
+        return None;
     }
+    let at = field.given()?.span;
+    let asked = &health.asked;
+    let pages = |paths: &Field<Vec<String>>| {
+        paths.list().iter().map(|path| (path.clone(), None)).collect::<Vec<_>>()
+    };
+    let (question, beside): (_, &[Beside]) = match kind {
+        "http" => {
+            let pages = asked.http(&pages(&health.http), false, reader.report);
+            (Question::Http(Arc::new(pages)), &[Beside::Network, Beside::Http])
+        }
+        "https" => {
+            let pages = asked.http(&pages(&health.https), true, reader.report);
+            (Question::Http(Arc::new(pages)), &[Beside::Network, Beside::Http, Beside::Tls])
+        }
+        _ => (Question::Tcp, &[Beside::Network]),
+    };
+    asked.misplaced(kind, beside, reader.report);
+    Some(At::new(question, at))
 }

@@ -385,6 +385,61 @@ impl<N: 'static, M: 'static> Row<N> for Nested<N, M> {
     }
 }
 
+/// A row of a noun that is part of another, as a row of that other.
+pub(crate) struct PartRow<N: 'static, M: 'static> {
+    row: &'static dyn Row<M>,
+    get: fn(&N) -> &M,
+    slot: fn(&mut N) -> &mut M,
+    /// The blocks whose keywords it has there.
+    blocks: &'static [Block],
+}
+
+impl<N: 'static, M: 'static> PartRow<N, M> {
+    pub const fn new(
+        row: &'static dyn Row<M>,
+        get: fn(&N) -> &M,
+        slot: fn(&mut N) -> &mut M,
+        blocks: &'static [Block],
+    ) -> Self {
+        Self { row, get, slot, blocks }
+    }
+}
+
+impl<N: 'static, M: 'static> Row<N> for PartRow<N, M> {
+    fn key(&self) -> &'static str {
+        self.row.key()
+    }
+
+    fn facts(&self) -> Facts {
+        Facts { keywords: self.keywords(), ..self.row.facts() }
+    }
+
+    fn keywords(&self) -> Vec<(Block, &'static str, ReadBy)> {
+        let mut keywords = self.row.keywords();
+        keywords.retain(|(block, ..)| self.blocks.contains(block));
+        keywords
+    }
+
+    fn read(&self, reader: &mut Reader<'_>, value: &Value<'_>, noun: &mut N) {
+        self.row.read(reader, value, (self.slot)(noun));
+    }
+
+    fn lower(
+        &self,
+        lowering: &mut Lowering<'_>,
+        block: Block,
+        statement: &Statement,
+        noun: &mut N,
+    ) -> bool {
+        self.blocks.contains(&block)
+            && self.row.lower(lowering, block, statement, (self.slot)(noun))
+    }
+
+    fn inherit(&self, noun: &mut N, from: &N) {
+        self.row.inherit((self.slot)(noun), (self.get)(from));
+    }
+}
+
 /// The name of a noun: known before the rest, because findings need it.
 pub(crate) struct NameRow {
     pub about: &'static str,

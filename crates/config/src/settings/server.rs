@@ -225,6 +225,7 @@ static HEALTH: OfServer<Vec<At<ParsedHealth>>> = Setting::new(
 .keywords(&[
     Keyword::Own(Block::RealServer, "TCP_CHECK"),
     Keyword::Own(Block::RealServer, "HTTP_GET"),
+    Keyword::Own(Block::RealServer, "SSL_GET"),
 ]);
 
 type OfSorry<T> = Setting<ParsedSorry, T>;

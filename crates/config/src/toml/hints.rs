@@ -49,11 +49,7 @@ const INSTANCE: &[Hint] = &[
 ];
 
 const CHECK: &[Hint] = &[
-    (
-        &["https", "ssl", "tls"],
-        "a check of https is not available: use a script with curl, as in \
-         script = [\"curl\", \"-sf\", \"https://127.0.0.1/\"]",
-    ),
+    (&["https", "ssl", "tls"], "that is `http = \"https://127.0.0.1/\"`"),
     (&["ping", "icmp"], "use a script, as in script = [\"ping\", \"-c1\", \"192.0.2.1\"]"),
     (&["command", "exec", "cmd"], "that is `script`"),
     (&["url", "uri"], "that is `http`"),
@@ -100,10 +96,7 @@ const SERVER: &[Hint] = &[
 ];
 
 const HEALTH: &[Hint] = &[
-    (
-        &["https", "ssl", "tls"],
-        "a check of https is not available: `tcp = true` asks whether the port is open",
-    ),
+    (&["ssl", "tls"], "that is `https = \"/health\"`"),
     (
         &["script", "shell", "process", "command"],
         "a server is asked by `tcp` or `http`; scripts are for a [check.NAME] of this node",

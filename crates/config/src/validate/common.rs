@@ -5,6 +5,7 @@ use locum_plan::{Backend, BackendKind, Capabilities, Command, CommandLine, Servi
 use crate::dialect::Dialect;
 use crate::need::NeedKind;
 use crate::parsed::Field;
+use crate::settings::question::ParsedQuestion;
 use crate::span::{Finding, Report, Span};
 
 /// What a command asks of the host.
@@ -22,6 +23,21 @@ pub(super) fn command_needs(command: &Command, span: Span, report: &mut Report) 
     }
     if let Some(group) = &command.group {
         report.need(span, NeedKind::Group(group.clone()));
+    }
+}
+
+/// What a question asks of the host that asks it.
+pub(super) fn question_needs(asked: &ParsedQuestion, report: &mut Report) {
+    if let Some(interface) = asked.interface.given() {
+        report.need(interface.span, NeedKind::Interface(interface.value.clone()));
+    }
+    if let Some(source) = asked.source.given() {
+        report.need(source.span, NeedKind::Address(source.value.0));
+    }
+    for file in [&asked.ca, &asked.certificate, &asked.key] {
+        if let Some(file) = file.given() {
+            report.need(file.span, NeedKind::File(file.value.display().to_string()));
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::dialect::Dialect;
 use crate::parsed::{ParsedHealth, ParsedService};
 use crate::settings::health::HEALTH_INTERVAL;
 use crate::span::Report;
-use crate::validate::common::{allowed, known_instance, strict_in_toml};
+use crate::validate::common::{allowed, known_instance, question_needs, strict_in_toml};
 use crate::validate::servers::is_reached;
 use crate::validate::{listen, quorum, servers};
 
@@ -234,6 +234,7 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
             "give the check a `port` of its own on which the server answers {asked}"
         ));
     }
+    question_needs(&parsed.asked, report);
     if let Some(interval) = parsed.interval.given().filter(|at| at.value.is_zero()) {
         report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
     }

@@ -64,7 +64,7 @@ fn follow(plan: &mut Plan, objects: &[(Tracked, u8)]) {
 }
 
 fn health(target: SocketAddr) -> Health {
-    let probe = Probe { kind: Checker::tcp(target), interval: SECOND, timeout: SECOND };
+    let probe = Probe::new(Checker::tcp(target), SECOND, SECOND);
     Health { probe, rise: 2, fall: 2 }
 }
 

@@ -347,11 +347,11 @@ pub fn plan<const N: usize>(instances: [Instance; N]) -> Plan {
 pub fn process_check(weight: i16) -> Check {
     Check {
         name: "app".into(),
-        probe: Probe {
-            kind: Checker::Process { name: "app".to_owned() },
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
-        },
+        probe: Probe::new(
+            Checker::Process { name: "app".to_owned() },
+            Duration::from_secs(1),
+            Duration::from_secs(1),
+        ),
         rise: 1,
         fall: 1,
         weight: Weight { value: weight, reverse: false },

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use locum_engine::{Aspect, Awaited, Command, EventKind, Input, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, BackendKind, Checker, FailedServer, HaproxyFile, Health, Lease, Outcome,
-    Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict, WantedServices,
+    Activity, Backend, BackendKind, Checker, FailedServer, HaproxyFile, Health, HttpQuestion,
+    Lease, Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
+    WantedServices,
 };
 use locum_vrrp::{Interval, Version};
 
@@ -243,8 +244,8 @@ fn a_server_that_this_node_cannot_ask_stays_what_it_was() {
 fn a_server_is_up_while_all_its_checks_are() {
     let mut service = service();
     let expect = vec![StatusRange { first: 200, last: 299 }];
-    let question = Question::Http { path: "/".to_owned(), host: None, expect };
-    let page = |target| Checker::Ask { target, question };
+    let question = Question::Http(HttpQuestion::get("/", None, expect).into());
+    let page = |target| Checker::ask(target, question);
     let first = &mut service.servers[0];
     let mut second_check = tcp(first.address);
     second_check.probe.kind = page(first.address);
@@ -368,7 +369,7 @@ fn with_service(service: Service) -> Plan {
 
 fn tcp(target: SocketAddr) -> Health {
     let (interval, timeout) = (Duration::from_secs(2), Duration::from_secs(1));
-    Health { probe: Probe { kind: Checker::tcp(target), interval, timeout }, rise: 2, fall: 3 }
+    Health { probe: Probe::new(Checker::tcp(target), interval, timeout), rise: 2, fall: 3 }
 }
 
 fn server(address: SocketAddr, weight: u32) -> Server {

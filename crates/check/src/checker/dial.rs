@@ -1,0 +1,108 @@
+//! Sockets of checks: opened from where the plan says, connected, and what a refusal means.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use locum_plan::CheckSource;
+use nix::errno::Errno;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::IpBindAddressNoPort;
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::{Answer, Whom};
+
+/// Why there is no socket to ask with, or nobody to ask.
+#[derive(Debug)]
+pub(crate) enum DialError {
+    /// The target refused, or cannot be reached.
+    Target(io::Error),
+    /// This host cannot ask as the plan says; the text is for the operator.
+    Host(String),
+}
+
+impl From<DialError> for Answer {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Target(error) => refusal(&error),
+            DialError::Host(reason) => Self::unasked(reason),
+        }
+    }
+}
+
+/// Connects to the target.
+pub(crate) async fn connect(whom: Whom<'_>) -> Result<TcpStream, DialError> {
+    let socket = open(whom, Type::STREAM, Some(Protocol::TCP))?;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    socket.connect(whom.target).await.map_err(DialError::Target)
+}
+
+/// A socket that does not block, with all that its origin says.
+pub(crate) fn open(
+    whom: Whom<'_>,
+    kind: Type,
+    protocol: Option<Protocol>,
+) -> Result<Socket, DialError> {
+    let domain = Domain::for_address(whom.target);
+    let socket = Socket::new(domain, kind.nonblocking(), protocol).map_err(DialError::Target)?;
+    if let Some(origin) = whom.origin {
+        leave_from(&socket, origin).map_err(DialError::Host)?;
+    }
+    Ok(socket)
+}
+
+fn leave_from(socket: &Socket, origin: &CheckSource) -> Result<(), String> {
+    if let Some(interface) = &origin.interface {
+        socket.bind_device(Some(interface.as_bytes())).map_err(|error| {
+            match error.raw_os_error().map(Errno::from_raw) {
+                Some(Errno::ENODEV) => format!("no interface {interface} to ask from"),
+                Some(Errno::EPERM) => format!(
+                    "not allowed to ask from interface {interface}: the daemon needs CAP_NET_RAW"
+                ),
+                _ => format!("cannot ask from interface {interface}: {error}"),
+            }
+        })?;
+    }
+    if let Some(mark) = origin.mark {
+        socket.set_mark(mark).map_err(|error| {
+            format!("cannot mark packets with {mark}: {error}: the daemon needs CAP_NET_ADMIN")
+        })?;
+    }
+    if let Some(source) = origin.source {
+        bind(socket, source).map_err(|error| match error.raw_os_error().map(Errno::from_raw) {
+            Some(Errno::EADDRNOTAVAIL) => {
+                format!("cannot ask from {}: it is no address of this host", source.ip())
+            }
+            Some(Errno::EADDRINUSE) => format!("cannot ask from {source}: the port is in use"),
+            _ => format!("cannot ask from {source}: {error}"),
+        })?;
+    }
+    Ok(())
+}
+
+fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
+    if source.port() == 0 {
+        // Else each run would take a port that no other target can have then.
+        setsockopt(socket, IpBindAddressNoPort, &true)?;
+    } else if socket.r#type()? == Type::STREAM {
+        // Closed by a reset: else the connection would keep its port from the next run for a minute.
+        socket.set_reuse_address(true)?;
+        socket.set_linger(Some(Duration::ZERO))?;
+    }
+    socket.bind(&SockAddr::from(source))
+}
+
+/// A target that cannot be reached has failed; a host that cannot try has learnt nothing of it.
+pub(crate) fn refusal(error: &io::Error) -> Answer {
+    let out_of = |what: &str| Answer::unasked(format!("cannot connect: {what}"));
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EMFILE | Errno::ENFILE) => out_of("out of file descriptors: raise LimitNOFILE"),
+        Some(Errno::EADDRNOTAVAIL) => out_of("no local address or port to connect from"),
+        Some(Errno::ENOMEM | Errno::ENOBUFS) => out_of("out of memory for sockets"),
+        // It never will, and no client's connection goes there either.
+        Some(Errno::EAFNOSUPPORT) => Answer::fail("this host does not speak the address family"),
+        Some(errno) => Answer::fail(errno.desc().to_lowercase()),
+        None => Answer::fail(error.to_string().to_lowercase()),
+    }
+}
