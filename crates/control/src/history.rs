@@ -35,6 +35,16 @@ pub enum Record {
     Check { check: String, up: bool, detail: String },
     /// A server of a service went up or down.
     Server { service: String, server: SocketAddr, up: bool, detail: String },
+    /// The servers of a service are too few, or enough again. `sorry` has its clients.
+    Quorum {
+        service: String,
+        reached: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sorry: Option<SocketAddr>,
+        detail: String,
+    },
+    /// An operator gave a server another weight (`drain`, `weight`) or its own back (`ready`).
+    ServerOrdered { service: String, server: SocketAddr, order: String, weight: Option<u32> },
     /// What someone removed, as a rule a virtual address, was put back; `text` says what it is.
     Healed {
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -36,6 +36,9 @@ impl Engine {
     ) {
         let reply = match command {
             Command::Stop => self.stop(now),
+            Command::Server { service, server, order, over } => {
+                self.order_server(now, &service, server, order, over)
+            }
             Command::Switchover { target, to, run, successor } => {
                 let masters = match self.masters_of(&target) {
                     Ok(masters) => masters,

@@ -33,7 +33,7 @@ impl Engine {
         let roles_changed = self.role_changed(&dirty);
         if roles_changed || self.levels_touched {
             let is_over = self.stopping && self.instances.all_finished(&dirty);
-            self.drain_services(is_over, out);
+            self.drain_services(now, is_over, out);
         }
         for id in &dirty {
             self.drain_announcements(now, *id, out);
@@ -45,7 +45,7 @@ impl Engine {
             self.rate.forget(&left);
         }
         self.drain_rate_limited(now, out);
-        let mut hooks = Vec::new();
+        let mut hooks = std::mem::take(&mut self.hooks);
         for id in &dirty {
             let runs = self.drain_transitions(*id);
             let state = self.instances.touch(*id);
@@ -75,14 +75,17 @@ impl Engine {
         }
         if self.stopping && !self.stopped && self.instances.all_gone() {
             self.stopped = true;
+            out.extend(self.last_hooks().into_iter().map(Output::Hook));
             out.push(Output::Stopped);
         }
         debug_assert_eq!(self.check_touched(&dirty), Ok(()), "what the engine promises itself");
+        let steps = self.services.deadline().filter(|_| !self.stopped);
         let deadlines = [
             self.instances.deadline(),
             self.unowned_at,
             self.rate.deadline(),
             self.strained.deadline(),
+            steps,
         ];
         out.push(Output::Deadline(deadlines.into_iter().flatten().min()));
     }
@@ -136,13 +139,14 @@ impl Engine {
     }
 
     /// What this node serves follows the addresses it holds.
-    fn drain_services(&mut self, is_over: bool, out: &mut Vec<Output>) {
+    fn drain_services(&mut self, now: Time, is_over: bool, out: &mut Vec<Output>) {
+        self.services.settle_steps(now);
         let holding = |instance: Option<&Name>| match instance {
             _ if self.stopped => Holding::default(),
             None => Holding { is_here: true, lease: None },
             Some(name) => self.instances.holding(name),
         };
-        self.services.drain(holding, is_over, out);
+        self.services.drain(now, holding, is_over, out);
     }
 
     /// Notifications go to `notes`; the hooks they bring come back.

@@ -26,9 +26,9 @@ use crate::input::{Input, LinkState};
 use crate::instances::Instances;
 use crate::listening::MasterSources;
 use crate::offer::standpoint;
-use crate::output::{Event, EventKind, Listen, Output};
+use crate::output::{Event, EventKind, HookRun, Listen, Output};
 use crate::probes::{ProbeTable, Subscriber};
-use crate::service::ServerTurn;
+use crate::server::ServerCheck;
 use crate::services::Services;
 use crate::strain::StrainedObjects;
 use crate::tracker::{Change, Trackers};
@@ -59,6 +59,8 @@ pub struct Engine {
     pub(crate) events: u64,
     /// Notifications of this drain.
     pub(crate) notes: Vec<Event>,
+    /// Hooks of services and servers in this drain.
+    pub(crate) hooks: Vec<HookRun>,
     /// Something other than a role change may alter what is served or listened to.
     pub(crate) levels_touched: bool,
     pub(crate) stopping: bool,
@@ -99,6 +101,7 @@ impl Engine {
             Input::Served { seq, pending, failed } => self.on_served(now, seq, &pending, failed),
             Input::Strained { strained } => self.strained.set(self.services.of_names(strained)),
             Input::Command { id, command } => self.on_command(now, id, command, out),
+            Input::Orders(orders) => self.services.inherit(orders),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }
         self.review_fitness(now);
@@ -112,6 +115,7 @@ impl Engine {
     /// Every instance whose deadline has come. Nothing else runs timers: after a pause the adverts
     /// that wait in the sockets speak first (V-235).
     fn run_timers(&mut self, now: Time) {
+        self.levels_touched |= self.services.deadline().is_some_and(|at| at <= now);
         for id in self.instances.due(now) {
             // What is lost by the clock counts for the advert of this moment.
             if self.instances[id].is_fitness_due(now) {
@@ -143,22 +147,7 @@ impl Engine {
             match subscriber {
                 Subscriber::Tracker(at) => self.on_checked(now, at, outcome),
                 Subscriber::Server { service, server, check } => {
-                    let Some(state) = self.services.get_mut(service) else { continue };
-                    match state.record(server, check, outcome, now) {
-                        ServerTurn::None => continue,
-                        ServerTurn::Doubt => {}
-                        ServerTurn::Turned => {
-                            let kind = EventKind::Server {
-                                service: state.service.name.clone(),
-                                server: state.servers[server].server.address,
-                                up: state.servers[server].up() == Some(true),
-                                detail: outcome.detail.clone(),
-                            };
-                            self.levels_touched = true;
-                            self.note(None, kind);
-                        }
-                    }
-                    self.note_population(now, service);
+                    self.on_server_probed(now, ServerCheck { service, server, check }, outcome);
                 }
             }
         }

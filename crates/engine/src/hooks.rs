@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use locum_plan::{Command, CommandLine, Hooks, Name, Tracked};
 use locum_vrrp::{Cause, Priority, Role};
 
-use crate::output::HookRun;
+use crate::output::{HookOwner, HookRun};
 
 /// One transition as hooks see it.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ pub fn runs(hooks: &Hooks, context: &HookContext<'_>) -> Vec<HookRun> {
         .cloned()
         .chain(generic)
         .map(|command| HookRun {
-            instance: context.instance.clone(),
+            owner: HookOwner::Instance(context.instance.clone()),
             command,
             environment: environment.clone(),
             event: context.event,

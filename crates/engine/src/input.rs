@@ -1,13 +1,15 @@
 //! What can happen to a node.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use locum_plan::{Name, Outcome, Plan, VirtualAddress};
 use locum_vrrp::Family;
 
 use crate::facts::{Fact, FactKey, HeldAddress, Refusal};
 use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
+use crate::order::{ServerOrder, StandingOrder};
 
 #[derive(Clone, Debug)]
 pub enum Input<'a> {
@@ -40,6 +42,9 @@ pub enum Input<'a> {
     Strained { strained: Vec<(Name, String)> },
     /// From the operator.
     Command { id: CommandId, command: Command },
+    /// From an earlier run, before the first plan: what an operator has ordered of servers. Orders for
+    /// servers that the plan does not have are forgotten.
+    Orders(Vec<StandingOrder>),
     /// A new plan, at start and at each reload. `inherited` is what an earlier run left in the
     /// kernel under our mark; it is looked at when the first plan comes. Answered by a
     /// `Output::Reply` when the plan is in effect.
@@ -129,6 +134,9 @@ pub enum Command {
     /// backup: ask nothing of the wire, refuse with the reason. `to` names the node that shall take
     /// over: VRRP lets the sender choose nobody, so it must be the only other one.
     Switchover { target: Target, to: Option<Name>, run: Run, successor: Successor },
+    /// Give this server another weight, in steps over this time where it is not zero; `None` gives it
+    /// its own back.
+    Server { service: Name, server: SocketAddr, order: Option<ServerOrder>, over: Duration },
 }
 
 /// Who may take over.

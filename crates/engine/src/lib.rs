@@ -40,14 +40,18 @@ mod instances;
 mod invariants;
 mod listening;
 mod offer;
+mod order;
 mod output;
 mod packets;
 mod probes;
 mod promises;
+mod ramp;
 mod reload;
 mod results;
+mod server;
 mod service;
 mod services;
+mod serving;
 pub mod status;
 mod strain;
 mod table;
@@ -60,7 +64,8 @@ pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use fitness::Aspect;
 pub use ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
 pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Successor, Target};
+pub use order::{ServerOrder, StandingOrder};
 pub use output::{
-    Announcement, Awaited, Datagram, Event, EventKind, HookRun, Listen, Masters, Output,
+    Announcement, Awaited, Datagram, Event, EventKind, HookOwner, HookRun, Listen, Masters, Output,
     ProbeChange, Reply,
 };

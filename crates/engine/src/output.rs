@@ -1,8 +1,9 @@
 //! What a node shall do.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use locum_plan as plan;
 use locum_plan::{Name, Probe, Tracked, WantedServices};
@@ -12,6 +13,7 @@ use crate::facts::{Fact, FactKey, Removal};
 use crate::fault::PriorityCause;
 use crate::fitness::Aspect;
 use crate::ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
+use crate::order::ServerOrder;
 
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
@@ -32,8 +34,8 @@ pub enum Output {
     Serve { seq: Seq, wanted: Arc<WantedServices> },
     /// Log, history and API subscribers.
     Notify(Event),
-    /// Queue of this instance: run in order, one at a time. It comes when the kernel has answered
-    /// the `Apply` of its transition: a master hook may use the address.
+    /// Queue of its owner: run in order, one at a time. That of an instance comes when the kernel has
+    /// answered the `Apply` of its transition: a master hook may use the address.
     Hook(HookRun),
     /// Probe runtime.
     Probe(ProbeChange),
@@ -109,16 +111,50 @@ pub enum ProbeChange {
 /// One hook to run.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HookRun {
-    pub instance: Name,
+    pub owner: HookOwner,
     /// With the generic hook's four arguments already appended.
     pub command: plan::Command,
-    /// `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_PREVIOUS_STATE`, `LOCUM_CAUSE`, `LOCUM_PRIORITY`,
-    /// `LOCUM_EVENT`; if there are any, `LOCUM_MISSING` with the addresses the kernel refused,
-    /// `LOCUM_UNFIT` with the services and HAProxies this node cannot serve, and `LOCUM_STRAINED`
-    /// with those that are strained.
+    /// Of an instance `LOCUM_INSTANCE`, `LOCUM_STATE`, `LOCUM_PREVIOUS_STATE`, `LOCUM_CAUSE`,
+    /// `LOCUM_PRIORITY`, `LOCUM_EVENT`; if there are any, `LOCUM_MISSING` with the addresses the
+    /// kernel refused, `LOCUM_UNFIT` with the services and HAProxies this node cannot serve, and
+    /// `LOCUM_STRAINED` with those that are strained. Of a service and a server `LOCUM_SERVICE`, `LOCUM_STATE` (`UP` or `DOWN`), `LOCUM_CAUSE`,
+    /// `LOCUM_EVENT`, and `LOCUM_SERVER` of a server or `LOCUM_SORRY` while a sorry server has the
+    /// clients.
     pub environment: Vec<(String, String)>,
     /// Number of the event that caused it, so that the history can join them.
     pub event: u64,
+}
+
+/// Whose hook it is. A newer event of the same owner stands for an older one that has not begun.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum HookOwner {
+    Instance(Name),
+    /// For its quorum.
+    Service(Name),
+    Server {
+        service: Name,
+        address: SocketAddr,
+    },
+}
+
+impl HookOwner {
+    pub fn instance(&self) -> Option<&Name> {
+        match self {
+            Self::Instance(name) => Some(name),
+            Self::Service(_) | Self::Server { .. } => None,
+        }
+    }
+}
+
+/// As a line of the log begins: `web`, `service www`, `server 10.0.0.1:80 of www`.
+impl fmt::Display for HookOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance(name) => f.write_str(name),
+            Self::Service(name) => write!(f, "service {name}"),
+            Self::Server { service, address } => write!(f, "server {address} of {service}"),
+        }
+    }
 }
 
 /// Something an operator would act on or remember.
@@ -139,16 +175,20 @@ pub enum EventKind {
     /// A tracked object whose results this node counts went up or down.
     Tracked { object: Tracked, up: bool, detail: String },
     /// A server of a service went up or down.
-    Server { service: Name, server: std::net::SocketAddr, up: bool, detail: String },
+    Server { service: Name, server: SocketAddr, up: bool, detail: String },
+    /// The servers of a service are too few, and why, or enough again. `sorry` has its clients.
+    Quorum { service: Name, reached: bool, sorry: Option<SocketAddr>, detail: String },
+    /// An operator has given a server another weight, or its own back (`None`).
+    ServerOrdered { service: Name, server: SocketAddr, order: Option<ServerOrder> },
     /// A fact that someone removed, as a rule a virtual address, was put back.
     Healed { key: FactKey, culprit: Option<String> },
     /// A virtual address that someone had put here, where this node is not master, was removed.
     Expelled { address: IpAddr, interface: Name },
     /// The kernel has not answered for this long. Nothing is at fault: the node is overloaded.
-    ApplyLate { waited: std::time::Duration },
+    ApplyLate { waited: Duration },
     /// Addresses were announced although a service of the instance does not answer yet, or its
     /// other addresses are not in place: the wait for them has a bound.
-    AnnouncedUnready { waited: std::time::Duration, awaited: Awaited },
+    AnnouncedUnready { waited: Duration, awaited: Awaited },
     /// Two masters met and this one stayed: addresses are announced again.
     Conflict { peer: IpAddr, peer_priority: Priority },
     /// First discard of this reason since the last role change; the counters have the rest.

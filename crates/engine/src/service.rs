@@ -1,64 +1,30 @@
 //! Load-balanced services: health of their servers, and what this node serves now.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    Activity, FailedServer, Health, Outcome, Server, Service, Verdict, WantedServer, WantedService,
+    Activity, FailedServer, QuorumUnit, Service, SorryServer, WantedServer, WantedService,
 };
 use locum_vrrp::Time;
 
 use crate::fitness::Population;
-use crate::tracker::{CheckState, Thresholds};
+use crate::ramp;
+use crate::server::ServerState;
 
 /// A service of the plan with the health of its servers.
 #[derive(Clone, Debug)]
 pub struct ServiceState {
     pub service: Arc<Service>,
     pub servers: Vec<ServerState>,
+    /// Its servers are enough, as far as clients are sent to them.
+    pub has_quorum: bool,
+    /// The same as far as the node decides it: a server that an operator has drained here is none
+    /// that another node could serve better.
+    is_populated: bool,
     /// What was wanted last; shared with the levels that name it.
     last: Option<Arc<WantedService>>,
-}
-
-#[derive(Clone, Debug)]
-pub struct ServerState {
-    pub server: Server,
-    /// Of each of its health checks, in their order.
-    checks: Vec<CheckState>,
-}
-
-impl ServerState {
-    /// Down as soon as one check is, up once all are; `None`: nobody checks it, or not all have
-    /// reported and none has failed.
-    pub fn up(&self) -> Option<bool> {
-        if self.checks.iter().any(|check| check.up == Some(false)) {
-            return Some(false);
-        }
-        let all_up = self.checks.iter().all(|check| check.up == Some(true));
-        (all_up && !self.checks.is_empty()).then_some(true)
-    }
-
-    /// It is up, and the last run of one of its checks failed.
-    pub fn is_doubtful(&self) -> bool {
-        self.up() == Some(true) && self.checks.iter().any(CheckState::is_doubtful)
-    }
-
-    /// What is known of it is old: this node could not ask.
-    pub fn is_unasked(&self) -> bool {
-        self.checks.iter().any(|check| check.is_unasked)
-    }
-
-    /// What the last runs said: those that could not ask, or of the failing checks when it is down.
-    pub fn detail(&self) -> String {
-        let (is_down, is_unasked) = (self.up() == Some(false), self.is_unasked());
-        let telling = self.checks.iter().filter(|check| match (is_unasked, is_down) {
-            (true, _) => check.is_unasked,
-            (false, true) => check.up == Some(false),
-            (false, false) => true,
-        });
-        let details = telling.map(|check| check.detail.as_str());
-        details.filter(|detail| !detail.is_empty()).collect::<Vec<_>>().join("; ")
-    }
 }
 
 impl ServiceState {
@@ -68,89 +34,134 @@ impl ServiceState {
             let known = old.and_then(|old| {
                 old.servers.iter().find(|known| known.server.address == server.address)
             });
-            // A check that asks the same keeps what it knows.
-            let state = |health: &Health| {
-                let known = known.and_then(|known| {
-                    let mut all = known.server.health.iter().zip(&known.checks);
-                    all.find(|(other, _)| other.probe == health.probe)
-                });
-                known.map_or_else(|| CheckState::new(None, now), |(_, check)| check.clone())
-            };
-            ServerState {
-                server: server.clone(),
-                checks: server.health.iter().map(state).collect(),
-            }
+            ServerState::new(server, known, now)
         });
-        let servers = servers.collect();
-        Self { service: Arc::new(service.clone()), servers, last: None }
-    }
-
-    /// One result of this check of this server, both by position. What this node could not ask (no
-    /// port, no descriptor) says nothing of the server.
-    pub fn record(
-        &mut self,
-        server: usize,
-        check: usize,
-        outcome: &Outcome,
-        now: Time,
-    ) -> ServerTurn {
-        let server = &mut self.servers[server];
-        let before = (server.up(), server.is_doubtful());
-        let Health { rise, fall, .. } = server.server.health[check];
-        let state = &mut server.checks[check];
-        state.detail.clone_from(&outcome.detail);
-        if outcome.verdict == Verdict::CannotRun {
-            state.is_unasked = true;
-            return ServerTurn::None;
-        }
-        state.record(outcome.verdict == Verdict::Pass, Thresholds { rise, fall }, now);
-        match (server.up(), server.is_doubtful()) {
-            (up, _) if up != before.0 => ServerTurn::Turned,
-            (_, doubt) if doubt != before.1 => ServerTurn::Doubt,
-            (_, _) => ServerTurn::None,
-        }
-    }
-
-    /// Whether enough of its servers take connections.
-    pub fn population(&self) -> Population {
-        let count = |is: fn(&ServerState) -> bool| {
-            let counted = self.servers.iter().filter(|one| one.server.weight > 0 && is(one));
-            u32::try_from(counted.count()).unwrap_or(u32::MAX)
+        let mut state = Self {
+            service: Arc::new(service.clone()),
+            servers: servers.collect(),
+            has_quorum: old.is_none_or(|old| old.has_quorum),
+            is_populated: old.is_none_or(|old| old.is_populated),
+            last: None,
         };
-        let quorum = self.service.quorum.level;
-        let takes = count(|one| one.up() == Some(true) || one.server.health.is_empty());
-        let unknown = count(|one| one.up().is_none() && !one.server.health.is_empty());
-        let doubtful = count(ServerState::is_doubtful);
+        if old.is_none() {
+            state.settle();
+        }
+        state
+    }
+
+    /// What its servers that are sent clients are worth for the quorum.
+    pub fn standing(&self) -> u32 {
+        self.sum(|one| one.is_live().then(|| one.due_weight()))
+    }
+
+    /// Sum of what these servers are worth with these weights.
+    fn sum(&self, weight: impl Fn(&ServerState) -> Option<u32>) -> u32 {
+        let worth = |weight| self.service.quorum.worth(weight);
+        self.servers.iter().filter_map(weight).map(worth).fold(0, u32::saturating_add)
+    }
+
+    /// Nothing is gained or lost by a beginning.
+    pub fn settle(&mut self) {
+        self.turn_quorum();
+    }
+
+    /// Looks at the quorum anew; what it is now when it has turned.
+    pub fn turn_quorum(&mut self) -> Option<bool> {
+        let is_reached = self.service.quorum.is_reached(self.has_quorum, self.standing());
+        let turned = is_reached != self.has_quorum;
+        self.has_quorum = is_reached;
+        turned.then_some(is_reached)
+    }
+
+    /// The sorry server, while it has the clients.
+    pub fn sorry_in_use(&self) -> Option<&SorryServer> {
+        self.service.sorry.as_ref().filter(|_| !self.has_quorum)
+    }
+
+    /// Whether enough of its servers take connections, whatever an operator has ordered.
+    pub fn population(&mut self) -> Population {
+        let quorum = self.service.quorum;
+        let takes = self.sum(|one| {
+            (one.up() == Some(true) || one.server.health.is_empty()).then(|| one.able_weight())
+        });
+        let unknown = self.sum(|one| {
+            (one.up().is_none() && !one.server.health.is_empty()).then(|| one.able_weight())
+        });
+        let doubtful = self.sum(|one| one.is_doubtful().then(|| one.able_weight()));
+        let reached = |sum| quorum.is_reached(self.is_populated, sum);
         let is_enough = match () {
-            () if takes >= quorum => Some(true),
-            () if takes + unknown >= quorum => None,
+            () if reached(takes) => Some(true),
+            () if reached(takes.saturating_add(unknown)) => None,
             () => Some(false),
         };
-        let is_doubtful = is_enough == Some(true) && takes - doubtful < quorum;
+        let is_doubtful = is_enough == Some(true) && !quorum.is_reached(true, takes - doubtful);
         let detail = match is_enough {
-            Some(false) if !self.servers.is_empty() && count(|_| true) == 0 => {
+            Some(false)
+                if !self.servers.is_empty() && self.sum(|one| Some(one.able_weight())) == 0 =>
+            {
                 "all its servers have weight 0".to_owned()
             }
-            Some(false) => too_few(self.servers.len(), takes, quorum),
+            Some(false) => self.too_few(takes, self.is_populated),
             Some(true) | None => String::new(),
         };
+        self.is_populated = is_enough.unwrap_or(self.is_populated);
         Population { is_enough, is_doubtful, detail }
     }
 
+    /// Why its quorum is not reached, for a person.
+    pub fn shortage(&self) -> String {
+        self.too_few(self.standing(), self.has_quorum)
+    }
+
+    fn too_few(&self, sum: u32, was_reached: bool) -> String {
+        let quorum = self.service.quorum;
+        let needed = match (was_reached || quorum.hysteresis == 0, quorum.hysteresis) {
+            (true, _) => format!("its quorum is {}", quorum.level),
+            (false, _) => format!(
+                "its quorum of {} is reached again with {}",
+                quorum.level,
+                quorum.gained_at()
+            ),
+        };
+        match (self.servers.len(), sum, quorum.unit) {
+            (0, ..) => "it has no servers".to_owned(),
+            (1, 0, _) => "its only server is down".to_owned(),
+            (all, 0, _) => format!("none of its {all} servers takes connections"),
+            (all, takes, QuorumUnit::Servers) => {
+                format!("{takes} of its {all} servers take connections, and {needed}")
+            }
+            (_, weight, QuorumUnit::Weight) => {
+                format!("its servers have together a weight of {weight}, and {needed}")
+            }
+        }
+    }
+
+    /// By how much the weights of its level are larger than those of the plan: a weight of 1 that
+    /// rises in steps has something to rise by.
+    pub fn scale(&self) -> u32 {
+        let most = self.servers.iter().map(|one| one.due_weight()).max().unwrap_or(0);
+        let has_room = most.saturating_mul(ramp::STEPS) <= MAX_SCALED_WEIGHT;
+        if !self.service.slow_start.is_zero() && has_room { ramp::STEPS } else { 1 }
+    }
+
+    /// A server has come up: with `slow_start` it gets its weight in steps.
+    pub fn begin_slow_start(&mut self, server: usize, now: Time) {
+        let over = self.service.slow_start;
+        if !over.is_zero() {
+            self.servers[server].begin_ramp(0, over, now);
+        }
+    }
+
     /// The level for the balancer. `lease` is that of its address.
-    pub fn wanted(&mut self, holds: bool, lease: Option<Duration>) -> Arc<WantedService> {
+    pub fn wanted(
+        &mut self,
+        holds: bool,
+        lease: Option<Duration>,
+        now: Time,
+    ) -> Arc<WantedService> {
         let activity = self.service.standby.activity(holds);
         let runs = activity != Activity::Idle;
-        // A server counts as up until its first result: a new master must not start empty.
-        let servers = self.servers.iter().filter_map(|server| {
-            let wanted = server.server.wanted();
-            match (server.up().unwrap_or(true), server.server.failed) {
-                (true, _) => Some(wanted),
-                (false, FailedServer::Quiesce) => Some(WantedServer { weight: 0, ..wanted }),
-                (false, FailedServer::Remove) => None,
-            }
-        });
-        let servers = servers.filter(|_| runs).collect();
+        let servers = if runs { self.wanted_servers(now) } else { Vec::new() };
         let lease = lease.filter(|_| runs);
         let wanted = WantedService { service: Arc::clone(&self.service), activity, servers, lease };
         match &self.last {
@@ -158,25 +169,37 @@ impl ServiceState {
             Some(_) | None => Arc::clone(self.last.insert(Arc::new(wanted))),
         }
     }
-}
 
-/// What a result did to a server.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ServerTurn {
-    None,
-    /// It went up or down.
-    Turned,
-    /// It is as doubtful now as it was not before, or the other way round.
-    Doubt,
-}
+    fn wanted_servers(&self, now: Time) -> Vec<WantedServer> {
+        let scale = self.scale();
+        let is_sorry = self.sorry_in_use().is_some();
+        let servers = self.servers.iter().filter_map(|one| {
+            let with = |weight| WantedServer { weight, ..one.server.wanted() };
+            match (one.is_live() && !is_sorry, one.server.failed) {
+                (true, _) => Some(with(one.weight_in_force(scale, now))),
+                (false, FailedServer::Quiesce) => Some(with(0)),
+                (false, FailedServer::Remove) => None,
+            }
+        });
+        let sorry = self.service.sorry.as_ref().and_then(|sorry| match (is_sorry, sorry.unused) {
+            (true, _) => Some(sorry.wanted()),
+            (false, FailedServer::Quiesce) => Some(WantedServer { weight: 0, ..sorry.wanted() }),
+            (false, FailedServer::Remove) => None,
+        });
+        servers.chain(sorry).collect()
+    }
 
-fn too_few(all: usize, takes: u32, quorum: u32) -> String {
-    match (all, takes) {
-        (0, _) => "it has no servers".to_owned(),
-        (1, 0) => "its only server is down".to_owned(),
-        (all, 0) => format!("none of its {all} servers takes connections"),
-        (all, takes) => {
-            format!("{takes} of its {all} servers take connections, and its quorum is {quorum}")
-        }
+    /// When one of its servers takes its next step.
+    pub fn next_step(&mut self, now: Time) -> Option<Time> {
+        self.servers.iter_mut().filter_map(|server| server.next_step(now)).min()
+    }
+
+    /// Its server of this address.
+    pub fn server(&self, address: SocketAddr) -> Option<usize> {
+        let is_it = |one: &ServerState| one.server.address == address;
+        self.servers.iter().position(is_it)
     }
 }
+
+/// The least that a backend's weights go up to.
+const MAX_SCALED_WEIGHT: u32 = 65_535;

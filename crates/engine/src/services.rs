@@ -4,13 +4,17 @@
 //! servers, a newer one replaces an older one, and the balancer answers for it service by service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Activity, HaproxyFile, Name, Plan, Tracked, WantedHaproxy, WantedServices};
+use locum_plan::{
+    Activity, HaproxyFile, Name, Plan, Tracked, WantedHaproxy, WantedServices, first_few,
+};
 use locum_vrrp::Time;
 
 use crate::ids::Seq;
+use crate::order::StandingOrder;
 use crate::output::Output;
 use crate::service::ServiceState;
 
@@ -33,6 +37,10 @@ pub struct Services {
     send_again: bool,
     /// Of the level: those the balancer has not answered for since they were asked for.
     pending: BTreeSet<Name>,
+    /// Orders of an earlier run, until the plan comes that has their servers.
+    inherited: Vec<StandingOrder>,
+    /// When a weight takes its next step.
+    step_at: Option<Time>,
 }
 
 impl Services {
@@ -68,6 +76,53 @@ impl Services {
             .collect();
         self.haproxy = plan.haproxy.iter().cloned().map(Arc::new).collect();
         self.send_again = true;
+        for StandingOrder { service, server, order } in std::mem::take(&mut self.inherited) {
+            // What the plan does not have any more nobody has ordered anything of.
+            if let Ok((at, server)) = self.find(&service, server) {
+                self.all[at].servers[server].order = Some(order);
+                self.all[at].settle();
+            }
+        }
+    }
+
+    /// What an operator has ordered in an earlier run; it takes effect with the next plan.
+    pub fn inherit(&mut self, orders: Vec<StandingOrder>) {
+        self.inherited = orders;
+    }
+
+    /// The positions of a service and of its server.
+    ///
+    /// # Errors
+    /// A sentence that says what there is instead.
+    pub fn find(&self, service: &Name, server: SocketAddr) -> Result<(usize, usize), String> {
+        let at = self.all.iter().position(|state| state.service.name == *service);
+        let at = at.ok_or_else(|| {
+            let all: Vec<String> =
+                self.all.iter().map(|one| one.service.name.to_string()).collect();
+            match all.is_empty() {
+                true => format!("there is no service {service}: the configuration has none"),
+                false => {
+                    format!("there is no service {service}; there is {}", first_few(&all, ", "))
+                }
+            }
+        })?;
+        let state = &self.all[at];
+        let found = state.server(server).ok_or_else(|| {
+            let all = state.servers.iter().map(|one| one.server.address.to_string());
+            let all: Vec<String> = all.collect();
+            format!("service {service} has no server {server}; it has {}", first_few(&all, ", "))
+        })?;
+        Ok((at, found))
+    }
+
+    /// When a weight takes its next step.
+    pub fn deadline(&self) -> Option<Time> {
+        self.step_at
+    }
+
+    /// Weights have taken the steps that were due.
+    pub fn settle_steps(&mut self, now: Time) {
+        self.step_at = self.all.iter_mut().filter_map(|state| state.next_step(now)).min();
     }
 
     /// What this node serves now, when that is another level than the last one. `holding` says of
@@ -75,6 +130,7 @@ impl Services {
     /// any more.
     pub fn drain(
         &mut self,
+        now: Time,
         holding: impl Fn(Option<&Name>) -> Holding,
         is_over: bool,
         out: &mut Vec<Output>,
@@ -90,7 +146,7 @@ impl Services {
             let services = self.all.iter_mut();
             let level = services.map(|state| {
                 let Holding { is_here, lease } = holding(state.service.instance.as_ref());
-                state.wanted(is_here, lease)
+                state.wanted(is_here, lease, now)
             });
             wanted.services = level.collect();
             let level = self.haproxy.iter().map(|file| {

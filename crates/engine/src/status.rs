@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use locum_plan::{Activity, Listener, Name, Tracked};
+use locum_plan::{Activity, Listener, Name, Quorum, Tracked};
 use locum_vrrp::{ChecksumForm, Family, HeldBack, Priority, Report, Role, Time, Version, Vrid};
 
 use crate::engine::Engine;
@@ -13,6 +13,7 @@ use crate::fault::{Fault, PriorityPart};
 use crate::fitness::{Aspect, FORGIVEN};
 use crate::ids::InstanceId;
 use crate::instance::{Discarded, InstanceState};
+use crate::order::ServerOrder;
 
 /// Everything `locum status` shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -161,7 +162,19 @@ pub struct ServiceStatus {
     pub active: bool,
     pub error: Option<String>,
     pub fitness: FitnessStatus,
+    pub quorum: QuorumStatus,
+    /// Where clients are sent while the quorum is lost.
+    pub sorry: Option<SocketAddr>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// Whether a service has enough servers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct QuorumStatus {
+    pub reached: bool,
+    /// What the servers that are sent clients are worth.
+    pub sum: u32,
+    pub quorum: Quorum,
 }
 
 /// Whether this node can serve something, and whether clients are answered where it does.
@@ -186,7 +199,15 @@ pub struct FitnessStatus {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ServerStatus {
     pub address: SocketAddr,
+    /// As configured.
     pub weight: u32,
+    /// What it shall have while it is up: its checks and an operator have a say.
+    pub due_weight: u32,
+    /// How far it has come on its way there, below 100; `None`: it is there.
+    pub ramp_percent: Option<u32>,
+    pub order: Option<ServerOrder>,
+    /// It counts as up: unchecked, or not heard of yet and not told to wait for that.
+    pub is_live: bool,
     /// `None`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
@@ -362,12 +383,22 @@ impl Engine {
                 // Of what the level does not name any more nobody asks.
                 error: activity.and_then(|_| fitness.error()),
                 fitness,
+                quorum: QuorumStatus {
+                    reached: state.has_quorum,
+                    sum: state.standing(),
+                    quorum: state.service.quorum,
+                },
+                sorry: state.service.sorry.as_ref().map(|sorry| sorry.address),
                 servers: state
                     .servers
                     .iter()
                     .map(|server| ServerStatus {
                         address: server.server.address,
                         weight: server.server.weight,
+                        due_weight: server.due_weight(),
+                        ramp_percent: server.ramp.and_then(|ramp| ramp.percent(now)),
+                        is_live: server.is_live(),
+                        order: server.order,
                         up: server.up(),
                         detail: server.detail(),
                         is_unasked: server.is_unasked(),

@@ -1,7 +1,6 @@
 //! A server of a service, and how it is to be used now.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use crate::check::Health;
 use crate::command::Command;
@@ -20,8 +19,6 @@ pub struct Server {
     pub failed: FailedServer,
     /// Down until its checks have passed, instead of up until one fails.
     pub alpha: bool,
-    /// Its first checks are spread over this time after the start.
-    pub warm_up: Duration,
     pub hooks: ServerHooks,
     /// It is up while all of these are; nobody asks when there is none.
     pub health: Vec<Health>,
@@ -38,7 +35,6 @@ impl Server {
             bounds: ConnectionBounds::default(),
             failed: FailedServer::default(),
             alpha: false,
-            warm_up: Duration::ZERO,
             hooks: ServerHooks::default(),
             health: Vec::new(),
         }

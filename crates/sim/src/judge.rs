@@ -286,7 +286,7 @@ impl World {
             Output::Apply { owner: Owner::Instance(id), .. } => {
                 adapter.name_of(*id).is_some_and(is_same)
             }
-            Output::Hook(hook) => is_same(&hook.instance),
+            Output::Hook(hook) => hook.owner.instance().is_some_and(is_same),
             Output::Notify(event) => event.instance.as_ref().is_some_and(is_same),
             _ => false,
         });

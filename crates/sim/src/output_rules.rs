@@ -84,7 +84,7 @@ impl World {
                 Output::Notify(event) if event.instance.as_ref() == Some(&router.name) => {
                     role = self.note_event(node, index, router, role, event);
                 }
-                Output::Hook(hook) if hook.instance == router.name => {
+                Output::Hook(hook) if hook.owner.instance() == Some(&router.name) => {
                     self.judge_hook(node, index, router, is.as_ref(), hook);
                 }
                 _ => {}

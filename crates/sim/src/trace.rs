@@ -58,6 +58,9 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Link(link) => {
             format!("link {} index {} running {}", link.name, link.index, link.running)
         }
+        Stimulus::Command(_, Command::Server { service, server, order, .. }) => {
+            format!("server {server} of {service}: {order:?}")
+        }
         Stimulus::FactLost(key) => format!("{key} lost"),
         Stimulus::Applied(seq, owner, result) => match result {
             Ok(refusals) if refusals.is_empty() => format!("applied #{seq} {owner:?}"),

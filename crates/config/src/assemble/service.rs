@@ -136,7 +136,6 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
         },
         failed: failed.unwrap_or_else(|| of_service::FAILED.of(service, dialect)),
         alpha: alpha.unwrap_or_else(|| of_service::ALPHA.of(service, dialect)),
-        warm_up,
         hooks: ServerHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
         health: checks
             .list()

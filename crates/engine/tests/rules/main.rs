@@ -12,5 +12,6 @@ mod links;
 mod node;
 mod partial;
 mod peers;
+mod servers;
 mod services;
 mod strain;

@@ -326,7 +326,7 @@ impl Election {
                 let _ = self.sinks.hooks.send(run);
             }
             Output::Probe(ProbeChange::Start { probe, spec }) => {
-                self.sinks.probes.start(probe, spec)
+                self.sinks.probes.start(probe, spec);
             }
             Output::Probe(ProbeChange::Stop { probe }) => self.sinks.probes.stop(probe),
             Output::Listen(wanted) => {
@@ -409,7 +409,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_engine::{Announcement, Fact, HeldAddress, Seq};
+    use locum_engine::{Announcement, Fact, HeldAddress, HookOwner, Seq};
     use locum_plan::{VirtualAddress, WantedServices};
 
     use super::super::inbox::inbox;
@@ -525,7 +525,7 @@ mod tests {
     fn a_hook_arrives_however_far_behind_log_and_history_are() {
         let mut rig = Rig::new();
         let hook = |event| HookRun {
-            instance: "web".into(),
+            owner: HookOwner::Instance("web".into()),
             command: locum_plan::Command::argv(["true"]),
             environment: Vec::new(),
             event,

@@ -3,7 +3,7 @@
 //! The text of a transition begins as keepalived's does, because that is what people grep for.
 
 use locum_control::Record;
-use locum_engine::{Aspect, Event, EventKind, FactKey, PriorityCause, PriorityPart};
+use locum_engine::{Aspect, Event, EventKind, FactKey, PriorityCause, PriorityPart, ServerOrder};
 use locum_plan::Tracked;
 use locum_vrrp::Role;
 use tracing::Level;
@@ -28,6 +28,22 @@ pub fn sentence(event: &Event) -> String {
         EventKind::Server { service, server, up, detail } => {
             let state = if *up { "up" } else { "down" };
             format!("server {server} of {service} is {state}: {detail}")
+        }
+        EventKind::Quorum { service, reached: true, .. } => {
+            format!("service {service} has its quorum again")
+        }
+        EventKind::Quorum { service, reached: false, sorry, detail } => {
+            let clients = match sorry {
+                Some(sorry) => format!("clients go to the sorry server {sorry}"),
+                None => "clients stay with the servers that are left".to_owned(),
+            };
+            format!("service {service} has lost its quorum: {detail}; {clients}")
+        }
+        EventKind::ServerOrdered { service, server, order: Some(order) } => {
+            format!("server {server} of {service}: {order}")
+        }
+        EventKind::ServerOrdered { service, server, order: None } => {
+            format!("server {server} of {service} has its own weight again, by the operator")
         }
         EventKind::Healed { key, culprit } => {
             let by = culprit.as_deref().unwrap_or("someone");
@@ -101,6 +117,18 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Server { service, server, up, detail } => {
             Record::Server { service: service.to_string(), server, up, detail }
         }
+        EventKind::Quorum { service, reached, sorry, detail } => {
+            Record::Quorum { service: service.to_string(), reached, sorry, detail }
+        }
+        EventKind::ServerOrdered { service, server, order } => {
+            let (order, weight) = match order {
+                None => ("ready", None),
+                Some(ServerOrder::Drain) => ("drain", Some(0)),
+                Some(ServerOrder::Weight(weight)) => ("weight", Some(weight)),
+            };
+            let (service, order) = (service.to_string(), order.to_owned());
+            Record::ServerOrdered { service, server, order, weight }
+        }
         EventKind::Healed { key, culprit } => {
             Record::Healed { address: key.address(), interface: interface(&key), culprit }
         }
@@ -148,6 +176,7 @@ pub fn level(kind: &EventKind) -> Level {
         EventKind::Transition { to: Role::Fault, .. }
         | EventKind::Tracked { up: false, .. }
         | EventKind::Server { up: false, .. }
+        | EventKind::Quorum { reached: false, .. }
         | EventKind::Healed { .. }
         | EventKind::Expelled { .. }
         | EventKind::ApplyLate { .. }
@@ -165,6 +194,8 @@ pub fn level(kind: &EventKind) -> Level {
         | EventKind::Priority { .. }
         | EventKind::Tracked { up: true, .. }
         | EventKind::Server { up: true, .. }
+        | EventKind::Quorum { reached: true, .. }
+        | EventKind::ServerOrdered { .. }
         | EventKind::Reloaded { .. }
         | EventKind::Adopted { .. }
         | EventKind::ApplyMended { .. }

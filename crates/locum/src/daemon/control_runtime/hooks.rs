@@ -1,27 +1,27 @@
-//! Hooks: one queue per instance, one run at a time, in order; so many at a time over all instances.
+//! Hooks: one queue for each owner (an instance, a service, a server), one run at a time, in order; so
+//! many at a time over all of them.
 //!
-//! A hook says which state an instance is in. While one runs or waits for a place, newer events may
+//! A hook says which state its owner is in. While one runs or waits for a place, newer events may
 //! make waiting ones meaningless: an event none of whose hooks has begun is dropped when a newer one
-//! of the same instance comes, and the history says so. So at most two events per instance are ever
+//! of the same owner comes, and the history says so. So at most two events per owner are ever
 //! queued, the one that runs and the latest, and the latest always runs. A hook for which the system
 //! has no process left is tried again until it has, or until a newer event comes.
 //!
 //! ```text
-//!   push ──► queue of the instance ──► line of instances ──► one of `places` ──► next_result
-//!            two events at most        one entry each        running
+//!   push ──► queue of the owner ──► line of owners ──► one of `places` ──► next_result
+//!            two events at most     one entry each     running
 //! ```
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use locum_check::{End, Launcher, Ran};
-use locum_engine::HookRun;
-use locum_plan::Name;
+use locum_engine::{HookOwner, HookRun};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::time::sleep;
 
 /// Hooks that may be starting at a time: one whose program lies on a dead file system, or whose user
-/// is looked up in a dead directory, must not hold up those of other instances.
+/// is looked up in a dead directory, must not hold up those of others.
 const MAX_STARTS: usize = 32;
 
 /// Pause before a hook is tried again that the system had no room for: a script that uses up a task
@@ -51,15 +51,15 @@ pub enum HookEnd {
 enum Report {
     Ended(HookRun, Ran),
     Superseded(HookRun, u64),
-    /// The pause of this instance is over.
-    TryAgain(Name),
+    /// The pause of this owner is over.
+    TryAgain(HookOwner),
 }
 
 /// All queues. Owned by the control runtime; hooks run as tasks on it.
 pub struct Hooks {
-    queues: HashMap<Name, Queue>,
-    /// Instances whose next hook waits for a place, in the order they came.
-    line: VecDeque<Name>,
+    queues: HashMap<HookOwner, Queue>,
+    /// Owners whose next hook waits for a place, in the order they came.
+    line: VecDeque<HookOwner>,
     running: usize,
     /// How many may run at a time.
     places: usize,
@@ -71,7 +71,7 @@ pub struct Hooks {
     try_again: Duration,
 }
 
-/// The hooks of one instance; gone when there is none.
+/// The hooks of one owner; gone when there is none.
 #[derive(Debug, Default)]
 struct Queue {
     waiting: VecDeque<HookRun>,
@@ -114,16 +114,16 @@ impl Hooks {
         self.timeout = timeout;
     }
 
-    /// Queues a run, and begins it when its instance has none under way and there is a place.
+    /// Queues a run, and begins it when its owner has none under way and there is a place.
     pub fn push(&mut self, run: HookRun) {
-        let queue = self.queues.entry(run.instance.clone()).or_default();
+        let queue = self.queues.entry(run.owner.clone()).or_default();
         for old in queue.supersede(run.event) {
             // The receiver is ours.
             let _ = self.sender.send(Report::Superseded(old, run.event));
         }
         if queue.state == State::Idle {
             queue.state = State::InLine;
-            self.line.push_back(run.instance.clone());
+            self.line.push_back(run.owner.clone());
         }
         queue.waiting.push_back(run);
         self.begin();
@@ -137,14 +137,14 @@ impl Hooks {
                     self.postpone(run, reason)
                 }
                 Some(Report::Ended(run, ran)) => {
-                    self.leave_place(&run.instance);
+                    self.leave_place(&run.owner);
                     Some(HookResult { run, end: HookEnd::Ran(ran) })
                 }
                 Some(Report::Superseded(run, by)) => {
                     Some(HookResult { run, end: HookEnd::Superseded { by } })
                 }
-                Some(Report::TryAgain(instance)) => {
-                    self.queue_up(&instance);
+                Some(Report::TryAgain(owner)) => {
+                    self.queue_up(&owner);
                     None
                 }
                 // Not while a sender is ours.
@@ -167,28 +167,28 @@ impl Hooks {
         self.queues.values().map(|queue| queue.waiting.len()).sum()
     }
 
-    /// A run of this instance has ended: its next one gets in line.
-    fn leave_place(&mut self, instance: &Name) {
+    /// A run of this owner has ended: its next one gets in line.
+    fn leave_place(&mut self, owner: &HookOwner) {
         self.running -= 1;
-        self.queue_up(instance);
+        self.queue_up(owner);
     }
 
-    fn queue_up(&mut self, instance: &Name) {
-        let Some(queue) = self.queues.get_mut(instance) else { return };
+    fn queue_up(&mut self, owner: &HookOwner) {
+        let Some(queue) = self.queues.get_mut(owner) else { return };
         if queue.waiting.is_empty() {
-            self.queues.remove(instance);
+            self.queues.remove(owner);
         } else {
             queue.state = State::InLine;
-            self.line.push_back(instance.clone());
+            self.line.push_back(owner.clone());
         }
     }
 
     /// The system had no room for `run`: it waits, unless a newer event came meanwhile.
     fn postpone(&mut self, run: HookRun, reason: String) -> Option<HookResult> {
-        let queue = self.queues.get_mut(&run.instance)?;
+        let queue = self.queues.get_mut(&run.owner)?;
         let newest = queue.waiting.back().map_or(run.event, |waiting| waiting.event);
         if newest != run.event {
-            self.leave_place(&run.instance);
+            self.leave_place(&run.owner);
             return Some(HookResult { run, end: HookEnd::Superseded { by: newest } });
         }
         self.running -= 1;
@@ -197,11 +197,11 @@ impl Hooks {
         let is_new = queue.postponed.replace(run.event) != Some(run.event);
         let result =
             is_new.then(|| HookResult { run: run.clone(), end: HookEnd::Postponed(reason) });
-        let (sender, instance, pause) = (self.sender.clone(), run.instance.clone(), self.try_again);
+        let (sender, owner, pause) = (self.sender.clone(), run.owner.clone(), self.try_again);
         queue.waiting.push_front(run);
         tokio::spawn(async move {
             sleep(pause).await;
-            let _ = sender.send(Report::TryAgain(instance));
+            let _ = sender.send(Report::TryAgain(owner));
         });
         result
     }
@@ -221,8 +221,8 @@ impl Hooks {
     /// The first in line, if there is a place for it; it has it then.
     fn next_run(&mut self) -> Option<HookRun> {
         while self.running < self.places {
-            let instance = self.line.pop_front()?;
-            let Some(queue) = self.queues.get_mut(&instance) else { continue };
+            let owner = self.line.pop_front()?;
+            let Some(queue) = self.queues.get_mut(&owner) else { continue };
             let Some(run) = queue.waiting.pop_front() else { continue };
             queue.state = State::Running;
             queue.begun = Some(run.event);
@@ -274,7 +274,7 @@ mod tests {
         // The slow one ends when the other one has run.
         let gate = Gate::new();
         let slow = HookRun { command: gate.wait(), ..run(1, "") };
-        let other = HookRun { instance: "other".into(), command: gate.open(), ..run(2, "") };
+        let other = HookRun { owner: instance("other"), command: gate.open(), ..run(2, "") };
         hooks.push(slow.clone());
         hooks.push(run(1, "second"));
         hooks.push(other.clone());
@@ -288,13 +288,13 @@ mod tests {
         let mut hooks = Hooks::new(LONG, 2);
         let gate = Gate::new();
         for number in 0..5 {
-            let instance = Name::from(format!("i{number}").as_str());
-            hooks.push(HookRun { instance, command: gate.wait(), ..run(number, "") });
+            let owner = instance(&format!("i{number}"));
+            hooks.push(HookRun { owner, command: gate.wait(), ..run(number, "") });
         }
         assert_eq!((hooks.running, hooks.waiting()), (2, 3));
         // One of those that wait changes its state again, and again.
         for event in 5..100 {
-            hooks.push(HookRun { instance: "i4".into(), ..run(event, "") });
+            hooks.push(HookRun { owner: instance("i4"), ..run(event, "") });
         }
         assert_eq!((hooks.running, hooks.waiting()), (2, 3), "only its last state waits");
         for event in (4..99).map(Some) {
@@ -361,9 +361,13 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(20);
 
+    fn instance(name: &str) -> HookOwner {
+        HookOwner::Instance(name.into())
+    }
+
     fn run(event: u64, word: &str) -> HookRun {
         HookRun {
-            instance: "web".into(),
+            owner: instance("web"),
             command: Command::argv(["true", word]),
             environment: Vec::new(),
             event,

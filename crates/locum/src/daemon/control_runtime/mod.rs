@@ -236,7 +236,7 @@ impl ControlRuntime {
                 (Duration::ZERO, String::new(), hook_text::postponed(&reason))
             }
         };
-        let text = format!("({}) hook {}: {detail}", run.instance, run.command);
+        let text = format!("({}) hook {}: {detail}", run.owner, run.command);
         if outcome == "ok" || outcome == "superseded" {
             tracing::info!(event = run.event, "{text}");
         } else {
@@ -249,7 +249,12 @@ impl ControlRuntime {
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             output,
         };
-        self.handles.history.push(run.event, Some(&run.instance), text, record);
+        self.handles.history.push(
+            run.event,
+            run.owner.instance().map(|name| &**name),
+            text,
+            record,
+        );
     }
 
     fn take_call(&mut self, call: Call) {
