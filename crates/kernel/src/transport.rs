@@ -125,6 +125,10 @@ pub(crate) struct Transport {
     port: u32,
     sequence: u32,
     limit: Duration,
+    /// Room for requests and for answers, kept from one exchange to the next: thousands of leases
+    /// are renewed in dozens of them a second.
+    outgoing: Vec<u8>,
+    incoming: Vec<u8>,
 }
 
 impl Transport {
@@ -139,7 +143,8 @@ impl Transport {
         let _ = socket.set_ext_ack(true);
         let _ = socket.set_cap_ack(true);
         SockRef::from(&socket).set_read_timeout(Some(limit))?;
-        Ok(Self { socket, port, sequence: 0, limit })
+        let (outgoing, incoming) = (Vec::new(), Vec::new());
+        Ok(Self { socket, port, sequence: 0, limit, outgoing, incoming })
     }
 
     /// Our address on the netlink bus: notifications of changes we asked for carry it.
@@ -150,19 +155,54 @@ impl Transport {
     /// Carries out all requests in order; one answer each. An error means that the socket itself
     /// failed or the kernel did not answer in time, and that nothing is known about what was done.
     pub(crate) fn exchange(&mut self, requests: &[Request]) -> io::Result<Vec<Answer>> {
-        let mut answers = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(BATCH_REQUESTS) {
-            let first = self.sequence.wrapping_add(1);
-            let mut octets = Vec::new();
-            for request in batch {
-                self.encode_next(request, &mut octets);
-            }
-            let last = Request { kind: NLMSG_NOOP, flags: NLM_F_ACK, body: Vec::new() };
-            self.encode_next(&last, &mut octets);
-            self.send(&octets)?;
-            answers.extend(self.collect(first, batch.len())?);
-        }
+        let mut answers: Vec<Answer> = requests.iter().map(|_| Answer::default()).collect();
+        let write = |request: &Request, octets: &mut Vec<u8>| {
+            octets.extend_from_slice(&request.body);
+            (request.kind, request.flags)
+        };
+        self.in_batches(requests, write, |position, raw| take(&mut answers[position], raw))?;
         Ok(answers)
+    }
+
+    /// As [`exchange`](Self::exchange), of requests that bring nothing back but errors: `write`
+    /// appends the body of one and returns its kind and flags. Those that failed, by position.
+    pub(crate) fn carry_out<T>(
+        &mut self,
+        all: &[T],
+        write: impl FnMut(&T, &mut Vec<u8>) -> (u16, u16),
+    ) -> io::Result<Vec<(usize, KernelError)>> {
+        let mut failed = Vec::new();
+        self.in_batches(all, write, |position, raw| {
+            if raw.kind == NLMSG_ERROR {
+                failed.extend(error_of(raw).map(|error| (position, error)));
+            }
+        })?;
+        Ok(failed)
+    }
+
+    /// Sends all in batches; `hear` gets every answer with the position of what it answers.
+    fn in_batches<T>(
+        &mut self,
+        all: &[T],
+        mut write: impl FnMut(&T, &mut Vec<u8>) -> (u16, u16),
+        mut hear: impl FnMut(usize, &Raw<'_>),
+    ) -> io::Result<()> {
+        for (at, batch) in all.chunks(BATCH_REQUESTS).enumerate() {
+            let first = self.sequence.wrapping_add(1);
+            let mut octets = std::mem::take(&mut self.outgoing);
+            octets.clear();
+            for one in batch {
+                self.append(&mut octets, |octets| write(one, octets));
+            }
+            self.append(&mut octets, |_| (NLMSG_NOOP, NLM_F_ACK));
+            let sent = self.send(&octets);
+            self.outgoing = octets;
+            sent?;
+            self.collect(first, batch.len(), |position, raw| {
+                hear(at * BATCH_REQUESTS + position, raw);
+            })?;
+        }
+        Ok(())
     }
 
     /// Carries out all requests or none, between `begin` and `end`. The error is that of the first
@@ -200,8 +240,16 @@ impl Transport {
     }
 
     fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {
+        self.append(octets, |octets| {
+            octets.extend_from_slice(&request.body);
+            (request.kind, request.flags)
+        });
+    }
+
+    /// The next request, whose body, kind and flags come from `write`.
+    fn append(&mut self, octets: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> (u16, u16)) {
         self.sequence = self.sequence.wrapping_add(1);
-        encode(request, self.sequence, octets);
+        encode(self.sequence, octets, write);
     }
 
     /// One dump, repeated while the kernel says that it is not a snapshot.
@@ -238,22 +286,26 @@ impl Transport {
         }
     }
 
-    /// The answers to `count` requests, up to the acknowledgement of the one that follows them.
-    fn collect(&self, first: u32, count: usize) -> io::Result<Vec<Answer>> {
-        let mut answers: Vec<Answer> = (0..count).map(|_| Answer::default()).collect();
+    /// Hands over the answers to `count` requests, each with the position of its request, up to the
+    /// acknowledgement of the one that follows them.
+    fn collect(
+        &mut self,
+        first: u32,
+        count: usize,
+        mut hear: impl FnMut(usize, &Raw<'_>),
+    ) -> io::Result<()> {
         let mut complete = false;
         self.read_until(|raw| {
             // Late answers to an earlier exchange that took too long are of no use any more.
             match raw.sequence.wrapping_sub(first) as usize {
-                position if position < count => take(&mut answers[position], raw),
+                position if position < count => hear(position, raw),
                 position => complete |= position == count,
             }
             complete
-        })?;
-        Ok(answers)
+        })
     }
 
-    fn collect_dump(&self, sequence: u32) -> io::Result<Answer> {
+    fn collect_dump(&mut self, sequence: u32) -> io::Result<Answer> {
         let mut answer = Answer::default();
         self.read_until(|raw| {
             if raw.sequence == sequence {
@@ -265,21 +317,32 @@ impl Transport {
     }
 
     /// Hands over messages until one of them is the last.
-    fn read_until(&self, mut is_last: impl FnMut(&Raw<'_>) -> bool) -> io::Result<()> {
+    fn read_until(&mut self, is_last: impl FnMut(&Raw<'_>) -> bool) -> io::Result<()> {
+        let mut buffer = std::mem::take(&mut self.incoming);
+        buffer.reserve(DATAGRAM_OCTETS);
+        let outcome = self.read_into(&mut buffer, is_last);
+        self.incoming = buffer;
+        outcome
+    }
+
+    fn read_into(
+        &self,
+        buffer: &mut Vec<u8>,
+        mut is_last: impl FnMut(&Raw<'_>) -> bool,
+    ) -> io::Result<()> {
         let limit = self.limit;
         let late = || {
             let words = format!("the kernel has not answered a request within {limit:?}");
             io::Error::new(io::ErrorKind::TimedOut, words)
         };
         let end = Instant::now() + limit;
-        let mut buffer = Vec::with_capacity(DATAGRAM_OCTETS);
         loop {
-            match receive(&self.socket, &mut buffer) {
+            match receive(&self.socket, buffer) {
                 Ok(false) => {}
                 Ok(true) => {
                     // All of the datagram is read: what follows the last one is nobody's.
                     let mut done = false;
-                    for raw in Messages(&buffer) {
+                    for raw in Messages(buffer) {
                         done |= is_last(&raw);
                     }
                     if done {
@@ -360,15 +423,18 @@ const fn aligned(length: usize) -> usize {
     (length + 3) & !3
 }
 
-fn encode(request: &Request, sequence: u32, octets: &mut Vec<u8>) {
+/// Appends a request, whose body, kind and flags come from `write`.
+fn encode(sequence: u32, octets: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> (u16, u16)) {
+    let start = octets.len();
+    octets.resize(start + HEADER_OCTETS, 0);
+    let (kind, flags) = write(octets);
     // INVARIANT: bodies are made here and are far smaller than 4 GiB.
-    let length = u32::try_from(HEADER_OCTETS + request.body.len()).expect("small request");
-    octets.extend_from_slice(&length.to_ne_bytes());
-    octets.extend_from_slice(&request.kind.to_ne_bytes());
-    octets.extend_from_slice(&(request.flags | NLM_F_REQUEST).to_ne_bytes());
-    octets.extend_from_slice(&sequence.to_ne_bytes());
-    octets.extend_from_slice(&0u32.to_ne_bytes());
-    octets.extend_from_slice(&request.body);
+    let length = u32::try_from(octets.len() - start).expect("small request");
+    let header = &mut octets[start..start + HEADER_OCTETS];
+    header[0..4].copy_from_slice(&length.to_ne_bytes());
+    header[4..6].copy_from_slice(&kind.to_ne_bytes());
+    header[6..8].copy_from_slice(&(flags | NLM_F_REQUEST).to_ne_bytes());
+    header[8..12].copy_from_slice(&sequence.to_ne_bytes());
     octets.resize(aligned(octets.len()), 0);
 }
 
@@ -408,7 +474,10 @@ mod tests {
 
     fn message(kind: u16, flags: u16, body: &[u8]) -> Vec<u8> {
         let mut octets = Vec::new();
-        encode(&Request { kind, flags, body: body.to_vec() }, 7, &mut octets);
+        encode(7, &mut octets, |octets| {
+            octets.extend_from_slice(body);
+            (kind, flags)
+        });
         octets
     }
 
@@ -449,15 +518,23 @@ mod tests {
         for (at, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.into_result().is_ok_and(|found| found.len() == 1), at % 100 == 7);
         }
+        let write = |request: &Request, octets: &mut Vec<u8>| {
+            octets.extend_from_slice(&request.body);
+            (request.kind, request.flags)
+        };
+        let failed = transport.carry_out(&requests, write).unwrap();
+        let failed: Vec<_> = failed.into_iter().map(|(at, error)| (at, error.errno())).collect();
+        let all = (0..300).filter(|at| at % 100 != 7).map(|at| (at, Errno::EINVAL));
+        assert_eq!(failed, all.collect::<Vec<_>>());
     }
 
     #[test]
     fn a_kernel_that_does_not_answer_is_an_error_in_words() {
         let limit = Duration::from_millis(20);
         let protocol = netlink_sys::protocols::NETLINK_ROUTE;
-        let transport = Transport::open_with_limit(protocol, limit).unwrap();
+        let mut transport = Transport::open_with_limit(protocol, limit).unwrap();
         // Nothing was asked.
-        let error = transport.collect(1, 1).unwrap_err();
+        let error = transport.collect(1, 1, |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         assert_eq!(error.to_string(), "the kernel has not answered a request within 20ms");
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use netlink_packet_core::{Emitable, Parseable};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol,
-    AddressScope, CacheInfo,
+    AddressAttribute, AddressFlags, AddressHeader, AddressHeaderFlags, AddressMessage,
+    AddressProtocol, AddressScope, CacheInfo,
 };
 
 /// Our number in IFA_PROTO (kernel 5.18 and later), V-257; the same as the IP protocol's.
@@ -119,42 +119,83 @@ impl Found {
     }
 }
 
-/// Body of an RTM_NEWADDR, to be valid for so many seconds; `None` is for ever.
-pub(crate) fn addition(spec: &AddressSpec, index: u32, valid_seconds: Option<u32>) -> Vec<u8> {
-    let mut flags = AddressFlags::empty();
-    if spec.noprefixroute {
-        flags |= AddressFlags::Noprefixroute;
-    }
-    if spec.nodad && spec.address.is_ipv6() {
-        flags |= AddressFlags::Nodad;
-    }
-    let mut message = identity(index, spec.address, spec.prefix);
-    message.header.scope = match spec.scope {
-        Scope::Global => AddressScope::Universe,
-        Scope::Site => AddressScope::Site,
-        Scope::Link => AddressScope::Link,
-        Scope::Host => AddressScope::Host,
-    };
-    // The header has room for eight flags only; the attribute has them all.
-    message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
-    let attributes = &mut message.attributes;
-    attributes.push(AddressAttribute::Flags(flags));
-    attributes.push(AddressAttribute::CacheInfo(lifetime(spec, valid_seconds)));
-    attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARK)));
-    if spec.address.is_ipv4() {
-        if let Some(IpAddr::V4(broadcast)) = spec.broadcast {
-            attributes.push(AddressAttribute::Broadcast(broadcast));
-        }
-        if let Some(label) = &spec.label {
-            attributes.push(AddressAttribute::Label(label.to_string()));
-        }
-    }
-    encode(&message)
-}
+/// Writes the bodies of requests. Kept from one to the next: thousands of addresses are renewed
+/// every second, in memory that is there already.
+#[derive(Debug, Default)]
+pub(crate) struct AddressWriter(AddressMessage);
 
-/// Body of an RTM_DELADDR.
-pub(crate) fn removal(index: u32, address: IpAddr, prefix: u8) -> Vec<u8> {
-    encode(&identity(index, address, prefix))
+impl AddressWriter {
+    /// Appends the body of an RTM_NEWADDR, to be valid for so many seconds; `None` is for ever.
+    pub(crate) fn addition(
+        &mut self,
+        spec: &AddressSpec,
+        index: u32,
+        valid_seconds: Option<u32>,
+        octets: &mut Vec<u8>,
+    ) {
+        let mut flags = AddressFlags::empty();
+        if spec.noprefixroute {
+            flags |= AddressFlags::Noprefixroute;
+        }
+        if spec.nodad && spec.address.is_ipv6() {
+            flags |= AddressFlags::Nodad;
+        }
+        self.identify(index, spec.address, spec.prefix);
+        let message = &mut self.0;
+        message.header.scope = match spec.scope {
+            Scope::Global => AddressScope::Universe,
+            Scope::Site => AddressScope::Site,
+            Scope::Link => AddressScope::Link,
+            Scope::Host => AddressScope::Host,
+        };
+        // The header has room for eight flags only; the attribute has them all.
+        message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
+        let attributes = &mut message.attributes;
+        attributes.push(AddressAttribute::Flags(flags));
+        attributes.push(AddressAttribute::CacheInfo(lifetime(spec, valid_seconds)));
+        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(MARK)));
+        if spec.address.is_ipv4() {
+            if let Some(IpAddr::V4(broadcast)) = spec.broadcast {
+                attributes.push(AddressAttribute::Broadcast(broadcast));
+            }
+            if let Some(label) = &spec.label {
+                attributes.push(AddressAttribute::Label(label.to_string()));
+            }
+        }
+        self.append(octets);
+    }
+
+    /// Appends the body of an RTM_DELADDR.
+    pub(crate) fn removal(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix: u8,
+        octets: &mut Vec<u8>,
+    ) {
+        self.identify(index, address, prefix);
+        self.append(octets);
+    }
+
+    /// Begins a message about this address.
+    fn identify(&mut self, index: u32, address: IpAddr, prefix: u8) {
+        let message = &mut self.0;
+        message.header = AddressHeader {
+            family: if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 },
+            prefix_len: prefix,
+            index,
+            ..AddressHeader::default()
+        };
+        message.attributes.clear();
+        message.attributes.push(AddressAttribute::Local(address));
+        message.attributes.push(AddressAttribute::Address(address));
+    }
+
+    fn append(&self, octets: &mut Vec<u8>) {
+        let start = octets.len();
+        octets.resize(start + self.0.buffer_len(), 0);
+        self.0.emit(&mut octets[start..]);
+    }
 }
 
 /// Preferred as long as valid, but never for an IPv6 host address, which must not be chosen as a
@@ -166,22 +207,6 @@ fn lifetime(spec: &AddressSpec, valid_seconds: Option<u32>) -> CacheInfo {
     info.ifa_valid = valid;
     info.ifa_preferred = if spec.address.is_ipv6() && spec.prefix == 128 { 0 } else { valid };
     info
-}
-
-fn identity(index: u32, address: IpAddr, prefix: u8) -> AddressMessage {
-    let mut message = AddressMessage::default();
-    message.header.family =
-        if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    message.header.prefix_len = prefix;
-    message.header.index = index;
-    message.attributes = vec![AddressAttribute::Local(address), AddressAttribute::Address(address)];
-    message
-}
-
-fn encode(message: &AddressMessage) -> Vec<u8> {
-    let mut octets = vec![0; message.buffer_len()];
-    message.emit(&mut octets);
-    octets
 }
 
 #[cfg(test)]
@@ -208,6 +233,19 @@ mod tests {
 
     #[test]
     fn what_is_added_is_found_again_with_mark_lifetime_and_flags() {
+        let mut writer = AddressWriter::default();
+        let mut addition = |spec: &AddressSpec, index: u32, valid_seconds: Option<u32>| {
+            let mut octets = Vec::new();
+            writer.addition(spec, index, valid_seconds, &mut octets);
+            octets
+        };
+        let labelled = AddressSpec {
+            broadcast: Some([192, 0, 2, 255].into()),
+            label: Some("eth0:1".into()),
+            ..spec("192.0.2.9", 24)
+        };
+        let longest = addition(&labelled, 5, Some(3));
+        assert!(longest.ends_with(b"eth0:1\0\0"), "{longest:x?}");
         let found = Found::parse(&addition(&spec("2001:db8::10", 64), 5, Some(3))).unwrap();
         assert!(found.marked);
         assert_eq!((found.index, found.prefix, found.valid_seconds), (5, 64, Some(3)));
@@ -215,6 +253,11 @@ mod tests {
         let found = Found::parse(&addition(&spec("192.0.2.10", 24), 5, None)).unwrap();
         assert_eq!(found.address, "192.0.2.10".parse::<IpAddr>().unwrap());
         assert_eq!(found.flags, AddressFlags::Noprefixroute, "IPv4 has no nodad");
+        let again = addition(&spec("192.0.2.10", 24), 5, None);
+        let plain = AddressWriter::default();
+        let mut octets = Vec::new();
+        { plain }.addition(&spec("192.0.2.10", 24), 5, None, &mut octets);
+        assert_eq!(again, octets, "nothing of the message before is left");
     }
 
     #[test]

@@ -18,11 +18,11 @@ use netlink_packet_route::address::AddressFlags;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use super::address::{AddressSpec, Found, Marked, addition, keeps_marks, removal};
+use super::address::{AddressWriter, Found, Marked, keeps_marks};
 use super::fact::{Change, Fact, FactKey, Unwanted};
 use super::monitor::{Monitor, MonitorEvent, Removed, addresses};
 use super::observed::Observed;
-use super::plan::{Plan, Step, Task, Wanted, plan};
+use super::plan::{Plan, Step, Task, Wanted, plan, renewals};
 use crate::nftables::{LeaseId, Leases};
 use crate::transport::{
     BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, Transport,
@@ -98,6 +98,7 @@ pub struct Netlink {
     transport: Transport,
     monitor: Monitor,
     leases: Leases,
+    writer: AddressWriter,
     /// A socket failed or an answer did not come: begin anew before anything else.
     failed: bool,
 }
@@ -108,8 +109,8 @@ impl Netlink {
     pub fn connect() -> io::Result<Self> {
         let transport = Transport::open(NETLINK_ROUTE)?;
         let monitor = Monitor::open(Observed::new(keeps_marks()), transport.port())?;
-        let leases = Leases::default();
-        let mut netlink = Self { transport, monitor, leases, failed: false };
+        let (leases, writer) = (Leases::default(), AddressWriter::default());
+        let mut netlink = Self { transport, monitor, leases, writer, failed: false };
         netlink.monitor.catch_up(&mut netlink.transport)?;
         Ok(netlink)
     }
@@ -180,6 +181,9 @@ impl Netlink {
             self.reconnect()?;
         }
         self.monitor.catch_up(&mut self.transport)?;
+        if let Some(steps) = renewals(changes, &self.monitor.observed) {
+            return self.renew(changes, steps);
+        }
         let mut wanted = Wanted::of(changes, &self.monitor.observed);
         let mut refusals = Refusals::of_missing_links(changes, &self.monitor.observed);
         let surprises = self.round(&wanted, &mut refusals)?;
@@ -194,6 +198,25 @@ impl Netlink {
                 refusals.note(key, Action::Add, KernelError::new(Errno::EEXIST));
             }
         }
+        Ok(refusals)
+    }
+
+    /// What is there shall stay. Where the kernel does as it is asked, nothing that is known changes.
+    fn renew(&mut self, changes: &[Change<'_>], steps: Vec<Step<'_>>) -> io::Result<Refusals> {
+        self.monitor.forget_removed();
+        let (steps, lifetimes) = self.lease(steps);
+        let mut refusals = Refusals::default();
+        for batch in steps.chunks(BATCH_REQUESTS) {
+            for (step, error) in self.exchange(batch, &lifetimes)? {
+                if refusals.by_key.is_empty() {
+                    refusals = Refusals::of_missing_links(changes, &self.monitor.observed);
+                }
+                self.refused(step, error, &mut refusals, &mut HashSet::new());
+            }
+            // Before the buffer of the notifications overflows.
+            self.monitor.drain()?;
+        }
+        self.leases.forget(refusals.by_key.keys().filter_map(lease_id));
         Ok(refusals)
     }
 
@@ -282,34 +305,56 @@ impl Netlink {
                 observed.claim(step.key, spec.prefix, true);
             }
         }
-        let requests: Vec<_> = steps.iter().map(|step| request(step, lifetimes)).collect();
-        let answers = self.transport.exchange(&requests)?;
-        for (step, answer) in steps.iter().zip(answers) {
-            let Some(error) = answer.error else {
-                done(observed, step);
-                continue;
-            };
-            if let Some(id) = lease_id(&step.key) {
-                self.leases.disturbed(id);
-            }
-            match (step.task, error.errno()) {
-                (Task::Add(_), Errno::EEXIST) => {
-                    surprises.insert(step.key);
-                }
-                (Task::Add(_), _) => {
-                    observed.disclaim(&step.key);
-                    refusals.note(step.key, Action::Add, error);
-                }
-                (Task::Renew(_), _) => {
-                    observed.disclaim(&step.key);
-                    refusals.note(step.key, Action::Renew, error);
-                }
-                // Already gone, with or without its link.
-                (Task::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => done(observed, step),
-                (Task::Remove { .. }, _) => refusals.note(step.key, Action::Remove, error),
+        let failed = self.exchange(steps, lifetimes)?;
+        let mut failed = failed.into_iter().peekable();
+        for step in steps {
+            match failed.next_if(|(failed, _)| std::ptr::eq(*failed, step)) {
+                Some((_, error)) => self.refused(step, error, refusals, surprises),
+                None => done(&mut self.monitor.observed, step),
             }
         }
         Ok(())
+    }
+
+    /// Asks the kernel; returns what it refused, in order.
+    fn exchange<'a, 'b>(
+        &mut self,
+        steps: &'b [Step<'a>],
+        lifetimes: &HashMap<FactKey, u32>,
+    ) -> io::Result<Vec<(&'b Step<'a>, KernelError)>> {
+        let writer = &mut self.writer;
+        let write = |step: &Step<'_>, octets: &mut Vec<u8>| write(writer, step, lifetimes, octets);
+        let failed = self.transport.carry_out(steps, write)?;
+        Ok(failed.into_iter().map(|(at, error)| (&steps[at], error)).collect())
+    }
+
+    fn refused(
+        &mut self,
+        step: &Step<'_>,
+        error: KernelError,
+        refusals: &mut Refusals,
+        surprises: &mut HashSet<FactKey>,
+    ) {
+        let observed = &mut self.monitor.observed;
+        if let Some(id) = lease_id(&step.key) {
+            self.leases.disturbed(id);
+        }
+        match (step.task, error.errno()) {
+            (Task::Add(_), Errno::EEXIST) => {
+                surprises.insert(step.key);
+            }
+            (Task::Add(_), _) => {
+                observed.disclaim(&step.key);
+                refusals.note(step.key, Action::Add, error);
+            }
+            (Task::Renew(_), _) => {
+                observed.disclaim(&step.key);
+                refusals.note(step.key, Action::Renew, error);
+            }
+            // Already gone, with or without its link.
+            (Task::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => done(observed, step),
+            (Task::Remove { .. }, _) => refusals.note(step.key, Action::Remove, error),
+        }
     }
 
     /// With `promote_secondaries` off, the kernel removes every other address of a subnet with the
@@ -385,21 +430,25 @@ fn done(observed: &mut Observed, step: &Step<'_>) {
     }
 }
 
-fn request(step: &Step<'_>, lifetimes: &HashMap<FactKey, u32>) -> Request {
+/// Writes the body of a request; returns its kind and flags.
+fn write(
+    writer: &mut AddressWriter,
+    step: &Step<'_>,
+    lifetimes: &HashMap<FactKey, u32>,
+    octets: &mut Vec<u8>,
+) -> (u16, u16) {
     let FactKey::Address { index, address } = step.key;
-    let lifetime = lifetimes.get(&step.key).copied();
-    let add = |spec: &AddressSpec, flags: u16| Request {
-        kind: libc::RTM_NEWADDR,
-        flags: NLM_F_CREATE | flags,
-        body: addition(spec, index, lifetime.or(spec.valid_seconds)),
-    };
-    match step.task {
-        Task::Add(spec) => add(spec, NLM_F_EXCL),
-        Task::Renew(spec) => add(spec, NLM_F_REPLACE),
+    let lifetime = if lifetimes.is_empty() { None } else { lifetimes.get(&step.key).copied() };
+    let (spec, flags) = match step.task {
+        Task::Add(spec) => (spec, NLM_F_EXCL),
+        Task::Renew(spec) => (spec, NLM_F_REPLACE),
         Task::Remove { prefix } => {
-            Request { kind: libc::RTM_DELADDR, flags: 0, body: removal(index, address, prefix) }
+            writer.removal(index, address, prefix, octets);
+            return (libc::RTM_DELADDR, 0);
         }
-    }
+    };
+    writer.addition(spec, index, lifetime.or(spec.valid_seconds), octets);
+    (libc::RTM_NEWADDR, NLM_F_CREATE | flags)
 }
 
 /// What the kernel refused, until it is told to every change that asked for it.
@@ -433,6 +482,9 @@ impl Refusals {
 
     /// The part that this change asked for.
     fn of(&self, change: &Change<'_>) -> Result<(), ApplyError> {
+        if self.by_key.is_empty() && self.indices.is_empty() {
+            return Ok(());
+        }
         let mut failures = Vec::new();
         let index = |fact: &Fact| self.indices.get(fact.interface()).copied().flatten();
         let mut fail = |fact: &Fact, action: Action, error: KernelError| {
@@ -461,7 +513,7 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::address::Scope;
+    use crate::netlink::address::{AddressSpec, Scope};
 
     #[test]
     fn an_error_names_action_address_interface_and_the_kernels_words() {

@@ -184,6 +184,15 @@ impl Observed {
         found.marked || self.claims.get(&key_of(found)).is_some_and(claimed)
     }
 
+    /// It was asked for with this prefix length, and is there so and not otherwise, as ours.
+    pub(crate) fn is_held(&self, key: &FactKey, prefix: u8) -> bool {
+        let mut all = self.at(key);
+        let is_there = all.next().is_some_and(|found| found.prefix == prefix);
+        is_there
+            && all.next().is_none()
+            && self.claims.get(key) == Some(&Claim { prefix, ours: true })
+    }
+
     pub(crate) fn claim(&mut self, key: FactKey, prefix: u8, ours: bool) {
         self.claims.insert(key, Claim { prefix, ours });
     }

@@ -66,6 +66,27 @@ pub(crate) struct Plan<'a> {
     pub foreign: Vec<(FactKey, u8)>,
 }
 
+/// The requests where nothing is wanted but that what is held stays: all of it is in place and ours,
+/// and nothing is dropped. That is so of nearly every change, and needs none of the tables of the
+/// other ones. What two changes hold is renewed twice.
+pub(crate) fn renewals<'a>(changes: &[Change<'a>], observed: &Observed) -> Option<Vec<Step<'a>>> {
+    let mut steps = Vec::with_capacity(changes.len());
+    for change in changes {
+        if !change.drop.is_empty() {
+            return None;
+        }
+        for fact in change.hold {
+            let Fact::Address(spec) = fact;
+            let key = fact.key(observed.index(fact.interface())?);
+            if !observed.is_held(&key, spec.prefix) {
+                return None;
+            }
+            steps.push(Step { key, task: Task::Renew(spec) });
+        }
+    }
+    Some(steps)
+}
+
 /// Orders the requests: what must go before its successor can come, what is held, what goes. No
 /// address of `hold` is ever without the kernel having it when it can be avoided.
 pub(crate) fn plan<'a>(wanted: &Wanted<'a>, observed: &Observed) -> Plan<'a> {
@@ -213,6 +234,52 @@ mod tests {
         assert_eq!(steps, ["remove 192.0.2.2/32", "remove 192.0.2.2/24"]);
         let steps = planned(&[], &[dropped("192.0.2.2", Whose::Ours)], &there);
         assert_eq!(steps, ["remove 192.0.2.2/24"]);
+    }
+
+    #[test]
+    fn what_is_in_place_and_ours_is_renewed_without_a_plan_and_nothing_else_is() {
+        let mut there = observed(&[
+            ("192.0.2.1", 24, true),
+            ("192.0.2.2", 24, true),
+            ("192.0.2.3", 24, false),
+            ("192.0.2.4", 24, true),
+            ("192.0.2.4", 32, true),
+            ("192.0.2.5", 24, true),
+        ]);
+        let claimed = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4", "192.0.2.6"];
+        for address in claimed {
+            let key = FactKey::Address { index: 1, address: address.parse().unwrap() };
+            there.claim(key, 24, address != "192.0.2.3");
+        }
+        let renewed = |hold: &[&str], drop: &[Unwanted]| {
+            let hold: Vec<Fact> = hold.iter().map(|address| spec(address, 24)).collect();
+            let changes = [Change { hold: &hold, drop }];
+            let steps = renewals(&changes, &there)?;
+            // Where there is nothing else to do, the plan says the same.
+            let planned = plan(&Wanted::of(&changes, &there), &there);
+            assert_eq!((&steps, planned.foreign.len()), (&planned.steps, 0));
+            Some(steps.len())
+        };
+        assert_eq!(renewed(&["192.0.2.1", "192.0.2.2"], &[]), Some(2));
+        let drop = [dropped("192.0.2.9", Whose::Ours)];
+        assert_eq!(renewed(&["192.0.2.1"], &drop), None, "something is dropped");
+        for (address, why) in [
+            ("192.0.2.3", "without our mark"),
+            ("192.0.2.4", "another one of ours is in the way"),
+            ("192.0.2.5", "nobody asked for it before"),
+            ("192.0.2.6", "it is not there"),
+        ] {
+            assert_eq!(renewed(&["192.0.2.1", address], &[]), None, "{why}");
+        }
+        let elsewhere = [Fact::Address(AddressSpec {
+            interface: "eth1".into(),
+            ..match spec("192.0.2.1", 24) {
+                Fact::Address(spec) => spec,
+            }
+        })];
+        assert_eq!(renewals(&[Change { hold: &elsewhere, drop: &[] }], &there), None, "no link");
+        let other = [spec("192.0.2.1", 32)];
+        assert_eq!(renewals(&[Change { hold: &other, drop: &[] }], &there), None, "other prefix");
     }
 
     #[test]
