@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::time::{Duration, Instant};
 
-use locum_plan::{BackendKind, Service, WantedServices};
+use locum_plan::{BackendKind, Service, WantedIpvs, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
 use crate::choice::{Choices, Reach};
@@ -46,7 +46,7 @@ impl Balancer {
                 Box::new(ProxyBackend::new(&settings)),
             ],
             choices: Choices::new(choices),
-            verifier: Verifier::new(&settings.locum_program),
+            verifier: Verifier::new(&settings.locum_program).loading_modules(),
             running: WantedServices::default(),
             placed: Vec::new(),
             placed_at: None,
@@ -196,8 +196,12 @@ fn share(
             let services =
                 wanted.services.iter().zip(placed).filter(|(_, placed)| **placed == Ok(kind));
             let services = services.map(|(service, _)| service.clone()).collect();
-            WantedServices { services, haproxy: Vec::new() }
+            let ipvs = match kind {
+                BackendKind::Ipvs => wanted.ipvs.clone(),
+                BackendKind::Proxy => WantedIpvs::default(),
+            };
+            WantedServices { services, haproxy: Vec::new(), ipvs }
         }
-        None => WantedServices { services: Vec::new(), haproxy: wanted.haproxy.clone() },
+        None => WantedServices { haproxy: wanted.haproxy.clone(), ..WantedServices::default() },
     }
 }

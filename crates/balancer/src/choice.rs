@@ -135,6 +135,13 @@ pub(crate) fn choose(
     }
 }
 
+/// What an operator could write instead of the backend that cannot serve it: `use backend = "proxy"`.
+pub(crate) fn way_out(service: &Service, from: BackendKind) -> Option<String> {
+    let mut others = Backend::Auto.candidates(service).into_iter();
+    let other = others.find(|kind| *kind != from)?;
+    Some(format!("use backend = \"{}\"", other.name()))
+}
+
 fn choice(service: &Service, kind: BackendKind, reasons: &[String]) -> Choice {
     let mut why = format!("{} is served by {}", service.name, kind.capabilities().title);
     if !reasons.is_empty() {
@@ -161,7 +168,7 @@ mod tests {
             let (service, activity) = (Arc::new(service), Activity::Active);
             Arc::new(WantedService { service, activity, servers: Vec::new(), lease: None })
         });
-        WantedServices { services: services.collect(), haproxy: Vec::new() }
+        WantedServices { services: services.collect(), ..WantedServices::default() }
     }
 
     /// Only this one lacks nothing.

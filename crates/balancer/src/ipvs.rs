@@ -3,17 +3,22 @@
 //! Only tables of ours are touched: their identities are written down before they are installed,
 //! so that a daemon that died in between finds them again.
 
+mod host;
+mod table;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, DestSpec, Forwarding, Ipvs, ServiceId, ServiceSpec, Tunnel};
+use locum_kernel::ipvs::{self, Ipvs, ObservedService, ServiceId};
 use locum_plan as plan;
-use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
-use serde::{Deserialize, Serialize};
+use locum_plan::{Activity, BackendKind, Name, WantedIpvs, WantedService, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
+use crate::choice::way_out;
+use crate::ipvs::host::IpvsHost;
+use crate::ipvs::table::{OwnedId, tables_of};
 use crate::state_file::StateFile;
 use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
 
@@ -27,9 +32,11 @@ const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
 pub(crate) struct IpvsBackend {
     kernel: Kernel,
     services: Vec<Arc<WantedService>>,
+    wanted: WantedIpvs,
+    host: IpvsHost,
     state: StateFile,
     /// Tables that are ours or may be; `None` until the file was read.
-    owned: Option<Vec<OwnedId>>,
+    owned: Option<BTreeSet<OwnedId>>,
     failed: BTreeMap<Name, String>,
     healed_at: Option<Instant>,
     notes: Vec<Note>,
@@ -42,62 +49,13 @@ enum Kernel {
     Absent(String, Instant),
 }
 
-/// A table of ours, as the state file has it.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-struct OwnedId {
-    protocol: OwnedProtocol,
-    listen: SocketAddr,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum OwnedProtocol {
-    Tcp,
-    Udp,
-}
-
-impl OwnedId {
-    fn of(service: &plan::Service) -> Self {
-        let protocol = match service.protocol {
-            plan::Protocol::Tcp => OwnedProtocol::Tcp,
-            // Neither SCTP nor a service that listens elsewhere comes here: see the table of
-            // capabilities.
-            plan::Protocol::Udp | plan::Protocol::Sctp => OwnedProtocol::Udp,
-        };
-        let nowhere = || SocketAddr::from(([0, 0, 0, 0], 0));
-        let listen = service.only_address().unwrap_or_else(nowhere);
-        Self { protocol, listen }
-    }
-
-    fn kernel_id(&self) -> ServiceId {
-        let protocol = match self.protocol {
-            OwnedProtocol::Tcp => ipvs::Protocol::Tcp,
-            OwnedProtocol::Udp => ipvs::Protocol::Udp,
-        };
-        ServiceId::listener(protocol, self.listen)
-    }
-}
-
-/// The table a service asks for.
-fn table_of(wanted: &WantedService) -> (ServiceSpec, Vec<DestSpec>) {
-    let service = &wanted.service;
-    let spec = ServiceSpec::new(OwnedId::of(service).kernel_id(), service.scheduler.name.as_str());
-    let server = |server: &plan::WantedServer| {
-        let forwarding = match server.forwarding {
-            plan::Forwarding::Nat => Forwarding::Masq,
-            plan::Forwarding::Direct => Forwarding::Direct,
-            plan::Forwarding::Tunnel => Forwarding::Tunnel(Tunnel::Ipip),
-        };
-        DestSpec::new(server.address, forwarding, server.weight)
-    };
-    (spec, wanted.servers.iter().map(server).collect())
-}
-
 impl IpvsBackend {
     pub(crate) fn new(settings: &BalancerSettings) -> Self {
         Self {
             kernel: Kernel::Unknown,
             services: Vec::new(),
+            wanted: WantedIpvs::default(),
+            host: IpvsHost::new(StateFile::new(settings.run_dir.join("balancer-ipvs-host.json"))),
             state: StateFile::new(settings.run_dir.join("balancer-ipvs.json")),
             owned: None,
             failed: BTreeMap::new(),
@@ -124,11 +82,11 @@ impl IpvsBackend {
         if *scope == Scope::All {
             self.healed_at = Some(now);
         }
-        let ids: BTreeSet<_> = self.active().map(|wanted| OwnedId::of(&wanted.service)).collect();
+        let ids: BTreeSet<_> =
+            self.active().flat_map(|wanted| OwnedId::all(&wanted.service)).collect();
         let mut owned = self.owned.take().unwrap_or_else(|| self.state.load().unwrap_or_default());
         let known = owned.len();
-        let new: Vec<_> = ids.iter().filter(|id| !owned.contains(id)).copied().collect();
-        owned.extend(new);
+        owned.extend(&ids);
         if owned.is_empty() {
             self.failed.clear();
             self.owned = Some(owned);
@@ -139,9 +97,9 @@ impl IpvsBackend {
         }
         let applied = match self.change_kernel(&owned, scope, now) {
             Ok(report) => {
-                let is_there = |id: &OwnedId| {
-                    report.failed.iter().any(|failure| failure.service == id.kernel_id())
-                };
+                let failed: BTreeSet<ServiceId> =
+                    report.failed.iter().map(|failure| failure.service).collect();
+                let is_there = |id: &OwnedId| failed.contains(&id.kernel_id());
                 let before = owned.len();
                 owned.retain(|id| ids.contains(id) || is_there(id) || !scope.covers(id));
                 if owned.len() != before {
@@ -152,7 +110,9 @@ impl IpvsBackend {
             }
             Err(error) => {
                 let explain = |wanted: &WantedService| {
-                    (wanted.service.name.clone(), with_way_out(&error, &wanted.service))
+                    let advice = way_out(&wanted.service, BackendKind::Ipvs);
+                    let text = [Some(error.clone()), advice].into_iter().flatten();
+                    (wanted.service.name.clone(), text.collect::<Vec<_>>().join(", "))
                 };
                 self.failed = self.active().map(explain).collect();
                 0
@@ -162,14 +122,34 @@ impl IpvsBackend {
         applied
     }
 
+    /// What is not of one table. Comes after the tables: clients wait for those.
+    fn reconcile_host(&mut self, now: Instant) {
+        let serves = self.active().next().is_some();
+        let before = self.host.failed.clone();
+        if self.host.is_idle(&self.wanted, serves) {
+            return self.host.failed.clear();
+        }
+        if !matches!(self.kernel, Kernel::Open(_)) {
+            self.open(now);
+        }
+        match &mut self.kernel {
+            Kernel::Open(session) => self.host.reconcile(session, &self.wanted, serves),
+            Kernel::Absent(reason, _) => self.host.failed = vec![reason.clone()],
+            Kernel::Unknown => {}
+        }
+        let new = self.host.failed.iter().filter(|text| !before.contains(text));
+        let note = |text: &String| Note { name: Name::from("ipvs"), text: text.clone() };
+        self.notes.extend(new.map(note));
+    }
+
     fn change_kernel(
         &mut self,
-        owned: &[OwnedId],
+        owned: &BTreeSet<OwnedId>,
         scope: &Scope,
         now: Instant,
     ) -> Result<ipvs::Report, String> {
-        let concerned = |wanted: &&WantedService| scope.covers(&OwnedId::of(&wanted.service));
-        let wanted: Vec<_> = self.active().filter(concerned).map(table_of).collect();
+        let tables = self.active().flat_map(tables_of).filter(|(id, ..)| scope.covers(id));
+        let wanted: Vec<_> = tables.map(|(_, spec, dests)| (spec, dests)).collect();
         let owned: Vec<_> =
             owned.iter().filter(|id| scope.covers(id)).map(OwnedId::kernel_id).collect();
         if !matches!(self.kernel, Kernel::Open(_)) {
@@ -193,15 +173,18 @@ impl IpvsBackend {
     fn note_failures(&mut self, report: &ipvs::Report, scope: &Scope) {
         let mut before = std::mem::take(&mut self.failed);
         let mut failed = BTreeMap::new();
+        let mut by_table: BTreeMap<ServiceId, Vec<String>> = BTreeMap::new();
+        for failure in &report.failed {
+            by_table.entry(failure.service).or_default().push(failure.to_string());
+        }
         for wanted in self.active() {
-            let id = OwnedId::of(&wanted.service);
-            if !scope.covers(&id) {
+            // All tables of a service are looked at, or none.
+            if !OwnedId::all(&wanted.service).any(|id| scope.covers(&id)) {
                 failed.extend(before.remove_entry(&wanted.service.name));
                 continue;
             }
-            let id = id.kernel_id();
-            let all: Vec<_> =
-                report.failed.iter().filter(|f| f.service == id).map(ToString::to_string).collect();
+            let of_table = |id: OwnedId| by_table.remove(&id.kernel_id()).unwrap_or_default();
+            let all: Vec<_> = OwnedId::all(&wanted.service).flat_map(of_table).collect();
             if all.is_empty() {
                 continue;
             }
@@ -222,10 +205,10 @@ impl Scope {
     /// The tables in which two levels differ.
     fn between(before: &[Arc<WantedService>], now: &[Arc<WantedService>]) -> Self {
         let by_id = |services: &[Arc<WantedService>]| -> BTreeMap<OwnedId, *const WantedService> {
-            let active = active(services);
-            active
-                .map(|wanted| (OwnedId::of(&wanted.service), std::ptr::from_ref(wanted)))
-                .collect()
+            let tables = active(services).flat_map(|wanted| {
+                OwnedId::all(&wanted.service).map(move |id| (id, std::ptr::from_ref(wanted)))
+            });
+            tables.collect()
         };
         let (before, now) = (by_id(before), by_id(now));
         // The same pointer is the same table; what is equal and not the same costs a look.
@@ -252,15 +235,6 @@ impl Scope {
 fn active(services: &[Arc<WantedService>]) -> impl Iterator<Item = &WantedService> {
     let services = services.iter().map(|wanted| &**wanted);
     services.filter(|wanted| wanted.activity == Activity::Active)
-}
-
-/// Names the backend that could serve it instead, if there is one.
-fn with_way_out(error: &str, service: &plan::Service) -> String {
-    let mut others = plan::Backend::Auto.candidates(service).into_iter();
-    match others.find(|kind| *kind != BackendKind::Ipvs) {
-        Some(other) => format!("{error}, use backend = \"{}\"", other.name()),
-        None => error.to_owned(),
-    }
 }
 
 impl Backend for IpvsBackend {
@@ -295,6 +269,10 @@ impl Backend for IpvsBackend {
         if !scope.is_empty() {
             self.reconcile(now, &scope);
         }
+        if self.wanted != share.ipvs || !scope.is_empty() {
+            self.wanted = share.ipvs;
+            self.reconcile_host(now);
+        }
     }
 
     fn tick(&mut self, now: Instant) {
@@ -303,6 +281,7 @@ impl Backend for IpvsBackend {
         }
         let was_well = self.failed.is_empty();
         let healed = self.reconcile(now, &Scope::All);
+        self.reconcile_host(now);
         if healed > 0 && was_well {
             let text = format!("ipvs tables were changed by somebody else, {healed} put back");
             self.notes.push(Note { name: Name::from("ipvs"), text });
@@ -311,6 +290,7 @@ impl Backend for IpvsBackend {
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {
         let nothing_to_watch = self.active().next().is_none()
+            && self.wanted.sync.is_none()
             && self.owned.as_ref().is_none_or(|owned| owned.is_empty());
         if nothing_to_watch {
             return None;
@@ -326,6 +306,12 @@ impl Backend for IpvsBackend {
     fn progress(&self, progress: &mut Progress) {
         let failed = self.failed.iter().map(|(name, error)| (name.clone(), error.clone()));
         progress.failed.extend(failed);
+        if !self.host.failed.is_empty() {
+            let text = plan::first_few(&self.host.failed, "; ");
+            let served = self.active().map(|wanted| &wanted.service.name);
+            let served = served.filter(|name| !self.failed.contains_key(*name));
+            progress.strained.extend(served.map(|name| (name.clone(), text.clone())));
+        }
     }
 
     fn take_notes(&mut self) -> Vec<Note> {
@@ -339,21 +325,18 @@ impl Backend for IpvsBackend {
             }
             Kernel::Open(_) | Kernel::Unknown | Kernel::Absent(..) => Vec::new(),
         };
+        let observed: BTreeMap<ServiceId, ObservedService> =
+            observed.into_iter().map(|table| (table.spec.id, table)).collect();
         for wanted in &self.services {
-            let id = OwnedId::of(&wanted.service).kernel_id();
-            let table = observed.iter().find(|table| table.spec.id == id);
-            let dests = table.map_or(&[][..], |table| &table.dests);
+            let tables: Vec<&ObservedService> = OwnedId::all(&wanted.service)
+                .filter_map(|id| observed.get(&id.kernel_id()))
+                .collect();
+            let servers = servers_of(&tables);
             let error = self.failed.get(&wanted.service.name).cloned();
             let state = match (wanted.activity, &error) {
                 (_, Some(_)) => ServiceState::Failed,
                 (Activity::Active, None) => ServiceState::Serving,
                 (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
-            };
-            let server = |dest: &ipvs::ObservedDest| ServerStatus {
-                address: SocketAddr::new(dest.spec.id.address, dest.spec.id.port),
-                weight: dest.spec.weight,
-                active: u64::from(dest.active_connections),
-                failures: 0,
             };
             status.services.push(ServiceStatus {
                 name: wanted.service.name.clone(),
@@ -361,12 +344,28 @@ impl Backend for IpvsBackend {
                 state,
                 error,
                 strained: None,
-                active: dests.iter().map(|dest| u64::from(dest.active_connections)).sum(),
-                accepted: table.map_or(0, |table| table.connections),
-                servers: dests.iter().map(server).collect(),
+                active: servers.iter().map(|server| server.active).sum(),
+                accepted: tables.iter().map(|table| table.traffic.connections).sum(),
+                servers,
             });
         }
     }
+}
+
+/// Of all tables of a service: each server once.
+fn servers_of(tables: &[&ObservedService]) -> Vec<ServerStatus> {
+    let mut servers: BTreeMap<SocketAddr, ServerStatus> = BTreeMap::new();
+    for dest in tables.iter().flat_map(|table| &table.dests) {
+        let address = SocketAddr::new(dest.spec.id.address, dest.spec.id.port);
+        let server = servers.entry(address).or_insert(ServerStatus {
+            address,
+            weight: dest.spec.weight,
+            active: 0,
+            failures: 0,
+        });
+        server.active += u64::from(dest.active_connections);
+    }
+    servers.into_values().collect()
 }
 
 #[cfg(test)]

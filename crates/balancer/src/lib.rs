@@ -3,9 +3,9 @@
 //! [`Balancer::apply`] takes what this node shall serve now and hands each service to its backend;
 //! [`Balancer::tick`] watches what runs and puts it right; [`Balancer::progress`] says what does not
 //! answer clients yet. All are level-triggered: doing them twice changes nothing. The balancer
-//! decides nothing about health or roles, and it touches only what it made itself, which it
-//! writes down under the run directory, so that a restarted daemon goes on with the tables and
-//! processes of the one before.
+//! decides nothing about roles or the health of servers, only whether a HAProxy that it runs answers.
+//! It touches only what it made itself, which it writes down under the run directory, so that a
+//! restarted daemon goes on with the tables and processes of the one before.
 //!
 //! ```text
 //!                    ┌─► ipvs      kernel tables

@@ -17,11 +17,13 @@ mod port;
 mod service;
 mod watch;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use locum_kernel::ipvs::{ModuleLoader, engine_module, scheduler_module};
 use locum_kernel::ports::PortSharing;
 use locum_plan::{
     Activity, Backend, BackendKind, HaproxyFile, Name, Plan, Service, WantedHaproxy, WantedService,
@@ -33,7 +35,7 @@ use crate::choice::{Choice, Lacking, Reach, choose};
 use crate::process::Process;
 use crate::verify::haproxy::{HaproxyLook, Objection};
 use crate::verify::port::Ports;
-use crate::verify::service::unmet;
+use crate::verify::service::{engine_of, unmet};
 use crate::verify::watch::Watcher;
 
 pub(crate) use host::{HostReader, HostView};
@@ -64,6 +66,8 @@ const VERIFY_LIMIT: Duration = Duration::from_secs(12);
 #[derive(Debug)]
 pub(crate) struct Verifier {
     reader: HostReader,
+    /// Of a daemon; `None` looks and changes nothing.
+    modules: Option<ModuleLoader>,
     ports: Ports,
     /// In the order of the level.
     services: Vec<ServiceLook>,
@@ -132,6 +136,7 @@ impl Verifier {
     pub(crate) fn new(program: &Path) -> Self {
         Self {
             reader: HostReader::new(program),
+            modules: None,
             ports: Ports::default(),
             services: Vec::new(),
             haproxy: Vec::new(),
@@ -144,6 +149,13 @@ impl Verifier {
             patience: PATIENCE,
             checks_at_a_time: CHECKS_AT_A_TIME,
         }
+    }
+
+    /// From now on what is served by IPVS finds its modules loaded: not by a failover, and not by
+    /// IPVS itself, which would hold its lock meanwhile.
+    pub(crate) fn loading_modules(mut self) -> Self {
+        self.modules = Some(ModuleLoader::default());
+        self
     }
 
     /// This host now.
@@ -187,10 +199,9 @@ impl Verifier {
     }
 
     fn want_services(&mut self, wanted: &WantedServices, placed: &[Result<BackendKind, String>]) {
-        let mut before: Vec<Option<ServiceLook>> =
-            std::mem::take(&mut self.services).into_iter().map(Some).collect();
-        // Levels mostly differ in little: what follows the last one found is looked at first.
-        let mut next = 0;
+        let before = std::mem::take(&mut self.services).into_iter();
+        let mut before: BTreeMap<Name, ServiceLook> =
+            before.map(|look| (look.service.name.clone(), look)).collect();
         let mut placed = placed.iter();
         for WantedService { service, activity, .. } in wanted.services.iter().map(|one| &**one) {
             let (kind, runs) = match (activity, service.backend) {
@@ -205,13 +216,7 @@ impl Verifier {
                     Some(Ok(BackendKind::Proxy) | Err(_)) | None => continue,
                 },
             };
-            let is_it = |at: &usize| {
-                let look = before[*at].as_ref();
-                look.is_some_and(|look| look.service.name == service.name)
-            };
-            let at = (next..before.len()).chain(0..next.min(before.len())).find(is_it);
-            next = at.map_or(next, |at| at + 1);
-            let same = at.and_then(|at| before[at].take()).filter(|look| {
+            let same = before.remove(&service.name).filter(|look| {
                 let is_same = Arc::ptr_eq(&look.service, service) || look.service == *service;
                 is_same && look.kind == kind && look.runs == runs
             });
@@ -265,7 +270,9 @@ impl Verifier {
         let all = 0..self.haproxy.len();
         let due: Vec<usize> = all.filter(|at| self.haproxy[*at].is_due(now)).take(free).collect();
         let reads: Vec<_> = due.iter().map(|at| (*at, self.haproxy[*at].read())).collect();
-        if !reads.is_empty() {
+        let for_level =
+            self.haproxy.iter_mut().filter_map(|look| look.read_for_level().then_some(()));
+        if !reads.is_empty() || for_level.count() > 0 {
             self.follow();
         }
         for (at, read) in reads {
@@ -285,8 +292,19 @@ impl Verifier {
         self.ports.read();
         if !self.services.is_empty() {
             let host = self.reader.read(now);
+            let mut modules = BTreeSet::new();
             for look in self.services.iter_mut() {
-                look.found = Some(judge(look, &host, &mut self.ports));
+                let kind = kind_of(look, &host);
+                if kind == Ok(BackendKind::Ipvs) && host.ipvs.is_ok() {
+                    modules.insert(scheduler_module(&look.service.scheduler.name));
+                    modules.extend(engine_of(&look.service).map(engine_module));
+                }
+                look.found = Some(judge(look, kind, &host, &mut self.ports));
+            }
+            if let Some(loader) = &mut self.modules {
+                for module in &modules {
+                    loader.is_settled(module);
+                }
             }
         }
         self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
@@ -327,7 +345,8 @@ impl Verifier {
     pub(crate) fn progress(&self, progress: &mut Progress) {
         let failed = progress.failed.iter().map(|(name, _)| name);
         let strained = progress.strained.iter().map(|(name, _)| name);
-        let said: Vec<Name> = failed.chain(strained).chain(&progress.pending).cloned().collect();
+        let said: BTreeSet<Name> =
+            failed.chain(strained).chain(&progress.pending).cloned().collect();
         let unsaid = |name: &Name| !said.contains(name);
         for look in self.services.iter().filter(|look| unsaid(&look.service.name)) {
             let name = look.service.name.clone();
@@ -392,14 +411,23 @@ fn of_haproxy(look: &HaproxyLook) -> Shortfall {
     Shortfall { obstacles: objection.into_iter().chain(stranger).collect() }
 }
 
-fn judge(look: &ServiceLook, host: &HostView, ports: &mut Ports) -> Shortfall {
+/// By what it is served, or would be; `Err` says why by none.
+fn kind_of(look: &ServiceLook, host: &HostView) -> Result<BackendKind, String> {
     let service = &*look.service;
-    let kind = match look.kind {
-        Some(kind) => kind,
-        None => match choose(service, &mut |kind| lacks(service, kind, host)) {
-            Ok(Choice { kind, .. }) => kind,
-            Err(text) => return Shortfall { obstacles: vec![(ObstacleKind::Host, text)] },
-        },
+    let choice = || choose(service, &mut |kind| lacks(service, kind, host));
+    look.kind.map_or_else(|| choice().map(|Choice { kind, .. }| kind), Ok)
+}
+
+fn judge(
+    look: &ServiceLook,
+    kind: Result<BackendKind, String>,
+    host: &HostView,
+    ports: &mut Ports,
+) -> Shortfall {
+    let service = &*look.service;
+    let kind = match kind {
+        Ok(kind) => kind,
+        Err(text) => return Shortfall { obstacles: vec![(ObstacleKind::Host, text)] },
     };
     let title = kind.capabilities().title;
     let mut obstacles: Vec<_> = unmet(service, kind, host)
@@ -445,6 +473,7 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
     let wanted = WantedServices {
         services: plan.services.iter().map(idle).collect(),
         haproxy: plan.haproxy.iter().map(idle_file).collect(),
+        ..WantedServices::default()
     };
     let mut verifier = Verifier::new(program);
     verifier.patience = 1;

@@ -91,7 +91,7 @@ impl Site {
             answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }];
-        WantedServices { services: Vec::new(), haproxy }
+        WantedServices { haproxy, ..WantedServices::default() }
     }
 
     fn start(&self) -> Balancer {
@@ -542,8 +542,8 @@ fn a_missing_file_or_program_is_named() {
             answer: None,
         };
         WantedServices {
-            services: Vec::new(),
             haproxy: vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }],
+            ..WantedServices::default()
         }
     };
     let mut balancer = bench.balancer();

@@ -72,7 +72,7 @@ impl Shop {
             answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity: Activity::Active }];
-        WantedServices { services: Vec::new(), haproxy }
+        WantedServices { haproxy, ..WantedServices::default() }
     }
 
     /// Whether the certificate served is for this name. TLS 1.2 shows it before anything is secret.

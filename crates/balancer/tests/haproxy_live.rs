@@ -91,7 +91,7 @@ impl Gate {
             answer: self.answer.clone(),
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity }];
-        WantedServices { services: Vec::new(), haproxy }
+        WantedServices { haproxy, ..WantedServices::default() }
     }
 
     fn start(&self) -> Balancer {

@@ -80,7 +80,7 @@ impl Edge {
             answer: None,
         };
         let haproxy = vec![WantedHaproxy { file: Arc::new(file), activity }];
-        WantedServices { services: Vec::new(), haproxy }
+        WantedServices { haproxy, ..WantedServices::default() }
     }
 
     fn start(&self) -> Balancer {

@@ -75,7 +75,7 @@ impl Edge {
 
 fn level(file: &HaproxyFile, activity: Activity) -> WantedServices {
     let haproxy = vec![WantedHaproxy { file: Arc::new(file.clone()), activity }];
-    WantedServices { services: Vec::new(), haproxy }
+    WantedServices { haproxy, ..WantedServices::default() }
 }
 
 fn idle(service: &Service) -> WantedServices {

@@ -3,6 +3,7 @@
 
 pub(crate) mod fitness;
 mod health;
+mod ipvs;
 pub(crate) mod service;
 
 use std::net::IpAddr;
@@ -43,6 +44,7 @@ pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> 
         services.map(|parsed| service::service(parsed, dialect, &instances, report)).collect();
     let haproxy: Vec<HaproxyFile> =
         parsed.haproxy.iter().map(|parsed| haproxy(parsed, dialect, report)).collect();
+    let ipvs = Arc::new(ipvs::settings(&parsed.ipvs, &instances, dialect, report));
     let with_fitness = |(parsed, mut built): (&ParsedInstance, Instance)| {
         let served = fitness::served(parsed, &services, &haproxy, dialect);
         built.fitness = fitness::policy(parsed, &built, &checks, served);
@@ -56,6 +58,7 @@ pub(crate) fn assemble(parsed: &Parsed, digest: String, report: &mut Report) -> 
         checks,
         services,
         haproxy,
+        ipvs,
         hooks: HookSettings { timeout: node::HOOK_TIMEOUT.of(&parsed.hooks, dialect) },
         digest,
     }

@@ -14,6 +14,7 @@ pub(crate) mod blocks;
 mod checker;
 mod globals;
 mod instance;
+mod ipvs;
 pub(crate) mod keywords;
 mod lexer;
 mod lines;
@@ -102,6 +103,7 @@ pub(crate) fn read(
         checks: Vec::new(),
         services: Vec::new(),
         haproxy: Vec::new(),
+        ipvs: Default::default(),
         hooks: Default::default(),
         late_interfaces: LateInterfaces::Missed,
     };
@@ -115,6 +117,7 @@ pub(crate) fn read(
         server_group::read(&mut lowering, &mut file, statement);
     }
     lowering.run("a keepalived.conf", TOP, &mut file, &statements);
+    file.parsed.ipvs = std::mem::take(&mut file.globals.ipvs);
     if file.globals.has_late_interfaces {
         file.parsed.late_interfaces = LateInterfaces::Expected;
     }

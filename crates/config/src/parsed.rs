@@ -10,6 +10,7 @@ pub(crate) use crate::settings::check::ParsedCheck;
 pub(crate) use crate::settings::command::ParsedHooks;
 pub(crate) use crate::settings::health::ParsedHealth;
 pub(crate) use crate::settings::instance::{ParsedAnnounce, ParsedInstance, TransportKind};
+pub(crate) use crate::settings::ipvs::{ParsedIpvs, ParsedSync};
 pub(crate) use crate::settings::node::{ParsedHaproxy, ParsedHookSettings, ParsedNode};
 pub(crate) use crate::settings::server::ParsedServer;
 pub(crate) use crate::settings::service::{ParsedService, Serve};
@@ -26,6 +27,7 @@ pub(crate) struct Parsed {
     pub checks: Vec<ParsedCheck>,
     pub services: Vec<ParsedService>,
     pub haproxy: Vec<ParsedHaproxy>,
+    pub ipvs: ParsedIpvs,
     pub hooks: ParsedHookSettings,
     pub late_interfaces: LateInterfaces,
 }

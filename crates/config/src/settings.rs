@@ -11,6 +11,7 @@ pub(crate) mod command;
 pub(crate) mod form;
 pub(crate) mod health;
 pub(crate) mod instance;
+pub(crate) mod ipvs;
 pub(crate) mod limits;
 pub(crate) mod listen;
 pub(crate) mod node;
@@ -47,6 +48,8 @@ pub(crate) fn nouns() -> Vec<&'static dyn Described> {
         &server::SERVER,
         &server::SORRY,
         &node::HAPROXY,
+        &ipvs::IPVS,
+        &ipvs::SYNC,
         &node::HOOKS,
     ]
 }

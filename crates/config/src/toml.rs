@@ -10,11 +10,12 @@ use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::parsed::{
     LateInterfaces, Parsed, ParsedCheck, ParsedHaproxy, ParsedHookSettings, ParsedInstance,
-    ParsedNode, ParsedService, TransportKind,
+    ParsedIpvs, ParsedNode, ParsedService, TransportKind,
 };
 use crate::settings::check::CHECK;
 use crate::settings::form;
 use crate::settings::instance::{INSTANCE, PRIORITY};
+use crate::settings::ipvs::IPVS;
 use crate::settings::node::{HAPROXY, HOOKS, NODE};
 use crate::settings::row::Noun;
 use crate::settings::service::SERVICE;
@@ -53,6 +54,7 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
         checks: checks(&mut reader, document),
         services: services(&mut reader, document),
         haproxy: haproxy(&mut reader, document),
+        ipvs: ipvs(&mut reader, document),
         hooks: hooks(&mut reader, document),
         node: reader.node.clone().unwrap_or_else(|| Name::from(context.host_name)),
         is_node_known: reader.node.is_some(),
@@ -62,12 +64,13 @@ pub(crate) fn read(file: u32, context: &Context<'_>, report: &mut Report) -> Opt
 }
 
 /// The tables of a document, with how each is written.
-pub(crate) static DOCUMENT: [(&str, &str); 6] = [
+pub(crate) static DOCUMENT: [(&str, &str); 7] = [
     ("nodes", NODE.head),
     ("instance", INSTANCE.head),
     ("check", CHECK.head),
     ("service", SERVICE.head),
     ("haproxy", HAPROXY.head),
+    ("ipvs", IPVS.head),
     ("hooks", HOOKS.head),
 ];
 
@@ -124,6 +127,15 @@ fn haproxy(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedHaproxy
         haproxy
     });
     read.collect()
+}
+
+fn ipvs(reader: &mut Reader<'_>, document: &DeTable<'_>) -> ParsedIpvs {
+    let mut ipvs = ParsedIpvs::default();
+    if let Some(value) = document.get("ipvs") {
+        let key = Key { name: "ipvs", shape: "a table, as in [ipvs]" };
+        IPVS.open(reader, value, key, &mut ipvs);
+    }
+    ipvs
 }
 
 fn hooks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> ParsedHookSettings {

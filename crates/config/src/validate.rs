@@ -4,6 +4,7 @@
 mod common;
 mod fitness;
 mod instance;
+mod ipvs;
 mod listen;
 mod loops;
 mod master_only;
@@ -53,6 +54,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     for one in &parsed.haproxy {
         haproxy(one, parsed, report);
     }
+    ipvs::validate(parsed, plan, report);
     if plan.instances.is_empty() && plan.services.is_empty() && plan.haproxy.is_empty() {
         nothing_to_do(parsed, report);
     }

@@ -121,13 +121,8 @@ mod tests {
         };
         let plan = Plan {
             node: "lb1".into(),
-            nodes: Vec::new(),
             instances: vec![Arc::new(instance("web", 51))],
-            checks: Vec::new(),
-            services: Vec::new(),
-            haproxy: Vec::new(),
-            hooks: plan::HookSettings::default(),
-            digest: String::new(),
+            ..plan::Plan::default()
         };
         let inputs = [
             (START, Input::Link(link)),

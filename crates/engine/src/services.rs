@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    Activity, HaproxyFile, Name, Plan, Tracked, WantedHaproxy, WantedServices, first_few,
+    Activity, HaproxyFile, IpvsSettings, Name, Plan, SyncRole, Tracked, WantedHaproxy, WantedIpvs,
+    WantedServices, first_few,
 };
 use locum_vrrp::Time;
 
@@ -30,6 +31,7 @@ pub struct Holding {
 pub struct Services {
     all: Vec<ServiceState>,
     haproxy: Vec<Arc<HaproxyFile>>,
+    ipvs: Arc<IpvsSettings>,
     /// The level last sent, and its number.
     level: Arc<WantedServices>,
     seq: Seq,
@@ -75,6 +77,7 @@ impl Services {
             })
             .collect();
         self.haproxy = plan.haproxy.iter().cloned().map(Arc::new).collect();
+        self.ipvs = Arc::clone(&plan.ipvs);
         self.send_again = true;
         for StandingOrder { service, server, order } in std::mem::take(&mut self.inherited) {
             // What the plan does not have any more nobody has ordered anything of.
@@ -155,6 +158,11 @@ impl Services {
                 WantedHaproxy { file: Arc::clone(file), activity }
             });
             wanted.haproxy = level.collect();
+            let sync = self.ipvs.sync.as_ref().map(|sync| match holding(Some(&sync.instance)) {
+                Holding { is_here: true, .. } => SyncRole::Sender,
+                Holding { is_here: false, .. } => SyncRole::Receiver,
+            });
+            wanted.ipvs = WantedIpvs { settings: Arc::clone(&self.ipvs), sync };
         }
         // The first level is always sent: an earlier run may have left something serving. So is
         // the one after a reload when it names files: their text may have changed.

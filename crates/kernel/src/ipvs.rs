@@ -10,12 +10,20 @@
 
 pub mod codec;
 mod model;
+mod modules;
 mod plan;
 mod session;
+mod sync;
+pub mod sync_codec;
+mod values;
 
 pub use crate::family::Family;
 pub use model::{
-    DestId, DestSpec, Forwarding, ObservedDest, ObservedService, Operation, Protocol, ServiceFlags,
-    ServiceId, ServiceSpec, Tunnel,
+    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation, Protocol,
+    ServiceFlags, ServiceId, ServiceSpec, Tunnel, engine_module, scheduler_module,
 };
-pub use session::{Error, Failure, Ipvs, Report};
+pub use modules::ModuleLoader;
+pub use session::{Error, Failure, Ipvs, Report, SyncFailure};
+pub use sync::{SyncChange, SyncState, SyncThread};
+pub use sync_codec::ConnectionTimeouts;
+pub use values::{set_value, value};

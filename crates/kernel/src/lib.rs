@@ -7,6 +7,7 @@
 //! | [`memory`] | how this process asks for memory and gives it back |
 //! | [`netlink`] | addresses put on and taken off interfaces; what links and addresses do |
 //! | [`advert_socket`] | a raw IP socket on one interface, for multicast protocols with one hop |
+//! | [`own_links`] | links and addresses of this host, read once |
 //! | [`poller`] | waits for descriptors and a moment |
 //! | [`sock_diag`] | what the kernel knows of a TCP connection or listener |
 //! | [`frame_socket`] | Ethernet frames out, in batches |
@@ -25,6 +26,7 @@ pub mod ipvs;
 pub mod memory;
 pub mod netlink;
 pub mod nftables;
+pub mod own_links;
 pub mod poller;
 pub mod ports;
 pub mod sock_diag;

@@ -6,8 +6,8 @@ mod namespace;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    DestSpec, Family, Forwarding, Ipvs, Protocol, Report, ServiceFlags, ServiceId, ServiceSpec,
-    Tunnel,
+    ConnectionTimeouts, DestSpec, Family, Forwarding, Ipvs, Protocol, Report, ServiceFlags,
+    ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
 };
 
 use namespace::in_namespace;
@@ -158,5 +158,54 @@ fn i_036_a_missing_scheduler_is_one_explained_failure_and_the_rest_is_served() {
         let report = ipvs.reconcile(&wanted[..1], &[]).expect("refused");
         assert_eq!(report.failed.len(), 1);
         assert!(observed(ipvs).contains(&good[0]), "the old scheduler stays");
+    });
+}
+
+#[test]
+fn i_060_timeouts_are_set_each_for_itself() {
+    with_ipvs("i_060_timeouts_are_set_each_for_itself", |ipvs| {
+        let before = ipvs.timeouts().expect("timeouts");
+        assert!(before.tcp > 0 && before.tcp_fin > 0 && before.udp > 0, "{before:?}");
+        let udp_alone = ConnectionTimeouts { tcp: 0, tcp_fin: 0, udp: 77 };
+        ipvs.set_timeouts(udp_alone).expect("set");
+        assert_eq!(ipvs.timeouts().expect("timeouts"), ConnectionTimeouts { udp: 77, ..before });
+    });
+}
+
+#[test]
+fn i_051_threads_follow_the_role_and_a_second_time_nothing_is_sent() {
+    with_ipvs("i_051_threads_follow_the_role_and_a_second_time_nothing_is_sent", |ipvs| {
+        let thread = |state| SyncThread {
+            state,
+            interface: "lo".to_owned(),
+            id: 51,
+            longest: None,
+            group: None,
+            port: None,
+            ttl: None,
+        };
+        let states = |ipvs: &mut Ipvs| -> Vec<SyncState> {
+            ipvs.sync_threads().expect("threads").iter().map(|one| one.state).collect()
+        };
+        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
+        assert!(up.expect("ip").success());
+        for state in [SyncState::Backup, SyncState::Master, SyncState::Backup] {
+            let wanted = [thread(state)];
+            assert!(ipvs.reconcile_sync(&wanted, &SyncState::ALL).expect("first") > 0);
+            assert_eq!(states(ipvs), [state]);
+            assert_eq!(ipvs.reconcile_sync(&wanted, &SyncState::ALL).expect("second"), 0);
+        }
+        let other = SyncThread { longest: Some(2000), ..thread(SyncState::Backup) };
+        assert_eq!(ipvs.reconcile_sync(std::slice::from_ref(&other), &[]).expect("other"), 2);
+        assert_eq!(ipvs.sync_threads().expect("threads")[0].longest, Some(2000));
+        assert_eq!(ipvs.reconcile_sync(&[other], &[]).expect("the same"), 0);
+        let nowhere = SyncThread { interface: "nosuch".into(), ..thread(SyncState::Master) };
+        let error = ipvs.reconcile_sync(&[nowhere], &[]).expect_err("no interface").to_string();
+        assert!(
+            error.starts_with("cannot synchronise connections as master on nosuch: "),
+            "{error}"
+        );
+        assert_eq!(ipvs.reconcile_sync(&[], &SyncState::ALL).expect("removed"), 1);
+        assert_eq!(states(ipvs), []);
     });
 }

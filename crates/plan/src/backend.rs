@@ -67,23 +67,23 @@ const IPVS: Capabilities = Capabilities {
     kind: BackendKind::Ipvs,
     name: "ipvs",
     title: "IPVS",
-    protocols: &[Protocol::Tcp, Protocol::Udp],
-    listens_on_several: false,
-    listens_on_marks: false,
-    listens_on_all_ports: false,
+    protocols: &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp],
+    listens_on_several: true,
+    listens_on_marks: true,
+    listens_on_all_ports: true,
     forwardings: &[Forwarding::Nat, Forwarding::Direct, Forwarding::Tunnel],
     schedulers: &[
         "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq",
         "twos",
     ],
     has_more_schedulers: true,
-    has_scheduler_flags: false,
-    persists: false,
-    persistence_engines: &[],
-    sends_one_packet: false,
+    has_scheduler_flags: true,
+    persists: true,
+    persistence_engines: &["sip"],
+    sends_one_packet: true,
     forwards_by_server: true,
-    encapsulations: &["ipip"],
-    bounds_servers: false,
+    encapsulations: &["ipip", "gue", "gre"],
+    bounds_servers: true,
     listens_on_any: false,
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
@@ -135,6 +135,8 @@ impl BackendKind {
 impl Capabilities {
     /// Whether it has, or may have, a scheduler of this name.
     pub fn schedules(&self, scheduler: &str) -> bool {
-        self.has_more_schedulers || self.schedulers.contains(&scheduler)
+        // IPVS takes this name for a service that sends nobody anywhere.
+        let is_none = scheduler == "none";
+        self.has_more_schedulers && !is_none || self.schedulers.contains(&scheduler)
     }
 }

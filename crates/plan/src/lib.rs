@@ -8,6 +8,7 @@
 //! | `service`, `listener`, `traffic` | what listens where; what is wanted of it now |
 //! | `server`, `selection`, `quorum` | the servers behind it, how one is chosen, and how many are enough |
 //! | `limits` | how much of a node a service may use |
+//! | `ipvs` | what a node asks of IPVS beyond the tables of its services |
 //! | `backend`, `lack` | what each backend can do, and what of a service it cannot |
 //!
 //! The nouns here are the operator's (instance, check, service, server). The I/O ring and the
@@ -18,6 +19,7 @@ mod check;
 mod command;
 mod fitness;
 mod instance;
+mod ipvs;
 mod lack;
 mod limits;
 mod listener;
@@ -42,6 +44,7 @@ pub use check::{
 pub use command::{Command, CommandLine};
 pub use fitness::{FitnessPolicy, LEVELS_AMONG_UNKNOWN, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
+pub use ipvs::{ConnectionSync, IpvsSettings, SyncRole, WantedIpvs};
 pub use lack::Lack;
 pub use limits::ServiceLimits;
 pub use listener::{AddressRange, Listener, listeners_in_words};
@@ -74,6 +77,7 @@ pub struct Plan {
     pub services: Vec<Service>,
     /// HAProxies, each run from the user's own file.
     pub haproxy: Vec<HaproxyFile>,
+    pub ipvs: Arc<IpvsSettings>,
     pub hooks: HookSettings,
     /// SHA-256 over the text of all files read, in hexadecimal: equal on all nodes that share a file.
     pub digest: String,

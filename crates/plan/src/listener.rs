@@ -81,6 +81,10 @@ impl Listener {
         }
     }
 
+    pub fn is_ipv6(&self) -> bool {
+        self.family() == Family::V6
+    }
+
     /// 1..=65535; `None` where it is every port, or whatever the mark is given to.
     pub fn port(&self) -> Option<u16> {
         let port = match self {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backend::Backend;
+use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
 use crate::name::Name;
@@ -136,6 +137,7 @@ pub struct WantedServices {
     /// Shared, so that a level which differs in one service costs little more than that one.
     pub services: Vec<Arc<WantedService>>,
     pub haproxy: Vec<WantedHaproxy>,
+    pub ipvs: WantedIpvs,
 }
 
 impl WantedServices {
@@ -143,7 +145,11 @@ impl WantedServices {
     pub fn running(&self) -> Self {
         let services = self.services.iter().filter(|one| one.activity != Activity::Idle);
         let haproxy = self.haproxy.iter().filter(|one| one.activity != Activity::Idle);
-        Self { services: services.cloned().collect(), haproxy: haproxy.cloned().collect() }
+        Self {
+            services: services.cloned().collect(),
+            haproxy: haproxy.cloned().collect(),
+            ipvs: self.ipvs.clone(),
+        }
     }
 }
 

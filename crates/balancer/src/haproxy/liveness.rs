@@ -1,5 +1,5 @@
-//! Is a client of a running HAProxy answered? AskedListener as a client, from this host, once a second at each
-//! of its listeners, and judged by [`crate::haproxy::judgement`].
+//! Is a client of a running HAProxy answered? Asked as a client, from this host, once a second at each of its
+//! listeners, and judged by [`crate::haproxy::judgement`].
 //!
 //! Driven by the balancer's ticks: nothing here waits, and there is no thread. An inquiry that was
 //! not accepted in time stays in the queue of its listener, as the only one of ours there: those who
@@ -24,7 +24,7 @@ use crate::haproxy::judgement::{
 use crate::haproxy::listening::{servers, waits_at};
 use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::standing::Standing;
-use crate::haproxy::text::{Bind, BindAddress, Mode};
+use crate::haproxy::text::{Bind, Mode};
 use crate::haproxy::vitals::Vitals;
 use crate::listeners::heard_at;
 
@@ -58,7 +58,7 @@ pub(super) struct Liveness {
 struct AskedListener {
     bound: SocketAddr,
     expected: Expected,
-    /// AskedListener only when somebody waits there.
+    /// Asked only when somebody waits there.
     is_quiet: bool,
     inquiry: Option<Inquiry>,
     next_at: Instant,
@@ -280,9 +280,7 @@ fn listeners(binds: &[Bind], answer: Option<&HttpTarget>) -> Vec<(SocketAddr, Ex
             }
         };
         for address in &bind.addresses {
-            if let BindAddress::Tcp(address) = address
-                && seen.insert(*address)
-            {
+            if seen.insert(*address) {
                 found.push((*address, expected.clone(), is_quiet));
             }
         }

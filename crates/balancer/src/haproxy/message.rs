@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use locum_plan::first_few;
+
 /// Most alerts quoted; what follows the first few repeats that there were errors.
 const QUOTED: usize = 5;
 
@@ -27,18 +29,12 @@ fn text_of(line: &str) -> &str {
     text.strip_prefix("config : ").unwrap_or(text)
 }
 
-/// For the log: why there is another process now. Most files named are few.
+/// For the log: why there is another process now.
 pub(super) fn taken_up(new: u32, old: u32, changed: &[PathBuf]) -> String {
-    const NAMED: usize = 5;
-    let names: Vec<String> =
-        changed.iter().take(NAMED).map(|path| path.display().to_string()).collect();
-    let rest = match changed.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
+    let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
     let what = match names.as_slice() {
         [] => "its files as they are now".to_owned(),
-        names => format!("the changed {}{rest}", names.join(", ")),
+        names => format!("the changed {}", first_few(names, ", ")),
     };
     format!("haproxy (pid {new}) has taken over from pid {old} with {what}")
 }
@@ -71,6 +67,6 @@ mod tests {
         let took_over = "haproxy (pid 8) has taken over from pid 7 with";
         assert_eq!(text(0), format!("{took_over} its files as they are now"));
         assert_eq!(text(2), format!("{took_over} the changed /c/1.pem, /c/2.pem"));
-        assert!(text(7).ends_with("/c/5.pem and 2 more"), "{}", text(7));
+        assert!(text(7).ends_with("/c/3.pem, and 4 more"), "{}", text(7));
     }
 }

@@ -4,10 +4,8 @@ use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use locum_kernel::own_links::{OwnLink, own_links};
 use locum_kernel::sock_diag::SockDiag;
-use nix::ifaddrs::getifaddrs;
-use nix::net::if_::InterfaceFlags;
-use nix::sys::socket::SockaddrStorage;
 
 /// How long what was read holds: an address of the node comes and goes with its role, and an inquiry
 /// is asked once a second.
@@ -19,9 +17,7 @@ pub(super) struct OwnHost {
     /// `None` until there is one to be had: a moment without descriptors passes.
     diag: Option<SockDiag>,
     read_at: Option<Instant>,
-    addresses: Vec<IpAddr>,
-    /// Of loopback interfaces, which have all addresses of their networks.
-    networks: Vec<(IpAddr, IpAddr)>,
+    links: Vec<OwnLink>,
 }
 
 impl OwnHost {
@@ -40,43 +36,9 @@ impl OwnHost {
     pub(super) fn has(&mut self, address: IpAddr, now: Instant) -> bool {
         if self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= FRESH) {
             self.read_at = Some(now);
-            self.read();
+            self.links = own_links();
         }
-        self.addresses.contains(&address)
-            || self
-                .networks
-                .iter()
-                .any(|(network, mask)| masked(*network, *mask) == masked(address, *mask))
-    }
-
-    fn read(&mut self) {
-        self.addresses.clear();
-        self.networks.clear();
-        for one in getifaddrs().into_iter().flatten() {
-            let Some(address) = one.address.as_ref().and_then(ip) else { continue };
-            self.addresses.push(address);
-            if one.flags.contains(InterfaceFlags::IFF_LOOPBACK)
-                && let Some(mask) = one.netmask.as_ref().and_then(ip)
-            {
-                self.networks.push((address, mask));
-            }
-        }
-    }
-}
-
-fn ip(address: &SockaddrStorage) -> Option<IpAddr> {
-    let v4 = address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()));
-    v4.or_else(|| address.as_sockaddr_in6().map(|address| IpAddr::V6(address.ip())))
-}
-
-/// `None` for a mask of the other family.
-fn masked(address: IpAddr, mask: IpAddr) -> Option<u128> {
-    match (address, mask) {
-        (IpAddr::V4(address), IpAddr::V4(mask)) => {
-            Some(u128::from(address.to_bits() & mask.to_bits()))
-        }
-        (IpAddr::V6(address), IpAddr::V6(mask)) => Some(address.to_bits() & mask.to_bits()),
-        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
+        self.links.iter().any(|link| link.has(address))
     }
 }
 

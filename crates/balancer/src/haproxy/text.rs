@@ -14,5 +14,5 @@ mod binds;
 mod line;
 mod named;
 
-pub(crate) use binds::{Bind, BindAddress, Mode, binds};
+pub(crate) use binds::{Bind, Mode, binds};
 pub(crate) use named::{PathKind, named};

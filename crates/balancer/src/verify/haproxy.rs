@@ -11,7 +11,7 @@ use locum_kernel::ports::PortSharing;
 use locum_plan::HaproxyFile;
 use rustix::process::Signal;
 
-use crate::haproxy::text::{BindAddress, PathKind, binds};
+use crate::haproxy::text::{PathKind, binds};
 use crate::haproxy::{Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text};
 use crate::process::Process;
 use crate::verify::port::Ports;
@@ -41,6 +41,8 @@ pub(super) struct HaproxyLook {
     /// One runs here: only a restart would meet what is found.
     pub runs: bool,
     check: Option<Check>,
+    /// What its file names is not known as of the last level: what nobody reads, nobody watches.
+    is_unread: bool,
     /// When the next check is due.
     due: Instant,
     /// First and last change since the last check was begun.
@@ -71,6 +73,7 @@ impl HaproxyLook {
             file,
             runs,
             check: None,
+            is_unread: runs,
             // What has just been started says itself what is wrong with its file.
             due: if runs { now + SLOW_ROUND } else { now },
             changed: None,
@@ -92,15 +95,17 @@ impl HaproxyLook {
     }
 
     /// What runs is compared with its file at this moment too, by who runs it: an earlier verdict is
-    /// of the file before.
+    /// of the file before, and the next one is made when a change is seen or its time has come.
     pub(super) fn look_again(&mut self, now: Instant) {
-        self.due = self.due.min(now);
         if self.is_checking() {
             // What it read may be from before.
             self.changed = Some((now, now));
         }
         if self.runs {
             self.verdict = None;
+            self.is_unread = true;
+        } else {
+            self.due = self.due.min(now);
         }
     }
 
@@ -125,8 +130,19 @@ impl HaproxyLook {
         self.check.is_none() && now >= self.next()
     }
 
+    /// The same, once for a level, where no check is due; false when it was done.
+    pub(super) fn read_for_level(&mut self) -> bool {
+        let is_unread = self.is_unread;
+        if is_unread {
+            // A file that cannot be read says so at its check.
+            self.read().ok();
+        }
+        is_unread
+    }
+
     /// Notes what the file names; whoever watches that from here on misses no change.
     pub(super) fn read(&mut self) -> io::Result<()> {
+        self.is_unread = false;
         let path = &self.file.config;
         self.spots = spots_of(path);
         if self.file.program.is_absolute() {
@@ -143,10 +159,6 @@ impl HaproxyLook {
             // On one interface it is in the way of others, and others of it, on that one alone.
             .filter(|bind| bind.interface.is_none())
             .flat_map(|bind| bind.addresses)
-            .filter_map(|address| match address {
-                BindAddress::Tcp(address) => Some(address),
-                BindAddress::Unix(_) => None,
-            })
             .collect();
         Ok(())
     }
@@ -231,5 +243,33 @@ impl HaproxyLook {
     /// Who has one of its ports.
     pub(super) fn stranger(&self) -> Option<&str> {
         self.stranger.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use locum_plan::{Name, Standby};
+
+    use super::*;
+
+    #[test]
+    fn a_level_asks_again_of_what_stands_by_and_not_of_what_runs() {
+        let file = Arc::new(HaproxyFile {
+            name: Name::from("edge"),
+            instance: None,
+            config: "/no/such.cfg".into(),
+            program: "haproxy".into(),
+            standby: Standby::Cold,
+            answer: None,
+        });
+        let now = Instant::now();
+        for runs in [false, true] {
+            let mut look = HaproxyLook::new(Arc::clone(&file), runs, 1, now);
+            look.settle(Err(Objection::Refused("an earlier file".to_owned())), now);
+            assert!(look.next() > now);
+            look.look_again(now);
+            assert_eq!(look.next() > now, runs);
+            assert_eq!(look.objection().is_none(), runs, "of what runs it is of the file before");
+        }
     }
 }

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::ipvs::{self, Ipvs};
 use locum_kernel::netlink::is_switched_on;
-use nix::ifaddrs::getifaddrs;
-use nix::sys::socket::SockaddrLike;
+use locum_kernel::own_links::{OwnLink, address_bits, own_links, prefix};
 use nix::unistd::{AccessFlags, access};
 
 /// How long an answer of the kernel about IPVS holds where no file shows it: asking may run modprobe.
@@ -36,9 +35,7 @@ pub(crate) struct HostView {
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct HostLink {
-    pub name: String,
-    /// Its addresses, each with the length of its network's prefix.
-    pub networks: Vec<(IpAddr, u8)>,
+    pub own: OwnLink,
     /// net.ipv4.conf.NAME.forwarding.
     pub forwards_v4: bool,
 }
@@ -47,33 +44,15 @@ impl HostLink {
     /// The network of this link that `address` is in, with its prefix length; an address of this
     /// host that is a network of its own is none.
     pub(crate) fn network_of(&self, address: IpAddr) -> Option<(IpAddr, u8)> {
-        let wide = self.networks.iter().filter(|(own, length)| *length < bits(*own));
+        let wide = self.own.addresses.iter().filter(|(own, length)| *length < address_bits(*own));
         wide.copied().find(|(own, length)| prefix(*own, *length) == prefix(address, *length))
     }
 }
 
 impl HostView {
     pub(crate) fn has_address(&self, address: IpAddr) -> bool {
-        let networks = || self.links.iter().flat_map(|link| &link.networks);
-        address.is_loopback() || networks().any(|(own, _)| *own == address)
+        address.is_loopback() || self.links.iter().any(|link| link.own.has(address))
     }
-}
-
-fn bits(address: IpAddr) -> u8 {
-    match address {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    }
-}
-
-/// The first `length` bits and the family of an address.
-pub(crate) fn prefix(address: IpAddr, length: u8) -> (u8, u128) {
-    let all = bits(address);
-    let value = match address {
-        IpAddr::V4(address) => u128::from(address.to_bits()),
-        IpAddr::V6(address) => address.to_bits(),
-    };
-    (all, value.checked_shr(u32::from(all.saturating_sub(length))).unwrap_or(0))
 }
 
 /// Kernel modules of IPVS, by name.
@@ -203,30 +182,12 @@ fn no_ipvs() -> String {
 
 /// All of them, the loopback too: its addresses are this host's as well.
 fn links() -> Vec<HostLink> {
-    let mut links: Vec<HostLink> = Vec::new();
-    for interface in getifaddrs().into_iter().flatten() {
-        // An address with a label has it in place of the name: `eth0:web`.
-        let name = interface.interface_name.split(':').next().unwrap_or_default();
-        let at = links.iter().position(|link| link.name == name).unwrap_or_else(|| {
-            let forwards_v4 = is_switched_on(format!("/proc/sys/net/ipv4/conf/{name}/forwarding"));
-            links.push(HostLink { name: name.to_owned(), networks: Vec::new(), forwards_v4 });
-            links.len() - 1
-        });
-        let address = |address: Option<&nix::sys::socket::SockaddrStorage>| -> Option<IpAddr> {
-            let address = address?;
-            address.family()?;
-            let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
-            v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
-        };
-        let Some(own) = address(interface.address.as_ref()) else { continue };
-        let length = match address(interface.netmask.as_ref()) {
-            Some(IpAddr::V4(mask)) => mask.to_bits().leading_ones(),
-            Some(IpAddr::V6(mask)) => mask.to_bits().leading_ones(),
-            None => u32::from(bits(own)),
-        };
-        links[at].networks.push((own, u8::try_from(length).unwrap_or(bits(own))));
-    }
-    links
+    let with_switch = |own: OwnLink| {
+        let forwards_v4 =
+            is_switched_on(format!("/proc/sys/net/ipv4/conf/{}/forwarding", own.name));
+        HostLink { own, forwards_v4 }
+    };
+    own_links().into_iter().map(with_switch).collect()
 }
 
 fn forwards_v6() -> bool {
@@ -283,16 +244,14 @@ mod tests {
             let (address, length) = text.split_once('/').unwrap();
             (address.parse().unwrap(), length.parse().unwrap())
         });
-        let link =
-            HostLink { name: "eth0".into(), networks: networks.to_vec(), forwards_v4: false };
+        let own = OwnLink { name: "eth0".into(), is_loopback: false, addresses: networks.to_vec() };
+        let link = HostLink { own, forwards_v4: false };
         let found = |address: &str| link.network_of(address.parse().unwrap()).map(|it| it.1);
         assert_eq!(found("10.77.0.200"), Some(24));
         assert_eq!(found("10.77.1.1"), None);
         assert_eq!(found("192.0.2.9"), None);
         assert_eq!(found("2001:db8::ffff"), Some(64));
         assert_eq!(found("2001:db9::1"), None);
-        assert_eq!(prefix("10.0.0.1".parse().unwrap(), 0), (32, 0));
-        assert_eq!(prefix("::1".parse().unwrap(), 0), (128, 0));
     }
 
     #[test]
@@ -321,7 +280,7 @@ mod tests {
             }
             let before = read();
             assert_eq!(before.proxy, Ok(()));
-            let one = before.links.iter().find(|link| link.name == "one").unwrap();
+            let one = before.links.iter().find(|link| link.own.name == "one").unwrap();
             assert_eq!(one.network_of("10.77.0.2".parse().unwrap()).map(|it| it.1), Some(24));
             assert!(!one.forwards_v4 && !before.forwards_v6);
             assert!(before.has_address("10.77.0.1".parse().unwrap()));
@@ -330,7 +289,7 @@ mod tests {
             fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1").unwrap();
             let after = read();
             let forwarding = after.links.iter().filter(|link| link.forwards_v4);
-            assert_eq!(forwarding.map(|link| link.name.as_str()).collect::<Vec<_>>(), ["one"]);
+            assert_eq!(forwarding.map(|link| link.own.name.as_str()).collect::<Vec<_>>(), ["one"]);
             assert!(after.forwards_v6);
             // Whatever is not 0 is on for the kernel.
             fs::write("/proc/sys/net/ipv4/conf/one/forwarding", "2").unwrap();

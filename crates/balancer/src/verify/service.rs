@@ -2,10 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use locum_kernel::ipvs::{engine_module, scheduler_module};
+use locum_kernel::own_links::prefix;
 use locum_plan::{Backend, BackendKind, Forwarding, Service, first_few};
 
-use crate::choice::Reach;
-use crate::verify::host::{HostView, prefix};
+use crate::choice::{Reach, way_out};
+use crate::verify::host::HostView;
 
 /// Something that has to be here and is not.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,15 +24,24 @@ pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Ve
         BackendKind::Proxy => host.proxy.clone().err().map(everybody).into_iter().collect(),
         BackendKind::Ipvs => {
             if let Err(text) = &host.ipvs {
-                return vec![everybody(format!("{text}{}", way_out(service)))];
+                return vec![everybody(format!("{text}{}", or_way_out(service)))];
             }
             let scheduler = &service.scheduler.name;
-            let module = format!("ip_vs_{scheduler}");
+            let module = scheduler_module(scheduler);
             let mut found = Vec::new();
             if host.modules.lack(&module) {
                 found.push(everybody(format!(
                     "the kernel has no scheduler `{scheduler}`: install its module {module}, or \
                      use another scheduler"
+                )));
+            }
+            if let Some(engine) = engine_of(service)
+                && host.modules.lack(&engine_module(engine))
+            {
+                found.push(everybody(format!(
+                    "the kernel has no persistence engine `{engine}`: install its module {}, or \
+                     leave it out",
+                    engine_module(engine)
                 )));
             }
             // A tunnel asks for no module here: IPVS wraps the packets itself, and what comes back
@@ -48,6 +59,11 @@ pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Ve
             found
         }
     }
+}
+
+/// What tells its clients apart beside the address.
+pub(crate) fn engine_of(service: &Service) -> Option<&str> {
+    service.persistence.as_ref()?.engine.as_deref()
 }
 
 /// Servers whose answers have to come back through this host, and that are not on it.
@@ -79,7 +95,7 @@ struct Unforwarded {
 
 /// Answers are forwarded by the link they come in at.
 fn unforwarded(servers: &[SocketAddr], host: &HostView) -> Unforwarded {
-    let real = || host.links.iter().filter(|link| link.name != "lo");
+    let real = || host.links.iter().filter(|link| !link.own.is_loopback);
     let nowhere_v4 = !real().any(|link| link.forwards_v4);
     let mut found = Unforwarded::default();
     for server in servers {
@@ -91,7 +107,7 @@ fn unforwarded(servers: &[SocketAddr], host: &HostView) -> Unforwarded {
         let by_link = link.filter(|link| server.is_ipv4() && !link.forwards_v4);
         let switch = match by_link {
             _ if is_nowhere => switch.to_owned(),
-            Some(link) => format!("net.ipv4.conf.{}.forwarding", link.name),
+            Some(link) => format!("net.ipv4.conf.{}.forwarding", link.own.name),
             None => continue,
         };
         // The one for all counts more than that of a link.
@@ -112,7 +128,7 @@ fn forwarding(service: &Service, behind: &[SocketAddr], host: &HostView) -> Opti
             "by nat the answers of {} are forwarded by this host, which {switch}=0 forbids: set it \
              to 1{}",
             first_few(&servers, ", "),
-            way_out(service)
+            or_way_out(service)
         );
         Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
@@ -142,27 +158,23 @@ fn one_network(service: &Service, beside: &[SocketAddr], host: &HostView) -> Opt
              each{hidden}{}",
             first_few(&servers, ", "),
             listen.ip(),
-            way_out(service)
+            or_way_out(service)
         );
         Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
 }
 
 /// Names the backend that could serve it instead, if there is one that is not asked anyway.
-fn way_out(service: &Service) -> String {
-    let mut others = match service.backend {
-        Backend::Auto => Vec::new(),
-        Backend::Only(_) => Backend::Auto.candidates(service),
-    }
-    .into_iter();
-    match others.find(|kind| *kind != BackendKind::Ipvs) {
-        Some(other) => format!(", or use backend = \"{}\"", other.name()),
-        None => String::new(),
+fn or_way_out(service: &Service) -> String {
+    match (service.backend, way_out(service, BackendKind::Ipvs)) {
+        (Backend::Only(_), Some(advice)) => format!(", or {advice}"),
+        (Backend::Only(_), None) | (Backend::Auto, _) => String::new(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use locum_kernel::own_links::OwnLink;
     use locum_plan::{Listener, Name, Protocol, Scheduler, Server};
 
     use super::*;
@@ -182,7 +194,8 @@ mod tests {
                     None => forwards_v4 = word == "forwards",
                 }
             }
-            HostLink { name, networks, forwards_v4 }
+            let is_loopback = name == "lo";
+            HostLink { own: OwnLink { name, is_loopback, addresses: networks }, forwards_v4 }
         };
         let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc"].map(str::to_owned);
         HostView {

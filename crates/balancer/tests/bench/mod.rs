@@ -144,7 +144,8 @@ pub fn wanted(services: &[&Service]) -> WantedServices {
             lease: Some(2 * PATIENCE),
         })
     };
-    WantedServices { services: services.iter().map(active).collect(), haproxy: Vec::new() }
+    let services = services.iter().map(active).collect();
+    WantedServices { services, ..WantedServices::default() }
 }
 
 /// A service of a level, to be changed.

@@ -6,9 +6,10 @@ use locum_plan::Listener;
 use locum_vrrp::Version;
 
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::ipvs;
 use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
 use crate::keepalived::lowering::{Lowering, Target, without_settings};
-use crate::parsed::{Field, Parsed, ParsedInstance};
+use crate::parsed::{Field, Parsed, ParsedInstance, ParsedIpvs};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
 use crate::settings::keywords;
 use crate::settings::row::Block;
@@ -40,6 +41,7 @@ pub(super) struct Globals {
     pub min_garp: Field<bool>,
     pub group_v4: Field<IpAddr>,
     pub group_v6: Field<IpAddr>,
+    pub ipvs: ParsedIpvs,
     pub strict: Option<Span>,
     /// Interfaces may be made after the start.
     pub has_late_interfaces: bool,
@@ -106,11 +108,15 @@ pub(super) const ROWS: &[Row<Globals>] = &[
     ignore("nftables_counters", "traffic to the address is accepted"),
     ignore("nftables_ifindex", "traffic to the address is accepted"),
     ignore("disable_local_igmp", "membership reports go out as the kernel sends them"),
-    refuse("lvs_sync_daemon", "remove it: connections are not synchronised between directors"),
+    set("lvs_sync_daemon", Shape::Line(1, usize::MAX), |lowering, globals, statement| {
+        ipvs::sync(lowering, &mut globals.ipvs, statement);
+    }),
     ignore("lvs_flush", "the table is reconciled; what is not ours is left alone"),
     ignore("lvs_flush_on_stop", "the table is reconciled; what is not ours is left alone"),
     ignore("lvs_flush_onstop", "the table is reconciled; what is not ours is left alone"),
-    ignore("lvs_timeouts", "the kernel's time-outs stay as they are"),
+    set("lvs_timeouts", Shape::Line(2, 6), |lowering, globals, statement| {
+        ipvs::timeouts(lowering, &mut globals.ipvs, statement);
+    }),
     ignore("vrrp_notify_fifo", "use notify, or `locum history --json`"),
     ignore("vrrp_notify_fifo_script", "use notify, or `locum history --json`"),
     ignore("lvs_notify_fifo", "use `locum history --json`"),

@@ -111,17 +111,22 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
     if name.is_empty() || name.len() > MAX_SCHEDULER || !name.chars().all(word) {
         let text = format!("a scheduler name has 1 to {MAX_SCHEDULER} letters and digits");
         report.error(at.span, "bad-scheduler", text);
-    } else if let Backend::Only(kind) = built.backend
-        && !kind.capabilities().schedules(name)
-    {
-        let backend = kind.capabilities();
+    } else if allowed(built.backend).all(|backend| !backend.schedules(name)) {
+        let text = match built.backend {
+            Backend::Only(kind) => {
+                format!("{} has no scheduler `{name}`", kind.capabilities().title)
+            }
+            Backend::Auto => format!("no backend has a scheduler `{name}`"),
+        };
+        let mut known: Vec<&str> = Vec::new();
+        for scheduler in allowed(built.backend).flat_map(|backend| backend.schedulers) {
+            if !known.contains(scheduler) {
+                known.push(scheduler);
+            }
+        }
         report
-            .error(
-                at.span,
-                "backend-scheduler",
-                format!("{} has no scheduler `{name}`", backend.title),
-            )
-            .help(format!("use one of {}", backend.schedulers.join(", ")));
+            .error(at.span, "backend-scheduler", text)
+            .help(format!("use one of {}", known.join(", ")));
     } else if allowed(built.backend).all(|backend| !backend.schedulers.contains(&name)) {
         let known = allowed(built.backend).flat_map(|backend| backend.schedulers).copied();
         let text = format!("`{name}` is not a scheduler that the kernel brings along");

@@ -8,6 +8,7 @@ mod corners;
 mod election;
 mod fitness;
 mod handover;
+mod ipvs;
 mod links;
 mod node;
 mod partial;

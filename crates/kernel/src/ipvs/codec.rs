@@ -10,8 +10,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{
-    DestId, DestSpec, Forwarding, ObservedDest, ObservedService, Operation, Protocol, ServiceFlags,
-    ServiceId, ServiceSpec, Tunnel,
+    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation, Protocol,
+    ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use crate::attribute::{Attributes, attributes, text};
 use crate::family::Family;
@@ -20,7 +20,7 @@ use crate::family::Family;
 pub(crate) const FAMILY: &str = "IPVS";
 const VERSION: u8 = 1;
 /// struct genlmsghdr.
-const HEADER_OCTETS: usize = 4;
+pub(super) const HEADER_OCTETS: usize = 4;
 
 const NEW_SERVICE: u8 = 1;
 const SET_SERVICE: u8 = 2;
@@ -61,12 +61,21 @@ const DEST_LOWER: u16 = 6;
 const DEST_ACTIVE: u16 = 7;
 const DEST_INACTIVE: u16 = 8;
 const DEST_PERSISTENT: u16 = 9;
+const DEST_STATS: u16 = 10;
 const DEST_FAMILY: u16 = 11;
+const DEST_STATS64: u16 = 12;
 const DEST_TUNNEL_TYPE: u16 = 13;
 const DEST_TUNNEL_PORT: u16 = 14;
 const DEST_TUNNEL_FLAGS: u16 = 15;
 
 const STATS_CONNECTIONS: u16 = 1;
+const STATS_PACKETS_IN: u16 = 2;
+const STATS_PACKETS_OUT: u16 = 3;
+const STATS_OCTETS_IN: u16 = 4;
+const STATS_OCTETS_OUT: u16 = 5;
+const STATS_CONNECTION_RATE: u16 = 6;
+const STATS_OCTET_RATE_IN: u16 = 9;
+const STATS_OCTET_RATE_OUT: u16 = 10;
 
 /// Set by the kernel in every dump; no option of the service (I-014).
 const FLAG_HASHED: u32 = 0x2;
@@ -114,7 +123,7 @@ pub fn read_service(body: &[u8]) -> Option<ObservedService> {
     let mut family = None;
     let (mut protocol, mut address, mut port, mut mark) = (None, None, 0, None);
     let (mut scheduler, mut flags, mut timeout, mut netmask) = (String::new(), 0, 0, None);
-    let (mut engine, mut connections, mut connections64) = (None, None, None);
+    let (mut engine, mut traffic, mut traffic64) = (None, None, None);
     for attribute in attributes(nested) {
         let value = attribute.value;
         match attribute.kind {
@@ -128,8 +137,8 @@ pub fn read_service(body: &[u8]) -> Option<ObservedService> {
             SERVICE_TIMEOUT => timeout = u32_of(value)?,
             SERVICE_NETMASK => netmask = <[u8; 4]>::try_from(value).ok(),
             SERVICE_ENGINE => engine = Some(text(value)),
-            SERVICE_STATS => connections = read_connections(value),
-            SERVICE_STATS64 => connections64 = read_connections(value),
+            SERVICE_STATS => traffic = Some(read_traffic(value)),
+            SERVICE_STATS64 => traffic64 = Some(read_traffic(value)),
             _ => {}
         }
     }
@@ -154,8 +163,8 @@ pub fn read_service(body: &[u8]) -> Option<ObservedService> {
         },
         persistence_engine: engine.filter(|name| !name.is_empty()),
     };
-    let connections = connections64.or(connections).unwrap_or(0);
-    Some(ObservedService { spec, dests: Vec::new(), connections })
+    let traffic = traffic64.or(traffic).unwrap_or_default();
+    Some(ObservedService { spec, dests: Vec::new(), traffic })
 }
 
 /// A destination of a dump; `family` is the service's.
@@ -165,6 +174,7 @@ pub fn read_dest(body: &[u8], family: Family) -> Option<ObservedDest> {
     let (mut method, mut weight, mut upper, mut lower) = (None, 0, 0, 0);
     let (mut active, mut inactive, mut persistent) = (0, 0, 0);
     let (mut tunnel_type, mut tunnel_port, mut tunnel_flags) = (0, 0, 0);
+    let (mut traffic, mut traffic64) = (None, None);
     for attribute in attributes(nested) {
         let value = attribute.value;
         match attribute.kind {
@@ -181,6 +191,8 @@ pub fn read_dest(body: &[u8], family: Family) -> Option<ObservedDest> {
             DEST_TUNNEL_TYPE => tunnel_type = *value.first()?,
             DEST_TUNNEL_PORT => tunnel_port = be16(value)?,
             DEST_TUNNEL_FLAGS => tunnel_flags = u16_of(value)?,
+            DEST_STATS => traffic = Some(read_traffic(value)),
+            DEST_STATS64 => traffic64 = Some(read_traffic(value)),
             _ => {}
         }
     }
@@ -204,6 +216,7 @@ pub fn read_dest(body: &[u8], family: Family) -> Option<ObservedDest> {
         active_connections: active,
         inactive_connections: inactive,
         persistent_connections: persistent,
+        traffic: traffic64.or(traffic).unwrap_or_default(),
     })
 }
 
@@ -218,7 +231,7 @@ pub fn read_info(body: &[u8]) -> Option<[u8; 3]> {
     Some([major, minor, patch])
 }
 
-fn header(command: u8) -> Vec<u8> {
+pub(super) fn header(command: u8) -> Vec<u8> {
     vec![command, VERSION, 0, 0]
 }
 
@@ -307,7 +320,7 @@ fn full_dest(spec: &DestSpec) -> Attributes {
 }
 
 /// Value of attribute `kind` of a message with this command.
-fn nested(body: &[u8], command: u8, kind: u16) -> Option<&[u8]> {
+pub(super) fn nested(body: &[u8], command: u8, kind: u16) -> Option<&[u8]> {
     if *body.first()? != command {
         return None;
     }
@@ -315,13 +328,26 @@ fn nested(body: &[u8], command: u8, kind: u16) -> Option<&[u8]> {
     Some(found.find(|attribute| attribute.kind == kind)?.value)
 }
 
-fn read_connections(stats: &[u8]) -> Option<u64> {
-    let connections = attributes(stats).find(|attribute| attribute.kind == STATS_CONNECTIONS)?;
-    // 32 bits in STATS, 64 in STATS64.
-    match connections.value {
-        value if value.len() == 8 => Some(u64::from_ne_bytes(value.try_into().ok()?)),
-        value => u32_of(value).map(u64::from),
+/// Of STATS or STATS64: numbers of 32 or 64 bits. What is missing or cut counts nothing.
+fn read_traffic(stats: &[u8]) -> IpvsTraffic {
+    let mut traffic = IpvsTraffic::default();
+    for attribute in attributes(stats) {
+        let value = attribute.value;
+        let wide = <[u8; 8]>::try_from(value).ok().map(u64::from_ne_bytes);
+        let number = wide.or_else(|| u32_of(value).map(u64::from)).unwrap_or(0);
+        match attribute.kind {
+            STATS_CONNECTIONS => traffic.connections = number,
+            STATS_PACKETS_IN => traffic.packets_in = number,
+            STATS_PACKETS_OUT => traffic.packets_out = number,
+            STATS_OCTETS_IN => traffic.octets_in = number,
+            STATS_OCTETS_OUT => traffic.octets_out = number,
+            STATS_CONNECTION_RATE => traffic.connections_a_second = number,
+            STATS_OCTET_RATE_IN => traffic.octets_in_a_second = number,
+            STATS_OCTET_RATE_OUT => traffic.octets_out_a_second = number,
+            _ => {}
+        }
     }
+    traffic
 }
 
 fn family_number(family: Family) -> u16 {
@@ -379,10 +405,10 @@ fn be16(value: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(value.try_into().ok()?))
 }
 
-fn u16_of(value: &[u8]) -> Option<u16> {
+pub(super) fn u16_of(value: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(value.try_into().ok()?))
 }
 
-fn u32_of(value: &[u8]) -> Option<u32> {
+pub(super) fn u32_of(value: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(value.try_into().ok()?))
 }

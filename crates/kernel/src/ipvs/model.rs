@@ -71,6 +71,8 @@ impl ServiceFlags {
     pub const FALLBACK: Self = Self(0x8);
     /// sh and mh: hash the source port too.
     pub const PORT: Self = Self(0x10);
+    /// Of the scheduler: what it means is its own.
+    pub const SCHEDULER_3: Self = Self(0x20);
 
     pub fn with(self, other: Self) -> Self {
         Self(self.0 | other.0)
@@ -108,6 +110,22 @@ impl ServiceSpec {
             persistence_engine: None,
         }
     }
+
+    /// Kernel modules that it needs, unless the kernel is built with them.
+    pub fn modules(&self) -> Vec<String> {
+        let engine = self.persistence_engine.iter().map(|name| engine_module(name));
+        std::iter::once(scheduler_module(&self.scheduler)).chain(engine).collect()
+    }
+}
+
+/// The kernel module of a persistence engine.
+pub fn engine_module(name: &str) -> String {
+    format!("ip_vs_pe_{name}")
+}
+
+/// The kernel module of a scheduler.
+pub fn scheduler_module(name: &str) -> String {
+    format!("ip_vs_{name}")
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -176,8 +194,23 @@ impl DestSpec {
 pub struct ObservedService {
     pub spec: ServiceSpec,
     pub dests: Vec<ObservedDest>,
-    /// Connections scheduled so far.
+    pub traffic: IpvsTraffic,
+}
+
+/// Counters of a service or destination since it was added or somebody zeroed them, and the kernel's
+/// estimate of the last seconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IpvsTraffic {
+    /// Connections scheduled.
     pub connections: u64,
+    pub packets_in: u64,
+    /// By masquerading alone: other answers do not come this way.
+    pub packets_out: u64,
+    pub octets_in: u64,
+    pub octets_out: u64,
+    pub connections_a_second: u64,
+    pub octets_in_a_second: u64,
+    pub octets_out_a_second: u64,
 }
 
 /// A destination that the kernel has.
@@ -187,6 +220,7 @@ pub struct ObservedDest {
     pub active_connections: u32,
     pub inactive_connections: u32,
     pub persistent_connections: u32,
+    pub traffic: IpvsTraffic,
 }
 
 /// One change in the kernel.

@@ -134,7 +134,7 @@ pub(crate) fn remedy(operation: &Operation, errno: Errno) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::model::{Forwarding, ObservedDest, Protocol};
+    use crate::ipvs::model::{Forwarding, IpvsTraffic, ObservedDest, Protocol};
 
     fn id(port: u16) -> ServiceId {
         ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], port).into())
@@ -156,9 +156,10 @@ mod tests {
                 active_connections: 0,
                 inactive_connections: 0,
                 persistent_connections: 0,
+                traffic: IpvsTraffic::default(),
             })
             .collect();
-        ObservedService { spec, dests, connections: 0 }
+        ObservedService { spec, dests, traffic: IpvsTraffic::default() }
     }
 
     /// Operations as short words: "set :80", "new :80 10.0.0.1=5".

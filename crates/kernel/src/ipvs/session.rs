@@ -1,17 +1,24 @@
 //! A session with the kernel's load balancer.
 
 use std::collections::BTreeSet;
-use std::process::{Command, Stdio};
-use std::{fmt, fs, io};
+use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use netlink_sys::protocols::NETLINK_GENERIC;
 use nix::errno::Errno;
 
 use super::codec;
 use super::model::{DestId, DestSpec, ObservedService, Operation, ServiceId, ServiceSpec};
+use super::modules::ModuleLoader;
 use super::plan::{Remedy, plan, remedy};
+use super::sync::{SyncChange, SyncState, SyncThread, sync_changes};
+use super::sync_codec::{self, ConnectionTimeouts};
 use crate::attribute::{Attributes, attributes};
 use crate::transport::{KernelError, Message, Request, Transport};
+
+/// How long the modules of all that one call asks for are waited for, once: what has not come by then
+/// is looked after by the next call, and not waited for. One takes some 10 ms.
+const MODULE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Netlink type of the family that knows all others.
 const CONTROLLER: u16 = 0x10;
@@ -33,6 +40,17 @@ pub enum Error {
     Kernel(#[from] KernelError),
     #[error("ipvs netlink socket: {0}")]
     Socket(#[from] io::Error),
+}
+
+/// Why connections are not synchronised as wanted.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncFailure {
+    #[error(transparent)]
+    Session(Error),
+    #[error("cannot synchronise connections as {0} on {1}: {2}")]
+    Start(SyncState, String, KernelError),
+    #[error("cannot end the synchronisation of connections as {0}: {1}")]
+    Stop(SyncState, KernelError),
 }
 
 /// What a reconciliation did.
@@ -66,6 +84,25 @@ impl Failure {
         };
         Self { service, dest, action, error: explained(operation, error) }
     }
+
+    /// Of one that was not tried yet.
+    fn waiting(operation: &Operation) -> Self {
+        let mut error = KernelError::new(Errno::EINPROGRESS);
+        let modules = modules_of(operation).join(" and ");
+        error.message = Some(format!("the kernel is still loading module {modules}"));
+        Self::of(operation, error)
+    }
+}
+
+/// Modules that the kernel loads for an operation, if it has to.
+fn modules_of(operation: &Operation) -> Vec<String> {
+    match operation {
+        Operation::NewService(spec) | Operation::SetService(spec) => spec.modules(),
+        Operation::DelService(_)
+        | Operation::NewDest(..)
+        | Operation::SetDest(..)
+        | Operation::DelDest(..) => Vec::new(),
+    }
 }
 
 /// Says in words what a bare errno hides (I-036).
@@ -95,6 +132,7 @@ impl fmt::Display for Failure {
 #[derive(Debug)]
 pub struct Ipvs {
     transport: Transport,
+    modules: ModuleLoader,
     /// Netlink type of the IPVS family; differs from boot to boot.
     family: u16,
     version: [u8; 3],
@@ -106,11 +144,12 @@ impl Ipvs {
     pub fn open() -> Result<Self, Error> {
         let mut transport = Transport::open(NETLINK_GENERIC)?;
         let mut found = resolve(&mut transport, codec::FAMILY)?;
-        if found.is_none() && load_module() {
+        let mut modules = ModuleLoader::default();
+        if found.is_none() && modules.settle("ip_vs", MODULE_LIMIT) {
             found = resolve(&mut transport, codec::FAMILY)?;
         }
         let family = found.ok_or(Error::NotSupported)?;
-        let mut session = Self { transport, family, version: [0; 3] };
+        let mut session = Self { transport, modules, family, version: [0; 3] };
         // The first question that needs the capability (I-002).
         let info = session.ask(codec::get_info())?;
         if let Some(version) = info.iter().find_map(|message| codec::read_info(&message.body)) {
@@ -155,6 +194,53 @@ impl Ipvs {
         Ok(report)
     }
 
+    /// The threads that synchronise connections.
+    pub fn sync_threads(&mut self) -> Result<Vec<SyncThread>, Error> {
+        let messages = self.transport.dump(self.family, &sync_codec::get_sync_threads())??;
+        let read = |message: &Message| sync_codec::read_sync_thread(&message.body);
+        Ok(messages.iter().filter_map(read).collect())
+    }
+
+    /// Makes the threads `wanted` run, and none of `owned` that is not wanted. Safe to repeat.
+    /// Returns how many changes there were.
+    pub fn reconcile_sync(
+        &mut self,
+        wanted: &[SyncThread],
+        owned: &[SyncState],
+    ) -> Result<usize, SyncFailure> {
+        let running = self.sync_threads().map_err(SyncFailure::Session)?;
+        let changes = sync_changes(wanted, owned, &running);
+        let requests: Vec<_> =
+            changes.iter().map(|one| self.request(sync_codec::sync_change(one))).collect();
+        let answers = self.transport.exchange(&requests).map_err(Error::Socket);
+        let answers = answers.map_err(SyncFailure::Session)?;
+        for (change, answer) in changes.iter().zip(answers) {
+            let Err(error) = answer.into_result() else { continue };
+            match (change, error.errno()) {
+                // I-051: somebody else was faster.
+                (SyncChange::Start(_), Errno::EEXIST) | (SyncChange::Stop(_), Errno::ESRCH) => {}
+                (SyncChange::Start(thread), _) => {
+                    let interface = thread.interface.clone();
+                    return Err(SyncFailure::Start(thread.state, interface, error));
+                }
+                (SyncChange::Stop(state), _) => return Err(SyncFailure::Stop(*state, error)),
+            }
+        }
+        Ok(changes.len())
+    }
+
+    /// The timeouts of connections in force.
+    pub fn timeouts(&mut self) -> Result<ConnectionTimeouts, Error> {
+        let answer = self.ask(sync_codec::get_timeouts())?;
+        let found = answer.iter().find_map(|message| sync_codec::read_timeouts(&message.body));
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Sets those that are not 0.
+    pub fn set_timeouts(&mut self, timeouts: ConnectionTimeouts) -> Result<(), Error> {
+        self.ask(sync_codec::set_timeouts(timeouts)).map(drop)
+    }
+
     fn dump_only(
         &mut self,
         concerns: impl Fn(&ServiceId) -> bool,
@@ -174,9 +260,13 @@ impl Ipvs {
 
     fn execute(&mut self, operations: &[Operation]) -> Result<Pass, Error> {
         let mut pass = Pass::default();
-        let answers = self.send(operations)?;
+        let end = Instant::now() + MODULE_LIMIT;
+        let (ready, waiting): (Vec<_>, Vec<_>) =
+            operations.iter().partition(|operation| self.has_modules(operation, end));
+        pass.failed.extend(waiting.into_iter().map(Failure::waiting));
+        let answers = self.send(&ready)?;
         let mut again = Vec::new();
-        for (operation, answer) in operations.iter().zip(answers) {
+        for (operation, answer) in ready.into_iter().zip(answers) {
             match answer {
                 Ok(()) => pass.applied += 1,
                 Err(error) => match remedy(operation, error.errno()) {
@@ -187,8 +277,9 @@ impl Ipvs {
             }
         }
         pass.surprised |= !again.is_empty();
+        let again: Vec<_> = again.iter().collect();
         let answers = self.send(&again)?;
-        for (operation, answer) in again.iter().zip(answers) {
+        for (operation, answer) in again.into_iter().zip(answers) {
             match answer {
                 Ok(()) => pass.applied += 1,
                 Err(error) => pass.failed.push(Failure::of(operation, error)),
@@ -198,7 +289,18 @@ impl Ipvs {
         Ok(pass)
     }
 
-    fn send(&mut self, operations: &[Operation]) -> io::Result<Vec<Result<(), KernelError>>> {
+    /// Whether the modules that the kernel would load for it are loaded, or cannot be.
+    fn has_modules(&mut self, operation: &Operation, end: Instant) -> bool {
+        modules_of(operation).iter().all(|module| {
+            let limit = match self.modules.is_under_way(module) {
+                true => Duration::ZERO,
+                false => end.saturating_duration_since(Instant::now()),
+            };
+            self.modules.settle(module, limit)
+        })
+    }
+
+    fn send(&mut self, operations: &[&Operation]) -> io::Result<Vec<Result<(), KernelError>>> {
         let requests: Vec<_> =
             operations.iter().map(|operation| self.request(codec::operation(operation))).collect();
         let answers = self.transport.exchange(&requests)?;
@@ -256,20 +358,6 @@ fn resolve(transport: &mut Transport, name: &str) -> Result<Option<u16>, Error> 
         Some(u16::from_ne_bytes(value.try_into().ok()?))
     });
     Ok(family)
-}
-
-/// Asks for the module by the program that the kernel itself would use.
-fn load_module() -> bool {
-    const USUAL: &str = "/sbin/modprobe";
-    let program = fs::read_to_string("/proc/sys/kernel/modprobe").unwrap_or_default();
-    let program = Some(program.trim()).filter(|path| !path.is_empty()).unwrap_or(USUAL);
-    let status = Command::new(program)
-        .args(["-q", "ip_vs"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    status.is_ok_and(|status| status.success())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use locum_config::{Diagnostic, Diagnostics, Loaded, Need, NeedKind, Severity};
 use locum_kernel::netlink;
-use nix::ifaddrs::getifaddrs;
+use locum_kernel::own_links::own_links;
 use nix::unistd::{AccessFlags, Group, User, access, geteuid};
 
 use crate::obstacles::{Occasion, findings};
@@ -108,12 +108,7 @@ fn executable(path: &Path) -> Result<PathBuf, String> {
 }
 
 fn has_address(wanted: std::net::IpAddr) -> bool {
-    let Ok(interfaces) = getifaddrs() else { return false };
-    interfaces.filter_map(|interface| interface.address).any(|address| {
-        let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
-        let v6 = address.as_sockaddr_in6().map(|address| address.ip().into());
-        v4.or(v6) == Some(wanted)
-    })
+    own_links().iter().any(|link| link.has(wanted))
 }
 
 #[cfg(test)]

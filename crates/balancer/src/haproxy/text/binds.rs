@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
 
 use crate::haproxy::text::line::{ConfigLine, ConfigWord, is_section, lines};
 
@@ -12,8 +11,9 @@ const ADDRESS_LIMIT: usize = 4096;
 /// A `bind` line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Bind {
-    /// Those that the text alone tells, in its order, ports of a range each for itself.
-    pub addresses: Vec<BindAddress>,
+    /// Those of TCP that the text alone tells, in its order, ports of a range each for itself; the
+    /// unspecified one is any address of the host.
+    pub addresses: Vec<SocketAddr>,
     /// Of the section that it stands in.
     pub mode: Mode,
     /// A client has to speak TLS.
@@ -26,13 +26,6 @@ pub(crate) struct Bind {
     pub interface: Option<String>,
     /// The path that HAProxy answers itself, in HTTP mode.
     pub monitor_uri: Option<String>,
-}
-
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum BindAddress {
-    /// TCP; unspecified for any address of the host.
-    Tcp(SocketAddr),
-    Unix(PathBuf),
 }
 
 /// What is spoken behind a listener.
@@ -185,17 +178,15 @@ fn bind(addresses: &ConfigWord, options: &[&str]) -> Option<Bind> {
 }
 
 /// One of the addresses between commas; none where the text alone does not tell.
-fn address(text: &str) -> Vec<BindAddress> {
+fn address(text: &str) -> Vec<SocketAddr> {
     let (family, rest) = match text.split_once('@') {
         Some((prefix, rest)) => match prefix {
             "ipv4" | "tcp4" | "mptcp4" => (Some(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), rest),
             "ipv6" | "tcp6" | "mptcp6" => (Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)), rest),
             "tcp" | "mptcp" => (None, rest),
-            "unix" | "uxst" => return vec![BindAddress::Unix(PathBuf::from(rest))],
-            // Datagrams, descriptors, names that are no files.
+            // Unix sockets, datagrams, descriptors.
             _ => return Vec::new(),
         },
-        None if text.starts_with('/') => return vec![BindAddress::Unix(PathBuf::from(text))],
         None => (None, text),
     };
     let Some((host, ports)) = rest.rsplit_once(':') else { return Vec::new() };
@@ -209,19 +200,12 @@ fn address(text: &str) -> Vec<BindAddress> {
         return Vec::new();
     };
     let ports = (first..=last).filter(|port| *port != 0).take(ADDRESS_LIMIT);
-    ports.map(|port| BindAddress::Tcp(SocketAddr::new(address, port))).collect()
+    ports.map(|port| SocketAddr::new(address, port)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn shown(address: &BindAddress) -> String {
-        match address {
-            BindAddress::Tcp(address) => address.to_string(),
-            BindAddress::Unix(path) => path.display().to_string(),
-        }
-    }
 
     #[test]
     fn addresses_are_those_that_stand_in_the_text() {
@@ -238,8 +222,8 @@ mod tests {
             ("10.0.0.1:8000-8002", "10.0.0.1:8000 10.0.0.1:8001 10.0.0.1:8002"),
             ("10.0.0.1:65535-65535", "10.0.0.1:65535"),
             ("10.0.0.1:3-1", ""),
-            ("/run/x.sock", "/run/x.sock"),
-            ("unix@/run/x.sock,:80", "/run/x.sock 0.0.0.0:80"),
+            ("/run/x.sock", ""),
+            ("unix@/run/x.sock,:80", "0.0.0.0:80"),
             ("abns@x", ""),
             ("fd@3", ""),
             ("quic4@:443", ""),
@@ -253,10 +237,10 @@ mod tests {
             ("@", ""),
             ("[", ""),
         ] {
-            let found: Vec<_> = address_list(text).iter().map(shown).collect();
+            let found: Vec<_> = address_list(text).iter().map(ToString::to_string).collect();
             assert_eq!(found.join(" "), expected, "{text}");
         }
-        fn address_list(text: &str) -> Vec<BindAddress> {
+        fn address_list(text: &str) -> Vec<SocketAddr> {
             text.split(',').flat_map(address).collect()
         }
     }
@@ -264,7 +248,7 @@ mod tests {
     /// `ADDRESSES mode flags`, one line for each bind.
     fn summary(text: &str) -> Vec<String> {
         let one = |bind: &Bind| {
-            let mut words: Vec<String> = bind.addresses.iter().map(shown).collect();
+            let mut words: Vec<String> = bind.addresses.iter().map(ToString::to_string).collect();
             words.push(format!("{:?}", bind.mode).to_lowercase());
             let flags = [(bind.tls, "tls"), (bind.http2, "h2"), (bind.accept_proxy, "proxy")];
             words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, word)| (*word).to_owned()));
