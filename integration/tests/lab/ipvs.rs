@@ -2,6 +2,7 @@
 //! and real requests through them.
 
 mod first_configuration;
+mod model;
 
 use std::fs;
 

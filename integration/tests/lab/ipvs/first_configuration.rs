@@ -343,3 +343,58 @@ fn servers_behind_a_director_that_forwards_are_served_by_the_kernel() {
         assert_eq!((layout.ask_www(), layout.ask_dns()), (all, hosts));
     });
 }
+
+/// Each scheduler that IPVS is known for, and one that nobody has: what the verification says of it
+/// is what the kernel says when it is asked for a table, once what there is of modules is loaded.
+#[test]
+fn a_scheduler_is_missing_exactly_where_the_kernel_has_none() {
+    const NAME: &str = "ipvs::first_configuration::a_scheduler_is_missing_exactly_where_the_kernel_\
+                        has_none";
+    vm::inside(NAME, || {
+        const SCHEDULERS: [&str; 15] = [
+            "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "mh", "dh", "fo", "ovf", "sed", "nq",
+            "twos", "wlcc",
+        ];
+        let service = |(index, scheduler): (usize, &&str)| {
+            let port = 8000 + index;
+            format!(
+                "\n[[service]]\nname = \"{scheduler}\"\ninstance = \"web\"\nbackend = \"ipvs\"\n\
+                 listen = \"192.168.1.100:{port}\"\nscheduler = \"{scheduler}\"\n\
+                 servers = [\"10.0.0.1:80\"]\n"
+            )
+        };
+        let services: String = SCHEDULERS.iter().enumerate().map(service).collect();
+        let config = format!("{HEAD}addresses = [{ONE_NETWORK}]\n{services}");
+        let mut layout = Layout::routed(&config, true);
+        // The modules are loaded only after they were looked for.
+        let (code, text) = check(layout.director(1), &config);
+        let witness = layout.director(0);
+        let has_none = |scheduler: &&&str| {
+            // Not by IPVS, which holds its lock while it waits for the module: one that has a part
+            // in each namespace (lblc) waits for namespaces that end, and these for the lock.
+            witness.output(&["modprobe", &format!("ip_vs_{scheduler}")]);
+            let table = ["ipvsadm", "-A", "-t", "203.0.113.1:80", "-s", scheduler];
+            let is_there = witness.output(&table).status.success();
+            if is_there {
+                witness.run(&["ipvsadm", "-C"]);
+            }
+            !is_there
+        };
+        let missing: Vec<&str> = SCHEDULERS.iter().filter(has_none).copied().collect();
+        assert_eq!(missing, ["twos", "wlcc"], "this kernel");
+        let sentence = |scheduler: &str| {
+            format!(
+                "service {scheduler}: IPVS cannot: the kernel has no scheduler `{scheduler}`: \
+                 install its module ip_vs_{scheduler}, or use another scheduler"
+            )
+        };
+        assert_eq!(code, Some(2), "{text}");
+        assert_eq!(text.matches(": error: ").count(), missing.len(), "{text}");
+        assert!(missing.iter().all(|scheduler| text.contains(&sentence(scheduler))), "{text}");
+
+        // A daemon that runs says the same, and counts as unable to serve them.
+        layout.balanced.start(0);
+        let unfit = "this node cannot serve service twos, service wlcc";
+        expect_status(layout.director(0), 1, &[unfit, "the kernel has no scheduler `twos`"]);
+    });
+}
