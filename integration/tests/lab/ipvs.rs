@@ -3,6 +3,7 @@
 
 mod first_configuration;
 mod model;
+mod ways;
 
 use std::fs;
 
@@ -93,6 +94,11 @@ forwarding = "nat"
 health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
 servers = [{ address = "10.0.0.1:80" }, { address = "10.0.0.2:80" }]
 "#;
+
+/// [`INSTANCE`] with adverts so rare that a guest that stands still costs no master its place.
+fn slowly() -> String {
+    INSTANCE.replace("500ms", "2s")
+}
 
 fn seed(name: &str) -> String {
     let path =
