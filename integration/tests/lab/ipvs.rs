@@ -3,6 +3,7 @@
 
 mod first_configuration;
 mod model;
+mod sync;
 mod ways;
 
 use std::fs;
