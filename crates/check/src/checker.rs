@@ -1,12 +1,22 @@
 //! Each kind of checker in a file of its own: one run of it, to its outcome.
 
+mod agent;
+mod conversation;
+mod database;
 mod dial;
+mod dns;
+mod file;
+mod grpc;
 mod http;
+mod ping;
 mod process;
 mod script;
+mod smtp;
 mod tcp;
 mod tls;
+mod udp;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +53,20 @@ impl Shared {
 /// One run; the second part is there when a killed script is not gone yet.
 pub(crate) async fn run(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reaping>) {
     match &spec.kind {
-        Checker::Script(command) => script::probe(&shared.launcher, command, spec.timeout).await,
+        Checker::Script(command) => {
+            let run =
+                script::AskedScript { command, server: None, statuses: script::Statuses::Pass };
+            script::probe(&shared.launcher, run, spec.timeout).await
+        }
+        Checker::ServerScript { command, server, is_weighing } => {
+            let statuses =
+                if *is_weighing { script::Statuses::Weigh } else { script::Statuses::Pass };
+            let run = script::AskedScript { command, server: Some(*server), statuses };
+            script::probe(&shared.launcher, run, spec.timeout).await
+        }
+        Checker::File { path, factor } => {
+            (file::probe(&shared.launcher, path, *factor, spec.timeout).await, None)
+        }
         Checker::Process { name } => {
             (process::probe(&shared.processes, name, spec.timeout).await, None)
         }
@@ -78,6 +101,10 @@ impl Answer {
         Self { verdict: Verdict::Fail, detail: detail.into(), weight: None }
     }
 
+    fn after(self, took: Duration) -> Outcome {
+        Outcome { verdict: self.verdict, detail: self.detail, took, weight: self.weight }
+    }
+
     /// Nothing was learnt of the target: the reason is on this host.
     pub(crate) fn unasked(detail: impl Into<String>) -> Self {
         Self { verdict: Verdict::CannotRun, detail: detail.into(), weight: None }
@@ -94,16 +121,35 @@ async fn ask(whom: Whom<'_>, question: &Question, timeout: Duration, shared: &Sh
     let begin = Instant::now();
     let mut stage = CONNECTING;
     let run = async {
+        let stage = &mut stage;
+        // Boxed: all probes share one future type, and most of the time none of them runs.
         match question {
             Question::Tcp => tcp::probe(whom).await,
-            // Boxed: all probes share one future type, and most of the time none of them runs.
-            Question::Http(question) => {
-                Box::pin(http::probe(whom, question, shared, &mut stage)).await
+            Question::Http(question) => Box::pin(http::probe(whom, question, shared, stage)).await,
+            Question::Dns(question) => either(dns::probe(whom, question, stage)).await,
+            Question::Smtp { helo } => either(smtp::probe(whom, helo, stage)).await,
+            Question::Udp(question) => either(udp::probe(whom, question, timeout, stage)).await,
+            Question::Ping => either(ping::probe(whom, stage)).await,
+            Question::Mysql { user } => either(database::mysql(whom, user.as_deref(), stage)).await,
+            Question::Postgres { user } => {
+                either(database::postgres(whom, user.as_deref(), stage)).await
             }
+            Question::Redis { password } => {
+                either(database::redis(whom, password.as_deref(), stage)).await
+            }
+            Question::Agent => either(agent::probe(whom, stage)).await,
+            Question::Grpc(question) => either(grpc::probe(whom, question, shared, stage)).await,
         }
     };
     let answer = time::timeout_at(begin + timeout, run).await;
-    let Answer { verdict, detail, weight } =
+    let answer =
         answer.unwrap_or_else(|_| Answer::fail(format!("{stage}: timed out after {timeout:?}")));
-    Outcome { verdict, detail, took: begin.elapsed(), weight }
+    answer.after(begin.elapsed())
+}
+
+/// A run that ends where something is wrong.
+async fn either(run: impl Future<Output = Result<Answer, Answer>>) -> Answer {
+    match Box::pin(run).await {
+        Ok(answer) | Err(answer) => answer,
+    }
 }

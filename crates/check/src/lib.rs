@@ -8,10 +8,11 @@
 //!   Probes::start ──queue──► one task per probe ──► script   fork, exec, process group
 //!   Probes::stop             absolute schedule      process  /proc, shared by all probes
 //!                            one run at a time      tcp      connect
-//!   report(id, Outcome) ◄─── never two at once      http     GET, status line
+//!   report(id, Outcome) ◄─── never two at once      http     request, head, body
+//!                                                   …        dns, smtp, databases, ping, gRPC
 //! ```
 //!
-//! Descriptors: a TCP or HTTP run holds one, a script run two. A host with thousands of probes
+//! Descriptors: what asks over the network holds one while it runs, a script two. A host with thousands of probes
 //! needs a matching `LimitNOFILE`; a run without a descriptor is reported as
 //! [`CannotRun`](locum_plan::Verdict::CannotRun) and tried again at its next turn.
 //!

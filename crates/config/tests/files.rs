@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, Severity, load};
 use locum_plan::{
-    Backend, BodyDigest, CheckSource, Checker, Command, CommandLine, Forwarding, HttpMethod,
-    HttpQuestion, HttpVersion, Lease, Plan, Protocol, Question, Retry, Scope, Standby, StatusRange,
-    Tracked, Trust, Unrunnable, Weight,
+    Backend, BodyDigest, CheckSource, Checker, Command, CommandLine, DnsQuestion, DnsRecord,
+    Forwarding, GrpcQuestion, Health, HttpMethod, HttpQuestion, HttpVersion, Lease, Plan,
+    PostgresUser, Protocol, Question, Retry, Scope, Standby, StatusRange, Tls, Tracked, Trust,
+    UdpQuestion, UdpReply, Unrunnable, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -420,6 +421,95 @@ fn a_page_of_ours_is_asked_as_it_is_written() {
     assert_eq!((second.method, second.payload.as_deref()), (HttpMethod::Post, Some("ping")));
     assert_eq!(second.text.as_deref(), Some("OK"));
     assert_eq!(second.pattern.as_ref().map(|pattern| pattern.regex.as_str()), Some("(?i)ok"));
+}
+
+#[test]
+fn the_other_checkers_ask_as_keepalived_does() {
+    let text = "virtual_server 10.0.0.9 53 {\n protocol UDP\n delay_loop 6\n\
+        real_server 10.0.0.1 53 {\n DNS_CHECK {\n type txt\n name www.example.net\n }\n\
+        MISC_CHECK {\n misc_path \"/bin/check -a\"\n misc_timeout 4\n misc_dynamic\n\
+        user nobody nogroup\n }\n MISC_CHECK {\n misc_path /bin/true\n retry 2\n }\n\
+        SMTP_CHECK {\n helo_name lb1\n connect_port 25\n }\n\
+        UDP_CHECK {\n payload 01 02\n require_reply 1x\n min_reply_length 3\n }\n\
+        PING_CHECK {\n }\n DNS_CHECK {\n }\n }\n}\n";
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let server = socket("10.0.0.1:53");
+    let [dns, misc, plain, smtp, udp, ping, root] = &plan.services[0].servers[0].health[..] else {
+        panic!("seven checks")
+    };
+    let lookup = |name: &str, record| {
+        Question::Dns(DnsQuestion { name: name.to_owned(), record, is_tcp: false }.into())
+    };
+    let asks = |health: &Health, target, question| {
+        assert_eq!(health.probe.kind, Checker::ask(target, question));
+    };
+    asks(dns, server, lookup("www.example.net", DnsRecord::Txt));
+    asks(root, server, lookup(".", DnsRecord::Soa));
+    assert_eq!((dns.fall, dns.probe.retry), (4, None));
+    let seconds = Duration::from_secs;
+    let command = Command {
+        line: CommandLine::Argv(vec!["/bin/check".into(), "-a".into()]),
+        user: Some("nobody".into()),
+        group: Some("nogroup".into()),
+    };
+    let weighing = Checker::ServerScript { command: command.into(), server, is_weighing: true };
+    assert_eq!((&misc.probe.kind, misc.probe.timeout, misc.fall), (&weighing, seconds(4), 1));
+    let command = Command::argv(["/bin/true"]);
+    let script = Checker::ServerScript { command: command.into(), server, is_weighing: false };
+    assert_eq!((&plain.probe.kind, plain.probe.timeout, plain.fall), (&script, seconds(6), 3));
+    asks(smtp, socket("10.0.0.1:25"), Question::Smtp { helo: "lb1".into() });
+    let reply = UdpReply { pattern: vec![(0x10, 0xf0)], shortest: 3, longest: None };
+    let datagram = UdpQuestion { payload: vec![1, 2], reply: Some(reply) };
+    asks(udp, server, Question::Udp(datagram.into()));
+    asks(ping, server, Question::Ping);
+}
+
+#[test]
+fn the_other_kinds_of_ours_are_asked_as_they_are_written() {
+    let text = "[check.gateway]\nping = true\naddress = \"192.0.2.1\"\n\
+        [check.db]\npostgres = \"locum/app\"\naddress = \"192.0.2.2\"\n\
+        [check.api]\ngrpc = \"app\"\naddress = \"192.0.2.3:50051\"\ntls = true\nverify = false\n\
+        host = \"api\"\n\
+        [[service]]\nname = \"s\"\nlisten = \"10.0.0.9:80\"\nserve = \"always\"\nhealth = [\n\
+        { mysql = \"locum\" }, { mysql = true }, { redis = true, password = \"x\" },\n\
+        { agent = true, port = 9999 }, { dns = \"a.b\", type = \"AAAA\", over_tcp = true },\n\
+        { udp = \"0x00ff\", reply = \"\", port = 9 }, { script = [\"/bin/true\"], weighs = true },\n\
+        { file = \"/run/weight\", factor = -2 } ]\nservers = [\"10.0.0.1\"]\n";
+    let (plan, codes) = load_text(text, "a");
+    assert_eq!(codes, ["unused-check"; 3]);
+    let kinds: Vec<&Checker> = plan.checks.iter().map(|check| &check.probe.kind).collect();
+    let user = Some(PostgresUser { user: "locum".into(), database: "app".into() }.into());
+    let tls = Tls { name: None, sends_name: true, trust: Trust::Anybody, identity: None };
+    let api = GrpcQuestion { service: "app".into(), host: Some("api".into()), tls: Some(tls) };
+    for wanted in [
+        Checker::ask(socket("192.0.2.1:0"), Question::Ping),
+        Checker::ask(socket("192.0.2.2:5432"), Question::Postgres { user }),
+        Checker::ask(socket("192.0.2.3:50051"), Question::Grpc(api.into())),
+    ] {
+        assert!(kinds.contains(&&wanted), "{wanted:?} is not among {kinds:?}");
+    }
+    let server = socket("10.0.0.1:80");
+    let lookup = DnsQuestion { name: "a.b".into(), record: DnsRecord::Aaaa, is_tcp: true };
+    let datagram = UdpQuestion { payload: vec![0, 0xff], reply: Some(UdpReply::default()) };
+    let wanted = [
+        Checker::ask(server, Question::Mysql { user: Some("locum".into()) }),
+        Checker::ask(server, Question::Mysql { user: None }),
+        Checker::ask(server, Question::Redis { password: Some("x".into()) }),
+        Checker::ask(socket("10.0.0.1:9999"), Question::Agent),
+        Checker::ask(server, Question::Dns(lookup.into())),
+        Checker::ask(socket("10.0.0.1:9"), Question::Udp(datagram.into())),
+        Checker::ServerScript {
+            command: Command::argv(["/bin/true"]).into(),
+            server,
+            is_weighing: true,
+        },
+        Checker::File { path: "/run/weight".into(), factor: -2 },
+    ];
+    let found = plan.services[0].servers[0].health.iter().map(|health| &health.probe.kind);
+    for (found, wanted) in found.zip(&wanted) {
+        assert_eq!(found, wanted);
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,17 @@ pub struct Retry {
 pub enum Checker {
     /// Passes when it exits with status 0.
     Script(Command),
+    /// Passes when it exits with status 0. It finds the server that it is about in LOCUM_ADDRESS
+    /// and LOCUM_PORT.
+    ServerScript {
+        command: Arc<Command>,
+        server: SocketAddr,
+        /// It passes with a status from 2 as well, which is the weight of the server and 2 more.
+        is_weighing: bool,
+    },
+    /// A number in a file, which is 0 where there is none: with the factor 0 it passes while the
+    /// number is 0; else it passes, and the number times the factor is added to the weight.
+    File { path: PathBuf, factor: i32 },
     /// Is a process of this name there? What `killall -0 NAME` asks, without a fork.
     Process { name: String },
     /// Passes when whoever has this address answers the question. `origin` is absent where the kernel chooses all of it.
@@ -97,9 +109,13 @@ impl Checker {
         Self::Ask { target, question, origin: None }
     }
 
-    /// The address that is asked; `None` for what looks at this host.
+    /// The address that is asked, or that a script is about; `None` for what looks at this host.
     pub const fn target(&self) -> Option<SocketAddr> {
-        if let Self::Ask { target, .. } = self { Some(*target) } else { None }
+        match self {
+            Self::Ask { target, .. } => Some(*target),
+            Self::ServerScript { server, .. } => Some(*server),
+            Self::Script(_) | Self::File { .. } | Self::Process { .. } => None,
+        }
     }
 }
 
@@ -108,6 +124,8 @@ impl fmt::Display for Checker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Script(command) => write!(f, "script {command}"),
+            Self::ServerScript { command, server, .. } => write!(f, "script {command} of {server}"),
+            Self::File { path, .. } => write!(f, "file {}", path.display()),
             Self::Process { name } => write!(f, "process {name}"),
             Self::Ask { target, question, .. } => question.describe(*target, f),
         }
@@ -133,6 +151,8 @@ pub enum ReportedWeight {
     Absolute(u32),
     /// Of the configured weight; more than 100 is possible.
     Percent(u32),
+    /// More or less than the configured weight, which does not go below 0.
+    Added(i32),
 }
 
 impl ReportedWeight {
@@ -145,6 +165,7 @@ impl ReportedWeight {
                 let weight = (configured as u64 * percent as u64).div_ceil(100);
                 if weight > u32::MAX as u64 { u32::MAX } else { weight as u32 }
             }
+            Self::Added(change) => configured.saturating_add_signed(change),
         }
     }
 }
@@ -168,6 +189,8 @@ mod tests {
         assert_eq!(ReportedWeight::Percent(50).of(100), 50);
         assert_eq!(ReportedWeight::Percent(1).of(1), 1);
         assert_eq!(ReportedWeight::Percent(0).of(65_535), 0);
+        assert_eq!(ReportedWeight::Added(-7).of(5), 0);
+        assert_eq!(ReportedWeight::Added(7).of(5), 12);
         assert_eq!(ReportedWeight::Percent(u32::MAX).of(u32::MAX), u32::MAX);
     }
 }

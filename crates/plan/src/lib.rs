@@ -50,8 +50,9 @@ pub use limits::ServiceLimits;
 pub use listener::{AddressRange, Listener, listeners_in_words};
 pub use name::Name;
 pub use question::{
-    BodyDigest, BodyPattern, CheckSource, HttpMethod, HttpPage, HttpQuestion, HttpVersion,
-    Question, StatusRange, Tls, Trust,
+    BodyDigest, BodyPattern, CheckSource, DnsQuestion, DnsRecord, GrpcQuestion, HttpMethod,
+    HttpPage, HttpQuestion, HttpVersion, PostgresUser, Question, StatusRange, Tls, Trust,
+    UdpQuestion, UdpReply,
 };
 pub use quorum::{Quorum, QuorumHooks, QuorumUnit};
 pub use selection::{Persistence, Scheduler, SchedulerFlags};

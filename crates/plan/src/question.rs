@@ -16,13 +16,41 @@ pub enum Question {
     Tcp,
     /// Passes when every page is answered as it should be.
     Http(Arc<HttpQuestion>),
+    /// Passes when the answer has a record.
+    Dns(Arc<DnsQuestion>),
+    /// Passes when a mail server greets and answers EHLO or HELO of a host of this name.
+    Smtp { helo: Arc<str> },
+    /// Passes when a datagram is answered, or where no answer is wanted is not refused.
+    Udp(Arc<UdpQuestion>),
+    /// Passes when an ICMP echo request is answered; the port means nothing.
+    Ping,
+    /// Passes when MySQL or MariaDB greets, and lets this user in, who has no password.
+    Mysql { user: Option<Arc<str>> },
+    /// Passes when PostgreSQL takes connections, and those of this user.
+    Postgres { user: Option<Arc<PostgresUser>> },
+    /// Passes when Redis answers PING, after AUTH with this password.
+    Redis { password: Option<Arc<str>> },
+    /// What HAProxy's agent at this address says, the weight of its server too.
+    Agent,
+    /// Passes when `grpc.health.v1.Health/Check` answers SERVING.
+    Grpc(Arc<GrpcQuestion>),
 }
 
 impl Question {
-    /// What carries it, and its port therefore is one of.
-    pub const fn protocol(&self) -> Protocol {
+    /// What carries it, and its port therefore is one of; `None` is without ports.
+    pub fn protocol(&self) -> Option<Protocol> {
         match self {
-            Self::Tcp | Self::Http(_) => Protocol::Tcp,
+            Self::Tcp
+            | Self::Http(_)
+            | Self::Smtp { .. }
+            | Self::Mysql { .. }
+            | Self::Postgres { .. }
+            | Self::Redis { .. }
+            | Self::Agent
+            | Self::Grpc(_) => Some(Protocol::Tcp),
+            Self::Dns(question) if question.is_tcp => Some(Protocol::Tcp),
+            Self::Dns(_) | Self::Udp(_) => Some(Protocol::Udp),
+            Self::Ping => None,
         }
     }
 
@@ -32,6 +60,15 @@ impl Question {
             Self::Tcp => "a TCP",
             Self::Http(question) if question.tls.is_some() => "an HTTPS",
             Self::Http(_) => "an HTTP",
+            Self::Dns(_) => "a DNS",
+            Self::Smtp { .. } => "an SMTP",
+            Self::Udp(_) => "a UDP",
+            Self::Ping => "a ping",
+            Self::Mysql { .. } => "a MySQL",
+            Self::Postgres { .. } => "a PostgreSQL",
+            Self::Redis { .. } => "a Redis",
+            Self::Agent => "an agent",
+            Self::Grpc(_) => "a gRPC",
         }
     }
 
@@ -44,6 +81,15 @@ impl Question {
                 let path = question.pages.first().map_or("", |page| page.path.as_str());
                 write!(f, "{scheme} {target}{path}")
             }
+            Self::Dns(question) => write!(f, "dns {target} {}", question.name),
+            Self::Smtp { .. } => write!(f, "smtp {target}"),
+            Self::Udp(_) => write!(f, "udp {target}"),
+            Self::Ping => write!(f, "ping {}", target.ip()),
+            Self::Mysql { .. } => write!(f, "mysql {target}"),
+            Self::Postgres { .. } => write!(f, "postgres {target}"),
+            Self::Redis { .. } => write!(f, "redis {target}"),
+            Self::Agent => write!(f, "agent {target}"),
+            Self::Grpc(question) => write!(f, "grpc {target} {}", question.service),
         }
     }
 }
@@ -175,6 +221,82 @@ pub enum Trust {
     File(PathBuf),
     /// Of anybody, expired or of another name: what keepalived's SSL_GET does.
     Anybody,
+}
+
+/// A name that is looked up.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct DnsQuestion {
+    /// With or without the dot at its end; `.` is the root.
+    pub name: String,
+    pub record: DnsRecord,
+    /// Over TCP at once, and not only when an answer is too long for a datagram.
+    pub is_tcp: bool,
+}
+
+/// Kind of a record. RFC 1035 §3.2.2 and RFC 3596.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DnsRecord {
+    A,
+    Ns,
+    Cname,
+    Soa,
+    Ptr,
+    Mx,
+    Txt,
+    Aaaa,
+    Srv,
+}
+
+impl DnsRecord {
+    /// TYPE on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::A => 1,
+            Self::Ns => 2,
+            Self::Cname => 5,
+            Self::Soa => 6,
+            Self::Ptr => 12,
+            Self::Mx => 15,
+            Self::Txt => 16,
+            Self::Aaaa => 28,
+            Self::Srv => 33,
+        }
+    }
+}
+
+/// A datagram, and what must come back.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct UdpQuestion {
+    pub payload: Vec<u8>,
+    /// `None`: nothing has to come, only no refusal.
+    pub reply: Option<UdpReply>,
+}
+
+/// An answer that is wanted.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct UdpReply {
+    /// How it begins: octets, and of each the bits that count.
+    pub pattern: Vec<(u8, u8)>,
+    /// Octets.
+    pub shortest: usize,
+    pub longest: Option<usize>,
+}
+
+/// Who logs in to PostgreSQL.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct PostgresUser {
+    pub user: String,
+    pub database: String,
+}
+
+/// A service that is asked for by gRPC's health protocol.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct GrpcQuestion {
+    /// Empty is the server as a whole; at most 127 octets.
+    pub service: String,
+    /// Value of `:authority`; the address when absent.
+    pub host: Option<String>,
+    pub tls: Option<Tls>,
 }
 
 /// Inclusive range of HTTP status codes.

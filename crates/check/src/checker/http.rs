@@ -8,7 +8,7 @@
 
 mod one;
 mod pattern;
-mod two;
+pub(super) mod two;
 mod wanted;
 
 use std::net::SocketAddr;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt;
 use std::pin::Pin;
 use std::process::ExitStatus;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use locum_plan::{Command, Outcome, Verdict};
+use locum_plan::{Command, Outcome, ReportedWeight, Verdict};
 use nix::sys::signal::Signal;
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -125,15 +126,50 @@ impl Future for Reaping {
     }
 }
 
+/// A script of a probe, and what its end means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AskedScript<'a> {
+    pub(crate) command: &'a Command,
+    /// The server that it is about.
+    pub(crate) server: Option<SocketAddr>,
+    pub(crate) statuses: Statuses,
+}
+
+impl AskedScript<'_> {
+    fn environment(&self) -> Vec<(String, String)> {
+        let Some(server) = self.server else { return Vec::new() };
+        vec![
+            ("LOCUM_ADDRESS".to_owned(), server.ip().to_string()),
+            ("LOCUM_PORT".to_owned(), server.port().to_string()),
+        ]
+    }
+}
+
+/// What the status of an exit says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Statuses {
+    /// 0 passes, and nothing else.
+    Pass,
+    /// From 2 it passes too, and is the weight and 2 more: keepalived's misc_dynamic.
+    Weigh,
+}
+
 /// Runs a probe's script once.
 pub(crate) async fn probe(
     launcher: &Launcher,
-    command: &Command,
+    asked: AskedScript<'_>,
     timeout: Duration,
 ) -> (Outcome, Option<Reaping>) {
-    let run = run(launcher, command, &[], timeout, Background::Kill).await;
+    let environment = asked.environment();
+    let run = run(launcher, asked.command, &environment, timeout, Background::Kill).await;
+    let weight = match (&run.ran.end, asked.statuses) {
+        (End::Exited(status @ 2..), Statuses::Weigh) => u32::try_from(status - 2).ok(),
+        _ => None,
+    };
+    let weight = weight.map(ReportedWeight::Absolute);
     let verdict = match &run.ran.end {
         End::Exited(0) => Verdict::Pass,
+        End::Exited(_) if weight.is_some() => Verdict::Pass,
         End::CannotRun(_) | End::NoRoom(_) => Verdict::CannotRun,
         // 126 and 127 too: `docker exec`, `timeout` and `sh -c` end so when what they ask is gone.
         End::Exited(_) | End::Signalled(_) | End::TimedOut(_) => Verdict::Fail,
@@ -142,7 +178,7 @@ pub(crate) async fn probe(
         (Verdict::Fail | Verdict::CannotRun, Some(line)) => format!("{}: {line}", run.ran.end),
         (Verdict::Fail | Verdict::CannotRun, None) | (Verdict::Pass, _) => run.ran.end.to_string(),
     };
-    (Outcome { verdict, detail, took: run.ran.took, weight: None }, run.reaping)
+    (Outcome { verdict, detail, took: run.ran.took, weight }, run.reaping)
 }
 
 async fn run(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::dialect::Dialect;
 use crate::parsed::ParsedHealth;
-use crate::settings::health::{HEALTH_FALL, HEALTH_INTERVAL, HEALTH_RISE};
+use crate::settings::health::{HEALTH_FALL, HEALTH_INTERVAL, HEALTH_RISE, LocalCheck};
 use crate::settings::question::ParsedQuestion;
 use locum_plan::{Checker, Health, Probe, Retry};
 
@@ -19,12 +19,24 @@ pub(super) fn health(
 ) -> Option<Health> {
     let address = parsed.address.value().copied().unwrap_or(server.ip());
     let target = SocketAddr::new(address, parsed.port.value().copied().unwrap_or(server.port()));
-    let question = parsed.question.value()?.clone();
-    let origin = parsed.asked.origin().map(Arc::new);
+    let kind = match (parsed.local.value(), parsed.question.value()) {
+        (Some(LocalCheck::Script { command, is_weighing }), _) => Checker::ServerScript {
+            command: Arc::new(command.clone()),
+            server: target,
+            is_weighing: *is_weighing,
+        },
+        (Some(LocalCheck::File { path, factor }), _) => {
+            Checker::File { path: path.clone(), factor: *factor }
+        }
+        (None, question) => {
+            let origin = parsed.asked.origin().map(Arc::new);
+            Checker::Ask { target, question: question?.clone(), origin }
+        }
+    };
     let fall = HEALTH_FALL.of(parsed, dialect);
     Some(Health {
         probe: Probe {
-            kind: Checker::Ask { target, question, origin },
+            kind,
             interval: HEALTH_INTERVAL.of(parsed, dialect),
             timeout: parsed.timeout(dialect),
             retry: retry(&parsed.asked, fall),

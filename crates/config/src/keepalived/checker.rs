@@ -4,21 +4,20 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{Row, Shape, accept, refuse, set};
 use crate::keepalived::lowering::{Lowering, Target};
 use crate::keepalived::url::{Url, host};
 use crate::parsed::{Field, ParsedHealth};
-use crate::settings::health::HEALTH;
-use crate::settings::keywords;
+use crate::settings::health::{HEALTH, HEALTH_INTERVAL, LocalCheck};
 use crate::settings::row::Block;
+use crate::settings::{keywords, kinds};
 use crate::span::{At, Span};
-use locum_plan::{HttpQuestion, HttpVersion, Question, Tls, Trust};
+use locum_plan::{Command, HttpQuestion, HttpVersion, Question, Tls, Trust};
 
 /// The checks of one server.
 pub(super) type Checkers = Vec<CheckerDraft>;
-
-const SCRIPTED: &str = "use TCP_CHECK or HTTP_GET";
 
 /// The blocks of a real server that are checks.
 pub(super) const BLOCKS: &[Row<Checkers>] = &[
@@ -31,13 +30,23 @@ pub(super) const BLOCKS: &[Row<Checkers>] = &[
     set("SSL_GET", Shape::Block(0, 0), |lowering, checkers, statement| {
         checkers.push(CheckerDraft::read(lowering, Kind::Https, "an SSL_GET", statement));
     }),
-    refuse("MISC_CHECK", SCRIPTED),
-    refuse("SMTP_CHECK", SCRIPTED),
-    refuse("DNS_CHECK", SCRIPTED),
-    refuse("UDP_CHECK", SCRIPTED),
-    refuse("PING_CHECK", SCRIPTED),
-    refuse("BFD_CHECK", SCRIPTED),
-    refuse("FILE_CHECK", SCRIPTED),
+    set("MISC_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Misc, "a MISC_CHECK", statement));
+    }),
+    set("SMTP_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Smtp, "an SMTP_CHECK", statement));
+    }),
+    set("DNS_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Dns, "a DNS_CHECK", statement));
+    }),
+    set("UDP_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Udp, "a UDP_CHECK", statement));
+    }),
+    set("PING_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
+        checkers.push(CheckerDraft::read(lowering, Kind::Ping, "a PING_CHECK", statement));
+    }),
+    refuse("BFD_CHECK", "use PING_CHECK or TCP_CHECK"),
+    refuse("FILE_CHECK", "use a MISC_CHECK that reads the file"),
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +54,11 @@ enum Kind {
     Tcp,
     Http,
     Https,
+    Misc,
+    Smtp,
+    Dns,
+    Udp,
+    Ping,
 }
 
 /// What a checker block says.
@@ -60,6 +74,9 @@ pub(super) struct CheckerDraft {
     source: Option<At<IpAddr>>,
     port: Option<At<u16>>,
     urls: Vec<Url>,
+    command: Option<At<Command>>,
+    user: Option<(String, Option<String>)>,
+    misc_timeout: Option<At<Duration>>,
 }
 
 impl CheckerDraft {
@@ -75,10 +92,19 @@ impl CheckerDraft {
             source: None,
             port: None,
             urls: Vec::new(),
+            command: None,
+            user: None,
+            misc_timeout: None,
         };
         let block = statement.block.as_deref().unwrap_or_default();
         lowering.run(what, ROWS, &mut draft, block);
         draft.health.asked.source = draft.source(lowering);
+        if draft.kind == Kind::Dns && draft.health.kinds.dns.is_absent() {
+            draft.health.kinds.dns = Field::Given(At::new(".".to_owned(), draft.span));
+        }
+        if draft.kind == Kind::Udp && draft.health.kinds.udp.is_absent() {
+            draft.health.kinds.udp = Field::Given(At::new(Vec::new(), draft.span));
+        }
         draft
     }
 
@@ -98,13 +124,52 @@ impl CheckerDraft {
         }
     }
 
-    /// What it asks; `virtual_host` is the one of the servers around it.
-    pub fn question(
+    /// The check; `virtual_host` is the one of the servers around it.
+    pub fn check(
+        &self,
+        lowering: &mut Lowering<'_>,
+        virtual_host: Option<&String>,
+    ) -> Option<ParsedHealth> {
+        let mut check = self.health.clone();
+        if self.kind == Kind::Misc {
+            check.local = Field::Given(At::new(self.script(lowering)?, self.span));
+        } else {
+            let question = self.question(lowering, virtual_host)?;
+            check.question = Field::Given(At::new(question, self.span));
+        }
+        Some(check)
+    }
+
+    fn script(&self, lowering: &mut Lowering<'_>) -> Option<LocalCheck> {
+        let Some(command) = &self.command else {
+            let text = "a MISC_CHECK needs a `misc_path`";
+            lowering.report.error(self.span, "missing-argument", text);
+            return None;
+        };
+        let mut command = command.value.clone();
+        if let Some((user, group)) = &self.user {
+            (command.user, command.group) = (Some(user.clone()), group.clone());
+        }
+        let is_weighing = self.health.weighs.value().copied().unwrap_or(false);
+        Some(LocalCheck::Script { command, is_weighing })
+    }
+
+    fn question(
         &self,
         lowering: &mut Lowering<'_>,
         virtual_host: Option<&String>,
     ) -> Option<Question> {
+        let mut of_kind = |kind: &str| {
+            let (kinds, asked) = (&self.health.kinds, &self.health.asked);
+            let found = kinds.question(kind, asked, Dialect::Keepalived, lowering.report);
+            found.map(|(question, _)| question)
+        };
         match self.kind {
+            Kind::Misc => None,
+            Kind::Smtp => of_kind("smtp"),
+            Kind::Dns => of_kind("dns"),
+            Kind::Udp => of_kind("udp"),
+            Kind::Ping => Some(Question::Ping),
             Kind::Tcp => Some(Question::Tcp),
             Kind::Http => self.pages(lowering, virtual_host, None, "an HTTP_GET"),
             Kind::Https => {
@@ -121,12 +186,30 @@ impl CheckerDraft {
 
     /// What keepalived means where nobody around it says otherwise.
     pub fn fill(&self, check: &mut ParsedHealth) {
-        let delay = match self.kind {
-            Kind::Tcp => Duration::from_secs(1),
-            Kind::Http | Kind::Https => Duration::from_secs(3),
-        };
+        let at = |delay| Field::Given(At::new(Duration::from_secs(delay), self.span));
         if check.asked.retry_delay.is_absent() {
-            check.asked.retry_delay = Field::Given(At::new(delay, self.span));
+            check.asked.retry_delay = match self.kind {
+                // Its delay_loop.
+                Kind::Dns => Field::Absent,
+                Kind::Http | Kind::Https => at(3),
+                Kind::Tcp | Kind::Misc | Kind::Smtp | Kind::Udp | Kind::Ping => at(1),
+            };
+        }
+        if check.fall.is_absent() {
+            check.fall = match self.kind {
+                Kind::Dns => Field::Given(At::new(4, self.span)),
+                Kind::Misc => Field::Given(At::new(1, self.span)),
+                _ => Field::Absent,
+            };
+        }
+        if self.kind == Kind::Misc {
+            check.timeout = match &self.misc_timeout {
+                Some(timeout) => Field::Given(timeout.clone()),
+                None => {
+                    let interval = HEALTH_INTERVAL.of(check, Dialect::Keepalived);
+                    Field::Given(At::new(interval, self.span))
+                }
+            };
         }
     }
 
@@ -189,9 +272,85 @@ pub(super) const ROWS: &[Row<CheckerDraft>] = &[
     set("bind_port", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.port = lowering.first_number(statement, 1..=65_535);
     }),
+    set("misc_path", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
+        draft.command = lowering.command(statement.arguments());
+    }),
+    set("misc_timeout", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.misc_timeout = lowering.first_seconds(statement);
+    }),
+    set("misc_dynamic", Shape::Line(0, 0), |_, draft, statement| {
+        draft.health.weighs = Field::Given(At::new(true, statement.span()));
+    }),
+    set("user", Shape::Line(1, 2), |_, draft, statement| {
+        let words = statement.arguments();
+        let group = words.get(1).map(|word| word.text.clone());
+        draft.user = words.first().map(|word| (word.text.clone(), group));
+    }),
+    set("helo_name", Shape::Line(1, 1), |lowering, draft, statement| {
+        let name = host(lowering, statement);
+        draft.health.kinds.helo = name.map(|name| At::new(name, statement.span())).into();
+    }),
+    set("name", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.health.kinds.dns = word(lowering, statement, kinds::name).into();
+    }),
+    set("type", Shape::Line(1, 1), |lowering, draft, statement| {
+        draft.health.kinds.record = word(lowering, statement, |text| {
+            let wanted = text.to_ascii_uppercase();
+            let found = kinds::RECORDS.iter().find(|(name, _)| *name == wanted);
+            found
+                .map(|(_, record)| *record)
+                .ok_or_else(|| format!("`{text}` is not a kind of record that can be asked for"))
+        })
+        .into();
+    }),
+    set("payload", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
+        let octets = digits(lowering, statement, kinds::octets);
+        draft.health.kinds.udp = octets.into();
+    }),
+    set("require_reply", Shape::Line(0, usize::MAX), |lowering, draft, statement| {
+        let pattern = digits(lowering, statement, kinds::pattern);
+        draft.health.kinds.reply = pattern.into();
+    }),
+    refuse(
+        "host",
+        "write `connect_ip`, `connect_port`, `bindto` beside it, one SMTP_CHECK for each",
+    ),
     accept("alpha"),
     accept("log_all_failures"),
     // All pages are asked in one run, of a server that is down too.
     accept("fast_recovery"),
     accept("tls_compliant"),
 ];
+
+/// The first argument, by this function.
+fn word<T>(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Option<At<T>> {
+    let word = statement.arguments().first()?;
+    match read(&word.text) {
+        Ok(value) => Some(At::new(value, word.span)),
+        Err(reason) => {
+            lowering.bad_value(word, reason);
+            None
+        }
+    }
+}
+
+/// Hexadecimal digits, in one word or several.
+fn digits<T>(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    read: impl Fn(&str) -> Result<T, String>,
+) -> Option<At<T>> {
+    let words = statement.arguments().iter().map(|word| word.text.as_str());
+    let text: String = words.collect();
+    match read(&format!("0x{text}")) {
+        Ok(value) => Some(At::new(value, statement.span())),
+        Err(reason) => {
+            lowering.report.error(statement.span(), "bad-value", reason);
+            None
+        }
+    }
+}

@@ -396,9 +396,7 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
         let host = own_host.as_ref().or(host.as_ref());
         let checks = checkers.iter().filter_map(|checker| {
             let span = checker.span;
-            let question = checker.question(lowering, host)?;
-            let mut check = checker.health.clone();
-            check.question = Field::Given(At::new(question, span));
+            let mut check = checker.check(lowering, host)?;
             HEALTH.inherit(&mut check, &own_health);
             HEALTH.inherit(&mut check, &health);
             checker.fill(&mut check);

@@ -10,6 +10,7 @@ use crate::dialect::Dialect;
 use crate::field::Field;
 use crate::settings::command::{ARGV, SHELL_LINE};
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, toml_only};
+use crate::settings::kinds::{self, ParsedKinds};
 use crate::settings::question::{self, Beside, ParsedQuestion};
 use crate::settings::row::{Block, Keyword, Noun, PartRow, Row, Setting, Unset, field};
 use crate::settings::track::WEIGHT_FORM;
@@ -40,6 +41,9 @@ pub(crate) struct Asked {
     pub tcp: Field<SocketAddr>,
     pub http: Field<Url>,
     pub question: ParsedQuestion,
+    pub kinds: ParsedKinds,
+    /// Who is asked by `kinds`; without a port it is that of the kind.
+    pub address: Field<(IpAddr, u16)>,
     pub user: Field<String>,
     pub group: Field<String>,
 }
@@ -61,13 +65,31 @@ pub(crate) static CHECK: Noun<ParsedCheck> = Noun {
     head: "[check.NAME]",
     what: "a check",
     about: "What decides whether a node is fit. It asks one thing: `script`, `shell`, `process`, \
-            `tcp` or `http`.",
+            `tcp` or `http`, or at an `address` `dns`, `smtp`, `udp`, `ping`, `mysql`, `postgres`, \
+            `redis` or `grpc`.",
     rows: &[
         &SCRIPT,
         &SHELL,
         &PROCESS,
         &TCP,
         &HTTP,
+        &ADDRESS,
+        &kind(&kinds::DNS),
+        &kind(&kinds::SMTP),
+        &kind(&kinds::UDP),
+        &kind(&kinds::PING),
+        &kind(&kinds::MYSQL),
+        &kind(&kinds::POSTGRES),
+        &kind(&kinds::REDIS),
+        &kind(&kinds::GRPC),
+        &kind(&kinds::RECORD),
+        &kind(&kinds::OVER_TCP),
+        &kind(&kinds::HELO),
+        &kind(&kinds::REPLY),
+        &kind(&kinds::REPLY_MIN),
+        &kind(&kinds::REPLY_MAX),
+        &kind(&kinds::PASSWORD),
+        &kind(&kinds::TLS),
         &asked(&question::EXPECT),
         &asked(&question::HOST),
         &asked(&question::METHOD),
@@ -102,6 +124,24 @@ pub(crate) static CHECK: Noun<ParsedCheck> = Noun {
 const fn asked(row: &'static dyn Row<ParsedQuestion>) -> PartRow<ParsedCheck, ParsedQuestion> {
     PartRow::new(row, |check| &check.asked.question, |check| &mut check.asked.question, &[])
 }
+
+/// A setting of the kinds, of a check.
+const fn kind(row: &'static dyn Row<ParsedKinds>) -> PartRow<ParsedCheck, ParsedKinds> {
+    PartRow::new(row, |check| &check.asked.kinds, |check| &mut check.asked.kinds, &[])
+}
+
+static ADDRESS: OfCheck<(IpAddr, u16)> = Setting::new(
+    "address",
+    toml_only(
+        "an address in quotes, with or without a port",
+        Schema::Text,
+        |reader, value, key| reader.parsed(value, key, question::address_and_port),
+        |(address, _)| address.to_string(),
+    ),
+    field!(ParsedCheck, (IpAddr, u16), asked.address),
+    Unset::Nothing("none"),
+    "With `dns`, `smtp` and the others below: who is asked. Without a port it is the usual one.",
+);
 
 static SCRIPT: OfCheck<CommandLine> = Setting::new(
     "script",
@@ -274,52 +314,101 @@ impl Asked {
     /// Exactly one of the kinds of checkers. `table` is where the check stands.
     pub fn checker(&self, report: &mut Report, table: Span) -> Field<Checker> {
         let asked = self;
-        let as_user = |line: CommandLine| {
-            let (user, group) = (asked.user.value().cloned(), asked.group.value().cloned());
-            Checker::Script(Command { line, user, group })
-        };
-        let origin = asked.question.origin().map(Arc::new);
-        let ask = |target, question| Checker::Ask { target, question, origin: origin.clone() };
-        let kinds: [(&str, Field<Checker>); 5] = [
-            ("script", asked.script.clone().map(as_user)),
-            ("shell", asked.shell.clone().map(as_user)),
-            ("process", asked.process.clone().map(|name| Checker::Process { name })),
-            ("tcp", asked.tcp.clone().map(|target| ask(target, Question::Tcp))),
-            (
-                "http",
-                asked.http.clone().map(|url| {
-                    let page = (url.path, url.host);
-                    let pages = asked.question.http(&[page], url.is_encrypted, report);
-                    ask(url.target, Question::Http(Arc::new(pages)))
-                }),
-            ),
+        let own = [
+            ("script", asked.script.clone().map(|_| ())),
+            ("shell", asked.shell.clone().map(|_| ())),
+            ("process", asked.process.clone().map(|_| ())),
+            ("tcp", asked.tcp.clone().map(|_| ())),
+            ("http", asked.http.clone().map(|_| ())),
         ];
-        let mut written = kinds.into_iter().filter(|(_, field)| !field.is_absent());
+        let mut written =
+            own.into_iter().chain(asked.kinds.chosen()).filter(|(_, field)| !field.is_absent());
         let Some((kind, field)) = written.next() else { return Field::Absent };
         if let Some((other, _)) = written.next() {
             let text = format!("a check asks one thing: `{kind}` or `{other}`, not both");
             report.error(table, "two-probes", text);
             return Field::Bad;
         }
-        let is_encrypted = asked.http.value().is_some_and(|url| url.is_encrypted);
-        let (kind, beside): (_, &[Beside]) = match kind {
-            "tcp" => (kind, &[Beside::Network]),
-            "http" if is_encrypted => ("https", &[Beside::Network, Beside::Http, Beside::Tls]),
-            "http" => (kind, &[Beside::Network, Beside::Http]),
-            _ => (kind, &[]),
+        let Some(at) = field.given() else { return Field::Bad };
+        let Some((checker, beside)) = asked.of_kind(kind, at.span, report) else {
+            return Field::Bad;
         };
-        asked.question.misplaced(kind, beside, report);
+        let is_encrypted = asked.http.value().is_some_and(|url| url.is_encrypted);
+        let named = if is_encrypted { "https" } else { kind };
+        asked.question.misplaced(named, beside, report);
+        asked.kinds.misplaced(kind, report);
         let is_command = kind == "script" || kind == "shell";
+        let is_of_kinds = asked.kinds.chosen().iter().any(|(chosen, _)| *chosen == kind);
         for (name, span, fits) in [
             ("user", asked.user.given().map(|at| at.span), is_command),
             ("group", asked.group.given().map(|at| at.span), is_command),
+            ("address", asked.address.given().map(|at| at.span), is_of_kinds),
         ] {
             if let (Some(span), false) = (span, fits) {
                 let text = format!("`{name}` means nothing beside `{kind}`");
                 report.error(span, "misplaced-key", text);
             }
         }
-        field
+        Field::Given(At::new(checker, at.span))
+    }
+
+    /// `at` is where the kind stands.
+    fn of_kind(
+        &self,
+        kind: &str,
+        at: Span,
+        report: &mut Report,
+    ) -> Option<(Checker, &'static [Beside])> {
+        let ask = |target, question| Checker::Ask {
+            target,
+            question,
+            origin: self.question.origin().map(Arc::new),
+        };
+        let as_user = |line: &CommandLine| {
+            let (user, group) = (self.user.value().cloned(), self.group.value().cloned());
+            Checker::Script(Command { line: line.clone(), user, group })
+        };
+        Some(match kind {
+            "script" => (as_user(self.script.value()?), &[]),
+            "shell" => (as_user(self.shell.value()?), &[]),
+            "process" => (Checker::Process { name: self.process.value()?.clone() }, &[]),
+            "tcp" => (ask(*self.tcp.value()?, Question::Tcp), &[Beside::Network]),
+            "http" => {
+                let url = self.http.value()?;
+                let page = (url.path.clone(), url.host.clone());
+                let pages = self.question.http(&[page], url.is_encrypted, report);
+                let beside: &[Beside] = match url.is_encrypted {
+                    true => &[Beside::Network, Beside::Host, Beside::Http, Beside::Tls],
+                    false => &[Beside::Network, Beside::Host, Beside::Http],
+                };
+                (ask(url.target, Question::Http(Arc::new(pages))), beside)
+            }
+            kind => {
+                let (question, beside) =
+                    self.kinds.question(kind, &self.question, Dialect::Toml, report)?;
+                (ask(self.target(kind, at, report)?, question), beside)
+            }
+        })
+    }
+
+    fn target(&self, kind: &str, at: Span, report: &mut Report) -> Option<SocketAddr> {
+        let Some((address, port)) = self.address.value() else {
+            if self.address.is_absent() {
+                let text = format!("`{kind}` needs the `address` that is asked");
+                report.error(at, "missing-key", text);
+            }
+            return None;
+        };
+        let port = match (port, kinds::default_port(kind)) {
+            (0, Some(port)) => port,
+            (0, None) => {
+                let text = format!("`{kind}` needs an `address` with a port");
+                report.error(at, "missing-key", text);
+                return None;
+            }
+            (port, _) => *port,
+        };
+        Some(SocketAddr::new(*address, port))
     }
 }
 

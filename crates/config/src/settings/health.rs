@@ -1,18 +1,21 @@
 //! `health` of services and servers, and the checker blocks of a `real_server`: what a server is asked.
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::Question;
+use locum_plan::{Command, CommandLine, Question};
 
 use crate::dialect::Dialect;
 use crate::field::Field;
-use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, ip_address, list, toml_only};
-use crate::settings::question::{self, Beside, ParsedQuestion};
+use crate::settings::command::ARGV;
+use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, ip_address, list, toml_only};
+use crate::settings::kinds::{self, ParsedKinds};
+use crate::settings::question::{self, Beside, PATH, ParsedQuestion};
 use crate::settings::row::{Block, Keyword, Noun, PartRow, Row, Setting, Unset, field};
-use crate::span::{At, Span};
+use crate::span::{At, Report, Span};
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
 
@@ -24,6 +27,16 @@ pub(crate) struct ParsedHealth {
     pub tcp: Field<bool>,
     pub http: Field<Vec<String>>,
     pub https: Field<Vec<String>>,
+    pub kinds: ParsedKinds,
+    pub agent: Field<bool>,
+    pub script: Field<CommandLine>,
+    pub user: Field<String>,
+    pub group: Field<String>,
+    pub weighs: Field<bool>,
+    pub file: Field<PathBuf>,
+    pub factor: Field<i32>,
+    /// What `script` and `file` come to, in place of a question.
+    pub local: Field<LocalCheck>,
     pub asked: ParsedQuestion,
     /// Address and port to ask; the server's own when absent.
     pub address: Field<IpAddr>,
@@ -32,6 +45,13 @@ pub(crate) struct ParsedHealth {
     pub timeout: Field<Duration>,
     pub rise: Field<u32>,
     pub fall: Field<u32>,
+}
+
+/// A check of a server that asks something on this host.
+#[derive(Clone, PartialEq, Debug)]
+pub(crate) enum LocalCheck {
+    Script { command: Command, is_weighing: bool },
+    File { path: PathBuf, factor: i32 },
 }
 
 type OfHealth<T> = Setting<ParsedHealth, T>;
@@ -57,11 +77,23 @@ pub(crate) static HEALTH: Noun<ParsedHealth> = Noun {
     name: "health",
     head: "health = { … }",
     what: "a health check",
-    about: "A health check of a server. It asks one thing: `tcp`, `http` or `https`.",
+    about: "A health check of a server. It asks one thing: `tcp`, `http`, `https`, `dns`, `smtp`, \
+            `udp`, `ping`, `mysql`, `postgres`, `redis`, `grpc`, `agent`, `script` or `file`.",
     rows: &[
         &TCP,
         &HTTP,
         &HTTPS,
+        &kind(&kinds::DNS),
+        &kind(&kinds::SMTP),
+        &kind(&kinds::UDP),
+        &kind(&kinds::PING),
+        &kind(&kinds::MYSQL),
+        &kind(&kinds::POSTGRES),
+        &kind(&kinds::REDIS),
+        &kind(&kinds::GRPC),
+        &AGENT,
+        &SCRIPT,
+        &FILE,
         &asked(&question::EXPECT),
         &asked(&question::HOST),
         &asked(&question::METHOD),
@@ -76,6 +108,18 @@ pub(crate) static HEALTH: Noun<ParsedHealth> = Noun {
         &asked(&question::CA),
         &asked(&question::CERTIFICATE),
         &asked(&question::KEY),
+        &kind(&kinds::RECORD),
+        &kind(&kinds::OVER_TCP),
+        &kind(&kinds::HELO),
+        &kind(&kinds::REPLY),
+        &kind(&kinds::REPLY_MIN),
+        &kind(&kinds::REPLY_MAX),
+        &kind(&kinds::PASSWORD),
+        &kind(&kinds::TLS),
+        &USER,
+        &GROUP,
+        &WEIGHS,
+        &FACTOR,
         &HEALTH_ADDRESS,
         &HEALTH_PORT,
         &asked(&question::SOURCE),
@@ -95,6 +139,76 @@ const fn asked(row: &'static dyn Row<ParsedQuestion>) -> PartRow<ParsedHealth, P
     const BLOCKS: &[Block] = &[Block::Checker, Block::RealServer, Block::VirtualServer];
     PartRow::new(row, |health| &health.asked, |health| &mut health.asked, BLOCKS)
 }
+
+/// A setting of the kinds, of a health check.
+const fn kind(row: &'static dyn Row<ParsedKinds>) -> PartRow<ParsedHealth, ParsedKinds> {
+    PartRow::new(row, |health| &health.kinds, |health| &mut health.kinds, &[Block::Checker])
+}
+
+static AGENT: OfHealth<bool> = Setting::new(
+    "agent",
+    SWITCH,
+    field!(ParsedHealth, bool, agent),
+    Unset::Nothing("false"),
+    "An agent of the server, as HAProxy has them, says whether it is up and how much it takes; on \
+     a `port` of its own.",
+);
+
+static SCRIPT: OfHealth<CommandLine> = Setting::new(
+    "script",
+    ARGV,
+    field!(ParsedHealth, CommandLine, script),
+    Unset::Nothing("none"),
+    "A program that must exit with status 0. It finds its server in LOCUM_ADDRESS and LOCUM_PORT.",
+)
+.keywords(&[Keyword::Own(Block::Checker, "misc_path")]);
+
+static USER: OfHealth<String> = Setting::new(
+    "user",
+    TEXT,
+    field!(ParsedHealth, String, user),
+    Unset::Nothing("the daemon's own"),
+    "With `script`: user to run it as.",
+)
+.keywords(&[Keyword::Own(Block::Checker, "user")]);
+
+static GROUP: OfHealth<String> = Setting::new(
+    "group",
+    TEXT,
+    field!(ParsedHealth, String, group),
+    Unset::Nothing("that of the user"),
+    "With `script`: group to run it as.",
+);
+
+static WEIGHS: OfHealth<bool> = Setting::new(
+    "weighs",
+    SWITCH,
+    field!(ParsedHealth, bool, weighs),
+    Unset::Value(|_| false, "most scripts say yes or no"),
+    "With `script`: a status from 2 to 255 passes too, and is the weight of the server and 2 more.",
+)
+.keywords(&[Keyword::Own(Block::Checker, "misc_dynamic")]);
+
+static FILE: OfHealth<PathBuf> = Setting::new(
+    "file",
+    PATH,
+    field!(ParsedHealth, PathBuf, file),
+    Unset::Nothing("none"),
+    "A file with a number in it, which must be 0; a file that is not there has 0.",
+);
+
+static FACTOR: OfHealth<i32> = Setting::new(
+    "factor",
+    Form::Whole {
+        low: -65_535,
+        high: 65_535,
+        make: |number| i32::try_from(number).ok(),
+        number: |factor| i64::from(*factor),
+    },
+    field!(ParsedHealth, i32, factor),
+    Unset::Value(|_| 0, "the file says yes or no"),
+    "With `file`: any number passes, and this many times it is added to the weight of the server.",
+);
 
 static TCP: OfHealth<bool> = Setting::new(
     "tcp",
@@ -265,25 +379,31 @@ fn health(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Pa
         return Some(health);
     }
     let span = HEALTH.open(reader, value, key, &mut health)?;
-    let question = question(reader, span, &health)?;
-    health.question = Field::Given(question);
+    choose(reader, span, &mut health)?;
     Some(health)
 }
 
-/// The one thing that is asked, with what goes along.
-fn question(reader: &mut Reader<'_>, span: Span, health: &ParsedHealth) -> Option<At<Question>> {
-    let tcp = match health.tcp.given() {
-        Some(at) if !at.value => Field::Absent,
-        _ => health.tcp.clone().map(|_| ()),
-    };
-    let kinds = [
-        ("tcp", tcp),
+/// The one thing that is asked, with what goes along, put into `question` or `local`.
+fn choose(reader: &mut Reader<'_>, span: Span, health: &mut ParsedHealth) -> Option<()> {
+    fn switch(field: &Field<bool>) -> Field<()> {
+        match field.value() {
+            Some(false) => Field::Absent,
+            Some(true) | None => field.clone().map(|_| ()),
+        }
+    }
+    let own = [
+        ("tcp", switch(&health.tcp)),
         ("http", health.http.clone().map(|_| ())),
         ("https", health.https.clone().map(|_| ())),
+        ("agent", switch(&health.agent)),
+        ("script", health.script.clone().map(|_| ())),
+        ("file", health.file.clone().map(|_| ())),
     ];
-    let mut written = kinds.into_iter().filter(|(_, field)| !field.is_absent());
+    let kinds = own.into_iter().chain(health.kinds.chosen());
+    let mut written = kinds.filter(|(_, field)| !field.is_absent());
     let Some((kind, field)) = written.next() else {
-        let text = "a health check has none of `tcp = true`, `http = \"/path\"` or `https`";
+        let text =
+            "a health check says nothing of what it asks: `tcp = true`, `http = \"/path\"`, …";
         reader.report.error(span, "missing-key", text);
         return None;
     };
@@ -293,21 +413,89 @@ fn question(reader: &mut Reader<'_>, span: Span, health: &ParsedHealth) -> Optio
         return None;
     }
     let at = field.given()?.span;
-    let asked = &health.asked;
+    let (question, beside) = ask(kind, health, reader.report)?;
+    health.asked.misplaced(kind, beside, reader.report);
+    health.kinds.misplaced(kind, reader.report);
+    health.misplaced(kind, reader.report);
+    if kind == "agent" && health.port.is_absent() {
+        let text = "`agent` needs the `port` of the agent: clients are on the server's own";
+        reader.report.error(at, "missing-key", text);
+    }
+    match question {
+        Asks::Address(question) => health.question = Field::Given(At::new(question, at)),
+        Asks::Local(check) => health.local = Field::Given(At::new(check, at)),
+    }
+    Some(())
+}
+
+enum Asks {
+    Address(Question),
+    Local(LocalCheck),
+}
+
+fn ask(
+    kind: &str,
+    health: &ParsedHealth,
+    report: &mut Report,
+) -> Option<(Asks, &'static [Beside])> {
     let pages = |paths: &Field<Vec<String>>| {
         paths.list().iter().map(|path| (path.clone(), None)).collect::<Vec<_>>()
     };
-    let (question, beside): (_, &[Beside]) = match kind {
+    Some(match kind {
+        "tcp" => (Asks::Address(Question::Tcp), &[Beside::Network]),
         "http" => {
-            let pages = asked.http(&pages(&health.http), false, reader.report);
-            (Question::Http(Arc::new(pages)), &[Beside::Network, Beside::Http])
+            let pages = health.asked.http(&pages(&health.http), false, report);
+            let question = Question::Http(Arc::new(pages));
+            (Asks::Address(question), &[Beside::Network, Beside::Host, Beside::Http])
         }
         "https" => {
-            let pages = asked.http(&pages(&health.https), true, reader.report);
-            (Question::Http(Arc::new(pages)), &[Beside::Network, Beside::Http, Beside::Tls])
+            let pages = health.asked.http(&pages(&health.https), true, report);
+            let question = Question::Http(Arc::new(pages));
+            let beside = &[Beside::Network, Beside::Host, Beside::Http, Beside::Tls];
+            (Asks::Address(question), beside)
         }
-        _ => (Question::Tcp, &[Beside::Network]),
-    };
-    asked.misplaced(kind, beside, reader.report);
-    Some(At::new(question, at))
+        "agent" => (Asks::Address(Question::Agent), &[Beside::Network]),
+        "script" => {
+            let command = Command {
+                line: health.script.value()?.clone(),
+                user: health.user.value().cloned(),
+                group: health.group.value().cloned(),
+            };
+            let is_weighing = WEIGHS.of(health, Dialect::Toml);
+            (Asks::Local(LocalCheck::Script { command, is_weighing }), &[])
+        }
+        "file" => {
+            let path = health.file.value()?.clone();
+            let factor = FACTOR.of(health, Dialect::Toml);
+            (Asks::Local(LocalCheck::File { path, factor }), &[])
+        }
+        kind => {
+            let (question, beside) =
+                health.kinds.question(kind, &health.asked, Dialect::Toml, report)?;
+            (Asks::Address(question), beside)
+        }
+    })
+}
+
+impl ParsedHealth {
+    /// Reports what is written and means nothing beside this kind.
+    fn misplaced(&self, kind: &str, report: &mut Report) {
+        fn at<T>(field: &Field<T>) -> Option<Span> {
+            field.given().map(|at| at.span)
+        }
+        let is_local = matches!(kind, "script" | "file");
+        for (name, span, fits) in [
+            ("user", at(&self.user), kind == "script"),
+            ("group", at(&self.group), kind == "script"),
+            ("weighs", at(&self.weighs), kind == "script"),
+            ("factor", at(&self.factor), kind == "file"),
+            ("address", at(&self.address), !is_local),
+            ("port", at(&self.port), !is_local && kind != "ping"),
+        ] {
+            if let (Some(span), false) = (span, fits) {
+                let text = format!("`{name}` means nothing beside `{kind}`");
+                report.error(span, "misplaced-key", text);
+            }
+        }
+    }
 }

@@ -167,7 +167,7 @@ pub(super) static VERIFY: OfQuestion<bool> = Setting::new(
     "With https: whether the certificate is verified. SSL_GET does not.",
 );
 
-const PATH: Form<PathBuf> = toml_only(
+pub(super) const PATH: Form<PathBuf> = toml_only(
     "the path of a file in quotes",
     Schema::Text,
     |reader, value, key| {
@@ -209,7 +209,7 @@ pub(super) static SOURCE: OfQuestion<(IpAddr, u16)> = Setting::new(
     toml_only(
         "an address of this host in quotes, with or without a port",
         Schema::Text,
-        |reader, value, key| reader.parsed(value, key, source),
+        |reader, value, key| reader.parsed(value, key, address_and_port),
         |(address, _)| address.to_string(),
     ),
     field!(ParsedQuestion, (IpAddr, u16), source),
@@ -263,7 +263,9 @@ pub(super) static WARM_UP: OfQuestion<Duration> = Setting::new(
 pub(crate) enum Beside {
     /// Of a page of HTTP.
     Http,
-    /// Of HTTPS.
+    /// Of what has hosts by name.
+    Host,
+    /// Of what is encrypted.
     Tls,
     /// Of whatever is asked over the network.
     Network,
@@ -277,7 +279,7 @@ impl ParsedQuestion {
         }
         let written = [
             ("expect", at(&self.expect), Beside::Http),
-            ("host", at(&self.host), Beside::Http),
+            ("host", at(&self.host), Beside::Host),
             ("method", at(&self.method), Beside::Http),
             ("payload", at(&self.payload), Beside::Http),
             ("version", at(&self.version), Beside::Http),
@@ -350,7 +352,7 @@ impl ParsedQuestion {
         }
     }
 
-    fn tls(&self, report: &mut Report) -> Tls {
+    pub fn tls(&self, report: &mut Report) -> Tls {
         let trust = match (self.verify.value(), self.ca.given()) {
             (Some(false), Some(ca)) => {
                 let text = "`ca` means nothing beside `verify = false`";
@@ -428,7 +430,8 @@ fn status(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<St
     reader.parsed(value, key, values::status_range)
 }
 
-fn source(text: &str) -> Result<(IpAddr, u16), String> {
+/// Port 0 where there is none.
+pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, u16), String> {
     if let Ok(socket) = text.parse::<SocketAddr>() {
         return Ok((socket.ip(), socket.port()));
     }

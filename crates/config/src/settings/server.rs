@@ -226,6 +226,11 @@ static HEALTH: OfServer<Vec<At<ParsedHealth>>> = Setting::new(
     Keyword::Own(Block::RealServer, "TCP_CHECK"),
     Keyword::Own(Block::RealServer, "HTTP_GET"),
     Keyword::Own(Block::RealServer, "SSL_GET"),
+    Keyword::Own(Block::RealServer, "MISC_CHECK"),
+    Keyword::Own(Block::RealServer, "SMTP_CHECK"),
+    Keyword::Own(Block::RealServer, "DNS_CHECK"),
+    Keyword::Own(Block::RealServer, "UDP_CHECK"),
+    Keyword::Own(Block::RealServer, "PING_CHECK"),
 ]);
 
 type OfSorry<T> = Setting<ParsedSorry, T>;

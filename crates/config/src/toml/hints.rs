@@ -50,7 +50,7 @@ const INSTANCE: &[Hint] = &[
 
 const CHECK: &[Hint] = &[
     (&["https", "ssl", "tls"], "that is `http = \"https://127.0.0.1/\"`"),
-    (&["ping", "icmp"], "use a script, as in script = [\"ping\", \"-c1\", \"192.0.2.1\"]"),
+    (&["icmp"], "that is `ping = true` with an `address`"),
     (&["command", "exec", "cmd"], "that is `script`"),
     (&["url", "uri"], "that is `http`"),
 ];
@@ -97,10 +97,8 @@ const SERVER: &[Hint] = &[
 
 const HEALTH: &[Hint] = &[
     (&["ssl", "tls"], "that is `https = \"/health\"`"),
-    (
-        &["script", "shell", "process", "command"],
-        "a server is asked by `tcp` or `http`; scripts are for a [check.NAME] of this node",
-    ),
+    (&["shell", "command", "exec"], "that is `script = [\"PROGRAM\", …]`"),
+    (&["process"], "a process of this node is for a [check.NAME]"),
     (&["path", "uri"], "that is `http`"),
     (&["status", "status_code", "code"], "that is `expect`"),
 ];

@@ -10,7 +10,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use locum_plan::{
-    Check, Checker, Command, CommandLine, HaproxyFile, Instance, Name, Plan, Standby, Tracked,
+    Check, Checker, Command, CommandLine, HaproxyFile, Instance, Name, Plan, Question, Standby,
+    Tracked,
 };
 
 use crate::dialect::Dialect;
@@ -168,7 +169,12 @@ enum Sought<'a> {
 fn sought(checker: &Checker) -> Option<Sought<'_>> {
     match checker {
         Checker::Process { name } => Some(Sought::Process(name)),
+        Checker::Ask { target, question: Question::Ping, .. } => {
+            Some(Sought::Host(target.ip(), None))
+        }
         Checker::Ask { target, .. } => Some(Sought::Host(target.ip(), Some(target.port()))),
+        // Of the servers of a service, and of files.
+        Checker::ServerScript { .. } | Checker::File { .. } => None,
         Checker::Script(Command { line: CommandLine::Argv(words), .. }) => {
             sought_by(&words.iter().map(String::as_str).collect::<Vec<_>>())
         }

@@ -7,9 +7,11 @@ use locum_vrrp::Family;
 
 use crate::dialect::Dialect;
 use crate::parsed::{ParsedHealth, ParsedService};
-use crate::settings::health::HEALTH_INTERVAL;
+use crate::settings::health::{HEALTH_INTERVAL, LocalCheck};
 use crate::span::Report;
-use crate::validate::common::{allowed, known_instance, question_needs, strict_in_toml};
+use crate::validate::common::{
+    allowed, command_needs, known_instance, question_needs, strict_in_toml,
+};
 use crate::validate::servers::is_reached;
 use crate::validate::{listen, quorum, servers};
 
@@ -229,10 +231,11 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
     // keepalived asks the server's port whatever the service speaks: DNS answers on both.
     if let Some(question) = parsed.question.given()
         && dialect == Dialect::Toml
-        && question.value.protocol() != protocol
+        && let Some(carrier) = question.value.protocol()
+        && carrier != protocol
         && parsed.port.is_absent()
     {
-        let (title, asked) = (question.value.title(), question.value.protocol().title());
+        let (title, asked) = (question.value.title(), carrier.title());
         let text =
             format!("{title} check asks a {asked} port, and this service is {}", protocol.title());
         report.error(question.span, "health-protocol", text).help(format!(
@@ -240,6 +243,11 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
         ));
     }
     question_needs(&parsed.asked, report);
+    if let Some(at) = parsed.local.given()
+        && let LocalCheck::Script { command, .. } = &at.value
+    {
+        command_needs(command, at.span, report);
+    }
     if let Some(interval) = parsed.interval.given().filter(|at| at.value.is_zero()) {
         report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
     }
