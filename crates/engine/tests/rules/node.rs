@@ -24,6 +24,9 @@ pub const HANDED_OVER: Duration = Duration::from_millis(401);
 pub const VIP: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const GROUP: IpAddr = IpAddr::V4(Ipv4Addr::new(224, 0, 0, 18));
 
+/// Deadlines of one moment, one after the other.
+const MOST_AT_ONCE: u32 = 1000;
+
 /// An apply that waits for its answer.
 struct Asking {
     seq: u64,
@@ -105,12 +108,18 @@ impl Node {
     }
 
     /// Lets the clock run, with every deadline served when it comes.
+    ///
+    /// # Panics
+    /// When a deadline that has been served stays due.
     pub fn run_for(&mut self, span: Duration) -> &[Output] {
         self.out.clear();
         let end = self.now + span;
+        let mut at_once = 0;
         while let Some(deadline) = self.deadline
             && deadline <= end
         {
+            at_once = if deadline > self.now { 0 } else { at_once + 1 };
+            assert!(at_once < MOST_AT_ONCE, "{deadline} is served at {} and stays due", self.now);
             self.now = self.now.max(deadline);
             self.step(Input::Timeout);
         }
