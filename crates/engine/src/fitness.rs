@@ -4,7 +4,8 @@
 //! A node sees its own failures only. That a failure which all have moves no address rests on who
 //! believes what, and for how long: the *incumbent*, which holds the addresses, counts a loss later
 //! than a *standby* does, and a recovery sooner. When an incumbent lets go of its mastership
-//! because of a failure, a standby that has it too knows by then, and lets it pass.
+//! because of a failure, a standby that has it too knows by then, and lets it pass. One that is
+//! still finding out lets it pass for as long as that takes, a few seconds at most.
 
 use std::time::Duration;
 
@@ -21,6 +22,10 @@ const LONGEST_HOLD: Duration = Duration::from_secs(5 * 60);
 
 /// Without a relapse for so long, what was before is forgotten.
 pub const FORGIVEN: Duration = Duration::from_secs(10 * 60);
+
+/// So long at most a standby is in doubt about what is looked at anew: then what was found before
+/// counts until there is a verdict.
+const LONGEST_DOUBT: Duration = Duration::from_secs(5);
 
 /// By how much the runs of a check are late at most, besides a tenth of their interval.
 const LATENESS: Duration = Duration::from_millis(100);
@@ -101,6 +106,8 @@ pub struct ServedState {
     pub serving: Option<bool>,
     /// What `is_active` was when that was found.
     found_active: bool,
+    /// Since when it is looked at anew, of what was found to be well: that may hold no more.
+    doubted: Option<Time>,
     /// Why not.
     pub serving_detail: String,
     /// `None` for what has no servers of its own.
@@ -120,6 +127,7 @@ impl ServedState {
             is_active: false,
             serving: None,
             found_active: false,
+            doubted: None,
             serving_detail: String::new(),
             population: None,
             populated_since: now,
@@ -158,7 +166,8 @@ impl ServedState {
         }
     }
 
-    /// Whether it is served, or could be. `true` when that is news.
+    /// Whether it is served, or could be; `None` while that is being found out. `true` when that is
+    /// news, or in doubt, or no longer.
     pub fn set_serving(
         &mut self,
         is_active: bool,
@@ -174,8 +183,13 @@ impl ServedState {
             self.found_active = is_active;
             detail.clone_into(&mut self.serving_detail);
         }
+        let was_doubted = self.doubted.is_some();
+        self.doubted = match (holds, self.serving) {
+            (None, Some(true)) => self.doubted.or(Some(now)),
+            (None, None | Some(false)) | (Some(_), _) => None,
+        };
         self.note(before, now);
-        is_new
+        is_new || self.doubted.is_some() != was_doubted
     }
 
     /// Its servers are these now. `true` when they were others.
@@ -211,6 +225,16 @@ impl ServedState {
         damped.min(LONGEST_HOLD).max(self.spread.turn)
     }
 
+    /// Until when a standby is in doubt about it. An incumbent will see whether it answers.
+    fn doubt(&self, incumbency: Incumbency, now: Time) -> Option<Time> {
+        match incumbency {
+            Incumbency::Incumbent => None,
+            Incumbency::Standby => {
+                self.doubted.map(|since| since + LONGEST_DOUBT).filter(|until| now < *until)
+            }
+        }
+    }
+
     /// Whether it counts as lost, and when that may change by itself.
     fn counts(&self, incumbency: Incumbency, now: Time) -> (bool, Option<Time>) {
         let is_enough = self.population.as_ref().map_or(Some(true), |all| all.is_enough);
@@ -239,6 +263,9 @@ impl ServedState {
 pub struct Loss {
     /// Weight of it all.
     pub lost: u16,
+    /// Weight of what is not lost, and may turn out to be: the router is unfit because of it, so that
+    /// an offer passes, and the priority is what it was.
+    pub doubted: u16,
     /// The heaviest first, each with what is missing.
     pub objects: Vec<(Tracked, String)>,
     /// When it may be another without any news.
@@ -259,6 +286,11 @@ impl Loss {
             let Some(state) = state(&served.object) else { continue };
             let (is_lost, again) = state.counts(incumbency, now);
             loss.again = [loss.again, again].into_iter().flatten().min();
+            let doubt = state.doubt(incumbency, now).filter(|_| !is_lost);
+            if doubt.is_some() {
+                loss.again = [loss.again, doubt].into_iter().flatten().min();
+                loss.doubted = loss.doubted.saturating_add(u16::from(served.weight));
+            }
             if is_lost {
                 loss.lost = loss.lost.saturating_add(u16::from(served.weight));
                 weights.push((served.weight, served.object.clone(), state.detail().to_owned()));
@@ -271,10 +303,10 @@ impl Loss {
 
     /// What the router is to know of it.
     pub fn fitness(&self, ranking: &Ranking) -> Fitness {
-        if self.lost == 0 {
-            return Fitness::Fit;
+        match self.lost.saturating_add(self.doubted) {
+            0 => Fitness::Fit,
+            lost => Fitness::Unfit { outranks: ranking.unfit(lost).1, offers: ranking.offer() },
         }
-        Fitness::Unfit { outranks: ranking.unfit(self.lost).1, offers: ranking.offer() }
     }
 
     /// What it takes from the priority `base` that checks have adjusted by `checks`.

@@ -160,6 +160,20 @@ impl Director {
         self.feed(Input::Served { seq, pending: Vec::new(), failed });
     }
 
+    /// The balancer is finding out what of it could be served.
+    fn look_anew(&mut self) {
+        let seq = self.seq;
+        self.feed(Input::Served { seq, pending: vec!["www".into()], failed: Vec::new() });
+    }
+
+    /// The master, which cannot serve, offers its place.
+    fn hear_offer(&mut self) {
+        let out = self.node.hear(PEER, 2).to_vec();
+        self.note(&out);
+        let out = self.node.hear(PEER, 0).to_vec();
+        self.note(&out);
+    }
+
     /// All servers answer alike.
     fn probe(&mut self, verdict: Verdict) {
         for probe in self.probes.clone() {
@@ -255,6 +269,50 @@ fn a_standby_that_cannot_serve_lets_an_offer_pass_and_takes_over_from_the_dead()
     assert!(!standby.was_master());
     standby.run(4 * SECOND);
     assert!(standby.was_master() && standby.status().holds_addresses, "alone it is master");
+}
+
+/// Both have lost the same, and the master has noticed first.
+#[test]
+fn a_standby_that_is_finding_out_lets_an_offer_pass_and_then_goes_by_what_it_has_found() {
+    for fails in [true, false] {
+        let mut standby = Director::standby(served());
+        let events = standby.events.len();
+        standby.look_anew();
+        assert_eq!((standby.status().priority, standby.status().unfit), (Priority(OWN), vec![]));
+        standby.hear_offer();
+        standby.run(SECOND);
+        assert!(!standby.was_master(), "its skew is over");
+        assert_eq!(standby.events.len(), events, "{:?}", standby.events);
+        standby.answer(if fails { &["www"] } else { &[] });
+        standby.run(Duration::ZERO);
+        assert_eq!(standby.was_master(), !fails, "what it has found counts at once");
+        assert_eq!(standby.node.status().services[0].fitness.losses, u32::from(fails));
+    }
+}
+
+/// As one that cannot serve does, and unlike one that can.
+#[test]
+fn a_standby_that_is_finding_out_leaves_an_unfit_master_alone_for_a_few_seconds() {
+    let mut standby = Director::standby(served());
+    standby.look_anew();
+    standby.beside(2, 4);
+    assert!(!standby.was_master(), "longer than a down interval");
+    standby.beside(2, 6);
+    assert!(standby.was_master(), "without a verdict it is what it was");
+}
+
+#[test]
+fn a_standby_that_is_finding_out_takes_over_from_a_master_that_stops_or_dies() {
+    let mut standby = Director::standby(served());
+    standby.look_anew();
+    let out = standby.node.hear(PEER, 0).to_vec();
+    standby.note(&out);
+    standby.run(SECOND * 7 / 10);
+    assert!(standby.was_master(), "within its skew");
+    let mut standby = Director::standby(served());
+    standby.look_anew();
+    standby.run(SECOND * 37 / 10);
+    assert!(standby.was_master(), "after the down interval");
 }
 
 #[test]
