@@ -29,7 +29,7 @@ pub(crate) fn text(octets: &[u8]) -> String {
 }
 
 /// A list of attributes being written.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Attributes(Vec<u8>);
 
 impl Attributes {

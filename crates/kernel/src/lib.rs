@@ -13,13 +13,15 @@
 //! | [`frame_socket`] | Ethernet frames out, in batches |
 //! | [`ports`] | whose a TCP listener is, and whether one more would be let in |
 //! | [`ipvs`] | the kernel's load balancer, over generic netlink |
-//! | [`nftables`] | tables of ours in the packet filter: connections handed over, quiet leases |
+//! | [`nftables`] | tables of ours in the packet filter: services, connections handed over, quiet leases |
+//! | [`conntrack`] | connections as the kernel tracks them, and the end of some |
 //!
 //! Everything here executes and observes; nothing decides. No module blocks for longer than the
 //! kernel takes to carry out a request.
 
 pub mod advert_socket;
 pub mod clock;
+pub mod conntrack;
 pub mod descriptors;
 pub mod frame_socket;
 pub mod ipvs;

@@ -11,6 +11,7 @@ use std::{fmt, io};
 
 use netlink_sys::{Socket, SocketAddr};
 use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::SockRef;
 
 use crate::attribute::{attributes, text};
@@ -18,6 +19,9 @@ use crate::attribute::{attributes, text};
 /// Requests in one `send`. An error takes about 1.3 KiB of the receive buffer, whose default is
 /// 208 KiB.
 pub(crate) const BATCH_REQUESTS: usize = 128;
+const ERROR_OCTETS: usize = 1400;
+/// What fits into buffers of the default size.
+const SMALLEST_ROOM: usize = BATCH_REQUESTS * ERROR_OCTETS;
 /// Dumps come in pieces of at most 32 KiB; the kernel never sends a larger datagram.
 pub(crate) const DATAGRAM_OCTETS: usize = 64 * 1024;
 /// The answer is there when `send` returns, and only a dump takes longer: a kernel that has not
@@ -129,6 +133,8 @@ pub(crate) struct Transport {
     /// are renewed in dozens of them a second.
     outgoing: Vec<u8>,
     incoming: Vec<u8>,
+    /// Octets that fit into the send buffer and the receive buffer for certain.
+    room: (usize, usize),
 }
 
 impl Transport {
@@ -144,7 +150,8 @@ impl Transport {
         let _ = socket.set_cap_ack(true);
         SockRef::from(&socket).set_read_timeout(Some(limit))?;
         let (outgoing, incoming) = (Vec::new(), Vec::new());
-        Ok(Self { socket, port, sequence: 0, limit, outgoing, incoming })
+        let room = (SMALLEST_ROOM, SMALLEST_ROOM);
+        Ok(Self { socket, port, sequence: 0, limit, outgoing, incoming, room })
     }
 
     /// Our address on the netlink bus: notifications of changes we asked for carry it.
@@ -221,6 +228,7 @@ impl Transport {
         others.iter().chain([&last]).for_each(|request| self.encode_next(request, &mut octets));
         let last = self.sequence;
         self.encode_next(end, &mut octets);
+        self.make_room(octets.len(), requests.len());
         self.send(&octets)?;
         // The kernel has answered within `send`: what failed, in order, then the last one. When all
         // of it fails at once there is one error, under the number of the beginning.
@@ -237,6 +245,18 @@ impl Transport {
             raw.sequence == last || (raw.sequence == first && error.is_some())
         })?;
         Ok(error.map_or(Ok(()), Err))
+    }
+
+    /// The kernel takes a transaction in one piece, and answers each request that fails.
+    fn make_room(&mut self, octets: usize, requests: usize) {
+        let (out, back) = (octets + octets / 2, requests * ERROR_OCTETS);
+        // Doing without the right to it is good enough for what is small.
+        if out > self.room.0 && setsockopt(&self.socket, sockopt::SndBufForce, &out).is_ok() {
+            self.room.0 = out;
+        }
+        if back > self.room.1 && setsockopt(&self.socket, sockopt::RcvBufForce, &back).is_ok() {
+            self.room.1 = back;
+        }
     }
 
     fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {

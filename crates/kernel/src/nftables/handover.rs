@@ -19,9 +19,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::codec::{
-    Element, Header, Holds, Hook, OwnTable, PacketFamily, Register, Rule, RuleVerdict,
-};
+use super::codec::{ChainKind, ChainPlace, Element, Holds, Hook, OwnTable, PacketFamily};
+use super::rule::{Header, Register, Rule, RuleVerdict};
 use super::session::{self, NftablesError, Session};
 use crate::transport::Request;
 
@@ -32,7 +31,8 @@ const ARRIVING: &str = "arriving";
 const HANDED: &str = "handed";
 
 /// Before address translation, which would hide what the packet was sent to.
-const PRIORITY: i32 = -150;
+const PLACE: ChainPlace =
+    ChainPlace { kind: ChainKind::Filter, hook: Hook::Prerouting, priority: -150 };
 
 /// A remembered connection, unless it says something meanwhile.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -226,15 +226,15 @@ fn ruleset(family: PacketFamily) -> Vec<Request> {
         table.create_set(PREDECESSORS, 1, Holds::AddressMap),
         table.create_set(CONNECTIONS, 2, Holds::Connections(REMEMBERED)),
         table.create_chain(HANDED),
-        table.append_rule(HANDED, load_key(begins(Rule::new())).remember(CONNECTIONS, source)),
-        table.append_rule(HANDED, begins(Rule::new()).verdict(RuleVerdict::Accept)),
+        table.append_rule(HANDED, &load_key(begins(Rule::new())).remember(CONNECTIONS, source)),
+        table.append_rule(HANDED, &begins(Rule::new()).verdict(RuleVerdict::Accept)),
         table.append_rule(
             HANDED,
-            load_key(Rule::new()).if_in(CONNECTIONS, source).verdict(RuleVerdict::Accept),
+            &load_key(Rule::new()).if_in(CONNECTIONS, source).verdict(RuleVerdict::Accept),
         ),
-        table.append_rule(HANDED, copied),
-        table.append_rule(HANDED, Rule::new().verdict(RuleVerdict::Drop)),
-        table.create_hooked_chain(ARRIVING, Hook::Prerouting, PRIORITY),
-        table.append_rule(ARRIVING, arriving.verdict(RuleVerdict::Jump(HANDED))),
+        table.append_rule(HANDED, &copied),
+        table.append_rule(HANDED, &Rule::new().verdict(RuleVerdict::Drop)),
+        table.create_hooked_chain(ARRIVING, PLACE),
+        table.append_rule(ARRIVING, &arriving.verdict(RuleVerdict::Jump(HANDED))),
     ]
 }

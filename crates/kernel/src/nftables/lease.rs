@@ -13,9 +13,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::codec::{
-    self, Element, Header, Holds, Hook, OwnTable, PacketFamily, Register, Rule, RuleVerdict,
-};
+use super::codec::{self, ChainKind, ChainPlace, Element, Holds, Hook, OwnTable, PacketFamily};
+use super::rule::{Header, Register, Rule, RuleVerdict};
 use super::session::{self, NftablesError, Session};
 use crate::transport::Request;
 
@@ -26,7 +25,7 @@ const LEASED: &str = "leased";
 const ALIVE: &str = "alive";
 const ARRIVING: &str = "arriving";
 /// Before anybody else's rules.
-const PRIORITY: i32 = -300;
+const PLACE: ChainPlace = ChainPlace { kind: ChainKind::Filter, hook: Hook::Input, priority: -300 };
 
 const ICMPV6: u8 = 58;
 const NEIGHBOUR_SOLICITATION: u8 = 135;
@@ -246,8 +245,8 @@ fn ruleset() -> Vec<Request> {
         TABLE.create(),
         TABLE.create_set(LEASED, 1, Holds::Addresses),
         TABLE.create_set(ALIVE, 2, Holds::LeasedAddresses),
-        TABLE.create_hooked_chain(ARRIVING, Hook::Input, PRIORITY),
-        TABLE.append_rule(ARRIVING, ended(packet)),
-        TABLE.append_rule(ARRIVING, ended(question)),
+        TABLE.create_hooked_chain(ARRIVING, PLACE),
+        TABLE.append_rule(ARRIVING, &ended(packet)),
+        TABLE.append_rule(ARRIVING, &ended(question)),
     ]
 }

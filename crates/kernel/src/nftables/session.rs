@@ -19,6 +19,16 @@ pub enum NftablesError {
 }
 
 impl NftablesError {
+    /// Something that was to be new is there already.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self, Self::Kernel(error) if error.errno() == Errno::EEXIST)
+    }
+
+    /// For want of CAP_NET_ADMIN.
+    pub(crate) fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Kernel(error) if matches!(error.errno(), Errno::EPERM | Errno::EACCES))
+    }
+
     /// A table, set or element that is not there.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Kernel(error) if error.errno() == Errno::ENOENT)
@@ -37,6 +47,13 @@ impl Session {
     /// All requests, or none: the error is that of the first one that failed.
     pub(crate) fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
         Ok(self.0.transact(&codec::begin(), requests, &codec::end())??)
+    }
+
+    /// How often the rules of this network namespace have changed, by whomever.
+    pub(crate) fn generation(&mut self) -> Result<Option<u32>, NftablesError> {
+        let answers = self.0.exchange(&[codec::get_generation()])?;
+        let messages = answers.into_iter().next().unwrap_or_default().into_result()?;
+        Ok(messages.iter().find_map(|message| codec::read_generation(&message.body)))
     }
 
     /// Messages of a dump.
