@@ -1,6 +1,7 @@
 //! The balancer: which backend gets which service, and one interface to all of them.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use locum_plan::{BackendKind, Service, WantedIpvs, WantedServices};
@@ -9,6 +10,7 @@ use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
 use crate::choice::{Choices, Reach};
 use crate::haproxy::HaproxyBackend;
 use crate::ipvs::IpvsBackend;
+use crate::nftables::NftablesBackend;
 use crate::proxy::ProxyBackend;
 use crate::state_file::StateFile;
 use crate::status::{BalancerStatus, ServiceState, ServiceStatus};
@@ -42,6 +44,7 @@ impl Balancer {
             // they start, the proxy answers.
             backends: vec![
                 Box::new(IpvsBackend::new(&settings)),
+                Box::new(NftablesBackend::default()),
                 Box::new(HaproxyBackend::new(&settings)),
                 Box::new(ProxyBackend::new(&settings)),
             ],
@@ -68,6 +71,7 @@ impl Balancer {
     fn place(&mut self, now: Instant) {
         let Self { backends, choices, verifier, running, .. } = self;
         let host = OnceCell::new();
+        let wanted: Vec<_> = running.services.iter().map(|one| Arc::clone(&one.service)).collect();
         self.placed = choices.of(running, &mut |service, kind| {
             let mut of_kind = backends.iter_mut().filter(|backend| backend.kind() == Some(kind));
             of_kind
@@ -75,7 +79,7 @@ impl Balancer {
                 .map_or(Ok(()), |backend| backend.available())
                 .map_err(|why| (Reach::All, why))?;
             // Read once, and after what asking a backend may have loaded.
-            lacks(service, kind, host.get_or_init(|| verifier.host(now)))
+            lacks(service, kind, host.get_or_init(|| verifier.host(now, &wanted)))
         });
         self.placed_at = Some(now);
     }
@@ -198,7 +202,7 @@ fn share(
             let services = services.map(|(service, _)| service.clone()).collect();
             let ipvs = match kind {
                 BackendKind::Ipvs => wanted.ipvs.clone(),
-                BackendKind::Proxy => WantedIpvs::default(),
+                BackendKind::Nftables | BackendKind::Proxy => WantedIpvs::default(),
             };
             WantedServices { services, haproxy: Vec::new(), ipvs }
         }

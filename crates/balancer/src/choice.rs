@@ -136,9 +136,9 @@ pub(crate) fn choose(
 }
 
 /// What an operator could write instead of the backend that cannot serve it: `use backend = "proxy"`.
-pub(crate) fn way_out(service: &Service, from: BackendKind) -> Option<String> {
+pub(crate) fn way_out(service: &Service, except: &[BackendKind]) -> Option<String> {
     let mut others = Backend::Auto.candidates(service).into_iter();
-    let other = others.find(|kind| *kind != from)?;
+    let other = others.find(|kind| !except.contains(kind))?;
     Some(format!("use backend = \"{}\"", other.name()))
 }
 
@@ -212,7 +212,8 @@ mod tests {
         let both = level(&["old", "web"], |_| {});
         let proxy = BackendKind::Proxy;
         assert_eq!(choices.of(&both, &mut only(proxy)), [Ok(proxy), Ok(proxy)]);
-        let why = "web is served by the built-in proxy: IPVS cannot: it is not there";
+        let why = "web is served by the built-in proxy: IPVS cannot: it is not there; nftables has \
+                   no scheduler `wlc`, use one of rr, wrr, sh, mh";
         let notes: Vec<_> = choices.notes.drain(..).map(|note| note.text).collect();
         assert_eq!(notes, [why]);
         let written = fs::read_to_string(&path).unwrap();
@@ -232,7 +233,8 @@ mod tests {
         assert_eq!(choices.of(&web, &mut only(Proxy)), [Ok(Proxy)]);
         // An earlier choice that cannot carry it by now is none.
         let udp = level(&["web"], |service| service.protocol = Protocol::Udp);
-        let reason = "IPVS cannot: it is not there; the built-in proxy carries TCP only";
+        let reason = "IPVS cannot: it is not there; nftables has no scheduler `wlc`, use one of rr, \
+                      wrr, sh, mh; the built-in proxy carries TCP only";
         assert_eq!(choices.of(&udp, &mut only(Proxy)), [Err(reason.to_owned())]);
         assert_eq!(choices.of(&udp, &mut all), [Ok(Ipvs)], "it is asked again");
         let named = level(&["web"], |service| service.backend = Backend::Only(Ipvs));
@@ -241,13 +243,40 @@ mod tests {
         assert_eq!(choices.of(&named, &mut unasked), [Ok(Ipvs)]);
     }
 
+    /// In the order of preference, and what serves stays.
+    #[test]
+    fn without_ipvs_the_packet_filter_takes_what_it_can_and_the_proxy_the_rest() {
+        use BackendKind::{Nftables, Proxy};
+        let directory = tempfile::tempdir().unwrap();
+        let mut choices = Choices::new(StateFile::new(directory.path().join("backends.json")));
+        let mut lacks = |_: &Service, kind| match kind {
+            BackendKind::Ipvs => Err((Reach::All, "it is not there".to_owned())),
+            Nftables | Proxy => Ok(()),
+        };
+        let services = level(&["turns", "least", "limited"], |service| {
+            if &*service.name != "least" {
+                service.scheduler = Scheduler::named("rr");
+            }
+            if &*service.name == "limited" {
+                service.limits.connections = Some(10);
+            }
+        });
+        let expected = [Ok(Nftables), Ok(Proxy), Ok(Proxy)];
+        assert_eq!(choices.of(&services, &mut lacks), expected);
+        assert_eq!(
+            choices.notes[0].text,
+            "turns is served by nftables: IPVS cannot: it is not there"
+        );
+        assert_eq!(choices.of(&services, &mut all), expected, "IPVS appears, and nothing moves");
+    }
+
     #[test]
     fn a_path_past_which_some_clients_go_is_taken_only_where_there_is_no_other() {
         let mut web = Arc::unwrap_or_clone(level(&["web"], |_| {}).services[0].service.clone());
         let past = (Reach::Part, "answers go past it".to_owned());
         let mut lacks = |kind| match kind {
             BackendKind::Ipvs => Err(past.clone()),
-            BackendKind::Proxy => Ok(()),
+            BackendKind::Nftables | BackendKind::Proxy => Ok(()),
         };
         let chosen = choose(&web, &mut lacks).unwrap();
         assert_eq!(chosen.kind, BackendKind::Proxy);
@@ -256,8 +285,8 @@ mod tests {
         assert_eq!(chosen.kind, BackendKind::Ipvs);
         assert_eq!(
             chosen.why,
-            "web is served by IPVS: IPVS does not serve all clients: answers go past it; the built-in \
-             proxy carries TCP only"
+            "web is served by IPVS: IPVS does not serve all clients: answers go past it; nftables has \
+             no scheduler `wlc`, use one of rr, wrr, sh, mh; the built-in proxy carries TCP only"
         );
     }
 }

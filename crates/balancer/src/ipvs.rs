@@ -110,7 +110,7 @@ impl IpvsBackend {
             }
             Err(error) => {
                 let explain = |wanted: &WantedService| {
-                    let advice = way_out(&wanted.service, BackendKind::Ipvs);
+                    let advice = way_out(&wanted.service, &[BackendKind::Ipvs]);
                     let text = [Some(error.clone()), advice].into_iter().flatten();
                     (wanted.service.name.clone(), text.collect::<Vec<_>>().join(", "))
                 };

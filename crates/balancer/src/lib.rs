@@ -9,6 +9,7 @@
 //!
 //! ```text
 //!                    ┌─► ipvs      kernel tables
+//!                    ├─► nftables  rules of the kernel's packet filter
 //! apply, tick ──► Balancer ─► proxy     one process, all its services, over a unix socket
 //!                    ├─► haproxy   one process per file of the user's own
 //!                    └─► verify    what does not run here, and whether it could
@@ -21,6 +22,7 @@ mod choice;
 mod haproxy;
 mod ipvs;
 mod listeners;
+mod nftables;
 mod process;
 mod proxy;
 mod state_file;

@@ -11,10 +11,12 @@
 //! What it finds takes a node out of service, so it speaks only of what is certain: what cannot be
 //! looked at is not missing.
 
+mod forwarding;
 mod haproxy;
 mod host;
 mod port;
 mod service;
+mod translation;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,8 +40,8 @@ use crate::verify::port::Ports;
 use crate::verify::service::{engine_of, unmet};
 use crate::verify::watch::Watcher;
 
+pub(crate) use forwarding::Unmet;
 pub(crate) use host::{HostReader, HostView};
-pub(crate) use service::Unmet;
 
 /// How often the host and its ports are looked at, and changes of files asked for: an operator who
 /// waits for it sees it within two of them.
@@ -91,7 +93,7 @@ struct HostRound {
     took: Duration,
 }
 
-/// A service that IPVS serves, or that nothing serves yet.
+/// A service that the kernel serves, or that nothing serves yet.
 #[derive(Debug)]
 struct ServiceLook {
     service: Arc<Service>,
@@ -158,9 +160,9 @@ impl Verifier {
         self
     }
 
-    /// This host now.
-    pub(crate) fn host(&mut self, now: Instant) -> HostView {
-        self.reader.read(now)
+    /// This host now, as far as these services may need it.
+    pub(crate) fn host(&mut self, now: Instant, services: &[Arc<Service>]) -> HostView {
+        self.reader.read(now, services)
     }
 
     /// Looks at what of this level could not be served. `placed` says which backend has each of the
@@ -208,9 +210,9 @@ impl Verifier {
                 (Activity::Idle, Backend::Only(kind)) => (Some(kind), false),
                 (Activity::Idle, Backend::Auto) => (None, false),
                 (Activity::Active | Activity::Ready, _) => match placed.next() {
-                    // It keeps nothing ready.
-                    Some(Ok(BackendKind::Ipvs)) => {
-                        (Some(BackendKind::Ipvs), *activity == Activity::Active)
+                    // They keep nothing ready.
+                    Some(Ok(kind @ (BackendKind::Ipvs | BackendKind::Nftables))) => {
+                        (Some(*kind), *activity == Activity::Active)
                     }
                     // The proxy says itself what it lacks.
                     Some(Ok(BackendKind::Proxy) | Err(_)) | None => continue,
@@ -291,8 +293,10 @@ impl Verifier {
         let begun = Instant::now();
         self.ports.read();
         if !self.services.is_empty() {
-            let host = self.reader.read(now);
             let mut modules = BTreeSet::new();
+            let services: Vec<_> =
+                self.services.iter().map(|look| Arc::clone(&look.service)).collect();
+            let host = self.reader.read(now, &services);
             for look in self.services.iter_mut() {
                 let kind = kind_of(look, &host);
                 if kind == Ok(BackendKind::Ipvs) && host.ipvs.is_ok() {
@@ -445,7 +449,7 @@ fn judge(
             obstacles.extend(taken.map(|text| (ObstacleKind::Port, text)));
         }
         // The kernel takes packets before any socket does.
-        BackendKind::Proxy | BackendKind::Ipvs => {}
+        BackendKind::Proxy | BackendKind::Ipvs | BackendKind::Nftables => {}
     }
     Shortfall { obstacles }
 }

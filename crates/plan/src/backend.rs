@@ -15,6 +15,8 @@ pub enum Backend {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum BackendKind {
     Ipvs,
+    /// Address translation by the kernel's packet filter.
+    Nftables,
     /// The built-in proxy.
     Proxy,
 }
@@ -91,6 +93,31 @@ const IPVS: Capabilities = Capabilities {
     has_warm_standby: false,
 };
 
+const NFTABLES: Capabilities = Capabilities {
+    kind: BackendKind::Nftables,
+    name: "nftables",
+    title: "nftables",
+    protocols: &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp],
+    listens_on_several: true,
+    listens_on_marks: false,
+    listens_on_all_ports: false,
+    forwardings: &[Forwarding::Nat],
+    // It counts no connections, so none that goes by their number.
+    schedulers: &["rr", "wrr", "sh", "mh"],
+    has_more_schedulers: false,
+    has_scheduler_flags: false,
+    persists: true,
+    persistence_engines: &[],
+    sends_one_packet: false,
+    forwards_by_server: false,
+    encapsulations: &[],
+    bounds_servers: false,
+    listens_on_any: false,
+    crosses_families: &[],
+    limits_connections: false,
+    has_warm_standby: false,
+};
+
 const PROXY: Capabilities = Capabilities {
     kind: BackendKind::Proxy,
     name: "proxy",
@@ -117,11 +144,12 @@ const PROXY: Capabilities = Capabilities {
 
 impl BackendKind {
     /// In the order in which an automatic choice prefers them.
-    pub const ALL: [Self; 2] = [Self::Ipvs, Self::Proxy];
+    pub const ALL: [Self; 3] = [Self::Ipvs, Self::Nftables, Self::Proxy];
 
     pub const fn capabilities(self) -> &'static Capabilities {
         match self {
             Self::Ipvs => &IPVS,
+            Self::Nftables => &NFTABLES,
             Self::Proxy => &PROXY,
         }
     }

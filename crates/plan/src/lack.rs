@@ -212,11 +212,11 @@ mod tests {
 
     #[test]
     fn a_service_goes_to_the_backend_that_reaches_the_family_of_its_servers() {
-        use BackendKind::{Ipvs, Proxy};
+        use BackendKind::{Ipvs, Nftables, Proxy};
         let found = |listen, server, way| Backend::Auto.candidates(&service(listen, server, way));
         let (v4, v6) = ("192.0.2.10:80", "[2001:db8::10]:80");
-        assert_eq!(found(v4, "10.0.0.1:80", Forwarding::Nat), [Ipvs, Proxy]);
-        assert_eq!(found(v6, "[2001:db8::1]:80", Forwarding::Nat), [Ipvs, Proxy]);
+        assert_eq!(found(v4, "10.0.0.1:80", Forwarding::Nat), [Ipvs, Nftables, Proxy]);
+        assert_eq!(found(v6, "[2001:db8::1]:80", Forwarding::Nat), [Ipvs, Nftables, Proxy]);
         assert_eq!(found(v6, "10.0.0.1:80", Forwarding::Nat), [Proxy]);
         assert_eq!(found(v4, "[2001:db8::1]:80", Forwarding::Tunnel), [Ipvs]);
         assert_eq!(found(v4, "[2001:db8::1]:80", Forwarding::Direct), []);

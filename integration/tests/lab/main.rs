@@ -12,6 +12,7 @@ mod hooks;
 mod ipvs;
 mod limits;
 mod measured;
+mod nftables;
 mod partial;
 mod reasons;
 mod seed;

@@ -4,11 +4,14 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, Ipvs};
+use locum_kernel::ipvs::{self, Family, Ipvs};
 use locum_kernel::netlink::is_switched_on;
+use locum_kernel::nftables::NatBalancer;
 use locum_kernel::own_links::{OwnLink, address_bits, own_links, prefix};
+use locum_plan::{BackendKind, Service};
 use nix::unistd::{AccessFlags, access};
 
 /// How long an answer of the kernel about IPVS holds where no file shows it: asking may run modprobe.
@@ -26,6 +29,10 @@ pub(crate) struct HostView {
     /// The kernel has IPVS, or would load it; `Err` says what it lacks.
     pub ipvs: Result<(), String>,
     pub modules: Modules,
+    /// The packet filter has what services by address translation need, of each family; `Err` says
+    /// what it lacks. Not looked at where no service needs it.
+    pub translates_v4: Result<(), String>,
+    pub translates_v6: Result<(), String>,
     pub links: Vec<HostLink>,
     /// net.ipv6.conf.all.forwarding, or the like of it on some link.
     pub forwards_v6: bool,
@@ -104,18 +111,38 @@ pub(crate) struct HostReader {
     modules: Option<(Instant, Modules)>,
     /// What the kernel said when it was asked about IPVS.
     asked: Option<(Instant, Result<(), String>)>,
+    filter: NatBalancer,
+    /// What the kernel said of its packet filter, for IPv4 and for IPv6.
+    tried: [Option<(Instant, Result<(), String>)>; 2],
 }
 
 impl HostReader {
     pub(crate) fn new(program: &Path) -> Self {
-        Self { program: program.to_owned(), modules: None, asked: None }
+        Self {
+            program: program.to_owned(),
+            modules: None,
+            asked: None,
+            filter: NatBalancer::default(),
+            tried: [None, None],
+        }
     }
 
-    pub(crate) fn read(&mut self, now: Instant) -> HostView {
+    /// What these services may need; what is dear to look at, only for those that do.
+    pub(crate) fn read(&mut self, now: Instant, services: &[Arc<Service>]) -> HostView {
         let modules = self.modules(now);
+        let [translates_v4, translates_v6] = [Family::V4, Family::V6].map(|family| {
+            let is_of = |service: &Service| {
+                service.addresses().any(|listen| Family::of(listen.ip()) == family)
+                    && service.backend.candidates(service).contains(&BackendKind::Nftables)
+            };
+            let is_needed = services.iter().any(|service| is_of(service));
+            if is_needed { self.translates(family, now) } else { Ok(()) }
+        });
         HostView {
             ipvs: self.ipvs(&modules, now),
             modules,
+            translates_v4,
+            translates_v6,
             links: links(),
             forwards_v6: forwards_v6(),
             proxy: runnable(&self.program),
@@ -132,6 +159,30 @@ impl HostReader {
         let modules = Modules::read(Path::new("/sys"), &module_directory());
         self.modules = Some((now, modules.clone()));
         modules
+    }
+
+    fn translates(&mut self, family: Family, now: Instant) -> Result<(), String> {
+        let (at, title) = match family {
+            Family::V4 => (0, "IPv4"),
+            Family::V6 => (1, "IPv6"),
+        };
+        // A kernel forgets nothing, and may learn.
+        let is_fresh = |asked: Instant| now.saturating_duration_since(asked) < ASK_AGAIN;
+        if let Some((asked, answer)) = &self.tried[at]
+            && (answer.is_ok() || is_fresh(*asked))
+        {
+            return answer.clone();
+        }
+        let answer = match self.filter.missing(family) {
+            Ok(Some(missing)) => Err(format!(
+                "the packet filter of kernel {} lacks for {title}, built in or as a module: {missing}",
+                release()
+            )),
+            // What cannot be looked at is not missing.
+            Ok(None) | Err(_) => Ok(()),
+        };
+        self.tried[at] = Some((now, answer.clone()));
+        answer
     }
 
     fn ipvs(&mut self, modules: &Modules, now: Instant) -> Result<(), String> {
@@ -259,7 +310,7 @@ mod tests {
         use nix::sched::{CloneFlags, unshare};
         let read = || {
             let mut reader = HostReader::new(Path::new("/proc/self/exe"));
-            reader.read(Instant::now())
+            reader.read(Instant::now(), &[])
         };
         let inside = std::thread::spawn(move || {
             if unshare(CloneFlags::CLONE_NEWNET).is_err() {
@@ -297,7 +348,7 @@ mod tests {
             assert_eq!(read(), after);
         });
         inside.join().unwrap();
-        let refused = HostReader::new(Path::new("/no/such/locum")).read(Instant::now()).proxy;
+        let refused = HostReader::new(Path::new("/no/such/locum")).read(Instant::now(), &[]).proxy;
         assert_eq!(
             refused,
             Err("cannot run /no/such/locum: ENOENT: No such file or directory".into())

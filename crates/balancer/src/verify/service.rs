@@ -4,27 +4,24 @@ use std::net::{IpAddr, SocketAddr};
 
 use locum_kernel::ipvs::{engine_module, scheduler_module};
 use locum_kernel::own_links::prefix;
-use locum_plan::{Backend, BackendKind, Forwarding, Service, first_few};
+use locum_plan::{BackendKind, Service, first_few};
 
-use crate::choice::{Reach, way_out};
+use crate::choice::Reach;
+use crate::verify::forwarding::{
+    IN_THE_KERNEL, Unforwarded, Unmet, masqueraded, or_way_out, unforwarded,
+};
 use crate::verify::host::HostView;
-
-/// Something that has to be here and is not.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Unmet {
-    pub reach: Reach,
-    /// What is missing, and what to do.
-    pub text: String,
-}
+use crate::verify::translation::translated;
 
 /// What `service` lacks on this host to be served by `kind`, its port apart.
 pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Vec<Unmet> {
     let everybody = |text: String| Unmet { reach: Reach::All, text };
     match kind {
+        BackendKind::Nftables => translated(service, host),
         BackendKind::Proxy => host.proxy.clone().err().map(everybody).into_iter().collect(),
         BackendKind::Ipvs => {
             if let Err(text) = &host.ipvs {
-                return vec![everybody(format!("{text}{}", or_way_out(service)))];
+                return vec![everybody(format!("{text}{}", or_way_out(service, &[kind])))];
             }
             let scheduler = &service.scheduler.name;
             let module = scheduler_module(scheduler);
@@ -66,58 +63,10 @@ pub(crate) fn engine_of(service: &Service) -> Option<&str> {
     service.persistence.as_ref()?.engine.as_deref()
 }
 
-/// Servers whose answers have to come back through this host, and that are not on it.
-fn masqueraded(service: &Service, host: &HostView) -> Vec<SocketAddr> {
-    let by_nat = |way: Forwarding| match way {
-        Forwarding::Nat => true,
-        Forwarding::Direct | Forwarding::Tunnel => false,
-    };
-    let servers = service.servers.iter().filter(|server| by_nat(server.forwarding));
-    let addresses = servers.map(|server| server.address);
-    addresses.filter(|address| !host.has_address(address.ip())).collect()
-}
-
 /// The network of this host that the service's address is of.
 fn network_of_clients(service: &Service, host: &HostView) -> Option<(IpAddr, u8)> {
     let listen = service.addresses().next()?;
     host.links.iter().find_map(|link| link.network_of(listen.ip()))
-}
-
-/// What keeps this host from forwarding the answers of these servers.
-#[derive(Debug, Default)]
-struct Unforwarded {
-    servers: Vec<String>,
-    /// For some of them nothing is forwarded at all.
-    is_nowhere: bool,
-    /// To be set to 1.
-    switch: String,
-}
-
-/// Answers are forwarded by the link they come in at.
-fn unforwarded(servers: &[SocketAddr], host: &HostView) -> Unforwarded {
-    let real = || host.links.iter().filter(|link| !link.own.is_loopback);
-    let nowhere_v4 = !real().any(|link| link.forwards_v4);
-    let mut found = Unforwarded::default();
-    for server in servers {
-        let (is_nowhere, switch) = match server.ip() {
-            IpAddr::V4(_) => (nowhere_v4, "net.ipv4.ip_forward"),
-            IpAddr::V6(_) => (!host.forwards_v6, "net.ipv6.conf.all.forwarding"),
-        };
-        let link = real().find(|link| link.network_of(server.ip()).is_some());
-        let by_link = link.filter(|link| server.is_ipv4() && !link.forwards_v4);
-        let switch = match by_link {
-            _ if is_nowhere => switch.to_owned(),
-            Some(link) => format!("net.ipv4.conf.{}.forwarding", link.own.name),
-            None => continue,
-        };
-        // The one for all counts more than that of a link.
-        if found.switch.is_empty() || is_nowhere && !found.is_nowhere {
-            found.switch = switch;
-        }
-        found.is_nowhere |= is_nowhere;
-        found.servers.push(server.to_string());
-    }
-    found
 }
 
 /// Of servers that are not on the network of the clients.
@@ -128,7 +77,7 @@ fn forwarding(service: &Service, behind: &[SocketAddr], host: &HostView) -> Opti
             "by nat the answers of {} are forwarded by this host, which {switch}=0 forbids: set it \
              to 1{}",
             first_few(&servers, ", "),
-            or_way_out(service)
+            or_way_out(service, &IN_THE_KERNEL)
         );
         Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
@@ -158,24 +107,16 @@ fn one_network(service: &Service, beside: &[SocketAddr], host: &HostView) -> Opt
              each{hidden}{}",
             first_few(&servers, ", "),
             listen.ip(),
-            or_way_out(service)
+            or_way_out(service, &[BackendKind::Ipvs])
         );
         Unmet { reach: if is_nowhere { Reach::All } else { Reach::Part }, text }
     })
 }
 
-/// Names the backend that could serve it instead, if there is one that is not asked anyway.
-fn or_way_out(service: &Service) -> String {
-    match (service.backend, way_out(service, BackendKind::Ipvs)) {
-        (Backend::Only(_), Some(advice)) => format!(", or {advice}"),
-        (Backend::Only(_), None) | (Backend::Auto, _) => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use locum_kernel::own_links::OwnLink;
-    use locum_plan::{Listener, Name, Protocol, Scheduler, Server};
+    use locum_plan::{Backend, Forwarding, Listener, Name, Protocol, Scheduler, Server};
 
     use super::*;
     use crate::verify::host::{HostLink, Modules};
@@ -200,6 +141,8 @@ mod tests {
         let modules = ["ip_vs", "ip_vs_rr", "ip_vs_wlc"].map(str::to_owned);
         HostView {
             ipvs: Ok(()),
+            translates_v4: Ok(()),
+            translates_v6: Ok(()),
             modules: Modules { loaded: Vec::new(), installed: Some(modules.into()) },
             links: links.iter().map(link).collect(),
             forwards_v6: false,
@@ -328,6 +271,6 @@ mod tests {
         assert!(found[0].contains(way), "{found:?}");
         host.ipvs = Err("kernel 6.1 has no IPVS".to_owned());
         assert_eq!(text(&dns, &host), ["kernel 6.1 has no IPVS"]);
-        assert_eq!(text(&www, &host), ["kernel 6.1 has no IPVS, or use backend = \"proxy\""]);
+        assert_eq!(text(&www, &host), ["kernel 6.1 has no IPVS, or use backend = \"nftables\""]);
     }
 }

@@ -165,16 +165,19 @@ pub(crate) static PROTOCOL: OfService<Protocol> = Setting::new(
 
 pub(crate) static BACKEND: OfService<Backend> = Setting::new(
     "backend",
-    toml_only("\"auto\", \"ipvs\" or \"proxy\"", Schema::Text, backend, |backend| match backend {
-        Backend::Auto => "\"auto\"".to_owned(),
-        Backend::Only(kind) => format!("\"{}\"", kind.name()),
+    toml_only("\"auto\", \"ipvs\", \"nftables\" or \"proxy\"", Schema::Text, backend, |backend| {
+        match backend {
+            Backend::Auto => "\"auto\"".to_owned(),
+            Backend::Only(kind) => format!("\"{}\"", kind.name()),
+        }
     }),
     field!(ParsedService, Backend, backend),
     Unset::Value(
         |_| Backend::Auto,
         "the kernel's balancer carries more, but not every host has it",
     ),
-    "What balances: \"auto\" is IPVS where this host has all that it needs, else the built-in proxy.",
+    "What balances: \"auto\" is the first of IPVS, nftables and the built-in proxy that can do what \
+     the service asks and has on this host all that it needs.",
 );
 
 pub(crate) static SCHEDULER: OfService<String> = Setting::new(
@@ -182,7 +185,8 @@ pub(crate) static SCHEDULER: OfService<String> = Setting::new(
     text("the name of a scheduler, as in \"wlc\""),
     field!(ParsedService, String, scheduler),
     Unset::Value(|_| "wlc".to_owned(), "weighted least connections: keepalived's own"),
-    "How a server is chosen: rr, wrr, lc, wlc or sh; with IPVS any that the kernel has.",
+    "How a server is chosen: rr, wrr, lc, wlc or sh; with nftables rr, wrr, sh or mh; with IPVS any \
+     that the kernel has.",
 )
 .keywords(&[
     Keyword::Plain(Block::VirtualServer, "lb_algo"),
@@ -414,7 +418,6 @@ fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<B
     if let DeValue::String(text) = value.get_ref() {
         let help = match text.as_ref() {
             "haproxy" => Some("run HAProxy from its own file with [[haproxy]]"),
-            "nftables" => Some("use \"ipvs\", or \"proxy\" where the kernel has none"),
             _ => None,
         };
         if let Some(help) = help {

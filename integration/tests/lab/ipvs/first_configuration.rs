@@ -293,7 +293,8 @@ fn servers_behind_a_director_that_does_not_forward_are_served_when_it_does() {
     vm::inside(NAME, || {
         const CANNOT: &str = "IPVS cannot: by nat the answers of 10.0.0.1:53, 10.0.0.2:53 are \
                               forwarded by this host, which net.ipv4.ip_forward=0 forbids: set it \
-                              to 1; the built-in proxy carries TCP only";
+                              to 1; nftables has no scheduler `wlc`, use one of rr, wrr, sh, mh; \
+                              the built-in proxy carries TCP only";
         let config = config(ROUTED, BEHIND, "");
         let mut layout = Layout::routed(&config, false);
         expect_check(&layout, &config, 2, &[&format!("error: service dns: {CANNOT}")]);

@@ -1,0 +1,250 @@
+//! Services as address translation by the kernel's packet filter.
+//!
+//! All that is in the kernel is in tables of our own, so nothing has to be written down: a daemon that
+//! comes back finds them, and what an earlier one left that is not wanted goes with its table.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use locum_kernel::conntrack::{IpProtocol, NatListener};
+use locum_kernel::nftables::{
+    NatBalancer, NatLoad, NatPersistence, NatReport, NatSelection, NatServer, NatService,
+    NftablesError,
+};
+use locum_plan::{
+    Activity, BackendKind, Name, Persistence, Protocol, Service, WantedServer, WantedService,
+    WantedServices,
+};
+
+use crate::backend::{Backend, Note, Progress};
+use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
+
+/// How often the kernel is asked whether somebody changed its rules, and what failed is tried again.
+const HEAL_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A look that takes long is made less often, so that it takes no more of a processor than one part
+/// in this many.
+const SHARE: u32 = 50;
+
+#[derive(Default)]
+pub(crate) struct NftablesBackend {
+    kernel: NatBalancer,
+    services: Vec<Arc<WantedService>>,
+    /// Something of ours is, or may be, in the kernel.
+    is_installed: bool,
+    failed: BTreeMap<Name, String>,
+    /// Why clients of servers that left may stay with them.
+    uncut: Option<String>,
+    looked: Option<Look>,
+    notes: Vec<Note>,
+}
+
+#[derive(Clone, Copy)]
+struct Look {
+    at: Instant,
+    took: Duration,
+}
+
+/// What the kernel is asked for.
+fn nat_service(wanted: &WantedService) -> NatService {
+    let service = &wanted.service;
+    let server =
+        |server: &WantedServer| NatServer { address: server.address, weight: server.weight };
+    NatService {
+        listeners: listeners(service),
+        selection: selection(service),
+        persistence: service.persistence.as_ref().map(
+            |Persistence { timeout, granularity, .. }| NatPersistence {
+                timeout: Duration::from_secs(u64::from(*timeout)),
+                prefix: *granularity,
+            },
+        ),
+        servers: wanted.servers.iter().map(server).collect(),
+    }
+}
+
+fn listeners(service: &Service) -> Vec<NatListener> {
+    let protocol = match service.protocol {
+        Protocol::Tcp => IpProtocol::Tcp,
+        Protocol::Udp => IpProtocol::Udp,
+        Protocol::Sctp => IpProtocol::Sctp,
+    };
+    service.addresses().map(|address| NatListener { protocol, address }).collect()
+}
+
+fn selection(service: &Service) -> NatSelection {
+    match service.scheduler.name.as_str() {
+        "rr" => NatSelection::Turns,
+        "sh" => NatSelection::SourceHash,
+        "mh" => NatSelection::ConsistentHash,
+        // The row of capabilities lets no other through.
+        _ => NatSelection::WeightedTurns,
+    }
+}
+
+impl NftablesBackend {
+    fn active(&self) -> impl Iterator<Item = &Arc<WantedService>> {
+        self.services.iter().filter(|wanted| wanted.activity == Activity::Active)
+    }
+
+    fn reconcile(&mut self) {
+        let wanted: Vec<(Name, NatService)> = self
+            .active()
+            .map(|wanted| (wanted.service.name.clone(), nat_service(wanted)))
+            .collect();
+        self.failed.clear();
+        self.uncut = None;
+        let all: Vec<NatService> = wanted.iter().map(|(_, service)| service.clone()).collect();
+        let outcome = self.kernel.reconcile(&all);
+        self.is_installed = !wanted.is_empty() || self.is_installed && outcome.is_err();
+        match outcome {
+            Ok(report) => self.note_uncut(report),
+            // It is tried again if anything of ours can be there.
+            Err(_) if wanted.is_empty() => {}
+            Err(NftablesError::Kernel(_)) if wanted.len() > 1 => {
+                let mut accepted = Vec::new();
+                self.try_parts(&wanted, &mut accepted);
+            }
+            Err(error) => {
+                let failed = wanted.into_iter().map(|(name, _)| (name, error.to_string()));
+                self.failed = failed.collect();
+            }
+        }
+    }
+
+    /// One service that the kernel refuses keeps no other from being served.
+    fn try_parts(&mut self, wanted: &[(Name, NatService)], accepted: &mut Vec<NatService>) {
+        let before = accepted.len();
+        accepted.extend(wanted.iter().map(|(_, service)| service.clone()));
+        match (self.kernel.reconcile(accepted), wanted) {
+            (Ok(report), _) => self.note_uncut(report),
+            (Err(error), [(name, _)]) => {
+                accepted.truncate(before);
+                self.failed.insert(name.clone(), error.to_string());
+            }
+            (Err(_), _) => {
+                accepted.truncate(before);
+                let (one, other) = wanted.split_at(wanted.len() / 2);
+                self.try_parts(one, accepted);
+                self.try_parts(other, accepted);
+            }
+        }
+    }
+
+    fn note_uncut(&mut self, report: NatReport) {
+        let Some(reason) = report.uncut else { return };
+        self.uncut = Some(format!(
+            "clients of servers that left may stay with them, the kernel does not end their \
+             connections: {reason}"
+        ));
+    }
+
+    fn interval(&self) -> Duration {
+        self.looked.map_or(HEAL_INTERVAL, |look| HEAL_INTERVAL.max(look.took * SHARE))
+    }
+}
+
+impl Backend for NftablesBackend {
+    fn kind(&self) -> Option<BackendKind> {
+        Some(BackendKind::Nftables)
+    }
+
+    fn apply(&mut self, share: WantedServices, now: Instant) {
+        let is_first = self.looked.is_none();
+        let is_same = |one: &Arc<WantedService>, other: &Arc<WantedService>| {
+            Arc::ptr_eq(one, other) || one == other
+        };
+        let before = std::mem::replace(&mut self.services, share.services);
+        let is_known = before.len() == self.services.len()
+            && before.iter().zip(&self.services).all(|(one, other)| is_same(one, other));
+        if is_first || !is_known {
+            self.looked = Some(Look { at: now, took: Duration::ZERO });
+            self.reconcile();
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.next_tick(now) != Some(Duration::ZERO) {
+            return;
+        }
+        let begun = Instant::now();
+        if !self.failed.is_empty() || self.active().next().is_none() {
+            self.reconcile();
+        } else {
+            match self.kernel.look() {
+                Ok(report) => {
+                    if report.applied > 0 {
+                        let text = "nftables rules of ours were changed by somebody else, and put \
+                                    back";
+                        self.notes.push(Note {
+                            name: Name::from(BackendKind::Nftables.name()),
+                            text: text.to_owned(),
+                        });
+                    }
+                    self.note_uncut(report);
+                }
+                Err(_) => self.reconcile(),
+            }
+        }
+        self.looked = Some(Look { at: now, took: begun.elapsed() });
+    }
+
+    fn next_tick(&self, now: Instant) -> Option<Duration> {
+        if !self.is_installed {
+            return None;
+        }
+        let passed = self.looked.map_or(HEAL_INTERVAL, |it| now.saturating_duration_since(it.at));
+        Some(self.interval().saturating_sub(passed))
+    }
+
+    fn progress(&self, progress: &mut Progress) {
+        progress.failed.extend(self.failed.iter().map(|(name, why)| (name.clone(), why.clone())));
+        let Some(uncut) = &self.uncut else { return };
+        let serving = self.active().map(|wanted| &wanted.service.name);
+        let serving = serving.filter(|name| !self.failed.contains_key(*name));
+        progress.strained.extend(serving.map(|name| (name.clone(), uncut.clone())));
+    }
+
+    fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    fn status(&mut self, status: &mut BalancerStatus) {
+        let loads = match self.active().count() {
+            0 => BTreeMap::new(),
+            _ => self.kernel.loads().unwrap_or_default(),
+        };
+        for wanted in &self.services {
+            let service = &wanted.service;
+            let of_service = listeners(service);
+            let loads: Vec<&NatLoad> =
+                of_service.iter().filter_map(|listener| loads.get(listener)).collect();
+            let error = self.failed.get(&service.name).cloned();
+            let state = match (wanted.activity, &error) {
+                (_, Some(_)) => ServiceState::Failed,
+                (Activity::Active, None) => ServiceState::Serving,
+                (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
+            };
+            let server = |server: &WantedServer| {
+                let active = loads.iter().filter_map(|load| load.active.get(&server.address));
+                ServerStatus {
+                    address: server.address,
+                    weight: server.weight,
+                    active: active.sum(),
+                    failures: 0,
+                }
+            };
+            status.services.push(ServiceStatus {
+                name: service.name.clone(),
+                backend: BackendKind::Nftables,
+                state,
+                strained: self.uncut.clone().filter(|_| error.is_none()),
+                error,
+                active: loads.iter().flat_map(|load| load.active.values()).sum(),
+                accepted: loads.iter().map(|load| load.accepted).sum(),
+                servers: wanted.servers.iter().map(server).collect(),
+            });
+        }
+    }
+}
