@@ -7,6 +7,8 @@
 use std::env;
 use std::fs;
 use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 use std::time::Instant;
@@ -94,11 +96,14 @@ pub fn inside(test: &str, body: impl FnOnce()) {
             chosen.push(module.to_owned());
         }
         let chosen: Vec<String> = chosen.iter().map(|choice| word(Path::new(choice))).collect();
+        let copies = tempfile::tempdir_in(require::target().join("vm"));
+        let copies = copies.expect("cannot make a directory");
+        let lean = |program: &Path| lean(program, copies.path());
         let script = format!(
             "export LOCUM_BIN={} LOCUM_REQUIRE_LAB=1 RUST_TEST_THREADS={INSIDE_AT_ONCE}\n\
              {} --color never {}\n",
-            word(require::locum()),
-            word(&exe),
+            word(&lean(require::locum())),
+            word(&lean(&exe)),
             chosen.join(" "),
         );
         let output = run(&script, INSIDE_LIMIT);
@@ -107,6 +112,14 @@ pub fn inside(test: &str, body: impl FnOnce()) {
     });
     let passed = output.text.contains(&format!("test {test} ... ok\n"));
     assert!(passed, "{test} did not pass in the guest:\n{}", output.text);
+}
+
+/// A copy of a program without what only debuggers read, which is most of it: the guest reads all that
+/// it runs through a share, slowly. The program itself where no copy can be made.
+fn lean(program: &Path, directory: &Path) -> PathBuf {
+    let copy = directory.join(program.file_name().unwrap_or_default());
+    let made = Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(program).status();
+    if made.is_ok_and(|status| status.success()) { copy } else { program.to_owned() }
 }
 
 /// A path as one word of a shell script, whatever is in it.
