@@ -118,7 +118,8 @@ pub fn inside(test: &str, body: impl FnOnce()) {
 /// it runs through a share, slowly. The program itself where no copy can be made.
 fn lean(program: &Path, directory: &Path) -> PathBuf {
     let copy = directory.join(program.file_name().unwrap_or_default());
-    let made = Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(program).status();
+    let made =
+        Command::new("strip").arg("--strip-debug").arg("-o").arg(&copy).arg(program).status();
     if made.is_ok_and(|status| status.success()) { copy } else { program.to_owned() }
 }
 

@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::backoff::Backoff;
 use crate::process::Process;
-use crate::proxy::level::{is_same, orphan_of, spec_of, unfit};
+use crate::proxy::level::{beyond, is_same, orphan_of, spec_of, unfit};
 use crate::proxy::link::{AskError, Link};
 use crate::proxy::strain::{Strain, Strains, in_full, in_short};
 use crate::status::{
@@ -115,7 +115,15 @@ impl ProxyBackend {
 
     /// What the proxy can serve of what is wanted of it.
     fn fit(&self) -> impl Iterator<Item = &Arc<WantedService>> {
-        self.services.iter().filter(|wanted| unfit(wanted).is_none())
+        self.services.iter().filter(|wanted| self.unfit(wanted).is_none())
+    }
+
+    /// Why the proxy cannot serve it, or the one that runs.
+    fn unfit(&self, wanted: &WantedService) -> Option<String> {
+        let version = self.link.as_ref().map_or(protocol::VERSION, |_| self.latest.version);
+        // A proxy that has not been asked yet says nothing of itself.
+        let beyond = (version > 0).then(|| beyond(wanted, version)).flatten();
+        unfit(wanted).or_else(|| beyond.map(str::to_owned))
     }
 
     fn wants_nothing(&self) -> bool {
@@ -403,7 +411,7 @@ impl ProxyBackend {
             let name = &wanted.service.name;
             let is_sent =
                 known.and_then(|known| known.get(name)).is_some_and(|known| **known == *wanted);
-            match (unfit(wanted), &self.failure, is_sent) {
+            match (self.unfit(wanted), &self.failure, is_sent) {
                 (Some(error), _, _) => Some(error),
                 (None, Some(failure), _) => Some(failure.clone()),
                 (None, None, true) => self.latest_failure(name).map(str::to_owned),

@@ -128,19 +128,18 @@ fn what_cannot_be_served_is_named_and_the_others_are_served() {
     let mut balancer = bench.balancer();
     let web = service("web", &[start_server('a')]);
     let mut dns = service("dns", &[]);
-    dns.protocol = Protocol::Udp;
+    dns.protocol = Protocol::Sctp;
     let taken = service("taken", &[]);
     let squatter = std::net::TcpListener::bind(address(&taken)).unwrap();
     let mut odd = service("odd", &[]);
-    odd.scheduler = Scheduler::named("sed");
+    odd.scheduler = Scheduler::named("lblc");
     let mut errors = serve(&mut balancer, &wanted(&[&dns, &taken, &odd, &web])).unwrap_err();
     errors.sort();
     let texts: Vec<_> = errors.iter().map(|(name, error)| format!("{name}: {error}")).collect();
-    assert_eq!(texts[0], "dns: the built-in proxy carries TCP only");
-    assert_eq!(
-        texts[1],
-        "odd: the built-in proxy has no scheduler `sed`, use one of rr, wrr, lc, wlc, sh"
-    );
+    assert_eq!(texts[0], "dns: the built-in proxy carries TCP and UDP only");
+    let odd = "odd: the built-in proxy has no scheduler `lblc`, use one of rr, wrr, lc, wlc, sed, nq, \
+               fo, ovf, sh, mh";
+    assert_eq!(texts[1], odd);
     assert!(texts[2].starts_with("taken: cannot listen on 127."), "{texts:?}");
     assert_eq!(get(address(&web)).unwrap(), 'a');
     drop(squatter);

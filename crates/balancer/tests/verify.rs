@@ -15,7 +15,7 @@ use bench::{Bench, address, failure, finish, fresh_address, get, serve, service,
 use bench::{tick_until, wanted};
 use locum_balancer::{Balancer, BalancerSettings, ObstacleKind, ServiceState, verify};
 use locum_plan::{
-    Activity, Backend, HaproxyFile, Name, Plan, Protocol, Service, Standby, WantedHaproxy,
+    Activity, Backend, HaproxyFile, Name, Plan, Scheduler, Service, Standby, WantedHaproxy,
     WantedService, WantedServices,
 };
 
@@ -332,15 +332,15 @@ fn an_automatic_choice_takes_what_can_serve_here_and_says_why() {
     let written = fs::read_to_string(bench.path("balancer-backends.json")).unwrap();
     assert!(written.contains(said), "{written}");
     finish(balancer);
-    // What the proxy does not carry is served by nobody, on a standby and on a master.
+    // What the proxy does not have is served by nobody, on a standby and on a master.
     let mut dns = service("dns", &[fresh_address()]);
-    (dns.backend, dns.protocol) = (Backend::Auto, Protocol::Udp);
+    (dns.backend, dns.scheduler) = (Backend::Auto, Scheduler::named("lblc"));
     let mut balancer = bench.balancer();
     for level in [idle(&dns), wanted(&[&dns])] {
         balancer.apply(&level);
         let text = failure(&balancer, "dns").unwrap();
         assert!(text.starts_with("IPVS cannot: "), "{text}");
-        assert!(text.ends_with("; the built-in proxy carries TCP only"), "{text}");
+        assert!(text.contains("; the built-in proxy has no scheduler `lblc`"), "{text}");
     }
     let status = balancer.status();
     assert_eq!(status.services[0].state, ServiceState::Failed);

@@ -61,6 +61,21 @@ pub fn bind(address: SocketAddr, sharing: PortSharing) -> io::Result<Socket> {
     // Connections of an earlier listener are in nobody's way; on Linux, listeners are.
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(sharing == PortSharing::Shared)?;
+    bind_anywhere(&socket, address)?;
+    Ok(socket)
+}
+
+/// The same for datagrams, which it gets from now on.
+///
+/// # Errors
+/// As there.
+pub fn bind_datagrams(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    bind_anywhere(&socket, address)?;
+    Ok(socket)
+}
+
+fn bind_anywhere(socket: &Socket, address: SocketAddr) -> io::Result<()> {
     match address {
         SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
         SocketAddr::V6(_) => {
@@ -68,8 +83,7 @@ pub fn bind(address: SocketAddr, sharing: PortSharing) -> io::Result<Socket> {
             socket.set_freebind_v6(true)?;
         }
     }
-    socket.bind(&address.into())?;
-    Ok(socket)
+    socket.bind(&address.into())
 }
 
 /// Whether [`bind`] would get its port now. For a moment it is bound, and nothing listens.

@@ -55,8 +55,9 @@ pub struct Capabilities {
     pub encapsulations: &'static [&'static str],
     /// Keeps a least and a most of connections for each server.
     pub bounds_servers: bool,
-    /// Serves on the unspecified address, that is on every address of the host.
-    pub listens_on_any: bool,
+    /// What it serves on the unspecified address, that is on every address of the host. An answer to a
+    /// datagram has to come from the address that was asked.
+    pub listens_on_any: &'static [Protocol],
     /// Ways of forwarding that reach a server of the other address family.
     pub crosses_families: &'static [Forwarding],
     /// Keeps limits of connections.
@@ -86,7 +87,7 @@ const IPVS: Capabilities = Capabilities {
     forwards_by_server: true,
     encapsulations: &["ipip", "gue", "gre"],
     bounds_servers: true,
-    listens_on_any: false,
+    listens_on_any: &[],
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
     limits_connections: false,
@@ -112,7 +113,7 @@ const NFTABLES: Capabilities = Capabilities {
     forwards_by_server: false,
     encapsulations: &[],
     bounds_servers: false,
-    listens_on_any: false,
+    listens_on_any: &[],
     crosses_families: &[],
     limits_connections: false,
     has_warm_standby: false,
@@ -122,21 +123,21 @@ const PROXY: Capabilities = Capabilities {
     kind: BackendKind::Proxy,
     name: "proxy",
     title: "the built-in proxy",
-    protocols: &[Protocol::Tcp],
-    listens_on_several: false,
+    protocols: &[Protocol::Tcp, Protocol::Udp],
+    listens_on_several: true,
     listens_on_marks: false,
     listens_on_all_ports: false,
     forwardings: &[Forwarding::Nat],
-    schedulers: &["rr", "wrr", "lc", "wlc", "sh"],
+    schedulers: &["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "mh"],
     has_more_schedulers: false,
     has_scheduler_flags: false,
-    persists: false,
+    persists: true,
     persistence_engines: &[],
-    sends_one_packet: false,
+    sends_one_packet: true,
     forwards_by_server: false,
     encapsulations: &[],
-    bounds_servers: false,
-    listens_on_any: true,
+    bounds_servers: true,
+    listens_on_any: &[Protocol::Tcp],
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,
     has_warm_standby: true,

@@ -241,6 +241,10 @@ mod tests {
             encapsulations: &[],
             crosses_families: &[],
             limits_connections: false,
+            listens_on_several: false,
+            persists: false,
+            sends_one_packet: false,
+            bounds_servers: false,
             ..*BackendKind::Proxy.capabilities()
         };
         let mut all = service("192.0.2.10:0", "[2001:db8::1]:80", Forwarding::Tunnel);

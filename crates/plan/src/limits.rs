@@ -28,6 +28,12 @@ impl ServiceLimits {
     }
 }
 
+impl ServiceLimits {
+    /// How long a client of UDP that says nothing is remembered where nobody says otherwise: as long as
+    /// IPVS does.
+    pub const DATAGRAMS_IDLE: Duration = Duration::from_secs(5 * 60);
+}
+
 impl Default for ServiceLimits {
     /// Nothing but time-outs: one retransmitted SYN, IPVS' own idle time, and for a half-closed
     /// connection what IPVS gives one in FIN_WAIT.

@@ -19,8 +19,11 @@
 mod address;
 mod arguments;
 mod control;
+mod hash;
+mod maglev;
 mod movement;
 mod outbound;
+mod persistence;
 pub mod protocol;
 mod relay;
 mod scheduler;

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
+use crate::protocol::ProxyTransport;
 use crate::relay;
 use crate::server::Server;
 
@@ -42,11 +43,11 @@ impl Way {
     }
 }
 
-/// Both ends of a connection, without what only one of them knows of an address.
-type Ends = [(IpAddr, u16); 2];
+/// Both ends of a connection, without what only one of them knows of an address, and how it is carried.
+type Ends = (ProxyTransport, [(IpAddr, u16); 2]);
 
-fn ends(ours: SocketAddr, theirs: SocketAddr) -> Ends {
-    [ours, theirs].map(|end| (end.ip().to_canonical(), end.port()))
+fn ends(kind: ProxyTransport, ours: SocketAddr, theirs: SocketAddr) -> Ends {
+    (kind, [ours, theirs].map(|end| (end.ip().to_canonical(), end.port())))
 }
 
 /// All connections to servers, those being made included.
@@ -75,7 +76,7 @@ impl Outbound {
             Err(_) | Ok(()) => {}
         }
         // Before anybody else can run: what it leads to may be accepted next.
-        let leg = self.note(&socket, server, way)?;
+        let leg = self.note(&socket, ProxyTransport::Tcp, server, way)?;
         let stream = TcpStream::from_std(socket.into())?;
         // Refused or unreachable is an error of the socket, which it is asked for only then.
         let ready = stream.ready(Interest::WRITABLE).await?;
@@ -85,21 +86,26 @@ impl Outbound {
         }
     }
 
-    fn note(
+    /// A socket that is bound for `server` now, for a client that came by this way.
+    ///
+    /// # Errors
+    /// The kernel does not say from where it goes.
+    pub fn note(
         self: &Rc<Self>,
         socket: &Socket,
+        kind: ProxyTransport,
         server: &Rc<Server>,
         way: &Rc<Way>,
     ) -> io::Result<Leg> {
         let ours = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        let ends = ends(ours, server.address);
+        let ends = ends(kind, ours, server.address);
         self.0.borrow_mut().insert(ends, (way.clone(), server.clone()));
         Ok(Leg { outbound: self.clone(), ends })
     }
 
     /// The way of an accepted connection that is one of ours, and the server that we took it for.
-    pub fn find(&self, peer: SocketAddr, here: SocketAddr) -> Option<Errand> {
-        self.0.borrow().get(&ends(peer, here)).cloned()
+    pub fn find(&self, kind: ProxyTransport, peer: SocketAddr, here: SocketAddr) -> Option<Errand> {
+        self.0.borrow().get(&ends(kind, peer, here)).cloned()
     }
 }
 

@@ -13,8 +13,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`Request::Update`], 2 no
-/// [`ProxyLimits`].
-pub const VERSION: u32 = 3;
+/// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
+/// half of the schedulers.
+pub const VERSION: u32 = 4;
 
 /// The oldest version whose requests this proxy carries out.
 pub const OLDEST_VERSION: u32 = 1;
@@ -24,6 +25,9 @@ pub const UPDATES_SINCE: u32 = 2;
 
 /// The first version that keeps [`ProxyLimits`].
 pub const LIMITS_SINCE: u32 = 3;
+
+/// The first version of what is beyond [`ProxyService::is_simple`].
+pub const ALL_SERVICES_SINCE: u32 = 4;
 
 /// Longest line either side reads, in octets: some 50,000 servers. A longer one is a fault.
 pub const LINE_LIMIT: usize = 4 << 20;
@@ -80,8 +84,19 @@ impl From<Option<Duration>> for Orphan {
 pub struct ProxyService {
     pub name: String,
     pub listen: SocketAddr,
-    /// rr, wrr, lc, wlc or sh.
+    /// Where it listens as well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<SocketAddr>,
+    #[serde(default)]
+    pub transport: ProxyTransport,
+    /// rr, wrr, lc, wlc, sed, nq, fo, ovf, sh or mh.
     pub scheduler: String,
+    /// Clients stay with their servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub persistence: Option<ProxyPersistence>,
+    /// Each datagram goes to a server of its own.
+    #[serde(default)]
+    pub one_packet: bool,
     /// How long connections may go on after their server or their service left, milliseconds.
     pub drain_ms: u64,
     /// The port is taken, but connections are refused and those that are there finish within the
@@ -91,6 +106,41 @@ pub struct ProxyService {
     #[serde(default)]
     pub limits: ProxyLimits,
     pub servers: Vec<ProxyServer>,
+}
+
+impl ProxyService {
+    /// Where it listens.
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        [self.listen].into_iter().chain(self.also.iter().copied())
+    }
+
+    /// Proxies of version 3 and earlier can serve it.
+    pub fn is_simple(&self) -> bool {
+        let plain = |server: &ProxyServer| server.max.is_none() && server.min.is_none();
+        self.also.is_empty()
+            && self.transport == ProxyTransport::Tcp
+            && matches!(self.scheduler.as_str(), "rr" | "wrr" | "lc" | "wlc" | "sh")
+            && self.persistence.is_none()
+            && self.servers.iter().all(plain)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyTransport {
+    #[default]
+    Tcp,
+    Udp,
+}
+
+/// A client stays with its server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProxyPersistence {
+    /// After its last connection, milliseconds.
+    pub timeout_ms: u64,
+    /// Clients whose addresses are equal in so many leading bits stay together, 1 to 128; of an IPv4
+    /// address 32 and more are the whole of it.
+    pub prefix: u8,
 }
 
 /// How much one service may use, and how long what stands still may stay.
@@ -130,6 +180,12 @@ pub struct ProxyServer {
     pub address: SocketAddr,
     /// 0..=65535; 0 takes no new connections.
     pub weight: u32,
+    /// With so many connections it gets no new ones, at least 1; `None`: no such limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Once it had the most, it gets new ones below this; `None`: below three quarters of `max`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<u32>,
 }
 
 /// What the proxy does at the moment of the answer.

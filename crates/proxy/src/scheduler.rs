@@ -9,6 +9,8 @@ use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use crate::hash::Hash;
+use crate::maglev::Maglev;
 use crate::server::Server;
 
 /// By the names IPVS gives them.
@@ -20,11 +22,34 @@ pub enum Scheduler {
     WeightedRoundRobin,
     /// lc: the fewest connections under way.
     LeastConnections,
-    /// wlc: the fewest connections under way per weight.
+    /// wlc, and sed: the fewest connections under way per weight, the new one included.
     WeightedLeastConnections,
+    /// nq: one without connections if there is any, else as sed.
+    NeverQueue,
+    /// fo: the heaviest that takes clients has them all.
+    FailOver,
+    /// ovf: the heaviest until it has as many connections as its weight, then the next one.
+    OverFlow,
     /// sh: the client's address decides; a server that leaves moves its own clients only.
     SourceHash,
+    /// mh: the same by a table, which costs the same for any number of servers.
+    MaglevHash,
 }
+
+/// A client that is to be given a server.
+#[derive(Clone, Copy, Debug)]
+pub struct Chooser<'a> {
+    pub client: IpAddr,
+    /// Servers that it has been tried on.
+    pub tried: &'a [SocketAddr],
+    /// Rises with every choice.
+    pub turn: u64,
+    /// Of the servers; only [`Scheduler::MaglevHash`] reads it.
+    pub table: &'a Maglev,
+}
+
+/// The names of all there are, for a person.
+pub const NAMES: &str = "rr, wrr, lc, wlc, sed, nq, fo, ovf, sh or mh";
 
 impl Scheduler {
     /// `None` for a name the proxy does not know.
@@ -33,39 +58,72 @@ impl Scheduler {
             "rr" => Some(Scheduler::RoundRobin),
             "wrr" => Some(Scheduler::WeightedRoundRobin),
             "lc" => Some(Scheduler::LeastConnections),
-            "wlc" => Some(Scheduler::WeightedLeastConnections),
+            "wlc" | "sed" => Some(Scheduler::WeightedLeastConnections),
+            "nq" => Some(Scheduler::NeverQueue),
+            "fo" => Some(Scheduler::FailOver),
+            "ovf" => Some(Scheduler::OverFlow),
             "sh" => Some(Scheduler::SourceHash),
+            "mh" => Some(Scheduler::MaglevHash),
             _ => None,
         }
     }
 
-    /// Chooses among `servers` and marks the choice as turn number `turn`, which rises with every
-    /// call. `None` when no server is left.
-    pub fn choose(
+    /// Chooses among `servers`. `None` when no server is left.
+    pub fn choose(self, servers: &[Rc<Server>], chooser: Chooser<'_>) -> Option<Rc<Server>> {
+        let takes =
+            |s: &&Rc<Server>| !s.is_out() && s.has_room() && !chooser.tried.contains(&s.address);
+        // One that did not answer a moment ago is asked again when no other one is left.
+        let trusted = |s: &&Rc<Server>| takes(s) && !s.is_suspect();
+        let chosen = self.among(servers, chooser, &trusted);
+        let chosen = chosen.or_else(|| self.among(servers, chooser, &takes))?;
+        chosen.turn.set(chooser.turn);
+        Some(chosen.clone())
+    }
+
+    fn among<'a>(
         self,
-        servers: &[Rc<Server>],
-        client: IpAddr,
-        tried: &[SocketAddr],
-        turn: u64,
-    ) -> Option<Rc<Server>> {
-        let is_eligible =
-            |s: &&Rc<Server>| !s.is_out() && s.has_room() && !tried.contains(&s.address);
+        servers: &'a [Rc<Server>],
+        chooser: Chooser<'_>,
+        is_eligible: &dyn Fn(&&'a Rc<Server>) -> bool,
+    ) -> Option<&'a Rc<Server>> {
         let eligible = || servers.iter().filter(is_eligible);
-        let chosen = match self {
+        let client = chooser.client.to_canonical();
+        match self {
             Scheduler::RoundRobin => eligible().min_by_key(|server| server.turn.get()),
             Scheduler::WeightedRoundRobin => smooth_weighted(eligible()),
             Scheduler::LeastConnections => {
                 eligible().min_by_key(|server| (server.active.get(), server.turn.get()))
             }
             Scheduler::WeightedLeastConnections => eligible().min_by(|a, b| by_load(a, b)),
+            Scheduler::NeverQueue => {
+                let idle = eligible().filter(|server| server.active.get() == 0);
+                let idle = idle.min_by_key(|server| server.turn.get());
+                idle.or_else(|| eligible().min_by(|a, b| by_load(a, b)))
+            }
+            Scheduler::FailOver => heaviest(eligible()),
+            Scheduler::OverFlow => {
+                let has_room =
+                    |server: &&Rc<Server>| server.active.get() < u64::from(server.weight.get());
+                heaviest(eligible().filter(has_room))
+            }
             Scheduler::SourceHash => {
-                let client = client.to_canonical();
                 eligible().max_by(|a, b| affinity(client, a).total_cmp(&affinity(client, b)))
             }
-        }?;
-        chosen.turn.set(turn);
-        Some(chosen.clone())
+            Scheduler::MaglevHash => {
+                let places = chooser.table.from(Hash::default().feed_ip(client).end());
+                places.filter_map(|at| servers.get(at)).find(is_eligible)
+            }
+        }
     }
+}
+
+/// The first of the heaviest.
+fn heaviest<'a>(mut eligible: impl Iterator<Item = &'a Rc<Server>>) -> Option<&'a Rc<Server>> {
+    let first = eligible.next()?;
+    let heavier = |best: &'a Rc<Server>, next: &'a Rc<Server>| {
+        if next.weight.get() > best.weight.get() { next } else { best }
+    };
+    Some(eligible.fold(first, heavier))
 }
 
 /// Every server earns its weight; the richest is chosen and pays what all earned. Over as many
@@ -99,37 +157,11 @@ fn by_load(a: &Server, b: &Server) -> Ordering {
 /// server's share of the clients is its share of the weights, and scores of the others do not move
 /// when one leaves. Equal on all nodes, so that a client keeps its server after a failover.
 fn affinity(client: IpAddr, server: &Server) -> f64 {
-    let mut hash = FNV_OFFSET;
-    let mut feed = |octets: &[u8]| {
-        for octet in octets {
-            hash = (hash ^ u64::from(*octet)).wrapping_mul(FNV_PRIME);
-        }
-    };
-    match client {
-        IpAddr::V4(address) => feed(&address.octets()),
-        IpAddr::V6(address) => feed(&address.octets()),
-    }
-    match server.address.ip() {
-        IpAddr::V4(address) => feed(&address.octets()),
-        IpAddr::V6(address) => feed(&address.octets()),
-    }
-    feed(&server.address.port().to_be_bytes());
+    let hash = Hash::default().feed_ip(client).feed_address(server.address).end();
     // Into (0, 1): 53 bits are what the fraction of a double holds exactly.
-    let unit = ((mix(hash) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     // Not the C library's: its last bit differs between releases, and nodes must agree.
     f64::from(server.weight.get()) / -libm::log(unit)
-}
-
-/// FNV-1a, 64 bit.
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0000_0100_0000_01b3;
-
-/// Spreads the low bits of FNV over the whole word (the finaliser of SplitMix64); neighbouring
-/// addresses would otherwise differ in few bits.
-fn mix(mut word: u64) -> u64 {
-    word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]
@@ -147,9 +179,21 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from(0xc000_0200 + n))
     }
 
+    fn choose(
+        scheduler: Scheduler,
+        servers: &[Rc<Server>],
+        client: IpAddr,
+        tried: &[SocketAddr],
+        turn: u64,
+    ) -> Option<Rc<Server>> {
+        let weights: Vec<_> = servers.iter().map(|one| (one.address, one.weight.get())).collect();
+        let table = Maglev::of(&weights);
+        scheduler.choose(servers, Chooser { client, tried, turn, table: &table })
+    }
+
     /// Last octets of the chosen servers, one letter each: 1 is the first server.
     fn sequence(scheduler: Scheduler, servers: &[Rc<Server>], count: u64) -> Vec<u8> {
-        let choose = |turn| scheduler.choose(servers, client(1), &[], turn).unwrap();
+        let choose = |turn| choose(scheduler, servers, client(1), &[], turn).unwrap();
         let first = servers.iter().map(|server| server.turn.get()).max().unwrap() + 1;
         (first..first + count)
             .map(|turn| match choose(turn).address.ip() {
@@ -187,8 +231,8 @@ mod tests {
         let servers = servers(&[1, 3]);
         let mut share = [0_u64; 2];
         for turn in 1..=40 {
-            let chosen =
-                Scheduler::WeightedLeastConnections.choose(&servers, client(1), &[], turn).unwrap();
+            let scheduler = Scheduler::WeightedLeastConnections;
+            let chosen = choose(scheduler, &servers, client(1), &[], turn).unwrap();
             chosen.active.set(chosen.active.get() + 1);
             share[usize::from(chosen.address == servers[1].address)] += 1;
         }
@@ -202,7 +246,7 @@ mod tests {
         let mut shares = [0; 3];
         for n in 0..4000 {
             let of = |servers: &[Rc<Server>]| {
-                Scheduler::SourceHash.choose(servers, client(n), &[], 1).unwrap().address
+                choose(Scheduler::SourceHash, servers, client(n), &[], 1).unwrap().address
             };
             let before = of(&all);
             assert_eq!(before, of(&all), "the same client goes to the same server");
@@ -222,24 +266,73 @@ mod tests {
         for n in 0..100 {
             let IpAddr::V4(plain) = client(n) else { continue };
             let mapped = IpAddr::V6(plain.to_ipv6_mapped());
-            let of = |ip| Scheduler::SourceHash.choose(&servers, ip, &[], 1).unwrap().address;
+            let of = |ip| choose(Scheduler::SourceHash, &servers, ip, &[], 1).unwrap().address;
             assert_eq!(of(mapped), of(IpAddr::V4(plain)));
         }
     }
 
     #[test]
     fn tried_servers_are_passed_over_until_none_is_left() {
-        for name in ["rr", "wrr", "lc", "wlc", "sh"] {
+        for name in ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "mh"] {
             let scheduler = Scheduler::from_name(name).unwrap();
             let servers = servers(&[1, 1, 0]);
             let mut tried = Vec::new();
             for turn in 1..=2 {
-                let chosen = scheduler.choose(&servers, client(1), &tried, turn).unwrap();
+                let chosen = choose(scheduler, &servers, client(1), &tried, turn).unwrap();
                 assert!(!tried.contains(&chosen.address), "{name}");
                 tried.push(chosen.address);
             }
-            assert!(scheduler.choose(&servers, client(1), &tried, 3).is_none(), "{name}");
+            assert!(choose(scheduler, &servers, client(1), &tried, 3).is_none(), "{name}");
         }
-        assert_eq!(Scheduler::from_name("mh"), None);
+        assert_eq!(Scheduler::from_name("lblc"), None);
+    }
+
+    #[test]
+    fn never_queue_takes_an_idle_server_before_a_faster_one() {
+        let servers = servers(&[10, 1]);
+        servers[0].active.set(1);
+        assert_eq!(sequence(Scheduler::NeverQueue, &servers, 1), [2]);
+        servers[1].active.set(1);
+        assert_eq!(sequence(Scheduler::NeverQueue, &servers, 1), [1]);
+        assert_eq!(sequence(Scheduler::WeightedLeastConnections, &servers, 1), [1]);
+    }
+
+    #[test]
+    fn fail_over_and_over_flow_fill_the_heaviest_first() {
+        let servers = servers(&[1, 3, 2]);
+        assert_eq!(sequence(Scheduler::FailOver, &servers, 3), [2, 2, 2]);
+        servers[1].active.set(3);
+        assert_eq!(sequence(Scheduler::FailOver, &servers, 1), [2]);
+        assert_eq!(sequence(Scheduler::OverFlow, &servers, 1), [3]);
+        servers[2].active.set(2);
+        assert_eq!(sequence(Scheduler::OverFlow, &servers, 1), [1]);
+        servers[0].active.set(1);
+        assert!(choose(Scheduler::OverFlow, &servers, client(1), &[], 9).is_none(), "as in IPVS");
+    }
+
+    #[test]
+    fn maglev_keeps_a_client_and_passes_over_who_takes_none() {
+        let all = servers(&[1, 1, 1]);
+        for n in 0..100 {
+            let of = || choose(Scheduler::MaglevHash, &all, client(n), &[], 1).unwrap().address;
+            let first = of();
+            assert_eq!(first, of());
+            let other = choose(Scheduler::MaglevHash, &all, client(n), &[first], 1).unwrap();
+            assert_ne!(other.address, first);
+        }
+    }
+
+    #[test]
+    fn a_server_that_did_not_answer_is_the_last_resort() {
+        for name in ["rr", "wrr", "lc", "wlc", "nq", "fo", "ovf", "sh", "mh"] {
+            let scheduler = Scheduler::from_name(name).unwrap();
+            let servers = servers(&[9, 9]);
+            servers[0].note_failure();
+            let chosen = (1..=4).map(|turn| choose(scheduler, &servers, client(1), &[], turn));
+            assert!(chosen.flatten().all(|one| one.address == servers[1].address), "{name}");
+            servers[1].weight.set(0);
+            let last = choose(scheduler, &servers, client(1), &[], 5).unwrap();
+            assert_eq!(last.address, servers[0].address, "{name}");
+        }
     }
 }

@@ -25,8 +25,15 @@ pub struct Server {
     pub turn: Cell<u64>,
     /// Most connections that it may have.
     most: Cell<u64>,
+    /// Its own most and least, and whether it had the most and waits for the least.
+    bounds: Cell<(Option<u64>, Option<u64>)>,
+    is_filled: Cell<bool>,
     /// What was meant for it came back to us: it is passed over until then.
     looped_until: Cell<Option<Instant>>,
+    /// It did not answer: others are asked before it until then.
+    suspect_until: Cell<Option<Instant>>,
+    /// From that failure on; doubled by the next one.
+    suspicion: Cell<Duration>,
     terms: watch::Sender<Terms>,
 }
 
@@ -52,6 +59,10 @@ pub enum Cut {
 /// A server behind which we are ourselves is asked again after this long: the address may have moved.
 const LOOP_PAUSE: Duration = Duration::from_secs(10);
 
+/// A server that did not accept is asked again after this long by one client at a time.
+const SHORTEST_SUSPICION: Duration = Duration::from_secs(1);
+const LONGEST_SUSPICION: Duration = Duration::from_secs(30);
+
 /// Beyond what the clock can count.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -66,7 +77,11 @@ impl Server {
             credit: Cell::new(0),
             turn: Cell::new(0),
             most: Cell::new(u64::MAX),
+            bounds: Cell::new((None, None)),
+            is_filled: Cell::new(false),
             looped_until: Cell::new(None),
+            suspect_until: Cell::new(None),
+            suspicion: Cell::new(SHORTEST_SUSPICION),
             terms: watch::Sender::new(Terms {
                 close_at: None,
                 idle: FOR_EVER,
@@ -96,13 +111,61 @@ impl Server {
         self.looped_until.get().is_some_and(|until| Instant::now() < until)
     }
 
+    /// With `max` connections it gets no new ones until it has less than `min`, or than three
+    /// quarters of `max`.
+    pub fn bound(&self, max: Option<u32>, min: Option<u32>) {
+        let bounds = (max.map(u64::from), min.map(u64::from));
+        if self.bounds.replace(bounds) != bounds {
+            self.is_filled.set(false);
+        }
+    }
+
     pub fn has_room(&self) -> bool {
-        self.active.get() < self.most.get()
+        self.active.get() < self.most.get() && !self.is_filled()
+    }
+
+    fn is_filled(&self) -> bool {
+        let (Some(max), min) = self.bounds.get() else { return false };
+        let active = self.active.get();
+        // With few connections three quarters are none, and it would never get one again.
+        let enough = min.unwrap_or(max - max / 4).max(1);
+        let is_filled = if self.is_filled.get() { active >= enough } else { active >= max };
+        self.is_filled.set(is_filled);
+        is_filled
     }
 
     /// A connection to it came back to us.
     pub fn note_loop(&self) {
         self.looped_until.set(Some(Instant::now() + LOOP_PAUSE));
+    }
+
+    /// A client asked it for a connection in vain: the next ones are sent to others before their
+    /// checks have noticed.
+    pub fn note_failure(&self) {
+        self.failures.set(self.failures.get() + 1);
+        let pause = self.suspicion.get();
+        self.suspect_until.set(Some(Instant::now() + pause));
+        self.suspicion.set((pause * 2).min(LONGEST_SUSPICION));
+    }
+
+    pub fn note_success(&self) {
+        self.connected.set(self.connected.get() + 1);
+        if self.suspect_until.take().is_some() {
+            self.suspicion.set(SHORTEST_SUSPICION);
+        }
+    }
+
+    /// It did not answer a moment ago. Once that is over one client finds out for all: whoever asks
+    /// next finds it suspect again.
+    pub fn is_suspect(&self) -> bool {
+        self.suspect_until.get().is_some_and(|until| Instant::now() < until)
+    }
+
+    /// It is about to be asked.
+    pub fn note_attempt(&self) {
+        if self.suspect_until.get().is_some() {
+            self.suspect_until.set(Some(Instant::now() + self.suspicion.get()));
+        }
     }
 
     /// It takes no new connections; those under way may last for `drain` from the first call on.

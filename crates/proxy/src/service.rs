@@ -2,10 +2,11 @@
 //! is `client`.
 
 mod client;
+mod datagrams;
 mod fullness;
+mod listening;
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -13,25 +14,21 @@ use std::time::Duration;
 use crate::protocol::{
     FullStatus, ProxyLimits, ProxyServer, ProxyService, ServiceState, ServiceStatus,
 };
-use locum_kernel::ports::{self, PortSharing};
 use locum_kernel::sock_diag::SockDiag;
-use socket2::Socket;
-use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, spawn_local};
+use tokio::task::spawn_local;
 use tokio::time::sleep;
 
 use crate::address;
+use crate::maglev::Maglev;
 use crate::outbound::{Outbound, Way};
-use crate::relay;
-use crate::scheduler::Scheduler;
+use crate::persistence::PersistenceTable;
+use crate::scheduler::{self, Scheduler};
 use crate::server::Server;
 use crate::service::fullness::Fullness;
+use crate::service::listening::{ClientSocket, ServiceListener};
 use crate::shares::{Share, Shares, Takes};
 use crate::shortage::Shortage;
 use crate::sources::SourceCounts;
-
-/// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
-const BACKLOG: i32 = 4096;
 
 /// How often a service that does not serve looks whether its address has gone too: often enough that a backup
 /// is idle within a second, and one system call each time.
@@ -40,17 +37,24 @@ const STRANDED_POLL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Service {
     pub name: String,
+    /// The first that it listens on.
     listen: Cell<SocketAddr>,
     drain: Cell<Duration>,
     scheduler: Cell<Option<Scheduler>>,
     wanted: RefCell<Vec<Rc<Server>>>,
     /// Not wanted any more, with connections under way.
     leaving: RefCell<Vec<Rc<Server>>>,
-    listener: RefCell<ListenerState>,
+    listening: RefCell<Vec<ServiceListener>>,
+    one_packet: Cell<bool>,
+    persistence: PersistenceTable,
+    /// It has no scheduler of the name that it was given.
+    unfit: RefCell<Option<String>>,
     desired: Cell<Desired>,
     /// Somebody looks whether its address is still there.
     watched: Cell<bool>,
     turn: Cell<u64>,
+    /// Of the wanted servers, where the scheduler goes by one.
+    table: RefCell<Maglev>,
     limits: Cell<ProxyLimits>,
     share: Rc<Share>,
     sources: Rc<SourceCounts>,
@@ -86,15 +90,6 @@ enum Desired {
     Leave,
 }
 
-#[derive(Debug)]
-enum ListenerState {
-    Closed,
-    /// Bound, not listening: the port is ours, the kernel refuses clients.
-    Ready(Socket),
-    Open(JoinHandle<()>),
-    Failed(String),
-}
-
 impl Service {
     pub fn new(spec: &ProxyService, shares: &Rc<Shares>, outbound: &Rc<Outbound>) -> Self {
         Self {
@@ -104,10 +99,14 @@ impl Service {
             scheduler: Cell::new(None),
             wanted: RefCell::default(),
             leaving: RefCell::default(),
-            listener: RefCell::new(ListenerState::Closed),
+            listening: RefCell::default(),
+            one_packet: Cell::new(false),
+            persistence: PersistenceTable::default(),
+            unfit: RefCell::default(),
             desired: Cell::new(Desired::Leave),
             watched: Cell::new(false),
             turn: Cell::new(0),
+            table: RefCell::default(),
             limits: Cell::new(spec.limits),
             share: Rc::new(Share::new(shares)),
             sources: Rc::default(),
@@ -119,73 +118,46 @@ impl Service {
         }
     }
 
-    /// Closes the listener unless `spec` wants one on its address and in its state; without a
-    /// `spec` the service is not wanted. Returns once the address is free for another service.
+    /// Closes every listener that `spec` does not want as it is; without a `spec` the service is not
+    /// wanted. Returns once the addresses are free for another service.
     pub async fn close_unless(self: &Rc<Self>, spec: Option<&ProxyService>) {
-        let listener = self.listener.replace(ListenerState::Closed);
-        let keep = spec.is_some_and(|spec| {
-            let here = spec.listen == self.listen.get();
-            match &listener {
-                ListenerState::Open(task) => here && !spec.ready_only && !task.is_finished(),
-                ListenerState::Ready(_) => here,
-                ListenerState::Closed | ListenerState::Failed(_) => false,
-            }
-        });
-        if keep {
-            self.listener.replace(listener);
-        } else if let ListenerState::Open(task) = listener {
-            task.abort();
-            // The listener goes with the task; an aborted task's result says only that.
-            let _ = task.await;
-        }
+        let all = self.listening.take();
+        let kept = listening::close_unless(all, spec).await;
+        self.listening.replace(kept);
         if spec.is_none() {
             self.leave();
             self.watch_address();
         }
     }
 
-    /// Takes over servers, weights and scheduler, and opens the listener where it is closed.
+    /// Takes over servers, weights and scheduler, and opens the listeners that are closed.
     pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
         self.listen.set(spec.listen);
         self.drain.set(Duration::from_millis(spec.drain_ms));
         self.limits.set(spec.limits);
+        self.one_packet.set(spec.one_packet);
+        self.persistence.set(spec.persistence);
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
-        self.set_servers(&spec.servers);
         self.scheduler.set(Scheduler::from_name(&spec.scheduler));
-        let listener = self.listener.replace(ListenerState::Closed);
-        let opened = match (self.scheduler.get(), listener) {
-            (None, listener) => {
-                if let ListenerState::Open(task) = listener {
-                    task.abort();
-                }
-                ListenerState::Failed(format!(
-                    "the proxy has no scheduler {}, use rr, wrr, lc, wlc or sh",
-                    spec.scheduler
-                ))
-            }
-            (Some(_), ListenerState::Open(task)) => ListenerState::Open(task),
-            (Some(_), ListenerState::Ready(socket)) => self.open(Ok(socket), spec.ready_only),
-            (Some(_), ListenerState::Closed | ListenerState::Failed(_)) => {
-                self.open(bind(spec.listen), spec.ready_only)
-            }
-        };
-        self.listener.replace(opened);
-        self.watch_address();
-    }
-
-    fn open(self: &Rc<Self>, socket: io::Result<Socket>, ready_only: bool) -> ListenerState {
-        let opened = socket.and_then(|socket| {
-            if ready_only {
-                return Ok(ListenerState::Ready(socket));
-            }
-            relay::prepare(&socket);
-            socket.listen(BACKLOG)?;
-            let listener = TcpListener::from_std(socket.into())?;
-            Ok(ListenerState::Open(spawn_local(Rc::clone(self).accept_loop(listener))))
+        self.set_servers(&spec.servers);
+        let unfit = self.scheduler.get().is_none().then(|| {
+            let (name, known) = (&spec.scheduler, scheduler::NAMES);
+            format!("the proxy has no scheduler {name}, use {known}")
         });
-        opened.unwrap_or_else(|error| {
-            ListenerState::Failed(format!("cannot listen on {}: {error}", self.listen.get()))
-        })
+        if unfit.is_none() {
+            let known = self.listening.take();
+            let serve = |opened| match opened {
+                ClientSocket::Stream(listener, address) => {
+                    spawn_local(Rc::clone(self).accept_loop(listener, address))
+                }
+                ClientSocket::Datagrams(socket) => {
+                    spawn_local(Rc::clone(self).carry_datagrams(socket))
+                }
+            };
+            self.listening.replace(listening::open(&serve, known, spec));
+        }
+        self.unfit.replace(unfit);
+        self.watch_address();
     }
 
     /// The service is not wanted any more: every server leaves.
@@ -211,7 +183,7 @@ impl Service {
     /// process for their whole drain time; until then they go on.
     async fn abandon_stranded(self: Rc<Self>) {
         while self.is_finishing() {
-            if address::is_gone(self.listen.get().ip()) {
+            if self.addresses().iter().all(|listen| address::is_gone(listen.ip())) {
                 let (wanted, leaving) = (self.wanted.borrow(), self.leaving.borrow());
                 wanted.iter().chain(leaving.iter()).for_each(|server| server.abandon());
                 break;
@@ -219,6 +191,13 @@ impl Service {
             sleep(STRANDED_POLL).await;
         }
         self.watched.set(false);
+    }
+
+    /// Where it listens, or did.
+    fn addresses(&self) -> Vec<SocketAddr> {
+        let listening = self.listening.borrow();
+        let all: Vec<_> = listening.iter().map(|one| one.address).collect();
+        if all.is_empty() { vec![self.listen.get()] } else { all }
     }
 
     /// It takes no clients, and those that it had are not through.
@@ -246,6 +225,7 @@ impl Service {
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
             server.limit(&limits);
+            server.bound(spec.max, spec.min);
             // Weight 0 takes no clients and keeps those it has: a server is taken out by leaving it out.
             match self.desired.get() {
                 Desired::Serve => server.stay(),
@@ -262,13 +242,17 @@ impl Service {
             // Debts from other proportions would skew the first rounds of the new ones.
             wanted.iter().for_each(|server| server.credit.set(0));
         }
+        if self.scheduler.get() == Some(Scheduler::MaglevHash) {
+            let weights = wanted.iter().map(|server| (server.address, server.weight.get()));
+            self.table.replace(Maglev::of(&weights.collect::<Vec<_>>()));
+        }
         *self.wanted.borrow_mut() = wanted;
         *self.leaving.borrow_mut() = known;
     }
 
     /// Nothing is left of a service that is not wanted: no listener, no connection.
     pub fn is_over(&self) -> bool {
-        matches!(*self.listener.borrow(), ListenerState::Closed) && !self.has_connections()
+        !self.is_wanted() && self.listening.borrow().is_empty() && !self.has_connections()
     }
 
     /// Its share of the places, with what it asks of the next division.
@@ -306,7 +290,8 @@ impl Service {
         let takes_clients = self.desired.get() == Desired::Serve;
         let since = self.fullness.review(takes_clients && self.is_full())?;
         let for_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let waiting = waiting(self.listen.get()).unwrap_or(0) + self.fullness.held();
+        let waiting = self.addresses().into_iter().filter_map(waiting).sum::<u64>();
+        let waiting = waiting + self.fullness.held();
         Some(FullStatus { for_ms, waiting, busiest: self.sources.busiest() })
     }
 
@@ -318,11 +303,9 @@ impl Service {
         ServiceStatus {
             name: self.name.clone(),
             listen: self.listen.get(),
-            state: match &*self.listener.borrow() {
-                ListenerState::Closed => ServiceState::Leaving,
-                ListenerState::Ready(_) => ServiceState::Ready,
-                ListenerState::Open(_) => ServiceState::Listening,
-                ListenerState::Failed(error) => ServiceState::Failed { error: error.clone() },
+            state: match &*self.unfit.borrow() {
+                Some(error) => ServiceState::Failed { error: error.clone() },
+                None => listening::summary(&self.listening.borrow()),
             },
             active: self.share.active(),
             accepted: counters.accepted.get(),
@@ -340,13 +323,6 @@ impl Service {
             servers: all().map(|server| server.status()).collect(),
         }
     }
-}
-
-/// A socket on an address that this node may not have yet.
-fn bind(listen: SocketAddr) -> io::Result<Socket> {
-    let socket = ports::bind(listen, PortSharing::Alone)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
 }
 
 /// How many clients wait in the kernel to be accepted at a listener; `None` when the kernel cannot

@@ -139,7 +139,7 @@ fn a_lease_that_a_reload_took_away_lets_it_serve_on_alone() {
 fn a_service_that_cannot_listen_does_not_stop_the_others() {
     let good = service("good", "rr", &[(start_server('a'), 1)]);
     let taken = service("taken", "rr", &[]);
-    let odd = service("odd", "mh", &[]);
+    let odd = service("odd", "lblc", &[]);
     let squatter = TcpListener::bind(taken.listen).unwrap();
     let mut proxy = Proxy::start(&[]);
     let level = [taken.clone(), odd.clone(), good.clone()];
@@ -149,7 +149,7 @@ fn a_service_that_cannot_listen_does_not_stop_the_others() {
         other => format!("{other:?}"),
     };
     assert!(error(0).contains(&format!("cannot listen on {}", taken.listen)), "{}", error(0));
-    assert!(error(1).contains("no scheduler mh"), "{}", error(1));
+    assert!(error(1).contains("no scheduler lblc"), "{}", error(1));
     assert_eq!(Client::connect(good.listen).letter, 'a');
     drop(squatter);
     assert_eq!(proxy.serve(&level).services[0].state, ServiceState::Listening);

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use bench::{Client, PATIENCE, Proxy, eventually, service, start_server, start_silent_server};
-use locum_proxy::protocol::{ProxyLimits, ProxyServer, ProxyService};
+use locum_proxy::protocol::{ProxyLimits, ProxyService};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// A request of another service takes no longer than this, whatever the first one suffers.
@@ -202,9 +202,29 @@ fn a_server_that_does_not_accept_is_passed_over_after_the_connect_time_out() {
     let start = Instant::now();
     let letters: String = (0..2).map(|_| Client::connect(web.listen).letter).collect();
     assert_eq!(letters, "bb");
-    // Each of the two began at the mute one; the default would be three seconds each.
-    assert!((600..5_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
-    assert_eq!(proxy.service("web").servers[0].failures, 2);
+    // One began at the mute one, and the other one is spared that; the default would be three seconds.
+    assert!((300..3_000).contains(&start.elapsed().as_millis()), "{:?}", start.elapsed());
+    assert_eq!(proxy.service("web").servers[0].failures, 1);
+}
+
+#[test]
+fn a_server_with_as_many_as_it_may_have_gets_none_until_it_has_less_than_its_least() {
+    let (a, b) = (start_server('a'), start_server('b'));
+    let mut web = service("web", "fo", &[(a, 9), (b, 1)]);
+    web.servers[0].max = Some(3);
+    web.servers[0].min = Some(2);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let mut clients: Vec<_> = (0..5).map(|_| Client::connect(web.listen)).collect();
+    assert_eq!(clients.iter().map(|client| client.letter).collect::<String>(), "aaabb");
+    let mut leave = |left: u64| {
+        clients.remove(0).finish();
+        let active = || (proxy.service("web").servers[0].active == left).then_some(());
+        eventually("its end", active);
+        Client::connect(web.listen)
+    };
+    assert_eq!(leave(2).letter, 'b', "it still has its least");
+    assert_eq!(leave(1).letter, 'a');
 }
 
 #[test]
@@ -226,7 +246,7 @@ fn a_server_of_weight_0_keeps_its_connections_and_one_that_is_left_out_loses_the
         client.echo("still here").unwrap();
     }
     assert!(TcpStream::connect(web.listen).map(Client::unheard).unwrap().ends_in_reset());
-    web.servers = vec![ProxyServer { address: b, weight: 0 }];
+    web.servers = vec![bench::server(b, 0)];
     proxy.serve(std::slice::from_ref(&web));
     assert!(held.remove(0).is_cut_within(PATIENCE), "it was at a, which is left out");
     held[0].echo("still here").unwrap();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_proxy::protocol::{ProxyServer, ServerStatus};
+use locum_proxy::protocol::ServerStatus;
 
 /// Names the run of a test inside namespaces of its own.
 const INSIDE: &str = "LOCUM_TEST_INSIDE";
@@ -15,7 +15,7 @@ const INSIDE: &str = "LOCUM_TEST_INSIDE";
 #[test]
 fn a_service_that_reaches_itself_is_cut_and_takes_nothing_of_another() {
     let mut web = service("web", "rr", &[]);
-    web.servers = vec![ProxyServer { address: web.listen, weight: 1 }];
+    web.servers = vec![bench::server(web.listen, 1)];
     let other = service("other", "rr", &[(start_server('o'), 1)]);
     let mut proxy = Proxy::start(&[]);
     proxy.serve(&[web.clone(), other.clone()]);
@@ -30,7 +30,7 @@ fn a_service_that_reaches_itself_is_cut_and_takes_nothing_of_another() {
     assert_eq!((status.loops, status.loop_through), (1, Some(web.listen)));
     assert_eq!(status.servers[0].failures, 0);
     // Beside a server that is one, clients are served.
-    web.servers.push(ProxyServer { address: start_server('a'), weight: 1 });
+    web.servers.push(bench::server(start_server('a'), 1));
     proxy.serve(&[web.clone(), other]);
     for _ in 0..4 {
         assert_eq!(Client::connect(web.listen).letter, 'a');
@@ -41,7 +41,7 @@ fn a_service_that_reaches_itself_is_cut_and_takes_nothing_of_another() {
 fn a_loop_over_two_services_is_found_and_a_chain_is_none() {
     let mut front = service("front", "rr", &[]);
     let mut back = service("back", "rr", &[(start_server('b'), 1)]);
-    front.servers = vec![ProxyServer { address: back.listen, weight: 1 }];
+    front.servers = vec![bench::server(back.listen, 1)];
     let mut proxy = Proxy::start(&[]);
     proxy.serve(&[front.clone(), back.clone()]);
     let mut client = Client::connect(front.listen);
@@ -49,7 +49,7 @@ fn a_loop_over_two_services_is_found_and_a_chain_is_none() {
     client.echo("through both").unwrap();
     assert_eq!((proxy.service("front").loops, proxy.service("back").loops), (0, 0));
     assert_eq!(client.finish(), "bye");
-    back.servers = vec![ProxyServer { address: front.listen, weight: 1 }];
+    back.servers = vec![bench::server(front.listen, 1)];
     proxy.serve(&[front.clone(), back]);
     assert!(TcpStream::connect(front.listen).map(Client::unheard).unwrap().ends_in_reset());
     assert_eq!((proxy.service("front").loops, proxy.service("back").loops), (1, 0));
@@ -139,7 +139,7 @@ fn local_ports_that_run_out_towards_one_server_are_not_its_failure_and_another_o
     let status = proxy.service("web");
     assert_eq!((status.shortages, status.servers[0].failures), (1, 0));
     assert!(status.shortage.unwrap().contains("local ports"));
-    web.servers.push(ProxyServer { address: b, weight: 1 });
+    web.servers.push(bench::server(b, 1));
     proxy.serve(std::slice::from_ref(&web));
     for n in 21..25 {
         assert_eq!(Client::greeted(connect(n).stream).letter, 'b');

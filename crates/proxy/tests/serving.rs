@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_proxy::protocol::{ProxyServer, ServiceState};
+use locum_proxy::protocol::{ProxyPersistence, ServiceState};
 
 #[test]
 fn round_robin_takes_turns() {
@@ -157,8 +157,7 @@ fn weights_change_without_touching_connections() {
     let mut proxy = Proxy::start(&[]);
     proxy.serve(std::slice::from_ref(&web));
     let mut client = Client::connect(web.listen);
-    web.servers =
-        vec![ProxyServer { address: a, weight: 0 }, ProxyServer { address: b, weight: 5 }];
+    web.servers = vec![bench::server(a, 0), bench::server(b, 5)];
     proxy.serve(std::slice::from_ref(&web));
     client.echo("still at a").unwrap();
     assert_eq!(Client::connect(web.listen).letter, 'b');
@@ -167,4 +166,45 @@ fn weights_change_without_touching_connections() {
     proxy.serve(std::slice::from_ref(&web));
     assert_eq!(Client::connect(web.listen).letter, 'a');
     client.echo("still at a").unwrap();
+}
+
+#[test]
+fn a_service_listens_on_all_its_addresses_and_on_those_that_stay_goes_on() {
+    let mut proxy = Proxy::start(&[]);
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    let (first, second, third) = (web.listen, bench::fresh_address(), bench::fresh_address());
+    web.also = vec![second];
+    proxy.serve(std::slice::from_ref(&web));
+    let mut clients = [first, second].map(Client::connect);
+    web.also = vec![third, third];
+    proxy.serve(std::slice::from_ref(&web));
+    assert_eq!(Client::connect(third).letter, 'a');
+    assert!(TcpStream::connect(second).is_err());
+    for client in &mut clients {
+        client.echo("it goes on").unwrap();
+    }
+    let taken = TcpListener::bind(second).unwrap();
+    web.also = vec![second, third];
+    let status = proxy.serve(std::slice::from_ref(&web));
+    let ServiceState::Failed { error } = &status.services[0].state else { panic!("{status:?}") };
+    assert!(error.contains(&format!("cannot listen on {second}")), "{error}");
+    assert_eq!(Client::connect(first).letter, 'a', "what can be served is");
+    drop(taken);
+}
+
+#[test]
+fn a_client_stays_with_its_server_as_long_as_it_is_one() {
+    let (a, b) = (start_server('a'), start_server('b'));
+    let mut proxy = Proxy::start(&[]);
+    let mut web = service("web", "rr", &[(a, 1), (b, 1)]);
+    web.persistence = Some(ProxyPersistence { timeout_ms: 60_000, prefix: 24 });
+    proxy.serve(std::slice::from_ref(&web));
+    let from = |last: [u8; 4]| Client::connect_from(last.into(), web.listen).letter;
+    let first = from([127, 3, 1, 1]);
+    // The first and the second of a network are one client.
+    assert_eq!([1, 2, 3, 1].map(|last| from([127, 3, 1, last])), [first; 4]);
+    assert_ne!(from([127, 3, 2, 1]), first, "the next client is another one");
+    web.servers.remove(usize::from(first == 'b'));
+    proxy.serve(std::slice::from_ref(&web));
+    assert_ne!(from([127, 3, 1, 1]), first);
 }

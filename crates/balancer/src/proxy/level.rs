@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Activity, BackendKind, ServiceLimits, WantedService};
-use locum_proxy::protocol::{Orphan, ProxyLimits, ProxyServer, ProxyService};
+use locum_plan::{Activity, BackendKind, Protocol, ServiceLimits, WantedServer, WantedService};
+use locum_proxy::protocol::{
+    ALL_SERVICES_SINCE, Orphan, ProxyLimits, ProxyPersistence, ProxyServer, ProxyService,
+    ProxyTransport,
+};
 
 /// Why the proxy cannot serve this at all.
 pub(super) fn unfit(wanted: &WantedService) -> Option<String> {
@@ -16,22 +19,44 @@ pub(super) fn unfit(wanted: &WantedService) -> Option<String> {
 
 /// As the proxy is told of it.
 pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
-    let server = |server: &locum_plan::WantedServer| ProxyServer {
+    let service = &wanted.service;
+    let server = |server: &WantedServer| ProxyServer {
         address: server.address,
         weight: server.weight,
+        max: server.bounds.max,
+        min: server.bounds.min,
     };
-    // A service that listens elsewhere is unfit.
+    let mut addresses = service.addresses();
+    // A service that listens nowhere is unfit.
     let nowhere = || SocketAddr::from(([0, 0, 0, 0], 0));
-    let listen = wanted.service.only_address().unwrap_or_else(nowhere);
     ProxyService {
-        name: wanted.service.name.to_string(),
-        listen,
-        scheduler: wanted.service.scheduler.name.clone(),
-        drain_ms: u64::try_from(wanted.service.drain.as_millis()).unwrap_or(u64::MAX),
+        name: service.name.to_string(),
+        listen: addresses.next().unwrap_or_else(nowhere),
+        also: addresses.collect(),
+        transport: match service.protocol {
+            Protocol::Tcp | Protocol::Sctp => ProxyTransport::Tcp,
+            Protocol::Udp => ProxyTransport::Udp,
+        },
+        scheduler: service.scheduler.name.clone(),
+        persistence: service.persistence.as_ref().map(|one| ProxyPersistence {
+            timeout_ms: u64::from(one.timeout) * 1000,
+            prefix: one.granularity,
+        }),
+        one_packet: service.one_packet,
+        drain_ms: u64::try_from(service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
-        limits: limits_of(&wanted.service.limits),
+        limits: limits_of(&service.limits),
         servers: wanted.servers.iter().map(server).collect(),
     }
+}
+
+/// Why a proxy of this version, one of an earlier run, cannot serve it, though this one could.
+pub(super) fn beyond(wanted: &WantedService, version: u32) -> Option<&'static str> {
+    let is_beyond = version < ALL_SERVICES_SINCE && !spec_of(wanted).is_simple();
+    is_beyond.then_some(
+        "the proxy that runs here is of an earlier version and cannot serve this: end it with \
+         SIGTERM, another one is started",
+    )
 }
 
 fn limits_of(limits: &ServiceLimits) -> ProxyLimits {

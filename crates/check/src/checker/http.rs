@@ -64,10 +64,8 @@ async fn ask(
         Some(settings) => {
             *stage = tls::SHAKING_HANDS;
             let alpn = question.version == HttpVersion::Http2;
-            // Boxed, as what is rare below: a run of plain HTTP/1 has no room for it.
-            let shaken = tls::wrap(stream, settings, alpn, &host, whom.target, shared);
-            let stream = Box::pin(shaken).await?;
-            Box::pin(exchange(stream, &request, &host, question, page, wanted, stage)).await
+            let stream = tls::wrap(stream, settings, alpn, &host, whom.target, shared).await?;
+            exchange(stream, &request, &host, question, page, wanted, stage).await
         }
     }
 }
@@ -88,7 +86,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         HttpVersion::Http2 => {
             let scheme = if question.tls.is_some() { "https" } else { "http" };
-            Box::pin(two::exchange(stream, scheme, host, page, wanted, stage)).await
+            two::exchange(stream, scheme, host, page, wanted, stage).await
         }
     }
 }

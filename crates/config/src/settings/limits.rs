@@ -92,8 +92,12 @@ pub(crate) const fn idle_timeout<N>(place: Place<N, Duration>) -> Setting<N, Dur
         "idle_timeout",
         TIMEOUT,
         place,
-        Unset::Value(|_| ServiceLimits::default().idle, "as long as IPVS remembers a connection"),
-        "The proxy ends a connection on which nothing moved in either direction for this long.",
+        Unset::Value(
+            |_| ServiceLimits::default().idle,
+            "as long as IPVS remembers a connection; of UDP, where it is 5 min",
+        ),
+        "The proxy ends a connection on which nothing moved in either direction for this long, and \
+         forgets a client of UDP.",
     )
 }
 

@@ -159,7 +159,7 @@ pub(crate) static PROTOCOL: OfService<Protocol> = Setting::new(
     Form::Words(&[("tcp", Protocol::Tcp), ("udp", Protocol::Udp), ("sctp", Protocol::Sctp)]),
     field!(ParsedService, Protocol, protocol),
     Unset::Value(|_| Protocol::Tcp, "most services are TCP"),
-    "Transport protocol; \"udp\" and \"sctp\" need IPVS. A virtual_server without `protocol` is UDP.",
+    "Transport protocol; \"sctp\" needs IPVS or nftables. A virtual_server without `protocol` is UDP.",
 )
 .keywords(&[Keyword::Own(Block::VirtualServer, "protocol")]);
 
@@ -185,8 +185,8 @@ pub(crate) static SCHEDULER: OfService<String> = Setting::new(
     text("the name of a scheduler, as in \"wlc\""),
     field!(ParsedService, String, scheduler),
     Unset::Value(|_| "wlc".to_owned(), "weighted least connections: keepalived's own"),
-    "How a server is chosen: rr, wrr, lc, wlc or sh; with nftables rr, wrr, sh or mh; with IPVS any \
-     that the kernel has.",
+    "How a server is chosen: rr, wrr, lc, wlc, sed, nq, fo, ovf, sh or mh; with nftables rr, wrr, sh \
+     or mh; with IPVS any that the kernel has.",
 )
 .keywords(&[
     Keyword::Plain(Block::VirtualServer, "lb_algo"),
@@ -317,7 +317,12 @@ impl ParsedService {
             per_server: self.limits.per_server.value().copied(),
             per_source: self.limits.per_source.value().copied(),
             connect: CONNECT_TIMEOUT.of(self, dialect),
-            idle: IDLE_TIMEOUT.of(self, dialect),
+            idle: match self.protocol.value() {
+                Some(Protocol::Udp) if self.limits.idle.is_absent() => {
+                    ServiceLimits::DATAGRAMS_IDLE
+                }
+                Some(_) | None => IDLE_TIMEOUT.of(self, dialect),
+            },
             half_closed: HALF_CLOSED_TIMEOUT.of(self, dialect),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::num::NonZeroU32;
 
-use locum_plan::{Listener, Plan, Protocol, Service};
+use locum_plan::{Capabilities, Listener, Plan, Protocol, Service};
 use locum_vrrp::Family;
 
 use crate::assemble::service::listeners;
@@ -48,13 +48,19 @@ fn listener(at: &At<Listener>, built: &Service, dialect: Dialect, report: &mut R
     }
     let is_range = matches!(at.value, Listener::Range(_));
     let is_any = addresses.iter().any(|address| address.is_unspecified());
-    if is_any && (is_range || !always(built, |backend| backend.listens_on_any)) {
-        report
-            .error(at.span, "bad-listen", "only the built-in proxy listens on every address")
-            .help(match dialect {
-                Dialect::Toml => "name the virtual address, or set the backend to \"proxy\"",
-                Dialect::Keepalived => "name the virtual address",
-            });
+    let serves = |backend: &Capabilities| backend.listens_on_any.contains(&built.protocol);
+    if is_any && (is_range || !always(built, serves)) {
+        let text = match built.protocol {
+            Protocol::Tcp | Protocol::Sctp => "only the built-in proxy listens on every address",
+            Protocol::Udp => "a UDP service listens on addresses that are named",
+        };
+        report.error(at.span, "bad-listen", text).help(match dialect {
+            Dialect::Toml if built.protocol == Protocol::Tcp => {
+                "name the virtual address, or set the backend to \"proxy\""
+            }
+            Dialect::Toml => "name the virtual address",
+            Dialect::Keepalived => "name the virtual address",
+        });
     }
 }
 

@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Service;
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
+use crate::protocol::ProxyTransport;
 use crate::relay::{self, Meter};
+use crate::scheduler::Chooser;
 use crate::server::{Cut, InFlight, Server};
 use crate::shares::ClientPlace;
 use crate::shortage::Shortage;
@@ -21,7 +23,7 @@ use crate::sources::Visit;
 
 /// Servers tried for one client before it is turned away: one may be down, two are bad luck, and
 /// after three the client had better hear of it.
-const ATTEMPT_LIMIT: usize = 3;
+pub(super) const ATTEMPT_LIMIT: usize = 3;
 
 /// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -55,13 +57,13 @@ struct Reached {
 
 impl Service {
     /// Lets clients in until the task is aborted.
-    pub(super) async fn accept_loop(self: Rc<Self>, listener: TcpListener) {
+    pub(super) async fn accept_loop(self: Rc<Self>, listener: TcpListener, here: SocketAddr) {
         let mut pause = SHORTEST_PAUSE;
         loop {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = SHORTEST_PAUSE;
-                    let Some(client) = self.admit(stream, peer) else { continue };
+                    let Some(client) = self.admit(stream, peer, here) else { continue };
                     // At the limit one client waits here and the others in the kernel's queue. An
                     // idle listener must not hold a place that another's client could have.
                     let assigned = self.assign(&client).await;
@@ -84,29 +86,44 @@ impl Service {
     }
 
     /// Turns away who comes round again, and who has as many connections as one may have.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) -> Option<Admitted> {
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, here: SocketAddr) -> Option<Admitted> {
         // Where it listens on one address the kernel need not be asked which it was.
-        let listen = self.listen.get();
-        let here =
-            if listen.ip().is_unspecified() { stream.local_addr().ok() } else { Some(listen) };
-        let way = match here.and_then(|here| self.outbound.find(peer, here)) {
-            None => self.way.clone(),
-            Some((before, server)) if before.has_passed(&self.name) => {
-                server.note_loop();
-                add(&self.counters.loops, 1);
-                self.counters.loop_through.set(Some(server.address));
-                relay::reset(stream);
-                return None;
-            }
-            Some((before, _)) => Way::through(&self.name, Some(before)),
-        };
+        let here = if here.ip().is_unspecified() { stream.local_addr().ok()? } else { here };
         let address = peer.ip();
-        let Some(visit) = self.sources.enter(address, self.limits.get().per_source) else {
-            add(&self.counters.crowded, 1);
+        let admitted = self.way_of(ProxyTransport::Tcp, peer, here).zip(self.visit(address));
+        let Some((way, visit)) = admitted else {
             relay::reset(stream);
             return None;
         };
         Some(Admitted { stream, address, way, _visit: visit })
+    }
+
+    /// The way of a client that comes from there; `None` when it comes round again.
+    pub(super) fn way_of(
+        &self,
+        kind: ProxyTransport,
+        peer: SocketAddr,
+        here: SocketAddr,
+    ) -> Option<Rc<Way>> {
+        match self.outbound.find(kind, peer, here) {
+            None => Some(self.way.clone()),
+            Some((before, server)) if before.has_passed(&self.name) => {
+                server.note_loop();
+                add(&self.counters.loops, 1);
+                self.counters.loop_through.set(Some(server.address));
+                None
+            }
+            Some((before, _)) => Some(Way::through(&self.name, Some(before))),
+        }
+    }
+
+    /// One connection more of this address; `None` when it has as many as one may have.
+    pub(super) fn visit(&self, address: IpAddr) -> Option<Visit> {
+        let visit = self.sources.enter(address, self.limits.get().per_source);
+        if visit.is_none() {
+            add(&self.counters.crowded, 1);
+        }
+        visit
     }
 
     /// Waits until the client may be served.
@@ -151,6 +168,8 @@ impl Service {
                 false
             }
         };
+        let server = reached.in_flight.server().address;
+        self.persistence.keep(client.address, server, Instant::now());
         if !whole {
             relay::reset(client.stream);
             relay::reset(reached.stream);
@@ -164,10 +183,12 @@ impl Service {
         while let Some(in_flight) = next {
             let server = in_flight.server();
             tried.push(server.address);
+            server.note_attempt();
             let patience = Duration::from_millis(self.limits.get().connect_ms);
             match timeout(patience, self.outbound.connect(server, &client.way)).await {
                 Ok(Ok((stream, leg))) => {
-                    add(&server.connected, 1);
+                    server.note_success();
+                    self.persistence.keep(client.address, server.address, Instant::now());
                     return Some(Reached { stream, in_flight, _leg: leg });
                 }
                 Ok(Err(error)) => {
@@ -181,12 +202,12 @@ impl Service {
                         }
                         // Cut by ourselves: that is counted where it came in.
                         None if server.leads_back() => {}
-                        None => add(&server.failures, 1),
+                        None => server.note_failure(),
                     }
                 }
                 Err(_) => {
                     tracing::debug!(service = self.name, server = %server.address, "connect timed out");
-                    add(&server.failures, 1);
+                    server.note_failure();
                 }
             }
             if tried.len() >= ATTEMPT_LIMIT {
@@ -197,18 +218,30 @@ impl Service {
         None
     }
 
-    fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
+    pub(super) fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
+        let wanted = self.wanted.borrow();
+        if tried.is_empty()
+            && let Some(kept) = self.persistence.find(client, Instant::now())
+            && let Some(server) = wanted.iter().find(|server| server.address == kept)
+            && !server.is_out()
+            && server.has_room()
+            && !server.is_suspect()
+        {
+            return Some(server.clone());
+        }
         self.turn.set(self.turn.get() + 1);
-        self.scheduler.get()?.choose(&self.wanted.borrow(), client, tried, self.turn.get())
+        let table = &self.table.borrow();
+        let chooser = Chooser { client, tried, turn: self.turn.get(), table };
+        self.scheduler.get()?.choose(&wanted, chooser)
     }
 
     /// Whatever was asked of a server, it is not at fault.
-    fn note_shortage(&self, shortage: Shortage) {
+    pub(super) fn note_shortage(&self, shortage: Shortage) {
         add(&self.counters.shortages, 1);
         self.counters.shortage.set(Some(shortage));
     }
 }
 
-fn add(counter: &Cell<u64>, count: u64) {
+pub(super) fn add(counter: &Cell<u64>, count: u64) {
     counter.set(counter.get() + count);
 }

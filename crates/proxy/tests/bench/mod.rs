@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_proxy::protocol::{
-    Orphan, ProxyLimits, ProxyServer, ProxyService, Request, ServiceStatus, Status,
+    Orphan, ProxyLimits, ProxyServer, ProxyService, ProxyTransport, Request, ServiceStatus, Status,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -228,15 +228,23 @@ impl Client {
     }
 }
 
+pub fn server(address: SocketAddr, weight: u32) -> ProxyServer {
+    ProxyServer { address, weight, max: None, min: None }
+}
+
 pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> ProxyService {
     ProxyService {
         name: name.to_owned(),
         listen: fresh_address(),
+        also: Vec::new(),
+        transport: ProxyTransport::Tcp,
         scheduler: scheduler.to_owned(),
+        persistence: None,
+        one_packet: false,
         drain_ms: 60_000,
         ready_only: false,
         limits: ProxyLimits::default(),
-        servers: servers.iter().map(|&(address, weight)| ProxyServer { address, weight }).collect(),
+        servers: servers.iter().map(|&(address, weight)| server(address, weight)).collect(),
     }
 }
 

@@ -241,9 +241,11 @@ fn one_network_is_served_as_far_as_it_can_be() {
                              this host";
         const DIRECT: &str = ", or use forwarding = \"direct\" with 192.168.1.100 on the loopback of \
                               each, hidden by net.ipv4.conf.all.arp_ignore=1 and arp_announce=2";
-        let nat = config(ONE_NETWORK, BESIDE, "");
+        let nat = config(ONE_NETWORK, BESIDE, "backend = \"ipvs\"");
         let mut layout = Layout::one_network(&nat, false);
         let cannot = format!("IPVS cannot: {CAUSE} and set net.ipv4.ip_forward=1{DIRECT}");
+        // Left to itself it serves both.
+        expect_check(&layout, &config(ONE_NETWORK, BESIDE, ""), 0, &[]);
         expect_check(&layout, &nat, 2, &[&format!("error: service dns: {cannot}")]);
         layout.start();
         let all = Answers::all_by(&["lb1", "srv1", "srv2"]);
@@ -287,33 +289,36 @@ fn one_network_is_served_as_far_as_it_can_be() {
 }
 
 #[test]
-fn servers_behind_a_director_that_does_not_forward_are_served_when_it_does() {
+fn servers_behind_a_director_that_does_not_forward_are_served_by_the_proxy() {
     const NAME: &str = "ipvs::first_configuration::servers_behind_a_director_that_does_not_forward_\
-                        are_served_when_it_does";
+                        are_served_by_the_proxy";
     vm::inside(NAME, || {
         const CANNOT: &str = "IPVS cannot: by nat the answers of 10.0.0.1:53, 10.0.0.2:53 are \
                               forwarded by this host, which net.ipv4.ip_forward=0 forbids: set it \
-                              to 1; nftables has no scheduler `wlc`, use one of rr, wrr, sh, mh; \
-                              the built-in proxy carries TCP only";
-        let config = config(ROUTED, BEHIND, "");
-        let mut layout = Layout::routed(&config, false);
-        expect_check(&layout, &config, 2, &[&format!("error: service dns: {CANNOT}")]);
+                              to 1";
+        let auto = config(ROUTED, BEHIND, "");
+        let mut layout = Layout::routed(&auto, false);
+        // Where it can only be IPVS, it is said what to do.
+        let kernel = config(ROUTED, BEHIND, "scheduler = \"lblc\"");
+        expect_check(&layout, &kernel, 2, &[&format!("error: service dns: {CANNOT}")]);
+        expect_check(&layout, &auto, 0, &[]);
         layout.start();
         let all = Answers::all_by(&["lb1", "srv1", "srv2"]);
-        assert_eq!(layout.ask_www(), all);
-        assert_eq!(layout.ask_dns(), Answers::none());
-        expect_status(layout.director(0), 1, &["service dns does not answer its clients", CANNOT]);
-        expect_status(layout.director(1), 1, &["service dns could not be served", CANNOT]);
+        let hosts = Answers::all_by(&["srv1", "srv2"]);
+        assert_eq!((layout.ask_www(), layout.ask_dns()), (all.clone(), hosts.clone()));
+        expect_status(layout.director(0), 0, &["healthy"]);
+        expect_status(layout.director(1), 0, &["healthy"]);
+        let log = layout.balanced.daemon(0).log();
+        let why = "dns is served by the built-in proxy: IPVS cannot: by nat the answers of ";
+        assert!(log.contains(why), "{log}");
 
         for director in &layout.balanced.lab.directors {
             forward(director, true);
         }
-        expect_check(&layout, &config, 0, &[]);
-        expect_status(layout.director(0), 0, &["healthy"]);
-        assert_eq!(layout.ask_dns(), Answers::all_by(&["srv1", "srv2"]));
+        expect_check(&layout, &kernel, 0, &[]);
         // What serves stays where it is.
-        assert!(!is_in_table(layout.director(0), "TCP"));
-        assert_eq!(layout.ask_www(), all);
+        assert!(!is_in_table(layout.director(0), "192.168.1.100"));
+        assert_eq!((layout.ask_www(), layout.ask_dns()), (all, hosts));
     });
 }
 

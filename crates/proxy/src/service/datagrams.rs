@@ -1,0 +1,294 @@
+//! UDP: datagrams of one client go to one server, and what that answers goes back, as long as there is
+//! any. Nothing says that a client has done, so the one that was heard longest ago gives way when
+//! there is no place for another.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{Instant, sleep};
+
+use super::Service;
+use super::client::{ATTEMPT_LIMIT, add};
+use crate::movement::Movement;
+use crate::outbound::{Leg, Way};
+use crate::protocol::ProxyTransport;
+use crate::server::InFlight;
+use crate::shares::ClientPlace;
+use crate::shortage::Shortage;
+use crate::sources::Visit;
+
+/// No datagram is larger.
+const LARGEST: usize = 65_535;
+
+/// Pause of receiving after it failed for want of memory.
+const PAUSE: Duration = Duration::from_millis(10);
+
+thread_local! {
+    /// Of all sessions: one thread runs them.
+    static ANSWER: RefCell<Vec<u8>> = RefCell::new(vec![0; LARGEST]);
+}
+
+/// The clients of one address.
+#[derive(Debug)]
+struct Sessions {
+    /// Whoever closes the address has the only other reference for longer than a moment.
+    socket: Weak<UdpSocket>,
+    here: SocketAddr,
+    all: RefCell<HashMap<SessionKey, Rc<DatagramSession>>>,
+    /// Each session once, with when it was heard as of then.
+    order: RefCell<VecDeque<(Instant, SessionKey)>>,
+}
+
+/// A client; and the server where each datagram is given to one of its own.
+type SessionKey = (SocketAddr, Option<SocketAddr>);
+
+#[derive(Debug)]
+struct DatagramSession {
+    key: SessionKey,
+    upstream: UdpSocket,
+    movement: Movement,
+    /// Given back at the end, whoever still knows the session.
+    has: RefCell<Option<Belongings>>,
+    answering: RefCell<Option<AbortHandle>>,
+}
+
+#[derive(Debug)]
+struct Belongings {
+    in_flight: InFlight,
+    _place: ClientPlace,
+    _visit: Visit,
+    _leg: Leg,
+}
+
+impl Service {
+    /// Carries datagrams until the task is aborted.
+    pub(super) async fn carry_datagrams(self: Rc<Self>, socket: UdpSocket) {
+        let Ok(here) = socket.local_addr() else { return };
+        let socket = Rc::new(socket);
+        let sessions = Rc::new(Sessions {
+            socket: Rc::downgrade(&socket),
+            here,
+            all: RefCell::default(),
+            order: RefCell::default(),
+        });
+        // What is left ends with the address.
+        let _ending = SessionsEnd(Rc::clone(&sessions));
+        let mut buffer = vec![0; LARGEST];
+        loop {
+            match socket.recv_from(&mut buffer).await {
+                Ok((count, client)) => sessions.forward(&self, client, &buffer[..count]),
+                Err(error) => {
+                    if let Some(shortage) = Shortage::of(&error) {
+                        self.note_shortage(shortage);
+                    }
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+struct SessionsEnd(Rc<Sessions>);
+
+impl Drop for SessionsEnd {
+    fn drop(&mut self) {
+        let all = self.0.all.take();
+        all.into_values().for_each(|session| session.end());
+    }
+}
+
+impl Sessions {
+    fn forward(self: &Rc<Self>, service: &Rc<Service>, client: SocketAddr, datagram: &[u8]) {
+        let counters = &service.counters;
+        // What the first one met may be an answer to an earlier datagram.
+        for _ in 0..ATTEMPT_LIMIT {
+            let session = if service.one_packet.get() { None } else { self.live((client, None)) };
+            let Some(session) = session.or_else(|| self.open(service, client)) else { break };
+            session.movement.note();
+            // Asked of the kernel: the runtime learns only later that a new socket can be written to.
+            match SockRef::from(&session.upstream).send(datagram) {
+                Ok(count) => return add(&counters.bytes_in, count as u64),
+                // The network may lose a datagram too.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) => match Shortage::of(&error) {
+                    Some(shortage) => return service.note_shortage(shortage),
+                    None => self.fail(&session),
+                },
+            }
+        }
+        add(&counters.refused, 1);
+    }
+
+    /// Its server's host says that nobody is there, or cannot be reached.
+    fn fail(&self, session: &DatagramSession) {
+        if let Some(has) = &*session.has.borrow() {
+            has.in_flight.server().note_failure();
+        }
+        self.remove(&session.key);
+    }
+
+    /// The session of a client whose server still is one.
+    fn live(&self, key: SessionKey) -> Option<Rc<DatagramSession>> {
+        let session = self.all.borrow().get(&key).cloned()?;
+        if session.is_live() {
+            return Some(session);
+        }
+        self.remove(&key);
+        None
+    }
+
+    fn remove(&self, key: &SessionKey) {
+        let session = self.all.borrow_mut().remove(key);
+        if let Some(session) = session {
+            session.end();
+        }
+    }
+
+    fn open(
+        self: &Rc<Self>,
+        service: &Rc<Service>,
+        client: SocketAddr,
+    ) -> Option<Rc<DatagramSession>> {
+        let way = service.way_of(ProxyTransport::Udp, client, self.here)?;
+        let visit = service.visit(client.ip())?;
+        let mut tried = Vec::new();
+        while tried.len() < ATTEMPT_LIMIT {
+            let server = service.choose(client.ip(), &tried)?;
+            let key = (client, service.one_packet.get().then_some(server.address));
+            if let Some(session) = self.live(key) {
+                return Some(session);
+            }
+            tried.push(server.address);
+            let place = self.place(service)?;
+            let in_flight = InFlight::begin(server);
+            match self.connect(service, &in_flight, &way) {
+                Ok((upstream, leg)) => {
+                    add(&service.counters.accepted, 1);
+                    in_flight.server().note_success();
+                    let server = in_flight.server().address;
+                    service.persistence.keep(client.ip(), server, Instant::now());
+                    let has = Belongings { in_flight, _place: place, _visit: visit, _leg: leg };
+                    return Some(self.begin(service, key, upstream, has));
+                }
+                Err(error) => match Shortage::of(&error) {
+                    Some(shortage) => service.note_shortage(shortage),
+                    None => in_flight.server().note_failure(),
+                },
+            }
+        }
+        None
+    }
+
+    /// A place for one more, if need be that of the client heard longest ago.
+    fn place(&self, service: &Service) -> Option<ClientPlace> {
+        loop {
+            if service.has_server_with_room()
+                && let Some(place) = service.share.take()
+            {
+                return Some(place);
+            }
+            service.fullness.review(true);
+            let (noted, key) = self.order.borrow_mut().pop_front()?;
+            let last = self.all.borrow().get(&key).map(|session| session.movement.last());
+            match last {
+                Some(last) if last > noted => self.order.borrow_mut().push_back((last, key)),
+                Some(_) => self.remove(&key),
+                None => {}
+            }
+        }
+    }
+
+    fn connect(
+        &self,
+        service: &Service,
+        in_flight: &InFlight,
+        way: &Rc<Way>,
+    ) -> io::Result<(UdpSocket, Leg)> {
+        let server = in_flight.server();
+        let kind = Type::DGRAM.nonblocking();
+        let domain = Domain::for_address(server.address);
+        let socket = Socket::new(domain, kind, Some(Protocol::UDP))?;
+        let any: IpAddr = match server.address {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        socket.bind(&SocketAddr::from((any, 0)).into())?;
+        socket.connect(&server.address.into())?;
+        let leg = service.outbound.note(&socket, ProxyTransport::Udp, server, way)?;
+        Ok((UdpSocket::from_std(socket.into())?, leg))
+    }
+
+    fn begin(
+        self: &Rc<Self>,
+        service: &Rc<Service>,
+        key: SessionKey,
+        upstream: UdpSocket,
+        has: Belongings,
+    ) -> Rc<DatagramSession> {
+        let session = Rc::new(DatagramSession {
+            key,
+            upstream,
+            movement: Movement::begin(),
+            has: RefCell::new(Some(has)),
+            answering: RefCell::default(),
+        });
+        let task = spawn_local(self.clone().answer(service.clone(), session.clone()));
+        session.answering.replace(Some(task.abort_handle()));
+        self.order.borrow_mut().push_back((session.movement.last(), key));
+        self.all.borrow_mut().insert(key, session.clone());
+        session
+    }
+
+    /// Passes on what the server says until nothing moves any more.
+    async fn answer(self: Rc<Self>, service: Rc<Service>, session: Rc<DatagramSession>) {
+        let server = session.has.borrow().as_ref().map(|has| has.in_flight.server().clone());
+        let Some(server) = server else { return };
+        loop {
+            tokio::select! {
+                ready = session.upstream.readable() => if ready.is_err() { break },
+                _ = server.ended(&session.movement) => break,
+            }
+            if self.pass_on(&service, &session).is_err() {
+                return self.fail(&session);
+            }
+        }
+        self.remove(&session.key);
+    }
+
+    fn pass_on(&self, service: &Service, session: &DatagramSession) -> io::Result<()> {
+        ANSWER.with_borrow_mut(|buffer| {
+            let count = match session.upstream.try_recv(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                received => received?,
+            };
+            session.movement.note();
+            add(&service.counters.bytes_out, count as u64);
+            let client = session.key.0.into();
+            // A client that cannot be sent to now loses it, as it would to a full queue anywhere.
+            let socket = self.socket.upgrade();
+            let _ = socket.map(|it| SockRef::from(&*it).send_to(&buffer[..count], &client));
+            Ok(())
+        })
+    }
+}
+
+impl DatagramSession {
+    /// Its server is still wanted.
+    fn is_live(&self) -> bool {
+        self.has.borrow().as_ref().is_some_and(|has| !has.in_flight.server().is_leaving())
+    }
+
+    fn end(&self) {
+        self.has.take();
+        if let Some(task) = self.answering.take() {
+            task.abort();
+        }
+    }
+}
