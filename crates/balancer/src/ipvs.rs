@@ -362,8 +362,13 @@ fn servers_of(tables: &[&ObservedService]) -> Vec<ServerStatus> {
             weight: dest.spec.weight,
             active: 0,
             failures: 0,
+            inactive: Some(0),
+            connection_rate: Some(0),
         });
         server.active += u64::from(dest.active_connections);
+        let add = |sum: &mut Option<u64>, more: u64| *sum = sum.map(|sum| sum + more);
+        add(&mut server.inactive, u64::from(dest.inactive_connections));
+        add(&mut server.connection_rate, dest.traffic.connections_a_second);
     }
     servers.into_values().collect()
 }

@@ -31,6 +31,7 @@ mod verify;
 
 pub use backend::{BalancerSettings, Note, Progress, ServeError};
 pub use balancer::Balancer;
+pub use state_file::StateFile;
 pub use status::{
     BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
 };

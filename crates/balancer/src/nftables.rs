@@ -233,6 +233,8 @@ impl Backend for NftablesBackend {
                     weight: server.weight,
                     active: active.sum(),
                     failures: 0,
+                    inactive: None,
+                    connection_rate: None,
                 }
             };
             status.services.push(ServiceStatus {

@@ -553,6 +553,8 @@ fn servers_of(service: &protocol::ServiceStatus) -> Vec<ServerStatus> {
         weight: server.weight,
         active: server.active,
         failures: server.failures,
+        inactive: None,
+        connection_rate: None,
     };
     service.servers.iter().map(server).collect()
 }

@@ -11,18 +11,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 #[derive(Debug)]
-pub(crate) struct StateFile {
+pub struct StateFile {
     path: PathBuf,
 }
 
 impl StateFile {
-    pub(crate) fn new(path: PathBuf) -> Self {
+    pub fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
     /// `None` where there is no file. A file that cannot be read is reported and taken for none:
     /// better to leave something of ours behind than to touch what is not.
-    pub(crate) fn load<T: DeserializeOwned>(&self) -> Option<T> {
+    pub fn load<T: DeserializeOwned>(&self) -> Option<T> {
         let read = || match fs::read(&self.path) {
             Ok(text) => serde_json::from_slice(&text).map(Some).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -37,16 +37,21 @@ impl StateFile {
 
     /// Replaces the file whole or not at all, so that a crash never leaves half of it. Whoever can
     /// write it decides which processes are signalled: nobody else may, nor read it.
-    pub(crate) fn save<T: Serialize>(&self, state: &T) {
-        let draft = self.path.with_extension("new");
-        let write = || {
-            create_private(&draft)?.write_all(&serde_json::to_vec(state)?)?;
-            fs::rename(&draft, &self.path)
-        };
-        if let Err(error) = write() {
+    pub fn save<T: Serialize>(&self, state: &T) {
+        if let Err(error) = self.try_save(state) {
             let path = self.path.display();
             tracing::warn!(%path, %error, "cannot remember what is ours, a crash would leave it behind");
         }
+    }
+
+    /// As [`Self::save`], where somebody else has to be told.
+    ///
+    /// # Errors
+    /// The file is what it was.
+    pub fn try_save<T: Serialize>(&self, state: &T) -> io::Result<()> {
+        let draft = self.path.with_extension("new");
+        create_private(&draft)?.write_all(&serde_json::to_vec(state)?)?;
+        fs::rename(&draft, &self.path)
     }
 }
 

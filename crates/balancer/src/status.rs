@@ -50,6 +50,10 @@ pub struct ServerStatus {
     pub weight: u32,
     pub active: u64,
     pub failures: u64,
+    /// Connections that are over and still remembered, where the backend tells.
+    pub inactive: Option<u64>,
+    /// New connections a second, where the backend tells.
+    pub connection_rate: Option<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

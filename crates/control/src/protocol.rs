@@ -42,12 +42,36 @@ pub enum Request {
         #[serde(default)]
         force: bool,
     },
+    /// Give a server another weight, or its own back: [`Response::Done`] or [`Response::Refused`].
+    /// It holds over reloads and restarts of the daemon until another order withdraws it.
+    Server {
+        service: String,
+        /// An address, with its port where several servers of the service have the address.
+        server: String,
+        #[serde(flatten)]
+        order: ServerRequest,
+        /// In steps over this time; 0 is at once.
+        #[serde(default)]
+        over_ms: u64,
+    },
     /// What happened: [`Response::History`], oldest first.
     History {
         /// Only what is younger; milliseconds since 1970-01-01 UTC.
         #[serde(default)]
         since_ms: Option<u64>,
     },
+}
+
+/// What a server shall have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case")]
+pub enum ServerRequest {
+    /// No new clients; those that it has stay.
+    Drain,
+    /// Its own weight again.
+    Ready,
+    /// 0..=65535, in place of its own.
+    Weight { weight: u32 },
 }
 
 /// One answer, as `{"version":1,"response":"…"}` with the variant's fields beside.
@@ -137,6 +161,12 @@ mod tests {
                 dry_run: false,
                 force: true,
             },
+            Request::Server {
+                service: "www".into(),
+                server: "10.0.0.1:80".into(),
+                order: ServerRequest::Weight { weight: 5 },
+                over_ms: 30_000,
+            },
             Request::History { since_ms: Some(7) },
         ];
         for request in requests {
@@ -153,6 +183,15 @@ mod tests {
             parse_request(line),
             Ok(Request::Switchover { instance: None, to: None, dry_run: false, force: false })
         );
+    }
+
+    #[test]
+    fn an_order_for_a_server_is_a_word_beside_its_names() {
+        let line = b"{\"version\":1,\"request\":\"server\",\"service\":\"www\",\
+                     \"server\":\"10.0.0.1\",\"order\":\"drain\"}";
+        let (service, server) = ("www".to_owned(), "10.0.0.1".to_owned());
+        let order = ServerRequest::Drain;
+        assert_eq!(parse_request(line), Ok(Request::Server { service, server, order, over_ms: 0 }));
     }
 
     #[test]

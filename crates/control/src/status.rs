@@ -267,7 +267,34 @@ pub struct ServiceStatus {
     /// Client connections under way and accepted so far; 0 where the backend does not count them.
     pub connections: u64,
     pub accepted: u64,
+    #[serde(default)]
+    pub quorum: QuorumState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sorry: Option<SorryStatus>,
     pub servers: Vec<ServerStatus>,
+}
+
+/// Whether a service has enough servers, by what its clients are sent to: an operator who drains
+/// servers here changes that, and not whether the node can serve (`populated`).
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct QuorumState {
+    pub reached: bool,
+    /// What the servers that are sent clients come to.
+    pub sum: u32,
+    /// `servers` or `weight`.
+    pub unit: String,
+    pub quorum: u32,
+    pub hysteresis: u32,
+}
+
+/// The server for when the quorum is lost.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SorryStatus {
+    pub address: SocketAddr,
+    /// It has the clients.
+    pub in_use: bool,
+    /// Connections to it under way; 0 where the backend does not count them.
+    pub connections: u64,
 }
 
 /// One real server.
@@ -284,6 +311,21 @@ pub struct ServerStatus {
     pub unasked: bool,
     /// Connections to it under way; 0 where the backend does not count them.
     pub connections: u64,
+    /// What it shall have: its checks and an operator have a say. 0 while it is down.
+    #[serde(default)]
+    pub weight_in_force: u32,
+    /// How far it has come on the way to that weight, while it rises or falls in steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp_percent: Option<u32>,
+    /// What an operator has ordered: `drain` or `weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<String>,
+    /// Connections that are over and still remembered; `null` where the backend does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inactive: Option<u64>,
+    /// New connections a second; `null` where the backend does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection_rate: Option<u64>,
 }
 
 /// One supervised HAProxy.

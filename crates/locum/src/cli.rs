@@ -74,6 +74,9 @@ pub enum Command {
     /// Hand an instance to its backup without losing a packet, and say what came of it
     #[command(after_help = "Exit status: 0 taken over, 1 refused, or nobody took it, 2 no daemon")]
     Switchover(Switchover),
+    /// Take a server of a service out, put it back, or give it another weight
+    #[command(subcommand, after_help = ASKING)]
+    Server(ServerCommand),
     /// Show two directors at work in namespaces of their own; needs no configuration
     #[command(after_help = "Exit status: 0 every promise was kept, 1 one was broken or the show \
                             could not be given")]
@@ -178,6 +181,42 @@ pub struct Switchover {
     /// Hand over to whoever is there, also to a node that cannot serve
     #[arg(long)]
     pub force: bool,
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ServerCommand {
+    /// Send it no new clients; those that it has stay. It holds until `ready`, over restarts too
+    #[command(after_help = ASKING)]
+    Drain(OrderedServer),
+    /// Withdraw what was ordered: it has its own weight again
+    #[command(after_help = ASKING)]
+    Ready(OrderedServer),
+    /// Give it another weight. It holds until `ready`, over restarts too
+    #[command(after_help = ASKING)]
+    Weight {
+        #[command(flatten)]
+        named: OrderedServer,
+        /// 0 to 65535; 0 takes no new clients
+        #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=65_535))]
+        weight: u32,
+    },
+}
+
+#[derive(Args, Clone, Debug)]
+pub struct OrderedServer {
+    /// Name of the service
+    #[arg(value_name = "SERVICE")]
+    pub service: String,
+    /// Address of the server, with its port where several have the address
+    #[arg(value_name = "SERVER")]
+    pub server: String,
+    /// In steps over this time, as 30s or 5m
+    #[arg(long, value_name = "TIME", value_parser = a_time)]
+    pub over: Option<Duration>,
+}
+
+fn a_time(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| "a time is a number and its unit, as 30s, 5m or 1h")
 }
 
 #[cfg(test)]

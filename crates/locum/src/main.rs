@@ -46,6 +46,7 @@ fn main() -> ExitCode {
         Command::History(options) => commands::history::run(&options, &place).into(),
         Command::Reload => commands::operate::reload(&place).into(),
         Command::Stop => commands::operate::stop(&place).into(),
+        Command::Server(command) => commands::server::run(&command, &place).into(),
         Command::Demo(options) => demo::run(&options),
         Command::Switchover(options) => commands::switchover::run(&options, &place).into(),
     }

@@ -16,4 +16,5 @@ mod nftables;
 mod partial;
 mod reasons;
 mod seed;
+mod services;
 mod traffic;

@@ -6,6 +6,7 @@ pub mod host;
 pub mod operate;
 #[cfg(test)]
 pub mod sample;
+pub mod server;
 pub mod status;
 pub mod switchover;
 pub mod table;
@@ -16,7 +17,7 @@ use locum_control::{Client, ClientError, Request, Response};
 
 use crate::cli::Place;
 use crate::exit;
-use crate::terminal::complain;
+use crate::terminal::{complain, say};
 
 /// Asks the daemon one question on a connection of its own.
 fn ask(place: &Place, request: &Request, limit: Duration) -> Result<Response, ClientError> {
@@ -41,4 +42,16 @@ fn not_done(response: Response) -> u8 {
         }
     }
     exit::FAILED
+}
+
+/// Says what became of a command, and gives the exit code for it.
+fn report(answer: Result<Response, ClientError>) -> u8 {
+    match answer {
+        Ok(Response::Done { message, incomplete }) => {
+            say(&format!("{message}\n"));
+            if incomplete { exit::FAILED } else { exit::OK }
+        }
+        Ok(other) => not_done(other),
+        Err(error) => no_answer(&error),
+    }
 }

@@ -1,9 +1,9 @@
 //! `reload` and `stop`: ask the daemon and print what became of it.
 
 use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
-use locum_control::{Client, ClientError, Request, Response};
+use locum_control::{Client, Request};
 
-use super::{ask, no_answer, not_done};
+use super::{ask, no_answer, report};
 use crate::cli::Place;
 use crate::exit;
 use crate::terminal::{complain, say};
@@ -31,16 +31,5 @@ pub fn stop(place: &Place) -> u8 {
             complain(&format!("locum: {error}\n"));
             exit::FAILED
         }
-    }
-}
-
-fn report(answer: Result<Response, ClientError>) -> u8 {
-    match answer {
-        Ok(Response::Done { message, incomplete }) => {
-            say(&format!("{message}\n"));
-            if incomplete { exit::FAILED } else { exit::OK }
-        }
-        Ok(other) => not_done(other),
-        Err(error) => no_answer(&error),
     }
 }

@@ -2,8 +2,8 @@
 
 use locum_control::rfc8347::Rfc8347;
 use locum_control::status::{
-    Adjustment, CheckStatus, HaproxyStatus, InstanceStatus, PeerStatus, RefusedAddress,
-    ServedFitness, ServerStatus, ServiceStatus, StatusDocument,
+    Adjustment, CheckStatus, HaproxyStatus, InstanceStatus, PeerStatus, QuorumState,
+    RefusedAddress, ServedFitness, ServerStatus, ServiceStatus, StatusDocument,
 };
 use locum_control::{HistoryEntry, Record};
 
@@ -46,6 +46,8 @@ pub fn document() -> StatusDocument {
             strained: None,
             connections: 0,
             accepted: 0,
+            quorum: QuorumState::default(),
+            sorry: None,
             servers: vec![ServerStatus {
                 address: ([10, 0, 0, 1], 80).into(),
                 weight: 2,
@@ -53,6 +55,11 @@ pub fn document() -> StatusDocument {
                 detail: "status 200 OK".into(),
                 unasked: false,
                 connections: 0,
+                weight_in_force: 2,
+                ramp_percent: None,
+                order: None,
+                inactive: None,
+                connection_rate: None,
             }],
         }],
         haproxy: Vec::new(),

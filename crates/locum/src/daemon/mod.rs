@@ -42,7 +42,7 @@ use crate::configuration::Origin;
 use crate::exit;
 use crate::obstacles::OWN_PROGRAM;
 use crate::terminal::complain;
-use control_runtime::{Channels, ControlRuntime, Ending, Handles};
+use control_runtime::{Channels, ControlRuntime, Ending, Handles, OrderBook};
 use election::{Dropped, Election, Sinks};
 use history::History;
 use host::control_socket::{self, ControlSocket};
@@ -160,6 +160,8 @@ async fn operate(
         // Nothing is held yet, so there is nothing to hand over.
         () = signals.stop() => return Ok(Ending::Clean),
     };
+    let (order_book, orders) = OrderBook::open(&place.run_dir);
+    sender.send(Message::Input(Input::Orders(orders)));
     let (in_effect, is_in_effect) = oneshot::channel();
     let message = Message::Plan { plan: Arc::clone(&plan), inherited, answer: in_effect };
     sender.send(message);
@@ -183,7 +185,7 @@ async fn operate(
     };
     let channels =
         Channels { reports: reported, hooks, calls: called, signals, stopped: is_stopped };
-    let ending = ControlRuntime::new(handles).run(channels).await;
+    let ending = ControlRuntime::new(handles, order_book).run(channels).await;
     sender.send(Message::End);
     // It takes its next message within microseconds; its probes end with it.
     let _ = election.join();

@@ -59,6 +59,10 @@ fn not_well(object: &ServedObject<'_>) -> String {
         Situation::Unanswered => {
             format!("{title} has not answered its clients for {spell}: {}.", object.missing())
         }
+        Situation::Sorry => format!(
+            "{title} has sent its clients to its sorry server for {spell}: {}.",
+            object.missing()
+        ),
         Situation::Scarce => {
             format!("{title} has had too few servers for {spell}: {}.", object.missing())
         }

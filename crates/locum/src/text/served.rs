@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use locum_control::StatusDocument;
-use locum_control::status::{ServedFitness, ServerStatus};
+use locum_control::status::{ServedFitness, ServerStatus, SorryStatus};
 
 use super::{age, first_few, thousands};
 
@@ -26,6 +26,8 @@ pub struct ServedObject<'a> {
     /// Why it is served by `backend`, where that was a choice with a reason.
     pub choice: Option<&'a str>,
     pub servers: &'a [ServerStatus],
+    /// Its sorry server, while it has the clients.
+    pub sorry: Option<&'a SorryStatus>,
     /// What serves it.
     pub backend: Option<&'a str>,
 }
@@ -41,6 +43,8 @@ pub enum ObjectKind {
 pub enum Situation {
     /// It is served here, and clients are not answered.
     Unanswered,
+    /// It is served here, and its sorry server has the clients.
+    Sorry,
     /// It is served here, by fewer servers than its quorum.
     Scarce,
     /// It is not served here, and could not be.
@@ -57,7 +61,11 @@ impl Situation {
     /// Clients are not answered as they should be, or would not be.
     pub fn is_lost(self) -> bool {
         match self {
-            Self::Unanswered | Self::Scarce | Self::Incapable | Self::WouldBeScarce => true,
+            Self::Unanswered
+            | Self::Sorry
+            | Self::Scarce
+            | Self::Incapable
+            | Self::WouldBeScarce => true,
             Self::Unknown | Self::Well => false,
         }
     }
@@ -75,6 +83,7 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         strained: service.strained.as_deref(),
         choice: service.backend_choice.as_deref().filter(|why| why.contains(": ")),
         servers: &service.servers,
+        sorry: service.sorry.as_ref().filter(|sorry| sorry.in_use),
         backend: service.backend.as_deref(),
     });
     let haproxy = document.haproxy.iter().map(|file| ServedObject {
@@ -87,6 +96,7 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         strained: file.strained.as_deref(),
         choice: None,
         servers: &[],
+        sorry: None,
         backend: Some("haproxy"),
     });
     services.chain(haproxy).collect()
@@ -113,6 +123,7 @@ impl ServedObject<'_> {
         match (self.active, self.fitness.populated) {
             (true, _) if is_refused || self.error.is_some() => Situation::Unanswered,
             (false, _) if is_refused || self.error.is_some() => Situation::Incapable,
+            (true, _) if self.sorry.is_some() => Situation::Sorry,
             (true, Some(false)) if has_servers => Situation::Scarce,
             (false, Some(false)) if has_servers => Situation::WouldBeScarce,
             (true, Some(false)) => Situation::Unanswered,
@@ -133,6 +144,10 @@ impl ServedObject<'_> {
             (None | Some(true), Some(error)) => error.to_owned(),
             (None | Some(true), None) => {
                 let down = down(self.servers);
+                if down.is_empty() && self.sorry.is_some() {
+                    let drained = self.servers.iter().filter(|one| one.order.is_some()).count();
+                    return format!("an operator has ordered {drained} of its servers");
+                }
                 let detail = &self.fitness.detail;
                 if down.is_empty() { detail.clone() } else { format!("{detail}: {}", named(&down)) }
             }
@@ -179,6 +194,8 @@ pub fn predicate(situation: Situation, kind: ObjectKind, is_one: bool) -> String
     match (situation, kind) {
         (Situation::Unanswered, _) if is_one => "does not answer its clients".to_owned(),
         (Situation::Unanswered, _) => "do not answer their clients".to_owned(),
+        (Situation::Sorry, _) if is_one => "sends its clients to its sorry server".to_owned(),
+        (Situation::Sorry, _) => "send their clients to their sorry servers".to_owned(),
         (Situation::Scarce, _) => {
             format!("{} too few servers", if is_one { "has" } else { "have" })
         }
@@ -291,10 +308,31 @@ mod tests {
             weight: 1,
             up: Some(false),
             detail: "connection refused".into(),
-            unasked: false,
             connections: 0,
+            ..sample::document().services.remove(0).servers.remove(0)
         };
         (1..=count).map(one).collect()
+    }
+
+    #[test]
+    fn a_service_on_its_sorry_server_says_so_and_why() {
+        let mut document = sample::document();
+        let service = serving(&mut document);
+        let address = ([10, 0, 0, 9], 80).into();
+        service.sorry = Some(SorryStatus { address, in_use: true, connections: 0 });
+        service.servers = servers(1);
+        service.fitness.populated = Some(false);
+        service.fitness.detail = "its only server is down".into();
+        let why = "its only server is down: connection refused (10.0.0.1:80)";
+        let text = format!("service www sends its clients to its sorry server: {why}");
+        assert_eq!(said(&document), [text]);
+        let service = serving(&mut document);
+        service.fitness.populated = Some(true);
+        service.servers[0].up = Some(true);
+        service.servers[0].order = Some("drain".into());
+        let why = "an operator has ordered 1 of its servers";
+        let text = format!("service www sends its clients to its sorry server: {why}");
+        assert_eq!(said(&document), [text]);
     }
 
     #[test]

@@ -10,66 +10,151 @@ use crate::text::{age, thousands};
 /// More servers of one service are counted, and only those that are not up shown, so many at most.
 pub const MOST_SERVERS: usize = 10;
 
+/// A column of figures that is there where a backend has some.
+struct Figures {
+    head: &'static str,
+    of: fn(&ServerStatus) -> Option<u64>,
+}
+
+const FIGURES: [Figures; 2] = [
+    Figures { head: "INACTIVE", of: |server| server.inactive },
+    Figures { head: "CONNS/S", of: |server| server.connection_rate },
+];
+
 pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
-    let header = ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS", "LAST RESULT"];
-    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    let has = |column: &&Figures| {
+        let mut servers = status.services.iter().flat_map(|service| &service.servers);
+        servers.any(|server| (column.of)(server).is_some())
+    };
+    let figures: Vec<&Figures> = FIGURES.iter().filter(has).collect();
+    let mut header: Vec<String> =
+        ["SERVICE", "ADDRESS", "BACKEND", "STATE", "WEIGHT", "CONNS"].map(str::to_owned).to_vec();
+    header.extend(figures.iter().map(|column| column.head.to_owned()));
+    header.push("LAST RESULT".to_owned());
+    let mut rows = vec![header];
     let objects = served::all(status);
     let mut notes = Vec::new();
     for (service, object) in status.services.iter().zip(&objects) {
         notes.resize(rows.len() - 1, String::new());
         notes.push(object.choice.map_or_else(String::new, |why| format!("by choice {why}")));
-        rows.push(vec![
+        let mut row = vec![
             service.name.clone(),
             format!("{}/{}", service.listen, service.protocol),
             service.backend.clone().unwrap_or_else(|| "-".to_owned()),
             state(object, &service.state),
             String::new(),
             service.connections.to_string(),
-            detail(object),
-        ]);
-        servers(&mut rows, service, extent);
+        ];
+        row.extend(figures.iter().map(|_| String::new()));
+        row.push(detail(object));
+        rows.push(row);
+        server_rows(&mut rows, service, extent, &figures);
     }
     columns(text, &rows, notes.into_iter());
 }
 
-fn servers(rows: &mut Vec<Vec<String>>, service: &ServiceStatus, extent: Extent) {
+fn server_rows(
+    rows: &mut Vec<Vec<String>>,
+    service: &ServiceStatus,
+    extent: Extent,
+    figures: &[&Figures],
+) {
     let row = |server: &ServerStatus| {
-        vec![
+        let mut row = vec![
             String::new(),
             format!("  {}", server.address),
             String::new(),
             up_down(server.up).to_owned(),
-            server.weight.to_string(),
+            weight(server),
             server.connections.to_string(),
-            server.detail.clone(),
-        ]
+        ];
+        let figure = |column: &&Figures| (column.of)(server).map_or_else(String::new, number);
+        row.extend(figures.iter().map(figure));
+        row.push(said(server));
+        row
     };
     let all = &service.servers;
     if extent == Extent::Whole || all.len() <= MOST_SERVERS {
         rows.extend(all.iter().map(row));
-        return;
+    } else {
+        let needs_eyes = |server: &&ServerStatus| {
+            server.up != Some(true) || server.unasked || server.order.is_some()
+        };
+        // Down before ordered, ordered before unknown.
+        let mut shown: Vec<&ServerStatus> = all.iter().filter(needs_eyes).collect();
+        shown.sort_by_key(|server| (server.up != Some(false), server.order.is_none()));
+        shown.truncate(MOST_SERVERS);
+        rows.extend(shown.iter().map(|server| row(server)));
+        rows.push(sum(all, figures));
     }
-    let needs_eyes = |server: &&ServerStatus| server.up != Some(true) || server.unasked;
-    // Down before unknown.
-    let mut shown: Vec<&ServerStatus> = all.iter().filter(needs_eyes).collect();
-    shown.sort_by_key(|server| server.up != Some(false));
-    shown.truncate(MOST_SERVERS);
-    rows.extend(shown.iter().map(|server| row(server)));
+    if let Some(sorry) = &service.sorry {
+        let mut row = vec![
+            String::new(),
+            format!("  {}", sorry.address),
+            String::new(),
+            "sorry".to_owned(),
+            String::new(),
+            sorry.connections.to_string(),
+        ];
+        row.extend(figures.iter().map(|_| String::new()));
+        let said = if sorry.in_use { "has the clients" } else { "for when the quorum is lost" };
+        row.push(said.to_owned());
+        rows.push(row);
+    }
+}
+
+/// Of many servers, how many there are of each kind.
+fn sum(all: &[ServerStatus], figures: &[&Figures]) -> Vec<String> {
     let count = |up| all.iter().filter(|server| server.up == up).count();
     let states = [(Some(true), "up"), (Some(false), "DOWN"), (None, "unknown")];
-    let counts = states.iter().map(|(up, word)| (count(*up), word)).filter(|(count, _)| *count > 0);
-    let counts: Vec<String> =
-        counts.map(|(count, word)| format!("{} {word}", thousands(count))).collect();
+    let ordered = all.iter().filter(|server| server.order.is_some()).count();
+    let counts = states.iter().map(|(up, word)| (count(*up), *word));
+    let counts = counts.chain([(ordered, "ordered by the operator")]);
+    let counts: Vec<String> = counts
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, word)| format!("{} {word}", thousands(count)))
+        .collect();
     let connections: u64 = all.iter().map(|server| server.connections).sum();
-    rows.push(vec![
+    let mut row = vec![
         String::new(),
         format!("  all {}", thousands(all.len())),
         String::new(),
         String::new(),
         String::new(),
         connections.to_string(),
-        format!("{} (--all shows each)", counts.join(", ")),
-    ]);
+    ];
+    let total = |column: &&Figures| all.iter().filter_map(column.of).sum::<u64>();
+    row.extend(figures.iter().map(|column| number(total(column))));
+    row.push(format!("{} (--all shows each)", counts.join(", ")));
+    row
+}
+
+fn number(figure: u64) -> String {
+    figure.to_string()
+}
+
+/// The weight in force, beside the configured one where they differ.
+fn weight(server: &ServerStatus) -> String {
+    let (own, in_force) = (server.weight, server.weight_in_force);
+    match (server.up, server.ramp_percent) {
+        (Some(false), _) => own.to_string(),
+        (_, Some(percent)) => format!("{percent}% to {in_force}"),
+        (_, None) if own == in_force => own.to_string(),
+        (_, None) => format!("{in_force} of {own}"),
+    }
+}
+
+/// What an operator has ordered, and what its checks say.
+fn said(server: &ServerStatus) -> String {
+    let order = match server.order.as_deref() {
+        Some("drain") => "drained by the operator",
+        Some(_) => "weight by the operator",
+        None => return server.detail.clone(),
+    };
+    match server.detail.is_empty() {
+        true => order.to_owned(),
+        false => format!("{order}; {}", server.detail),
+    }
 }
 
 pub fn processes(text: &mut String, status: &StatusDocument) {
@@ -102,6 +187,7 @@ pub fn processes(text: &mut String, status: &StatusDocument) {
 fn state(object: &ServedObject<'_>, otherwise: &str) -> String {
     let word = match object.situation() {
         Situation::Unanswered => "NOT ANSWERING",
+        Situation::Sorry => "SORRY",
         Situation::Scarce | Situation::WouldBeScarce => "FEW SERVERS",
         Situation::Incapable => "CANNOT SERVE",
         Situation::Unknown if !object.active => "unverified",
@@ -172,6 +258,32 @@ mod tests {
         assert_eq!(lines[4], format!("by choice {why}"));
         assert!(lines[3].starts_with("www ") && lines[5].starts_with("10.0.0.1"), "{lines:?}");
         assert_eq!(lines.len(), 6);
+    }
+
+    #[test]
+    fn the_weight_in_force_stands_beside_the_configured_one() {
+        let mut document = sample::document();
+        let row = |document: &StatusDocument| page(document, Extent::Screen).swap_remove(2);
+        assert_eq!(row(&document), "10.0.0.1:80 up 2 0 status 200 OK");
+        let server = &mut document.services[0].servers[0];
+        (server.weight_in_force, server.order) = (0, Some("drain".into()));
+        let drained = "10.0.0.1:80 up 0 of 2 0 drained by the operator; status 200 OK";
+        assert_eq!(row(&document), drained);
+        let server = &mut document.services[0].servers[0];
+        (server.weight_in_force, server.ramp_percent) = (2, Some(30));
+        (server.order, server.inactive) = (None, Some(17));
+        assert_eq!(row(&document), "10.0.0.1:80 up 30% to 2 0 17 status 200 OK");
+        let header = &page(&document, Extent::Screen)[0];
+        assert_eq!(header, "SERVICE ADDRESS BACKEND STATE WEIGHT CONNS INACTIVE LAST RESULT");
+        document.services[0].sorry = Some(locum_control::status::SorryStatus {
+            address: ([10, 0, 0, 9], 80).into(),
+            in_use: true,
+            connections: 4,
+        });
+        document.services[0].active = true;
+        let lines = page(&document, Extent::Screen);
+        assert!(lines[1].contains(" SORRY "), "{lines:?}");
+        assert_eq!(lines[3], "10.0.0.9:80 sorry 4 has the clients");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod hooks;
 mod outbox;
 mod reading;
 mod reload;
+mod server_orders;
 mod state;
 mod status_requests;
 mod taking_up;
@@ -32,6 +33,7 @@ use super::status::wall_clock::WallClock;
 use crate::text::{event as event_text, hook as hook_text};
 use hooks::{HookEnd, HookResult, Hooks};
 use outbox::{OFFER_AGAIN, Outbox};
+pub use server_orders::OrderBook;
 use state::{Done, Phase, Reload, StatusRequests, answer_busy};
 
 pub use state::{ControlRuntime, Handles};
@@ -71,7 +73,7 @@ pub enum Ending {
 }
 
 impl ControlRuntime {
-    pub fn new(handles: Handles) -> Self {
+    pub fn new(handles: Handles, order_book: OrderBook) -> Self {
         let (done, finished) = mpsc::unbounded_channel();
         let now = SystemTime::now();
         Self {
@@ -82,6 +84,7 @@ impl ControlRuntime {
             configured: now,
             reload: Reload::default(),
             outbox: Outbox::new(handles.inbox.clone()),
+            order_book,
             wall: WallClock::default(),
             status_requests: StatusRequests::default(),
             phase: Phase::Running,
@@ -277,6 +280,9 @@ impl ControlRuntime {
                 let successor = if force { Successor::Any } else { Successor::Fit };
                 self.command(Command::Switchover { target, to, run, successor }, Some(answer));
             }
+            Request::Server { service, server, order, over_ms } => {
+                self.order_server(&service, &server, order, over_ms, answer);
+            }
             Request::History { since_ms } => {
                 let entries = self.handles.history.since(since_ms.unwrap_or(0));
                 // Whoever asked may have gone away; so everywhere below.
@@ -322,6 +328,7 @@ impl ControlRuntime {
             Done::Loaded(reading, answer) => self.end_reload(reading, answer),
             Done::Sent(sent) => self.end_sending(sent),
             Done::TakenUp(taken) => self.end_taking_up(taken),
+            Done::Ordered(ordered) => self.end_ordering(ordered),
             Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
             Done::BalancerIdle => {
                 if let Phase::Finishing { until, .. } = self.phase {

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use super::hooks::Hooks;
 use super::outbox::Outbox;
 use super::reading::{Reader, Reading};
+use super::server_orders::{OrderBook, Ordered};
 use crate::configuration::Origin;
 use crate::daemon::applier::Job;
 use crate::daemon::balancer_thread::BalancerJob;
@@ -49,6 +50,8 @@ pub enum Done {
     Sent(Sent),
     TakenUp(TakenUp),
     Status(Box<((Time, Status), Option<BalancerStatus>)>),
+    /// What is in force of the orders for servers.
+    Ordered(Ordered),
     BalancerIdle,
 }
 
@@ -61,6 +64,7 @@ pub struct ControlRuntime {
     pub configured: SystemTime,
     pub reload: Reload,
     pub outbox: Outbox,
+    pub order_book: OrderBook,
     /// When things happened, for people.
     pub wall: WallClock,
     pub status_requests: StatusRequests,

@@ -137,6 +137,7 @@ impl ControlRuntime {
 
     pub(super) fn end_taking_up(&mut self, taken: TakenUp) {
         let TakenUp { log, is_incomplete, response, answer } = taken;
+        self.review_orders();
         if !log.is_empty() {
             let text = format!("the reload: {log}");
             if is_incomplete {

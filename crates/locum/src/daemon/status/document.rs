@@ -5,12 +5,13 @@ use std::time::{Duration, SystemTime};
 use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
 use locum_control::status::{
     Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, HeldBackStatus,
-    InstanceStatus, PeerStatus, ProcessStatus, RefusedAddress, ServedFitness, ServerStatus,
-    ServiceStatus, StatusDocument, UnfitObject, Unmatched,
+    InstanceStatus, PeerStatus, ProcessStatus, QuorumState, RefusedAddress, ServedFitness,
+    ServerStatus, ServiceStatus, SorryStatus, StatusDocument, UnfitObject, Unmatched,
 };
+use locum_engine::ServerOrder;
 use locum_engine::status as engine;
 use locum_engine::status::Status;
-use locum_plan::{Name, Plan, Protocol, Tracked, listeners_in_words};
+use locum_plan::{Name, Plan, Protocol, QuorumUnit, Tracked, listeners_in_words};
 use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
 use super::rfc8347;
@@ -210,11 +211,9 @@ fn service(
 ) -> ServiceStatus {
     let planned = plan.services.iter().find(|planned| planned.name == from.name);
     let served = balancer.services.iter().find(|served| served.name == from.name);
-    let connections_of = |address| {
-        served
-            .and_then(|served| served.servers.iter().find(|server| server.address == address))
-            .map_or(0, |server| server.active)
-    };
+    let counted = |address| served?.servers.iter().find(|server| server.address == address);
+    let connections_of = |address| counted(address).map_or(0, |server| server.active);
+    let is_sorry = from.sorry.is_some() && !from.quorum.reached;
     ServiceStatus {
         name: from.name.to_string(),
         listen: listeners_in_words(&from.listen),
@@ -240,6 +239,22 @@ fn service(
             .or_else(|| named(&balancer.strained, &from.name)),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
+        quorum: QuorumState {
+            reached: from.quorum.reached,
+            sum: from.quorum.sum,
+            unit: match from.quorum.quorum.unit {
+                QuorumUnit::Servers => "servers",
+                QuorumUnit::Weight => "weight",
+            }
+            .to_owned(),
+            quorum: from.quorum.quorum.level,
+            hysteresis: from.quorum.quorum.hysteresis,
+        },
+        sorry: from.sorry.map(|address| SorryStatus {
+            address,
+            in_use: is_sorry,
+            connections: connections_of(address),
+        }),
         servers: from
             .servers
             .iter()
@@ -250,6 +265,17 @@ fn service(
                 detail: server.detail.clone(),
                 unasked: server.is_unasked,
                 connections: connections_of(server.address),
+                weight_in_force: if server.is_live && !is_sorry { server.due_weight } else { 0 },
+                ramp_percent: server.ramp_percent,
+                order: server.order.map(|order| {
+                    match order {
+                        ServerOrder::Drain => "drain",
+                        ServerOrder::Weight(_) => "weight",
+                    }
+                    .to_owned()
+                }),
+                inactive: counted(server.address).and_then(|server| server.inactive),
+                connection_rate: counted(server.address).and_then(|server| server.connection_rate),
             })
             .collect(),
     }
