@@ -5,6 +5,7 @@
 //! [`Done`].
 
 mod hooks;
+mod order_book;
 mod outbox;
 mod reading;
 mod reload;
@@ -32,8 +33,8 @@ use super::inbox::Message;
 use super::status::wall_clock::WallClock;
 use crate::text::{event as event_text, hook as hook_text};
 use hooks::{HookEnd, HookResult, Hooks};
+pub use order_book::OrderBook;
 use outbox::{OFFER_AGAIN, Outbox};
-pub use server_orders::OrderBook;
 use state::{Done, Phase, Reload, StatusRequests, answer_busy};
 
 pub use state::{ControlRuntime, Handles};

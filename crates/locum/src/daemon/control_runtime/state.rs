@@ -15,9 +15,9 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::hooks::Hooks;
+use super::order_book::{OrderBook, Ordered};
 use super::outbox::Outbox;
 use super::reading::{Reader, Reading};
-use super::server_orders::{OrderBook, Ordered};
 use crate::configuration::Origin;
 use crate::daemon::applier::Job;
 use crate::daemon::balancer_thread::BalancerJob;
