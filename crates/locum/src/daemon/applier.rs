@@ -13,31 +13,34 @@
 mod address;
 mod handover;
 mod kind;
+mod levels;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
-use locum_engine::{Announcement, Inherited, Input, InstanceId, LinkState, Owner, SendReport};
+use locum_engine::{Announcement, Inherited, Input, LinkState, SendReport};
 use locum_kernel::frame_socket::{Batch, FrameSocket};
 use locum_kernel::netlink::{self, LinkSnapshot, MonitorEvent, Netlink};
 use locum_kernel::nftables::Handovers;
 use locum_plan::{Name, Plan};
 use locum_vrrp::Time;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc::Receiver;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use self::address::Addresses;
 pub use self::kind::Apply;
 use self::kind::{FactKind, Round};
+pub use self::levels::{Job, JobSender, Levels, queue};
 use super::inbox::{InboxSender, Message};
 
-/// Jobs waiting. When it is full, the election keeps the newest level of each owner and offers it
-/// again, and forgets announcements.
+/// Jobs waiting, and levels within them. When there is no room, the election keeps the newest level of
+/// each owner and offers it again, and forgets announcements.
 const QUEUE_JOBS: usize = 4096;
+const QUEUE_LEVELS: usize = 4096;
 
 /// Levels carried out at once: some milliseconds of the kernel's time, so that the answers to the
 /// first of thousands do not wait for the last.
@@ -52,22 +55,9 @@ const FIRST_LINKS_LIMIT: Duration = Duration::from_secs(2);
 /// Pause between tries to reach the kernel again after its socket failed.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-#[derive(Debug)]
-pub enum Job {
-    Apply(Apply),
-    Announce {
-        instance: InstanceId,
-        /// Too late afterwards: this node may be master no more.
-        until: Time,
-        frames: Vec<Announcement>,
-    },
-    /// Everything before this is done.
-    Flush(oneshot::Sender<()>),
-}
-
 /// A thread that is getting to know the kernel.
 pub struct Starting {
-    pub jobs: Sender<Job>,
+    pub jobs: JobSender,
     ready: oneshot::Receiver<io::Result<Vec<Inherited>>>,
 }
 
@@ -93,7 +83,7 @@ impl Starting {
 /// # Errors
 /// When it cannot be had.
 pub fn spawn(plan: &Plan, inbox: InboxSender) -> io::Result<Starting> {
-    let (jobs, queue) = mpsc::channel(QUEUE_JOBS);
+    let (jobs, queue) = queue(QUEUE_JOBS, QUEUE_LEVELS);
     let (began, ready) = oneshot::channel();
     let names = interfaces(plan);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -192,19 +182,19 @@ impl Applier {
 
     /// This job and all that wait behind it: levels first, then what they let be announced.
     fn work(&mut self, first: Job, jobs: &mut Receiver<Job>) {
-        let mut levels: BTreeMap<Owner, Apply> = BTreeMap::new();
+        let mut levels = Levels::default();
         let mut bursts = Vec::new();
         let mut flushed = Vec::new();
         let mut next = Some(first);
         while let Some(job) = next {
             match job {
-                Job::Apply(apply) => drop(levels.insert(apply.owner, apply)),
+                Job::Apply(batch) => levels.append(batch.take()),
                 Job::Announce { instance, until, frames } => bursts.push((instance, until, frames)),
                 Job::Flush(done) => flushed.push(done),
             }
             next = if levels.len() < MOST_AT_ONCE { jobs.try_recv().ok() } else { None };
         }
-        self.apply(levels.into_values().collect());
+        levels.parts(MOST_AT_ONCE).for_each(|part| self.apply(part));
         let mut inputs = Vec::with_capacity(bursts.len());
         for (instance, until, frames) in bursts {
             if Time::from_nanos(locum_kernel::clock::now()) <= until {
@@ -219,12 +209,9 @@ impl Applier {
         }
     }
 
-    fn apply(&mut self, levels: Vec<Apply>) {
-        if levels.is_empty() {
-            return;
-        }
+    fn apply(&mut self, levels: &[Apply]) {
         let answers = levels.iter().map(|_| Ok(Vec::new())).collect();
-        let mut round = Round { netlink: &mut self.netlink, levels: &levels, answers };
+        let mut round = Round { netlink: &mut self.netlink, levels, answers };
         self.kinds.iter_mut().for_each(|kind| kind.hold(&mut round));
         self.kinds.iter_mut().rev().for_each(|kind| kind.withdraw(&mut round));
         let Round { answers, .. } = round;

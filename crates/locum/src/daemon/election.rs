@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use locum_check::Probes;
 use locum_engine::{
-    CommandId, Datagram, Engine, Event, HookRun, Input, InstanceId, Output, Owner, Packet,
-    ProbeChange, Reply, SendReport,
+    CommandId, Datagram, Engine, Event, HookRun, Input, InstanceId, Output, Packet, ProbeChange,
+    Reply, SendReport,
 };
 use locum_kernel::advert_socket::{ReceiveBatch, SendBatch};
 use locum_kernel::clock;
@@ -28,7 +28,7 @@ use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
 use tokio::sync::oneshot;
 
-use super::applier::{Apply, Job};
+use super::applier::{Apply, Job, JobSender, Levels};
 use super::balancer_thread::BalancerJob;
 use super::inbox::{InboxReceiver, Message};
 use super::sockets::{AdvertSockets, Outcome, Readable, Reading, SocketFault};
@@ -49,12 +49,14 @@ const ADVERT_BYTES: usize = 60 + 8 + 255 * 16 + 8;
 /// Pause before a full queue is tried again.
 const OFFER_AGAIN: Duration = Duration::from_millis(10);
 
-/// Room for outputs that is kept from one input to the next: what most need.
-const KEPT_OUTPUTS: usize = 64;
+/// Room for outputs that is kept from one input to the next: what the timers that are due together
+/// need, some 200 KiB on a node that has so many. To give it back and to ask for it again with every
+/// drain costs more than the drain.
+const KEPT_OUTPUTS: usize = 1024;
 
 /// Where outputs go.
 pub struct Sinks {
-    pub applier: Sender<Job>,
+    pub applier: JobSender,
     pub balancer: SyncSender<BalancerJob>,
     pub probes: Probes,
     pub reports: Sender<Report>,
@@ -94,7 +96,7 @@ pub struct Election {
     adverts: Vec<Datagram>,
     /// The newest level of each owner that the applier's queue had no room for. It is offered
     /// again: a slow applier gets fewer levels, and loses none that counts.
-    unapplied: BTreeMap<Owner, Apply>,
+    unapplied: Levels,
     /// Adverts that could not be sent, by instance, for the engine to count.
     unsent: BTreeMap<InstanceId, u64>,
     /// The newest level that the balancer's queue had no room for.
@@ -122,7 +124,7 @@ impl Election {
             received: None,
             send_batch: SendBatch::default(),
             adverts: Vec::new(),
-            unapplied: BTreeMap::new(),
+            unapplied: Levels::default(),
             unsent: BTreeMap::new(),
             unserved: None,
             answers: HashMap::new(),
@@ -309,7 +311,7 @@ impl Election {
         match output {
             Output::Advertise(datagram) => self.adverts.push(datagram),
             Output::Apply { seq, owner, hold, drop } => {
-                self.unapplied.insert(owner, Apply { seq, owner, hold, drop });
+                self.unapplied.put(Apply { seq, owner, hold, drop });
             }
             Output::Announce { instance, until, frames } => {
                 // An announcement without room is lost like one on the wire: the next burst or
@@ -351,14 +353,7 @@ impl Election {
 
     /// Gives the applier what it has room for; the rest waits, the newest level of each owner.
     fn offer_levels(&mut self) {
-        while let Some((_, apply)) = self.unapplied.pop_first() {
-            if let Err(TrySend::Full(Job::Apply(apply)) | TrySend::Closed(Job::Apply(apply))) =
-                self.sinks.applier.try_send(Job::Apply(apply))
-            {
-                self.unapplied.insert(apply.owner, apply);
-                return;
-            }
-        }
+        self.sinks.applier.offer(&mut self.unapplied);
     }
 
     /// Hands the newest level to the balancer, or keeps it in place of an older one that found no
@@ -409,9 +404,10 @@ mod tests {
     use std::net::Ipv4Addr;
     use std::sync::mpsc;
 
-    use locum_engine::{Announcement, Fact, HeldAddress, HookOwner, Seq};
+    use locum_engine::{Announcement, Fact, HeldAddress, HookOwner, Owner, Seq};
     use locum_plan::{VirtualAddress, WantedServices};
 
+    use super::super::applier::queue;
     use super::super::inbox::inbox;
     use super::*;
 
@@ -426,7 +422,7 @@ mod tests {
 
     impl Rig {
         fn new() -> Self {
-            let (applier, jobs) = tokio::sync::mpsc::channel(1);
+            let (applier, jobs) = queue(1, 3);
             let (balancer, balancer_jobs) = mpsc::sync_channel(1);
             let (reports, _reports) = tokio::sync::mpsc::channel(1);
             let (hook_sender, hooks) = tokio::sync::mpsc::unbounded_channel();
@@ -451,11 +447,14 @@ mod tests {
             self.election.offer_levels();
         }
 
-        /// Owner and number of the level the applier takes next.
-        fn applied(&mut self) -> Option<(Owner, Seq)> {
-            match self.jobs.try_recv().ok()? {
-                Job::Apply(apply) => Some((apply.owner, apply.seq)),
-                Job::Announce { .. } | Job::Flush(_) => None,
+        /// Owner and number of the levels the applier takes next.
+        fn applied(&mut self) -> Vec<(Owner, Seq)> {
+            match self.jobs.try_recv() {
+                Ok(Job::Apply(batch)) => {
+                    let levels = batch.take();
+                    levels.parts(usize::MAX).flatten().map(|one| (one.owner, one.seq)).collect()
+                }
+                Ok(Job::Announce { .. } | Job::Flush(_)) | Err(_) => Vec::new(),
             }
         }
 
@@ -548,13 +547,11 @@ mod tests {
         rig.apply(4, web);
         rig.announce();
         assert_eq!(rig.dropped(), 1, "an announcement without room is lost");
-        assert_eq!(rig.applied(), Some((web, 1)));
+        assert_eq!(rig.applied(), [(web, 1)]);
         rig.election.fire_timers();
-        assert_eq!(rig.applied(), Some((web, 4)));
+        assert_eq!(rig.applied(), [(web, 4), (Owner::Nobody, 3)]);
         rig.election.fire_timers();
-        assert_eq!(rig.applied(), Some((Owner::Nobody, 3)));
-        rig.election.fire_timers();
-        assert_eq!(rig.applied(), None);
+        assert_eq!(rig.applied(), []);
     }
 
     #[test]

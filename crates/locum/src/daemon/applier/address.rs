@@ -10,7 +10,7 @@ use locum_kernel::netlink::{
 };
 use locum_plan::Scope;
 
-use super::kind::{FactKind, Round};
+use super::kind::{Apply, FactKind, Round};
 
 /// They are held and dropped in one go: netlink knows the order.
 pub struct Addresses;
@@ -26,17 +26,15 @@ impl FactKind for Addresses {
     }
 
     fn hold(&mut self, round: &mut Round<'_>) {
-        let facts: Vec<_> = round
-            .levels
-            .iter()
-            .map(|level| {
-                // One address is the rule, and there are hundreds of levels.
-                let mut hold = Vec::with_capacity(level.hold.len());
-                hold.extend(level.hold.iter().filter_map(Fact::address).map(fact));
-                (hold, level.drop.iter().filter_map(unwanted).collect::<Vec<_>>())
-            })
-            .collect();
-        let changes: Vec<_> = facts.iter().map(|(hold, drop)| Change { hold, drop }).collect();
+        // Side by side: one address is the rule, and there are hundreds of levels.
+        let held: Vec<netlink::Fact> = round.levels.iter().flat_map(holds).map(fact).collect();
+        let dropped: Vec<Unwanted> = round.levels.iter().flat_map(drops).collect();
+        let (mut held, mut dropped) = (&held[..], &dropped[..]);
+        let change = |level: &Apply| Change {
+            hold: split_off(&mut held, holds(level).count()),
+            drop: split_off(&mut dropped, drops(level).count()),
+        };
+        let changes: Vec<_> = round.levels.iter().map(change).collect();
         for (at, result) in round.netlink.apply_all(&changes).into_iter().enumerate() {
             match result {
                 Ok(()) => {}
@@ -55,6 +53,21 @@ impl FactKind for Addresses {
         let key = FactKey::Address { interface: Arc::clone(interface), address: *address };
         Some((key, culprit.clone()))
     }
+}
+
+fn holds(level: &Apply) -> impl Iterator<Item = &HeldAddress> {
+    level.hold.iter().filter_map(Fact::address)
+}
+
+fn drops(level: &Apply) -> impl Iterator<Item = Unwanted> + '_ {
+    level.drop.iter().filter_map(unwanted)
+}
+
+/// The first so many, which there are.
+fn split_off<'a, T>(all: &mut &'a [T], count: usize) -> &'a [T] {
+    let (first, others) = all.split_at(count);
+    *all = others;
+    first
 }
 
 fn refusal(failure: Failure) -> Refusal {

@@ -10,7 +10,7 @@ use locum_engine::Reply;
 use locum_engine::status::Status;
 use locum_plan::Plan;
 use locum_vrrp::Time;
-use tokio::sync::mpsc::{Sender, UnboundedReceiver, UnboundedSender};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -19,7 +19,7 @@ use super::order_book::{OrderBook, Ordered};
 use super::outbox::Outbox;
 use super::reading::{Reader, Reading};
 use crate::configuration::Origin;
-use crate::daemon::applier::Job;
+use crate::daemon::applier::JobSender;
 use crate::daemon::balancer_thread::BalancerJob;
 use crate::daemon::election::Dropped;
 use crate::daemon::history::History;
@@ -32,7 +32,7 @@ use crate::daemon::status::wall_clock::WallClock;
 /// What the control runtime works with.
 pub struct Handles {
     pub inbox: InboxSender,
-    pub applier: Sender<Job>,
+    pub applier: JobSender,
     pub balancer: SyncSender<BalancerJob>,
     pub log: Log,
     /// Reports that found no room.
