@@ -7,6 +7,7 @@ use std::sync::Arc;
 use locum_plan::{Name, Tracked};
 use locum_vrrp::{Action, Role, Time};
 
+use crate::eligibility;
 use crate::engine::Engine;
 use crate::explain;
 use crate::facts::{Fact, Removal, Whose};
@@ -79,6 +80,7 @@ impl Engine {
             out.push(Output::Stopped);
         }
         debug_assert_eq!(self.check_touched(&dirty), Ok(()), "what the engine promises itself");
+        self.instances.give_back(dirty);
         let steps = self.services.deadline().filter(|_| !self.stopped);
         let deadlines = [
             self.instances.deadline(),
@@ -114,8 +116,10 @@ impl Engine {
         if !state.actions.iter().any(|action| matches!(action, Action::Advertise { .. })) {
             return;
         }
-        let index = self.links.get(state.speaks_on()).map_or(0, |link| link.index);
-        let link = Link { index, source: self.source_of(id) };
+        let link = self.links.get(state.speaks_on());
+        let source =
+            link.and_then(|link| eligibility::source(state.router.settings(), link, &self.links));
+        let link = Link { index: link.map_or(0, |link| link.index), source };
         self.instances.touch(id).drain_adverts(now, link, out);
     }
 

@@ -26,8 +26,11 @@ impl Groups {
         arbiter: &mut dyn Arbiter,
         instances: &Instances,
     ) -> Vec<(InstanceId, RouterEvent<'static>)> {
+        let asks = |id: &InstanceId| {
+            instances.get(*id).is_some_and(|state| state.router.candidate().is_some())
+        };
         let mut asking = std::mem::take(&mut self.undecided);
-        asking.extend_from_slice(instances.touched());
+        asking.extend(instances.touched().iter().copied().filter(asks));
         asking.sort_unstable();
         asking.dedup();
         let mut answers = Vec::new();

@@ -181,11 +181,20 @@ impl Instances {
         &self.dirty
     }
 
-    /// Those touched since the last drain, in a fixed order.
+    /// Those touched since the last drain, in a fixed order. The list comes back by
+    /// [`Instances::give_back`].
     pub fn take_dirty(&mut self) -> Vec<InstanceId> {
         let mut dirty = std::mem::take(&mut self.dirty);
         dirty.sort_unstable();
         dirty
+    }
+
+    /// The room for the next list of those touched: a drain for every advert needs one.
+    pub fn give_back(&mut self, mut dirty: Vec<InstanceId>) {
+        if self.dirty.is_empty() && dirty.capacity() <= MOST_DUE {
+            dirty.clear();
+            self.dirty = dirty;
+        }
     }
 
     /// The drain is done with it: from now on its deadline counts.

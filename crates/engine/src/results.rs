@@ -6,7 +6,7 @@ use locum_plan::Name;
 use locum_vrrp::Time;
 
 use crate::engine::Engine;
-use crate::facts::{Asked, Refusal};
+use crate::facts::{Answered, Asked, Refusal};
 use crate::fitness::Aspect;
 use crate::ids::InstanceId;
 use crate::ids::{Owner, Seq};
@@ -36,8 +36,14 @@ impl Engine {
         if self.instances.get(id).is_none_or(|state| !state.facts().awaits(seq)) {
             return;
         }
-        let state = self.instances.touch(id);
+        let Some(state) = self.instances.quietly(id) else { return };
+        let is_renewal = !state.facts().is_outstanding() && !state.announce.is_some();
         let answered = state.applied(result, now);
+        if is_renewal && answered == Answered::default() {
+            // Thousands of these a second change nothing but when the next one is due.
+            return self.instances.settle(id);
+        }
+        let state = self.instances.touch(id);
         let name = state.name().clone();
         if !answered.failed.is_empty() {
             let error = answered.failed.join("; ");

@@ -105,7 +105,7 @@ pub struct Level {
 }
 
 /// What is new in an answer of the kernel.
-#[derive(Debug, Default)]
+#[derive(PartialEq, Eq, Debug, Default)]
 pub struct Answered {
     /// What failed, one sentence each; empty when nothing did that was not known.
     pub failed: Vec<String>,
