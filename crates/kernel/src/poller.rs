@@ -102,6 +102,13 @@ impl Poller {
     }
 }
 
+/// Until this descriptor has something to read, or the time has passed.
+pub fn wait_for(descriptor: &impl AsFd, limit: Duration) {
+    let mut only = [PollFd::new(descriptor.as_fd(), PollFlags::POLLIN)];
+    // After a signal the caller looks at everything and waits again.
+    let _ = ppoll(&mut only, Some(TimeSpec::from(limit)), None);
+}
+
 /// The kernel's own structure, which is of 64 bits everywhere.
 #[repr(C)]
 struct KernelTime {

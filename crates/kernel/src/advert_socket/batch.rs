@@ -96,9 +96,10 @@ impl ReceiveBatch {
         self.point();
         let flags = libc::MSG_DONTWAIT;
         let count = loop {
-            // SAFETY: each header points to a name, a control buffer and a slice of the sizes it
-            // says, and the slice to a slot of `data`. All of them are owned by `self`, borrowed
-            // exclusively, and not moved during the call. The kernel accepts no time limit here.
+            // SAFETY: each header points to a slice of the size it says, and the slice to a slot of
+            // `data`; for IPv6 also to a name and a control buffer. All of them are owned by `self`,
+            // borrowed exclusively, and not moved during the call. The kernel accepts no time limit
+            // here.
             let count = unsafe {
                 libc::recvmmsg(
                     socket.as_raw_fd(),
@@ -131,13 +132,24 @@ impl ReceiveBatch {
         let slots = slots.zip(self.names.iter_mut().zip(&mut self.controls));
         for ((header, slice), (name, control)) in slots {
             header.msg_len = 0;
-            header.msg_hdr.msg_name = ptr::from_mut(name).cast();
-            header.msg_hdr.msg_namelen = size_of_val(name) as libc::socklen_t;
             header.msg_hdr.msg_iov = slice;
             header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_control = ptr::from_mut(control).cast();
-            header.msg_hdr.msg_controllen = CONTROL_OCTETS as _;
             header.msg_hdr.msg_flags = 0;
+            match self.family {
+                // The IP header comes with the datagram and says it all.
+                Family::V4 => {
+                    header.msg_hdr.msg_name = ptr::null_mut();
+                    header.msg_hdr.msg_namelen = 0;
+                    header.msg_hdr.msg_control = ptr::null_mut();
+                    header.msg_hdr.msg_controllen = 0;
+                }
+                Family::V6 => {
+                    header.msg_hdr.msg_name = ptr::from_mut(name).cast();
+                    header.msg_hdr.msg_namelen = size_of_val(name) as libc::socklen_t;
+                    header.msg_hdr.msg_control = ptr::from_mut(control).cast();
+                    header.msg_hdr.msg_controllen = CONTROL_OCTETS as _;
+                }
+            }
         }
     }
 

@@ -6,6 +6,9 @@
 //!   read adverts ──► fire the timer ──► take messages ──► execute outputs
 //! ```
 //!
+//! While many adverts come, they gather for a moment between two reads; messages and the deadline
+//! do not wait for them.
+//!
 //! Adverts are read before timers fire, so that a thread that was kept from running does not take
 //! a master for dead whose adverts are waiting. It never blocks, takes no lock and writes no log:
 //! every queue it fills is tried once, and what happens when it is full stands beside the try.
@@ -22,7 +25,7 @@ use locum_engine::{
     Reply, SendReport,
 };
 use locum_kernel::advert_socket::{ReceiveBatch, SendBatch};
-use locum_kernel::clock;
+use locum_kernel::{clock, poller};
 use locum_vrrp::{Family, Time};
 use tokio::sync::mpsc::error::TrySendError as TrySend;
 use tokio::sync::mpsc::{Sender, UnboundedSender};
@@ -31,7 +34,7 @@ use tokio::sync::oneshot;
 use super::applier::{Apply, Job, JobSender, Levels};
 use super::balancer_thread::BalancerJob;
 use super::inbox::{InboxReceiver, Message};
-use super::sockets::{AdvertSockets, Outcome, Readable, Reading, SocketFault};
+use super::sockets::{AdvertSockets, Outcome, Pace, Readable, Reading, SocketFault};
 
 /// Batches of adverts read from one socket before timers have their turn: more than a socket's
 /// buffer holds, and a flood cannot hold up the timers for longer than about two milliseconds.
@@ -92,6 +95,7 @@ pub struct Election {
     /// Lent out while its datagrams are fed.
     received: Option<Box<ReceiveBatch>>,
     send_batch: SendBatch,
+    pace: Pace,
     /// Of the drain under way: those that leave together are sent together.
     adverts: Vec<Datagram>,
     /// The newest level of each owner that the applier's queue had no room for. It is offered
@@ -123,6 +127,7 @@ impl Election {
             out: Vec::new(),
             received: None,
             send_batch: SendBatch::default(),
+            pace: Pace::default(),
             adverts: Vec::new(),
             unapplied: Levels::default(),
             unsent: BTreeMap::new(),
@@ -135,6 +140,7 @@ impl Election {
     /// Until [`Message::End`].
     pub fn run(mut self) {
         loop {
+            self.gather();
             let readable = self.wait();
             self.read_adverts(&readable);
             self.fire_timers();
@@ -142,6 +148,14 @@ impl Election {
                 return;
             }
         }
+    }
+
+    /// Lets adverts gather while many come, until there is anything else to do.
+    fn gather(&self) {
+        let now = now();
+        let Some(limit) = self.pace.gathers_for(now) else { return };
+        let due = self.deadline.map_or(limit, |deadline| deadline.since(now));
+        poller::wait_for(&self.inbox, limit.min(due));
     }
 
     /// The sockets that have something, when there is anything to do.
@@ -158,6 +172,7 @@ impl Election {
         if readable.is_empty() {
             return;
         }
+        self.pace.has_read(now());
         let mut batch =
             self.received.take().unwrap_or_else(|| Box::new(ReceiveBatch::new(ADVERT_BYTES)));
         for &socket in readable {

@@ -13,6 +13,7 @@
 mod entry;
 mod flood;
 mod opener;
+mod pace;
 
 use std::collections::HashMap;
 use std::io;
@@ -30,6 +31,7 @@ use opener::{Lanes, Opener, Request};
 
 pub use entry::SocketFault;
 pub use opener::Opened;
+pub use pace::Pace;
 
 /// Stands for the inbox among the tokens of the sockets.
 const INBOX: u64 = u64::MAX;
