@@ -43,10 +43,13 @@ use crate::verify::watch::Watcher;
 pub(crate) use forwarding::Unmet;
 pub(crate) use host::{HostReader, HostView};
 
-/// How often the host and its ports are looked at, and changes of files asked for: an operator who
-/// waits for it sees it within two of them.
+/// How often the host and its ports are looked at: an operator who waits for it sees it within two
+/// of them.
 const ROUND: Duration = Duration::from_secs(1);
-const CHANGES: Duration = Duration::from_millis(500);
+
+/// How often changes of files are asked for: what a master has lost too shall be in doubt here before
+/// what it offers is taken.
+const CHANGES: Duration = Duration::from_millis(100);
 
 /// A round that takes long is made less often, so that it takes no more of a processor than one
 /// part in this many.
@@ -379,7 +382,7 @@ impl Verifier {
     }
 
     fn is_pending(&self) -> bool {
-        self.haproxy.iter().any(HaproxyLook::is_pending)
+        self.haproxy.iter().any(HaproxyLook::is_unknown)
             || self.services.iter().any(|look| look.found.is_none())
     }
 
@@ -488,7 +491,7 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
         thread::sleep(CHECK_POLL / 2);
         verifier.tick(Instant::now());
     }
-    let unknown = verifier.haproxy.iter().filter(|look| look.is_pending()).map(|look| Obstacle {
+    let unknown = verifier.haproxy.iter().filter(|look| look.is_unknown()).map(|look| Obstacle {
         name: look.file.name.clone(),
         kind: ObstacleKind::NotRun,
         text: format!(

@@ -13,7 +13,7 @@ use crate::haproxy::message::alerts;
 use crate::process::Process;
 
 /// A check that takes longer waits for a resolver that does not answer.
-const LIMIT: Duration = Duration::from_secs(10);
+pub(crate) const CHECK_LIMIT: Duration = Duration::from_secs(10);
 
 /// Why a HAProxy would not run from its file.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +26,7 @@ pub(crate) enum HaproxyRefusal {
     #[error(
         "checking {} took longer than {} s, does it name hosts to resolve?",
         config.display(),
-        LIMIT.as_secs()
+        CHECK_LIMIT.as_secs()
     )]
     TooSlow { config: PathBuf },
     #[error("checking {} did not come to an end, haproxy {end}", config.display())]
@@ -91,7 +91,7 @@ impl Check {
                 let words = alerts(&self.process.messages());
                 Some(Err(HaproxyRefusal::Refused { config: config(), words }))
             }
-            None if self.process.age() > LIMIT => {
+            None if self.process.age() > CHECK_LIMIT => {
                 let refusal = HaproxyRefusal::TooSlow { config: config() };
                 self.process.signal(Signal::KILL);
                 Some(Err(refusal))

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,9 @@ use locum_plan::HaproxyFile;
 use rustix::process::Signal;
 
 use crate::haproxy::text::{PathKind, binds};
-use crate::haproxy::{Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text};
+use crate::haproxy::{
+    CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text,
+};
 use crate::process::Process;
 use crate::verify::port::Ports;
 use crate::verify::watch::{Changes, Spot, spots_of};
@@ -32,6 +34,9 @@ const SHORTAGE_PAUSE: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(300);
 const RESTLESS: Duration = Duration::from_secs(1);
 
+/// A verdict that takes longer than one check may is not waited for.
+const LONGEST_DOUBT: Duration = CHECK_LIMIT;
+
 /// A verdict counts although files changed while it was made, when that happens all the time.
 const MOST_DISCARDED: u32 = 3;
 
@@ -45,6 +50,10 @@ pub(super) struct HaproxyLook {
     is_unread: bool,
     /// When the next check is due.
     due: Instant,
+    /// When a change was seen that no verdict has taken into account.
+    unjudged: Option<Instant>,
+    /// What was there when its file was last read, of what that names; itself too.
+    present: Vec<PathBuf>,
     /// First and last change since the last check was begun.
     changed: Option<(Instant, Instant)>,
     discarded: u32,
@@ -76,6 +85,8 @@ impl HaproxyLook {
             is_unread: runs,
             // What has just been started says itself what is wrong with its file.
             due: if runs { now + SLOW_ROUND } else { now },
+            unjudged: None,
+            present: Vec::new(),
             changed: None,
             discarded: 0,
             doubts: 0,
@@ -113,6 +124,11 @@ impl HaproxyLook {
         if changes.touch(&self.spots) {
             let since = self.changed.map_or(now, |(since, _)| since);
             self.changed = Some((since, now));
+            self.unjudged.get_or_insert(now);
+            // That is no half of a file: should it come back, the verdict is discarded.
+            if self.present.iter().any(|path| !path.exists()) {
+                self.due = now;
+            }
         }
     }
 
@@ -154,6 +170,7 @@ impl HaproxyLook {
             |path: &Path| Some(if path.is_dir() { PathKind::Directory } else { PathKind::File });
         let named = paths_named(&text, path, &kind);
         self.spots.extend(named.iter().flat_map(|path| spots_of(path)));
+        self.present = named.into_iter().chain([path.clone()]).filter(|it| it.exists()).collect();
         self.listens = binds(&String::from_utf8_lossy(&text))
             .into_iter()
             // On one interface it is in the way of others, and others of it, on that one alone.
@@ -218,6 +235,7 @@ impl HaproxyLook {
         self.due = now + if verdict.is_ok() { SLOW_ROUND } else { REPEAT };
         self.discarded = 0;
         self.doubts = 0;
+        self.unjudged = None;
         self.verdict = Some(verdict);
     }
 
@@ -232,8 +250,14 @@ impl HaproxyLook {
         };
     }
 
-    pub(super) fn is_pending(&self) -> bool {
+    pub(super) fn is_unknown(&self) -> bool {
         self.verdict.is_none() && !self.runs
+    }
+
+    /// The verdict, if there is one, is of files that have changed since.
+    pub(super) fn is_pending(&self) -> bool {
+        let in_doubt = self.unjudged.is_some_and(|since| since.elapsed() < LONGEST_DOUBT);
+        self.is_unknown() || in_doubt && !self.runs
     }
 
     pub(super) fn objection(&self) -> Option<&Objection> {
@@ -248,9 +272,57 @@ impl HaproxyLook {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use locum_plan::{Name, Standby};
 
     use super::*;
+    use crate::verify::watch::Watcher;
+
+    /// Found well a moment ago, and watched.
+    fn well(root: &Path, now: Instant) -> (HaproxyLook, Watcher) {
+        let config = root.join("edge.cfg");
+        let list = root.join("list.acl");
+        let text =
+            format!("listen web\n    http-request deny if {{ src -f {} }}\n", list.display());
+        fs::write(&config, text).unwrap();
+        fs::write(&list, "192.0.2.1\n").unwrap();
+        let (name, program) = ("edge".into(), "haproxy".into());
+        let (instance, standby, answer) = (None, Standby::Cold, None);
+        let file = HaproxyFile { name, instance, config, program, standby, answer };
+        let mut look = HaproxyLook::new(Arc::new(file), false, 1, now);
+        look.read().unwrap();
+        let mut watcher = Watcher::default();
+        watcher.follow(look.spots.iter().map(|(directory, _)| directory.as_path()));
+        look.settle(Ok(()), now);
+        (look, watcher)
+    }
+
+    #[test]
+    fn what_has_changed_is_in_doubt_and_what_has_vanished_is_looked_at_without_a_rest() {
+        let root = tempfile::tempdir().unwrap();
+        let (list, now) = (root.path().join("list.acl"), Instant::now());
+        let (mut look, mut watcher) = well(root.path(), now);
+        assert!(!look.is_pending());
+        fs::write(&list, "192.0.2.2\n").unwrap();
+        look.notice(&watcher.changes(), now);
+        assert!(look.is_pending() && !look.is_due(now) && look.is_due(now + QUIET));
+        fs::remove_file(&list).unwrap();
+        look.notice(&watcher.changes(), now);
+        assert!(look.is_pending() && look.is_due(now));
+        look.settle(Ok(()), now);
+        assert!(!look.is_pending(), "it has a verdict");
+    }
+
+    #[test]
+    fn a_verdict_that_does_not_come_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let begun = Instant::now().checked_sub(LONGEST_DOUBT).unwrap();
+        let (mut look, mut watcher) = well(root.path(), begun);
+        fs::write(root.path().join("list.acl"), "192.0.2.2\n").unwrap();
+        look.notice(&watcher.changes(), begun);
+        assert!(!look.is_pending() && look.unjudged.is_some());
+    }
 
     #[test]
     fn a_level_asks_again_of_what_stands_by_and_not_of_what_runs() {
