@@ -16,6 +16,7 @@ use locum_integration::probe::Report;
 use locum_integration::probe::Responder;
 use locum_integration::require;
 use locum_integration::service::Balanced;
+use locum_integration::service::HAPROXY;
 use locum_integration::service::HAPROXY_FILE;
 use locum_integration::service::PROXY;
 use locum_integration::service::cold;
@@ -244,4 +245,40 @@ fn haproxy_that_hangs_on_a_warm_standby_is_known_before_it_is_needed() {
     // The other one hangs on, and does not come back for that.
     wait::steadily("lb2 stays master", seconds(10), alone);
     expect_no_loss(&prober.stop(), &[0, 1]);
+}
+
+/// A backup finds out what it could start from its files, and the master that it cannot start again:
+/// the sooner of them must not send the address to the other.
+#[test]
+fn certificate_that_both_have_lost_moves_nothing_when_haproxy_dies() {
+    if !require::lab(&["nft", "ss", "haproxy", "pgrep", "openssl"]) {
+        return;
+    }
+    let mut balanced = Balanced::new(&every_second(HAPROXY));
+    for director in [0, 1] {
+        let node = &balanced.lab.directors[director];
+        outage::issue_certificate(node, "lab.example");
+        node.write("/etc/haproxy/lab.cfg", &outage::with_certificate());
+        balanced.start(director);
+        balanced.expect_service_by(0);
+    }
+    expect_ready(&balanced.lab.directors[1]);
+    let (_responders, prober) = probe(&balanced);
+    let capture = balanced.lab.capture_without_client();
+    for node in balanced.lab.directors.iter().rev() {
+        node.remove(outage::CERTIFICATE);
+    }
+    outage::signal_haproxy(&balanced.lab.directors[0], "KILL");
+    for node in &balanced.lab.directors {
+        wait::eventually("status says what it cannot serve", ELECTION, || {
+            let instance = instance(node);
+            let unfit = instance["unfit"][0]["object"] == "haproxy edge";
+            if unfit { Ok(()) } else { Err(instance.to_string()) }
+        });
+    }
+    wait::steadily("lb1 alone is master", seconds(60), || {
+        balanced.lab.holders(balanced.vip()) == [0]
+    });
+    expect_no_loss(&prober.stop(), &[0]);
+    assert_eq!(outage::masters(&capture), ["lb1"]);
 }
