@@ -282,7 +282,7 @@ fn one_that_is_overloaded_is_strained_and_has_not_failed() {
     gate.load_lua(
         "core.register_action('work', {'http-req'}, function()\n\
          local start = os.clock()\n\
-         while os.clock() - start < 0.3 do string.find(string.rep('a', 250), '.-.-.-b') end\n\
+         while os.clock() - start < 0.3 do string.find(string.rep('a', 100), '.-.-.-b') end\n\
          end)\n",
     );
     let mut balancer = gate.start();

@@ -463,7 +463,7 @@ fn a_daemon_whose_program_was_replaced_still_starts_its_proxy() {
 /// What it asks for itself, and all with the program's text: that of a development build is twice
 /// that of a release, and grows with every feature, whether it is used or not.
 #[test]
-fn the_daemon_asks_for_two_megabytes_and_is_resident_with_twelve() {
+fn the_daemon_asks_for_two_megabytes_and_is_resident_with_sixteen() {
     let Some(namespace) = Namespace::new() else { return };
     let mut node = Node::new(&namespace, &config("500ms", ""));
     node.start();
@@ -476,7 +476,7 @@ fn the_daemon_asks_for_two_megabytes_and_is_resident_with_twelve() {
     let (own, all) = (kib("RssAnon:"), kib("VmRSS:"));
     eprintln!("resident: {all} KiB, {own} of them its own");
     assert!(own < 2 * 1024, "{own} KiB");
-    assert!(all < 12 * 1024, "{all} KiB");
+    assert!(all < 16 * 1024, "{all} KiB");
 }
 
 #[test]

@@ -72,13 +72,13 @@ fn daemon_with_one_instance_has_less_than_2_megabytes_of_its_own() {
     let output = locum_command(&pair.lab.directors[0], &["status", "--json"]);
     assert!(!output.stdout.is_empty());
     for director in [0, 1] {
-        // The rest is the program: nine megabytes of this build, half of that of a release.
+        // The rest is the program, twelve megabytes of this build: TLS and HTTP/2 are three of them.
         let process = pair.daemon(director).process();
         let (own, resident) = (process.own_kib(), process.resident_kib());
         println!("lb{}: {resident} KiB resident, {own} KiB of its own", director + 1);
         assert!(own > 0, "it runs");
         assert!(own * 1024 < 2_000_000, "{own} KiB");
-        assert!(resident * 1024 < 12_000_000, "{resident} KiB resident");
+        assert!(resident * 1024 < 16_000_000, "{resident} KiB resident");
     }
 }
 
