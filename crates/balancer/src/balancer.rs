@@ -204,7 +204,7 @@ fn share(
                 BackendKind::Ipvs => wanted.ipvs.clone(),
                 BackendKind::Nftables | BackendKind::Proxy => WantedIpvs::default(),
             };
-            WantedServices { services, haproxy: Vec::new(), ipvs }
+            WantedServices { services, ipvs, ..WantedServices::default() }
         }
         None => WantedServices { haproxy: wanted.haproxy.clone(), ..WantedServices::default() },
     }

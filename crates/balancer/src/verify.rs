@@ -5,7 +5,7 @@
 //!   level ──► Verifier ─┬─► service   over a HostView: modules, forwarding, networks, program
 //!   (idle)              ├─► haproxy   `haproxy -c`, which is waited for by no one
 //!                       └─► port      who listens there
-//!             ▲ watch: a file changed · each second: host and ports · a slow round for the rest
+//!             ▲ at once: a file changed, a port was taken · each second: host · a slow round: the rest
 //! ```
 //!
 //! What it finds takes a node out of service, so it speaks only of what is certain: what cannot be
@@ -35,7 +35,7 @@ use locum_plan::{
 use crate::backend::Progress;
 use crate::choice::{Choice, Lacking, Reach, choose};
 use crate::process::Process;
-use crate::verify::haproxy::{HaproxyLook, Objection};
+use crate::verify::haproxy::{HaproxyLook, Objection, OwnAddresses};
 use crate::verify::port::Ports;
 use crate::verify::service::{engine_of, unmet};
 use crate::verify::watch::Watcher;
@@ -43,12 +43,11 @@ use crate::verify::watch::Watcher;
 pub(crate) use forwarding::Unmet;
 pub(crate) use host::{HostReader, HostView};
 
-/// How often the host and its ports are looked at: an operator who waits for it sees it within two
-/// of them.
-const ROUND: Duration = Duration::from_secs(1);
+/// How often the host is looked at: an operator who waits for it sees it within two of them.
+const HOST: Duration = Duration::from_secs(1);
 
-/// How often changes of files are asked for: what a master has lost too shall be in doubt here before
-/// what it offers is taken.
+/// How often files are asked for changes, and the kernel who listens: what a master has lost too
+/// shall be known or in doubt here before what it offers is taken.
 const CHANGES: Duration = Duration::from_millis(100);
 
 /// A round that takes long is made less often, so that it takes no more of a processor than one
@@ -82,18 +81,26 @@ pub(crate) struct Verifier {
     ending: Vec<Process>,
     /// As it was last asked for.
     wanted: WantedServices,
-    round: Option<HostRound>,
+    host_round: Option<Round>,
+    port_round: Option<Round>,
     changes_at: Option<Instant>,
     ticked_at: Option<Instant>,
     patience: u32,
     checks_at_a_time: usize,
 }
 
-/// The last look at host and ports.
+/// The last look at something that is looked at again and again.
 #[derive(Clone, Copy, Debug)]
-struct HostRound {
+struct Round {
     at: Instant,
     took: Duration,
+}
+
+impl Round {
+    /// How long the next one may wait, where they are made so often.
+    fn wait(self, interval: Duration, now: Instant) -> Duration {
+        (self.at + interval.max(self.took * SHARE)).saturating_duration_since(now)
+    }
 }
 
 /// A service that the kernel serves, or that nothing serves yet.
@@ -104,6 +111,29 @@ struct ServiceLook {
     kind: Option<BackendKind>,
     runs: bool,
     found: Option<Shortfall>,
+    /// It would be served by sockets, which find their ports free or do not: the kernel takes packets
+    /// before any socket does, and what runs has its ports.
+    needs_ports: bool,
+    /// Who has one of its ports.
+    stranger: Option<String>,
+}
+
+impl ServiceLook {
+    fn look_at_ports(&mut self, ports: &mut Ports) {
+        let taken = |listen| ports.stranger_at(listen, PortSharing::Alone);
+        self.stranger = match self.needs_ports {
+            true => self.service.addresses().find_map(taken),
+            false => None,
+        };
+    }
+
+    /// `None` until somebody has looked.
+    fn shortfall(&self) -> Option<Shortfall> {
+        let mut found = self.found.clone()?;
+        let stranger = self.stranger.clone().map(|text| (ObstacleKind::Port, text));
+        found.obstacles.extend(stranger);
+        Some(found)
+    }
 }
 
 /// What stands in the way.
@@ -148,7 +178,8 @@ impl Verifier {
             watcher: Watcher::default(),
             ending: Vec::new(),
             wanted: WantedServices::default(),
-            round: None,
+            host_round: None,
+            port_round: None,
             changes_at: None,
             ticked_at: None,
             patience: PATIENCE,
@@ -225,7 +256,14 @@ impl Verifier {
                 let is_same = Arc::ptr_eq(&look.service, service) || look.service == *service;
                 is_same && look.kind == kind && look.runs == runs
             });
-            let new = || ServiceLook { service: Arc::clone(service), kind, runs, found: None };
+            let new = || ServiceLook {
+                service: Arc::clone(service),
+                kind,
+                runs,
+                found: None,
+                needs_ports: false,
+                stranger: None,
+            };
             self.services.push(same.unwrap_or_else(new));
         }
     }
@@ -255,8 +293,10 @@ impl Verifier {
             self.ending.extend(look.poll(now));
         }
         self.begin_checks(now);
-        if self.round_wait(now) == Some(Duration::ZERO) {
+        if self.host_wait(now) == Some(Duration::ZERO) {
             self.look_at_host(now);
+        } else if self.port_wait(now) == Some(Duration::ZERO) {
+            self.look_at_ports(now);
         }
     }
 
@@ -280,11 +320,15 @@ impl Verifier {
         if !reads.is_empty() || for_level.count() > 0 {
             self.follow();
         }
-        for (at, read) in reads {
-            let look = &mut self.haproxy[at];
-            look.start(read, now);
-            look.look_at_ports(&mut self.ports);
+        if reads.is_empty() {
+            return;
         }
+        for (at, read) in reads {
+            self.haproxy[at].start(read, now);
+        }
+        // Its file may name others than before.
+        self.look_at_addresses();
+        self.look_at_ports(now);
     }
 
     fn follow(&mut self) {
@@ -294,7 +338,6 @@ impl Verifier {
 
     fn look_at_host(&mut self, now: Instant) {
         let begun = Instant::now();
-        self.ports.read();
         if !self.services.is_empty() {
             let mut modules = BTreeSet::new();
             let services: Vec<_> =
@@ -306,7 +349,8 @@ impl Verifier {
                     modules.insert(scheduler_module(&look.service.scheduler.name));
                     modules.extend(engine_of(&look.service).map(engine_module));
                 }
-                look.found = Some(judge(look, kind, &host, &mut self.ports));
+                look.needs_ports = !look.runs && kind == Ok(BackendKind::Proxy);
+                look.found = Some(judge(look, kind, &host));
             }
             if let Some(loader) = &mut self.modules {
                 for module in &modules {
@@ -314,20 +358,38 @@ impl Verifier {
                 }
             }
         }
-        self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
-        self.round = Some(HostRound { at: now, took: begun.elapsed() });
+        self.look_at_addresses();
+        self.host_round = Some(Round { at: now, took: begun.elapsed() });
+        self.look_at_ports(now);
     }
 
-    /// How long the next look at host and ports may wait; `None` where nothing asks about them.
-    fn round_wait(&self, now: Instant) -> Option<Duration> {
-        if self.services.is_empty() && self.haproxy.iter().all(|look| look.runs) {
-            return None;
-        }
-        let wait = |round: HostRound| {
-            let next = round.at + ROUND.max(round.took * SHARE);
-            next.saturating_duration_since(now)
-        };
-        Some(self.round.map_or(Duration::ZERO, wait))
+    fn look_at_addresses(&mut self) {
+        let mut host = OwnAddresses::default();
+        let brought = &self.wanted.virtual_addresses;
+        self.haproxy.iter_mut().for_each(|look| look.look_at_addresses(&mut host, brought));
+    }
+
+    fn look_at_ports(&mut self, now: Instant) {
+        let begun = Instant::now();
+        self.ports.read();
+        self.services.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
+        self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
+        self.port_round = Some(Round { at: now, took: begun.elapsed() });
+    }
+
+    /// How long the next look at the host may wait; `None` where nothing asks about it.
+    fn host_wait(&self, now: Instant) -> Option<Duration> {
+        let wait = |round: Round| round.wait(HOST, now);
+        let is_needed = !self.services.is_empty() || self.haproxy.iter().any(|look| !look.runs);
+        is_needed.then(|| self.host_round.map_or(Duration::ZERO, wait))
+    }
+
+    /// The same of ports.
+    fn port_wait(&self, now: Instant) -> Option<Duration> {
+        let by_services = self.services.iter().any(|look| look.needs_ports);
+        let is_needed = by_services || self.haproxy.iter().any(|look| !look.runs);
+        let wait = |round: Round| round.wait(CHANGES, now);
+        is_needed.then(|| self.port_round.map_or(Duration::ZERO, wait))
     }
 
     fn changes_due(&self) -> Option<Instant> {
@@ -344,7 +406,7 @@ impl Verifier {
         let changes = self.changes_due().filter(|_| !self.haproxy.is_empty());
         let checks = self.haproxy.iter().map(HaproxyLook::next).min();
         let next = changes.into_iter().chain(checks).map(|at| at.saturating_duration_since(now));
-        next.chain(self.round_wait(now)).min()
+        next.chain(self.host_wait(now)).chain(self.port_wait(now)).min()
     }
 
     /// Adds what could not be served, and what runs and could not be started again. A name of which
@@ -357,7 +419,7 @@ impl Verifier {
         let unsaid = |name: &Name| !said.contains(name);
         for look in self.services.iter().filter(|look| unsaid(&look.service.name)) {
             let name = look.service.name.clone();
-            let Some(found) = &look.found else {
+            let Some(found) = look.shortfall() else {
                 progress.pending.push(name);
                 continue;
             };
@@ -393,7 +455,7 @@ impl Verifier {
             all.extend(found.obstacles.into_iter().map(with_name));
         };
         for look in &self.services {
-            add(&look.service.name, look.found.clone().unwrap_or_default());
+            add(&look.service.name, look.shortfall().unwrap_or_default());
         }
         self.haproxy.iter().for_each(|look| add(&look.file.name, of_haproxy(look)));
         all
@@ -414,8 +476,9 @@ fn of_haproxy(look: &HaproxyLook) -> Shortfall {
         Objection::Refused(text) => (ObstacleKind::Refused, text.clone()),
         Objection::NotRun(text) => (ObstacleKind::NotRun, text.clone()),
     });
+    let foreign = look.foreign().map(|text| (ObstacleKind::Host, text.to_owned()));
     let stranger = look.stranger().map(|text| (ObstacleKind::Port, text.to_owned()));
-    Shortfall { obstacles: objection.into_iter().chain(stranger).collect() }
+    Shortfall { obstacles: objection.into_iter().chain(foreign).chain(stranger).collect() }
 }
 
 /// By what it is served, or would be; `Err` says why by none.
@@ -425,36 +488,17 @@ fn kind_of(look: &ServiceLook, host: &HostView) -> Result<BackendKind, String> {
     look.kind.map_or_else(|| choice().map(|Choice { kind, .. }| kind), Ok)
 }
 
-fn judge(
-    look: &ServiceLook,
-    kind: Result<BackendKind, String>,
-    host: &HostView,
-    ports: &mut Ports,
-) -> Shortfall {
-    let service = &*look.service;
+fn judge(look: &ServiceLook, kind: Result<BackendKind, String>, host: &HostView) -> Shortfall {
     let kind = match kind {
         Ok(kind) => kind,
         Err(text) => return Shortfall { obstacles: vec![(ObstacleKind::Host, text)] },
     };
     let title = kind.capabilities().title;
-    let mut obstacles: Vec<_> = unmet(service, kind, host)
-        .into_iter()
-        .map(|Unmet { reach, text }| match reach {
-            Reach::All => (ObstacleKind::Host, format!("{title} cannot: {text}")),
-            Reach::Part => (ObstacleKind::Doubt, format!("not for all clients: {text}")),
-        })
-        .collect();
-    match kind {
-        BackendKind::Proxy if !look.runs => {
-            let taken = service
-                .addresses()
-                .find_map(|listen| ports.stranger_at(listen, PortSharing::Alone));
-            obstacles.extend(taken.map(|text| (ObstacleKind::Port, text)));
-        }
-        // The kernel takes packets before any socket does.
-        BackendKind::Proxy | BackendKind::Ipvs | BackendKind::Nftables => {}
-    }
-    Shortfall { obstacles }
+    let obstacle = |Unmet { reach, text }| match reach {
+        Reach::All => (ObstacleKind::Host, format!("{title} cannot: {text}")),
+        Reach::Part => (ObstacleKind::Doubt, format!("not for all clients: {text}")),
+    };
+    Shortfall { obstacles: unmet(&look.service, kind, host).into_iter().map(obstacle).collect() }
 }
 
 /// What an automatic choice goes by.
@@ -480,6 +524,7 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
     let wanted = WantedServices {
         services: plan.services.iter().map(idle).collect(),
         haproxy: plan.haproxy.iter().map(idle_file).collect(),
+        virtual_addresses: plan.virtual_addresses(),
         ..WantedServices::default()
     };
     let mut verifier = Verifier::new(program);
@@ -500,4 +545,38 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
         ),
     });
     unknown.chain(verifier.obstacles()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// What it is found with by a master would otherwise be known here only after the offer.
+    #[test]
+    fn a_port_that_is_taken_is_known_before_the_next_look_at_the_host() {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let service = Service {
+            backend: Backend::Only(BackendKind::Proxy),
+            ..Service::new("www".into(), address.into())
+        };
+        let one = WantedService {
+            service: Arc::new(service),
+            activity: Activity::Idle,
+            servers: Vec::new(),
+            lease: None,
+        };
+        let level = WantedServices { services: vec![Arc::new(one)], ..WantedServices::default() };
+        let mut verifier = Verifier::new(&std::env::current_exe().unwrap());
+        let begun = Instant::now();
+        verifier.want(&level, &[], begun);
+        assert_eq!(verifier.obstacles(), []);
+        let _stranger = TcpListener::bind(address).unwrap();
+        let next = verifier.port_wait(begun).unwrap();
+        assert!(next < verifier.host_wait(begun).unwrap());
+        verifier.tick(begun + next);
+        let found = verifier.obstacles();
+        assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [ObstacleKind::Port]);
+    }
 }

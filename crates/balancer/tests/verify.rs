@@ -212,6 +212,44 @@ fn a_stranger_on_the_port_is_named_until_it_leaves() {
     end(balancer);
 }
 
+/// As in a file that was copied from the other node.
+#[test]
+fn an_address_that_this_node_will_not_have_is_named_with_its_line() {
+    if !has_haproxy() {
+        return;
+    }
+    let edge = Edge::new();
+    let file = |options: &str| {
+        let text = edge.text();
+        fs::write(
+            &edge.file.config,
+            format!("{text}listen stats\n    bind 192.0.2.1:8404{options}\n"),
+        )
+        .unwrap();
+    };
+    file("");
+    let line = fs::read_to_string(&edge.file.config).unwrap().lines().count();
+    let mut balancer = edge.bench.balancer();
+    let level = edge.level(Activity::Idle);
+    balancer.apply(&level);
+    time_until(&mut balancer, "the foreign address", failed("edge"));
+    let expected = format!(
+        "line {line} of {} binds 192.0.2.1:8404, and 192.0.2.1 is neither an address of this node",
+        edge.file.config.display()
+    );
+    let text = failure(&balancer, "edge").unwrap();
+    assert!(text.starts_with(&expected), "{text}");
+    file(" transparent");
+    time_until(&mut balancer, "one that need not be here", well);
+    file("");
+    time_until(&mut balancer, "the foreign address again", failed("edge"));
+    // It comes with the role.
+    let virtual_addresses = Arc::from(["192.0.2.1".parse().unwrap()]);
+    balancer.apply(&WantedServices { virtual_addresses, ..level });
+    time_until(&mut balancer, "an address of an instance", well);
+    end(balancer);
+}
+
 #[test]
 fn a_listener_of_ours_is_no_stranger() {
     if !has_haproxy() {

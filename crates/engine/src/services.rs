@@ -4,7 +4,7 @@
 //! servers, a newer one replaces an older one, and the balancer answers for it service by service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,8 @@ pub struct Holding {
 pub struct Services {
     all: Vec<ServiceState>,
     haproxy: Vec<Arc<HaproxyFile>>,
+    /// Of the plan, where a HAProxy may name them.
+    virtual_addresses: Arc<[IpAddr]>,
     ipvs: Arc<IpvsSettings>,
     /// The level last sent, and its number.
     level: Arc<WantedServices>,
@@ -77,6 +79,10 @@ impl Services {
             })
             .collect();
         self.haproxy = plan.haproxy.iter().cloned().map(Arc::new).collect();
+        self.virtual_addresses = match plan.haproxy.is_empty() {
+            true => Arc::default(),
+            false => plan.virtual_addresses(),
+        };
         self.ipvs = Arc::clone(&plan.ipvs);
         self.send_again = true;
         for StandingOrder { service, server, order } in std::mem::take(&mut self.inherited) {
@@ -158,6 +164,7 @@ impl Services {
                 WantedHaproxy { file: Arc::clone(file), activity }
             });
             wanted.haproxy = level.collect();
+            wanted.virtual_addresses = Arc::clone(&self.virtual_addresses);
             let sync = self.ipvs.sync.as_ref().map(|sync| match holding(Some(&sync.instance)) {
                 Holding { is_here: true, .. } => SyncRole::Sender,
                 Holding { is_here: false, .. } => SyncRole::Receiver,

@@ -84,6 +84,14 @@ pub struct Plan {
     pub digest: String,
 }
 
+impl Plan {
+    /// Of all instances, as many as they are.
+    pub fn virtual_addresses(&self) -> Arc<[IpAddr]> {
+        let all = self.instances.iter().flat_map(|instance| &instance.addresses);
+        all.map(|one| one.address).collect()
+    }
+}
+
 /// What a tracked object adds to a priority, or takes from it: the weight of this pairing, or else the
 /// object's own; `checks` are those of the plan.
 pub fn weight_of(track: &Track, checks: &[Check]) -> Weight {

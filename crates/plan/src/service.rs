@@ -1,6 +1,6 @@
 //! Services: what listens where, the servers behind it, and what of that is wanted now.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -137,6 +137,9 @@ pub struct WantedServices {
     /// Shared, so that a level which differs in one service costs little more than that one.
     pub services: Vec<Arc<WantedService>>,
     pub haproxy: Vec<WantedHaproxy>,
+    /// Those that come to this node when it becomes master, for the files of `haproxy` to name; empty
+    /// where there are none.
+    pub virtual_addresses: Arc<[IpAddr]>,
     pub ipvs: WantedIpvs,
 }
 
@@ -148,6 +151,7 @@ impl WantedServices {
         Self {
             services: services.cloned().collect(),
             haproxy: haproxy.cloned().collect(),
+            virtual_addresses: Arc::clone(&self.virtual_addresses),
             ipvs: self.ipvs.clone(),
         }
     }

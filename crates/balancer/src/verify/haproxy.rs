@@ -2,16 +2,18 @@
 //! the kernel of its ports.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use locum_kernel::netlink::is_switched_on;
+use locum_kernel::own_links::{OwnLink, own_links};
 use locum_kernel::ports::PortSharing;
 use locum_plan::HaproxyFile;
 use rustix::process::Signal;
 
-use crate::haproxy::text::{PathKind, binds};
+use crate::haproxy::text::{Bind, PathKind, binds};
 use crate::haproxy::{
     CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text,
 };
@@ -62,8 +64,10 @@ pub(super) struct HaproxyLook {
     patience: u32,
     /// `None` until it is known.
     verdict: Option<Result<(), Objection>>,
-    listens: Vec<SocketAddr>,
+    binds: Vec<Bind>,
     stranger: Option<String>,
+    /// What it would listen at and can not, because this host will not have the address.
+    foreign: Option<String>,
     pub spots: Vec<Spot>,
 }
 
@@ -92,8 +96,9 @@ impl HaproxyLook {
             doubts: 0,
             patience,
             verdict: None,
-            listens: Vec::new(),
+            binds: Vec::new(),
             stranger: None,
+            foreign: None,
             spots: Vec::new(),
         }
     }
@@ -171,12 +176,7 @@ impl HaproxyLook {
         let named = paths_named(&text, path, &kind);
         self.spots.extend(named.iter().flat_map(|path| spots_of(path)));
         self.present = named.into_iter().chain([path.clone()]).filter(|it| it.exists()).collect();
-        self.listens = binds(&String::from_utf8_lossy(&text))
-            .into_iter()
-            // On one interface it is in the way of others, and others of it, on that one alone.
-            .filter(|bind| bind.interface.is_none())
-            .flat_map(|bind| bind.addresses)
-            .collect();
+        self.binds = binds(&String::from_utf8_lossy(&text));
         Ok(())
     }
 
@@ -241,13 +241,36 @@ impl HaproxyLook {
 
     /// Of one that runs the ports are its own.
     pub(super) fn look_at_ports(&mut self, ports: &mut Ports) {
+        // On one interface it is in the way of others, and others of it, on that one alone.
+        let binds = self.binds.iter().filter(|bind| bind.interface.is_none());
+        let mut addresses = binds.flat_map(|bind| &bind.addresses);
         self.stranger = match self.runs {
             true => None,
-            false => self
-                .listens
-                .iter()
-                .find_map(|address| ports.stranger_at(*address, PortSharing::Shared)),
+            false => addresses.find_map(|at| ports.stranger_at(*at, PortSharing::Shared)),
         };
+    }
+
+    /// Of one that runs the addresses are there, or came with the role. `brought`: by the instances
+    /// of the plan, to the node that is master.
+    pub(super) fn look_at_addresses(&mut self, host: &mut OwnAddresses, brought: &[IpAddr]) {
+        let of_line = |bind: &Bind| {
+            let is_foreign = |at: &&SocketAddr| {
+                let is_known = at.ip().is_unspecified() || brought.contains(&at.ip());
+                !is_known && !host.takes(at.ip())
+            };
+            let at = bind.addresses.iter().find(is_foreign)?;
+            Some(format!(
+                "line {} of {} binds {at}, and {} is neither an address of this node nor one of an \
+                 instance, so haproxy would not start: use this node's own there, or add \
+                 \"transparent\" to the line",
+                bind.line,
+                self.file.config.display(),
+                at.ip(),
+            ))
+        };
+        let mut fixed = self.binds.iter().filter(|bind| !bind.transparent);
+        let foreign = if self.runs { None } else { fixed.find_map(of_line) };
+        self.foreign = foreign;
     }
 
     pub(super) fn is_unknown(&self) -> bool {
@@ -264,10 +287,33 @@ impl HaproxyLook {
         self.verdict.as_ref()?.as_ref().err()
     }
 
+    pub(super) fn foreign(&self) -> Option<&str> {
+        self.foreign.as_deref()
+    }
+
     /// Who has one of its ports.
     pub(super) fn stranger(&self) -> Option<&str> {
         self.stranger.as_deref()
     }
+}
+
+/// At which addresses a process of this host may listen, read when that is asked for.
+#[derive(Debug, Default)]
+pub(super) struct OwnAddresses(Option<Vec<OwnLink>>);
+
+impl OwnAddresses {
+    /// `true` also when nobody can say.
+    fn takes(&mut self, address: IpAddr) -> bool {
+        let links = self.0.get_or_insert_with(own_links);
+        let is_here = links.iter().any(|link| link.has(address));
+        links.is_empty() || is_here || takes_any(address)
+    }
+}
+
+/// The host lets processes listen at addresses that it does not have.
+fn takes_any(address: IpAddr) -> bool {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    is_switched_on(Path::new(&format!("/proc/sys/net/{family}/ip_nonlocal_bind")))
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ const ADDRESS_LIMIT: usize = 4096;
 /// A `bind` line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Bind {
+    /// Of the text, counted from 1.
+    pub line: usize,
     /// Those of TCP that the text alone tells, in its order, ports of a range each for itself; the
     /// unspecified one is any address of the host.
     pub addresses: Vec<SocketAddr>,
@@ -22,6 +24,8 @@ pub(crate) struct Bind {
     pub http2: bool,
     /// A client has to say first for whom it speaks (`accept-proxy`).
     pub accept_proxy: bool,
+    /// Its addresses need not be there (`transparent`).
+    pub transparent: bool,
     /// Clients of other interfaces, those of this host among them, do not reach it.
     pub interface: Option<String>,
     /// The path that HAProxy answers itself, in HTTP mode.
@@ -123,7 +127,8 @@ impl Section {
             ["bind", ..] if !line.conditional => {
                 let options = line.words[1..].iter().skip(1).chain(&self.default_bind);
                 let options: Vec<&str> = options.map(|word| word.text.as_str()).collect();
-                self.binds.extend(line.words.get(1).and_then(|word| bind(word, &options)));
+                let bind = |word| bind(line.number, word, &options);
+                self.binds.extend(line.words.get(1).and_then(bind));
             }
             ["default-bind", ..] => self.default_bind = line.words[1..].to_vec(),
             ["mode", mode, ..] => {
@@ -160,18 +165,20 @@ impl Section {
 }
 
 /// One line; its section says the rest.
-fn bind(addresses: &ConfigWord, options: &[&str]) -> Option<Bind> {
+fn bind(line: usize, addresses: &ConfigWord, options: &[&str]) -> Option<Bind> {
     let value =
         |name: &str| options.windows(2).find(|pair| pair[0] == name).map(|pair| pair[1].to_owned());
     if addresses.has_variable || options.contains(&"namespace") {
         return None;
     }
     Some(Bind {
+        line,
         addresses: addresses.text.split(',').flat_map(address).collect(),
         mode: Mode::Tcp,
         tls: options.contains(&"ssl"),
         http2: value("proto").is_some_and(|proto| proto != "h1"),
         accept_proxy: options.contains(&"accept-proxy"),
+        transparent: options.contains(&"transparent"),
         interface: value("interface"),
         monitor_uri: None,
     })
@@ -250,7 +257,12 @@ mod tests {
         let one = |bind: &Bind| {
             let mut words: Vec<String> = bind.addresses.iter().map(ToString::to_string).collect();
             words.push(format!("{:?}", bind.mode).to_lowercase());
-            let flags = [(bind.tls, "tls"), (bind.http2, "h2"), (bind.accept_proxy, "proxy")];
+            let flags = [
+                (bind.tls, "tls"),
+                (bind.http2, "h2"),
+                (bind.accept_proxy, "proxy"),
+                (bind.transparent, "transparent"),
+            ];
             words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, word)| (*word).to_owned()));
             words.extend(bind.interface.clone());
             words.extend(bind.monitor_uri.clone());
@@ -285,7 +297,7 @@ mod tests {
                 bind :86
             defaults
             frontend six
-                bind :87
+                bind 10.0.0.1:87 transparent
             frontend seven
                 bind :88 namespace blue
                 bind \"$HOST:89\"
@@ -302,9 +314,10 @@ mod tests {
                 "0.0.0.0:82 http h2 /two",
                 "0.0.0.0:83 http eth0 /two",
                 "0.0.0.0:85 tcp",
-                "0.0.0.0:87 tcp",
+                "10.0.0.1:87 tcp transparent",
             ]
         );
+        assert_eq!(binds(text)[0].line, 8);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 /// A line that says something.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct ConfigLine {
+    /// Counted from 1.
+    pub number: usize,
     pub words: Vec<ConfigWord>,
     /// Within `.if` … `.endif`: it may not be in force.
     pub conditional: bool,
@@ -27,14 +29,14 @@ impl ConfigLine {
 pub(super) fn lines(text: &str) -> Vec<ConfigLine> {
     let mut depth = 0_u32;
     let mut lines = Vec::new();
-    for line in text.lines() {
+    for (number, line) in (1..).zip(text.lines()) {
         let words = words(line);
         match words.first().map(|word| word.text.as_str()) {
             None => {}
             Some(".if") => depth = depth.saturating_add(1),
             Some(".endif") => depth = depth.saturating_sub(1),
             Some(first) if first.starts_with('.') && !first.contains('/') => {}
-            Some(_) => lines.push(ConfigLine { words, conditional: depth > 0 }),
+            Some(_) => lines.push(ConfigLine { number, words, conditional: depth > 0 }),
         }
     }
     lines
@@ -137,5 +139,6 @@ mod tests {
             lines(".if feature(OPENSSL)\nbind :1\n.else\nbind :2\n.endif\n.endif\nbind :3\n");
         let conditional: Vec<_> = found.iter().map(|line| line.conditional).collect();
         assert_eq!(conditional, [true, true, false]);
+        assert_eq!(found.iter().map(|line| line.number).collect::<Vec<_>>(), [2, 4, 7]);
     }
 }
