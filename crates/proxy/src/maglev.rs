@@ -15,11 +15,11 @@ const SLOTS: usize = 16_381;
 pub struct Maglev(Box<[u16]>);
 
 impl Maglev {
-    /// Of these servers and weights; empty when none takes clients. Servers beyond 65,535 get none.
+    /// Of these servers and weights; empty when none takes clients. Servers beyond 65,536 get none.
     pub fn of(servers: &[(SocketAddr, u32)]) -> Self {
         let mut takers: Vec<Taker> = servers
             .iter()
-            .zip(0_u16..)
+            .zip(0..=u16::MAX)
             .filter(|((_, weight), _)| *weight > 0)
             .map(|((address, weight), position)| Taker::new(*address, *weight, position))
             .collect();
@@ -90,7 +90,8 @@ mod tests {
     use super::*;
 
     fn servers(weights: &[u32]) -> Vec<(SocketAddr, u32)> {
-        let address = |n: usize| SocketAddr::from(([10, 0, 0, n as u8 + 1], 80));
+        let address =
+            |n: usize| SocketAddr::from(([10, 0, (n / 250 % 256) as u8, (n % 250) as u8 + 1], 80));
         weights.iter().enumerate().map(|(n, weight)| (address(n), *weight)).collect()
     }
 
@@ -137,5 +138,14 @@ mod tests {
         assert_eq!(Maglev::of(&servers(&[0, 0])).from(7).count(), 0);
         let table = Maglev::of(&servers(&[65_535, 1]));
         assert_eq!(table.0.len(), SLOTS);
+    }
+
+    #[test]
+    fn servers_beyond_what_a_slot_can_name_get_no_clients() {
+        let mut weights = [0; 65_537];
+        weights[65_535] = 1;
+        weights[65_536] = 1;
+        let table = Maglev::of(&servers(&weights));
+        assert!(table.0.iter().all(|position| *position == 65_535));
     }
 }

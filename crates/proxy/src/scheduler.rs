@@ -1,9 +1,8 @@
 //! Which server takes the next client. Pure arithmetic over the servers' counters.
 //!
 //! Servers of weight 0, those that lead back to us, full ones and those already tried for this client
-//! are passed over. Ties go to the
-//! server that was chosen longest ago, so that idle servers take turns instead of the first one
-//! taking all.
+//! are passed over. Ties go to the server that was chosen longest ago, so that idle servers take
+//! turns instead of the first one taking all.
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, SocketAddr};
@@ -110,6 +109,8 @@ impl Scheduler {
                 eligible().max_by(|a, b| affinity(client, a).total_cmp(&affinity(client, b)))
             }
             Scheduler::MaglevHash => {
+                // Who is not there would be looked for in every slot.
+                eligible().next()?;
                 let places = chooser.table.from(Hash::default().feed_ip(client).end());
                 places.filter_map(|at| servers.get(at)).find(is_eligible)
             }
@@ -166,6 +167,7 @@ fn affinity(client: IpAddr, server: &Server) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::net::Ipv4Addr;
 
     use super::*;
@@ -320,6 +322,21 @@ mod tests {
             let other = choose(Scheduler::MaglevHash, &all, client(n), &[first], 1).unwrap();
             assert_ne!(other.address, first);
         }
+    }
+
+    #[test]
+    fn a_table_of_servers_that_take_nobody_is_not_searched() {
+        let servers = servers(&[1, 1]);
+        let weights: Vec<_> = servers.iter().map(|one| (one.address, 1)).collect();
+        let table = &Maglev::of(&weights);
+        let chooser = Chooser { client: client(1), tried: &[], turn: 1, table };
+        let asked = Cell::new(0);
+        let nobody = |_: &&Rc<Server>| {
+            asked.set(asked.get() + 1);
+            false
+        };
+        assert!(Scheduler::MaglevHash.among(&servers, chooser, &nobody).is_none());
+        assert_eq!(asked.get(), servers.len());
     }
 
     #[test]
