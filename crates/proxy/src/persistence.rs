@@ -3,14 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::protocol::ProxyPersistence;
 
-/// Most clients remembered for one service, some 20 MB; one that is beyond is given a server anew.
-const CLIENT_LIMIT: usize = 262_144;
+/// Most clients remembered for one service; one that is beyond is given a server anew. As many as a
+/// table of 2¹⁸ places takes in: some 27 MB with what stands beside it.
+const CLIENT_LIMIT: usize = 229_376;
 
 /// How often those whose time is over are forgotten.
 const SWEEP: Duration = Duration::from_secs(10);
@@ -18,8 +20,35 @@ const SWEEP: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub struct PersistenceTable {
     spec: Cell<Option<ProxyPersistence>>,
-    clients: RefCell<HashMap<IpAddr, (SocketAddr, Instant)>>,
+    clients: RefCell<HashMap<IpAddr, Rc<Stay>>>,
     swept_at: Cell<Option<Instant>>,
+}
+
+/// A client at a server. It lasts for as long as somebody besides the table has it.
+#[derive(Debug)]
+struct Stay {
+    server: SocketAddr,
+    /// Of the last connection that ended; `None`: beyond what the clock can count.
+    until: Cell<Option<Instant>>,
+}
+
+impl Stay {
+    fn is_over(self: &Rc<Self>, now: Instant) -> bool {
+        Rc::strong_count(self) == 1 && self.until.get().is_some_and(|until| until <= now)
+    }
+}
+
+/// A connection of a client that stays.
+#[derive(Debug)]
+pub struct StayHeld {
+    table: Rc<PersistenceTable>,
+    stay: Rc<Stay>,
+}
+
+impl Drop for StayHeld {
+    fn drop(&mut self) {
+        self.stay.until.set(self.table.until(Instant::now()));
+    }
 }
 
 impl PersistenceTable {
@@ -31,23 +60,46 @@ impl PersistenceTable {
         }
     }
 
-    /// The server that this client had.
+    /// The server that this client has, or had.
     pub fn find(&self, client: IpAddr, now: Instant) -> Option<SocketAddr> {
         let spec = self.spec.get()?;
         let clients = self.clients.borrow();
-        let (server, until) = clients.get(&network(client, spec.prefix))?;
-        (now < *until).then_some(*server)
+        let stay = clients.get(&network(client, spec.prefix))?;
+        (!stay.is_over(now)).then_some(stay.server)
     }
 
-    /// The client has a connection to this server now, or had one until now.
-    pub fn keep(&self, client: IpAddr, server: SocketAddr, now: Instant) {
-        let Some(spec) = self.spec.get() else { return };
+    /// The client has a connection to this server for as long as the answer lives, and stays until
+    /// its time is over after the last of them. It leaves any other server; the ends of its
+    /// connections there are of no account any more.
+    pub fn hold(
+        self: &Rc<Self>,
+        client: IpAddr,
+        server: SocketAddr,
+        now: Instant,
+    ) -> Option<StayHeld> {
+        let spec = self.spec.get()?;
         self.sweep(now);
         let mut clients = self.clients.borrow_mut();
         let client = network(client, spec.prefix);
-        if clients.len() < CLIENT_LIMIT || clients.contains_key(&client) {
-            clients.insert(client, (server, now + Duration::from_millis(spec.timeout_ms)));
+        let known = clients.get(&client);
+        if known.is_none() && clients.len() >= CLIENT_LIMIT {
+            return None;
         }
+        let stay = match known.filter(|stay| stay.server == server) {
+            Some(stay) => stay.clone(),
+            None => {
+                let stay = Rc::new(Stay { server, until: Cell::new(Some(now)) });
+                clients.insert(client, stay.clone());
+                stay
+            }
+        };
+        Some(StayHeld { table: self.clone(), stay })
+    }
+
+    /// When one whose last connection ends now is forgotten.
+    fn until(&self, now: Instant) -> Option<Instant> {
+        let timeout_ms = self.spec.get().map_or(0, |spec| spec.timeout_ms);
+        now.checked_add(Duration::from_millis(timeout_ms))
     }
 
     fn sweep(&self, now: Instant) {
@@ -55,7 +107,7 @@ impl PersistenceTable {
             return;
         }
         self.swept_at.set(Some(now));
-        self.clients.borrow_mut().retain(|_, (_, until)| now < *until);
+        self.clients.borrow_mut().retain(|_, stay| !stay.is_over(now));
     }
 }
 
@@ -81,17 +133,21 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn persistence(timeout_ms: u64, prefix: u8) -> PersistenceTable {
+    fn server(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn persistence(timeout_ms: u64, prefix: u8) -> Rc<PersistenceTable> {
         let persistence = PersistenceTable::default();
         persistence.set(Some(ProxyPersistence { timeout_ms, prefix }));
-        persistence
+        Rc::new(persistence)
     }
 
     #[test]
     fn clients_of_one_network_stay_together_and_others_do_not() {
         let (clients, now) = (persistence(60_000, 24), Instant::now());
-        let server: SocketAddr = "10.0.0.2:80".parse().unwrap();
-        clients.keep(ip("192.0.2.7"), server, now);
+        let server = server("10.0.0.2:80");
+        let _held = clients.hold(ip("192.0.2.7"), server, now);
         assert_eq!(clients.find(ip("192.0.2.200"), now), Some(server));
         assert_eq!(clients.find(ip("::ffff:192.0.2.9"), now), Some(server));
         assert_eq!(clients.find(ip("192.0.3.7"), now), None);
@@ -102,14 +158,43 @@ mod tests {
     }
 
     #[test]
-    fn a_client_is_forgotten_after_its_time_and_not_before() {
-        let (clients, now) = (persistence(5_000, 32), Instant::now());
-        let server: SocketAddr = "10.0.0.2:80".parse().unwrap();
-        clients.keep(ip("192.0.2.7"), server, now);
-        let last = now + Duration::from_millis(4_999);
-        assert_eq!(clients.find(ip("192.0.2.7"), last), Some(server));
-        assert_eq!(clients.find(ip("192.0.2.7"), now + Duration::from_millis(5_000)), None);
-        clients.keep(ip("192.0.2.8"), server, now + SWEEP);
+    fn a_client_is_forgotten_its_time_after_its_last_connection_and_not_before() {
+        let (clients, begin) = (persistence(5_000, 32), Instant::now());
+        let (client, server) = (ip("192.0.2.7"), server("10.0.0.2:80"));
+        let held = [clients.hold(client, server, begin), clients.hold(client, server, begin)];
+        let late = begin + 100 * SWEEP;
+        held.into_iter().for_each(|one| {
+            assert_eq!(clients.find(client, late), Some(server), "while one of them lives");
+            clients.sweep(late);
+            drop(one);
+        });
+        let end = Instant::now();
+        assert_eq!(clients.find(client, begin + Duration::from_millis(5_000)), Some(server));
+        assert_eq!(clients.find(client, end + Duration::from_millis(5_000)), None);
+        drop(clients.hold(ip("192.0.2.8"), server, late + SWEEP));
         assert_eq!(clients.clients.borrow().len(), 1, "nothing is kept of who is forgotten");
+    }
+
+    #[test]
+    fn the_last_server_that_a_client_was_given_is_its_own_whichever_connection_ends_first() {
+        let (clients, now) = (persistence(5_000, 32), Instant::now());
+        let (client, [a, b]) = (ip("192.0.2.7"), ["10.0.0.1:80", "10.0.0.2:80"].map(server));
+        let old = clients.hold(client, a, now);
+        let new = clients.hold(client, b, now);
+        drop(old);
+        assert_eq!(clients.find(client, now), Some(b));
+        // Back at the first, of which an older connection ends.
+        let old = clients.hold(client, a, now);
+        let _new = (clients.hold(client, b, now), clients.hold(client, a, now));
+        drop((old, new));
+        assert_eq!(clients.find(client, now + 100 * SWEEP), Some(a));
+    }
+
+    #[test]
+    fn a_time_beyond_the_clock_is_for_ever() {
+        let clients = persistence(u64::MAX, 32);
+        let (client, server, now) = (ip("192.0.2.7"), server("10.0.0.2:80"), Instant::now());
+        drop(clients.hold(client, server, now));
+        assert_eq!(clients.find(client, now + 100 * SWEEP), Some(server));
     }
 }

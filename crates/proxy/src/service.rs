@@ -46,7 +46,7 @@ pub struct Service {
     leaving: RefCell<Vec<Rc<Server>>>,
     listening: RefCell<Vec<ServiceListener>>,
     one_packet: Cell<bool>,
-    persistence: PersistenceTable,
+    persistence: Rc<PersistenceTable>,
     /// It has no scheduler of the name that it was given.
     unfit: RefCell<Option<String>>,
     desired: Cell<Desired>,
@@ -101,7 +101,7 @@ impl Service {
             leaving: RefCell::default(),
             listening: RefCell::default(),
             one_packet: Cell::new(false),
-            persistence: PersistenceTable::default(),
+            persistence: Rc::default(),
             unfit: RefCell::default(),
             desired: Cell::new(Desired::Leave),
             watched: Cell::new(false),

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use bench::{PATIENCE, Proxy, eventually, fresh_address, server, service};
-use locum_proxy::protocol::{ProxyService, ProxyTransport, ServiceState};
+use locum_proxy::protocol::{ProxyPersistence, ProxyService, ProxyTransport, ServiceState};
 
 /// Answers every datagram with its letter and what it got, until it is sent a `!`.
 fn start_echo(letter: char) -> SocketAddr {
@@ -145,6 +145,20 @@ fn who_was_heard_longest_ago_gives_way() {
     let status = proxy.service("dns");
     assert_eq!((status.active, status.refused), (2, 0));
     assert_eq!(status.accepted, 9, "each was the one that had waited longest");
+}
+
+#[test]
+fn the_clients_of_one_address_stay_together_for_as_long_as_one_of_them_is_there() {
+    let (a, b) = (start_echo('a'), start_echo('b'));
+    let mut proxy = Proxy::start(&[]);
+    let mut dns = udp("rr", &[a, b]);
+    // Over at the very moment from which it counts.
+    dns.persistence = Some(ProxyPersistence { timeout_ms: 0, prefix: 32 });
+    proxy.serve(std::slice::from_ref(&dns));
+    let first = UdpClient::new(&dns).ask("x");
+    for _ in 0..4 {
+        assert_eq!(UdpClient::new(&dns).ask("x"), first);
+    }
 }
 
 #[test]

@@ -208,3 +208,34 @@ fn a_client_stays_with_its_server_as_long_as_it_is_one() {
     proxy.serve(std::slice::from_ref(&web));
     assert_ne!(from([127, 3, 1, 1]), first);
 }
+
+#[test]
+fn a_client_stays_for_as_long_as_it_has_a_connection_however_long_that_lasts() {
+    let mut proxy = Proxy::start(&[]);
+    let mut web = service("web", "rr", &[(start_server('a'), 1), (start_server('b'), 1)]);
+    // Over at the very moment from which it counts.
+    web.persistence = Some(ProxyPersistence { timeout_ms: 0, prefix: 32 });
+    proxy.serve(std::slice::from_ref(&web));
+    let held = Client::connect(web.listen);
+    for _ in 0..4 {
+        assert_eq!(Client::connect(web.listen).letter, held.letter);
+    }
+}
+
+#[test]
+fn the_end_of_an_older_connection_does_not_move_a_client_back() {
+    let mut proxy = Proxy::start(&[]);
+    let mut web = service("web", "fo", &[(start_server('a'), 2), (start_server('b'), 1)]);
+    web.persistence = Some(ProxyPersistence { timeout_ms: 60_000, prefix: 32 });
+    proxy.serve(std::slice::from_ref(&web));
+    let old = Client::connect(web.listen);
+    web.servers[0].weight = 0;
+    proxy.serve(std::slice::from_ref(&web));
+    let new = Client::connect(web.listen);
+    assert_eq!((old.letter, new.letter), ('a', 'b'));
+    assert_eq!(old.finish(), "bye");
+    eventually("its end", || (proxy.service("web").active == 1).then_some(()));
+    web.servers[0].weight = 2;
+    proxy.serve(std::slice::from_ref(&web));
+    assert_eq!(Client::connect(web.listen).letter, 'b');
+}

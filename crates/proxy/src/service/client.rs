@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Service;
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
+use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
 use crate::relay::{self, Meter};
 use crate::scheduler::Chooser;
@@ -53,6 +54,7 @@ struct Reached {
     stream: TcpStream,
     in_flight: InFlight,
     _leg: Leg,
+    _stay: Option<StayHeld>,
 }
 
 impl Service {
@@ -168,8 +170,6 @@ impl Service {
                 false
             }
         };
-        let server = reached.in_flight.server().address;
-        self.persistence.keep(client.address, server, Instant::now());
         if !whole {
             relay::reset(client.stream);
             relay::reset(reached.stream);
@@ -188,8 +188,9 @@ impl Service {
             match timeout(patience, self.outbound.connect(server, &client.way)).await {
                 Ok(Ok((stream, leg))) => {
                     server.note_success();
-                    self.persistence.keep(client.address, server.address, Instant::now());
-                    return Some(Reached { stream, in_flight, _leg: leg });
+                    let address = server.address;
+                    let stay = self.persistence.hold(client.address, address, Instant::now());
+                    return Some(Reached { stream, in_flight, _leg: leg, _stay: stay });
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(service = self.name, server = %server.address, %error, "connect");

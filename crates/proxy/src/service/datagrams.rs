@@ -18,6 +18,7 @@ use super::Service;
 use super::client::{ATTEMPT_LIMIT, add};
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
+use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
 use crate::server::InFlight;
 use crate::shares::ClientPlace;
@@ -65,6 +66,7 @@ struct Belongings {
     _place: ClientPlace,
     _visit: Visit,
     _leg: Leg,
+    _stay: Option<StayHeld>,
 }
 
 impl Service {
@@ -173,8 +175,14 @@ impl Sessions {
                     add(&service.counters.accepted, 1);
                     in_flight.server().note_success();
                     let server = in_flight.server().address;
-                    service.persistence.keep(client.ip(), server, Instant::now());
-                    let has = Belongings { in_flight, _place: place, _visit: visit, _leg: leg };
+                    let stay = service.persistence.hold(client.ip(), server, Instant::now());
+                    let has = Belongings {
+                        in_flight,
+                        _place: place,
+                        _visit: visit,
+                        _leg: leg,
+                        _stay: stay,
+                    };
                     return Some(self.begin(service, key, upstream, has));
                 }
                 Err(error) => match Shortage::of(&error) {
