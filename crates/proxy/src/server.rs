@@ -34,6 +34,7 @@ pub struct Server {
     suspect_until: Cell<Option<Instant>>,
     /// From that failure on; doubled by the next one.
     suspicion: Cell<Duration>,
+    failed_at: Cell<Option<Instant>>,
     terms: watch::Sender<Terms>,
 }
 
@@ -63,6 +64,10 @@ const LOOP_PAUSE: Duration = Duration::from_secs(10);
 const SHORTEST_SUSPICION: Duration = Duration::from_secs(1);
 const LONGEST_SUSPICION: Duration = Duration::from_secs(30);
 
+/// What was sent to a host where nobody is has been refused after this long: three seconds are what a
+/// router asks for a neighbour.
+const CONSENT: Duration = Duration::from_secs(5);
+
 /// Beyond what the clock can count.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -82,6 +87,7 @@ impl Server {
             looped_until: Cell::new(None),
             suspect_until: Cell::new(None),
             suspicion: Cell::new(SHORTEST_SUSPICION),
+            failed_at: Cell::new(None),
             terms: watch::Sender::new(Terms {
                 close_at: None,
                 idle: FOR_EVER,
@@ -143,15 +149,32 @@ impl Server {
     /// checks have noticed.
     pub fn note_failure(&self) {
         self.failures.set(self.failures.get() + 1);
-        let pause = self.suspicion.get();
-        self.suspect_until.set(Some(Instant::now() + pause));
+        let (now, pause) = (Instant::now(), self.suspicion.get());
+        self.failed_at.set(Some(now));
+        self.suspect_until.set(Some(now + pause));
         self.suspicion.set((pause * 2).min(LONGEST_SUSPICION));
     }
 
-    pub fn note_success(&self) {
+    /// A client has a connection to it. Of datagrams that says nothing of the server: see
+    /// [`Server::note_answer`].
+    pub fn note_connected(&self) {
         self.connected.set(self.connected.get() + 1);
+    }
+
+    /// It accepted, or said something: clients trust it again.
+    pub fn note_answer(&self) {
         if self.suspect_until.take().is_some() {
             self.suspicion.set(SHORTEST_SUSPICION);
+        }
+    }
+
+    /// What it was sent since `begun` has not been refused. A server that never answers, as one that
+    /// collects logs, shows in no other way that it is there.
+    pub fn note_silence(&self, begun: Instant, now: Instant) {
+        // Who began before the failure may only not have heard of it yet.
+        let is_later = self.failed_at.get().is_some_and(|failed_at| failed_at <= begun);
+        if is_later && now >= begun + CONSENT {
+            self.note_answer();
         }
     }
 
@@ -161,8 +184,7 @@ impl Server {
         self.suspect_until.get().is_some_and(|until| Instant::now() < until)
     }
 
-    /// It is about to be asked.
-    pub fn note_attempt(&self) {
+    fn note_attempt(&self) {
         if self.suspect_until.get().is_some() {
             self.suspect_until.set(Some(Instant::now() + self.suspicion.get()));
         }
@@ -241,7 +263,9 @@ impl Server {
 pub struct InFlight(Rc<Server>);
 
 impl InFlight {
+    /// `server` is about to be asked.
     pub fn begin(server: Rc<Server>) -> Self {
+        server.note_attempt();
         server.active.set(server.active.get() + 1);
         Self(server)
     }
@@ -254,5 +278,52 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn suspect() -> Rc<Server> {
+        let server = Server::new("192.0.2.1:53".parse().unwrap(), 1);
+        server.note_failure();
+        Rc::new(server)
+    }
+
+    #[test]
+    fn a_connection_is_no_answer_and_whoever_asks_makes_a_suspect_wait() {
+        let server = suspect();
+        server.note_connected();
+        assert!(server.is_suspect());
+        server.suspect_until.set(Some(Instant::now()));
+        assert!(!server.is_suspect(), "one client may find out");
+        drop(InFlight::begin(server.clone()));
+        assert!(server.is_suspect(), "for all");
+        server.note_answer();
+        assert!(!server.is_suspect());
+        drop(InFlight::begin(server.clone()));
+        assert!(!server.is_suspect());
+    }
+
+    #[test]
+    fn each_failure_without_an_answer_doubles_the_pause() {
+        let server = suspect();
+        server.note_failure();
+        assert_eq!(server.suspicion.get(), 4 * SHORTEST_SUSPICION);
+        server.note_answer();
+        assert_eq!(server.suspicion.get(), SHORTEST_SUSPICION);
+    }
+
+    #[test]
+    fn silence_for_long_enough_after_the_failure_is_consent() {
+        let before = Instant::now();
+        let server = suspect();
+        let begun = Instant::now();
+        server.note_silence(before, before + 2 * CONSENT);
+        server.note_silence(begun, begun + CONSENT - Duration::from_millis(1));
+        assert!(server.is_suspect());
+        server.note_silence(begun, begun + CONSENT);
+        assert!(!server.is_suspect());
     }
 }

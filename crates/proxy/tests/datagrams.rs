@@ -174,6 +174,33 @@ fn each_datagram_goes_to_a_server_of_its_own_where_that_is_asked() {
 }
 
 #[test]
+fn a_client_of_many_servers_counts_once_for_each_and_not_for_each_datagram() {
+    let (a, b) = (start_echo('a'), start_echo('b'));
+    let mut proxy = Proxy::start(&[]);
+    let mut dns = ProxyService { one_packet: true, ..udp("rr", &[a, b]) };
+    dns.limits.per_source = Some(2);
+    proxy.serve(std::slice::from_ref(&dns));
+    let client = UdpClient::new(&dns);
+    (0..6).for_each(|_| assert_ne!(client.ask("x"), '-'));
+    let status = proxy.service("dns");
+    assert_eq!((status.accepted, status.crowded, status.refused), (2, 0, 0));
+}
+
+#[test]
+fn who_has_as_many_as_one_may_have_is_counted_as_that_and_not_as_refused() {
+    let a = start_echo('a');
+    let mut proxy = Proxy::start(&[]);
+    let mut dns = udp("rr", &[a]);
+    dns.limits.per_source = Some(1);
+    proxy.serve(std::slice::from_ref(&dns));
+    assert_eq!(UdpClient::new(&dns).ask("x"), 'a');
+    UdpClient::new(&dns).0.send(b"y").unwrap();
+    let crowded = || Some(proxy.service("dns")).filter(|status| status.crowded > 0);
+    let status = eventually("the count", crowded);
+    assert_eq!((status.crowded, status.refused), (1, 0));
+}
+
+#[test]
 fn a_service_that_is_not_wanted_or_stands_by_has_no_port_and_its_clients_go_with_it() {
     let a = start_echo('a');
     let mut proxy = Proxy::start(&[]);
@@ -203,4 +230,5 @@ fn a_datagram_that_comes_round_is_not_carried_on_for_ever() {
     let looped = || Some(proxy.service("dns")).filter(|status| status.loops > 0);
     let status = eventually("the loop", looped);
     assert_eq!(status.loop_through, Some(dns.listen));
+    assert_eq!(status.refused, 0, "no server was asked for it");
 }

@@ -2,12 +2,12 @@
 
 mod bench;
 
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_proxy::protocol::ServerStatus;
+use locum_proxy::protocol::{ProxyTransport, ServerStatus};
 
 /// Names the run of a test inside namespaces of its own.
 const INSIDE: &str = "LOCUM_TEST_INSIDE";
@@ -55,10 +55,22 @@ fn a_loop_over_two_services_is_found_and_a_chain_is_none() {
     assert_eq!((proxy.service("front").loops, proxy.service("back").loops), (1, 0));
 }
 
-/// The limit with which one more descriptor can be had.
-fn one_more_descriptor(pid: u32) -> usize {
+#[test]
+fn a_loop_is_none_of_its_own_addresss_connections() {
+    let mut web = service("web", "rr", &[]);
+    web.servers = vec![bench::server(web.listen, 1)];
+    web.limits.per_source = Some(1);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    assert!(TcpStream::connect(web.listen).map(Client::unheard).unwrap().ends_in_reset());
+    let status = proxy.service("web");
+    assert_eq!((status.loops, status.crowded), (1, 0));
+}
+
+/// The limit with which so many more descriptors can be had.
+fn descriptors_left(pid: u32, count: usize) -> usize {
     let is_free = |number: &usize| !Path::new(&format!("/proc/{pid}/fd/{number}")).is_symlink();
-    (0..).filter(is_free).nth(1).unwrap()
+    (0..).filter(is_free).nth(count).unwrap()
 }
 
 fn limit_descriptors(pid: u32, count: usize) {
@@ -75,7 +87,7 @@ fn descriptors_that_run_out_are_no_servers_failure_and_no_other_server_is_tried(
     let pid = proxy.serve(std::slice::from_ref(&web)).pid;
     let _held = Client::connect(web.listen);
     // One more is what accepting takes: nothing is left to connect with.
-    limit_descriptors(pid, one_more_descriptor(pid));
+    limit_descriptors(pid, descriptors_left(pid, 1));
     assert!(TcpStream::connect(web.listen).map(Client::unheard).unwrap().ends_in_reset());
     let status = proxy.service("web");
     // The listener looks for another client at once, and runs out of them as well.
@@ -85,6 +97,22 @@ fn descriptors_that_run_out_are_no_servers_failure_and_no_other_server_is_tried(
     assert_eq!((status.refused, counted), (1, vec![(1, 0), (0, 0)]));
     limit_descriptors(pid, 1024);
     assert_eq!(Client::connect(web.listen).letter, 'a', "the one that was passed over is next");
+}
+
+#[test]
+fn descriptors_that_run_out_are_asked_for_once_for_a_datagram() {
+    let servers = [(fresh_address(), 1), (fresh_address(), 1)];
+    let mut dns = service("dns", "rr", &servers);
+    dns.transport = ProxyTransport::Udp;
+    let mut proxy = Proxy::start(&[]);
+    let pid = proxy.serve(std::slice::from_ref(&dns)).pid;
+    limit_descriptors(pid, descriptors_left(pid, 0));
+    let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+    client.send_to(b"x", dns.listen).unwrap();
+    let status =
+        eventually("the count", || Some(proxy.service("dns")).filter(|status| status.refused == 1));
+    assert_eq!(status.shortages, 1, "what the host lacks it lacks for every server");
+    assert!(status.servers.iter().all(|server| server.failures == 0));
 }
 
 /// Runs the test of this name inside a network namespace of its own; `false` where that is this run.

@@ -92,7 +92,9 @@ impl Service {
         // Where it listens on one address the kernel need not be asked which it was.
         let here = if here.ip().is_unspecified() { stream.local_addr().ok()? } else { here };
         let address = peer.ip();
-        let admitted = self.way_of(ProxyTransport::Tcp, peer, here).zip(self.visit(address));
+        let way = self.way_of(ProxyTransport::Tcp, peer, here);
+        // Not of who comes round again: that one is no visitor.
+        let admitted = way.and_then(|way| Some((way, self.visit(address)?)));
         let Some((way, visit)) = admitted else {
             relay::reset(stream);
             return None;
@@ -183,11 +185,11 @@ impl Service {
         while let Some(in_flight) = next {
             let server = in_flight.server();
             tried.push(server.address);
-            server.note_attempt();
             let patience = Duration::from_millis(self.limits.get().connect_ms);
             match timeout(patience, self.outbound.connect(server, &client.way)).await {
                 Ok(Ok((stream, leg))) => {
-                    server.note_success();
+                    server.note_connected();
+                    server.note_answer();
                     let address = server.address;
                     let stay = self.persistence.hold(client.address, address, Instant::now());
                     return Some(Reached { stream, in_flight, _leg: leg, _stay: stay });

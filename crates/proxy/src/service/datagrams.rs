@@ -1,11 +1,13 @@
 //! UDP: datagrams of one client go to one server, and what that answers goes back, as long as there is
 //! any. Nothing says that a client has done, so the one that was heard longest ago gives way when
-//! there is no place for another.
+//! there is no place for another. Where every server has as many as it may have, nobody gives way: a new
+//! client is refused, for there is no queue in which it could wait.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
@@ -43,9 +45,13 @@ struct Sessions {
     socket: Weak<UdpSocket>,
     here: SocketAddr,
     all: RefCell<HashMap<SessionKey, Rc<DatagramSession>>>,
-    /// Each session once, with when it was heard as of then.
-    order: RefCell<VecDeque<(Instant, SessionKey)>>,
+    /// Each session once, with when it was heard as of then, and some that have ended.
+    order: RefCell<VecDeque<(Instant, Weak<DatagramSession>)>>,
 }
+
+/// Those that have ended are swept out of the order once there are more of them than of the others, and
+/// more than this: each costs no more than its own entry.
+const FEW_ENDED: usize = 64;
 
 /// A client; and the server where each datagram is given to one of its own.
 type SessionKey = (SocketAddr, Option<SocketAddr>);
@@ -54,6 +60,7 @@ type SessionKey = (SocketAddr, Option<SocketAddr>);
 struct DatagramSession {
     key: SessionKey,
     upstream: UdpSocket,
+    begun: Instant,
     movement: Movement,
     /// Given back at the end, whoever still knows the session.
     has: RefCell<Option<Belongings>>,
@@ -67,6 +74,15 @@ struct Belongings {
     _visit: Visit,
     _leg: Leg,
     _stay: Option<StayHeld>,
+}
+
+/// Why a client has no session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum TurnedAway {
+    /// It comes round again, or its address has as many as one may have: that has been counted.
+    Before,
+    /// No server takes it.
+    Refused,
 }
 
 impl Service {
@@ -111,12 +127,19 @@ impl Sessions {
         let counters = &service.counters;
         // What the first one met may be an answer to an earlier datagram.
         for _ in 0..ATTEMPT_LIMIT {
-            let session = if service.one_packet.get() { None } else { self.live((client, None)) };
-            let Some(session) = session.or_else(|| self.open(service, client)) else { break };
+            let known = if service.one_packet.get() { None } else { self.live((client, None)) };
+            let session = match known.map_or_else(|| self.open(service, client), Ok) {
+                Ok(session) => session,
+                Err(TurnedAway::Before) => return,
+                Err(TurnedAway::Refused) => break,
+            };
             session.movement.note();
             // Asked of the kernel: the runtime learns only later that a new socket can be written to.
             match SockRef::from(&session.upstream).send(datagram) {
-                Ok(count) => return add(&counters.bytes_in, count as u64),
+                Ok(count) => {
+                    session.note_silence();
+                    return add(&counters.bytes_in, count as u64);
+                }
                 // The network may lose a datagram too.
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => match Shortage::of(&error) {
@@ -157,23 +180,24 @@ impl Sessions {
         self: &Rc<Self>,
         service: &Rc<Service>,
         client: SocketAddr,
-    ) -> Option<Rc<DatagramSession>> {
-        let way = service.way_of(ProxyTransport::Udp, client, self.here)?;
-        let visit = service.visit(client.ip())?;
+    ) -> Result<Rc<DatagramSession>, TurnedAway> {
+        let way = service.way_of(ProxyTransport::Udp, client, self.here);
+        let way = way.ok_or(TurnedAway::Before)?;
         let mut tried = Vec::new();
         while tried.len() < ATTEMPT_LIMIT {
-            let server = service.choose(client.ip(), &tried)?;
+            let server = service.choose(client.ip(), &tried).ok_or(TurnedAway::Refused)?;
             let key = (client, service.one_packet.get().then_some(server.address));
             if let Some(session) = self.live(key) {
-                return Some(session);
+                return Ok(session);
             }
             tried.push(server.address);
-            let place = self.place(service)?;
+            let visit = service.visit(client.ip()).ok_or(TurnedAway::Before)?;
+            let place = self.place(service).ok_or(TurnedAway::Refused)?;
             let in_flight = InFlight::begin(server);
             match self.connect(service, &in_flight, &way) {
                 Ok((upstream, leg)) => {
                     add(&service.counters.accepted, 1);
-                    in_flight.server().note_success();
+                    in_flight.server().note_connected();
                     let server = in_flight.server().address;
                     let stay = service.persistence.hold(client.ip(), server, Instant::now());
                     let has = Belongings {
@@ -183,34 +207,47 @@ impl Sessions {
                         _leg: leg,
                         _stay: stay,
                     };
-                    return Some(self.begin(service, key, upstream, has));
+                    return Ok(self.begin(service, key, upstream, has));
                 }
                 Err(error) => match Shortage::of(&error) {
-                    Some(shortage) => service.note_shortage(shortage),
+                    Some(shortage) => {
+                        service.note_shortage(shortage);
+                        if !shortage.is_of_one_server() {
+                            break;
+                        }
+                    }
                     None => in_flight.server().note_failure(),
                 },
             }
         }
-        None
+        Err(TurnedAway::Refused)
     }
 
     /// A place for one more, if need be that of the client heard longest ago.
     fn place(&self, service: &Service) -> Option<ClientPlace> {
         loop {
-            if service.has_server_with_room()
-                && let Some(place) = service.share.take()
-            {
+            if let Some(place) = service.share.take() {
                 return Some(place);
             }
             service.fullness.review(true);
-            let (noted, key) = self.order.borrow_mut().pop_front()?;
-            let last = self.all.borrow().get(&key).map(|session| session.movement.last());
-            match last {
-                Some(last) if last > noted => self.order.borrow_mut().push_back((last, key)),
-                Some(_) => self.remove(&key),
-                None => {}
+            let (noted, session) = self.order.borrow_mut().pop_front()?;
+            let Some(session) = session.upgrade().filter(|session| session.is_open()) else {
+                continue;
+            };
+            if session.movement.last() > noted {
+                self.enqueue(&session);
+            } else {
+                self.remove(&session.key);
             }
         }
+    }
+
+    fn enqueue(&self, session: &Rc<DatagramSession>) {
+        let mut order = self.order.borrow_mut();
+        if order.len() > 2 * self.all.borrow().len() + FEW_ENDED {
+            order.retain(|(_, one)| one.upgrade().is_some_and(|one| one.is_open()));
+        }
+        order.push_back((session.movement.last(), Rc::downgrade(session)));
     }
 
     fn connect(
@@ -243,13 +280,14 @@ impl Sessions {
         let session = Rc::new(DatagramSession {
             key,
             upstream,
+            begun: Instant::now(),
             movement: Movement::begin(),
             has: RefCell::new(Some(has)),
             answering: RefCell::default(),
         });
         let task = spawn_local(self.clone().answer(service.clone(), session.clone()));
         session.answering.replace(Some(task.abort_handle()));
-        self.order.borrow_mut().push_back((session.movement.last(), key));
+        self.enqueue(&session);
         self.all.borrow_mut().insert(key, session.clone());
         session
     }
@@ -258,22 +296,27 @@ impl Sessions {
     async fn answer(self: Rc<Self>, service: Rc<Service>, session: Rc<DatagramSession>) {
         let server = session.has.borrow().as_ref().map(|has| has.in_flight.server().clone());
         let Some(server) = server else { return };
+        let mut ended = pin!(server.ended(&session.movement));
         loop {
             tokio::select! {
                 ready = session.upstream.readable() => if ready.is_err() { break },
-                _ = server.ended(&session.movement) => break,
+                _ = &mut ended => break,
             }
-            if self.pass_on(&service, &session).is_err() {
-                return self.fail(&session);
+            match self.pass_on(&service, &session) {
+                Ok(true) => server.note_answer(),
+                Ok(false) => {}
+                Err(_) => return self.fail(&session),
             }
         }
+        session.note_silence();
         self.remove(&session.key);
     }
 
-    fn pass_on(&self, service: &Service, session: &DatagramSession) -> io::Result<()> {
+    /// Whether there was an answer.
+    fn pass_on(&self, service: &Service, session: &DatagramSession) -> io::Result<bool> {
         ANSWER.with_borrow_mut(|buffer| {
             let count = match session.upstream.try_recv(buffer) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
                 received => received?,
             };
             session.movement.note();
@@ -282,7 +325,7 @@ impl Sessions {
             // A client that cannot be sent to now loses it, as it would to a full queue anywhere.
             let socket = self.socket.upgrade();
             let _ = socket.map(|it| SockRef::from(&*it).send_to(&buffer[..count], &client));
-            Ok(())
+            Ok(true)
         })
     }
 }
@@ -293,10 +336,109 @@ impl DatagramSession {
         self.has.borrow().as_ref().is_some_and(|has| !has.in_flight.server().is_leaving())
     }
 
+    /// It has not ended.
+    fn is_open(&self) -> bool {
+        self.has.borrow().is_some()
+    }
+
+    /// Nobody has refused what it sent.
+    fn note_silence(&self) {
+        if let Some(has) = &*self.has.borrow() {
+            has.in_flight.server().note_silence(self.begun, Instant::now());
+        }
+    }
+
     fn end(&self) {
         self.has.take();
         if let Some(task) = self.answering.take() {
             task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::outbound::Outbound;
+    use crate::protocol::{ProxyLimits, ProxyServer, ProxyService};
+    use crate::server::Server;
+    use crate::shares::Shares;
+
+    /// A service with this one server, and its clients at a socket of the test.
+    async fn served(server: &UdpSocket) -> (Rc<Service>, Rc<UdpSocket>, Rc<Sessions>) {
+        let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        let here = socket.local_addr().unwrap();
+        let server =
+            ProxyServer { address: server.local_addr().unwrap(), weight: 1, max: None, min: None };
+        let spec = ProxyService {
+            name: "dns".to_owned(),
+            listen: "127.0.0.1:0".parse().unwrap(),
+            also: Vec::new(),
+            transport: ProxyTransport::Udp,
+            scheduler: "rr".to_owned(),
+            persistence: None,
+            one_packet: false,
+            drain_ms: 0,
+            ready_only: false,
+            limits: ProxyLimits::default(),
+            servers: vec![server],
+        };
+        let shares = Rc::new(Shares::of_process());
+        let service = Rc::new(Service::new(&spec, &shares, &Rc::<Outbound>::default()));
+        service.become_wanted(&spec);
+        shares.divide(&[service.share()]);
+        let sessions = Rc::new(Sessions {
+            socket: Rc::downgrade(&socket),
+            here,
+            all: RefCell::default(),
+            order: RefCell::default(),
+        });
+        (service, socket, sessions)
+    }
+
+    fn server_of(service: &Service) -> Rc<Server> {
+        service.wanted.borrow()[0].clone()
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        LocalSet::new().block_on(&runtime, test);
+    }
+
+    #[test]
+    fn clients_that_come_and_go_leave_nothing_behind() {
+        run(async {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let (service, _socket, sessions) = served(&server).await;
+            let client = |n: u16| SocketAddr::from(([127, 0, 0, 1], 1 + n % 2));
+            for n in 0..1000 {
+                sessions.forward(&service, client(n), b"x");
+                sessions.remove(&(client(n), None));
+                tokio::task::yield_now().await;
+            }
+            sessions.forward(&service, client(0), b"x");
+            assert_eq!(sessions.all.borrow().len(), 1);
+            let kept = sessions.order.borrow().len();
+            assert!(kept <= FEW_ENDED + 2, "{kept}");
+        });
+    }
+
+    #[test]
+    fn a_suspect_is_one_until_it_answers() {
+        run(async {
+            let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let (service, _socket, sessions) = served(&server).await;
+            let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            server_of(&service).note_failure();
+            sessions.forward(&service, client.local_addr().unwrap(), b"x");
+            assert!(server_of(&service).is_suspect(), "a datagram that is sent says nothing");
+            let mut buffer = [0; 8];
+            let (_, proxy) = server.recv_from(&mut buffer).await.unwrap();
+            server.send_to(b"y", proxy).await.unwrap();
+            assert_eq!(client.recv(&mut buffer).await.unwrap(), 1);
+            assert!(!server_of(&service).is_suspect());
+        });
     }
 }
