@@ -10,7 +10,7 @@ use locum_plan::Name;
 pub enum ServerOrder {
     /// No new clients; those that it has stay.
     Drain,
-    /// In place of the configured weight, and of what checks say: 0..=65535.
+    /// In place of the configured weight, and of what checks say: 0..=[`locum_plan::MAX_WEIGHT`]; more is that.
     Weight(u32),
 }
 

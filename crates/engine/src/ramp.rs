@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-/// How many steps a weight takes from one value to another.
+/// How many steps a weight takes from one value to another. A weight on its way is said in so many
+/// parts of one, so that a weight of 1 has something to rise and to fall by.
 pub const STEPS: u32 = 10;
 
 /// On the way to a weight since `began`, for `over`; what the weight is at its end is not said here:
-/// it may change on the way.
+/// it may change on the way. Weights are in tenths (1 / [`STEPS`]), whatever the level has just now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Ramp {
     pub from: u32,
@@ -25,14 +26,19 @@ impl Ramp {
         u32::try_from(steps).unwrap_or(STEPS).min(STEPS)
     }
 
-    /// The weight on the way to `to`. It is rounded towards the end, and the first step is taken at
-    /// once: a server that is to have clients has some.
+    /// The weight on the way to `to`, both in tenths. It is rounded towards the end, and the first step
+    /// is taken at once: a server that is to have clients has some.
     pub fn weight(&self, to: u32, now: Time) -> u32 {
         let step = u64::from(self.step(now).max(1));
         let (from, to) = (u64::from(self.from), u64::from(to));
         let part = (to.abs_diff(from) * step).div_ceil(u64::from(STEPS));
         let weight = if to >= from { from + part } else { from - part };
         u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+
+    /// The way to `to` is shorter than a whole weight for each step.
+    pub fn is_short(&self, to: u32) -> bool {
+        self.from.abs_diff(to) < STEPS * STEPS
     }
 
     /// How much of the way is done; `None` when it is all.
@@ -73,6 +79,7 @@ mod tests {
     #[test]
     fn a_ramp_may_fall_and_reaches_its_end_exactly() {
         let ramp = Ramp { from: 7, began: START, over: Duration::from_secs(1) };
+        assert!(ramp.is_short(0) && !ramp.is_short(107));
         let end = START + Duration::from_secs(1);
         assert_eq!((ramp.weight(0, START), ramp.weight(0, end)), (6, 0));
         assert_eq!((ramp.weight(8, START), ramp.weight(8, end)), (8, 8));

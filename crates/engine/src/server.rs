@@ -6,15 +6,12 @@
 
 use std::time::Duration;
 
-use locum_plan::{Health, Outcome, ReportedWeight, Server, Verdict};
+use locum_plan::{Health, MAX_WEIGHT, Outcome, ReportedWeight, Server, Verdict};
 use locum_vrrp::Time;
 
 use crate::order::ServerOrder;
-use crate::ramp::Ramp;
+use crate::ramp::{Ramp, STEPS};
 use crate::tracker::{CheckState, Thresholds};
-
-/// Most that a weight may be: what the configuration takes.
-const MAX_WEIGHT: u32 = 65_535;
 
 #[derive(Clone, Debug)]
 pub struct ServerState {
@@ -134,7 +131,7 @@ impl ServerState {
     /// What it can take while it is up: as configured, or the least that its checks say.
     pub fn able_weight(&self) -> u32 {
         let reported = self.reported.iter().flatten().map(|one| one.of(self.server.weight));
-        reported.min().map_or(self.server.weight, |least| least.min(MAX_WEIGHT))
+        reported.min().unwrap_or(self.server.weight).min(MAX_WEIGHT)
     }
 
     /// What it shall have while it is up.
@@ -142,17 +139,37 @@ impl ServerState {
         match self.order {
             None => self.able_weight(),
             Some(ServerOrder::Drain) => 0,
-            Some(ServerOrder::Weight(weight)) => weight,
+            Some(ServerOrder::Weight(weight)) => weight.min(MAX_WEIGHT),
         }
     }
 
-    /// What it has now while it is up, in units of `1 / scale`.
-    pub fn weight_in_force(&self, scale: u32, now: Time) -> u32 {
-        let due = self.due_weight().saturating_mul(scale);
+    fn due_tenths(&self) -> u32 {
+        self.due_weight() * STEPS
+    }
+
+    /// What it has now while it is up, in tenths.
+    pub fn tenths_in_force(&self, now: Time) -> u32 {
+        let due = self.due_tenths();
         self.ramp.map_or(due, |ramp| ramp.weight(due, now))
     }
 
-    /// It gets to its weight in steps from here on, or is there at once.
+    /// What it has now while it is up, in units of `1 / scale`. Less than one of them is one: who has
+    /// clients on the way keeps some until its end.
+    pub fn weight_in_force(&self, scale: u32, now: Time) -> u32 {
+        (self.tenths_in_force(now) * scale).div_ceil(STEPS)
+    }
+
+    /// The most that it has from now on, in tenths.
+    pub fn most_tenths(&self) -> u32 {
+        self.ramp.map_or(0, |ramp| ramp.from).max(self.due_tenths())
+    }
+
+    /// It is on a way on which whole weights would leave out steps.
+    pub fn needs_tenths(&self) -> bool {
+        self.ramp.is_some_and(|ramp| ramp.is_short(self.due_tenths()))
+    }
+
+    /// It gets to its weight in steps from here on, or is there at once. `from` is in tenths.
     pub fn begin_ramp(&mut self, from: u32, over: Duration, now: Time) {
         self.ramp = (!over.is_zero()).then_some(Ramp { from, began: now, over });
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_plan::{
-    Activity, FailedServer, QuorumUnit, Service, SorryServer, WantedServer, WantedService,
+    Activity, FailedServer, MAX_WEIGHT, QuorumUnit, Service, SorryServer, WantedServer,
+    WantedService,
 };
 use locum_vrrp::Time;
 
@@ -136,12 +137,14 @@ impl ServiceState {
         }
     }
 
-    /// By how much the weights of its level are larger than those of the plan: a weight of 1 that
-    /// rises in steps has something to rise by.
-    pub fn scale(&self) -> u32 {
-        let most = self.servers.iter().map(|one| one.due_weight()).max().unwrap_or(0);
-        let has_room = most.saturating_mul(ramp::STEPS) <= MAX_SCALED_WEIGHT;
-        if !self.service.slow_start.is_zero() && has_room { ramp::STEPS } else { 1 }
+    /// By how much the weights of its level are larger than those of the plan: a weight of 1 has
+    /// something to rise and to fall by. With `slow_start` always, so that no other server is touched
+    /// when one rises; else while an order is carried out that takes it.
+    fn scale(&self) -> u32 {
+        let has_room = self.servers.iter().all(|one| one.most_tenths() <= MAX_WEIGHT);
+        let needs_tenths = !self.service.slow_start.is_zero()
+            || self.servers.iter().any(ServerState::needs_tenths);
+        if needs_tenths && has_room { ramp::STEPS } else { 1 }
     }
 
     /// A server has come up: with `slow_start` it gets its weight in steps.
@@ -200,6 +203,3 @@ impl ServiceState {
         self.servers.iter().position(is_it)
     }
 }
-
-/// The least that a backend's weights go up to.
-const MAX_SCALED_WEIGHT: u32 = 65_535;

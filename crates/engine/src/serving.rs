@@ -150,16 +150,11 @@ impl Engine {
             // `find` has looked.
             return Reply::Refused(format!("there is no service {service}"));
         };
-        let scale = state.scale();
         let one = &mut state.servers[place];
-        let (from, before) = (one.weight_in_force(scale, now), one.order);
+        let (from, before) = (one.tenths_in_force(now), one.order);
         one.order = order;
         one.begin_ramp(from, over, now);
         let (due, is_live) = (one.due_weight(), one.is_live());
-        // A weight may need another scale: what is on the way goes on from what it was.
-        if state.scale() != scale {
-            state.servers[place].ramp = None;
-        }
         self.levels_touched = true;
         if before != order {
             let kind = EventKind::ServerOrdered { service: service.clone(), server, order };

@@ -56,7 +56,9 @@ pub use question::{
 };
 pub use quorum::{Quorum, QuorumHooks, QuorumUnit};
 pub use selection::{Persistence, Scheduler, SchedulerFlags};
-pub use server::{ConnectionBounds, FailedServer, Server, ServerHooks, SorryServer, WantedServer};
+pub use server::{
+    ConnectionBounds, FailedServer, MAX_WEIGHT, Server, ServerHooks, SorryServer, WantedServer,
+};
 pub use service::{
     Activity, HaproxyFile, HttpTarget, Service, Standby, WantedHaproxy, WantedService,
     WantedServices,

@@ -6,12 +6,15 @@ use crate::check::Health;
 use crate::command::Command;
 use crate::traffic::{Encapsulation, Forwarding};
 
+/// Most that a weight may be: what every backend takes.
+pub const MAX_WEIGHT: u32 = 65_535;
+
 /// A server of a service.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Server {
     /// Port 0 is the port that the client asked for.
     pub address: SocketAddr,
-    /// 0..=65535; 0 takes no new connections.
+    /// 0..=[`MAX_WEIGHT`]; 0 takes no new connections.
     pub weight: u32,
     pub forwarding: Forwarding,
     pub encapsulation: Encapsulation,

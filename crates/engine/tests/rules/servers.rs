@@ -341,6 +341,44 @@ fn an_order_may_be_carried_out_in_steps() {
 }
 
 #[test]
+fn a_weight_of_one_falls_and_rises_in_steps_too() {
+    let mut rig = Rig::new(service(vec![server(1, 1), server(2, 1)]));
+    rig.order(1, Some(ServerOrder::Drain), 10 * SECOND);
+    assert_eq!(rig.level(), Some(vec![(1, 9), (2, 10)]), "tenths, while it takes them");
+    let out = rig.node.run_for(5 * SECOND).to_vec();
+    assert_eq!(level(&out), Some(vec![(1, 5), (2, 10)]));
+    rig.order(1, None, 10 * SECOND);
+    assert_eq!(rig.level(), Some(vec![(1, 6), (2, 10)]), "back from where it was");
+    let out = rig.node.run_for(10 * SECOND).to_vec();
+    assert_eq!(level(&out), Some(vec![(1, 1), (2, 1)]));
+    assert_eq!(rig.node.deadline(), None);
+}
+
+/// Tenths of 65535 are more than a backend takes.
+#[test]
+fn a_weight_that_cannot_be_said_in_tenths_stays_until_the_way_is_over() {
+    let mut rig = Rig::new(service(vec![server(1, 1), server(2, 65_535)]));
+    rig.order(1, Some(ServerOrder::Drain), 10 * SECOND);
+    assert_eq!(rig.level(), None, "it has clients until the end");
+    let out = rig.node.run_for(10 * SECOND).to_vec();
+    assert_eq!(level(&out), Some(vec![(1, 0), (2, 65_535)]));
+}
+
+/// Case: a ramp that began in tenths was read as whole weights when another server's weight left no
+/// room for tenths, and one that fell from 10,000 to 1 was sent as 90,001.
+#[test]
+fn what_is_on_its_way_stays_where_it_is_when_the_level_changes_its_units() {
+    let plain = service(vec![server(1, 5_000), server(2, 1)]);
+    let mut rig = Rig::new(Service { slow_start: 10 * SECOND, ..plain });
+    rig.order(1, Some(ServerOrder::Weight(1_000)), 10 * SECOND);
+    assert_eq!(rig.level(), Some(vec![(1, 46_000), (2, 10)]));
+    rig.report(1, Verdict::Pass, Some(ReportedWeight::Absolute(10_000)));
+    assert_eq!(rig.level(), Some(vec![(1, 4_600), (2, 10_000)]));
+    rig.order(2, Some(ServerOrder::Weight(1)), 10 * SECOND);
+    assert_eq!(rig.level(), Some(vec![(1, 4_600), (2, 9_001)]));
+}
+
+#[test]
 fn an_order_for_what_there_is_not_says_what_there_is() {
     let mut rig = Rig::new(service(vec![server(1, 1)]));
     let refused = |reply| match reply {
