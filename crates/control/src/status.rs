@@ -285,6 +285,14 @@ pub struct QuorumState {
     pub unit: String,
     pub quorum: u32,
     pub hysteresis: u32,
+    /// Why it is not reached; empty while it is.
+    #[serde(default)]
+    pub shortage: String,
+    /// Since when it is reached or lost.
+    #[serde(default)]
+    pub since: String,
+    #[serde(default)]
+    pub since_ms: u64,
 }
 
 /// The server for when the quorum is lost.
@@ -311,7 +319,8 @@ pub struct ServerStatus {
     pub unasked: bool,
     /// Connections to it under way; 0 where the backend does not count them.
     pub connections: u64,
-    /// What it shall have: its checks and an operator have a say. 0 while it is down.
+    /// What it shall have: its checks and an operator have a say. 0 while it is down, or the sorry
+    /// server has the clients.
     #[serde(default)]
     pub weight_in_force: u32,
     /// How far it has come on the way to that weight, while it rises or falls in steps.

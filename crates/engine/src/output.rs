@@ -176,8 +176,15 @@ pub enum EventKind {
     Tracked { object: Tracked, up: bool, detail: String },
     /// A server of a service went up or down.
     Server { service: Name, server: SocketAddr, up: bool, detail: String },
-    /// The servers of a service are too few, and why, or enough again. `sorry` has its clients.
-    Quorum { service: Name, reached: bool, sorry: Option<SocketAddr>, detail: String },
+    /// The servers of a service are too few, and why, or enough again. `sorry` has its clients; where
+    /// there is none they go to the servers that are `remaining`.
+    Quorum {
+        service: Name,
+        reached: bool,
+        sorry: Option<SocketAddr>,
+        remaining: usize,
+        detail: String,
+    },
     /// An operator has given a server another weight, or its own back (`None`).
     ServerOrdered { service: Name, server: SocketAddr, order: Option<ServerOrder> },
     /// A fact that someone removed, as a rule a virtual address, was put back.

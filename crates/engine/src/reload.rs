@@ -45,7 +45,7 @@ impl Engine {
         self.services.replace(now, &plan);
         self.strained.retain(|object| self.trackers.get(object).is_some());
         for at in 0..plan.services.len() {
-            self.turn_quorum(at);
+            self.turn_quorum(now, at);
             self.note_population(now, at);
         }
         let tally = self.replace_instances(now, &plan);

@@ -143,6 +143,11 @@ impl ServerState {
         }
     }
 
+    /// The same; none while it is sent no clients.
+    pub fn due_while_live(&self) -> u32 {
+        if self.is_live() { self.due_weight() } else { 0 }
+    }
+
     fn due_tenths(&self) -> u32 {
         self.due_weight() * STEPS
     }

@@ -11,6 +11,7 @@ use locum_plan::{
 use locum_vrrp::Time;
 
 use crate::fitness::Population;
+use crate::order::ServerOrder;
 use crate::ramp;
 use crate::server::ServerState;
 
@@ -21,6 +22,8 @@ pub struct ServiceState {
     pub servers: Vec<ServerState>,
     /// Its servers are enough, as far as clients are sent to them.
     pub has_quorum: bool,
+    /// When that has turned.
+    pub quorum_since: Time,
     /// The same as far as the node decides it: a server that an operator has drained here is none
     /// that another node could serve better.
     is_populated: bool,
@@ -41,18 +44,19 @@ impl ServiceState {
             service: Arc::new(service.clone()),
             servers: servers.collect(),
             has_quorum: old.is_none_or(|old| old.has_quorum),
+            quorum_since: old.map_or(now, |old| old.quorum_since),
             is_populated: old.is_none_or(|old| old.is_populated),
             last: None,
         };
         if old.is_none() {
-            state.settle();
+            state.settle(now);
         }
         state
     }
 
     /// What its servers that are sent clients are worth for the quorum.
     pub fn standing(&self) -> u32 {
-        self.sum(|one| one.is_live().then(|| one.due_weight()))
+        self.sum(|one| Some(one.due_while_live()))
     }
 
     /// Sum of what these servers are worth with these weights.
@@ -62,16 +66,23 @@ impl ServiceState {
     }
 
     /// Nothing is gained or lost by a beginning.
-    pub fn settle(&mut self) {
-        self.turn_quorum();
+    pub fn settle(&mut self, now: Time) {
+        self.turn_quorum(now);
     }
 
     /// Looks at the quorum anew; what it is now when it has turned.
-    pub fn turn_quorum(&mut self) -> Option<bool> {
+    pub fn turn_quorum(&mut self, now: Time) -> Option<bool> {
         let is_reached = self.service.quorum.is_reached(self.has_quorum, self.standing());
-        let turned = is_reached != self.has_quorum;
-        self.has_quorum = is_reached;
-        turned.then_some(is_reached)
+        if is_reached == self.has_quorum {
+            return None;
+        }
+        (self.has_quorum, self.quorum_since) = (is_reached, now);
+        Some(is_reached)
+    }
+
+    /// How many of its servers new clients may be sent to.
+    pub fn remaining(&self) -> usize {
+        self.servers.iter().filter(|one| one.due_while_live() > 0).count()
     }
 
     /// The sorry server, while it has the clients.
@@ -102,19 +113,53 @@ impl ServiceState {
             {
                 "all its servers have weight 0".to_owned()
             }
-            Some(false) => self.too_few(takes, self.is_populated),
+            Some(false) => self.too_few(takes, self.is_populated, ""),
             Some(true) | None => String::new(),
         };
         self.is_populated = is_enough.unwrap_or(self.is_populated);
         Population { is_enough, is_doubtful, detail }
     }
 
-    /// Why its quorum is not reached, for a person.
+    /// Why its quorum is lost, for a person: empty while it is not.
     pub fn shortage(&self) -> String {
-        self.too_few(self.standing(), self.has_quorum)
+        if self.has_quorum {
+            return String::new();
+        }
+        let sum = self.standing();
+        match (&self.servers[..], sum) {
+            ([only], 0) if only.up() != Some(false) => match only.order {
+                Some(ServerOrder::Drain) => "its only server is drained by the operator".to_owned(),
+                Some(ServerOrder::Weight(_)) => {
+                    "its only server has weight 0 by the operator".to_owned()
+                }
+                None if only.is_live() => "its only server has weight 0".to_owned(),
+                None => "its only server has not passed its checks yet".to_owned(),
+            },
+            _ => self.too_few(sum, false, &self.ordered()),
+        }
     }
 
-    fn too_few(&self, sum: u32, was_reached: bool) -> String {
+    /// How many of those that are up an operator has taken from the quorum, or made worth less.
+    fn ordered(&self) -> String {
+        let worth = |weight| self.service.quorum.worth(weight);
+        let is_less = |one: &&ServerState| worth(one.due_weight()) < worth(one.able_weight());
+        let less = self.servers.iter().filter(|one| one.is_live()).filter(is_less);
+        let (drained, lowered): (Vec<&ServerState>, Vec<&ServerState>) =
+            less.partition(|one| one.due_weight() == 0);
+        let said = [(drained.len(), "drained"), (lowered.len(), "given a lower weight")];
+        let said: Vec<String> = said
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .map(|(count, how)| format!("{count} {how}"))
+            .collect();
+        if said.is_empty() {
+            return String::new();
+        }
+        format!(" ({} by the operator)", said.join(", "))
+    }
+
+    /// `ordered` is an aside about those that count less than they could.
+    fn too_few(&self, sum: u32, was_reached: bool, ordered: &str) -> String {
         let quorum = self.service.quorum;
         let needed = match (was_reached || quorum.hysteresis == 0, quorum.hysteresis) {
             (true, _) => format!("its quorum is {}", quorum.level),
@@ -127,12 +172,14 @@ impl ServiceState {
         match (self.servers.len(), sum, quorum.unit) {
             (0, ..) => "it has no servers".to_owned(),
             (1, 0, _) => "its only server is down".to_owned(),
-            (all, 0, _) => format!("none of its {all} servers takes connections"),
+            (all, 0, _) => {
+                format!("none of its {all} servers takes connections{ordered}")
+            }
             (all, takes, QuorumUnit::Servers) => {
-                format!("{takes} of its {all} servers take connections, and {needed}")
+                format!("{takes} of its {all} servers take connections{ordered}, and {needed}")
             }
             (_, weight, QuorumUnit::Weight) => {
-                format!("its servers have together a weight of {weight}, and {needed}")
+                format!("its servers have together a weight of {weight}{ordered}, and {needed}")
             }
         }
     }

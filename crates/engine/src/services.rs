@@ -89,7 +89,7 @@ impl Services {
             // What the plan does not have any more nobody has ordered anything of.
             if let Ok((at, server)) = self.find(&service, server) {
                 self.all[at].servers[server].order = Some(order);
-                self.all[at].settle();
+                self.all[at].settle(now);
             }
         }
     }

@@ -61,7 +61,7 @@ impl Engine {
                 }
             }
         }
-        self.turn_quorum(service);
+        self.turn_quorum(now, service);
         self.note_population(now, service);
     }
 
@@ -79,10 +79,9 @@ impl Engine {
     }
 
     /// The servers of the service at this position are others, or the same with another weight.
-    pub(crate) fn turn_quorum(&mut self, at: usize) {
+    pub(crate) fn turn_quorum(&mut self, now: Time, at: usize) {
         let Some(state) = self.services.get_mut(at) else { return };
-        let shortage = state.shortage();
-        let Some(reached) = state.turn_quorum() else { return };
+        let Some(reached) = state.turn_quorum(now) else { return };
         self.levels_touched = true;
         let service = state.service.clone();
         let is_followed = service.sorry.is_some()
@@ -93,11 +92,18 @@ impl Engine {
             return;
         }
         let sorry = state.sorry_in_use().map(|sorry| sorry.address);
-        let detail = if reached { String::new() } else { shortage };
+        let (remaining, detail) = (state.remaining(), state.shortage());
         let name = service.name.clone();
-        let kind =
-            EventKind::Quorum { service: name.clone(), reached, sorry, detail: detail.clone() };
-        let event = self.note(None, kind);
+        let event = self.note(
+            None,
+            EventKind::Quorum {
+                service: name.clone(),
+                reached,
+                sorry,
+                remaining,
+                detail: detail.clone(),
+            },
+        );
         let heading = Heading::of(reached);
         let commands = match heading {
             Heading::Up => &service.hooks.up,
@@ -160,7 +166,7 @@ impl Engine {
             let kind = EventKind::ServerOrdered { service: service.clone(), server, order };
             self.note(None, kind);
         }
-        self.turn_quorum(at);
+        self.turn_quorum(now, at);
         self.note_population(now, at);
         let steps = match over {
             Duration::ZERO => String::new(),

@@ -165,16 +165,22 @@ pub struct ServiceStatus {
     pub quorum: QuorumStatus,
     /// Where clients are sent while the quorum is lost.
     pub sorry: Option<SocketAddr>,
+    /// It has them.
+    pub sorry_in_use: bool,
     pub servers: Vec<ServerStatus>,
 }
 
 /// Whether a service has enough servers.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct QuorumStatus {
     pub reached: bool,
     /// What the servers that are sent clients are worth.
     pub sum: u32,
     pub quorum: Quorum,
+    /// Why it is not reached; empty while it is.
+    pub shortage: String,
+    /// How long it has been as it is.
+    pub age: Duration,
 }
 
 /// Whether this node can serve something, and whether clients are answered where it does.
@@ -201,13 +207,12 @@ pub struct ServerStatus {
     pub address: SocketAddr,
     /// As configured.
     pub weight: u32,
-    /// What it shall have while it is up: its checks and an operator have a say.
+    /// What it shall have: its checks and an operator have a say. 0 while it is sent no clients, as it
+    /// is down, or the sorry server has them.
     pub due_weight: u32,
     /// How far it has come on its way there, below 100; `None`: it is there.
     pub ramp_percent: Option<u32>,
     pub order: Option<ServerOrder>,
-    /// It counts as up: unchecked, or not heard of yet and not told to wait for that.
-    pub is_live: bool,
     /// `None`: nobody checks it, or not yet.
     pub up: Option<bool>,
     pub detail: String,
@@ -376,6 +381,7 @@ impl Engine {
             let activity = activity(name);
             let active = activity == Some(Activity::Active);
             let fitness = self.fitness_status(&Tracked::Service(name.clone()), active, now);
+            let is_sorry = state.sorry_in_use().is_some();
             ServiceStatus {
                 name: name.clone(),
                 listen: state.service.listen.clone(),
@@ -387,17 +393,19 @@ impl Engine {
                     reached: state.has_quorum,
                     sum: state.standing(),
                     quorum: state.service.quorum,
+                    shortage: state.shortage(),
+                    age: now.since(state.quorum_since),
                 },
                 sorry: state.service.sorry.as_ref().map(|sorry| sorry.address),
+                sorry_in_use: is_sorry,
                 servers: state
                     .servers
                     .iter()
                     .map(|server| ServerStatus {
                         address: server.server.address,
                         weight: server.server.weight,
-                        due_weight: server.due_weight(),
+                        due_weight: if is_sorry { 0 } else { server.due_while_live() },
                         ramp_percent: server.ramp.and_then(|ramp| ramp.percent(now)),
-                        is_live: server.is_live(),
                         order: server.order,
                         up: server.up(),
                         detail: server.detail(),

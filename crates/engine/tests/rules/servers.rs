@@ -163,11 +163,15 @@ fn a_quorum_is_lost_and_gained_where_keepalived_loses_and_gains_it() {
     assert_eq!(said("LOCUM_SERVICE").as_deref(), Some("www"));
     assert_eq!(said("LOCUM_STATE").as_deref(), Some("DOWN"));
     assert_eq!(said("LOCUM_SORRY").as_deref(), Some("10.0.0.9:80"));
-    let cause = "its servers have together a weight of 2, and its quorum is 4";
+    let cause = "its servers have together a weight of 2, and its quorum of 4 is reached again with \
+                 5";
     assert_eq!(said("LOCUM_CAUSE").as_deref(), Some(cause));
     let status = rig.node.status().services.remove(0);
     assert_eq!((status.quorum.reached, status.quorum.sum), (false, 2));
-    assert_eq!(status.sorry, Some(address(9)));
+    assert_eq!(status.quorum.shortage, cause, "one sentence, wherever it is said");
+    assert_eq!((status.sorry, status.sorry_in_use), (Some(address(9)), true));
+    let due: Vec<u32> = status.servers.iter().map(|server| server.due_weight).collect();
+    assert_eq!(due, [0; 4], "the sorry server has the clients");
     rig.turn(1, true);
     rig.turn(2, true);
     assert_eq!((rig.quorum_events(), rig.level()), (vec![], None), "4 is below 5");
@@ -440,6 +444,54 @@ fn a_server_that_is_drained_here_counts_in_the_election() {
     let status = node.status().services.remove(0);
     assert_eq!(status.fitness.populated, Some(true));
     assert!(!status.quorum.reached && status.quorum.sum == 0, "{:?}", status.quorum);
+}
+
+/// Case: the only server of a service, drained, was said to be down.
+#[test]
+fn who_is_drained_is_not_down() {
+    let sorry = sorry(FailedServer::Remove);
+    let mut rig = Rig::new(Service { sorry, ..service(vec![server(1, 4)]) });
+    let shortage = |rig: &Rig| rig.node.status().services.remove(0).quorum.shortage;
+    assert_eq!(shortage(&rig), "");
+    rig.turn(0, true);
+    rig.node.run_for(5 * SECOND);
+    rig.order(1, Some(ServerOrder::Drain), Duration::ZERO);
+    assert_eq!(shortage(&rig), "its only server is drained by the operator");
+    rig.node.run_for(2 * SECOND);
+    let quorum = rig.node.status().services.remove(0).quorum;
+    assert_eq!(quorum.age, 2 * SECOND, "since it was lost");
+    rig.order(1, Some(ServerOrder::Weight(0)), Duration::ZERO);
+    assert_eq!(shortage(&rig), "its only server has weight 0 by the operator");
+    rig.turn(0, false);
+    assert_eq!(shortage(&rig), "its only server is down");
+    let servers = vec![server(1, 4), server(2, 4), server(3, 4)];
+    let quorum = Quorum { level: 2, ..Quorum::default() };
+    let mut rig = Rig::new(Service { sorry, quorum, ..service(servers) });
+    rig.turn(0, false);
+    rig.order(2, Some(ServerOrder::Drain), Duration::ZERO);
+    rig.order(3, Some(ServerOrder::Weight(2)), Duration::ZERO);
+    let why =
+        "1 of its 3 servers take connections (1 drained by the operator), and its quorum is 2";
+    assert_eq!(shortage(&rig), why, "a lower weight is a server all the same");
+}
+
+#[test]
+fn without_a_sorry_server_it_is_said_how_many_servers_are_left() {
+    let hooks = QuorumHooks { up: Vec::new(), down: program("/down") };
+    let quorum = Quorum { level: 2, ..Quorum::default() };
+    let servers = vec![server(1, 1), server(2, 1), server(3, 1)];
+    let mut rig = Rig::new(Service { hooks, quorum, ..service(servers) });
+    let remaining = |rig: &Rig| {
+        let mut events = rig.events().into_iter();
+        events.find_map(|kind| match kind {
+            EventKind::Quorum { remaining, .. } => Some(remaining),
+            _ => None,
+        })
+    };
+    rig.turn(0, false);
+    assert_eq!(remaining(&rig), None);
+    rig.turn(1, false);
+    assert_eq!(remaining(&rig), Some(1));
 }
 
 #[test]

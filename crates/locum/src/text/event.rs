@@ -32,10 +32,13 @@ pub fn sentence(event: &Event) -> String {
         EventKind::Quorum { service, reached: true, .. } => {
             format!("service {service} has its quorum again")
         }
-        EventKind::Quorum { service, reached: false, sorry, detail } => {
-            let clients = match sorry {
-                Some(sorry) => format!("clients go to the sorry server {sorry}"),
-                None => "clients stay with the servers that are left".to_owned(),
+        EventKind::Quorum { service, reached: false, sorry, remaining, detail } => {
+            let clients = match (sorry, remaining) {
+                (Some(sorry), _) => format!("clients go to the sorry server {sorry}"),
+
+                (None, 0) => "no server is left for new clients".to_owned(),
+                (None, 1) => "new clients go to the server that is left".to_owned(),
+                (None, left) => format!("new clients go to the {left} servers that are left"),
             };
             format!("service {service} has lost its quorum: {detail}; {clients}")
         }
@@ -117,7 +120,7 @@ pub fn record(kind: &EventKind) -> Record {
         EventKind::Server { service, server, up, detail } => {
             Record::Server { service: service.to_string(), server, up, detail }
         }
-        EventKind::Quorum { service, reached, sorry, detail } => {
+        EventKind::Quorum { service, reached, sorry, detail, .. } => {
             Record::Quorum { service: service.to_string(), reached, sorry, detail }
         }
         EventKind::ServerOrdered { service, server, order } => {
@@ -292,6 +295,21 @@ mod tests {
             detail: "it is full".into(),
         };
         assert_eq!(record(&strained(Some("it is full"))), expected);
+    }
+
+    /// Case: clients were said to stay with the servers that are left when none was.
+    #[test]
+    fn a_lost_quorum_says_where_the_clients_go() {
+        let said = |sorry, remaining| {
+            let (service, detail) = ("www".into(), "why".to_owned());
+            let kind = EventKind::Quorum { service, reached: false, sorry, remaining, detail };
+            sentence(&Event { number: 1, instance: None, kind })
+        };
+        let lost = "service www has lost its quorum: why;";
+        assert_eq!(said(None, 0), format!("{lost} no server is left for new clients"));
+        assert_eq!(said(None, 1), format!("{lost} new clients go to the server that is left"));
+        let sorry = Some(([10, 0, 0, 9], 80).into());
+        assert_eq!(said(sorry, 1), format!("{lost} clients go to the sorry server 10.0.0.9:80"));
     }
 
     #[test]

@@ -59,10 +59,12 @@ fn not_well(object: &ServedObject<'_>) -> String {
         Situation::Unanswered => {
             format!("{title} has not answered its clients for {spell}: {}.", object.missing())
         }
-        Situation::Sorry => format!(
-            "{title} has sent its clients to its sorry server for {spell}: {}.",
-            object.missing()
-        ),
+        Situation::Sorry => {
+            // It may have been well for long in all but what the operator has ordered.
+            let spell = age(object.sorry.map_or(0, |quorum| quorum.since_ms));
+            let why = object.missing();
+            format!("{title} has sent its clients to its sorry server for {spell}: {why}.")
+        }
         Situation::Scarce => {
             format!("{title} has had too few servers for {spell}: {}.", object.missing())
         }
@@ -184,6 +186,7 @@ pub fn held_back_note(held: &HeldBackStatus) -> String {
 #[cfg(test)]
 mod tests {
     use locum_control::StatusDocument;
+    use locum_control::status::SorryStatus;
 
     use super::*;
     use crate::commands::sample;
@@ -215,6 +218,22 @@ mod tests {
              b.pem.",
         ];
         assert_eq!(said(&document), lost);
+    }
+
+    /// Case: drained an hour after its health had turned, it was said to be there for that hour.
+    #[test]
+    fn a_sorry_server_has_had_the_clients_since_the_quorum_was_lost() {
+        let mut document = sample::document();
+        let service = &mut document.services[0];
+        service.active = true;
+        service.fitness.since_ms = 3_600_000;
+        let address = ([10, 0, 0, 9], 80).into();
+        service.sorry = Some(SorryStatus { address, in_use: true, connections: 0 });
+        (service.quorum.since_ms, service.quorum.shortage) =
+            (5_000, "its only server is drained by the operator".into());
+        let expected = "Service www has sent its clients to its sorry server for 5.0s: its only \
+                        server is drained by the operator.";
+        assert_eq!(said(&document), [expected]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use locum_control::StatusDocument;
-use locum_control::status::{ServedFitness, ServerStatus, SorryStatus};
+use locum_control::status::{QuorumState, ServedFitness, ServerStatus};
 
 use super::{age, first_few, thousands};
 
@@ -26,8 +26,8 @@ pub struct ServedObject<'a> {
     /// Why it is served by `backend`, where that was a choice with a reason.
     pub choice: Option<&'a str>,
     pub servers: &'a [ServerStatus],
-    /// Its sorry server, while it has the clients.
-    pub sorry: Option<&'a SorryStatus>,
+    /// Of a service whose sorry server has the clients: why, and since when.
+    pub sorry: Option<&'a QuorumState>,
     /// What serves it.
     pub backend: Option<&'a str>,
 }
@@ -83,7 +83,7 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         strained: service.strained.as_deref(),
         choice: service.backend_choice.as_deref().filter(|why| why.contains(": ")),
         servers: &service.servers,
-        sorry: service.sorry.as_ref().filter(|sorry| sorry.in_use),
+        sorry: service.sorry.as_ref().filter(|sorry| sorry.in_use).map(|_| &service.quorum),
         backend: service.backend.as_deref(),
     });
     let haproxy = document.haproxy.iter().map(|file| ServedObject {
@@ -144,20 +144,17 @@ impl ServedObject<'_> {
             (None | Some(true), Some(error)) => error.to_owned(),
             (None | Some(true), None) => {
                 let down = down(self.servers);
-                if down.is_empty() && self.sorry.is_some() {
-                    let drained = self.servers.iter().filter(|one| one.order.is_some()).count();
-                    return format!("an operator has ordered {drained} of its servers");
-                }
-                let detail = &self.fitness.detail;
+                let detail = self.sorry.map_or(&self.fitness.detail, |quorum| &quorum.shortage);
                 if down.is_empty() { detail.clone() } else { format!("{detail}: {}", named(&down)) }
             }
         }
     }
 
-    /// Its sentence of missing servers is said by `missing`.
-    fn lacks_servers_alone(&self) -> bool {
+    /// Its servers that are down are said by `missing`.
+    fn says_servers(&self) -> bool {
         let is_well = self.fitness.holds != Some(false) && self.error.is_none();
-        is_well && self.fitness.populated == Some(false)
+        let is_sorry = self.active && self.sorry.is_some();
+        is_well && (is_sorry || self.fitness.populated == Some(false))
     }
 }
 
@@ -230,7 +227,7 @@ fn downs(service: &ServedObject<'_>) -> Option<String> {
     let name = service.name;
     match down.as_slice() {
         [] => None,
-        _ if service.lacks_servers_alone() => None,
+        _ if service.says_servers() => None,
         [server] if server.detail.is_empty() => {
             Some(format!("server {} of {name} is down", server.address))
         }
@@ -284,6 +281,8 @@ fn named(servers: &[&ServerStatus]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use locum_control::status::SorryStatus;
+
     use super::*;
     use crate::commands::sample;
 
@@ -323,16 +322,23 @@ mod tests {
         service.servers = servers(1);
         service.fitness.populated = Some(false);
         service.fitness.detail = "its only server is down".into();
+        service.quorum.shortage = "its only server is down".into();
         let why = "its only server is down: connection refused (10.0.0.1:80)";
         let text = format!("service www sends its clients to its sorry server: {why}");
         assert_eq!(said(&document), [text]);
+        // Enough of them take connections, were it not for the operator.
         let service = serving(&mut document);
         service.fitness.populated = Some(true);
+        service.servers = servers(2);
         service.servers[0].up = Some(true);
         service.servers[0].order = Some("drain".into());
-        let why = "an operator has ordered 1 of its servers";
-        let text = format!("service www sends its clients to its sorry server: {why}");
-        assert_eq!(said(&document), [text]);
+        let shortage = "none of its 2 servers takes connections (1 drained by the operator)";
+        service.quorum.shortage = shortage.into();
+        let text = format!(
+            "service www sends its clients to its sorry server: {shortage}: connection refused \
+             (10.0.0.2:80)"
+        );
+        assert_eq!(said(&document), [text], "what is down is said once");
     }
 
     #[test]

@@ -213,7 +213,6 @@ fn service(
     let served = balancer.services.iter().find(|served| served.name == from.name);
     let counted = |address| served?.servers.iter().find(|server| server.address == address);
     let connections_of = |address| counted(address).map_or(0, |server| server.active);
-    let is_sorry = from.sorry.is_some() && !from.quorum.reached;
     ServiceStatus {
         name: from.name.to_string(),
         listen: listeners_in_words(&from.listen),
@@ -249,10 +248,13 @@ fn service(
             .to_owned(),
             quorum: from.quorum.quorum.level,
             hysteresis: from.quorum.quorum.hysteresis,
+            shortage: from.quorum.shortage.clone(),
+            since: ago(from.quorum.age),
+            since_ms: millis(from.quorum.age),
         },
         sorry: from.sorry.map(|address| SorryStatus {
             address,
-            in_use: is_sorry,
+            in_use: from.sorry_in_use,
             connections: connections_of(address),
         }),
         servers: from
@@ -265,7 +267,7 @@ fn service(
                 detail: server.detail.clone(),
                 unasked: server.is_unasked,
                 connections: connections_of(server.address),
-                weight_in_force: if server.is_live && !is_sorry { server.due_weight } else { 0 },
+                weight_in_force: server.due_weight,
                 ramp_percent: server.ramp_percent,
                 order: server.order.map(|order| {
                     match order {
