@@ -36,8 +36,11 @@ impl Engine {
     ) {
         let reply = match command {
             Command::Stop => self.stop(now),
-            Command::Server { service, server, order, over } => {
-                self.order_server(now, &service, server, order, over)
+            Command::Server { service, address, port, order, over } => {
+                match self.services.find(&service, address, port) {
+                    Ok(at) => self.order_server(now, at, order, over),
+                    Err(why) => Reply::Refused(why),
+                }
             }
             Command::Switchover { target, to, run, successor } => {
                 let masters = match self.masters_of(&target) {

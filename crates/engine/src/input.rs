@@ -1,6 +1,6 @@
 //! What can happen to a node.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -135,8 +135,14 @@ pub enum Command {
     /// over: VRRP lets the sender choose nobody, so it must be the only other one.
     Switchover { target: Target, to: Option<Name>, run: Run, successor: Successor },
     /// Give this server another weight, in steps over this time where it is not zero; `None` gives it
-    /// its own back.
-    Server { service: Name, server: SocketAddr, order: Option<ServerOrder>, over: Duration },
+    /// its own back. Without a port it is the only one of the service with this address.
+    Server {
+        service: Name,
+        address: IpAddr,
+        port: Option<u16>,
+        order: Option<ServerOrder>,
+        over: Duration,
+    },
 }
 
 /// Who may take over.

@@ -1,6 +1,5 @@
 //! Load-balanced services: health of their servers, and what this node serves now.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -242,11 +241,5 @@ impl ServiceState {
     /// When one of its servers takes its next step.
     pub fn next_step(&mut self, now: Time) -> Option<Time> {
         self.servers.iter_mut().filter_map(|server| server.next_step(now)).min()
-    }
-
-    /// Its server of this address.
-    pub fn server(&self, address: SocketAddr) -> Option<usize> {
-        let is_it = |one: &ServerState| one.server.address == address;
-        self.servers.iter().position(is_it)
     }
 }

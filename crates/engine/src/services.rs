@@ -87,7 +87,7 @@ impl Services {
         self.send_again = true;
         for StandingOrder { service, server, order } in std::mem::take(&mut self.inherited) {
             // What the plan does not have any more nobody has ordered anything of.
-            if let Ok((at, server)) = self.find(&service, server) {
+            if let Ok((at, server)) = self.find(&service, server.ip(), Some(server.port())) {
                 self.all[at].servers[server].order = Some(order);
                 self.all[at].settle(now);
             }
@@ -99,11 +99,16 @@ impl Services {
         self.inherited = orders;
     }
 
-    /// The positions of a service and of its server.
+    /// The positions of a service and of its server; without a port the only one with this address.
     ///
     /// # Errors
     /// A sentence that says what there is instead.
-    pub fn find(&self, service: &Name, server: SocketAddr) -> Result<(usize, usize), String> {
+    pub fn find(
+        &self,
+        service: &Name,
+        address: IpAddr,
+        port: Option<u16>,
+    ) -> Result<(usize, usize), String> {
         let at = self.all.iter().position(|state| state.service.name == *service);
         let at = at.ok_or_else(|| {
             let all: Vec<String> =
@@ -115,13 +120,28 @@ impl Services {
                 }
             }
         })?;
-        let state = &self.all[at];
-        let found = state.server(server).ok_or_else(|| {
-            let all = state.servers.iter().map(|one| one.server.address.to_string());
-            let all: Vec<String> = all.collect();
-            format!("service {service} has no server {server}; it has {}", first_few(&all, ", "))
-        })?;
-        Ok((at, found))
+        let is_it = |known: &SocketAddr| {
+            known.ip() == address && port.is_none_or(|port| known.port() == port)
+        };
+        let servers = || self.all[at].servers.iter().map(|one| one.server.address);
+        let mut found = servers().enumerate().filter(|(_, known)| is_it(known));
+        match (found.next(), found.next()) {
+            (Some((server, _)), None) => Ok((at, server)),
+            (None, _) => {
+                let server = match port {
+                    Some(port) => SocketAddr::new(address, port).to_string(),
+                    None => address.to_string(),
+                };
+                let all: Vec<String> = servers().map(|one| one.to_string()).collect();
+                let all = first_few(&all, ", ");
+                Err(format!("service {service} has no server {server}; it has {all}"))
+            }
+            (Some(_), Some(_)) => {
+                let all = servers().filter(is_it).map(|one| one.to_string());
+                let all = first_few(&all.collect::<Vec<_>>(), ", ");
+                Err(format!("service {service} has several servers {address}: name one of {all}"))
+            }
+        }
     }
 
     /// When a weight takes its next step.

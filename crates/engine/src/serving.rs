@@ -1,7 +1,6 @@
 //! What happens to the servers of a service: results of their checks, orders of the operator, and what
 //! follows for its quorum, its sorry server and its hooks.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use locum_plan::{Command, Name, Outcome};
@@ -136,27 +135,24 @@ impl Engine {
         all
     }
 
-    /// The operator's word on a server.
+    /// The operator's word on a server, by the positions of its service and of itself.
     pub(crate) fn order_server(
         &mut self,
         now: Time,
-        service: &Name,
-        server: SocketAddr,
+        (at, place): (usize, usize),
         order: Option<ServerOrder>,
         over: Duration,
     ) -> Reply {
         if self.stopping {
             return Reply::Refused("this node is stopping".to_owned());
         }
-        let (at, place) = match self.services.find(service, server) {
-            Ok(found) => found,
-            Err(why) => return Reply::Refused(why),
-        };
         let Some(state) = self.services.get_mut(at) else {
-            // `find` has looked.
-            return Reply::Refused(format!("there is no service {service}"));
+            // Whoever has found the server has found its service.
+            return Reply::Refused("there is no such service".to_owned());
         };
+        let service = state.service.name.clone();
         let one = &mut state.servers[place];
+        let server = one.server.address;
         let (from, before) = (one.tenths_in_force(now), one.order);
         one.order = order;
         one.begin_ramp(from, over, now);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use locum_plan::MAX_WEIGHT;
 
 /// Where the configuration is unless `-c` says otherwise.
 pub const DEFAULT_CONFIG: &str = "/etc/locum/locum.toml";
@@ -197,7 +198,7 @@ pub enum ServerCommand {
         #[command(flatten)]
         named: OrderedServer,
         /// 0 to 65535; 0 takes no new clients
-        #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=65_535))]
+        #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_WEIGHT)))]
         weight: u32,
     },
 }

@@ -58,8 +58,8 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Link(link) => {
             format!("link {} index {} running {}", link.name, link.index, link.running)
         }
-        Stimulus::Command(_, Command::Server { service, server, order, .. }) => {
-            format!("server {server} of {service}: {order:?}")
+        Stimulus::Command(_, Command::Server { service, address, order, .. }) => {
+            format!("server {address} of {service}: {order:?}")
         }
         Stimulus::FactLost(key) => format!("{key} lost"),
         Stimulus::Applied(seq, owner, result) => match result {

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ::toml::de::DeValue;
-use locum_plan::{Command, Encapsulation, FailedServer, Forwarding};
+use locum_plan::{Command, Encapsulation, FailedServer, Forwarding, MAX_WEIGHT};
 
 use crate::field::Field;
 use crate::keepalived::blocks::Statement;
@@ -111,7 +111,7 @@ static ADDRESS: OfServer<(IpAddr, Option<u16>)> = Setting::new(
 
 pub(crate) static WEIGHT: OfServer<u32> = Setting::new(
     "weight",
-    whole(0, 65_535),
+    whole(0, MAX_WEIGHT),
     field!(ParsedServer, u32, weight),
     Unset::Value(|_| 1, "all servers alike"),
     "Its share of the clients; 0 takes no new connections and keeps those it has.",

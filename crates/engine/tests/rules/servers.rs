@@ -1,6 +1,6 @@
 //! How many servers are enough, what follows when they are not, and the weight that each has.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,8 +80,18 @@ impl Rig {
     }
 
     fn order(&mut self, server: u8, order: Option<ServerOrder>, over: Duration) -> Reply {
-        let command =
-            Command::Server { service: "www".into(), server: address(server), order, over };
+        self.command("www", address(server).ip(), Some(80), order, over)
+    }
+
+    fn command(
+        &mut self,
+        service: &str,
+        address: IpAddr,
+        port: Option<u16>,
+        order: Option<ServerOrder>,
+        over: Duration,
+    ) -> Reply {
+        let command = Command::Server { service: service.into(), address, port, order, over };
         let out = self.node.feed(Input::Command { id: 9, command }).to_vec();
         self.note(out);
         let reply = self.out.iter().find_map(|output| match output {
@@ -391,15 +401,27 @@ fn an_order_for_what_there_is_not_says_what_there_is() {
     };
     let why = refused(rig.order(5, None, Duration::ZERO));
     assert_eq!(why, "service www has no server 10.0.0.5:80; it has 10.0.0.1:80");
-    let command = Command::Server {
-        service: "wwww".into(),
-        server: address(1),
-        order: None,
-        over: Duration::ZERO,
+    let why = refused(rig.command("wwww", address(1).ip(), Some(80), None, Duration::ZERO));
+    assert_eq!(why, "there is no service wwww; there is www");
+}
+
+#[test]
+fn a_server_may_be_named_without_the_port_that_it_alone_has() {
+    let second = SocketAddr::new(address(2).ip(), 81);
+    let servers = vec![server(1, 1), server(2, 1), Server::new(second)];
+    let mut rig = Rig::new(service(servers));
+    let mut drained = |number, port| {
+        let drain = Some(ServerOrder::Drain);
+        match rig.command("www", address(number).ip(), port, drain, Duration::ZERO) {
+            Reply::Ok(text) | Reply::Refused(text) => text,
+        }
     };
-    let out = rig.node.feed(Input::Command { id: 2, command }).to_vec();
-    let text = "there is no service wwww; there is www".to_owned();
-    assert!(out.contains(&Output::Reply { id: 2, reply: Reply::Refused(text) }), "{out:?}");
+    assert!(drained(1, None).starts_with("10.0.0.1:80 of www gets no new connections"));
+    assert!(drained(2, Some(81)).starts_with("10.0.0.2:81 of www gets no new connections"));
+    let several = "service www has several servers 10.0.0.2: name one of 10.0.0.2:80, 10.0.0.2:81";
+    assert_eq!(drained(2, None), several);
+    let none = "service www has no server 10.0.0.9; it has 10.0.0.1:80, 10.0.0.2:80, 10.0.0.2:81";
+    assert_eq!(drained(9, None), none);
 }
 
 #[test]
@@ -428,7 +450,8 @@ fn a_server_that_is_drained_here_counts_in_the_election() {
     let mut node = Node::started(plan);
     let command = Command::Server {
         service: "www".into(),
-        server: address(1),
+        address: address(1).ip(),
+        port: None,
         order: Some(ServerOrder::Drain),
         over: Duration::ZERO,
     };

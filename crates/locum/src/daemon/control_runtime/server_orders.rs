@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use locum_control::{Response, ServerRequest};
 use locum_engine::{Command, Reply, ServerOrder};
-use locum_plan::{Plan, first_few};
+use locum_plan::MAX_WEIGHT;
 use tokio::sync::oneshot;
 
 use super::order_book::{Ordered, WrittenOrder};
@@ -26,7 +26,7 @@ impl ControlRuntime {
         over_ms: u64,
         answer: oneshot::Sender<Response>,
     ) {
-        let command = find(&self.handles.plan, service, server).and_then(|server| {
+        let command = parse(server).and_then(|(address, port)| {
             let over = Duration::from_millis(over_ms);
             if over > LONGEST_RAMP {
                 return Err("a weight changes within a day at most".to_owned());
@@ -41,7 +41,7 @@ impl ControlRuntime {
                     return Err(format!("a weight is 0 to {MAX_WEIGHT}, not {weight}"));
                 }
             };
-            Ok(Command::Server { service: service.into(), server, order, over })
+            Ok(Command::Server { service: service.into(), address, port, order, over })
         });
         let command = match command {
             Ok(command) => command,
@@ -113,9 +113,6 @@ impl ControlRuntime {
     }
 }
 
-/// As the configuration takes it.
-const MAX_WEIGHT: u32 = 65_535;
-
 /// What the engine has in force now; `None` when it ends.
 async fn in_force(
     inbox: &InboxSender,
@@ -133,55 +130,28 @@ async fn in_force(
     Some(Ordered { taken, orders: WrittenOrder::all(&status), reply })
 }
 
-/// The server that is meant by an address with its port, or without where it is the only one of the
-/// service with that address. Else a sentence that says what there is.
-fn find(plan: &Plan, service: &str, server: &str) -> Result<SocketAddr, String> {
+/// An address, with its port or without.
+fn parse(server: &str) -> Result<(IpAddr, Option<u16>), String> {
     if let Ok(address) = server.parse::<SocketAddr>() {
-        // The engine knows whether there is one.
-        return Ok(address);
+        return Ok((address.ip(), Some(address.port())));
     }
-    let address: IpAddr = server.parse().map_err(|_| {
+    let address = server.parse().map_err(|_| {
         format!("`{server}` is no server: name its address, as in 10.0.0.1:80 or [2001:db8::1]:80")
     })?;
-    let Some(known) = plan.services.iter().find(|known| *known.name == *service) else {
-        // Its answer is that there is no such service.
-        return Ok(SocketAddr::new(address, 0));
-    };
-    let all: Vec<SocketAddr> = known.servers.iter().map(|one| one.address).collect();
-    let mut found = all.iter().filter(|one| one.ip() == address);
-    match (found.next(), found.next()) {
-        (Some(only), None) => Ok(*only),
-        (None, _) => {
-            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
-            let all = first_few(&all, ", ");
-            Err(format!("service {service} has no server {address}; it has {all}"))
-        }
-        (Some(_), Some(_)) => {
-            Err(format!("service {service} has several servers {address}: name the port too"))
-        }
-    }
+    Ok((address, None))
 }
 
 #[cfg(test)]
 mod tests {
-    use locum_plan::{Server, Service};
-
     use super::*;
 
     #[test]
-    fn a_server_may_be_named_without_the_port_that_it_alone_has() {
-        let listen = SocketAddr::from(([192, 0, 2, 10], 80)).into();
-        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
-        let servers = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.2:81", "[2001:db8::1]:80"];
-        let servers = servers.map(|text| Server::new(socket(text))).to_vec();
-        let services = vec![Service { servers, ..Service::new("www".into(), listen) }];
-        let plan = Plan { services, ..Plan::default() };
-        let found = |server| find(&plan, "www", server);
-        assert_eq!(found("10.0.0.1"), Ok(socket("10.0.0.1:80")));
-        assert_eq!(found("2001:db8::1"), Ok(socket("[2001:db8::1]:80")));
-        assert_eq!(found("10.0.0.2:81"), Ok(socket("10.0.0.2:81")));
-        assert!(found("10.0.0.2").unwrap_err().contains("name the port"));
-        assert!(found("10.0.0.9").unwrap_err().contains("and 1 more"));
-        assert!(found("srv1").unwrap_err().contains("name its address"));
+    fn a_server_is_an_address_with_a_port_or_without() {
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "2001:db8::1".parse().unwrap());
+        assert_eq!(parse("10.0.0.1:80"), Ok((v4, Some(80))));
+        assert_eq!(parse("10.0.0.1"), Ok((v4, None)));
+        assert_eq!(parse("[2001:db8::1]:80"), Ok((v6, Some(80))));
+        assert_eq!(parse("2001:db8::1"), Ok((v6, None)));
+        assert!(parse("srv1").unwrap_err().contains("name its address"));
     }
 }
