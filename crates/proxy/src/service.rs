@@ -7,12 +7,13 @@ mod fullness;
 mod listening;
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::{
-    FullStatus, ProxyLimits, ProxyServer, ProxyService, ServiceState, ServiceStatus,
+    FullStatus, ProxyLimits, ProxyServer, ProxyService, ProxyTransport, ServiceState, ServiceStatus,
 };
 use locum_kernel::sock_diag::SockDiag;
 use tokio::task::spawn_local;
@@ -37,8 +38,10 @@ const STRANDED_POLL: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct Service {
     pub name: String,
-    /// The first that it listens on.
+    transport: Cell<ProxyTransport>,
+    /// Where it listens, or did; the first one is what it is known by.
     listen: Cell<SocketAddr>,
+    also: RefCell<Vec<SocketAddr>>,
     drain: Cell<Duration>,
     scheduler: Cell<Option<Scheduler>>,
     wanted: RefCell<Vec<Rc<Server>>>,
@@ -94,7 +97,9 @@ impl Service {
     pub fn new(spec: &ProxyService, shares: &Rc<Shares>, outbound: &Rc<Outbound>) -> Self {
         Self {
             name: spec.name.clone(),
+            transport: Cell::new(spec.transport),
             listen: Cell::new(spec.listen),
+            also: RefCell::new(spec.also.clone()),
             drain: Cell::new(Duration::from_millis(spec.drain_ms)),
             scheduler: Cell::new(None),
             wanted: RefCell::default(),
@@ -132,7 +137,9 @@ impl Service {
 
     /// Takes over servers, weights and scheduler, and opens the listeners that are closed.
     pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
+        self.transport.set(spec.transport);
         self.listen.set(spec.listen);
+        self.also.replace(spec.also.clone());
         self.drain.set(Duration::from_millis(spec.drain_ms));
         self.limits.set(spec.limits);
         self.one_packet.set(spec.one_packet);
@@ -195,9 +202,7 @@ impl Service {
 
     /// Where it listens, or did.
     fn addresses(&self) -> Vec<SocketAddr> {
-        let listening = self.listening.borrow();
-        let all: Vec<_> = listening.iter().map(|one| one.address).collect();
-        if all.is_empty() { vec![self.listen.get()] } else { all }
+        [self.listen.get()].into_iter().chain(self.also.borrow().iter().copied()).collect()
     }
 
     /// It takes no clients, and those that it had are not through.
@@ -261,7 +266,8 @@ impl Service {
             Desired::Serve => Takes::Clients,
             Desired::StandBy | Desired::Leave => Takes::Nobody,
         };
-        self.share.claim(takes, self.limits.get().connections);
+        let listeners = self.listening.borrow().len();
+        self.share.claim(takes, listeners, self.limits.get().connections);
         &self.share
     }
 
@@ -290,7 +296,11 @@ impl Service {
         let takes_clients = self.desired.get() == Desired::Serve;
         let since = self.fullness.review(takes_clients && self.is_full())?;
         let for_ms = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        let waiting = self.addresses().into_iter().filter_map(waiting).sum::<u64>();
+        let waiting = match self.transport.get() {
+            ProxyTransport::Tcp => waiting(&self.addresses()).unwrap_or(0),
+            // The kernel counts no clients among datagrams.
+            ProxyTransport::Udp => 0,
+        };
         let waiting = waiting + self.fullness.held();
         Some(FullStatus { for_ms, waiting, busiest: self.sources.busiest() })
     }
@@ -325,12 +335,19 @@ impl Service {
     }
 }
 
-/// How many clients wait in the kernel to be accepted at a listener; `None` when the kernel cannot
-/// tell, as without its tcp_diag.
-fn waiting(listen: SocketAddr) -> Option<u64> {
-    let listeners = SockDiag::open().ok()?.listeners(listen.port()).ok()?;
-    let found = listeners.iter().find(|one| one.local == listen)?;
-    Some(u64::from(found.waiting))
+/// How many clients wait in the kernel to be accepted at these addresses; `None` when the kernel
+/// cannot tell, as without its tcp_diag.
+fn waiting(addresses: &[SocketAddr]) -> Option<u64> {
+    let addresses: BTreeSet<_> = addresses.iter().collect();
+    let ports: BTreeSet<_> = addresses.iter().map(|address| address.port()).collect();
+    let mut kernel = SockDiag::open().ok()?;
+    let mut all = 0;
+    for port in ports {
+        let listeners = kernel.listeners(port).ok()?;
+        let ours = listeners.iter().filter(|one| addresses.contains(&one.local));
+        all += ours.map(|one| u64::from(one.waiting)).sum::<u64>();
+    }
+    Some(all)
 }
 
 #[cfg(test)]
@@ -340,19 +357,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_that_nobody_accepts_are_counted() {
-        for address in ["127.0.0.1:0", "[::1]:0"] {
-            let Ok(listener) = TcpListener::bind(address) else { continue };
-            let listen = listener.local_addr().unwrap();
-            if waiting(listen).is_none() {
-                eprintln!("skipped: this kernel has no sock_diag for TCP");
-                return;
-            }
-            assert_eq!(waiting(listen), Some(0));
-            let held: Vec<_> = (0..3).map(|_| TcpStream::connect(listen).unwrap()).collect();
-            assert_eq!(waiting(listen), Some(3));
-            drop((listener, held));
-            assert_eq!(waiting(listen), None, "nobody listens");
+    fn clients_that_nobody_accepts_are_counted_at_every_address_once() {
+        let any_port = ["127.0.0.1:0", "[::1]:0"].map(TcpListener::bind);
+        let mut listeners: Vec<_> = any_port.into_iter().filter_map(Result::ok).collect();
+        let first = listeners[0].local_addr().unwrap();
+        // At the port of another one.
+        let same_port = TcpListener::bind(("127.0.0.2", first.port())).unwrap();
+        let other = same_port.local_addr().unwrap();
+        listeners.push(same_port);
+        let of = |listener: &TcpListener| listener.local_addr().unwrap();
+        let all: Vec<_> = listeners.iter().map(of).chain([first]).collect();
+        if waiting(&all).is_none() {
+            eprintln!("skipped: this kernel has no sock_diag for TCP");
+            return;
         }
+        assert_eq!(waiting(&all), Some(0));
+        let connect =
+            |listener| [TcpStream::connect(of(listener)), TcpStream::connect(of(listener))];
+        let held: Vec<_> = listeners.iter().flat_map(connect).map(Result::unwrap).collect();
+        assert_eq!(waiting(&all), Some(held.len() as u64));
+        assert_eq!(waiting(&[other]), Some(2));
+        drop((listeners, held));
+        assert_eq!(waiting(&all), Some(0), "nobody listens");
     }
 }

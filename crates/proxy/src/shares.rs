@@ -1,7 +1,7 @@
 //! Places for clients, and how the services divide them: no service can take what another one needs.
 //!
 //! ```text
-//!   descriptors of the process, two for each place
+//!   descriptors of the process, two for each place (a client of UDP needs but one)
 //!   ├─ kept back ─┤
 //!                 ├─ guaranteed: www ─┼─ mail ─┼───── whoever needs them ─────┤
 //! ```
@@ -23,8 +23,8 @@ const CONNECTION_LIMIT: usize = 65_536;
 /// Descriptors kept back for control connections and the runtime.
 const RESERVED_DESCRIPTORS: usize = 128;
 
-/// Its listener, and the client that waits there for a place.
-const DESCRIPTORS_OF_SERVICE: usize = 2;
+/// It, and the client that waits there for a place.
+const DESCRIPTORS_OF_LISTENER: usize = 2;
 
 /// All places, and who has them.
 #[derive(Debug)]
@@ -37,12 +37,13 @@ pub struct Shares {
     /// What services have beyond what they are guaranteed.
     beyond: Cell<usize>,
     accept_pauses: Cell<u64>,
-    /// Notified when the last connection ended, where anybody waits for that.
+    /// Notified when the last connection ended while [`Shares::is_ending`].
     pub idle: Notify,
+    /// Nothing is served any more: the process ends with the last connection.
     pub is_ending: Cell<bool>,
     /// Notified when there is a connection again.
     pub busy: Notify,
-    /// Told to everybody who waits for a place whenever there may be one.
+    /// Notifies everybody who waits for a place whenever there may be one.
     freed: Notify,
 }
 
@@ -72,7 +73,8 @@ impl Shares {
     /// Divides the places anew among all services there are. Nobody loses one that he has.
     pub fn divide(&self, shares: &[&Share]) {
         let takers = shares.iter().filter(|share| share.takes.get() == Takes::Clients).count();
-        let kept_back = RESERVED_DESCRIPTORS + DESCRIPTORS_OF_SERVICE * shares.len();
+        let listeners = shares.iter().map(|share| share.listeners.get()).sum::<usize>();
+        let kept_back = RESERVED_DESCRIPTORS + DESCRIPTORS_OF_LISTENER * listeners;
         let limit = (self.descriptors.saturating_sub(kept_back) / 2).clamp(1, CONNECTION_LIMIT);
         let part = limit.checked_div(2 * takers).map_or(0, |part| part.max(1).min(limit / takers));
         let (mut guaranteed, mut beyond) = (0, 0);
@@ -120,6 +122,7 @@ pub enum Takes {
 pub struct Share {
     shares: Rc<Shares>,
     takes: Cell<Takes>,
+    listeners: Cell<usize>,
     /// As configured, else the largest number there is.
     most: Cell<usize>,
     guaranteed: Cell<usize>,
@@ -131,15 +134,18 @@ impl Share {
         Self {
             shares: shares.clone(),
             takes: Cell::new(Takes::Nobody),
+            listeners: Cell::new(0),
             most: Cell::new(usize::MAX),
             guaranteed: Cell::new(0),
             active: Cell::new(0),
         }
     }
 
-    /// What the next [`Shares::divide`] goes by.
-    pub fn claim(&self, takes: Takes, most: Option<u32>) {
+    /// What the next [`Shares::divide`] goes by: whether it takes clients, at how many addresses it
+    /// listens, and the most clients that it may have.
+    pub fn claim(&self, takes: Takes, listeners: usize, most: Option<u32>) {
         self.takes.set(takes);
+        self.listeners.set(listeners);
         self.most.set(most.map_or(usize::MAX, |most| most as usize));
     }
 
@@ -232,7 +238,7 @@ mod tests {
     fn services(descriptors: usize, most: &[Option<u32>]) -> (Rc<Shares>, Vec<Rc<Share>>) {
         let shares = Rc::new(Shares::new(descriptors));
         let all: Vec<Rc<Share>> = most.iter().map(|_| Rc::new(Share::new(&shares))).collect();
-        all.iter().zip(most).for_each(|(share, most)| share.claim(Takes::Clients, *most));
+        all.iter().zip(most).for_each(|(share, most)| share.claim(Takes::Clients, 1, *most));
         divide(&shares, &all);
         (shares, all)
     }
@@ -277,7 +283,7 @@ mod tests {
         let held = take_all(&all[0]);
         assert_eq!((held.len(), shares.limit()), (535, 535));
         all.push(Rc::new(Share::new(&shares)));
-        all[1].claim(Takes::Clients, None);
+        all[1].claim(Takes::Clients, 1, None);
         divide(&shares, &all);
         assert_eq!(shares.limit(), 534);
         assert!(all[1].take().is_none(), "descriptors that are not there are not given away");
@@ -285,7 +291,7 @@ mod tests {
         assert_eq!(take_all(&all[1]).len(), 401);
         // Its clients finish while it is not wanted: they count against what is common.
         let leaving = take_all(&all[0]);
-        all[0].claim(Takes::Nobody, None);
+        all[0].claim(Takes::Nobody, 0, None);
         divide(&shares, &all);
         assert_eq!(all[1].limit() + leaving.len() as u64, shares.limit());
     }

@@ -29,6 +29,23 @@ fn a_service_that_lost_its_role_closes_at_once_and_finishes_its_connections() {
 }
 
 #[test]
+fn a_service_that_is_not_wanted_finishes_while_one_of_its_addresses_is_here() {
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
+    let other = service("other", "rr", &[(start_server('b'), 1)]);
+    // A documentation address: this node does not have it.
+    let here = std::mem::replace(&mut web.listen, "192.0.2.77:8080".parse().unwrap());
+    web.also = vec![here];
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(&[web, other.clone()]);
+    let mut client = Client::connect(here);
+    let status = proxy.serve(std::slice::from_ref(&other));
+    assert_eq!(status.services[0].state, ServiceState::Leaving);
+    // Whether an address has gone is looked at once, and four times a second.
+    assert!(!client.is_cut_within(std::time::Duration::from_millis(600)));
+    client.echo("going on").unwrap();
+}
+
+#[test]
 fn connections_are_cut_when_the_drain_time_is_over() {
     let mut web = service("web", "rr", &[(start_server('a'), 1), (start_server('b'), 1)]);
     // Long enough for two levels on a busy machine.

@@ -2,7 +2,7 @@
 
 mod bench;
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
@@ -198,6 +198,24 @@ fn who_has_as_many_as_one_may_have_is_counted_as_that_and_not_as_refused() {
     let crowded = || Some(proxy.service("dns")).filter(|status| status.crowded > 0);
     let status = eventually("the count", crowded);
     assert_eq!((status.crowded, status.refused), (1, 0));
+}
+
+#[test]
+fn who_waits_at_the_same_address_for_tcp_does_not_wait_for_udp() {
+    let mut proxy = Proxy::start(&[]);
+    let mut dns = udp("rr", &[start_echo('a')]);
+    let mut web = service("web", "rr", &[(bench::start_server('b'), 1)]);
+    web.listen = dns.listen;
+    dns.limits.connections = Some(1);
+    web.limits.connections = Some(1);
+    proxy.serve(&[dns.clone(), web.clone()]);
+    let _held = bench::Client::connect(web.listen);
+    let _waiting = [TcpStream::connect(web.listen), TcpStream::connect(web.listen)];
+    eventually("those that wait", || {
+        proxy.service("web").full.is_some_and(|full| full.waiting == 2).then_some(())
+    });
+    assert_eq!(UdpClient::new(&dns).ask("x"), 'a');
+    assert_eq!(proxy.service("dns").full.expect("it has its one client").waiting, 0);
 }
 
 #[test]

@@ -136,10 +136,13 @@ fn a_slow_receiver_gets_every_octet() {
 
 #[test]
 fn clients_beyond_the_limit_wait_until_one_leaves() {
-    // 136 descriptors less 128 and 2 kept back are enough for three clients.
+    // 136 descriptors less 128 and 2 kept back for each address are enough for three clients.
     let wrapper = ["sh", "-c", "ulimit -n 136; exec \"$0\" \"$@\""];
-    let web = service("web", "rr", &[(start_server('a'), 1)]);
+    let mut web = service("web", "rr", &[(start_server('a'), 1)]);
     let mut proxy = Proxy::start_under(&wrapper, &[]);
+    web.also = vec![fresh_address(), fresh_address()];
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).limit, 1);
+    web.also.clear();
     assert_eq!(proxy.serve(std::slice::from_ref(&web)).limit, 3);
     let mut held: Vec<_> = (0..3).map(|_| Client::connect(web.listen)).collect();
     let waiting = TcpStream::connect(web.listen).unwrap();
