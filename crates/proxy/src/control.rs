@@ -38,7 +38,7 @@ pub enum Error {
 /// Pause of accepting controllers after an error; they are few and try again.
 const CONTROL_PAUSE: Duration = Duration::from_millis(100);
 
-/// Shorter than any time limit of a connection.
+/// No longer than the shortest time limit that can be configured, so that this timer is the next to end.
 const TICK: Duration = Duration::from_millis(100);
 
 struct Control {
@@ -47,7 +47,7 @@ struct Control {
     controllers: Cell<usize>,
     /// How long to go on without one; for ever when `None`.
     orphan_timeout: Cell<Option<Duration>>,
-    /// A controller came or went, or a level was told.
+    /// A controller came or went, or a level was sent.
     changed: Notify,
 }
 

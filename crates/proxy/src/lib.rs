@@ -1,20 +1,23 @@
 //! Move client connections to real servers, as a process of its own.
 //!
-//! The proxy owns listeners and connections and decides nothing: what to serve is told to it by the
-//! balancer as a level ([`crate::protocol`]) over a unix socket on which the proxy listens. So
-//! a daemon that crashed and came back finds it and goes on, and no connection is lost. A proxy
-//! that nobody controls for [`Settings::orphan_timeout`] stops serving and exits: a dead node
-//! serves nothing.
+//! The proxy owns listeners and connections and decides nothing: what to serve the balancer sends it
+//! as a level ([`crate::protocol`]) over a unix socket on which the proxy listens. So a daemon that
+//! crashed and came back finds it and goes on, and no connection is lost. A proxy that nobody
+//! controls for [`Settings::orphan_timeout`] stops serving and exits: a dead node serves nothing.
+//!
+//! It carries TCP, and UDP as one session for each client: what is said here of a connection holds of a
+//! session too.
 //!
 //! ```text
 //!             Serve{services}           ┌─ Service ── listener ──► accept ─► scheduler ─► connect
 //! balancer ──────────────────► control ─┼─ Service                                          │
-//!          ◄──────────────────          └─ Service        client ◄──── relay ────► server ◄─┘
-//!                 Status
+//!          ◄──────────────────          │                 client ◄──── relay ────► server ◄─┘
+//!                 Status                └─ Service ── socket ──► session of the client ──► server
 //! ```
 //!
-//! One thread: a connection costs two sockets and no buffer while it is idle, counters need no
-//! atomics, and the process stays small beside the election. Load never meets the election thread.
+//! One thread: a connection costs two sockets, a session one, neither a buffer while it is idle;
+//! counters need no atomics, and the process stays small beside the election. Load never meets the
+//! election thread.
 
 mod address;
 mod arguments;
@@ -39,7 +42,7 @@ use std::process::ExitCode;
 pub use arguments::Settings;
 pub use control::Error;
 
-/// Runs the proxy until it is told to serve nothing, or is orphaned; the hidden `proxy` subcommand.
+/// Runs the proxy until it shall serve nothing, or is orphaned; the hidden `proxy` subcommand.
 /// `arguments` are the words after `proxy`. Exit status: 0 drained, 1 could not run, 2 bad usage.
 pub fn main_process(arguments: impl IntoIterator<Item = String>) -> ExitCode {
     let settings = match Settings::from_arguments(arguments) {

@@ -1,4 +1,5 @@
-//! Our own connections to servers, so that one that comes back to us is known.
+//! Our own sockets towards servers, of both transports, so that what comes back to us through one is
+//! known.
 //!
 //! A server may be a service of this same proxy: that is a chain, and chains are well. When the way of
 //! a client leads to a service that it has passed already it is a loop, which would take places
@@ -50,11 +51,11 @@ fn ends(kind: ProxyTransport, ours: SocketAddr, theirs: SocketAddr) -> Ends {
     (kind, [ours, theirs].map(|end| (end.ip().to_canonical(), end.port())))
 }
 
-/// All connections to servers, those being made included.
+/// All sockets that are bound for a server, those whose connection is being made included.
 #[derive(Debug, Default)]
 pub struct Outbound(RefCell<HashMap<Ends, Errand>>);
 
-/// Whom a connection is for: the way of its client, and the server that was chosen.
+/// Whom a socket is for: the way of its client, and the server that was chosen.
 type Errand = (Rc<Way>, Rc<Server>);
 
 impl Outbound {
@@ -103,13 +104,14 @@ impl Outbound {
         Ok(Leg { outbound: self.clone(), ends })
     }
 
-    /// The way of an accepted connection that is one of ours, and the server that we took it for.
+    /// The way of a client that is a socket of ours, and the server that we took for one when we sent it
+    /// here.
     pub fn find(&self, kind: ProxyTransport, peer: SocketAddr, here: SocketAddr) -> Option<Errand> {
         self.0.borrow().get(&ends(kind, peer, here)).cloned()
     }
 }
 
-/// Known as one of ours for as long as this lives.
+/// The socket is known as one of ours for as long as this lives.
 #[derive(Debug)]
 pub struct Leg {
     outbound: Rc<Outbound>,

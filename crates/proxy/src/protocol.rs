@@ -61,7 +61,7 @@ pub enum Request {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Orphan {
-    /// As it was told last or started with.
+    /// As the last request said, or as it was started.
     #[default]
     Unchanged,
     ForEver,

@@ -1,5 +1,5 @@
-//! One service: its listener, its servers and its share of the places. The way of a client through it
-//! is `client`.
+//! One service: its listeners, its servers and its share of the places. The way of a client through it
+//! is `client`, that of a datagram `datagrams`.
 
 mod client;
 mod datagrams;

@@ -64,7 +64,7 @@ impl Table {
         self.services.iter().all(|service| !service.is_wanted())
     }
 
-    /// Told to serve nothing, and nothing is left.
+    /// It shall serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
         self.is_sent && self.wants_nothing() && self.shares.active() == 0
     }

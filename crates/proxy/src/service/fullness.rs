@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// A service that was full this long ago is told as full: clients come and go, and whoever asks every
+/// A service that was full this long ago is reported as full: clients come and go, and whoever asks every
 /// second must not miss it.
 const LINGER: Duration = Duration::from_secs(2);
 

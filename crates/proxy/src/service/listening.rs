@@ -15,14 +15,14 @@ use crate::relay;
 const BACKLOG: i32 = 4096;
 
 #[derive(Debug)]
-pub(super) struct ServiceListener {
-    pub address: SocketAddr,
+pub struct ServiceListener {
+    address: SocketAddr,
     transport: ProxyTransport,
-    pub state: ListenerState,
+    state: ListenerState,
 }
 
 #[derive(Debug)]
-pub(super) enum ListenerState {
+enum ListenerState {
     /// Bound, not listening: the port is ours, the kernel refuses clients. For datagrams there is no
     /// such thing, and nothing is bound.
     Ready(Option<Socket>),
@@ -31,7 +31,7 @@ pub(super) enum ListenerState {
 }
 
 /// A socket through which clients come now.
-pub(super) enum ClientSocket {
+pub enum ClientSocket {
     /// With the address that it was asked for.
     Stream(TcpListener, SocketAddr),
     Datagrams(UdpSocket),
@@ -52,7 +52,7 @@ impl ServiceListener {
             }
     }
 
-    pub fn is_open(&self) -> bool {
+    fn is_open(&self) -> bool {
         matches!(self.state, ListenerState::Open(_))
     }
 
@@ -67,7 +67,7 @@ impl ServiceListener {
 }
 
 /// Closes all but what `spec` wants as it is; without a `spec` all of it.
-pub(super) async fn close_unless(
+pub async fn close_unless(
     all: Vec<ServiceListener>,
     spec: Option<&ProxyService>,
 ) -> Vec<ServiceListener> {
@@ -83,7 +83,7 @@ pub(super) async fn close_unless(
 
 /// Opens what `spec` wants and is not in `known`, which are those that it wants as they are; `serve`
 /// begins to serve one.
-pub(super) fn open(
+pub fn open(
     serve: &dyn Fn(ClientSocket) -> JoinHandle<()>,
     mut known: Vec<ServiceListener>,
     spec: &ProxyService,
@@ -143,7 +143,7 @@ fn bind(address: SocketAddr, transport: ProxyTransport) -> io::Result<Socket> {
 }
 
 /// What is said of a service that listens like this.
-pub(super) fn summary(all: &[ServiceListener]) -> ServiceState {
+pub fn summary(all: &[ServiceListener]) -> ServiceState {
     let failed = all.iter().find_map(|one| match &one.state {
         ListenerState::Failed(error) => Some(error.clone()),
         ListenerState::Ready(_) | ListenerState::Open(_) => None,
