@@ -356,7 +356,9 @@ fn check(parsed: &ParsedCheck, dialect: Dialect, report: &mut Report) -> Check {
         let text = format!("check `{}` does not say what to run", parsed.name.value);
         let finding = report.error(parsed.span, "missing-key", text);
         match dialect {
-            Dialect::Toml => finding.help("add `process`, `script`, `shell`, `tcp` or `http`"),
+            Dialect::Toml => finding.help(
+                "add `process`, `script`, `shell`, `tcp` or `http`, or `address` and what to ask there",
+            ),
             Dialect::Keepalived => finding.help("add `script`"),
         };
     }

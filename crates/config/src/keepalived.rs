@@ -143,7 +143,7 @@ fn home_of(keyword: &str) -> Option<&'static str> {
     {
         Some("a real_server")
     } else if has(checker::ROWS, keyword) || has(url::ROWS, keyword) || of_block(Block::Checker) {
-        Some("a TCP_CHECK or HTTP_GET")
+        Some("a checker of a real_server, as TCP_CHECK")
     } else {
         None
     }

@@ -1,10 +1,7 @@
 //! What a service asks and a backend does not have, by the backend's row of capabilities.
 
-use locum_vrrp::Family;
-
 use crate::backend::{Backend, BackendKind, Capabilities};
 use crate::listener::Listener;
-use crate::server::WantedServer;
 use crate::service::Service;
 use crate::traffic::{Encapsulation, Forwarding};
 
@@ -53,12 +50,6 @@ impl Lack {
     ];
 }
 
-/// What clients of `service` are ever sent to: its servers, and the one for when they are gone.
-fn reached(service: &Service) -> impl Iterator<Item = WantedServer> {
-    let servers = service.servers.iter().map(|server| server.wanted());
-    servers.chain(service.sorry.iter().map(|sorry| sorry.wanted()))
-}
-
 impl Capabilities {
     /// The first thing of what `service` asks that this backend does not have.
     pub fn lack(&self, service: &Service) -> Option<Lack> {
@@ -80,12 +71,12 @@ impl Capabilities {
                 self.listens_on_marks || !listens(|one| matches!(one, Listener::Fwmark { .. }))
             }
             Lack::AllPorts => {
-                let follows = reached(service).any(|server| server.address.port() == 0);
+                let follows = service.reached().any(|server| server.address.port() == 0);
                 self.listens_on_all_ports || !follows && !listens(|one| one.port().is_none())
             }
             Lack::Forwarding => self.lacking_way(service).is_none(),
             Lack::MixedForwarding => {
-                let mut ways = reached(service).map(|server| server.forwarding);
+                let mut ways = service.reached().map(|server| server.forwarding);
                 let first = ways.next();
                 self.forwards_by_server || ways.all(|way| Some(way) == first)
             }
@@ -100,30 +91,26 @@ impl Capabilities {
             Lack::OnePacket => self.sends_one_packet || !service.one_packet,
             Lack::Limits => self.limits_connections || !service.limits.count(),
             Lack::ServerBounds => {
-                self.bounds_servers || !reached(service).any(|server| server.bounds.any())
+                self.bounds_servers || !service.reached().any(|server| server.bounds.any())
             }
         }
     }
 
     /// How a server of `service` is to be reached and this backend cannot.
     fn lacking_way(&self, service: &Service) -> Option<Forwarding> {
-        let mut ways = reached(service).map(|server| server.forwarding);
+        let mut ways = service.reached().map(|server| server.forwarding);
         ways.find(|way| !self.forwardings.contains(way))
     }
 
     fn lacking_encapsulation(&self, service: &Service) -> Option<Encapsulation> {
-        let tunnels = reached(service).filter(|server| server.forwarding == Forwarding::Tunnel);
+        let tunnels = service.reached().filter(|server| server.forwarding == Forwarding::Tunnel);
         let mut wrapped = tunnels.map(|server| server.encapsulation);
         wrapped.find(|one| !self.encapsulations.contains(&one.name()))
     }
 
     /// How a server of the other address family is to be reached and this backend cannot.
     fn lacking_family(&self, service: &Service) -> Option<Forwarding> {
-        let is_other = |server: &WantedServer| {
-            let family = Family::of(&server.address.ip());
-            service.listen.iter().any(|listener| listener.family() != family)
-        };
-        let mut others = reached(service).filter(is_other);
+        let mut others = service.reached().filter(|server| service.crosses(server));
         others
             .find(|one| !self.crosses_families.contains(&one.forwarding))
             .map(|one| one.forwarding)
@@ -193,6 +180,8 @@ impl Backend {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+
+    use locum_vrrp::Family;
 
     use super::*;
     use crate::name::Name;

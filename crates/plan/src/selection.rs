@@ -15,9 +15,9 @@ impl Scheduler {
         Self { name: name.into(), flags: SchedulerFlags::default() }
     }
 
-    /// Whether servers of more weight get more clients; of a scheduler nobody here knows, yes.
+    /// Whether weights above 0 decide who gets clients; of a scheduler nobody here knows, yes.
     pub fn is_weighted(&self) -> bool {
-        !matches!(self.name.as_str(), "rr" | "lc" | "lblc" | "dh" | "fo" | "twos")
+        !matches!(self.name.as_str(), "rr" | "lc" | "dh")
     }
 }
 
@@ -48,4 +48,20 @@ pub struct Persistence {
     pub granularity: u8,
     /// What tells one client from another beside the address, such as `sip` (its Call-ID).
     pub engine: Option<Name>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::BackendKind;
+
+    /// In the kernel: who compares no weights but with 0 (`ip_vs_rr.c`, `ip_vs_lc.c`, `ip_vs_dh.c`).
+    #[test]
+    fn all_schedulers_but_three_look_at_weights() {
+        let all = BackendKind::Ipvs.capabilities().schedulers;
+        let is_blind = |name: &&&str| !Scheduler::named(**name).is_weighted();
+        let blind: Vec<&&str> = all.iter().filter(is_blind).collect();
+        assert_eq!(blind, [&"rr", &"lc", &"dh"]);
+        assert!(Scheduler::named("of-my-own").is_weighted());
+    }
 }

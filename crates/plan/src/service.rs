@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use locum_vrrp::Family;
+
 use crate::backend::Backend;
 use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
@@ -73,6 +75,18 @@ impl Service {
     /// Every address that it listens on, with its port; none of a mark.
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         self.listen.iter().flat_map(Listener::addresses)
+    }
+
+    /// What clients of it are ever sent to: its servers, and the one for when they are gone.
+    pub fn reached(&self) -> impl Iterator<Item = WantedServer> {
+        let servers = self.servers.iter().map(Server::wanted);
+        servers.chain(self.sorry.iter().map(SorryServer::wanted))
+    }
+
+    /// This server is of another address family than one of its listeners.
+    pub fn crosses(&self, server: &WantedServer) -> bool {
+        let family = Family::of(&server.address.ip());
+        self.listen.iter().any(|listener| listener.family() != family)
     }
 
     /// The only address that it listens on, where it is one and a port.

@@ -1,4 +1,4 @@
-//! The checkers of a real server: `TCP_CHECK`, `HTTP_GET`, `SSL_GET`.
+//! The checkers of a real server, [`BLOCKS`].
 
 use std::net::IpAddr;
 use std::sync::Arc;

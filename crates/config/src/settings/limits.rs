@@ -46,9 +46,9 @@ pub(crate) const fn max_connections<N>(place: Place<N, u32>) -> Setting<N, u32> 
         CONNECTIONS,
         place,
         Unset::Nothing("its share of the descriptors that the proxy may open"),
-        "Most client connections at a time, with the built-in proxy. More of them wait. Half of all \
-     places are divided among the services, the other half goes to whoever needs it, so that no \
-     service can take all.",
+        "Most client connections at a time, with the built-in proxy. More of them wait; of UDP the \
+     client that was heard longest ago gives way. Half of all places are divided among the services, \
+     the other half goes to whoever needs it, so that no service can take all.",
     )
 }
 
@@ -59,7 +59,7 @@ pub(crate) const fn max_connections_per_server<N>(place: Place<N, u32>) -> Setti
         place,
         Unset::Nothing("no limit"),
         "Most connections to one server at a time, with the built-in proxy. A server that has them \
-         gets no more; while all have them, clients wait.",
+         gets no more; while all have them, clients wait, and new ones of UDP are refused.",
     )
 }
 
@@ -83,7 +83,7 @@ pub(crate) const fn connect_timeout<N>(place: Place<N, Duration>) -> Setting<N, 
             |_| ServiceLimits::default().connect,
             "one retransmitted SYN: after 1 s and 2 s",
         ),
-        "A server that has not accepted the proxy's connection after this is passed over.",
+        "A server that has not accepted the proxy's connection after this is passed over; not of UDP.",
     )
 }
 
@@ -110,6 +110,6 @@ pub(crate) const fn half_closed_timeout<N>(place: Place<N, Duration>) -> Setting
             |_| ServiceLimits::default().half_closed,
             "as long as IPVS remembers a connection that is closing",
         ),
-        "The same once one side has sent all that it had to send.",
+        "The same once one side has sent all that it had to send; not of UDP.",
     )
 }

@@ -79,7 +79,7 @@ static ENGINE: Setting<ParsedPersistence, String> = Setting::new(
     text("the name of a persistence engine, as in \"sip\""),
     field!(ParsedPersistence, String, engine),
     Unset::Nothing("none"),
-    "What tells one client from another beside the address: \"sip\" is the Call-ID.",
+    "With IPVS: what tells one client from another beside the address; \"sip\" is the Call-ID.",
 )
 .keywords(&[Keyword::Plain(Block::VirtualServer, "persistence_engine")]);
 

@@ -202,7 +202,8 @@ static SCHEDULER_FLAGS: OfService<Vec<At<String>>> = Setting::new(
     ),
     field!(ParsedService, Vec<At<String>>, scheduler_flags),
     Unset::Nothing("none"),
-    "Options of the scheduler: sh-port, sh-fallback, mh-port, mh-fallback, or flag-1 to flag-3.",
+    "Options of the scheduler, with IPVS: sh-port, sh-fallback, mh-port, mh-fallback, or flag-1 to \
+     flag-3.",
 )
 .keywords(&[
     Keyword::Own(Block::VirtualServer, "flag-1"),
@@ -289,7 +290,8 @@ pub(crate) static DRAIN: OfService<Duration> = Setting::new(
         "long enough for most downloads, short enough to wait for",
     ),
     "How long the proxy lets connections go on after it lost its role or their server left, as one \
-     that fails does. A server of weight 0 keeps its connections.",
+     that fails does. A server of weight 0 keeps its connections. Clients of UDP are given to \
+     another server with their next datagram, and answers that come late are passed on.",
 );
 
 static MAX_CONNECTIONS: OfService<u32> =

@@ -74,8 +74,7 @@ const SERVED: &[Hint] = &[
 const SERVICE: &[Hint] = &[
     (
         &["persistence_timeout", "sticky", "affinity", "stick_table"],
-        "that is `persistence`, with IPVS; `scheduler = \"sh\"` sends an address to the same server \
-         each time",
+        "that is `persistence`; `scheduler = \"sh\"` sends an address to the same server each time",
     ),
     (&["ops"], "that is `one_packet`"),
     (&["mark", "fw_mark"], "that is `fwmark`"),

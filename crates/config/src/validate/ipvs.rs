@@ -1,6 +1,6 @@
 //! Rules of `[ipvs]`, and between it and the services.
 
-use locum_plan::{BackendKind, Forwarding, Plan, Server};
+use locum_plan::{BackendKind, Forwarding, Plan, WantedServer};
 
 use crate::need::NeedKind;
 use crate::parsed::Parsed;
@@ -21,11 +21,9 @@ pub(super) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     // I-017: the kernel refuses one of the two.
     let crosses = plan.services.iter().find(|service| {
         let by_ipvs = service.backend.candidates(service).first() == Some(&BackendKind::Ipvs);
-        let is_other = |server: &Server| {
-            let others = service.listen.iter().any(|one| one.is_ipv6() != server.address.is_ipv6());
-            others && server.forwarding == Forwarding::Tunnel
-        };
-        by_ipvs && service.servers.iter().any(is_other)
+        let is_tunnel = |server: &WantedServer| server.forwarding == Forwarding::Tunnel;
+        let mut tunnels = service.reached().filter(is_tunnel);
+        by_ipvs && tunnels.any(|server| service.crosses(&server))
     });
     if let Some(service) = crosses {
         let text = format!(

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use locum_plan::{
-    Capabilities, Forwarding, Plan, Protocol, Server, Service, SorryServer, WantedServer,
+    Backend, Capabilities, Forwarding, Plan, Server, Service, SorryServer, WantedServer,
 };
-use locum_vrrp::Family;
 
 use crate::dialect::Dialect;
 use crate::parsed::{Field, ParsedServer, ParsedService};
@@ -184,9 +183,12 @@ fn fits(server: &WantedServer, span: Span, built: &Service, dialect: Dialect, re
         });
     }
     if !is_reached(built, server) {
-        let by_proxy = built.protocol == Protocol::Tcp;
+        let by_nat = allowed(Backend::Auto).any(|backend| {
+            backend.protocols.contains(&built.protocol)
+                && backend.crosses_families.contains(&Forwarding::Nat)
+        });
         report.error(span, "server-family", "server and service are of different families").help(
-            match (dialect, by_proxy) {
+            match (dialect, by_nat) {
                 (Dialect::Toml, true) => {
                     "forward by nat and leave `backend` out, or forward through a tunnel"
                 }
@@ -208,8 +210,7 @@ pub(super) fn is_reached(built: &Service, server: &WantedServer) -> bool {
         backend.protocols.contains(&built.protocol)
             && backend.crosses_families.contains(&server.forwarding)
     };
-    let family = Family::of(&server.address.ip());
-    built.listen.iter().all(|one| one.family() == family) || allowed(built.backend).any(crosses)
+    !built.crosses(server) || allowed(built.backend).any(crosses)
 }
 
 /// I-018.

@@ -72,26 +72,32 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
     time_outs(parsed, built, report);
 }
 
-/// Only a backend that has the connections can end them.
+/// Only a backend that has the connections can end them, and only where there are some.
 fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
-    let Backend::Only(kind) = built.backend else { return };
-    let backend = kind.capabilities();
-    if backend.limits_connections {
-        return;
-    }
+    let able: Vec<&Capabilities> =
+        allowed(built.backend).filter(|backend| backend.lack(built).is_none()).collect();
+    // What none can serve is complained of elsewhere: whatever was meant is taken for granted.
+    let backends = if able.is_empty() { allowed(built.backend).collect() } else { able };
+    let ends_some = backends.iter().any(|backend| backend.limits_connections);
     let limits = &parsed.limits;
     let given = [
-        ("drain", &parsed.drain),
-        ("connect_timeout", &limits.connect),
-        ("idle_timeout", &limits.idle),
-        ("half_closed_timeout", &limits.half_closed),
+        ("drain", &parsed.drain, false),
+        ("connect_timeout", &limits.connect, true),
+        ("idle_timeout", &limits.idle, false),
+        ("half_closed_timeout", &limits.half_closed, true),
     ];
-    for (key, time) in given {
-        if let Some(at) = time.given() {
-            let text =
-                format!("`{key}` is the built-in proxy's: {} ends no connection", backend.title);
-            report.warning(at.span, "without-effect", text).help("leave it out");
-        }
+    for (key, time, is_of_connections) in given {
+        let Some(at) = time.given() else { continue };
+        let text = if !ends_some {
+            let titles: Vec<&str> = backends.iter().map(|backend| backend.title).collect();
+            let titles = titles.join(" or ");
+            format!("`{key}` is the built-in proxy's, and {titles} serves this service")
+        } else if is_of_connections && built.protocol == Protocol::Udp {
+            format!("`{key}` is for connections, and UDP has none")
+        } else {
+            continue;
+        };
+        report.warning(at.span, "without-effect", text).help("leave it out");
     }
 }
 
@@ -99,7 +105,7 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
 fn has_own_line(parsed: &ParsedService, built: &Service, lacks: &[(&Capabilities, Lack)]) -> bool {
     let is_of_scheduler = lacks.iter().all(|(_, lack)| *lack == Lack::Scheduler)
         && parsed.scheduler.given().is_some();
-    let is_of_server = built.servers.iter().any(|server| !is_reached(built, &server.wanted()));
+    let is_of_server = built.reached().any(|server| !is_reached(built, &server));
     // Of what family is a service that listens nowhere?
     is_of_scheduler
         || is_of_server
