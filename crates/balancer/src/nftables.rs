@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::conntrack::{IpProtocol, NatListener};
 use locum_kernel::nftables::{
-    NatBalancer, NatLoad, NatPersistence, NatReport, NatSelection, NatServer, NatService,
-    NftablesError,
+    NatBalancer, NatLoad, NatPersistence, NatSelection, NatServer, NatService, NftablesError,
 };
 use locum_plan::{
     Activity, BackendKind, Name, Persistence, Protocol, Service, WantedServer, WantedService,
@@ -93,51 +92,34 @@ impl NftablesBackend {
             .active()
             .map(|wanted| (wanted.service.name.clone(), nat_service(wanted)))
             .collect();
-        self.failed.clear();
-        self.uncut = None;
         let all: Vec<NatService> = wanted.iter().map(|(_, service)| service.clone()).collect();
         let outcome = self.kernel.reconcile(&all);
         self.is_installed = !wanted.is_empty() || self.is_installed && outcome.is_err();
-        match outcome {
-            Ok(report) => self.note_uncut(report),
-            // It is tried again if anything of ours can be there.
-            Err(_) if wanted.is_empty() => {}
-            Err(NftablesError::Kernel(_)) if wanted.len() > 1 => {
-                let mut accepted = Vec::new();
-                self.try_parts(&wanted, &mut accepted);
+        self.failed = match outcome {
+            Ok(report) => {
+                let refusal = |(name, service): (Name, NatService)| {
+                    let error = report.refused.get(service.listeners.first()?)?;
+                    Some((name, NftablesError::from(error.clone()).to_string()))
+                };
+                let failed = wanted.into_iter().filter_map(refusal).collect();
+                self.note_uncut(report.uncut);
+                failed
             }
             Err(error) => {
-                let failed = wanted.into_iter().map(|(name, _)| (name, error.to_string()));
-                self.failed = failed.collect();
+                self.uncut = None;
+                wanted.into_iter().map(|(name, _)| (name, error.to_string())).collect()
             }
-        }
+        };
     }
 
-    /// One service that the kernel refuses keeps no other from being served.
-    fn try_parts(&mut self, wanted: &[(Name, NatService)], accepted: &mut Vec<NatService>) {
-        let before = accepted.len();
-        accepted.extend(wanted.iter().map(|(_, service)| service.clone()));
-        match (self.kernel.reconcile(accepted), wanted) {
-            (Ok(report), _) => self.note_uncut(report),
-            (Err(error), [(name, _)]) => {
-                accepted.truncate(before);
-                self.failed.insert(name.clone(), error.to_string());
-            }
-            (Err(_), _) => {
-                accepted.truncate(before);
-                let (one, other) = wanted.split_at(wanted.len() / 2);
-                self.try_parts(one, accepted);
-                self.try_parts(other, accepted);
-            }
-        }
-    }
-
-    fn note_uncut(&mut self, report: NatReport) {
-        let Some(reason) = report.uncut else { return };
-        self.uncut = Some(format!(
-            "clients of servers that left may stay with them, the kernel does not end their \
-             connections: {reason}"
-        ));
+    fn note_uncut(&mut self, reason: Option<String>) {
+        let text = |reason| {
+            format!(
+                "clients of servers that left may stay with them, the kernel does not end their \
+                 connections: {reason}"
+            )
+        };
+        self.uncut = reason.map(text);
     }
 
     fn interval(&self) -> Duration {
@@ -169,23 +151,22 @@ impl Backend for NftablesBackend {
             return;
         }
         let begun = Instant::now();
-        if !self.failed.is_empty() || self.active().next().is_none() {
-            self.reconcile();
-        } else {
-            match self.kernel.look() {
-                Ok(report) => {
-                    if report.applied > 0 {
-                        let text = "nftables rules of ours were changed by somebody else, and put \
-                                    back";
-                        self.notes.push(Note {
-                            name: Name::from(BackendKind::Nftables.name()),
-                            text: text.to_owned(),
-                        });
-                    }
-                    self.note_uncut(report);
+        let is_well = match self.kernel.look() {
+            Ok(report) => {
+                if report.applied > 0 {
+                    let text = "nftables rules of ours were changed by somebody else, and put back";
+                    self.notes.push(Note {
+                        name: Name::from(BackendKind::Nftables.name()),
+                        text: text.to_owned(),
+                    });
                 }
-                Err(_) => self.reconcile(),
+                self.note_uncut(report.uncut);
+                self.failed.is_empty() && self.active().next().is_some()
             }
+            Err(_) => false,
+        };
+        if !is_well {
+            self.reconcile();
         }
         self.looked = Some(Look { at: now, took: begun.elapsed() });
     }
@@ -241,7 +222,7 @@ impl Backend for NftablesBackend {
                 name: service.name.clone(),
                 backend: BackendKind::Nftables,
                 state,
-                strained: self.uncut.clone().filter(|_| error.is_none()),
+                strained: None,
                 error,
                 active: loads.iter().flat_map(|load| load.active.values()).sum(),
                 accepted: loads.iter().map(|load| load.accepted).sum(),

@@ -2,7 +2,7 @@
 
 mod namespace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
@@ -74,6 +74,21 @@ fn answer_datagrams(net: Net) {
             }
         });
     }
+}
+
+fn datagram_client(net: Net) -> UdpSocket {
+    let client = UdpSocket::bind(SocketAddr::new(socket(net.listen).ip(), 0)).expect("socket");
+    client.set_read_timeout(Some(PATIENCE)).expect("time limit");
+    client
+}
+
+/// Which server answers this client.
+fn ask_by(client: &UdpSocket, net: Net) -> String {
+    client.send_to(b"who", socket(net.listen)).expect("it leaves");
+    let mut octets = [0; 64];
+    let (length, from) = client.recv_from(&mut octets).expect("an answer");
+    assert_eq!(from, socket(net.listen), "it comes from whom was asked");
+    String::from_utf8_lossy(&octets[..length]).into_owned()
 }
 
 fn ask(net: Net) -> io::Result<String> {
@@ -175,21 +190,14 @@ fn clients_of_ipv6_are_shared_by_weight() {
 fn datagrams_go_elsewhere_when_their_server_has_left(net: Net) {
     arrange(net);
     answer_datagrams(net);
-    let client = UdpSocket::bind(SocketAddr::new(socket(net.listen).ip(), 0)).expect("socket");
-    client.set_read_timeout(Some(PATIENCE)).expect("time limit");
+    let client = datagram_client(net);
     let mut balancer = NatBalancer::default();
     let mut other = service(net, IpProtocol::Udp, [1, 1, 1]);
     other.listeners[0].address.set_port(81);
     balancer.reconcile(&[other.clone()]).expect("nftables");
     // The first datagram is sent nowhere: nobody serves, and the kernel remembers that.
     client.send_to(b"who", socket(net.listen)).expect("it leaves");
-    let ask = || {
-        client.send_to(b"who", socket(net.listen)).expect("it leaves");
-        let mut octets = [0; 64];
-        let (length, from) = client.recv_from(&mut octets).expect("an answer");
-        assert_eq!(from, socket(net.listen), "it comes from whom was asked");
-        String::from_utf8_lossy(&octets[..length]).into_owned()
-    };
+    let ask = || ask_by(&client, net);
     let all = service(net, IpProtocol::Udp, [1, 1, 1]);
     let report = balancer.reconcile(&[other, all.clone()]).expect("nftables");
     assert_eq!((report.applied, report.cut), (1, 1));
@@ -430,5 +438,72 @@ fn this_kernel_lacks_nothing_and_trying_leaves_nothing() {
             assert_eq!(balancer.missing(family).expect("nftables"), None);
         }
         assert_eq!(nft("list tables"), "");
+    });
+}
+
+/// What changed twice before a look is judged by what is wanted now.
+#[test]
+fn a_server_that_came_after_a_change_keeps_its_clients() {
+    in_namespace("a_server_that_came_after_a_change_keeps_its_clients", || {
+        arrange(V4);
+        answer_datagrams(V4);
+        let mut balancer = NatBalancer::default();
+        let all = service(V4, IpProtocol::Udp, [1, 1, 1]);
+        balancer.reconcile(&[without(all.clone(), 2)]).expect("nftables");
+        balancer.reconcile(std::slice::from_ref(&all)).expect("nftables");
+        let clients: Vec<_> = (0..3).map(|_| datagram_client(V4)).collect();
+        let ask_all = || clients.iter().map(|client| ask_by(client, V4)).collect::<Vec<_>>();
+        let first = ask_all();
+        assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), 3, "{first:?}");
+        let report = balancer.look().expect("nftables");
+        assert_eq!((report.cut, report.uncut), (0, None));
+        assert_eq!(ask_all(), first, "each stays");
+    });
+}
+
+#[test]
+fn a_refused_service_touches_no_other_and_is_there_once_it_is_accepted() {
+    in_namespace("a_refused_service_touches_no_other_and_is_there_once_it_is_accepted", || {
+        arrange(V4);
+        serve(V4);
+        let at = |port| {
+            let mut one = service(V4, IpProtocol::Tcp, [1, 1, 1]);
+            one.listeners[0].address.set_port(port);
+            one
+        };
+        let mut balancer = NatBalancer::default();
+        balancer.reconcile(&[at(80)]).expect("nftables");
+        shares(V4, 3);
+        let chain = || nft("-a list chain ip locum_balance tcp-192.0.2.10-80");
+        let before = chain();
+        // It says of itself that it has a listener of the first one.
+        let mut refused = at(81);
+        refused.listeners.push(at(80).listeners[0]);
+        let wanted = [at(80), refused.clone(), at(82), at(83)];
+        for applied in [2, 0] {
+            let report = balancer.reconcile(&wanted).expect("nftables");
+            assert_eq!(report.refused.keys().collect::<Vec<_>>(), [&refused.listeners[0]]);
+            assert_eq!(report.applied, applied);
+            assert_eq!(chain(), before, "the same rules, by their handles");
+        }
+        let loads = balancer.loads().expect("nftables");
+        let accepted = |port| loads.get(&at(port).listeners[0]).map(|load| load.accepted);
+        assert_eq!([80, 81, 82, 83].map(accepted), [Some(3), None, Some(0), Some(0)]);
+        // What was there of one that is refused goes on.
+        let mut changed = at(82);
+        changed.listeners.push(at(83).listeners[0]);
+        let report = balancer.reconcile(&[at(80), changed, at(83)]).expect("nftables");
+        assert_eq!(report.refused.len(), 1);
+        let ports: BTreeSet<u16> = balancer
+            .loads()
+            .expect("nftables")
+            .into_keys()
+            .map(|listener| listener.address.port())
+            .collect();
+        assert_eq!(ports, [80, 82, 83].into());
+        // Its listener is given up by another one.
+        let report = balancer.reconcile(&[refused, at(82)]).expect("nftables");
+        assert_eq!(report.refused, BTreeMap::new());
+        assert_eq!(shares(V4, 3).len(), 3);
     });
 }

@@ -15,23 +15,33 @@ use super::service::NatService;
 use super::session::{self, NftablesError, Session};
 use crate::conntrack::{Conntrack, KeptConnections, NatListener};
 use crate::family::Family;
-use crate::transport::{Message, Request};
+use crate::transport::{KernelError, Message, Request};
 
 const FAMILIES: [PacketFamily; 2] = [PacketFamily::Ipv4, PacketFamily::Ipv6];
 
 /// A transaction with it is never carried out.
 const TRIAL: &str = "locum_trial";
 
+/// How often connections are looked for that a service has left behind: with the change, and once
+/// more for those that began while it was made.
+const SWEEPS: u32 = 2;
+
 /// What became of a change, or of a look.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct NatReport {
     /// Services that were put in place, changed or removed; 0 when all was as wanted.
     pub applied: usize,
+    /// Services that the kernel refuses, by their first listener. What it had of each it still has.
+    pub refused: BTreeMap<NatListener, KernelError>,
     /// Connections that were ended because their server is gone.
     pub cut: usize,
-    /// Why connections that should have been ended may go on.
+    /// Why connections that should have been ended may go on until a later look; `None` when no such
+    /// connection is left.
     pub uncut: Option<String>,
 }
+
+/// By their chains.
+type InstalledServices = BTreeMap<String, NatService>;
 
 /// What one listener has to do.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -47,13 +57,14 @@ pub struct NatLoad {
 pub struct NatBalancer {
     session: Option<Session>,
     conntrack: Option<Conntrack>,
-    /// By their chains, as the kernel has them as far as we know; `None` before the first look and
-    /// after what is not known to have been done.
-    installed: Option<BTreeMap<String, NatService>>,
+    /// As the kernel has them as far as we know. Of a family that is not here nothing is known: before
+    /// the first look, and after what is not known to have been done.
+    installed: BTreeMap<PacketFamily, InstalledServices>,
     /// Of the rules, when they were known to be ours.
     generation: Option<u32>,
-    /// Of services that changed: whoever began while they did is looked for once more.
-    unswept: Vec<KeptConnections>,
+    /// Chains of services that may have left connections behind, and how often these are still to be
+    /// looked for.
+    unswept: BTreeMap<String, u32>,
 }
 
 impl NatBalancer {
@@ -93,36 +104,26 @@ impl NatBalancer {
     }
 
     /// Balances exactly these services, and ends the connections of servers that left. What an
-    /// earlier run left is gone on with where it is the same.
+    /// earlier run left is gone on with where it is the same. A service that the kernel refuses is in
+    /// the report, and keeps no other from being served.
     ///
     /// # Errors
-    /// When the kernel refuses; then all is as before.
+    /// When the kernel cannot be asked, or refuses whatever it is asked.
     pub fn reconcile(&mut self, wanted: &[NatService]) -> Result<NatReport, NftablesError> {
-        let wanted: BTreeMap<String, NatService> =
-            wanted.iter().map(|service| (service.chain(), service.clone())).collect();
-        let Some(before) = self.installed.take() else {
-            return self.adopt(wanted);
-        };
-        let mut applied = 0;
+        if self.installed.is_empty() {
+            self.generation = session::with(&mut self.session, Session::generation)?;
+        }
+        let mut report = NatReport::default();
         for family in FAMILIES {
-            let (old, new) = (of_family(&before, family), of_family(&wanted, family));
-            match self.change(family, &old, &new) {
-                Ok(changed) => applied += changed,
-                // Somebody has removed what was to be changed.
-                Err(error) if error.is_missing() || error.is_known() => {
-                    self.rebuild(family, &new)?;
-                    applied += new.len().max(1);
-                }
-                Err(error) => return Err(error),
+            let wanted = of_family(wanted, family);
+            if !self.installed.contains_key(&family) && self.has(family, &wanted)? {
+                self.installed.insert(family, wanted);
+            } else {
+                self.bring(family, &wanted, &mut report)?;
             }
         }
-        let left = wanted.iter().filter(|(chain, service)| {
-            before.get(*chain).is_none_or(|before| service.leaves_behind(before))
-        });
-        let left: Vec<_> = left.flat_map(|(_, service)| service.kept()).collect();
-        self.installed = Some(wanted);
-        let (cut, uncut) = self.sweep(left);
-        Ok(NatReport { applied, cut, uncut })
+        self.sweep(&mut report);
+        Ok(report)
     }
 
     /// Looks whether the kernel still has what it was given, and gives it again where it has not.
@@ -130,19 +131,20 @@ impl NatBalancer {
     /// # Errors
     /// When the kernel cannot say, or refuses.
     pub fn look(&mut self) -> Result<NatReport, NftablesError> {
-        let again = std::mem::take(&mut self.unswept);
-        let (cut, uncut) = self.end(&again);
+        let mut report = NatReport::default();
         let generation = session::with(&mut self.session, Session::generation)?;
-        let is_as_known = generation.is_some() && generation == self.generation;
-        let mut report = NatReport { applied: 0, cut, uncut };
-        if is_as_known {
-            return Ok(report);
+        if generation.is_none() || generation != self.generation {
+            self.generation = generation;
+            for family in FAMILIES {
+                let Some(services) = self.installed.remove(&family) else { continue };
+                if self.has(family, &services)? {
+                    self.installed.insert(family, services);
+                } else {
+                    report.applied += self.set(family, services)?;
+                }
+            }
         }
-        let Some(installed) = self.installed.take() else { return Ok(report) };
-        let adopted = self.adopt(installed)?;
-        report.applied = adopted.applied;
-        report.cut += adopted.cut;
-        report.uncut = report.uncut.or(adopted.uncut);
+        self.sweep(&mut report);
         Ok(report)
     }
 
@@ -151,9 +153,9 @@ impl NatBalancer {
     /// # Errors
     /// When the kernel cannot say.
     pub fn loads(&mut self) -> Result<BTreeMap<NatListener, NatLoad>, NftablesError> {
-        let installed = self.installed.iter().flatten();
+        let installed = self.installed.values().flat_map(InstalledServices::values);
         let listeners: Vec<NatListener> =
-            installed.flat_map(|(_, service)| &service.listeners).copied().collect();
+            installed.flat_map(|service| &service.listeners).copied().collect();
         let mut loads: BTreeMap<NatListener, NatLoad> = BTreeMap::new();
         for family in FAMILIES {
             let of_family = |one: &&NatListener| PacketFamily::of(one.address.ip()) == family;
@@ -179,33 +181,138 @@ impl NatBalancer {
         Ok(loads)
     }
 
-    /// Makes the kernel have `wanted`, whatever it has.
-    fn adopt(&mut self, wanted: BTreeMap<String, NatService>) -> Result<NatReport, NftablesError> {
-        self.generation = session::with(&mut self.session, Session::generation)?;
-        let mut applied = 0;
-        let mut rebuilt = Vec::new();
-        for family in FAMILIES {
-            let services = of_family(&wanted, family);
-            let described: Vec<_> =
-                services.values().map(|service| DescribedService::new(service, family)).collect();
-            let observed = self.observe(family, &described)?;
-            if !BalanceTable(family).is_whole(&described, &observed) {
-                self.rebuild(family, &services)?;
-                applied += services.len().max(1);
-                rebuilt.extend(services.values().flat_map(|service| service.kept()));
+    /// Whether the kernel has exactly these, whoever put them there.
+    fn has(
+        &mut self,
+        family: PacketFamily,
+        services: &InstalledServices,
+    ) -> Result<bool, NftablesError> {
+        let described: Vec<_> =
+            services.values().map(|service| DescribedService::new(service, family)).collect();
+        let observed = self.observe(family, &described)?;
+        Ok(BalanceTable(family).is_whole(&described, &observed))
+    }
+
+    /// Makes the kernel have these, but for those that it refuses.
+    fn bring(
+        &mut self,
+        family: PacketFamily,
+        wanted: &InstalledServices,
+        report: &mut NatReport,
+    ) -> Result<(), NftablesError> {
+        let mut refusal = match self.set(family, wanted.clone()) {
+            Ok(applied) => {
+                report.applied += applied;
+                return Ok(());
+            }
+            Err(error) => error.of_parts()?,
+        };
+        let before = self.installed.get(&family);
+        let is_new = |(chain, service): &(&String, &NatService)| {
+            before.is_none_or(|before| before.get(*chain) != Some(*service))
+        };
+        let new: Vec<_> = wanted.iter().filter(is_new).collect();
+        let stays = |before: &InstalledServices| -> InstalledServices {
+            let stays = before.iter().filter(|(chain, _)| wanted.contains_key(*chain));
+            stays.map(|(chain, service)| (chain.clone(), service.clone())).collect()
+        };
+        let staying = before.map(|before| (before.len(), stays(before)));
+        if let Some((count, staying)) = staying
+            && staying.len() < count
+        {
+            report.applied += self.set(family, staying)?;
+            refusal = match self.add(family, &new) {
+                Ok(applied) => {
+                    report.applied += applied;
+                    return Ok(());
+                }
+                Err(error) => error.of_parts()?,
+            };
+        }
+        self.add_parts(family, &new, refusal, report)
+    }
+
+    /// Adds what the kernel has refused as a whole, `refusal` being its error.
+    fn add_parts(
+        &mut self,
+        family: PacketFamily,
+        new: &[(&String, &NatService)],
+        refusal: KernelError,
+        report: &mut NatReport,
+    ) -> Result<(), NftablesError> {
+        match new {
+            [] => return Err(refusal.into()),
+            [(_, service)] => {
+                let listener = service.listeners.first().copied();
+                report.refused.extend(listener.map(|listener| (listener, refusal)));
+                return Ok(());
+            }
+            _ => {}
+        }
+        let (one, other) = new.split_at(new.len() / 2);
+        for part in [one, other] {
+            match self.add(family, part) {
+                Ok(applied) => report.applied += applied,
+                Err(error) => self.add_parts(family, part, error.of_parts()?, report)?,
             }
         }
-        self.installed = Some(wanted);
-        let (cut, uncut) = self.sweep(rebuilt);
-        Ok(NatReport { applied, cut, uncut })
+        Ok(())
+    }
+
+    /// Beside what is there, or in the place of what has the same chain.
+    fn add(
+        &mut self,
+        family: PacketFamily,
+        new: &[(&String, &NatService)],
+    ) -> Result<usize, NftablesError> {
+        let mut all = self.installed.get(&family).cloned().unwrap_or_default();
+        all.extend(new.iter().map(|(chain, service)| ((*chain).clone(), (*service).clone())));
+        self.set(family, all)
+    }
+
+    /// Makes the kernel have exactly these, or leaves what it has. Returns how many services differ.
+    fn set(
+        &mut self,
+        family: PacketFamily,
+        wanted: InstalledServices,
+    ) -> Result<usize, NftablesError> {
+        let before = self.installed.remove(&family);
+        let outcome = match &before {
+            None => self.rebuild(family, &wanted),
+            Some(before) => match self.change(family, before, &wanted) {
+                // Somebody has removed what was to be changed.
+                Err(error) if error.is_missing() || error.is_known() => {
+                    self.generation = None;
+                    self.rebuild(family, &wanted)
+                }
+                outcome => outcome,
+            },
+        };
+        match (&outcome, before) {
+            (Ok(_), before) => {
+                let leaves_behind = |(chain, service): &(&String, &NatService)| {
+                    let before = before.as_ref().and_then(|before| before.get(*chain));
+                    before.is_none_or(|before| service.leaves_behind(before))
+                };
+                let left = wanted.iter().filter(leaves_behind);
+                self.unswept.extend(left.map(|(chain, _)| (chain.clone(), SWEEPS)));
+                self.installed.insert(family, wanted);
+            }
+            // A transaction is all or nothing.
+            (Err(NftablesError::Kernel(_)), Some(before)) => {
+                self.installed.insert(family, before);
+            }
+            (Err(_), _) => {}
+        }
+        outcome
     }
 
     /// Returns how many services differ.
     fn change(
         &mut self,
         family: PacketFamily,
-        before: &BTreeMap<&str, &NatService>,
-        wanted: &BTreeMap<&str, &NatService>,
+        before: &InstalledServices,
+        wanted: &InstalledServices,
     ) -> Result<usize, NftablesError> {
         if before == wanted {
             return Ok(0);
@@ -241,7 +348,7 @@ impl NatBalancer {
             changed += 1;
         }
         if !gone.is_empty() {
-            let all: Vec<_> = wanted.values().map(|service| describe(service)).collect();
+            let all: Vec<_> = wanted.values().map(describe).collect();
             let kept = translations_of(&all);
             gone.retain(|one| !kept.contains(one));
             table.forget(&gone, &mut requests);
@@ -250,11 +357,12 @@ impl NatBalancer {
         Ok(changed)
     }
 
+    /// The table anew, whatever is there.
     fn rebuild(
         &mut self,
         family: PacketFamily,
-        wanted: &BTreeMap<&str, &NatService>,
-    ) -> Result<(), NftablesError> {
+        wanted: &InstalledServices,
+    ) -> Result<usize, NftablesError> {
         let table = BalanceTable(family);
         let described: Vec<_> =
             wanted.values().map(|service| DescribedService::new(service, family)).collect();
@@ -262,12 +370,14 @@ impl NatBalancer {
         for service in &described {
             clients.insert(service.chain.clone(), self.clients(table, service)?);
         }
-        self.commit(&table.rebuild(&described, &mut clients))
+        self.commit(&table.rebuild(&described, &mut clients))?;
+        Ok(wanted.len().max(1))
     }
 
     fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
         session::with(&mut self.session, |session| session.commit(requests))?;
-        let now = session::with(&mut self.session, Session::generation)?;
+        // It is done; what cannot be asked now is looked at by the next look.
+        let now = session::with(&mut self.session, Session::generation).unwrap_or_default();
         // One more, or somebody else has changed something meanwhile.
         let is_next = |before: u32| now == Some(before.wrapping_add(1));
         self.generation = self.generation.filter(|before| is_next(*before)).and(now);
@@ -339,30 +449,34 @@ impl NatBalancer {
         Ok(observed)
     }
 
-    /// Ends connections now, and those that began meanwhile at the next look.
-    fn sweep(&mut self, kept: Vec<KeptConnections>) -> (usize, Option<String>) {
-        let ended = self.end(&kept);
-        self.unswept.extend(kept);
-        ended
-    }
-
-    fn end(&mut self, kept: &[KeptConnections]) -> (usize, Option<String>) {
-        if kept.is_empty() {
-            return (0, None);
+    /// Ends connections that services have left behind, as these are now.
+    fn sweep(&mut self, report: &mut NatReport) {
+        let installed = || self.installed.values().flatten();
+        let is_left = |(chain, _): &(&String, &NatService)| self.unswept.contains_key(*chain);
+        let kept: BTreeMap<&String, Vec<KeptConnections>> =
+            installed().filter(is_left).map(|(chain, service)| (chain, service.kept())).collect();
+        let listeners: Vec<_> = kept.values().flatten().cloned().collect();
+        let chains: BTreeSet<String> = kept.into_keys().cloned().collect();
+        self.unswept.retain(|chain, _| chains.contains(chain));
+        if listeners.is_empty() {
+            return;
         }
-        match with_conntrack(&mut self.conntrack, |conntrack| conntrack.cut(kept)) {
-            Ok(cut) => (cut, None),
-            Err(error) => (0, Some(error.to_string())),
+        match with_conntrack(&mut self.conntrack, |conntrack| conntrack.cut(&listeners)) {
+            Ok(cut) => {
+                report.cut += cut;
+                self.unswept.retain(|_, left| {
+                    *left -= 1;
+                    *left > 0
+                });
+            }
+            Err(error) => report.uncut = Some(error.to_string()),
         }
     }
 }
 
-fn of_family(
-    services: &BTreeMap<String, NatService>,
-    family: PacketFamily,
-) -> BTreeMap<&str, &NatService> {
-    let ours = services.iter().filter(|(_, service)| service.family() == Some(family));
-    ours.map(|(chain, service)| (chain.as_str(), service)).collect()
+fn of_family(services: &[NatService], family: PacketFamily) -> InstalledServices {
+    let ours = services.iter().filter(|service| service.family() == Some(family));
+    ours.map(|service| (service.chain(), service.clone())).collect()
 }
 
 /// A socket that failed is not used again.
@@ -433,4 +547,36 @@ fn trials(family: PacketFamily) -> Vec<(&'static str, Vec<Request>)> {
         requests
     };
     parts.into_iter().map(|(module, part)| (module, whole(part))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conntrack::IpProtocol;
+    use crate::nftables::{NatSelection, NatServer};
+
+    #[test]
+    fn connections_that_could_not_be_ended_are_looked_for_again() {
+        let address = ([192, 0, 2, 10], 53).into();
+        let service = NatService {
+            listeners: vec![NatListener { protocol: IpProtocol::Udp, address }],
+            selection: NatSelection::Turns,
+            persistence: None,
+            servers: vec![NatServer { address: ([10, 0, 0, 1], 53).into(), weight: 1 }],
+        };
+        let chain = service.chain();
+        let services = [(chain.clone(), service)].into();
+        let mut balancer = NatBalancer {
+            installed: [(PacketFamily::Ipv4, services)].into(),
+            unswept: [(chain.clone(), SWEEPS), ("gone".to_owned(), SWEEPS)].into(),
+            ..NatBalancer::default()
+        };
+        for _ in 0..3 {
+            balancer.conntrack = Some(Conntrack::of_another_protocol());
+            let mut report = NatReport::default();
+            balancer.sweep(&mut report);
+            assert!(report.uncut.is_some(), "{report:?}");
+            assert_eq!(balancer.unswept, [(chain.clone(), SWEEPS)].into());
+        }
+    }
 }

@@ -24,15 +24,30 @@ impl NftablesError {
         matches!(self, Self::Kernel(error) if error.errno() == Errno::EEXIST)
     }
 
+    /// The kernel's error, where it may be that of a part of what was asked.
+    ///
+    /// # Errors
+    /// This one, where no part of it would fare better.
+    pub(crate) fn of_parts(self) -> Result<KernelError, Self> {
+        match self {
+            Self::Kernel(error) if !is_denial(&error) => Ok(error),
+            other => Err(other),
+        }
+    }
+
     /// For want of CAP_NET_ADMIN.
     pub(crate) fn is_forbidden(&self) -> bool {
-        matches!(self, Self::Kernel(error) if matches!(error.errno(), Errno::EPERM | Errno::EACCES))
+        matches!(self, Self::Kernel(error) if is_denial(error))
     }
 
     /// A table, set or element that is not there.
     pub(crate) fn is_missing(&self) -> bool {
         matches!(self, Self::Kernel(error) if error.errno() == Errno::ENOENT)
     }
+}
+
+fn is_denial(error: &KernelError) -> bool {
+    matches!(error.errno(), Errno::EPERM | Errno::EACCES)
 }
 
 /// A socket for the packet filter of one network namespace.
