@@ -34,7 +34,7 @@ pub(super) fn slots(selection: NatSelection, servers: &[NatServer]) -> Vec<Socke
         NatSelection::SourceHash => {
             (taking.iter().map(|server| u64::from(server.weight)).collect(), HASHED)
         }
-        NatSelection::ConsistentHash => return consistent(&taking, divisor),
+        NatSelection::ConsistentHash => return consistent(&taking),
     };
     spread(&weights, count).into_iter().map(|at| taking[at].address).collect()
 }
@@ -63,8 +63,8 @@ fn spread(weights: &[u64], count: usize) -> Vec<usize> {
 }
 
 /// Maglev (Eisenbud et al., NSDI 2016, §3.4): each server takes the next free number of its own order,
-/// as many times in a round as its weight says.
-fn consistent(servers: &[NatServer], divisor: u32) -> Vec<SocketAddr> {
+/// in turns that follow the weights.
+fn consistent(servers: &[NatServer]) -> Vec<SocketAddr> {
     let mut taken: Vec<Option<SocketAddr>> = vec![None; CONSISTENT];
     let modulus = CONSISTENT as u64;
     // By address: directors that list their servers in another order agree.
@@ -79,21 +79,16 @@ fn consistent(servers: &[NatServer], divisor: u32) -> Vec<SocketAddr> {
             (first, step)
         })
         .collect();
-    let mut free = CONSISTENT;
-    loop {
-        for (server, (at, step)) in servers.iter().zip(&mut next) {
-            for _ in 0..server.weight / divisor {
-                while taken[*at as usize].is_some() {
-                    *at = (*at + *step) % modulus;
-                }
-                taken[*at as usize] = Some(server.address);
-                free -= 1;
-                if free == 0 {
-                    return taken.into_iter().flatten().collect();
-                }
-            }
+    let weights: Vec<u64> = servers.iter().map(|server| u64::from(server.weight)).collect();
+    for turn in spread(&weights, CONSISTENT) {
+        let (at, step) = &mut next[turn];
+        // As many turns as numbers, and every way leads to all of them: one is free.
+        while taken[*at as usize].is_some() {
+            *at = (*at + *step) % modulus;
         }
+        taken[*at as usize] = Some(servers[turn].address);
     }
+    taken.into_iter().flatten().collect()
 }
 
 /// FNV-1a, 64 bits.
@@ -157,11 +152,16 @@ mod tests {
     #[test]
     fn a_hash_finds_each_server_as_often_as_its_weight_says() {
         for selection in [NatSelection::SourceHash, NatSelection::ConsistentHash] {
-            let all = slots(selection, &servers(&[1, 2, 1]));
-            let found = shares(&all);
-            let part = all.len() / 4;
-            for (last, expected) in [(1, part), (2, 2 * part), (3, part)] {
-                assert!(found[&last].abs_diff(expected) <= 2, "{selection:?} {found:?}");
+            // Of the last two, a round of all weights is longer than the table.
+            for weights in [[1, 2, 1], [65535, 65534, 65533], [2000, 1999, 1]] {
+                let all = slots(selection, &servers(&weights));
+                let found = shares(&all);
+                let sum: u32 = weights.iter().sum();
+                for (last, weight) in (1..).zip(weights) {
+                    let expected = all.len() * weight as usize / sum as usize;
+                    let count = found.get(&last).copied().unwrap_or(0);
+                    assert!(count.abs_diff(expected) <= 2, "{selection:?} {weights:?} {found:?}");
+                }
             }
         }
     }
