@@ -126,20 +126,23 @@ impl IpvsHost {
             .cloned()
             .collect();
         for name in gone {
-            let Some(OwnedValue { before, ours }) = held.settings.remove(&name) else { continue };
+            let Some(owned) = held.settings.remove(&name) else { continue };
             // Somebody else's by now, or with the kernel's module gone nobody's.
-            if settings.get(&name) == Ok(ours)
-                && let Err(error) = settings.set(&name, &before)
+            if settings.get(&name).as_ref() == Ok(&owned.ours)
+                && let Err(error) = settings.set(&name, &owned.before)
             {
-                self.failed.push(format!("cannot put back {name}={before}: {error}"));
+                self.failed.push(format!("cannot put back {name}={}: {error}", owned.before));
+                // By a later call, or the next daemon.
+                held.settings.insert(name, owned);
             }
         }
         for (name, value) in wanted {
             if held.settings.get(*name).is_some_and(|one| one.ours == *value) {
                 continue;
             }
+            let former = held.settings.get(*name).cloned();
             let result = settings.get(name).and_then(|there| {
-                let known = held.settings.get(*name).map(|one| one.before.clone());
+                let known = former.as_ref().map(|one| one.before.clone());
                 let before = known.unwrap_or_else(|| there.clone());
                 let owned = OwnedValue { before, ours: value.clone() };
                 held.settings.insert((*name).to_owned(), owned);
@@ -148,7 +151,11 @@ impl IpvsHost {
             });
             if let Err(error) = result {
                 self.failed.push(format!("cannot set {name}={value} of ipvs: {error}"));
-                held.settings.remove(*name);
+                // What we have made of it before is still to be put back.
+                match former {
+                    Some(former) => held.settings.insert((*name).to_owned(), former),
+                    None => held.settings.remove(*name),
+                };
             }
         }
         self.keep(held);
@@ -225,6 +232,8 @@ mod tests {
     struct Memory {
         values: BTreeMap<String, String>,
         writes: usize,
+        /// It can be read, and not written.
+        is_read_only: bool,
     }
 
     impl SettingStore for Memory {
@@ -233,6 +242,9 @@ mod tests {
         }
 
         fn set(&mut self, name: &str, value: &str) -> Result<(), String> {
+            if self.is_read_only {
+                return Err("read-only".to_owned());
+            }
             self.writes += 1;
             self.values.insert(name.to_owned(), value.to_owned());
             Ok(())
@@ -241,7 +253,7 @@ mod tests {
 
     fn memory(values: &[(&str, &str)]) -> Memory {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        Memory { values: values.collect(), writes: 0 }
+        Memory { values: values.collect(), ..Memory::default() }
     }
 
     fn wanted(values: &[(&'static str, &str)]) -> BTreeMap<&'static str, String> {
@@ -266,6 +278,27 @@ mod tests {
         next.reconcile_settings(&mut kernel, &BTreeMap::new());
         assert_eq!(kernel.values["tcp_timeout"], "900", "not what we had made of it before");
         assert_eq!(next.failed, [""; 0]);
+    }
+
+    #[test]
+    fn i_046_a_former_value_is_put_back_once_that_is_possible_whatever_failed_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = || StateFile::new(directory.path().join("host.json"));
+        let mut kernel = memory(&[("tcp_timeout", "900"), ("udp_timeout", "300")]);
+        let mut host = IpvsHost::new(state());
+        let ours = |tcp| wanted(&[("tcp_timeout", tcp), ("udp_timeout", "30")]);
+        host.reconcile_settings(&mut kernel, &ours("60"));
+        kernel.is_read_only = true;
+        // One that is to be changed, and one that is to be put back.
+        host.reconcile_settings(&mut kernel, &wanted(&[("tcp_timeout", "70")]));
+        let expected = [
+            "cannot put back udp_timeout=300: read-only",
+            "cannot set tcp_timeout=70 of ipvs: read-only",
+        ];
+        assert_eq!(host.failed, expected);
+        kernel.is_read_only = false;
+        IpvsHost::new(state()).reconcile_settings(&mut kernel, &BTreeMap::new());
+        assert_eq!(kernel.values, memory(&[("tcp_timeout", "900"), ("udp_timeout", "300")]).values);
     }
 
     #[test]
