@@ -4,6 +4,7 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use locum_kernel::ipvs::ModuleLoader;
 use locum_plan::{BackendKind, Service, WantedIpvs, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
@@ -39,17 +40,19 @@ impl Balancer {
     /// [`Balancer::apply`].
     pub fn new(settings: BalancerSettings) -> Self {
         let choices = StateFile::new(settings.run_dir.join("balancer-backends.json"));
+        // One for all: what one has begun to load no other begins.
+        let modules = ModuleLoader::default();
         Self {
             // Kernel tables take microseconds. HAProxies are started next and not waited for; while
             // they start, the proxy answers.
             backends: vec![
-                Box::new(IpvsBackend::new(&settings)),
+                Box::new(IpvsBackend::new(&settings, modules.clone())),
                 Box::new(NftablesBackend::default()),
                 Box::new(HaproxyBackend::new(&settings)),
                 Box::new(ProxyBackend::new(&settings)),
             ],
             choices: Choices::new(choices),
-            verifier: Verifier::new(&settings.locum_program).loading_modules(),
+            verifier: Verifier::new(&settings.locum_program).loading_modules(modules),
             running: WantedServices::default(),
             placed: Vec::new(),
             placed_at: None,

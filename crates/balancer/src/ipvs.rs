@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, Ipvs, ObservedService, ServiceId};
+use locum_kernel::ipvs::{self, Ipvs, ModuleLoader, ObservedService, ServiceId};
 use locum_plan as plan;
 use locum_plan::{Activity, BackendKind, Name, WantedIpvs, WantedService, WantedServices};
 
@@ -31,6 +31,7 @@ const ABSENT_INTERVAL: Duration = Duration::from_secs(30);
 
 pub(crate) struct IpvsBackend {
     kernel: Kernel,
+    modules: ModuleLoader,
     services: Vec<Arc<WantedService>>,
     wanted: WantedIpvs,
     host: IpvsHost,
@@ -49,10 +50,38 @@ enum Kernel {
     Absent(String, Instant),
 }
 
+impl Kernel {
+    /// A session with it. One that had none is asked again after `pause`.
+    fn session(
+        &mut self,
+        modules: &ModuleLoader,
+        now: Instant,
+        pause: Duration,
+    ) -> Result<&mut Ipvs, String> {
+        let is_due = match self {
+            Self::Unknown => true,
+            Self::Open(_) => false,
+            Self::Absent(_, at) => now.saturating_duration_since(*at) >= pause,
+        };
+        if is_due {
+            *self = match Ipvs::open(modules) {
+                Ok(session) => Self::Open(session),
+                Err(error) => Self::Absent(error.to_string(), now),
+            };
+        }
+        match self {
+            Self::Open(session) => Ok(session),
+            Self::Absent(reason, _) => Err(reason.clone()),
+            Self::Unknown => Err("ipvs was not opened".to_owned()),
+        }
+    }
+}
+
 impl IpvsBackend {
-    pub(crate) fn new(settings: &BalancerSettings) -> Self {
+    pub(crate) fn new(settings: &BalancerSettings, modules: ModuleLoader) -> Self {
         Self {
             kernel: Kernel::Unknown,
+            modules,
             services: Vec::new(),
             wanted: WantedIpvs::default(),
             host: IpvsHost::new(StateFile::new(settings.run_dir.join("balancer-ipvs-host.json"))),
@@ -62,13 +91,6 @@ impl IpvsBackend {
             healed_at: None,
             notes: Vec::new(),
         }
-    }
-
-    fn open(&mut self, now: Instant) {
-        self.kernel = match Ipvs::open() {
-            Ok(session) => Kernel::Open(session),
-            Err(error) => Kernel::Absent(error.to_string(), now),
-        };
     }
 
     /// Serving ones; a table of a standby would take traffic that is not for it.
@@ -129,13 +151,10 @@ impl IpvsBackend {
         if self.host.is_idle(&self.wanted, serves) {
             return self.host.failed.clear();
         }
-        if !matches!(self.kernel, Kernel::Open(_)) {
-            self.open(now);
-        }
-        match &mut self.kernel {
-            Kernel::Open(session) => self.host.reconcile(session, &self.wanted, serves),
-            Kernel::Absent(reason, _) => self.host.failed = vec![reason.clone()],
-            Kernel::Unknown => {}
+        // A kernel that had none for the tables, a moment ago, has none now.
+        match self.kernel.session(&self.modules, now, ABSENT_INTERVAL) {
+            Ok(session) => self.host.reconcile(session, &self.wanted, serves),
+            Err(reason) => self.host.failed = vec![reason],
         }
         let new = self.host.failed.iter().filter(|text| !before.contains(text));
         let note = |text: &String| Note { name: Name::from("ipvs"), text: text.clone() };
@@ -152,21 +171,13 @@ impl IpvsBackend {
         let wanted: Vec<_> = tables.map(|(_, spec, dests)| (spec, dests)).collect();
         let owned: Vec<_> =
             owned.iter().filter(|id| scope.covers(id)).map(OwnedId::kernel_id).collect();
-        if !matches!(self.kernel, Kernel::Open(_)) {
-            self.open(now);
+        let session = self.kernel.session(&self.modules, now, Duration::ZERO)?;
+        let result = session.reconcile(&wanted, &owned);
+        if result.is_err() {
+            // A session that failed as a whole is opened anew by the next attempt.
+            self.kernel = Kernel::Unknown;
         }
-        match &mut self.kernel {
-            Kernel::Open(session) => {
-                let result = session.reconcile(&wanted, &owned);
-                if result.is_err() {
-                    // A session that failed as a whole is opened anew by the next attempt.
-                    self.kernel = Kernel::Unknown;
-                }
-                result.map_err(|error| error.to_string())
-            }
-            Kernel::Absent(reason, _) => Err(reason.clone()),
-            Kernel::Unknown => Err("ipvs was not opened".to_owned()),
-        }
+        result.map_err(|error| error.to_string())
     }
 
     /// What is not looked at stays as it was, unless it is not wanted any more.
@@ -244,20 +255,7 @@ impl Backend for IpvsBackend {
 
     /// Asked again whenever another service is to be placed, and by every attempt to serve one.
     fn available(&mut self) -> Result<(), String> {
-        let now = Instant::now();
-        let is_due = match &self.kernel {
-            Kernel::Unknown => true,
-            Kernel::Open(_) => false,
-            Kernel::Absent(_, at) => now.saturating_duration_since(*at) >= ABSENT_INTERVAL,
-        };
-        if is_due {
-            self.open(now);
-        }
-        match &self.kernel {
-            Kernel::Open(_) => Ok(()),
-            Kernel::Absent(reason, _) => Err(reason.clone()),
-            Kernel::Unknown => Err("ipvs was not opened".to_owned()),
-        }
+        self.kernel.session(&self.modules, Instant::now(), ABSENT_INTERVAL).map(drop)
     }
 
     fn apply(&mut self, share: WantedServices, now: Instant) {

@@ -189,8 +189,9 @@ impl Verifier {
 
     /// From now on what is served by IPVS finds its modules loaded: not by a failover, and not by
     /// IPVS itself, which would hold its lock meanwhile.
-    pub(crate) fn loading_modules(mut self) -> Self {
-        self.modules = Some(ModuleLoader::default());
+    pub(crate) fn loading_modules(mut self, modules: ModuleLoader) -> Self {
+        self.reader.use_loader(modules.clone());
+        self.modules = Some(modules);
         self
     }
 
@@ -352,7 +353,7 @@ impl Verifier {
                 look.needs_ports = !look.runs && kind == Ok(BackendKind::Proxy);
                 look.found = Some(judge(look, kind, &host));
             }
-            if let Some(loader) = &mut self.modules {
+            if let Some(loader) = &self.modules {
                 for module in &modules {
                     loader.is_settled(module);
                 }

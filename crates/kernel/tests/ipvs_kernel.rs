@@ -6,8 +6,8 @@ mod namespace;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Family, Forwarding, Ipvs, Protocol, Report, ServiceFlags,
-    ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
+    ConnectionTimeouts, DestSpec, Family, Forwarding, Ipvs, ModuleLoader, Protocol, Report,
+    ServiceFlags, ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
 };
 
 use namespace::in_namespace;
@@ -19,7 +19,7 @@ fn with_ipvs(test: &str, body: impl FnOnce(&mut Ipvs) + Send + 'static) {
         println!("skipped: the kernel VM runs this, with LOCUM_KERNEL_VM set");
         return;
     }
-    in_namespace(test, || body(&mut Ipvs::open().expect("ipvs")));
+    in_namespace(test, || body(&mut Ipvs::open(&ModuleLoader::default()).expect("ipvs")));
 }
 
 fn listener(protocol: Protocol, address: &str) -> ServiceId {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, Family, Ipvs};
+use locum_kernel::ipvs::{self, Family, Ipvs, ModuleLoader};
 use locum_kernel::netlink::is_switched_on;
 use locum_kernel::nftables::NatBalancer;
 use locum_kernel::own_links::{OwnLink, address_bits, own_links, prefix};
@@ -109,6 +109,7 @@ pub(crate) struct HostReader {
     /// Of the proxy.
     program: PathBuf,
     modules: Option<(Instant, Modules)>,
+    loader: ModuleLoader,
     /// What the kernel said when it was asked about IPVS.
     asked: Option<(Instant, Result<(), String>)>,
     filter: NatBalancer,
@@ -121,10 +122,16 @@ impl HostReader {
         Self {
             program: program.to_owned(),
             modules: None,
+            loader: ModuleLoader::default(),
             asked: None,
             filter: NatBalancer::default(),
             tried: [None, None],
         }
+    }
+
+    /// Asking for IPVS may load it.
+    pub(super) fn use_loader(&mut self, loader: ModuleLoader) {
+        self.loader = loader;
     }
 
     /// What these services may need; what is dear to look at, only for those that do.
@@ -198,7 +205,7 @@ impl HostReader {
         }
         // No file shows it, or one says no: the kernel itself is certain. In a container the modules
         // may be those of a host that we do not see.
-        let answer = match Ipvs::open() {
+        let answer = match Ipvs::open(&self.loader) {
             Err(ipvs::Error::NotSupported) => Err(no_ipvs()),
             Ok(_)
             | Err(ipvs::Error::NotPermitted | ipvs::Error::Kernel(_) | ipvs::Error::Socket(_)) => {

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,12 +19,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 /// How long what could not be loaded is not tried again: it may be installed meanwhile.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// Loads each module at most once at a time; a program that hangs is waited for by nobody and
-/// started no second time.
-#[derive(Debug, Default)]
-pub struct ModuleLoader {
-    asked: BTreeMap<String, ModuleRequest>,
-}
+/// Loads each module at most once at a time. Clones share what is under way: a program that hangs is
+/// waited for by the first who asks, as long as that one allows, and started no second time.
+#[derive(Clone, Debug, Default)]
+pub struct ModuleLoader(Arc<Mutex<BTreeMap<String, ModuleRequest>>>);
 
 #[derive(Debug)]
 enum ModuleRequest {
@@ -36,45 +35,50 @@ enum ModuleRequest {
 impl ModuleLoader {
     /// Begins to load what is not loaded, and does not wait. False while it is being loaded; true when
     /// it is there or cannot be loaded by us.
-    pub fn is_settled(&mut self, module: &str) -> bool {
+    pub fn is_settled(&self, module: &str) -> bool {
         self.settle(module, Duration::ZERO)
     }
 
-    /// An earlier call has begun to load it, and it has not been looked after since.
-    pub(super) fn is_under_way(&self, module: &str) -> bool {
-        matches!(self.asked.get(module), Some(ModuleRequest::Running(_)))
-    }
-
-    /// The same as [`Self::is_settled`], and waits until `limit` has passed.
-    pub fn settle(&mut self, module: &str, limit: Duration) -> bool {
+    /// The same as [`Self::is_settled`], and waits until `limit` has passed for what no earlier call
+    /// has begun to load.
+    pub(super) fn settle(&self, module: &str, limit: Duration) -> bool {
         self.settle_by(module, limit, || spawn(&program(), module))
     }
 
     fn settle_by(
-        &mut self,
+        &self,
         module: &str,
         limit: Duration,
         start: impl FnOnce() -> Option<Child>,
     ) -> bool {
+        // A panic while it is locked leaves a whole map.
+        let mut asked = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_under_way = matches!(asked.get(module), Some(ModuleRequest::Running(_)));
+        let limit = if is_under_way { Duration::ZERO } else { limit };
         if is_loaded(module) {
-            self.asked.remove(module);
+            // The program ends a little later, and is looked after once more.
+            if let Some(ModuleRequest::Running(mut child)) = asked.remove(module)
+                && wait(&mut child, Duration::ZERO).is_none()
+            {
+                asked.insert(module.to_owned(), ModuleRequest::Running(child));
+            }
             return true;
         }
-        let mut child = match self.asked.remove(module) {
+        let mut child = match asked.remove(module) {
             Some(ModuleRequest::Running(child)) => child,
             Some(ModuleRequest::Failed(at)) if at.elapsed() < AGAIN => {
-                self.asked.insert(module.to_owned(), ModuleRequest::Failed(at));
+                asked.insert(module.to_owned(), ModuleRequest::Failed(at));
                 return true;
             }
             Some(ModuleRequest::BuiltIn) => {
-                self.asked.insert(module.to_owned(), ModuleRequest::BuiltIn);
+                asked.insert(module.to_owned(), ModuleRequest::BuiltIn);
                 return true;
             }
             Some(ModuleRequest::Failed(_)) | None => match start() {
                 Some(child) => child,
                 None => {
                     let failed = ModuleRequest::Failed(Instant::now());
-                    self.asked.insert(module.to_owned(), failed);
+                    asked.insert(module.to_owned(), failed);
                     return true;
                 }
             },
@@ -85,7 +89,7 @@ impl ModuleLoader {
             Some(false) => (ModuleRequest::Failed(Instant::now()), true),
         };
         if !(is_settled && is_loaded(module)) {
-            self.asked.insert(module.to_owned(), request);
+            asked.insert(module.to_owned(), request);
         }
         is_settled
     }
@@ -141,31 +145,36 @@ mod tests {
 
     #[test]
     fn what_is_being_loaded_is_asked_for_once_and_waited_for_no_longer_than_the_limit() {
-        let mut loader = ModuleLoader::default();
+        let loader = ModuleLoader::default();
         let directory = std::env::temp_dir().join(format!("locum-modules-{}", std::process::id()));
         fs::create_dir_all(&directory).expect("a directory");
         let gate = directory.join("gate");
         nix::unistd::mkfifo(&gate, nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
         // Runs until somebody opens the other end.
         let script = format!("read -r line < {}", gate.display());
-        assert!(!loader.is_under_way(NAME));
         assert!(!loader.settle_by(NAME, Duration::from_millis(20), || run(&script)));
-        assert!(loader.is_under_way(NAME));
+        // Whoever asks next has the same loader, and does not wait for what hangs.
+        let other = loader.clone();
         let again = || -> Option<Child> { unreachable!("it is under way") };
-        assert!(!loader.settle_by(NAME, Duration::ZERO, again));
+        let begun = Instant::now();
+        assert!(!other.settle_by(NAME, LONG, again));
+        assert!(begun.elapsed() < LONG / 2);
         fs::write(&gate, "go\n").expect("somebody reads");
-        assert!(loader.settle_by(NAME, LONG, again));
+        while !other.settle_by(NAME, Duration::ZERO, again) {
+            assert!(begun.elapsed() < LONG, "it ends");
+            std::thread::yield_now();
+        }
         assert!(loader.settle_by(NAME, Duration::ZERO, again), "it is built in");
         fs::remove_dir_all(&directory).expect("removed");
     }
 
     #[test]
     fn what_cannot_be_loaded_is_settled_and_not_tried_again_at_once() {
-        let mut loader = ModuleLoader::default();
+        let loader = ModuleLoader::default();
         assert!(loader.settle_by(NAME, LONG, || run("exit 1")));
         let again = || -> Option<Child> { unreachable!("it was tried") };
         assert!(loader.settle_by(NAME, LONG, again));
-        let mut without = ModuleLoader::default();
+        let without = ModuleLoader::default();
         assert!(without.settle_by(NAME, LONG, || spawn("/no/such/program", NAME)));
         assert!(without.settle_by(NAME, LONG, again));
     }

@@ -139,16 +139,16 @@ pub struct Ipvs {
 }
 
 impl Ipvs {
-    /// Finds the kernel's IPVS in the caller's network namespace; tries `modprobe ip_vs` once when
-    /// it is not there (I-001).
-    pub fn open() -> Result<Self, Error> {
+    /// Finds the kernel's IPVS in the caller's network namespace; has its module loaded when it is not
+    /// there (I-001), and waits for that 5 s at most, no matter how often it is called meanwhile.
+    pub fn open(modules: &ModuleLoader) -> Result<Self, Error> {
         let mut transport = Transport::open(NETLINK_GENERIC)?;
         let mut found = resolve(&mut transport, codec::FAMILY)?;
-        let mut modules = ModuleLoader::default();
         if found.is_none() && modules.settle("ip_vs", MODULE_LIMIT) {
             found = resolve(&mut transport, codec::FAMILY)?;
         }
         let family = found.ok_or(Error::NotSupported)?;
+        let modules = modules.clone();
         let mut session = Self { transport, modules, family, version: [0; 3] };
         // The first question that needs the capability (I-002).
         let info = session.ask(codec::get_info())?;
@@ -290,14 +290,9 @@ impl Ipvs {
     }
 
     /// Whether the modules that the kernel would load for it are loaded, or cannot be.
-    fn has_modules(&mut self, operation: &Operation, end: Instant) -> bool {
-        modules_of(operation).iter().all(|module| {
-            let limit = match self.modules.is_under_way(module) {
-                true => Duration::ZERO,
-                false => end.saturating_duration_since(Instant::now()),
-            };
-            self.modules.settle(module, limit)
-        })
+    fn has_modules(&self, operation: &Operation, end: Instant) -> bool {
+        let left = || end.saturating_duration_since(Instant::now());
+        modules_of(operation).iter().all(|module| self.modules.settle(module, left()))
     }
 
     fn send(&mut self, operations: &[&Operation]) -> io::Result<Vec<Result<(), KernelError>>> {
