@@ -82,10 +82,13 @@ fn leave_from(socket: &Socket, origin: &CheckSource) -> Result<(), String> {
 }
 
 fn bind(socket: &Socket, source: SocketAddr) -> io::Result<()> {
-    if source.port() == 0 {
+    let kind = socket.r#type()?;
+    if kind == Type::RAW {
+        // It has no ports, and of IPv6 refuses the option.
+    } else if source.port() == 0 {
         // Else each run would take a port that no other target can have then.
         setsockopt(socket, IpBindAddressNoPort, &true)?;
-    } else if socket.r#type()? == Type::STREAM {
+    } else if kind == Type::STREAM {
         // Closed by a reset: else the connection would keep its port from the next run for a minute.
         socket.set_reuse_address(true)?;
         socket.set_linger(Some(Duration::ZERO))?;
@@ -104,5 +107,36 @@ pub(crate) fn refusal(error: &io::Error) -> Answer {
         Some(Errno::EAFNOSUPPORT) => Answer::fail("this host does not speak the address family"),
         Some(errno) => Answer::fail(errno.desc().to_lowercase()),
         None => Answer::fail(error.to_string().to_lowercase()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_of_socket_can_leave_from_an_address() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let _context = runtime.as_ref().expect("a runtime").enter();
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let target: SocketAddr = address.parse().expect("an address");
+            let origin = CheckSource { source: Some(target), ..CheckSource::default() };
+            let whom = Whom { target, origin: Some(&origin) };
+            let echo = if target.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+            for (kind, protocol) in [
+                (Type::STREAM, Protocol::TCP),
+                (Type::DGRAM, Protocol::UDP),
+                (Type::DGRAM, echo),
+                (Type::RAW, echo),
+            ] {
+                match open(whom, kind, Some(protocol)) {
+                    // Not everybody is allowed to have one that pings.
+                    Err(DialError::Target(error)) if protocol == echo => {
+                        assert!(error.raw_os_error().is_some(), "{kind:?} {error}");
+                    }
+                    opened => drop(opened.expect("it is bound")),
+                }
+            }
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(crate) async fn probe(whom: Whom<'_>, stage: &mut WaitingFor) -> Result<Answ
     };
     socket.connect(&target.into()).map_err(|error| dial::refusal(&error))?;
     let socket = UdpSocket::from_std(socket.into()).map_err(|error| dial::refusal(&error))?;
-    let identifier = identifier(&socket);
+    let identifier = identifier();
     let request = request(target.ip(), identifier);
     socket.send(&request).await.map_err(|error| dial::refusal(&error))?;
     let mut answer = [0; ANSWER_BYTES];
@@ -72,12 +72,16 @@ fn explain(error: DialError) -> Answer {
     }
 }
 
-/// What tells our echoes on a raw socket from those of others: a number of this socket's own. On a
-/// ping socket the kernel puts its own in its place.
-fn identifier(socket: &UdpSocket) -> u16 {
-    use std::os::fd::AsRawFd;
-    let descriptor = u32::from(socket.as_raw_fd().unsigned_abs() as u16);
-    (std::process::id().wrapping_mul(31).wrapping_add(descriptor) & 0xffff) as u16
+/// What our echoes on a raw socket differ by from those of others, and from late ones of earlier runs: a
+/// number of this run's own. On a ping socket the kernel puts its own in its place.
+fn identifier() -> u16 {
+    use std::hash::{BuildHasher, RandomState};
+    use std::sync::LazyLock;
+    use std::sync::atomic::{AtomicU16, Ordering};
+    // By chance, since other daemons on this host count too.
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new((RandomState::new().hash_one(()) & 0xffff) as u16));
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// RFC 792 and RFC 4443 §4.1. The kernel sums up for ICMPv6.
@@ -127,6 +131,16 @@ mod tests {
     fn an_echo_request_sums_up_to_nothing() {
         let target = IpAddr::from([192, 0, 2, 1]);
         assert_eq!(checksum(&request(target, 0x1234)), 0);
+    }
+
+    #[test]
+    fn an_echo_of_an_earlier_run_is_no_reply() {
+        let target = IpAddr::from([192, 0, 2, 1]);
+        let (earlier, now) = (identifier(), identifier());
+        let mut echo = request(target, earlier);
+        echo[0] = 0;
+        let raw = [&[0x45; 20][..], &echo].concat();
+        assert!(!is_reply(&raw, target, true, Some(now)));
     }
 
     #[test]
