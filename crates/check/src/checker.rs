@@ -30,11 +30,17 @@ use process::ProcessTable;
 pub use script::{End, Ran};
 pub(crate) use script::{Reaping, UNKILLABLE_AFTER};
 
+/// Files that are being read at a time: so many on disks that are stuck before others have to wait. Not
+/// of the places for commands, so that no command waits for a disk that it does not need.
+const READERS: usize = 32;
+
 /// What the runs of all probes share.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) processes: Arc<ProcessTable>,
     pub(crate) launcher: Launcher,
+    readers: Launcher,
+    paths: Arc<file::PathLocks>,
     patterns: Arc<http::Patterns>,
     certificates: Arc<tls::Configurations>,
 }
@@ -44,6 +50,8 @@ impl Shared {
         Self {
             processes: ProcessTable::new(),
             launcher,
+            readers: Launcher::new(READERS),
+            paths: Arc::default(),
             patterns: Arc::default(),
             certificates: Arc::default(),
         }
@@ -65,7 +73,7 @@ pub(crate) async fn run(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reapi
             script::probe(&shared.launcher, run, spec.timeout).await
         }
         Checker::File { path, factor } => {
-            (file::probe(&shared.launcher, path, *factor, spec.timeout).await, None)
+            (file::probe(shared, path, *factor, spec.timeout).await, None)
         }
         Checker::Process { name } => {
             (process::probe(&shared.processes, name, spec.timeout).await, None)

@@ -6,13 +6,14 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
-use harness::{PATIENCE, once};
+use harness::{Bench, PATIENCE, once};
 use locum_plan::{
-    Checker, HttpPage, HttpQuestion, HttpVersion, Outcome, Question, StatusRange, Tls, Trust,
-    Verdict,
+    Checker, HttpPage, HttpQuestion, HttpVersion, Outcome, Probe, Question, StatusRange, Tls,
+    Trust, Verdict,
 };
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd,
@@ -238,4 +239,27 @@ fn http2_fails_on_what_is_no_http2_within_its_time() {
     let outcome = once(kind, Duration::from_millis(500));
     assert_eq!(outcome.verdict, Verdict::Fail, "{outcome:?}");
     assert!(outcome.took < PATIENCE, "{outcome:?}");
+}
+
+/// It takes no request, and never closes.
+#[test]
+fn a_connection_ends_with_its_run_though_http2_has_a_request_for_it() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let target = listener.local_addr().expect("an address");
+    let (sender, ended) = channel();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        // RFC 9113 §6.5: SETTINGS_MAX_CONCURRENT_STREAMS is 0.
+        stream.write_all(&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0]).expect("written");
+        let mut octets = [0; 4096];
+        while stream.read(&mut octets).is_ok_and(|length| length > 0) {}
+        sender.send(()).expect("somebody waits");
+    });
+    let page = HttpPage { path: "/".into(), ..HttpPage::default() };
+    let question = HttpQuestion { pages: vec![page], version: HttpVersion::Http2, tls: None };
+    let kind = Checker::ask(target, Question::Http(question.into()));
+    let bench = Bench::new();
+    bench.probes.start(1, Probe::new(kind, PATIENCE, Duration::from_millis(500)));
+    assert_eq!(bench.next().1.detail, "no response: timed out after 500ms");
+    ended.recv_timeout(PATIENCE / 2).expect("the connection is closed");
 }

@@ -29,14 +29,16 @@ pub(crate) const SHAKING_HANDS: WaitingFor = "no TLS handshake";
 /// Certificates are read again after so long: a CA or an identity that was renewed is taken up.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// Configurations of one plan; beyond, those of earlier plans are forgotten.
+/// Configurations of one plan; beyond, those that nobody uses now are forgotten.
 const MOST: usize = 256;
 
-/// What the certificates on this host have been made into, for all probes that use the same.
+/// What the certificates on this host have been made into, for all probes that use the same; whose
+/// server they ask by which name is all the same to it.
 #[derive(Default, Debug)]
 pub(crate) struct Configurations(Mutex<HashMap<(Tls, bool), Arc<ConfigSlot>>>);
 
-/// Locked while the files are read, so that thousands of probes read them once.
+/// Locked by whoever reads the files: thousands of probes read them once, and what hangs on a disk that
+/// is stuck is one thread.
 type ConfigSlot = tokio::sync::Mutex<Option<(Instant, Arc<ClientConfig>)>>;
 
 impl Configurations {
@@ -46,29 +48,31 @@ impl Configurations {
         is_http2: bool,
         shared: &Shared,
     ) -> Result<Arc<ClientConfig>, Answer> {
-        let slot = self.slot(settings, is_http2);
-        let mut slot = slot.lock().await;
+        let unnamed = Tls { name: None, ..settings.clone() };
+        let mut slot = self.slot(&unnamed, is_http2).lock_owned().await;
         if let Some((read, config)) = &*slot
             && read.elapsed() < FRESH
         {
             return Ok(Arc::clone(config));
         }
-        let owned = settings.clone();
         // On a thread of its own: a dead file server must not keep other probes waiting.
-        let built = match shared.launcher.begin(move || build(&owned, is_http2)).await {
+        let work = move || {
+            let config = Arc::new(build(&unnamed, is_http2)?);
+            *slot = Some((Instant::now(), Arc::clone(&config)));
+            Ok(config)
+        };
+        let built = match shared.readers.begin(work).await {
             Ok(receiver) => receiver.await.map_err(|error| error.to_string()),
             Err(error) => Err(format!("no thread to read certificates on: {error}")),
         };
-        let config = Arc::new(built.and_then(|built| built).map_err(Answer::unasked)?);
-        *slot = Some((Instant::now(), Arc::clone(&config)));
-        Ok(config)
+        built.and_then(|built| built).map_err(Answer::unasked)
     }
 
     fn slot(&self, settings: &Tls, is_http2: bool) -> Arc<ConfigSlot> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (settings.clone(), is_http2);
         if known.len() >= MOST && !known.contains_key(&key) {
-            known.clear();
+            known.retain(|_, slot| Arc::strong_count(slot) > 1);
         }
         Arc::clone(known.entry(key).or_default())
     }
@@ -86,7 +90,7 @@ pub(crate) async fn wrap(
     let config = shared.certificates.get(settings, is_http2, shared).await?;
     let name = name(settings, host, target)?;
     let shaken = TlsConnector::from(config).connect(name.clone(), stream).await;
-    let stream = shaken.map_err(|error| failure(&error, &name))?;
+    let stream = shaken.map_err(|error| unshaken(&error, &name))?;
     if is_http2 && stream.get_ref().1.alpn_protocol() != Some(b"h2") {
         return Err(Answer::fail("the server does not speak HTTP/2: it did not choose h2"));
     }
@@ -165,27 +169,28 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
-/// What an error of a connection means, where TLS is what failed.
-pub(crate) fn refusal(error: &io::Error) -> Option<Answer> {
-    let inner = error.get_ref()?.downcast_ref::<Error>()?;
-    Some(Answer::fail(match inner {
-        Error::InvalidCertificate(reason) => certificate(reason, None),
+/// What an error of a connection means on which TLS may be spoken; `name` is that of the server, where
+/// it is known.
+pub(crate) fn refusal(error: &io::Error, name: Option<&ServerName<'_>>) -> Answer {
+    let Some(inner) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
+        return super::dial::refusal(error);
+    };
+    Answer::fail(match inner {
+        Error::InvalidCertificate(reason) => certificate(reason, name),
         Error::InvalidMessage(_) | Error::PeerSentOversizedRecord => {
             format!("not a TLS answer: {inner}")
         }
         _ => format!("TLS: {inner}"),
-    }))
+    })
 }
 
-fn failure(error: &io::Error, name: &ServerName<'_>) -> Answer {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
-    match inner {
-        Some(Error::InvalidCertificate(reason)) => Answer::fail(certificate(reason, Some(name))),
-        Some(_) => refusal(error).unwrap_or_else(|| super::dial::refusal(error)),
-        None if error.kind() == io::ErrorKind::UnexpectedEof => {
+/// The handshake did not come to an end.
+fn unshaken(error: &io::Error, name: &ServerName<'_>) -> Answer {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
             Answer::fail("the server closed the connection in the TLS handshake")
         }
-        None => super::dial::refusal(error),
+        _ => refusal(error, Some(name)),
     }
 }
 

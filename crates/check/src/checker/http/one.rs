@@ -10,7 +10,7 @@ use locum_plan::{HttpMethod, HttpPage, HttpVersion};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time;
 
-use super::super::{Answer, WaitingFor, dial, tls};
+use super::super::{Answer, WaitingFor, tls};
 use super::wanted::WantedBody;
 
 /// Status line and header fields together; what common servers accept themselves.
@@ -84,7 +84,7 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     let mut input = WireReader::new(&mut stream);
     let head = match input.head(page.method).await {
         Ok(head) => head,
-        Err(unread) => return Err(sent.err().map_or(unread, |error| unsent(&error))),
+        Err(unread) => return Err(sent.err().map_or(unread, |error| broken(&error))),
     };
     match wanted.judge_status(head.status) {
         Some(answer) => {
@@ -106,23 +106,16 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-fn unsent(error: &io::Error) -> Answer {
-    match error.kind() {
-        io::ErrorKind::BrokenPipe => closed(),
-        _ => broken(error),
-    }
-}
-
 fn closed() -> Answer {
     Answer::fail("the server closed the connection without a response")
 }
 
 /// The connection ended in another way than by its end.
-fn broken(error: &io::Error) -> Answer {
+pub(super) fn broken(error: &io::Error) -> Answer {
     match error.kind() {
-        // What TLS makes of a connection that is cut.
-        io::ErrorKind::UnexpectedEof => closed(),
-        _ => tls::refusal(error).unwrap_or_else(|| dial::refusal(error)),
+        // What TLS makes of a connection that is cut, and what whoever writes to one is met with.
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => closed(),
+        _ => tls::refusal(error, None),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -15,8 +15,8 @@ use locum_plan::HttpPage;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 
-use super::super::{Answer, WaitingFor, dial, tls};
-use super::one::HEAD_BYTES;
+use super::super::{Answer, WaitingFor};
+use super::one::{HEAD_BYTES, broken};
 use super::wanted::WantedBody;
 
 const READING: WaitingFor = "its body did not end";
@@ -63,22 +63,23 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>
 /// A connection and the tasks that serve it, which end with it.
 pub(crate) struct Connection {
     sender: http2::SendRequest<Full<Bytes>>,
-    _tasks: Tied,
+    _tasks: Arc<ConnectionTasks>,
 }
 
 impl Connection {
     pub(crate) async fn open<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         stream: S,
     ) -> Result<Self, Answer> {
-        let tasks = Tied::default();
-        let (sender, connection) = http2::Builder::new(tasks.clone())
+        let tasks = Arc::<ConnectionTasks>::default();
+        let executor = TiedExecutor(Arc::downgrade(&tasks));
+        let (sender, connection) = http2::Builder::new(executor.clone())
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .max_header_list_size(HEAD_BYTES as u32)
             .handshake(TokioIo::new(stream))
             .await
             .map_err(|error| describe(&error))?;
-        tasks.execute(async {
+        executor.execute(async {
             let _reported_by_the_request_too = connection.await;
         });
         Ok(Self { sender, _tasks: tasks })
@@ -94,14 +95,19 @@ impl Connection {
     }
 }
 
-/// Tasks that are ended when nobody holds this any more: a server that never closes must not keep
-/// a run's connection alive.
-#[derive(Clone, Default)]
-struct Tied(Arc<Mutex<JoinSet<()>>>);
+/// Tasks that end when nobody holds this any more: a server that never closes must not keep a run's
+/// connection alive.
+type ConnectionTasks = Mutex<JoinSet<()>>;
 
-impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Tied {
+/// Does not hold them: the tasks have it themselves, and would never end.
+#[derive(Clone)]
+struct TiedExecutor(Weak<ConnectionTasks>);
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for TiedExecutor {
     fn execute(&self, future: F) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).spawn(future);
+        if let Some(tasks) = self.0.upgrade() {
+            tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(future);
+        }
     }
 }
 
@@ -110,12 +116,7 @@ pub(crate) fn describe(error: &hyper::Error) -> Answer {
     let mut source = error.source();
     while let Some(inner) = source {
         if let Some(error) = inner.downcast_ref::<io::Error>() {
-            return match error.kind() {
-                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe => {
-                    Answer::fail("the server closed the connection without a response")
-                }
-                _ => tls::refusal(error).unwrap_or_else(|| dial::refusal(error)),
-            };
+            return broken(error);
         }
         if inner.source().is_none() {
             return Answer::fail(format!("not an HTTP/2 response: {inner}"));
