@@ -81,8 +81,8 @@ pub(crate) struct Verifier {
     ending: Vec<Process>,
     /// As it was last asked for.
     wanted: WantedServices,
-    host_round: Option<Round>,
-    port_round: Option<Round>,
+    host_round: Option<LookRound>,
+    port_round: Option<LookRound>,
     changes_at: Option<Instant>,
     ticked_at: Option<Instant>,
     patience: u32,
@@ -91,12 +91,12 @@ pub(crate) struct Verifier {
 
 /// The last look at something that is looked at again and again.
 #[derive(Clone, Copy, Debug)]
-struct Round {
+struct LookRound {
     at: Instant,
     took: Duration,
 }
 
-impl Round {
+impl LookRound {
     /// How long the next one may wait, where they are made so often.
     fn wait(self, interval: Duration, now: Instant) -> Duration {
         (self.at + interval.max(self.took * SHARE)).saturating_duration_since(now)
@@ -360,7 +360,7 @@ impl Verifier {
             }
         }
         self.look_at_addresses();
-        self.host_round = Some(Round { at: now, took: begun.elapsed() });
+        self.host_round = Some(LookRound { at: now, took: begun.elapsed() });
         self.look_at_ports(now);
     }
 
@@ -375,12 +375,12 @@ impl Verifier {
         self.ports.read();
         self.services.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
         self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
-        self.port_round = Some(Round { at: now, took: begun.elapsed() });
+        self.port_round = Some(LookRound { at: now, took: begun.elapsed() });
     }
 
     /// How long the next look at the host may wait; `None` where nothing asks about it.
     fn host_wait(&self, now: Instant) -> Option<Duration> {
-        let wait = |round: Round| round.wait(HOST, now);
+        let wait = |round: LookRound| round.wait(HOST, now);
         let is_needed = !self.services.is_empty() || self.haproxy.iter().any(|look| !look.runs);
         is_needed.then(|| self.host_round.map_or(Duration::ZERO, wait))
     }
@@ -389,7 +389,7 @@ impl Verifier {
     fn port_wait(&self, now: Instant) -> Option<Duration> {
         let by_services = self.services.iter().any(|look| look.needs_ports);
         let is_needed = by_services || self.haproxy.iter().any(|look| !look.runs);
-        let wait = |round: Round| round.wait(CHANGES, now);
+        let wait = |round: LookRound| round.wait(CHANGES, now);
         is_needed.then(|| self.port_round.map_or(Duration::ZERO, wait))
     }
 
