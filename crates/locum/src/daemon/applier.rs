@@ -33,7 +33,7 @@ use tokio::time::timeout;
 
 use self::address::Addresses;
 pub use self::kind::Apply;
-use self::kind::{FactKind, Round};
+use self::kind::{ApplyRound, FactKind};
 pub use self::levels::{Job, JobSender, Levels, queue};
 use super::inbox::{InboxSender, Message};
 
@@ -211,10 +211,10 @@ impl Applier {
 
     fn apply(&mut self, levels: &[Apply]) {
         let answers = levels.iter().map(|_| Ok(Vec::new())).collect();
-        let mut round = Round { netlink: &mut self.netlink, levels, answers };
+        let mut round = ApplyRound { netlink: &mut self.netlink, levels, answers };
         self.kinds.iter_mut().for_each(|kind| kind.hold(&mut round));
         self.kinds.iter_mut().rev().for_each(|kind| kind.withdraw(&mut round));
-        let Round { answers, .. } = round;
+        let ApplyRound { answers, .. } = round;
         let applied = levels.iter().zip(answers).map(|(level, result)| Input::Applied {
             seq: level.seq,
             owner: level.owner,

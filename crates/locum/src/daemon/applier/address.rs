@@ -10,7 +10,7 @@ use locum_kernel::netlink::{
 };
 use locum_plan::Scope;
 
-use super::kind::{Apply, FactKind, Round};
+use super::kind::{Apply, ApplyRound, FactKind};
 
 /// They are held and dropped in one go: netlink knows the order.
 pub struct Addresses;
@@ -25,7 +25,7 @@ impl FactKind for Addresses {
         Ok(marked.map(inherited).collect())
     }
 
-    fn hold(&mut self, round: &mut Round<'_>) {
+    fn hold(&mut self, round: &mut ApplyRound<'_>) {
         // Side by side: one address is the rule, and there are hundreds of levels.
         let held: Vec<netlink::Fact> = round.levels.iter().flat_map(holds).map(fact).collect();
         let dropped: Vec<Unwanted> = round.levels.iter().flat_map(drops).collect();

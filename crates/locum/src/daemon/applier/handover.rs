@@ -4,12 +4,12 @@ use locum_engine::{Asked, Fact, Handover, Refusal};
 use locum_kernel::nftables::{Handovers, Predecessor};
 use locum_vrrp::Time;
 
-use super::kind::{Apply, FactKind, Round};
+use super::kind::{Apply, ApplyRound, FactKind};
 
 /// They are elements in nftables, which end by themselves.
 impl FactKind for Handovers {
     /// They find their way before the first of them comes here.
-    fn hold(&mut self, round: &mut Round<'_>) {
+    fn hold(&mut self, round: &mut ApplyRound<'_>) {
         let now = Time::from_nanos(locum_kernel::clock::now());
         let begun = begun(round.levels, now).map(|handover| Predecessor {
             address: handover.address,
@@ -31,7 +31,7 @@ impl FactKind for Handovers {
         }
     }
 
-    fn withdraw(&mut self, round: &mut Round<'_>) {
+    fn withdraw(&mut self, round: &mut ApplyRound<'_>) {
         let now = Time::from_nanos(locum_kernel::clock::now());
         let dropped = round.levels.iter().flat_map(|level| &level.drop);
         let ended: Vec<_> = dropped

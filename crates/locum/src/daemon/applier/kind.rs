@@ -21,14 +21,14 @@ pub struct Apply {
 }
 
 /// Levels that are carried out together.
-pub struct Round<'a> {
+pub struct ApplyRound<'a> {
     pub netlink: &'a mut Netlink,
     pub levels: &'a [Apply],
     /// One for each level: the facts that the kernel did not do, or that nothing is known.
     pub answers: Vec<Result<Vec<Refusal>, String>>,
 }
 
-impl Round<'_> {
+impl ApplyRound<'_> {
     /// The kernel did not do these facts of the level at this place.
     pub fn refuse(&mut self, level: usize, refused: impl IntoIterator<Item = Refusal>) {
         if let Some(Ok(refusals)) = self.answers.get_mut(level) {
@@ -45,10 +45,10 @@ pub trait FactKind {
     }
 
     /// Makes the kernel have what the levels hold. One that does it in one go drops the rest too.
-    fn hold(&mut self, round: &mut Round<'_>);
+    fn hold(&mut self, round: &mut ApplyRound<'_>);
 
     /// Withdraws what they drop.
-    fn withdraw(&mut self, _: &mut Round<'_>) {}
+    fn withdraw(&mut self, _: &mut ApplyRound<'_>) {}
 
     /// What this event says is gone, and who took it away where that is known.
     fn lost(&mut self, _: &MonitorEvent) -> Option<(FactKey, Option<String>)> {
