@@ -239,15 +239,15 @@ pub struct CheckStatus {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ServiceStatus {
     pub name: String,
-    /// An address and port.
+    /// The first few addresses with their ports, ranges and marks, for a person.
     pub listen: String,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// By its IPVS name.
     pub scheduler: String,
     /// Is this node wanted to serve it now?
     pub active: bool,
-    /// `ipvs` or `proxy`; `null` while nothing serves it.
+    /// `ipvs`, `nftables` or `proxy`; `null` while nothing serves it.
     pub backend: Option<String>,
     /// Why that one, where the configuration leaves the choice (`backend = "auto"`).
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -186,13 +186,13 @@ pub struct Switchover {
 
 #[derive(Subcommand, Debug)]
 pub enum ServerCommand {
-    /// Send it no new clients; those that it has stay. It holds until `ready`, over restarts too
+    /// Send it no new clients from this node; those that it has stay. It holds until `ready` or a reboot
     #[command(after_help = ASKING)]
     Drain(OrderedServer),
     /// Withdraw what was ordered: it has its own weight again
     #[command(after_help = ASKING)]
     Ready(OrderedServer),
-    /// Give it another weight. It holds until `ready`, over restarts too
+    /// Give it another weight on this node. It holds until `ready` or a reboot
     #[command(after_help = ASKING)]
     Weight {
         #[command(flatten)]

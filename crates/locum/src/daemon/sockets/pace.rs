@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use locum_vrrp::Time;
 
-/// Reads within a [`WINDOW`] that nobody notices; a pair with few instances never has more.
+/// Reads within a [`WINDOW`] that cost nothing that matters. With few instances there are more at
+/// the shortest intervals alone.
 const FEW: u32 = 2;
 const WINDOW: Duration = Duration::from_millis(10);
 
