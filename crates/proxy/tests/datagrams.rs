@@ -162,6 +162,21 @@ fn the_clients_of_one_address_stay_together_for_as_long_as_one_of_them_is_there(
 }
 
 #[test]
+fn where_every_server_has_all_it_may_have_a_new_client_is_refused_and_nobody_gives_way() {
+    let mut proxy = Proxy::start(&[]);
+    let mut dns = udp("rr", &[start_echo('a')]);
+    dns.limits.per_server = Some(1);
+    proxy.serve(std::slice::from_ref(&dns));
+    let first = UdpClient::new(&dns);
+    assert_eq!(first.ask("x"), 'a');
+    UdpClient::new(&dns).0.send(b"y").unwrap();
+    let refused = || Some(proxy.service("dns")).filter(|status| status.refused == 1);
+    eventually("the count", refused);
+    assert_eq!(first.ask("z"), 'a');
+    assert_eq!(proxy.service("dns").accepted, 1, "the first one still has its session");
+}
+
+#[test]
 fn each_datagram_goes_to_a_server_of_its_own_where_that_is_asked() {
     let (a, b) = (start_echo('a'), start_echo('b'));
     let mut proxy = Proxy::start(&[]);
