@@ -196,6 +196,17 @@ impl Running {
         self.processes.last_mut().expect("a peer without processes")
     }
 
+    /// Its process alone: without a socket to ask it by.
+    ///
+    /// # Panics
+    /// When it is several.
+    pub fn into_process(mut self) -> Process {
+        // INVARIANT: a peer has at least one.
+        let process = self.processes.pop().expect("a peer without processes");
+        assert!(self.processes.is_empty(), "{} is several processes", self.label);
+        process
+    }
+
     /// `kill -9` of the daemon and everything it started, at once: what an out-of-memory kill of
     /// the unit's group does.
     pub fn kill(&mut self) {
@@ -203,11 +214,12 @@ impl Running {
     }
 
     /// `kill -9` of the daemon's own process only. It is gone then: on a busy machine a process
-    /// takes its time to die, and a second one would find it still there.
+    /// takes its time to die (each of its packet and netfilter sockets is closed only when all
+    /// processors have passed a point of rest), and a second one would find it still there.
     pub fn kill_main(&mut self) {
         self.each(Whom::Main, Signal::SIGKILL);
         for process in &mut self.processes {
-            process.wait(crate::wait::seconds(20));
+            process.wait(crate::wait::seconds(60));
         }
     }
 

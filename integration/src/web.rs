@@ -108,9 +108,12 @@ pub fn get(client: &Node, address: IpAddr) -> Result<String, String> {
 
 /// The same from a port of one's own.
 pub fn get_at(client: &Node, address: SocketAddr) -> Result<String, String> {
-    client
-        .in_network(|| request(address, "lab", "/health", PATIENCE))
-        .map_err(|error| error.to_string())
+    page_of(client, address, "/health")
+}
+
+/// The same with a path of one's own.
+pub fn page_of(client: &Node, address: SocketAddr, path: &str) -> Result<String, String> {
+    client.in_network(|| request(address, "lab", path, PATIENCE)).map_err(|error| error.to_string())
 }
 
 /// The same with a host and a path of one's own.

@@ -1,9 +1,13 @@
-//! What carrying requests costs: the ways to balance TCP beside each other on one director, asked in
-//! turn by one client.
+//! What carrying requests costs: the ways to balance TCP beside each other, asked in turn by one
+//! client. The proxy and HAProxy share a director; of rule sets each has one of its own, as all of
+//! a host meet every packet.
 
+use std::fmt::Write;
 use std::thread;
 use std::time::Duration;
 
+use super::TICKS_PER_SECOND;
+use super::nginx;
 use crate::lab::Lab;
 use crate::lab::Shape;
 use crate::node::Node;
@@ -16,11 +20,10 @@ use crate::wait;
 use crate::wait::seconds;
 use crate::web;
 
-/// Clock ticks per second of `/proc/PID/stat`: fixed at 100 on Linux for x86 and Arm.
-const TICKS_PER_SECOND: f64 = 100.0;
-
-/// Where what serves listens on the director.
+/// Where the proxy and HAProxy listen, and where each rule set does: on a director of its own.
 const DIRECTOR: &str = "192.168.1.201";
+const RULES: &str = "192.168.1.202";
+const HAND: &str = "192.168.1.203";
 /// The real server.
 const SERVER: &str = "10.0.0.1:80";
 
@@ -40,9 +43,24 @@ struct Load {
     keeps: bool,
 }
 
-/// What carries the requests; each on a port of its own.
+/// How many services a rule set has besides the one that is asked.
+const SERVICES: [u16; 2] = [0, 999];
+
+/// Of address translation: beside rules written by hand, and beside HAProxy, kept alive.
+const BESIDE_HAND: f64 = 0.97;
+const BESIDE_HAPROXY: f64 = 1.5;
+
+impl std::fmt::Display for Load {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kept = if self.keeps { "kept" } else { "per request" };
+        write!(f, "{:5} {kept:12}", self.connections)
+    }
+}
+
+/// What carries the requests; each at an address and port of its own.
 struct Contestant {
     label: &'static str,
+    address: &'static str,
     port: u16,
     carrier: Carrier,
 }
@@ -50,6 +68,8 @@ struct Contestant {
 enum Carrier {
     Ours(Running),
     Peer(Process),
+    /// The kernel, in nobody's time; with who has set the rules and keeps them.
+    Rules(#[expect(dead_code, reason = "kept as long as its rules are asked")] Option<Running>),
 }
 
 impl Contestant {
@@ -57,7 +77,14 @@ impl Contestant {
         match &mut self.carrier {
             Carrier::Ours(daemon) => daemon.process().ticks(),
             Carrier::Peer(process) => process.ticks(),
+            Carrier::Rules(_) => 0,
         }
+    }
+
+    /// Waits until a client is answered.
+    fn expect(&self, client: &Node) {
+        let address = format!("{}:{}", self.address, self.port).parse().expect("an address");
+        wait::until(self.label, seconds(20), || web::get_at(client, address).is_ok());
     }
 }
 
@@ -82,21 +109,18 @@ impl Score {
 
 /// `turns` of `period` for each contestant under each load, and the throughput of one stream.
 pub fn balance(turns: u32, period: Duration) -> bool {
-    if !require::lab(&["haproxy", "nginx", "wrk", "iperf3"]) {
+    if !require::lab(&["haproxy", "nginx", "wrk", "iperf3", "nft"]) {
         return false;
     }
-    let shape = Shape { directors: 1, servers: 1, company: Company::Alone };
+    let shape = Shape { directors: 3, servers: 1, company: Company::Alone };
     let lab = Lab::new(shape);
-    for node in [&lab.client, &lab.directors[0]] {
+    for node in lab.directors.iter().chain([&lab.client]) {
         // Thousands of connections a second leave more ports behind than there are by default.
         node.shell("sysctl -qw net.ipv4.ip_local_port_range='1024 65535' net.ipv4.tcp_tw_reuse=1");
     }
-    let _nginx = nginx(&lab.servers[0]);
+    let _nginx = nginx(&lab.servers[0], "");
     let mut contestants = [proxy(&lab.directors[0]), haproxy(&lab.directors[0])];
-    for contestant in &contestants {
-        let address = format!("{DIRECTOR}:{}", contestant.port).parse().expect("an address");
-        wait::until(contestant.label, seconds(20), || web::get_at(&lab.client, address).is_ok());
-    }
+    contestants.iter().for_each(|contestant| contestant.expect(&lab.client));
     println!("requests a second, requests a second of processor time, and both beside HAProxy's");
     let mut met = true;
     for load in LOADS {
@@ -109,10 +133,8 @@ pub fn balance(turns: u32, period: Duration) -> bool {
         let [ours, peer] = scores;
         let rate = ours.per_second() / peer.per_second();
         let cost = ours.per_processor_second() / peer.per_processor_second();
-        let kept = if load.keeps { "kept" } else { "per request" };
         println!(
-            "{:5} {kept:12} proxy {:7.0} {:7.0}  HAProxy {:7.0} {:7.0}  {rate:.2} {cost:.2}  failed {} {}",
-            load.connections,
+            "{load} proxy {:7.0} {:7.0}  HAProxy {:7.0} {:7.0}  {rate:.2} {cost:.2}  failed {} {}",
             ours.per_second(),
             ours.per_processor_second(),
             peer.per_second(),
@@ -126,6 +148,45 @@ pub fn balance(turns: u32, period: Duration) -> bool {
         let label = contestant.label;
         println!("one stream through {label}: {}", stream(&lab, contestant, period));
     }
+    let [_, mut peer] = contestants;
+    for services in SERVICES {
+        met &= translation(&lab, services, &mut peer, turns, period);
+    }
+    met
+}
+
+/// Requests by address translation, beside rules written by hand and HAProxy; where there are
+/// `others` besides the service that is asked.
+fn translation(
+    lab: &Lab,
+    others: u16,
+    peer: &mut Contestant,
+    turns: u32,
+    period: Duration,
+) -> bool {
+    let mut by_rules = [nftables(&lab.directors[1], others), by_hand(&lab.directors[2], others)];
+    by_rules.iter().for_each(|contestant| contestant.expect(&lab.client));
+    println!("address translation, {} services: requests a second", others + 1);
+    let mut met = true;
+    for load in LOADS {
+        let mut scores = [Score::default(); 3];
+        for _ in 0..turns {
+            let [ours, hand] = &mut by_rules;
+            for (contestant, score) in [ours, hand, &mut *peer].into_iter().zip(&mut scores) {
+                turn(&lab.client, contestant, load, period, score);
+            }
+        }
+        let [ours, hand, haproxy] = scores.map(Score::per_second);
+        let failed = scores.map(|score| score.failed);
+        println!(
+            "{load} nftables {ours:7.0}  by hand {hand:7.0} {:.3}  HAProxy {haproxy:7.0} {:.2}  failed {failed:?}",
+            ours / hand,
+            ours / haproxy,
+        );
+        met &= ours / hand >= BESIDE_HAND;
+        met &= !load.keeps || ours / haproxy >= BESIDE_HAPROXY;
+    }
+    lab.directors[2].run(&["nft", "delete", "table", "ip", "hand"]);
     met
 }
 
@@ -137,7 +198,7 @@ fn turn(
     score: &mut Score,
 ) {
     let before = contestant.ticks();
-    let url = format!("http://{DIRECTOR}:{}/", contestant.port);
+    let url = format!("http://{}:{}/", contestant.address, contestant.port);
     let (connections, lasts) = (load.connections.to_string(), format!("{}s", period.as_secs()));
     let mut words = vec!["wrk", "-t", "1", "-c", &connections, "-d", &lasts];
     if !load.keeps {
@@ -186,20 +247,6 @@ fn stream(lab: &Lab, contestant: &mut Contestant, period: Duration) -> String {
     )
 }
 
-fn nginx(node: &Node) -> Process {
-    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .map(|kind| format!("{kind}_temp_path /run/lab/nginx-{kind};\n"));
-    let file = format!(
-        "user root;\npid /run/lab/nginx.pid;\nerror_log stderr;\nworker_processes 1;\n\
-         worker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n\
-         http {{\naccess_log off;\nkeepalive_requests 100000000;\n{}\
-         server {{ listen 80 backlog=4096; location / {{ return 200 \"it works\"; }} }}\n}}\n",
-        paths.concat()
-    );
-    node.write("/run/lab/nginx.conf", &file);
-    node.spawn(&["nginx", "-c", "/run/lab/nginx.conf", "-g", "daemon off;"])
-}
-
 fn proxy(node: &Node) -> Contestant {
     let config = format!(
         "[[service]]\nname = \"www\"\nserve = \"always\"\nbackend = \"proxy\"\n\
@@ -208,7 +255,7 @@ fn proxy(node: &Node) -> Contestant {
          listen = \"{DIRECTOR}:9001\"\nscheduler = \"rr\"\nservers = [\"10.0.0.1:5201\"]\n"
     );
     let carrier = Carrier::Ours(Locum::NATIVE.start_with(node, &config));
-    Contestant { label: "proxy", port: 8001, carrier }
+    Contestant { label: "proxy", address: DIRECTOR, port: 8001, carrier }
 }
 
 fn haproxy(node: &Node) -> Contestant {
@@ -219,5 +266,39 @@ fn haproxy(node: &Node) -> Contestant {
     );
     node.write("/etc/haproxy/bench.cfg", &file);
     let carrier = Carrier::Peer(node.spawn(&["haproxy", "-db", "-f", "/etc/haproxy/bench.cfg"]));
-    Contestant { label: "HAProxy", port: 8002, carrier }
+    Contestant { label: "HAProxy", address: DIRECTOR, port: 8002, carrier }
+}
+
+/// From this port on are the services that nobody asks.
+const OTHERS: u16 = 10_000;
+
+fn nftables(node: &Node, others: u16) -> Contestant {
+    let mut config = String::new();
+    for port in [8003].into_iter().chain(OTHERS..OTHERS + others) {
+        // INVARIANT: a String takes what is written.
+        let _ = write!(
+            config,
+            "[[service]]\nname = \"www{port}\"\nserve = \"always\"\nbackend = \"nftables\"\n\
+             listen = \"{RULES}:{port}\"\nscheduler = \"rr\"\nservers = [\"{SERVER}\"]\n"
+        );
+    }
+    let carrier = Carrier::Rules(Some(Locum::NATIVE.start_with(node, &config)));
+    Contestant { label: "nftables", address: RULES, port: 8003, carrier }
+}
+
+/// As somebody who knows nftables would write it.
+fn by_hand(node: &Node, others: u16) -> Contestant {
+    let ports = [8003].into_iter().chain(OTHERS..OTHERS + others);
+    let map: Vec<String> = ports.map(|port| format!("{port} : 10.0.0.1 . 80")).collect();
+    let map = map.join(", ");
+    let rules = format!(
+        "table ip hand {{\n\
+         chain pre {{ type nat hook prerouting priority dstnat;\n\
+         ip daddr {HAND} dnat ip to tcp dport map {{ {map} }}\n}}\n\
+         chain post {{ type nat hook postrouting priority srcnat;\n\
+         ip daddr 10.0.0.1 ct status dnat masquerade\n}}\n}}\n"
+    );
+    node.write("/run/lab/hand.nft", &rules);
+    node.run(&["nft", "-f", "/run/lab/hand.nft"]);
+    Contestant { label: "by hand", address: HAND, port: 8003, carrier: Carrier::Rules(None) }
 }

@@ -3,10 +3,8 @@
 use std::thread;
 use std::time::Duration;
 
+use super::TICKS_PER_SECOND;
 use crate::peer::Running;
-
-/// Clock ticks per second of `/proc/PID/stat`: fixed at 100 on Linux for x86 and Arm.
-const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Of one daemon, its children included.
 #[derive(Clone, Copy, PartialEq, Debug)]

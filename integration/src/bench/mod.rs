@@ -4,6 +4,7 @@
 //! found, and says whether the promise was kept.
 
 pub mod balance;
+pub mod checks;
 pub mod connections;
 pub mod crash;
 pub mod election;
@@ -19,6 +20,7 @@ pub mod watch;
 use std::time::Duration;
 
 use crate::lab::Shape;
+use crate::node::Node;
 use crate::pair::FIRST;
 use crate::pair::Kinds;
 use crate::pair::Pair;
@@ -27,6 +29,10 @@ use crate::pair::VIP;
 use crate::peer::Locum;
 use crate::peer::QuietKeepalived;
 use crate::peer::Router;
+use crate::process::Process;
+
+/// Clock ticks per second of `/proc/PID/stat`: fixed at 100 on Linux for x86 and Arm.
+const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The two that are compared, each with itself.
 pub const CONTESTANTS: [Kinds; 2] = [
@@ -53,6 +59,21 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     let last = sorted.len().saturating_sub(1);
     let at = (sorted.len() as f64 * share).floor() as usize;
     sorted.get(at.min(last)).copied().unwrap_or_default()
+}
+
+/// A web server for thousands of connections, with one worker and these words beside its page.
+fn nginx(node: &Node, locations: &str) -> Process {
+    let paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path /run/lab/nginx-{kind};\n"));
+    let file = format!(
+        "user root;\npid /run/lab/nginx.pid;\nerror_log stderr;\nworker_processes 1;\n\
+         worker_rlimit_nofile 8192;\nevents {{ worker_connections 4096; }}\n\
+         http {{\naccess_log off;\nkeepalive_requests 100000000;\n{}\
+         server {{ listen 80 backlog=4096; location / {{ return 200 \"it works\"; }} {locations} }}\n}}\n",
+        paths.concat()
+    );
+    node.write("/run/lab/nginx.conf", &file);
+    node.spawn(&["nginx", "-c", "/run/lab/nginx.conf", "-g", "daemon off;"])
 }
 
 #[cfg(test)]

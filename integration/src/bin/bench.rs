@@ -74,6 +74,14 @@ enum What {
         #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
         period: Duration,
     },
+    /// Health checks of many servers, beside HAProxy
+    Checks {
+        #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
+        servers: u32,
+        /// How long each is measured
+        #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+        period: Duration,
+    },
     /// Bad adverts as fast as a machine can send them
     Flood {
         #[arg(
@@ -109,6 +117,7 @@ fn main() -> ExitCode {
         What::Service { runs, deaths } => bench::service::service(runs, deaths),
         What::Fitness { runs, both_for } => bench::fitness::fitness(runs, both_for),
         What::Balance { turns, period } => bench::balance::balance(turns, period),
+        What::Checks { servers, period } => bench::checks::checks(servers, period),
         What::Flood { kinds, rate, period, interval } => {
             bench::flood::flood(&kinds, Strength { rate, period, interval })
         }
