@@ -76,7 +76,9 @@ impl Engine {
         }
         if self.stopping && !self.stopped && self.instances.all_gone() {
             self.stopped = true;
-            out.extend(self.last_hooks().into_iter().map(Output::Hook));
+            let hooks = self.last_hooks();
+            out.extend(std::mem::take(&mut self.notes).into_iter().map(Output::Notify));
+            out.extend(hooks.into_iter().map(Output::Hook));
             out.push(Output::Stopped);
         }
         debug_assert_eq!(self.check_touched(&dirty), Ok(()), "what the engine promises itself");

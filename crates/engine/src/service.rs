@@ -11,6 +11,7 @@ use locum_vrrp::Time;
 
 use crate::fitness::Population;
 use crate::order::ServerOrder;
+use crate::output::HookOwner;
 use crate::ramp;
 use crate::server::ServerState;
 
@@ -236,6 +237,12 @@ impl ServiceState {
             (false, FailedServer::Remove) => None,
         });
         servers.chain(sorry).collect()
+    }
+
+    /// Whose hooks those of its server at this position are.
+    pub fn server_owner(&self, at: usize) -> HookOwner {
+        let address = self.servers[at].server.address;
+        HookOwner::Server { service: self.service.name.clone(), address }
     }
 
     /// When one of its servers takes its next step.

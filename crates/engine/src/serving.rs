@@ -1,9 +1,10 @@
 //! What happens to the servers of a service: results of their checks, orders of the operator, and what
 //! follows for its quorum, its sorry server and its hooks.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use locum_plan::{Command, Name, Outcome};
+use locum_plan::{Command, Outcome, TurnHooks};
 use locum_vrrp::Time;
 
 use crate::engine::Engine;
@@ -66,15 +67,9 @@ impl Engine {
 
     fn run_server_hooks(&mut self, at: ServerCheck, heading: Heading, event: u64, cause: &str) {
         let Some(state) = self.services.get_mut(at.service) else { return };
-        let (service, server) = (state.service.name.clone(), &state.servers[at.server].server);
-        let commands = match heading {
-            Heading::Up => &server.hooks.up,
-            Heading::Down => &server.hooks.down,
-        };
-        let owner = HookOwner::Server { service: service.clone(), address: server.address };
-        let own = ("LOCUM_SERVER", server.address.to_string());
-        let runs = runs(commands, &owner, &service, heading, event, cause, Some(own));
-        self.hooks.extend(runs);
+        let (owner, hooks) =
+            (state.server_owner(at.server), &state.servers[at.server].server.hooks);
+        self.hooks.extend(runs(&owner, hooks, TurnEvent { heading, event, cause, sorry: None }));
     }
 
     /// The servers of the service at this position are others, or the same with another weight.
@@ -93,46 +88,40 @@ impl Engine {
         let sorry = state.sorry_in_use().map(|sorry| sorry.address);
         let (remaining, detail) = (state.remaining(), state.shortage());
         let name = service.name.clone();
-        let event = self.note(
-            None,
-            EventKind::Quorum {
-                service: name.clone(),
-                reached,
-                sorry,
-                remaining,
-                detail: detail.clone(),
-            },
-        );
-        let heading = Heading::of(reached);
-        let commands = match heading {
-            Heading::Up => &service.hooks.up,
-            Heading::Down => &service.hooks.down,
-        };
-        let own = sorry.map(|sorry| ("LOCUM_SORRY", sorry.to_string()));
         let owner = HookOwner::Service(name.clone());
-        self.hooks.extend(runs(commands, &owner, &name, heading, event, &detail, own));
+        let cause = detail.clone();
+        let kind = EventKind::Quorum { service: name, reached, sorry, remaining, detail };
+        let event = self.note(None, kind);
+        let turn = TurnEvent { heading: Heading::of(reached), event, cause: &cause, sorry };
+        self.hooks.extend(runs(&owner, &service.hooks, turn));
     }
 
     /// `omega`: what is up is said to go down when the node has stopped.
-    pub(crate) fn last_hooks(&self) -> Vec<HookRun> {
+    pub(crate) fn last_hooks(&mut self) -> Vec<HookRun> {
         const CAUSE: &str = "the daemon stops";
-        let mut all = Vec::new();
-        for state in self.services.iter().filter(|state| state.service.omega) {
-            let (name, event) = (&state.service.name, self.events);
-            for one in state.servers.iter().filter(|one| one.is_live()) {
-                let address = one.server.address;
-                let owner = HookOwner::Server { service: name.clone(), address };
-                let own = Some(("LOCUM_SERVER", address.to_string()));
-                let hooks = &one.server.hooks.down;
-                all.extend(runs(hooks, &owner, name, Heading::Down, event, CAUSE, own));
-            }
-            if state.has_quorum {
-                let owner = HookOwner::Service(name.clone());
-                let hooks = &state.service.hooks.down;
-                all.extend(runs(hooks, &owner, name, Heading::Down, event, CAUSE, None));
-            }
+        let ends: Vec<(HookOwner, TurnHooks)> = self
+            .services
+            .iter()
+            .filter(|state| state.service.omega)
+            .flat_map(|state| {
+                let live = (0..state.servers.len()).filter(|at| state.servers[*at].is_live());
+                let servers =
+                    live.map(|at| (state.server_owner(at), state.servers[at].server.hooks.clone()));
+                let own = state.has_quorum.then(|| {
+                    (HookOwner::Service(state.service.name.clone()), state.service.hooks.clone())
+                });
+                servers.chain(own)
+            })
+            .filter(|(_, hooks)| !hooks.down.is_empty())
+            .collect();
+        if ends.is_empty() {
+            return Vec::new();
         }
-        all
+        let text =
+            format!("stopping: hooks for down of {} servers and services (`omega`)", ends.len());
+        let event = self.note(None, EventKind::Note(text));
+        let turn = TurnEvent { heading: Heading::Down, event, cause: CAUSE, sorry: None };
+        ends.iter().flat_map(|(owner, hooks)| runs(owner, hooks, turn)).collect()
     }
 
     /// The operator's word on a server, by the positions of its service and of itself.
@@ -181,24 +170,37 @@ impl Engine {
     }
 }
 
-fn runs(
-    commands: &[Command],
-    owner: &HookOwner,
-    service: &Name,
+/// What turned, and why.
+#[derive(Clone, Copy)]
+struct TurnEvent<'a> {
     heading: Heading,
     event: u64,
-    cause: &str,
-    own: Option<(&str, String)>,
-) -> Vec<HookRun> {
-    let common = [
-        ("LOCUM_SERVICE", service.to_string()),
-        ("LOCUM_STATE", heading.word().to_owned()),
-        ("LOCUM_CAUSE", cause.to_owned()),
-        ("LOCUM_EVENT", event.to_string()),
+    cause: &'a str,
+    /// Has the clients of the service.
+    sorry: Option<SocketAddr>,
+}
+
+fn runs(owner: &HookOwner, hooks: &TurnHooks, turn: TurnEvent<'_>) -> Vec<HookRun> {
+    let TurnEvent { heading, event, cause, sorry } = turn;
+    let (service, server) = match owner {
+        HookOwner::Instance(name) | HookOwner::Service(name) => (name, None),
+        HookOwner::Server { service, address } => (service, Some(address)),
+    };
+    let environment = [
+        ("LOCUM_SERVICE", Some(service.to_string())),
+        ("LOCUM_STATE", Some(heading.word().to_owned())),
+        ("LOCUM_CAUSE", Some(cause.to_owned())),
+        ("LOCUM_EVENT", Some(event.to_string())),
+        ("LOCUM_SERVER", server.map(ToString::to_string)),
+        ("LOCUM_SORRY", sorry.map(|sorry| sorry.to_string())),
     ];
-    let all = common.into_iter().chain(own);
+    let environment = environment.into_iter();
     let environment: Vec<(String, String)> =
-        all.map(|(key, value)| (key.to_owned(), value)).collect();
+        environment.filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    let commands = match heading {
+        Heading::Up => &hooks.up,
+        Heading::Down => &hooks.down,
+    };
     let run = |command: &Command| HookRun {
         owner: owner.clone(),
         command: command.clone(),

@@ -19,6 +19,14 @@ pub enum CommandLine {
     Shell(String),
 }
 
+/// Programs that are run when something turns: a server that comes up or goes down, the quorum of a
+/// service that is reached or lost.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub struct TurnHooks {
+    pub up: Vec<Command>,
+    pub down: Vec<Command>,
+}
+
 impl Command {
     pub fn argv(words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         let words = words.into_iter().map(Into::into).collect();

@@ -41,7 +41,7 @@ pub use backend::{Backend, BackendKind, Capabilities};
 pub use check::{
     Check, Checker, Health, Outcome, Probe, ReportedWeight, Retry, Unrunnable, Verdict,
 };
-pub use command::{Command, CommandLine};
+pub use command::{Command, CommandLine, TurnHooks};
 pub use fitness::{FitnessPolicy, LEVELS_AMONG_UNKNOWN, Ranking, Served};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use ipvs::{ConnectionSync, IpvsSettings, SyncRole, WantedIpvs};
@@ -54,11 +54,9 @@ pub use question::{
     HttpPage, HttpQuestion, HttpVersion, PostgresUser, Question, StatusRange, Tls, Trust,
     UdpQuestion, UdpReply,
 };
-pub use quorum::{Quorum, QuorumHooks, QuorumUnit};
+pub use quorum::{Quorum, QuorumUnit};
 pub use selection::{Persistence, Scheduler, SchedulerFlags};
-pub use server::{
-    ConnectionBounds, FailedServer, MAX_WEIGHT, Server, ServerHooks, SorryServer, WantedServer,
-};
+pub use server::{ConnectionBounds, FailedServer, MAX_WEIGHT, Server, SorryServer, WantedServer};
 pub use service::{
     Activity, HaproxyFile, HttpTarget, Service, Standby, WantedHaproxy, WantedService,
     WantedServices,

@@ -1,7 +1,5 @@
 //! When a service has enough servers, and what happens when that changes.
 
-use crate::command::Command;
-
 /// How many servers are enough.
 ///
 /// ```text
@@ -52,13 +50,6 @@ impl Default for Quorum {
     fn default() -> Self {
         Self { level: 1, hysteresis: 0, unit: QuorumUnit::Servers }
     }
-}
-
-/// Programs that are run when the quorum of a service turns.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct QuorumHooks {
-    pub up: Vec<Command>,
-    pub down: Vec<Command>,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::check::Health;
-use crate::command::Command;
+use crate::command::TurnHooks;
 use crate::traffic::{Encapsulation, Forwarding};
 
 /// Most that a weight may be: what every backend takes.
@@ -22,7 +22,7 @@ pub struct Server {
     pub failed: FailedServer,
     /// Down until its checks have passed, instead of up until one fails.
     pub alpha: bool,
-    pub hooks: ServerHooks,
+    pub hooks: TurnHooks,
     /// It is up while all of these are; nobody asks when there is none.
     pub health: Vec<Health>,
 }
@@ -38,7 +38,7 @@ impl Server {
             bounds: ConnectionBounds::default(),
             failed: FailedServer::default(),
             alpha: false,
-            hooks: ServerHooks::default(),
+            hooks: TurnHooks::default(),
             health: Vec::new(),
         }
     }
@@ -80,14 +80,6 @@ pub enum FailedServer {
     /// Stays with weight 0: established connections go on (I-044).
     Quiesce,
 }
-
-/// Programs that are run when a server comes up or goes down.
-#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
-pub struct ServerHooks {
-    pub up: Vec<Command>,
-    pub down: Vec<Command>,
-}
-
 /// Where clients go while the quorum of a service is lost. Nobody asks whether it is up.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SorryServer {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use locum_vrrp::Family;
 
 use crate::backend::Backend;
+use crate::command::TurnHooks;
 use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
 use crate::name::Name;
-use crate::quorum::{Quorum, QuorumHooks};
+use crate::quorum::Quorum;
 use crate::selection::{Persistence, Scheduler};
 use crate::server::{Server, SorryServer, WantedServer};
 use crate::traffic::Protocol;
@@ -38,7 +39,7 @@ pub struct Service {
     pub limits: ServiceLimits,
     /// What of its servers must take connections, up or not checked, for it to serve.
     pub quorum: Quorum,
-    pub hooks: QuorumHooks,
+    pub hooks: TurnHooks,
     /// Has the clients while the quorum is lost; without one the servers that are left keep them.
     pub sorry: Option<SorryServer>,
     /// The hooks for down are run for what is up when the daemon stops.
@@ -64,7 +65,7 @@ impl Service {
             drain: Duration::from_secs(30),
             limits: ServiceLimits::default(),
             quorum: Quorum::default(),
-            hooks: QuorumHooks::default(),
+            hooks: TurnHooks::default(),
             sorry: None,
             omega: false,
             slow_start: Duration::ZERO,

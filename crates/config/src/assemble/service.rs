@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use locum_plan::{
-    ConnectionBounds, Instance, Listener, Name, Persistence, Quorum, QuorumHooks, QuorumUnit,
-    Scheduler, SchedulerFlags, Server, ServerHooks, Service, SorryServer,
+    ConnectionBounds, Instance, Listener, Name, Persistence, Quorum, QuorumUnit, Scheduler,
+    SchedulerFlags, Server, Service, SorryServer, TurnHooks,
 };
 
 use crate::assemble::{commands, health};
@@ -50,7 +50,7 @@ pub(super) fn service(
         drain: of_service::DRAIN.of(parsed, dialect),
         limits: parsed.limits(dialect),
         quorum: quorum(parsed, dialect),
-        hooks: QuorumHooks { up: commands(&parsed.quorum_up), down: commands(&parsed.quorum_down) },
+        hooks: TurnHooks { up: commands(&parsed.quorum_up), down: commands(&parsed.quorum_down) },
         sorry: parsed.sorry.value().map(|one| sorry(one, parsed, port, dialect)),
         omega: of_service::OMEGA.of(parsed, dialect),
         slow_start: of_service::SLOW_START.of(parsed, dialect),
@@ -136,7 +136,7 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
         },
         failed: failed.unwrap_or_else(|| of_service::FAILED.of(service, dialect)),
         alpha: alpha.unwrap_or_else(|| of_service::ALPHA.of(service, dialect)),
-        hooks: ServerHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
+        hooks: TurnHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
         health: checks
             .list()
             .iter()

@@ -10,8 +10,7 @@ use locum_engine::{
 };
 use locum_plan::{
     Activity, Checker, Command as Program, FailedServer, Health, Outcome, Plan, Probe, Quorum,
-    QuorumHooks, QuorumUnit, ReportedWeight, Server, ServerHooks, Service, SorryServer, Verdict,
-    WantedServices,
+    QuorumUnit, ReportedWeight, Server, Service, SorryServer, TurnHooks, Verdict, WantedServices,
 };
 
 use crate::node::{Node, instance, plan};
@@ -152,7 +151,7 @@ fn sorry(unused: FailedServer) -> Option<SorryServer> {
 #[test]
 fn a_quorum_is_lost_and_gained_where_keepalived_loses_and_gains_it() {
     let quorum = Quorum { level: 4, hysteresis: 1, unit: QuorumUnit::Weight };
-    let hooks = QuorumHooks { up: program("/up"), down: program("/down") };
+    let hooks = TurnHooks { up: program("/up"), down: program("/down") };
     let servers = vec![server(1, 2), server(2, 1), server(3, 1), server(4, 1)];
     let sorry = sorry(FailedServer::Remove);
     let mut rig = Rig::new(Service { quorum, hooks, sorry, ..service(servers) });
@@ -217,7 +216,7 @@ fn a_sorry_server_that_is_quiesced_stays_with_weight_zero() {
 
 #[test]
 fn with_alpha_a_server_is_down_until_its_checks_have_passed() {
-    let hooks = ServerHooks { up: program("/up"), down: program("/down") };
+    let hooks = TurnHooks { up: program("/up"), down: program("/down") };
     let alpha = |number| Server { alpha: true, hooks: hooks.clone(), ..server(number, 1) };
     let sorry = sorry(FailedServer::Remove);
     let mut rig = Rig::new(Service { sorry, ..service(vec![alpha(1), alpha(2)]) });
@@ -235,7 +234,7 @@ fn with_alpha_a_server_is_down_until_its_checks_have_passed() {
 
 #[test]
 fn hooks_of_a_server_run_when_it_turns_and_not_when_it_is_first_heard_of() {
-    let hooks = ServerHooks { up: program("/up"), down: program("/down") };
+    let hooks = TurnHooks { up: program("/up"), down: program("/down") };
     let mut rig = Rig::new(service(vec![Server { hooks, ..server(1, 1) }]));
     rig.turn(0, true);
     assert_eq!(rig.hooks(), [], "it counted as up");
@@ -248,12 +247,12 @@ fn hooks_of_a_server_run_when_it_turns_and_not_when_it_is_first_heard_of() {
 
 #[test]
 fn with_omega_the_end_of_the_daemon_is_a_failure_of_what_is_up() {
-    let down = |name: &str| ServerHooks { up: Vec::new(), down: program(name) };
+    let down = |name: &str| TurnHooks { up: Vec::new(), down: program(name) };
     let servers = vec![
         Server { hooks: down("/one"), ..server(1, 1) },
         Server { hooks: down("/two"), ..server(2, 1) },
     ];
-    let hooks = QuorumHooks { up: Vec::new(), down: program("/quorum") };
+    let hooks = TurnHooks { up: Vec::new(), down: program("/quorum") };
     for omega in [true, false] {
         let plain = service(servers.clone());
         let mut rig = Rig::new(Service { omega, hooks: hooks.clone(), ..plain });
@@ -263,6 +262,14 @@ fn with_omega_the_end_of_the_daemon_is_a_failure_of_what_is_up() {
         let commands: Vec<String> = rig.hooks().iter().map(|run| run.command.to_string()).collect();
         let expected: &[&str] = if omega { &["/one", "/quorum"] } else { &[] };
         assert_eq!(commands, expected);
+        let noted = |event: u64| {
+            let is_it = |one: &Output| {
+                matches!(one, Output::Notify(noted) if noted.number == event
+                    && matches!(&noted.kind, EventKind::Note(text) if text.contains("omega")))
+            };
+            rig.out.iter().any(is_it)
+        };
+        assert!(rig.hooks().iter().all(|run| noted(run.event)), "{:?}", rig.out);
         let stopped = rig.out.iter().position(|one| matches!(one, Output::Stopped));
         let last = rig.out.iter().rposition(|one| matches!(one, Output::Hook(_)));
         assert!(stopped.is_some() && last < stopped, "{:?}", rig.out);
@@ -500,7 +507,7 @@ fn who_is_drained_is_not_down() {
 
 #[test]
 fn without_a_sorry_server_it_is_said_how_many_servers_are_left() {
-    let hooks = QuorumHooks { up: Vec::new(), down: program("/down") };
+    let hooks = TurnHooks { up: Vec::new(), down: program("/down") };
     let quorum = Quorum { level: 2, ..Quorum::default() };
     let servers = vec![server(1, 1), server(2, 1), server(3, 1)];
     let mut rig = Rig::new(Service { hooks, quorum, ..service(servers) });
