@@ -5,7 +5,7 @@ use std::io;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use locum_plan::{Outcome, Probe};
+use locum_plan::{Outcome, Probe, Verdict};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tokio::task::AbortHandle;
@@ -23,6 +23,10 @@ const MAX_STARTS: usize = 32;
 /// Outcomes between the probes and `report`. A probe waits when it is full, which only happens
 /// within one turn of the thread that empties it.
 const OUTCOMES: usize = 64;
+
+/// Passes after passes, which nobody waits for, are reported together and no more often than this:
+/// of thousands each would wake up its reader for itself.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// The first run of a probe comes this much later for every probe there is already, so that
 /// thousands do not stay in step for ever; nothing to notice with a few.
@@ -48,13 +52,14 @@ enum Change {
 }
 
 impl Probes {
-    /// Starts the thread. `report` is called on it with the probe's id after every run; it must
-    /// not block, since all probes share the thread. Fails when the thread or its event queue
-    /// cannot be had.
+    /// Starts the thread. `report` is called on it with the probe's id after every run, and at once
+    /// but for a pass after a pass, which may come some milliseconds later and with others. It must
+    /// not block, since all probes share the thread. Fails when the thread or its event queue cannot
+    /// be had.
     ///
     /// Scripts inherit the calling thread's scheduling and blocked signals: call before it takes a
     /// real-time priority and before it blocks any signal.
-    pub fn spawn(report: impl FnMut(u32, Outcome) + Send + 'static) -> io::Result<Self> {
+    pub fn spawn(report: impl FnMut(Vec<(u32, Outcome)>) + Send + 'static) -> io::Result<Self> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
         let (sender, receiver) = mpsc::unbounded_channel();
         let thread = thread::Builder::new()
@@ -98,7 +103,7 @@ impl Drop for Probes {
 fn serve(
     runtime: Runtime,
     changes: UnboundedReceiver<Change>,
-    report: impl FnMut(u32, Outcome) + Send,
+    report: impl FnMut(Vec<(u32, Outcome)>) + Send,
 ) {
     runtime.block_on(ProbeSet::new(report).run(changes));
     // Scripts that are running are killed when their tasks are dropped here.
@@ -121,10 +126,15 @@ struct ProbeSet<R> {
     generation: u64,
     shared: Shared,
     outcomes: (mpsc::Sender<Ended>, mpsc::Receiver<Ended>),
+    /// Passes that wait for company, until then.
+    gathered: Vec<(u32, Outcome)>,
+    reported: Instant,
 }
 
 struct Running {
     generation: u64,
+    /// Its last outcome was one.
+    passes: bool,
     task: AbortHandle,
 }
 
@@ -134,7 +144,7 @@ impl Drop for Running {
     }
 }
 
-impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
+impl<R: FnMut(Vec<(u32, Outcome)>)> ProbeSet<R> {
     fn new(report: R) -> Self {
         Self {
             report,
@@ -142,6 +152,8 @@ impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
             generation: 0,
             shared: Shared::new(Launcher::new(MAX_STARTS)),
             outcomes: mpsc::channel(OUTCOMES),
+            gathered: Vec::new(),
+            reported: Instant::now(),
         }
     }
 
@@ -151,16 +163,23 @@ impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
                 biased;
                 change = changes.recv() => match change {
                     Some(Change::Start { id, spec }) => self.start(id, spec),
-                    Some(Change::Stop { id }) => drop(self.probes.remove(&id)),
+                    Some(Change::Stop { id }) => self.stop(id),
                     None => return,
                 },
                 Some(ended) = self.outcomes.1.recv() => self.pass_on(ended),
+                () = tokio::time::sleep_until(self.reported + GATHER),
+                    if !self.gathered.is_empty() => self.report(),
             }
         }
     }
 
-    fn start(&mut self, id: u32, spec: Probe) {
+    fn stop(&mut self, id: u32) {
         self.probes.remove(&id);
+        self.gathered.retain(|(of, _)| *of != id);
+    }
+
+    fn start(&mut self, id: u32, spec: Probe) {
+        self.stop(id);
         self.generation += 1;
         let generation = self.generation;
         let first = match spec.warm_up {
@@ -178,14 +197,25 @@ impl<R: FnMut(u32, Outcome)> ProbeSet<R> {
         };
         let shared = self.shared.clone();
         let task = tokio::spawn(schedule::repeat(id, spec, first, shared, report)).abort_handle();
-        self.probes.insert(id, Running { generation, task });
+        self.probes.insert(id, Running { generation, passes: false, task });
     }
 
     fn pass_on(&mut self, ended: Ended) {
-        let current = self.probes.get(&ended.id).map(|running| running.generation);
-        if current == Some(ended.generation) {
-            (self.report)(ended.id, ended.outcome);
+        let Ended { id, generation, outcome } = ended;
+        let current = self.probes.get_mut(&id).filter(|one| one.generation == generation);
+        let Some(current) = current else { return };
+        let passes = outcome.verdict == Verdict::Pass;
+        let is_awaited = !(passes && current.passes);
+        current.passes = passes;
+        self.gathered.push((id, outcome));
+        if is_awaited || self.reported.elapsed() >= GATHER {
+            self.report();
         }
+    }
+
+    fn report(&mut self) {
+        self.reported = Instant::now();
+        (self.report)(std::mem::take(&mut self.gathered));
     }
 }
 
@@ -206,7 +236,40 @@ fn scatter(number: u64, within: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[test]
+    fn a_pass_after_a_pass_waits_for_company_and_nothing_else_does() {
+        const VERDICTS: [Verdict; 6] = [
+            Verdict::Pass,
+            Verdict::Pass,
+            Verdict::Pass,
+            Verdict::Fail,
+            Verdict::Fail,
+            Verdict::Pass,
+        ];
+        let reports = Arc::new(Mutex::new(Vec::new()));
+        let to = Arc::clone(&reports);
+        let report = move |all: Vec<_>| to.lock().expect("no other thread").push(all.len());
+        let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            let mut set = ProbeSet::new(report);
+            let task = tokio::spawn(async {}).abort_handle();
+            set.probes.insert(1, Running { generation: 0, passes: false, task });
+            for verdict in VERDICTS {
+                // As soon after the last report as can be.
+                set.reported = Instant::now() + GATHER;
+                let took = Duration::ZERO;
+                let outcome = Outcome { verdict, detail: String::new(), took, weight: None };
+                set.pass_on(Ended { id: 1, generation: 0, outcome });
+            }
+            set.stop(1);
+            assert!(set.gathered.is_empty());
+        });
+        assert_eq!(*reports.lock().expect("no other thread"), [1, 3, 1, 1]);
+    }
 
     #[test]
     fn first_runs_of_a_warm_up_lie_evenly_within_it() {

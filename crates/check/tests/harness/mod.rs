@@ -25,7 +25,9 @@ pub struct Bench {
 impl Bench {
     pub fn new() -> Self {
         let (sender, outcomes) = channel();
-        let report = move |id, outcome| drop(sender.send((id, outcome)));
+        let report = move |outcomes: Vec<_>| {
+            outcomes.into_iter().for_each(|outcome| drop(sender.send(outcome)))
+        };
         Self { probes: Probes::spawn(report).expect("a probe thread"), outcomes }
     }
 

@@ -444,7 +444,7 @@ mod tests {
             let sinks = Sinks {
                 applier,
                 balancer,
-                probes: Probes::spawn(|_, _| {}).unwrap(),
+                probes: Probes::spawn(|_| {}).unwrap(),
                 reports,
                 hooks: hook_sender,
                 dropped: Arc::default(),

@@ -200,8 +200,9 @@ fn sockets(sender: InboxSender, inbox: &InboxReceiver) -> io::Result<AdvertSocke
 }
 
 fn probes(inbox: InboxSender) -> io::Result<Probes> {
-    Probes::spawn(move |probe, outcome| {
-        // Without room the outcome is lost; the next run of the probe repeats it.
-        let _ = inbox.try_send(Message::Input(Input::Probed { probe, outcome }));
+    Probes::spawn(move |outcomes| {
+        let all = outcomes.into_iter().map(|(probe, outcome)| Input::Probed { probe, outcome });
+        // Without room the outcomes are lost; the next runs of the probes repeat them.
+        let _ = inbox.try_send(Message::Inputs(all.collect()));
     })
 }
