@@ -140,6 +140,24 @@ impl Report {
         self.find(span, Severity::Error, code, message.into())
     }
 
+    /// Reports what is written beside a kind and means nothing there: each name with where it is
+    /// written, and whether it fits.
+    pub fn misplaced<'a>(
+        &mut self,
+        kind: &str,
+        written: impl IntoIterator<Item = (&'a str, Option<Span>, bool)>,
+    ) {
+        for (name, span, fits) in written {
+            if let (Some(span), false) = (span, fits) {
+                self.error(
+                    span,
+                    "misplaced-key",
+                    format!("`{name}` means nothing beside `{kind}`"),
+                );
+            }
+        }
+    }
+
     pub fn warning(
         &mut self,
         span: Span,

@@ -169,11 +169,16 @@ const fn way_in_words(way: Option<Forwarding>) -> &'static str {
 }
 
 impl Backend {
+    /// Those that the operator leaves the choice between, the preferred one first.
+    pub fn allowed(self) -> impl Iterator<Item = &'static Capabilities> {
+        let named = move |kind: &BackendKind| self == Self::Auto || self == Self::Only(*kind);
+        BackendKind::ALL.into_iter().filter(named).map(BackendKind::capabilities)
+    }
+
     /// The backends that may serve `service` and can, the preferred one first.
     pub fn candidates(self, service: &Service) -> Vec<BackendKind> {
-        let named = |kind: &BackendKind| self == Backend::Auto || self == Backend::Only(*kind);
-        let able = |kind: &BackendKind| kind.capabilities().lack(service).is_none();
-        BackendKind::ALL.into_iter().filter(named).filter(able).collect()
+        let able = self.allowed().filter(|backend| backend.lack(service).is_none());
+        able.map(|backend| backend.kind).collect()
     }
 }
 

@@ -55,6 +55,11 @@ impl AddressRange {
         self.port
     }
 
+    /// The first of them and the last.
+    pub const fn ends(&self) -> [IpAddr; 2] {
+        [self.first, self.last]
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
         let is_ipv4 = self.first.is_ipv4();
         (number(self.first)..=number(self.last)).map(move |number| match is_ipv4 {

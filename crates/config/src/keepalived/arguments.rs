@@ -18,14 +18,18 @@ impl Lowering<'_> {
     }
 
     /// A whole number within the range, from one word.
-    pub fn number(&mut self, word: &Word, range: RangeInclusive<i64>) -> Option<At<i64>> {
+    pub fn number<T: TryFrom<i64>>(
+        &mut self,
+        word: &Word,
+        range: RangeInclusive<i64>,
+    ) -> Option<At<T>> {
         let number = word.text.parse::<i64>().ok().filter(|number| range.contains(number));
         if number.is_none() {
             let (low, high) = (range.start(), range.end());
             let text = format!("`{}` is not a whole number from {low} to {high}", word.text);
             self.report.error(word.span, "out-of-range", text);
         }
-        number.map(|number| At::new(number, word.span))
+        T::try_from(number?).ok().map(|number| At::new(number, word.span))
     }
 
     /// The first argument as a whole number within the range of its type.
@@ -34,8 +38,7 @@ impl Lowering<'_> {
         statement: &Statement,
         range: RangeInclusive<i64>,
     ) -> Option<At<T>> {
-        let at = self.number(statement.arguments().first()?, range)?;
-        T::try_from(at.value).ok().map(|value| At::new(value, at.span))
+        self.number(statement.arguments().first()?, range)
     }
 
     /// The first argument as decimal seconds.
@@ -87,7 +90,7 @@ impl Lowering<'_> {
             self.report.error(keyword.span, "missing-argument", "`weight` needs a number");
             return None;
         };
-        let number = self.number(first, -MAX_WEIGHT..=MAX_WEIGHT)?;
+        let value = self.number(first, -MAX_WEIGHT..=MAX_WEIGHT)?.value;
         let reverse = match words.get(1) {
             None => false,
             Some(word) if word.text == "reverse" => true,
@@ -97,8 +100,6 @@ impl Lowering<'_> {
                 return None;
             }
         };
-        // INVARIANT: the number is within -253..=253.
-        let value = i16::try_from(number.value).expect("within the range");
         Some(At::new(Weight { value, reverse }, first.span))
     }
 

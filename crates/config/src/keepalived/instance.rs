@@ -269,8 +269,7 @@ fn peer(lowering: &mut Lowering<'_>, line: &Statement) -> Option<At<UnicastPeer>
             lowering.report.error(pair[0].span, "missing-argument", text);
             return None;
         };
-        let number = lowering.number(value, 0..=255)?;
-        let octet = u8::try_from(number.value).ok();
+        let octet = Some(lowering.number(value, 0..=255)?.value);
         match name.text.as_str() {
             "min_ttl" => low = octet,
             "max_ttl" => high = octet,

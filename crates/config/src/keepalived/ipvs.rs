@@ -27,10 +27,10 @@ pub(super) fn sync(lowering: &mut Lowering<'_>, ipvs: &mut ParsedIpvs, statement
         };
         match option.text.as_str() {
             "inst" => sync.instance = text(value),
-            "id" => sync.id = number(lowering, value, 1, 255),
-            "maxlen" => sync.longest = number(lowering, value, 1024, 65_487),
-            "port" => sync.port = number(lowering, value, 1, 65_535),
-            "ttl" => sync.ttl = number(lowering, value, 1, 255),
+            "id" => sync.id = lowering.number(value, 1..=255).into(),
+            "maxlen" => sync.longest = lowering.number(value, 1024..=65_487).into(),
+            "port" => sync.port = lowering.number(value, 1..=65_535).into(),
+            "ttl" => sync.ttl = lowering.number(value, 1..=255).into(),
             "group" => sync.group = lowering.ip_address(value).into(),
             other => {
                 lowering.bad_value(option, format!("`{other}` is no option of lvs_sync_daemon"));
@@ -58,20 +58,10 @@ pub(super) fn timeouts(lowering: &mut Lowering<'_>, ipvs: &mut ParsedIpvs, state
             lowering.bad_value(option, format!("`{}` has no value", option.text));
             return;
         };
-        let Some(seconds) = lowering.number(value, 0..=2_000_000) else { continue };
+        let Some(seconds) = lowering.number::<u32>(value, 0..=2_000_000) else { continue };
         if seconds.value > 0 {
-            let time = Duration::from_secs(seconds.value.unsigned_abs());
+            let time = Duration::from_secs(seconds.value.into());
             *slot = Some(At::new(time, seconds.span)).into();
         }
     }
-}
-
-fn number<T: TryFrom<i64>>(
-    lowering: &mut Lowering<'_>,
-    word: &Word,
-    low: i64,
-    high: i64,
-) -> crate::parsed::Field<T> {
-    let found = lowering.number(word, low..=high);
-    found.and_then(|at| Some(At::new(T::try_from(at.value).ok()?, at.span))).into()
 }

@@ -53,7 +53,7 @@ fn listener(lowering: &mut Lowering<'_>, entry: &Statement) -> Option<At<Listene
         return None;
     }
     let port = match entry.arguments().first() {
-        Some(word) => u16::try_from(lowering.number(word, 0..=65_535)?.value).ok()?,
+        Some(word) => lowering.number(word, 0..=65_535)?.value,
         // Every port, as the kernel has it.
         None => 0,
     };
@@ -90,8 +90,7 @@ pub(super) fn mark(
         lowering.report.error(statement.span(), "missing-argument", "`fwmark` needs a number");
         return None;
     };
-    let number = lowering.number(word, 1..=i64::from(u32::MAX))?;
-    let mark = u32::try_from(number.value).ok().and_then(NonZeroU32::new)?;
+    let mark = NonZeroU32::new(lowering.number(word, 1..=i64::from(u32::MAX))?.value)?;
     let family = match words.get(1).map(|word| (word, word.text.as_str())) {
         None | Some((_, "inet")) => Family::V4,
         Some((_, "inet6")) => Family::V6,

@@ -257,8 +257,7 @@ fn tunnel(
                     lowering.bad_value(option, "`port` needs a number");
                     return None;
                 };
-                let number = lowering.number(word, 1..=65_535)?;
-                let port = u16::try_from(number.value).ok().and_then(NonZeroU16::new);
+                let port = NonZeroU16::new(lowering.number(word, 1..=65_535)?.value);
                 parsed.port = port.map(|port| At::new(port, word.span)).into();
                 continue;
             }
@@ -297,7 +296,7 @@ fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement:
 fn endpoint(lowering: &mut Lowering<'_>, words: &[Word]) -> (Option<At<IpAddr>>, Option<u16>) {
     let address = words.first().and_then(|word| lowering.ip_address(word));
     let port = words.get(1).and_then(|word| lowering.number(word, 0..=65_535));
-    (address, port.and_then(|at| u16::try_from(at.value).ok()))
+    (address, port.map(|at| at.value))
 }
 
 pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {

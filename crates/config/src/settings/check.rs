@@ -339,16 +339,12 @@ impl Asked {
         asked.kinds.misplaced(kind, report);
         let is_command = kind == "script" || kind == "shell";
         let is_of_kinds = asked.kinds.chosen().iter().any(|(chosen, _)| *chosen == kind);
-        for (name, span, fits) in [
+        let written = [
             ("user", asked.user.given().map(|at| at.span), is_command),
             ("group", asked.group.given().map(|at| at.span), is_command),
             ("address", asked.address.given().map(|at| at.span), is_of_kinds),
-        ] {
-            if let (Some(span), false) = (span, fits) {
-                let text = format!("`{name}` means nothing beside `{kind}`");
-                report.error(span, "misplaced-key", text);
-            }
-        }
+        ];
+        report.misplaced(kind, written);
         Field::Given(At::new(checker, at.span))
     }
 

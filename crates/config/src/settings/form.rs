@@ -138,6 +138,16 @@ pub(crate) const fn octet(range: RangeInclusive<u8>) -> Form<u8> {
     }
 }
 
+/// A number that fits `u16`, up to the most of it.
+pub(crate) const fn whole_u16(low: u16) -> Form<u16> {
+    Form::Whole {
+        low: low as i64,
+        high: u16::MAX as i64,
+        make: |number| u16::try_from(number).ok(),
+        number: |number| i64::from(*number),
+    }
+}
+
 /// A number that fits `u32`.
 pub(crate) const fn whole(low: u32, high: u32) -> Form<u32> {
     Form::Whole {

@@ -11,7 +11,9 @@ use locum_plan::{Command, CommandLine, Question};
 use crate::dialect::Dialect;
 use crate::field::Field;
 use crate::settings::command::ARGV;
-use crate::settings::form::{COUNT, Form, SWITCH, Schema, TEXT, TIME, ip_address, list, toml_only};
+use crate::settings::form::{
+    COUNT, Form, SWITCH, Schema, TEXT, TIME, ip_address, list, toml_only, whole_u16,
+};
 use crate::settings::kinds::{self, ParsedKinds};
 use crate::settings::question::{self, Beside, PATH, ParsedQuestion};
 use crate::settings::row::{Block, Keyword, Noun, PartRow, Row, Setting, Unset, field};
@@ -265,12 +267,7 @@ static HEALTH_ADDRESS: OfHealth<IpAddr> = Setting::new(
 
 static HEALTH_PORT: OfHealth<u16> = Setting::new(
     "port",
-    Form::Whole {
-        low: 1,
-        high: 65_535,
-        make: |number| u16::try_from(number).ok(),
-        number: |port| i64::from(*port),
-    },
+    whole_u16(1),
     field!(ParsedHealth, u16, port),
     Unset::Nothing("the server's own"),
     "Port to ask.",
@@ -478,24 +475,20 @@ fn ask(
 }
 
 impl ParsedHealth {
-    /// Reports what is written and means nothing beside this kind.
+    /// As [`Report::misplaced`].
     fn misplaced(&self, kind: &str, report: &mut Report) {
         fn at<T>(field: &Field<T>) -> Option<Span> {
             field.given().map(|at| at.span)
         }
         let is_local = matches!(kind, "script" | "file");
-        for (name, span, fits) in [
+        let written = [
             ("user", at(&self.user), kind == "script"),
             ("group", at(&self.group), kind == "script"),
             ("weighs", at(&self.weighs), kind == "script"),
             ("factor", at(&self.factor), kind == "file"),
             ("address", at(&self.address), !is_local),
             ("port", at(&self.port), !is_local && kind != "ping"),
-        ] {
-            if let (Some(span), false) = (span, fits) {
-                let text = format!("`{name}` means nothing beside `{kind}`");
-                report.error(span, "misplaced-key", text);
-            }
-        }
+        ];
+        report.misplaced(kind, written);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::dialect::Dialect;
 use crate::duration;
 use crate::field::Field;
-use crate::settings::form::{Form, SWITCH, Schema, ip_address, octet, text, toml_only};
+use crate::settings::form::{Form, SWITCH, Schema, ip_address, octet, text, toml_only, whole_u16};
 use crate::settings::row::{Nested, Noun, Place, Setting, Unset, field};
 use crate::span::Span;
 use crate::toml::reader::{Key, Reader, Value};
@@ -185,7 +185,7 @@ static GROUP: Setting<ParsedSync, IpAddr> = Setting::new(
 
 static PORT: Setting<ParsedSync, u16> = Setting::new(
     "port",
-    word_number(1),
+    whole_u16(1),
     field!(ParsedSync, u16, port),
     Unset::Nothing("8848"),
     "UDP port of the datagrams.",
@@ -236,15 +236,6 @@ static REFRESH: Setting<ParsedSync, Duration> = Setting::new(
     "How often a connection that stays as it is is sent again. Without it a quiet one is forgotten \
      by the listeners.",
 );
-
-const fn word_number(low: i64) -> Form<u16> {
-    Form::Whole {
-        low,
-        high: 65_535,
-        make: |number| u16::try_from(number).ok(),
-        number: |number| *number as i64,
-    }
-}
 
 fn read_threshold(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<(u32, u32)> {
     let read =

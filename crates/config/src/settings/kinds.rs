@@ -334,12 +334,12 @@ impl ParsedKinds {
         Some(UdpQuestion { payload, reply })
     }
 
-    /// Reports what is written and means nothing beside this kind.
+    /// As [`Report::misplaced`].
     pub fn misplaced(&self, kind: &str, report: &mut Report) {
         fn at<T>(field: &Field<T>) -> Option<Span> {
             field.given().map(|at| at.span)
         }
-        for (name, span, home) in [
+        let written = [
             ("type", at(&self.record), "dns"),
             ("over_tcp", at(&self.over_tcp), "dns"),
             ("helo", at(&self.helo), "smtp"),
@@ -348,12 +348,8 @@ impl ParsedKinds {
             ("reply_max", at(&self.reply_max), "udp"),
             ("password", at(&self.password), "redis"),
             ("tls", at(&self.tls), "grpc"),
-        ] {
-            if let (Some(span), false) = (span, home == kind) {
-                let text = format!("`{name}` means nothing beside `{kind}`");
-                report.error(span, "misplaced-key", text);
-            }
-        }
+        ];
+        report.misplaced(kind, written.map(|(name, span, home)| (name, span, home == kind)));
     }
 }
 

@@ -272,7 +272,7 @@ pub(crate) enum Beside {
 }
 
 impl ParsedQuestion {
-    /// Reports what is written and means nothing beside this kind.
+    /// As [`Report::misplaced`].
     pub fn misplaced(&self, kind: &str, beside: &[Beside], report: &mut Report) {
         fn at<T>(field: &Field<T>) -> Option<Span> {
             field.given().map(|at| at.span)
@@ -296,12 +296,8 @@ impl ParsedQuestion {
             ("interface", at(&self.interface), Beside::Network),
             ("mark", at(&self.mark), Beside::Network),
         ];
-        for (name, span, needs) in written {
-            if let (Some(span), false) = (span, beside.contains(&needs)) {
-                let text = format!("`{name}` means nothing beside `{kind}`");
-                report.error(span, "misplaced-key", text);
-            }
-        }
+        let fits = |(name, span, needs)| (name, span, beside.contains(&needs));
+        report.misplaced(kind, written.map(fits));
     }
 
     /// These pages, each with the host it has by itself, asked as the settings say.

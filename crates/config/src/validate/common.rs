@@ -1,6 +1,6 @@
 //! Rules that instances, services and checks have in common.
 
-use locum_plan::{Backend, BackendKind, Capabilities, Command, CommandLine, Service};
+use locum_plan::{Capabilities, Command, CommandLine, Service};
 
 use crate::dialect::Dialect;
 use crate::need::NeedKind;
@@ -66,15 +66,6 @@ pub(super) fn strict_in_toml<'r>(
         Dialect::Toml => report.error(span, code, text),
         Dialect::Keepalived => report.warning(span, code, text),
     }
-}
-
-/// The backends that the operator leaves the choice between.
-pub(super) fn allowed(backend: Backend) -> impl Iterator<Item = &'static Capabilities> {
-    let is_allowed = move |kind: &BackendKind| match backend {
-        Backend::Auto => true,
-        Backend::Only(only) => *kind == only,
-    };
-    BackendKind::ALL.into_iter().filter(is_allowed).map(BackendKind::capabilities)
 }
 
 /// Whether it holds of the backend, whichever it will be.

@@ -35,12 +35,7 @@ pub(super) fn validate(
 fn listener(at: &At<Listener>, built: &Service, dialect: Dialect, report: &mut Report) {
     let addresses = match at.value {
         Listener::Address(address) => [address.ip(); 2],
-        Listener::Range(range) => {
-            let mut all = range.addresses();
-            let first = all.next();
-            let (Some(first), last) = (first, all.last()) else { return };
-            [first, last.unwrap_or(first)]
-        }
+        Listener::Range(range) => range.ends(),
         Listener::Fwmark { .. } => return,
     };
     if addresses.iter().any(|address| address.is_multicast()) {

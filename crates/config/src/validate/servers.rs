@@ -10,7 +10,7 @@ use locum_plan::{
 use crate::dialect::Dialect;
 use crate::parsed::{Field, ParsedServer, ParsedService};
 use crate::span::{Report, Span};
-use crate::validate::common::{allowed, command_needs, strict_in_toml};
+use crate::validate::common::{command_needs, strict_in_toml};
 use crate::validate::loops::way_back;
 
 pub(super) fn validate(
@@ -183,7 +183,7 @@ fn fits(server: &WantedServer, span: Span, built: &Service, dialect: Dialect, re
         });
     }
     if !is_reached(built, server) {
-        let by_nat = allowed(Backend::Auto).any(|backend| {
+        let by_nat = Backend::Auto.allowed().any(|backend| {
             backend.protocols.contains(&built.protocol)
                 && backend.crosses_families.contains(&Forwarding::Nat)
         });
@@ -210,7 +210,7 @@ pub(super) fn is_reached(built: &Service, server: &WantedServer) -> bool {
         backend.protocols.contains(&built.protocol)
             && backend.crosses_families.contains(&server.forwarding)
     };
-    !built.crosses(server) || allowed(built.backend).any(crosses)
+    !built.crosses(server) || built.backend.allowed().any(crosses)
 }
 
 /// I-018.

@@ -9,9 +9,7 @@ use crate::dialect::Dialect;
 use crate::parsed::{ParsedHealth, ParsedService};
 use crate::settings::health::{HEALTH_INTERVAL, LocalCheck};
 use crate::span::Report;
-use crate::validate::common::{
-    allowed, command_needs, known_instance, question_needs, strict_in_toml,
-};
+use crate::validate::common::{command_needs, known_instance, question_needs, strict_in_toml};
 use crate::validate::servers::is_reached;
 use crate::validate::{listen, quorum, servers};
 
@@ -44,14 +42,16 @@ pub(super) fn validate(
 /// What a backend cannot do must not be asked of it, and what it needs must be on the host.
 fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
     let span = parsed.backend.given().map_or(parsed.span, |at| at.span);
-    let lacks: Vec<(&Capabilities, Lack)> = allowed(built.backend)
+    let lacks: Vec<(&Capabilities, Lack)> = built
+        .backend
+        .allowed()
         .filter_map(|backend| Some((backend, backend.lack(built)?)))
         .collect();
-    if lacks.len() == allowed(built.backend).count() && !has_own_line(parsed, built, &lacks) {
+    if lacks.len() == built.backend.allowed().count() && !has_own_line(parsed, built, &lacks) {
         let each: Vec<String> =
             lacks.iter().map(|(backend, lack)| backend.explain(*lack, built)).collect();
         let finding = report.error(span, "backend-cannot", each.join(", and "));
-        let other = allowed(Backend::Auto).find(|other| other.lack(built).is_none());
+        let other = Backend::Auto.allowed().find(|other| other.lack(built).is_none());
         match (other, built.backend) {
             (Some(other), _) => {
                 finding.help(format!("set the backend to \"{}\", or leave it out", other.name))
@@ -75,9 +75,9 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
 /// Only a backend that has the connections can end them, and only where there are some.
 fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
     let able: Vec<&Capabilities> =
-        allowed(built.backend).filter(|backend| backend.lack(built).is_none()).collect();
+        built.backend.allowed().filter(|backend| backend.lack(built).is_none()).collect();
     // What none can serve is complained of elsewhere: whatever was meant is taken for granted.
-    let backends = if able.is_empty() { allowed(built.backend).collect() } else { able };
+    let backends = if able.is_empty() { built.backend.allowed().collect() } else { able };
     let ends_some = backends.iter().any(|backend| backend.limits_connections);
     let limits = &parsed.limits;
     let given = [
@@ -119,7 +119,7 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
     if name.is_empty() || name.len() > MAX_SCHEDULER || !name.chars().all(word) {
         let text = format!("a scheduler name has 1 to {MAX_SCHEDULER} letters and digits");
         report.error(at.span, "bad-scheduler", text);
-    } else if allowed(built.backend).all(|backend| !backend.schedules(name)) {
+    } else if built.backend.allowed().all(|backend| !backend.schedules(name)) {
         let text = match built.backend {
             Backend::Only(kind) => {
                 format!("{} has no scheduler `{name}`", kind.capabilities().title)
@@ -127,7 +127,7 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
             Backend::Auto => format!("no backend has a scheduler `{name}`"),
         };
         let mut known: Vec<&str> = Vec::new();
-        for scheduler in allowed(built.backend).flat_map(|backend| backend.schedulers) {
+        for scheduler in built.backend.allowed().flat_map(|backend| backend.schedulers) {
             if !known.contains(scheduler) {
                 known.push(scheduler);
             }
@@ -135,8 +135,8 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
         report
             .error(at.span, "backend-scheduler", text)
             .help(format!("use one of {}", known.join(", ")));
-    } else if allowed(built.backend).all(|backend| !backend.schedulers.contains(&name)) {
-        let known = allowed(built.backend).flat_map(|backend| backend.schedulers).copied();
+    } else if built.backend.allowed().all(|backend| !backend.schedulers.contains(&name)) {
+        let known = built.backend.allowed().flat_map(|backend| backend.schedulers).copied();
         let text = format!("`{name}` is not a scheduler that the kernel brings along");
         report.warning(at.span, "unknown-scheduler", text).suggest(name, known);
     }
