@@ -13,6 +13,8 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::attribute::{Attributes, attributes};
+use crate::family::{Family, address};
+pub use crate::ip_protocol::IpProtocol;
 use crate::transport::{KernelError, Request, Transport};
 
 /// NFNL_SUBSYS_CTNETLINK, the upper octet of a message's type.
@@ -51,37 +53,6 @@ const SENT_ELSEWHERE: u32 = 1 << 5;
 
 /// Listeners for which the kernel is asked one by one; of more it is asked for all that it has.
 const ASKED_ALONE: usize = 16;
-
-/// A protocol with ports.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum IpProtocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl IpProtocol {
-    /// IPPROTO_*.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-            Self::Sctp => 132,
-        }
-    }
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        }
-    }
-
-    fn of(number: u8) -> Option<Self> {
-        [Self::Tcp, Self::Udp, Self::Sctp].into_iter().find(|one| one.number() == number)
-    }
-}
 
 /// What clients send to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -175,7 +146,7 @@ impl Conntrack {
             wanted.iter().map(of_listener).collect()
         } else {
             let families: BTreeSet<u8> =
-                wanted.iter().map(|one| family(one.address.ip())).collect();
+                wanted.iter().map(|one| Family::of(one.address.ip()).number()).collect();
             families.into_iter().map(|family| vec![family, 0, 0, 0]).collect()
         };
         let mut found = Vec::new();
@@ -186,12 +157,6 @@ impl Conntrack {
         }
         Ok(found)
     }
-}
-
-fn family(address: IpAddr) -> u8 {
-    let number = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // INVARIANT: 2 and 10.
-    u8::try_from(number).expect("a small number")
 }
 
 /// Asks for the connections of one listener. Kernels before 5.8 do not know how, and send all.
@@ -216,7 +181,7 @@ fn of_listener(listener: &NatListener) -> Vec<u8> {
     tuple.put(TUPLE_PROTOCOL | NESTED, ports.octets());
     let mut filter = Attributes::default();
     filter.put(FILTER_ASKED, &by.to_ne_bytes());
-    let mut body = Attributes::after(vec![family(address.ip()), 0, 0, 0]);
+    let mut body = Attributes::after(vec![Family::of(address.ip()).number(), 0, 0, 0]);
     body.put(ASKED | NESTED, tuple.octets());
     body.put(FILTER | NESTED, filter.octets());
     body.into_octets()
@@ -285,14 +250,6 @@ fn tuple(octets: &[u8]) -> Option<ConnectionTuple> {
         source: SocketAddr::new(source?, ports[0]?),
         destination: SocketAddr::new(destination?, ports[1]?),
     })
-}
-
-fn address(octets: &[u8]) -> Option<IpAddr> {
-    match octets.len() {
-        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

@@ -18,8 +18,9 @@ pub mod sync_codec;
 mod values;
 
 pub use crate::family::Family;
+pub use crate::ip_protocol::IpProtocol;
 pub use model::{
-    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation, Protocol,
+    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation,
     ServiceFlags, ServiceId, ServiceSpec, Tunnel, engine_module, scheduler_module,
 };
 pub use modules::ModuleLoader;

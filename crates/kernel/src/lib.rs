@@ -36,6 +36,7 @@ pub mod sock_diag;
 mod attribute;
 mod diff;
 mod family;
+mod ip_protocol;
 mod transport;
 
 pub use transport::KernelError;

@@ -94,6 +94,14 @@ pub(crate) struct Request {
     pub body: Vec<u8>,
 }
 
+impl Request {
+    /// Appends its body; returns its kind and flags.
+    fn write(&self, octets: &mut Vec<u8>) -> (u16, u16) {
+        octets.extend_from_slice(&self.body);
+        (self.kind, self.flags)
+    }
+}
+
 /// What came back for one request.
 #[derive(Debug, Default)]
 pub(crate) struct Answer {
@@ -163,11 +171,9 @@ impl Transport {
     /// failed or the kernel did not answer in time, and that nothing is known about what was done.
     pub(crate) fn exchange(&mut self, requests: &[Request]) -> io::Result<Vec<Answer>> {
         let mut answers: Vec<Answer> = requests.iter().map(|_| Answer::default()).collect();
-        let write = |request: &Request, octets: &mut Vec<u8>| {
-            octets.extend_from_slice(&request.body);
-            (request.kind, request.flags)
-        };
-        self.in_batches(requests, write, |position, raw| take(&mut answers[position], raw))?;
+        self.in_batches(requests, Request::write, |position, raw| {
+            take(&mut answers[position], raw)
+        })?;
         Ok(answers)
     }
 
@@ -260,10 +266,7 @@ impl Transport {
     }
 
     fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {
-        self.append(octets, |octets| {
-            octets.extend_from_slice(&request.body);
-            (request.kind, request.flags)
-        });
+        self.append(octets, |octets| request.write(octets));
     }
 
     /// The next request, whose body, kind and flags come from `write`.
@@ -538,11 +541,7 @@ mod tests {
         for (at, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.into_result().is_ok_and(|found| found.len() == 1), at % 100 == 7);
         }
-        let write = |request: &Request, octets: &mut Vec<u8>| {
-            octets.extend_from_slice(&request.body);
-            (request.kind, request.flags)
-        };
-        let failed = transport.carry_out(&requests, write).unwrap();
+        let failed = transport.carry_out(&requests, Request::write).unwrap();
         let failed: Vec<_> = failed.into_iter().map(|(at, error)| (at, error.errno())).collect();
         let all = (0..300).filter(|at| at % 100 != 7).map(|at| (at, Errno::EINVAL));
         assert_eq!(failed, all.collect::<Vec<_>>());

@@ -6,7 +6,7 @@ mod namespace;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Family, Forwarding, Ipvs, ModuleLoader, Protocol, Report,
+    ConnectionTimeouts, DestSpec, Family, Forwarding, IpProtocol, Ipvs, ModuleLoader, Report,
     ServiceFlags, ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
 };
 
@@ -22,12 +22,12 @@ fn with_ipvs(test: &str, body: impl FnOnce(&mut Ipvs) + Send + 'static) {
     in_namespace(test, || body(&mut Ipvs::open(&ModuleLoader::default()).expect("ipvs")));
 }
 
-fn listener(protocol: Protocol, address: &str) -> ServiceId {
+fn listener(protocol: IpProtocol, address: &str) -> ServiceId {
     ServiceId::listener(protocol, address.parse().expect("address"))
 }
 
 fn web() -> ServiceId {
-    listener(Protocol::Tcp, "192.0.2.10:80")
+    listener(IpProtocol::Tcp, "192.0.2.10:80")
 }
 
 fn dest(address: &str, forwarding: Forwarding, weight: u32) -> DestSpec {
@@ -39,11 +39,11 @@ fn everything() -> Wanted {
         flags: ServiceFlags::PERSISTENT,
         persistence_seconds: 300,
         client_prefix: 24,
-        ..ServiceSpec::new(listener(Protocol::Tcp, "192.0.2.10:443"), "wlc")
+        ..ServiceSpec::new(listener(IpProtocol::Tcp, "192.0.2.10:443"), "wlc")
     };
     let one_packet = ServiceSpec {
         flags: ServiceFlags::ONE_PACKET,
-        ..ServiceSpec::new(listener(Protocol::Udp, "192.0.2.10:53"), "rr")
+        ..ServiceSpec::new(listener(IpProtocol::Udp, "192.0.2.10:53"), "rr")
     };
     let gue = Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
     let limited = DestSpec {
@@ -59,7 +59,7 @@ fn everything() -> Wanted {
         (persistent, vec![dest("10.0.0.1:443", Forwarding::Direct, 1)]),
         (one_packet, vec![dest("10.0.0.1:53", gue, 1)]),
         (
-            ServiceSpec::new(listener(Protocol::Tcp, "[2001:db8::10]:443"), "wrr"),
+            ServiceSpec::new(listener(IpProtocol::Tcp, "[2001:db8::10]:443"), "wrr"),
             vec![dest("[2001:db8:1::1]:443", Forwarding::Tunnel(Tunnel::Ipip), 1)],
         ),
         (
@@ -116,7 +116,7 @@ fn i_033_what_is_wanted_is_observed_and_a_second_time_nothing_is_sent() {
 fn i_031_changes_are_made_in_place_and_foreign_services_stay() {
     with_ipvs("i_031_changes_are_made_in_place_and_foreign_services_stay", |ipvs| {
         let foreign = vec![(
-            ServiceSpec::new(listener(Protocol::Tcp, "192.0.2.99:25"), "rr"),
+            ServiceSpec::new(listener(IpProtocol::Tcp, "192.0.2.99:25"), "rr"),
             vec![dest("10.0.0.9:25", Forwarding::Masq, 1)],
         )];
         ipvs.reconcile(&foreign, &[]).expect("foreign");
@@ -142,7 +142,7 @@ fn i_036_a_missing_scheduler_is_one_explained_failure_and_the_rest_is_served() {
     let test = "i_036_a_missing_scheduler_is_one_explained_failure_and_the_rest_is_served";
     with_ipvs(test, |ipvs| {
         let server = || vec![dest("10.0.0.1:80", Forwarding::Masq, 1)];
-        let other = ServiceSpec::new(listener(Protocol::Tcp, "192.0.2.10:81"), "rr");
+        let other = ServiceSpec::new(listener(IpProtocol::Tcp, "192.0.2.10:81"), "rr");
         let wanted = vec![(ServiceSpec::new(web(), "nosuch"), server()), (other.clone(), server())];
         let report = ipvs.reconcile(&wanted, &[]).expect("half");
         let failures: Vec<_> = report.failed.iter().map(ToString::to_string).collect();

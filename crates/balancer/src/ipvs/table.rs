@@ -49,9 +49,9 @@ impl OwnedId {
         match self {
             Self::Listener { protocol, listen } => {
                 let protocol = match protocol {
-                    OwnedProtocol::Tcp => ipvs::Protocol::Tcp,
-                    OwnedProtocol::Udp => ipvs::Protocol::Udp,
-                    OwnedProtocol::Sctp => ipvs::Protocol::Sctp,
+                    OwnedProtocol::Tcp => ipvs::IpProtocol::Tcp,
+                    OwnedProtocol::Udp => ipvs::IpProtocol::Udp,
+                    OwnedProtocol::Sctp => ipvs::IpProtocol::Sctp,
                 };
                 ServiceId::listener(protocol, *listen)
             }

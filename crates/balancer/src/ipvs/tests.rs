@@ -64,7 +64,7 @@ fn table(
     let dest = |(address, weight): &(&str, u32)| {
         DestSpec::new(address.parse().unwrap(), forwarding, *weight)
     };
-    let id = ServiceId::listener(ipvs::Protocol::Tcp, listen);
+    let id = ServiceId::listener(ipvs::IpProtocol::Tcp, listen);
     (ServiceSpec::new(id, scheduler), servers.iter().map(dest).collect())
 }
 
@@ -113,7 +113,7 @@ fn weights_in_force_and_udp_and_tunnels_are_kept() {
     service.servers.pop();
     let (spec, dests) = table_of(&service);
     let listen = "[2001:db8::10]:53".parse().unwrap();
-    assert_eq!(spec.id, ServiceId::listener(ipvs::Protocol::Udp, listen));
+    assert_eq!(spec.id, ServiceId::listener(ipvs::IpProtocol::Udp, listen));
     assert_eq!(dests.len(), 1);
     assert_eq!((dests[0].weight, dests[0].forwarding), (0, Forwarding::Tunnel(Tunnel::Ipip)));
 }
@@ -161,7 +161,7 @@ fn a_service_has_a_table_for_each_address_and_mark_with_the_same_servers() {
     // In the words of the plan the family is that of the elections.
     let of_v4 = service.listen[0].family();
     service.listen.push(Listener::Fwmark { mark, family: of_v4 });
-    let udp = |listen: &str| ServiceId::listener(ipvs::Protocol::Udp, listen.parse().unwrap());
+    let udp = |listen: &str| ServiceId::listener(ipvs::IpProtocol::Udp, listen.parse().unwrap());
     let all: Vec<(ServiceId, u16)> =
         tables_of(&wanted).map(|(_, spec, dests)| (spec.id, dests[0].id.port)).collect();
     assert_eq!(

@@ -10,11 +10,12 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{
-    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation, Protocol,
+    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation,
     ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use crate::attribute::{Attributes, attributes, text};
 use crate::family::Family;
+use crate::ip_protocol::IpProtocol;
 
 /// Name under which the kernel registers the family.
 pub(crate) const FAMILY: &str = "IPVS";
@@ -69,13 +70,7 @@ const DEST_TUNNEL_PORT: u16 = 14;
 const DEST_TUNNEL_FLAGS: u16 = 15;
 
 const STATS_CONNECTIONS: u16 = 1;
-const STATS_PACKETS_IN: u16 = 2;
-const STATS_PACKETS_OUT: u16 = 3;
-const STATS_OCTETS_IN: u16 = 4;
-const STATS_OCTETS_OUT: u16 = 5;
 const STATS_CONNECTION_RATE: u16 = 6;
-const STATS_OCTET_RATE_IN: u16 = 9;
-const STATS_OCTET_RATE_OUT: u16 = 10;
 
 /// Set by the kernel in every dump; no option of the service (I-014).
 const FLAG_HASHED: u32 = 0x2;
@@ -246,10 +241,10 @@ fn message(command: u8, service: Attributes, dest: Option<Attributes>) -> Vec<u8
 
 fn service_id(id: &ServiceId) -> Attributes {
     let mut attributes = Attributes::default();
-    attributes.put(SERVICE_FAMILY, &family_number(id.family()).to_ne_bytes());
+    attributes.put(SERVICE_FAMILY, &u16::from(id.family().number()).to_ne_bytes());
     match id {
         ServiceId::Listener { protocol, address, port } => {
-            attributes.put(SERVICE_PROTOCOL, &protocol_number(*protocol).to_ne_bytes());
+            attributes.put(SERVICE_PROTOCOL, &u16::from(protocol.number()).to_ne_bytes());
             attributes.put(SERVICE_ADDRESS, &address_octets(*address));
             attributes.put(SERVICE_PORT, &port.to_be_bytes());
         }
@@ -282,7 +277,7 @@ fn full_service(spec: &ServiceSpec) -> Attributes {
 
 fn dest_id(id: &DestId) -> Attributes {
     let mut attributes = Attributes::default();
-    let family = family_number(Family::of(id.address));
+    let family = u16::from(Family::of(id.address).number());
     attributes.put(DEST_FAMILY, &family.to_ne_bytes());
     attributes.put(DEST_ADDRESS, &address_octets(id.address));
     attributes.put(DEST_PORT, &id.port.to_be_bytes());
@@ -337,24 +332,11 @@ fn read_traffic(stats: &[u8]) -> IpvsTraffic {
         let number = wide.or_else(|| u32_of(value).map(u64::from)).unwrap_or(0);
         match attribute.kind {
             STATS_CONNECTIONS => traffic.connections = number,
-            STATS_PACKETS_IN => traffic.packets_in = number,
-            STATS_PACKETS_OUT => traffic.packets_out = number,
-            STATS_OCTETS_IN => traffic.octets_in = number,
-            STATS_OCTETS_OUT => traffic.octets_out = number,
             STATS_CONNECTION_RATE => traffic.connections_a_second = number,
-            STATS_OCTET_RATE_IN => traffic.octets_in_a_second = number,
-            STATS_OCTET_RATE_OUT => traffic.octets_out_a_second = number,
             _ => {}
         }
     }
     traffic
-}
-
-fn family_number(family: Family) -> u16 {
-    match family {
-        Family::V4 => libc::AF_INET as u16,
-        Family::V6 => libc::AF_INET6 as u16,
-    }
 }
 
 fn read_family(value: &[u8]) -> Option<Family> {
@@ -365,21 +347,8 @@ fn read_family(value: &[u8]) -> Option<Family> {
     }
 }
 
-fn protocol_number(protocol: Protocol) -> u16 {
-    match protocol {
-        Protocol::Tcp => libc::IPPROTO_TCP as u16,
-        Protocol::Udp => libc::IPPROTO_UDP as u16,
-        Protocol::Sctp => libc::IPPROTO_SCTP as u16,
-    }
-}
-
-fn read_protocol(value: &[u8]) -> Option<Protocol> {
-    match i32::from(u16_of(value)?) {
-        libc::IPPROTO_TCP => Some(Protocol::Tcp),
-        libc::IPPROTO_UDP => Some(Protocol::Udp),
-        libc::IPPROTO_SCTP => Some(Protocol::Sctp),
-        _ => None,
-    }
+fn read_protocol(value: &[u8]) -> Option<IpProtocol> {
+    IpProtocol::of(u8::try_from(u16_of(value)?).ok()?)
 }
 
 /// Always 16 octets; an IPv4 address is in the first four.

@@ -4,20 +4,14 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::family::Family;
-
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
+use crate::ip_protocol::IpProtocol;
 
 /// Identity of a service (I-030). IPVS cannot change it: with another address or port it is another
 /// service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub enum ServiceId {
     Listener {
-        protocol: Protocol,
+        protocol: IpProtocol,
         address: IpAddr,
         port: u16,
     },
@@ -29,7 +23,7 @@ pub enum ServiceId {
 }
 
 impl ServiceId {
-    pub fn listener(protocol: Protocol, listen: SocketAddr) -> Self {
+    pub fn listener(protocol: IpProtocol, listen: SocketAddr) -> Self {
         Self::Listener { protocol, address: listen.ip(), port: listen.port() }
     }
 
@@ -46,12 +40,7 @@ impl fmt::Display for ServiceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Listener { protocol, address, port } => {
-                let protocol = match protocol {
-                    Protocol::Tcp => "tcp",
-                    Protocol::Udp => "udp",
-                    Protocol::Sctp => "sctp",
-                };
-                write!(f, "{protocol} {}", SocketAddr::new(*address, *port))
+                write!(f, "{} {}", protocol.name(), SocketAddr::new(*address, *port))
             }
             Self::Mark { family: Family::V4, mark } => write!(f, "fwmark {mark} (ipv4)"),
             Self::Mark { family: Family::V6, mark } => write!(f, "fwmark {mark} (ipv6)"),
@@ -203,14 +192,8 @@ pub struct ObservedService {
 pub struct IpvsTraffic {
     /// Connections scheduled.
     pub connections: u64,
-    pub packets_in: u64,
-    /// By masquerading alone: other answers do not come this way.
-    pub packets_out: u64,
-    pub octets_in: u64,
-    pub octets_out: u64,
+    /// New ones.
     pub connections_a_second: u64,
-    pub octets_in_a_second: u64,
-    pub octets_out_a_second: u64,
 }
 
 /// A destination that the kernel has.

@@ -134,10 +134,11 @@ pub(crate) fn remedy(operation: &Operation, errno: Errno) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::model::{Forwarding, IpvsTraffic, ObservedDest, Protocol};
+    use crate::ip_protocol::IpProtocol;
+    use crate::ipvs::model::{Forwarding, IpvsTraffic, ObservedDest};
 
     fn id(port: u16) -> ServiceId {
-        ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], port).into())
+        ServiceId::listener(IpProtocol::Tcp, ([192, 0, 2, 10], port).into())
     }
 
     fn service(port: u16, scheduler: &str) -> ServiceSpec {

@@ -358,10 +358,11 @@ fn resolve(transport: &mut Transport, name: &str) -> Result<Option<u16>, Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ipvs::model::{Forwarding, Protocol};
+    use crate::ip_protocol::IpProtocol;
+    use crate::ipvs::model::Forwarding;
 
     fn id() -> ServiceId {
-        ServiceId::listener(Protocol::Tcp, ([192, 0, 2, 10], 80).into())
+        ServiceId::listener(IpProtocol::Tcp, ([192, 0, 2, 10], 80).into())
     }
 
     #[test]

@@ -17,19 +17,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::codec::{
-    ChainKind, ChainPlace, EntryData, Holds, Hook, OwnTable, PART_OCTETS, PacketFamily, SetEntry,
-    octets,
+    ChainKind, ChainPlace, EntryData, Holds, Hook, OwnTable, PART_OCTETS, SetEntry,
 };
-use super::rule::{Header, Register, Rule, RuleVerdict};
+use super::rule::{Header, Register, Rule, RuleVerdict, address_offsets};
 use super::service::{NatPersistence, NatSelection, NatService};
 use super::slots::{digest, slots};
 use crate::conntrack::NatListener;
+use crate::family::{Family, octets};
 use crate::transport::Request;
 
 const TABLE: &str = "locum_balance";
-const LISTENERS: &str = "listeners";
-const DISPATCH: &str = "dispatch";
-const TRANSLATIONS: &str = "translations";
+pub(super) const LISTENERS: &str = "listeners";
+pub(super) const DISPATCH: &str = "dispatch";
+pub(super) const TRANSLATIONS: &str = "translations";
 const ARRIVING: &str = "arriving";
 const LOCAL: &str = "local";
 const LEAVING: &str = "leaving";
@@ -48,7 +48,7 @@ const fn place(hook: Hook, priority: i32) -> ChainPlace {
     ChainPlace { kind: ChainKind::Translation, hook, priority }
 }
 
-fn slots_of(chain: &str) -> String {
+pub(super) fn slots_of(chain: &str) -> String {
     format!("slots-{chain}")
 }
 
@@ -110,15 +110,8 @@ fn comment(rule: &Rule) -> String {
 const KEY: Register = Register::new(0);
 const FOUND: Register = Register::new(8);
 
-fn offsets(family: PacketFamily) -> (u32, u32) {
-    match family {
-        PacketFamily::Ipv4 => (12, 16),
-        PacketFamily::Ipv6 => (8, 24),
-    }
-}
-
 /// The rules of a service's chain; none while no server takes clients.
-fn rules(service: &NatService, family: PacketFamily, count: usize) -> Vec<Rule> {
+fn rules(service: &NatService, family: Family, count: usize) -> Vec<Rule> {
     // INVARIANT: a table has a few thousand numbers at most.
     let Ok(count) = u32::try_from(count) else { return Vec::new() };
     if count == 0 {
@@ -127,7 +120,7 @@ fn rules(service: &NatService, family: PacketFamily, count: usize) -> Vec<Rule> 
     let chain = service.chain();
     let (slots, clients) = (slots_of(&chain), clients_of(&chain));
     let octets = family.address_octets();
-    let (source_at, _) = offsets(family);
+    let (source_at, _) = address_offsets(family);
     let load_source = |rule: Rule| rule.load(Header::Network, source_at, octets, KEY);
     let choose = |rule: Rule| {
         let rule = match service.selection {
@@ -171,7 +164,7 @@ fn mask(prefix: u8, octets: u32) -> Option<Vec<u8>> {
 }
 
 impl DescribedService {
-    pub(super) fn new(service: &NatService, family: PacketFamily) -> Self {
+    pub(super) fn new(service: &NatService, family: Family) -> Self {
         let slots = slots(service.selection, &service.servers);
         let rules = rules(service, family, slots.len());
         let is_served = !slots.is_empty();
@@ -228,7 +221,7 @@ pub(super) type KnownClients = BTreeMap<String, Vec<SetEntry>>;
 
 /// The table of one family, and the messages that change it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BalanceTable(pub PacketFamily);
+pub(super) struct BalanceTable(pub Family);
 
 impl BalanceTable {
     pub(super) fn own(self) -> OwnTable {
@@ -263,7 +256,7 @@ impl BalanceTable {
         let octets = self.0.address_octets();
         let protocol = KEY.after(octets);
         let port = protocol.after(PART_OCTETS);
-        let (_, destination_at) = offsets(self.0);
+        let (_, destination_at) = address_offsets(self.0);
         let load_listener = |rule: Rule| {
             let rule = rule.load(Header::Network, destination_at, octets, KEY);
             rule.load_protocol(protocol).load(Header::Transport, 2, 2, port)
@@ -420,14 +413,6 @@ impl BalanceTable {
         if service.persistence.is_some() {
             requests.push(table.delete_set(&clients_of(chain)));
         }
-    }
-
-    pub(super) const DISPATCH: &str = DISPATCH;
-    pub(super) const LISTENERS: &str = LISTENERS;
-    pub(super) const TRANSLATIONS: &str = TRANSLATIONS;
-
-    pub(super) fn slots_of(chain: &str) -> String {
-        slots_of(chain)
     }
 }
 

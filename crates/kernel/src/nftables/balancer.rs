@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use super::balance::{
-    BalanceTable, DescribedService, KnownClients, ObservedTable, key_of, translations_of,
+    BalanceTable, DISPATCH, DescribedService, KnownClients, LISTENERS, ObservedTable, TRANSLATIONS,
+    key_of, slots_of, translations_of,
 };
 use super::codec::{
-    ChainKind, ChainPlace, EntryData, Holds, Hook, ObservedSetEntry, OwnTable, PacketFamily,
-    SetEntry, read_entries, read_rule, read_set_name,
+    ChainKind, ChainPlace, EntryData, Holds, Hook, ObservedSetEntry, OwnTable, SetEntry,
+    read_entries, read_rule, read_set_name,
 };
 use super::rule::{Header, Register, Rule};
 use super::service::NatService;
@@ -16,8 +17,6 @@ use super::session::{self, NftablesError, Session};
 use crate::conntrack::{Conntrack, KeptConnections, NatListener};
 use crate::family::Family;
 use crate::transport::{KernelError, Message, Request};
-
-const FAMILIES: [PacketFamily; 2] = [PacketFamily::Ipv4, PacketFamily::Ipv6];
 
 /// A transaction with it is never carried out.
 const TRIAL: &str = "locum_trial";
@@ -59,7 +58,7 @@ pub struct NatBalancer {
     conntrack: Option<Conntrack>,
     /// As the kernel has them as far as we know. Of a family that is not here nothing is known: before
     /// the first look, and after what is not known to have been done.
-    installed: BTreeMap<PacketFamily, InstalledServices>,
+    installed: BTreeMap<Family, InstalledServices>,
     /// Of the rules, when they were known to be ours.
     generation: Option<u32>,
     /// Chains of services that may have left connections behind, and how often these are still to be
@@ -74,10 +73,6 @@ impl NatBalancer {
     /// # Errors
     /// When the kernel cannot be asked.
     pub fn missing(&mut self, family: Family) -> Result<Option<String>, NftablesError> {
-        let family = match family {
-            Family::V4 => PacketFamily::Ipv4,
-            Family::V6 => PacketFamily::Ipv6,
-        };
         let mut missing = Vec::new();
         for (module, requests) in trials(family) {
             let tried = session::with(&mut self.session, |session| session.commit(&requests));
@@ -114,7 +109,7 @@ impl NatBalancer {
             self.generation = session::with(&mut self.session, Session::generation)?;
         }
         let mut report = NatReport::default();
-        for family in FAMILIES {
+        for family in Family::ALL {
             let wanted = of_family(wanted, family);
             if !self.installed.contains_key(&family) && self.has(family, &wanted)? {
                 self.installed.insert(family, wanted);
@@ -135,7 +130,7 @@ impl NatBalancer {
         let generation = session::with(&mut self.session, Session::generation)?;
         if generation.is_none() || generation != self.generation {
             self.generation = generation;
-            for family in FAMILIES {
+            for family in Family::ALL {
                 let Some(services) = self.installed.remove(&family) else { continue };
                 if self.has(family, &services)? {
                     self.installed.insert(family, services);
@@ -157,13 +152,13 @@ impl NatBalancer {
         let listeners: Vec<NatListener> =
             installed.flat_map(|service| &service.listeners).copied().collect();
         let mut loads: BTreeMap<NatListener, NatLoad> = BTreeMap::new();
-        for family in FAMILIES {
-            let of_family = |one: &&NatListener| PacketFamily::of(one.address.ip()) == family;
+        for family in Family::ALL {
+            let of_family = |one: &&NatListener| Family::of(one.address.ip()) == family;
             let ours: Vec<_> = listeners.iter().filter(of_family).collect();
             if ours.is_empty() {
                 continue;
             }
-            let entries = self.entries(BalanceTable(family), BalanceTable::DISPATCH)?;
+            let entries = self.entries(BalanceTable(family), DISPATCH)?;
             let counted: BTreeMap<Vec<u8>, u64> =
                 entries.into_iter().map(|one| (one.entry.key, one.packets)).collect();
             for listener in ours {
@@ -182,11 +177,7 @@ impl NatBalancer {
     }
 
     /// Whether the kernel has exactly these, whoever put them there.
-    fn has(
-        &mut self,
-        family: PacketFamily,
-        services: &InstalledServices,
-    ) -> Result<bool, NftablesError> {
+    fn has(&mut self, family: Family, services: &InstalledServices) -> Result<bool, NftablesError> {
         let described: Vec<_> =
             services.values().map(|service| DescribedService::new(service, family)).collect();
         let observed = self.observe(family, &described)?;
@@ -196,7 +187,7 @@ impl NatBalancer {
     /// Makes the kernel have these, but for those that it refuses.
     fn bring(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         wanted: &InstalledServices,
         report: &mut NatReport,
     ) -> Result<(), NftablesError> {
@@ -235,7 +226,7 @@ impl NatBalancer {
     /// Adds what the kernel has refused as a whole, `refusal` being its error.
     fn add_parts(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         new: &[(&String, &NatService)],
         refusal: KernelError,
         report: &mut NatReport,
@@ -262,7 +253,7 @@ impl NatBalancer {
     /// Beside what is there, or in the place of what has the same chain.
     fn add(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         new: &[(&String, &NatService)],
     ) -> Result<usize, NftablesError> {
         let mut all = self.installed.get(&family).cloned().unwrap_or_default();
@@ -271,11 +262,7 @@ impl NatBalancer {
     }
 
     /// Makes the kernel have exactly these, or leaves what it has. Returns how many services differ.
-    fn set(
-        &mut self,
-        family: PacketFamily,
-        wanted: InstalledServices,
-    ) -> Result<usize, NftablesError> {
+    fn set(&mut self, family: Family, wanted: InstalledServices) -> Result<usize, NftablesError> {
         let before = self.installed.remove(&family);
         let outcome = match &before {
             None => self.rebuild(family, &wanted),
@@ -310,7 +297,7 @@ impl NatBalancer {
     /// Returns how many services differ.
     fn change(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         before: &InstalledServices,
         wanted: &InstalledServices,
     ) -> Result<usize, NftablesError> {
@@ -360,7 +347,7 @@ impl NatBalancer {
     /// The table anew, whatever is there.
     fn rebuild(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         wanted: &InstalledServices,
     ) -> Result<usize, NftablesError> {
         let table = BalanceTable(family);
@@ -416,7 +403,7 @@ impl NatBalancer {
 
     fn observe(
         &mut self,
-        family: PacketFamily,
+        family: Family,
         wanted: &[DescribedService],
     ) -> Result<ObservedTable, NftablesError> {
         let table = BalanceTable(family);
@@ -431,17 +418,17 @@ impl NatBalancer {
         if observed.sets.is_empty() {
             return Ok(observed);
         }
-        let listeners = self.entries(table, BalanceTable::LISTENERS)?;
+        let listeners = self.entries(table, LISTENERS)?;
         observed.listeners = listeners.into_iter().map(|one| one.entry.key).collect();
-        let translations = self.entries(table, BalanceTable::TRANSLATIONS)?;
+        let translations = self.entries(table, TRANSLATIONS)?;
         observed.translations = translations.into_iter().map(|one| one.entry.key).collect();
-        for one in self.entries(table, BalanceTable::DISPATCH)? {
+        for one in self.entries(table, DISPATCH)? {
             if let EntryData::Goto(chain) = one.entry.data {
                 observed.dispatch.insert(one.entry.key, chain);
             }
         }
         for service in wanted {
-            let set = BalanceTable::slots_of(&service.chain);
+            let set = slots_of(&service.chain);
             let entries = self.entries(table, &set)?;
             let entries = entries.into_iter().map(|one| (one.entry.key, one.entry.data));
             observed.slots.insert(set, entries.collect());
@@ -474,7 +461,7 @@ impl NatBalancer {
     }
 }
 
-fn of_family(services: &[NatService], family: PacketFamily) -> InstalledServices {
+fn of_family(services: &[NatService], family: Family) -> InstalledServices {
     let ours = services.iter().filter(|service| service.family() == Some(family));
     ours.map(|service| (service.chain(), service.clone())).collect()
 }
@@ -497,7 +484,7 @@ fn with_conntrack<T>(
 
 /// What a table of services is made of, each with the kernel module that it needs, in transactions
 /// whose last request fails.
-fn trials(family: PacketFamily) -> Vec<(&'static str, Vec<Request>)> {
+fn trials(family: Family) -> Vec<(&'static str, Vec<Request>)> {
     const CHAIN: &str = "trial";
     const SET: &str = "listeners";
     const SLOTS: &str = "slots";
@@ -508,8 +495,8 @@ fn trials(family: PacketFamily) -> Vec<(&'static str, Vec<Request>)> {
     let place = |hook| ChainPlace { kind: ChainKind::Translation, hook, priority: 0 };
     let load = |rule: Rule| rule.load(Header::Network, 0, octets, register);
     let fib = match family {
-        PacketFamily::Ipv4 => "nft_fib_ipv4",
-        PacketFamily::Ipv6 => "nft_fib_ipv6",
+        Family::V4 => "nft_fib_ipv4",
+        Family::V6 => "nft_fib_ipv6",
     };
     let parts = [
         ("nf_tables", vec![table.create_set(SET, 1, Holds::Dispatch)]),
@@ -567,7 +554,7 @@ mod tests {
         let chain = service.chain();
         let services = [(chain.clone(), service)].into();
         let mut balancer = NatBalancer {
-            installed: [(PacketFamily::Ipv4, services)].into(),
+            installed: [(Family::V4, services)].into(),
             unswept: [(chain.clone(), SWEEPS), ("gone".to_owned(), SWEEPS)].into(),
             ..NatBalancer::default()
         };

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::attribute::{Attribute, Attributes, attributes, text};
+use crate::family::{Family, address, octets};
 use crate::transport::{NLM_F_CREATE, NLM_F_EXCL, Request};
 
 /// NFNL_SUBSYS_NFTABLES, the upper octet of a message's type.
@@ -72,40 +73,11 @@ const USERDATA_COMMENT: u8 = 0;
 const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 
-/// Which packets a table sees.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum PacketFamily {
-    Ipv4,
-    Ipv6,
-}
-
-impl PacketFamily {
-    pub(crate) fn of(address: IpAddr) -> Self {
-        if address.is_ipv4() { Self::Ipv4 } else { Self::Ipv6 }
-    }
-
-    pub(super) fn number(self) -> u8 {
-        let number = match self {
-            Self::Ipv4 => libc::NFPROTO_IPV4,
-            Self::Ipv6 => libc::NFPROTO_IPV6,
-        };
-        // INVARIANT: 2 and 10.
-        u8::try_from(number).expect("a small number")
-    }
-
-    pub(crate) fn address_octets(self) -> u32 {
-        match self {
-            Self::Ipv4 => 4,
-            Self::Ipv6 => 16,
-        }
-    }
-
-    /// Type of an address as the `nft` program prints it.
-    fn address_type(self) -> u32 {
-        match self {
-            Self::Ipv4 => 7,
-            Self::Ipv6 => 8,
-        }
+/// Type of an address as the `nft` program prints it.
+fn address_type(family: Family) -> u32 {
+    match family {
+        Family::V4 => 7,
+        Family::V6 => 8,
     }
 }
 
@@ -194,7 +166,7 @@ fn batch(kind: u16) -> Request {
 /// A table of ours, for the messages about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OwnTable {
-    pub family: PacketFamily,
+    pub family: Family,
     pub name: &'static str,
 }
 
@@ -265,7 +237,7 @@ impl OwnTable {
         const HAS_TIMEOUT: u32 = 0x10;
         const IS_CHANGED_BY_RULES: u32 = 0x20;
         let Self { family, .. } = self;
-        let (octets, kind) = (family.address_octets(), family.address_type());
+        let (octets, kind) = (family.address_octets(), address_type(family));
         let listener = type_of(&[kind, PROTOCOL_TYPE, PORT_TYPE]);
         let mut body = self.set_body(name);
         body.put(ID, &id.to_be_bytes());
@@ -635,21 +607,6 @@ fn find(octets: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(octets).find(|one| one.kind == kind).map(|one| one.value)
 }
 
-fn address(octets: &[u8]) -> Option<IpAddr> {
-    match octets.len() {
-        4 => <[u8; 4]>::try_from(octets).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(octets).ok().map(IpAddr::from),
-        _ => None,
-    }
-}
-
-pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
-}
-
 /// At least one: zero would be for ever.
 fn milliseconds(lifetime: Duration) -> u64 {
     u64::try_from(lifetime.as_millis()).unwrap_or(u64::MAX).max(1)
@@ -713,7 +670,7 @@ mod tests {
 
     #[test]
     fn elements_are_read_with_what_is_left_of_them_and_a_cut_message_ends_early() {
-        let table = OwnTable { family: PacketFamily::Ipv6, name: "t" };
+        let table = OwnTable { family: Family::V6, name: "t" };
         let key: IpAddr = "2001:db8::1".parse().unwrap();
         let lifetime = Some(Duration::from_secs(3));
         let body = table.add_elements("s", &[Element { key, data: None, lifetime }]).body;
@@ -726,7 +683,7 @@ mod tests {
 
     #[test]
     fn what_a_dump_says_of_entries_and_rules_is_read_and_what_is_cut_is_less() {
-        let table = OwnTable { family: PacketFamily::Ipv4, name: "t" };
+        let table = OwnTable { family: Family::V4, name: "t" };
         let entries = [
             SetEntry::new(vec![1, 2, 3, 4], EntryData::Goto("web".to_owned())),
             SetEntry::new(vec![5, 6, 7, 8], EntryData::Value(vec![9; 8])),

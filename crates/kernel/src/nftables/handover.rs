@@ -19,9 +19,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::codec::{ChainKind, ChainPlace, Element, Holds, Hook, OwnTable, PacketFamily};
-use super::rule::{Header, Register, Rule, RuleVerdict};
+use super::codec::{ChainKind, ChainPlace, Element, Holds, Hook, OwnTable};
+use super::rule::{Header, Register, Rule, RuleVerdict, address_offsets};
 use super::session::{self, NftablesError, Session};
+use crate::family::Family;
 use crate::transport::Request;
 
 const TABLE: &str = "locum_handover";
@@ -70,7 +71,7 @@ impl Handovers {
     /// Removes what an earlier run may have left.
     pub fn connect() -> Self {
         let mut handover = Self::default();
-        for family in [PacketFamily::Ipv4, PacketFamily::Ipv6] {
+        for family in Family::ALL {
             // Where there is none, there is nothing to remove.
             let _ = handover.commit(&[table(family).delete()]);
         }
@@ -82,8 +83,8 @@ impl Handovers {
     /// # Errors
     /// When the kernel has no packet filter, or refuses; then it is as before.
     pub fn begin(&mut self, predecessors: &[Predecessor]) -> Result<(), NftablesError> {
-        for family in [PacketFamily::Ipv4, PacketFamily::Ipv6] {
-            let of_family = |one: &&Predecessor| PacketFamily::of(one.address) == family;
+        for family in Family::ALL {
+            let of_family = |one: &&Predecessor| Family::of(one.address) == family;
             let ours: Vec<_> = predecessors.iter().filter(of_family).copied().collect();
             // An element lies in a list whose length is a number of two octets.
             for part in ours.chunks(512) {
@@ -93,11 +94,7 @@ impl Handovers {
         Ok(())
     }
 
-    fn begin_in(
-        &mut self,
-        family: PacketFamily,
-        part: &[Predecessor],
-    ) -> Result<(), NftablesError> {
+    fn begin_in(&mut self, family: Family, part: &[Predecessor]) -> Result<(), NftablesError> {
         let table = table(family);
         let elements: Vec<_> = part
             .iter()
@@ -111,7 +108,7 @@ impl Handovers {
         let known: Vec<_> = part.iter().map(|one| one.address).filter(is_handed).collect();
         self.forget(&known)?;
         let add = table.add_elements(PREDECESSORS, &elements);
-        let has_table = self.handed.keys().any(|address| PacketFamily::of(*address) == family);
+        let has_table = self.handed.keys().any(|address| Family::of(*address) == family);
         let outcome = if has_table {
             self.commit(std::slice::from_ref(&add))
         } else {
@@ -122,7 +119,7 @@ impl Handovers {
         match outcome {
             // Somebody has removed our table.
             Err(error) if has_table && error.is_missing() => {
-                self.handed.retain(|address, _| PacketFamily::of(*address) != family);
+                self.handed.retain(|address, _| Family::of(*address) != family);
                 let mut requests = ruleset(family);
                 requests.push(add);
                 self.commit(&requests)?;
@@ -138,9 +135,9 @@ impl Handovers {
     /// # Errors
     /// When the kernel refuses; by itself it forgets all the same, at the end of their while.
     pub fn forget(&mut self, addresses: &[IpAddr]) -> Result<(), NftablesError> {
-        for family in [PacketFamily::Ipv4, PacketFamily::Ipv6] {
+        for family in Family::ALL {
             let handed = |address: &&IpAddr| {
-                PacketFamily::of(**address) == family && self.handed.contains_key(*address)
+                Family::of(**address) == family && self.handed.contains_key(*address)
             };
             let gone: Vec<_> = addresses.iter().filter(handed).copied().collect();
             if gone.is_empty() {
@@ -149,7 +146,7 @@ impl Handovers {
             for address in &gone {
                 self.handed.remove(address);
             }
-            if !self.handed.keys().any(|address| PacketFamily::of(*address) == family) {
+            if !self.handed.keys().any(|address| Family::of(*address) == family) {
                 self.remove(&[table(family).delete()])?;
                 continue;
             }
@@ -182,18 +179,15 @@ impl Drop for Handovers {
     }
 }
 
-fn table(family: PacketFamily) -> OwnTable {
+fn table(family: Family) -> OwnTable {
     OwnTable { family, name: TABLE }
 }
 
 /// The table anew, whatever is there.
-fn ruleset(family: PacketFamily) -> Vec<Request> {
+fn ruleset(family: Family) -> Vec<Request> {
     let table = table(family);
     let octets = family.address_octets();
-    let (source_at, destination_at) = match family {
-        PacketFamily::Ipv4 => (12, 16),
-        PacketFamily::Ipv6 => (8, 24),
-    };
+    let (source_at, destination_at) = address_offsets(family);
     // The key of a connection, and behind it the predecessor.
     let source = Register::new(0);
     let source_port = source.after(octets);
@@ -216,8 +210,8 @@ fn ruleset(family: PacketFamily) -> Vec<Request> {
     let copied = load_address(Rule::new()).map(PREDECESSORS, destination, host).at_most(RATE);
     // The route to an IPv4 neighbour is known; an IPv6 one speaks from a link-local address.
     let copied = match family {
-        PacketFamily::Ipv4 => copied.copy_to(host, None),
-        PacketFamily::Ipv6 => copied.load_interface(source).copy_to(host, Some(source)),
+        Family::V4 => copied.copy_to(host, None),
+        Family::V6 => copied.load_interface(source).copy_to(host, Some(source)),
     };
     vec![
         table.create(),

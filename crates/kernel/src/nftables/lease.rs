@@ -13,12 +13,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use super::codec::{self, ChainKind, ChainPlace, Element, Holds, Hook, OwnTable, PacketFamily};
+use super::codec::{self, ChainKind, ChainPlace, Element, Holds, Hook, OwnTable};
 use super::rule::{Header, Register, Rule, RuleVerdict};
 use super::session::{self, NftablesError, Session};
+use crate::family::Family;
 use crate::transport::Request;
 
-const TABLE: OwnTable = OwnTable { family: PacketFamily::Ipv6, name: "locum_leases" };
+const TABLE: OwnTable = OwnTable { family: Family::V6, name: "locum_leases" };
 /// Every address that has a lease.
 const LEASED: &str = "leased";
 /// Those whose lease has not run out.

@@ -2,10 +2,10 @@
 
 pub(crate) use super::codec::Rule;
 use super::codec::{
-    ACCEPT, DROP, JUMP, LIST_ELEMENT, PacketFamily, expression, numbers, put_numbers, value,
-    verdict,
+    ACCEPT, DROP, JUMP, LIST_ELEMENT, expression, numbers, put_numbers, value, verdict,
 };
 use crate::attribute::Attributes;
+use crate::family::Family;
 
 /// A register of four octets, NFT_REG32_00 and on. What is longer takes those that follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,14 @@ impl Register {
 pub(crate) enum Header {
     Network = 1,
     Transport = 2,
+}
+
+/// Where the source and the destination are in the network header.
+pub(crate) const fn address_offsets(family: Family) -> (u32, u32) {
+    match family {
+        Family::V4 => (12, 16),
+        Family::V6 => (8, 24),
+    }
 }
 
 /// What is done with a packet that a rule fits.
@@ -132,6 +140,17 @@ impl Rule {
 
     /// Adds the key to the set, or begins its lifetime anew. Does not fit when the set is full.
     pub(crate) fn remember(self, set: &str, key: Register) -> Self {
+        self.update(set, key, &[])
+    }
+
+    /// Remembers for the key what is in `data`, or begins its lifetime anew. Does not fit when the
+    /// map is full.
+    pub(crate) fn remember_for(self, map: &str, key: Register, data: Register) -> Self {
+        const DATA: u16 = 5;
+        self.update(map, key, &[(DATA, data.0)])
+    }
+
+    fn update(self, set: &str, key: Register, more: &[(u16, u32)]) -> Self {
         const SET: u16 = 1;
         const OPERATION: u16 = 3;
         const KEY: u16 = 4;
@@ -139,6 +158,7 @@ impl Rule {
         let mut data = Attributes::default();
         data.put_text(SET, set);
         put_numbers(&mut data, &[(OPERATION, UPDATE), (KEY, key.0)]);
+        put_numbers(&mut data, more);
         self.with("dynset", &data)
     }
 
@@ -199,8 +219,7 @@ impl Rule {
 
     /// Goes on with what the map has for the key; fits not when it has nothing.
     pub(crate) fn dispatch(self, map: &str, key: Register) -> Self {
-        const DESTINATION: u16 = 3;
-        self.lookup(map, key, &[(DESTINATION, VERDICT_REGISTER)])
+        self.map(map, key, Register(VERDICT_REGISTER))
     }
 
     /// A number from 0 on, below `modulus`: each time the next one.
@@ -231,22 +250,8 @@ impl Rule {
         self.with("hash", &numbers(&list))
     }
 
-    /// Remembers for the key what is in `data`, or begins its lifetime anew. Does not fit when the
-    /// map is full.
-    pub(crate) fn remember_for(self, map: &str, key: Register, data: Register) -> Self {
-        const SET: u16 = 1;
-        const OPERATION: u16 = 3;
-        const KEY: u16 = 4;
-        const DATA: u16 = 5;
-        const UPDATE: u32 = 1;
-        let mut list = Attributes::default();
-        list.put_text(SET, map);
-        put_numbers(&mut list, &[(OPERATION, UPDATE), (KEY, key.0), (DATA, data.0)]);
-        self.with("dynset", &list)
-    }
-
     /// The connection goes to the address in `address` and the port in the register behind it.
-    pub(crate) fn send_to(self, family: PacketFamily, address: Register) -> Self {
+    pub(crate) fn send_to(self, family: Family, address: Register) -> Self {
         const KIND: u16 = 1;
         const FAMILY: u16 = 2;
         const ADDRESS: u16 = 3;
@@ -280,15 +285,15 @@ impl Rule {
     }
 
     /// The address that a connection asked for, before it was sent elsewhere.
-    pub(crate) fn load_asked_address(self, family: PacketFamily, to: Register) -> Self {
+    pub(crate) fn load_asked_address(self, family: Family, to: Register) -> Self {
         const DESTINATION: u16 = 1;
         const KEY: u16 = 2;
         const DIRECTION: u16 = 3;
         const ORIGINAL: u8 = 0;
         // NFT_CT_DST_IP and NFT_CT_DST_IP6.
         let key = match family {
-            PacketFamily::Ipv4 => 20,
-            PacketFamily::Ipv6 => 22,
+            Family::V4 => 20,
+            Family::V6 => 22,
         };
         let mut list = numbers(&[(DESTINATION, to.0), (KEY, key)]);
         list.put(DIRECTION, &[ORIGINAL]);

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use super::codec::PacketFamily;
 use crate::conntrack::{KeptConnections, NatListener};
+use crate::family::Family;
 
 /// A service and its servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,8 +48,8 @@ pub struct NatPersistence {
 }
 
 impl NatService {
-    pub(super) fn family(&self) -> Option<PacketFamily> {
-        self.listeners.first().map(|listener| PacketFamily::of(listener.address.ip()))
+    pub(super) fn family(&self) -> Option<Family> {
+        self.listeners.first().map(|listener| Family::of(listener.address.ip()))
     }
 
     /// A name that `nft` can read, of no other service.
