@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::name::Name;
 
-/// What concerns all services that IPVS serves. `None` leaves the kernel's value as it is.
+/// What concerns all services that IPVS serves. `None` and `false` leave the kernel's value as it is.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct IpvsSettings {
     /// How long the kernel remembers an idle TCP connection: whole seconds, at least 1.
@@ -16,10 +16,10 @@ pub struct IpvsSettings {
     pub udp_timeout_s: Option<u32>,
     /// Connections of a server that is gone end with their next packet, instead of losing all of them
     /// silently (net.ipv4.vs.expire_nodest_conn, I-042).
-    pub expire_nodest_conn: Option<bool>,
+    pub expire_nodest_conn: bool,
     /// Persistent clients of a server without weight go to another one with their next connection
     /// (net.ipv4.vs.expire_quiescent_template, I-041).
-    pub expire_quiescent_template: Option<bool>,
+    pub expire_quiescent_template: bool,
     /// What becomes of a connection whose client uses its port again: 0..=7, as the kernel documents
     /// net.ipv4.vs.conn_reuse_mode.
     pub conn_reuse_mode: Option<u8>,

@@ -181,7 +181,7 @@ fn settings_of(wanted: &WantedIpvs, serves: bool) -> BTreeMap<&'static str, Stri
         sync,
     } = &*wanted.settings;
     let number = |number: &Option<u32>| number.map(|number| number.to_string());
-    let switch = |switch: &Option<bool>| switch.map(|on| u8::from(on).to_string());
+    let switch = |is_on: &bool| is_on.then(|| "1".to_owned());
     let threshold = sync.as_ref().and_then(|sync| sync.threshold);
     let all = [
         ("tcp_timeout", number(tcp_timeout_s)),
@@ -329,7 +329,7 @@ mod tests {
         };
         let settings = Arc::new(IpvsSettings {
             udp_timeout_s: Some(30),
-            expire_nodest_conn: Some(true),
+            expire_nodest_conn: true,
             sync: Some(sync),
             ..IpvsSettings::default()
         });

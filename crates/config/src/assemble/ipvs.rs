@@ -15,14 +15,13 @@ pub(super) fn settings(
     dialect: Dialect,
     report: &mut Report,
 ) -> IpvsSettings {
-    let when = |is: bool| is.then_some(true);
     IpvsSettings {
         tcp_timeout_s: seconds(&parsed.tcp),
         tcp_fin_timeout_s: seconds(&parsed.tcp_fin),
         udp_timeout_s: seconds(&parsed.udp),
         // What is not wanted is the kernel's own, and whatever else the host has made of it.
-        expire_nodest_conn: when(EXPIRE_NODEST_CONN.of(parsed, dialect)),
-        expire_quiescent_template: when(EXPIRE_QUIESCENT_TEMPLATE.of(parsed, dialect)),
+        expire_nodest_conn: EXPIRE_NODEST_CONN.of(parsed, dialect),
+        expire_quiescent_template: EXPIRE_QUIESCENT_TEMPLATE.of(parsed, dialect),
         conn_reuse_mode: parsed.conn_reuse_mode.value().copied(),
         sync: parsed.sync.span.and_then(|span| sync(&parsed.sync, span, instances, report)),
     }
