@@ -47,12 +47,14 @@ impl Choices {
         Self { state, made: None, notes: Vec::new() }
     }
 
-    /// Of each service that was left to a choice, why it fell as it did.
+    /// Of each service that was left to a choice and is not served by the first of all backends, why
+    /// it fell as it did.
     pub(crate) fn reasons(&self) -> impl Iterator<Item = (Name, String)> {
         let made = self.made.iter().flatten();
         made.filter_map(|(name, choice)| {
-            let (_, why) = choice.split_once(": ")?;
-            Some((name.as_str().into(), why.to_owned()))
+            let (kind, why) = choice.split_once(": ")?;
+            let is_bare = why == served_by(name, kind_named(kind)?);
+            (!is_bare).then(|| (name.as_str().into(), why.to_owned()))
         })
     }
 
@@ -101,9 +103,12 @@ impl Choices {
 
 /// An earlier choice, as long as the backend can do what the service asks by now.
 fn known(choice: &str, service: &Service) -> Option<BackendKind> {
-    let name = choice.split(':').next()?;
-    let kind = BackendKind::ALL.into_iter().find(|kind| kind.name() == name)?;
+    let kind = kind_named(choice.split(':').next()?)?;
     kind.capabilities().lack(service).is_none().then_some(kind)
+}
+
+fn kind_named(name: &str) -> Option<BackendKind> {
+    BackendKind::ALL.into_iter().find(|kind| kind.name() == name)
 }
 
 /// The first that can and lacks nothing, else the first that can serve some clients; `Err` says of
@@ -143,11 +148,15 @@ pub(crate) fn way_out(service: &Service, except: &[BackendKind]) -> Option<Strin
 }
 
 fn choice(service: &Service, kind: BackendKind, reasons: &[String]) -> Choice {
-    let mut why = format!("{} is served by {}", service.name, kind.capabilities().title);
+    let mut why = served_by(&service.name, kind);
     if !reasons.is_empty() {
         why = format!("{why}: {}", reasons.join("; "));
     }
     Choice { kind, why }
+}
+
+fn served_by(name: &str, kind: BackendKind) -> String {
+    format!("{name} is served by {}", kind.capabilities().title)
 }
 
 #[cfg(test)]
@@ -220,8 +229,10 @@ mod tests {
         assert!(written.contains(&format!(r#""web":"proxy: {why}""#)));
         choices.of(&both, &mut all);
         assert_eq!(choices.notes, []);
+        assert_eq!(choices.reasons().collect::<Vec<_>>(), [("web".into(), why.to_owned())]);
         choices.of(&level(&["new"], |_| {}), &mut all);
         assert_eq!(choices.notes.pop().unwrap().text, "new is served by IPVS");
+        assert_eq!(choices.reasons().count(), 0, "there is nothing to explain");
     }
 
     #[test]

@@ -249,7 +249,8 @@ pub struct ServiceStatus {
     pub active: bool,
     /// `ipvs`, `nftables` or `proxy`; `null` while nothing serves it.
     pub backend: Option<String>,
-    /// Why that one, where the configuration leaves the choice (`backend = "auto"`).
+    /// Why that one, where the configuration leaves the choice (`backend = "auto"`) and it did not fall
+    /// on the first of all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backend_choice: Option<String>,
     /// `serving`, `ready`, `leaving`, `failed`, or `idle` when nothing serves it.

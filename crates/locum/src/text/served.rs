@@ -81,7 +81,7 @@ pub fn all(document: &StatusDocument) -> Vec<ServedObject<'_>> {
         fitness: &service.fitness,
         error: service.error.as_deref(),
         strained: service.strained.as_deref(),
-        choice: service.backend_choice.as_deref().filter(|why| why.contains(": ")),
+        choice: service.backend_choice.as_deref(),
         servers: &service.servers,
         sorry: service.sorry.as_ref().filter(|sorry| sorry.in_use).map(|_| &service.quorum),
         backend: service.backend.as_deref(),

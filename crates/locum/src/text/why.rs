@@ -222,7 +222,6 @@ What needs an operator:
     #[test]
     fn why_a_service_is_served_by_what_it_is_served_by_is_said_where_there_was_a_choice() {
         let mut document = sample::document();
-        document.services[0].backend_choice = Some("www is served by IPVS".into());
         assert!(!explain(&document, &[]).contains("By choice"), "there is nothing to explain");
         let why = "www is served by the built-in proxy: IPVS cannot: this kernel has no IPVS";
         document.services[0].backend_choice = Some(why.into());
