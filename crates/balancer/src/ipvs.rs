@@ -331,11 +331,7 @@ impl Backend for IpvsBackend {
                 .collect();
             let servers = servers_of(&tables);
             let error = self.failed.get(&wanted.service.name).cloned();
-            let state = match (wanted.activity, &error) {
-                (_, Some(_)) => ServiceState::Failed,
-                (Activity::Active, None) => ServiceState::Serving,
-                (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
-            };
+            let state = ServiceState::of(wanted.activity, error.as_ref());
             status.services.push(ServiceStatus {
                 name: wanted.service.name.clone(),
                 backend: BackendKind::Ipvs,

@@ -25,6 +25,7 @@ mod listeners;
 mod nftables;
 mod process;
 mod proxy;
+mod round;
 mod state_file;
 mod status;
 mod verify;

@@ -17,14 +17,11 @@ use locum_plan::{
 };
 
 use crate::backend::{Backend, Note, Progress};
+use crate::round::LookRound;
 use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
 
 /// How often the kernel is asked whether somebody changed its rules, and what failed is tried again.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
-
-/// A look that takes long is made less often, so that it takes no more of a processor than one part
-/// in this many.
-const SHARE: u32 = 50;
 
 #[derive(Default)]
 pub(crate) struct NftablesBackend {
@@ -35,14 +32,8 @@ pub(crate) struct NftablesBackend {
     failed: BTreeMap<Name, String>,
     /// Why clients of servers that left may stay with them.
     uncut: Option<String>,
-    looked: Option<Look>,
+    looked: Option<LookRound>,
     notes: Vec<Note>,
-}
-
-#[derive(Clone, Copy)]
-struct Look {
-    at: Instant,
-    took: Duration,
 }
 
 /// What the kernel is asked for.
@@ -121,10 +112,6 @@ impl NftablesBackend {
         };
         self.uncut = reason.map(text);
     }
-
-    fn interval(&self) -> Duration {
-        self.looked.map_or(HEAL_INTERVAL, |look| HEAL_INTERVAL.max(look.took * SHARE))
-    }
 }
 
 impl Backend for NftablesBackend {
@@ -141,7 +128,7 @@ impl Backend for NftablesBackend {
         let is_known = before.len() == self.services.len()
             && before.iter().zip(&self.services).all(|(one, other)| is_same(one, other));
         if is_first || !is_known {
-            self.looked = Some(Look { at: now, took: Duration::ZERO });
+            self.looked = Some(LookRound { at: now, took: Duration::ZERO });
             self.reconcile();
         }
     }
@@ -168,15 +155,14 @@ impl Backend for NftablesBackend {
         if !is_well {
             self.reconcile();
         }
-        self.looked = Some(Look { at: now, took: begun.elapsed() });
+        self.looked = Some(LookRound { at: now, took: begun.elapsed() });
     }
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {
         if !self.is_installed {
             return None;
         }
-        let passed = self.looked.map_or(HEAL_INTERVAL, |it| now.saturating_duration_since(it.at));
-        Some(self.interval().saturating_sub(passed))
+        Some(self.looked.map_or(Duration::ZERO, |round| round.wait(HEAL_INTERVAL, now)))
     }
 
     fn progress(&self, progress: &mut Progress) {
@@ -202,11 +188,7 @@ impl Backend for NftablesBackend {
             let loads: Vec<&NatLoad> =
                 of_service.iter().filter_map(|listener| loads.get(listener)).collect();
             let error = self.failed.get(&service.name).cloned();
-            let state = match (wanted.activity, &error) {
-                (_, Some(_)) => ServiceState::Failed,
-                (Activity::Active, None) => ServiceState::Serving,
-                (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
-            };
+            let state = ServiceState::of(wanted.activity, error.as_ref());
             let server = |server: &WantedServer| {
                 let active = loads.iter().filter_map(|load| load.active.get(&server.address));
                 ServerStatus {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use locum_plan::{Activity, BackendKind, Name, WantedService, WantedServices};
+use locum_plan::{BackendKind, Name, WantedService, WantedServices};
 use locum_proxy::protocol::{self, Orphan, Request, Status};
 use rustix::process::Signal;
 
@@ -520,11 +520,7 @@ impl Backend for ProxyBackend {
             status.services.push(ServiceStatus {
                 name: name.clone(),
                 backend: BackendKind::Proxy,
-                state: match (&error, wanted.activity) {
-                    (Some(_), _) => ServiceState::Failed,
-                    (None, Activity::Active) => ServiceState::Serving,
-                    (None, Activity::Ready | Activity::Idle) => ServiceState::Ready,
-                },
+                state: ServiceState::of(wanted.activity, error.as_ref()),
                 error,
                 strained: strained.remove(name).and_then(|strains| in_full(&strains)),
                 active: observed.map_or(0, |service| service.active),

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use locum_plan::{BackendKind, Name};
+use locum_plan::{Activity, BackendKind, Name};
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BalancerStatus {
@@ -13,7 +13,8 @@ pub struct BalancerStatus {
     pub processes: Vec<ProcessStatus>,
     /// As [`crate::Progress`] has it: HAProxies too, and without figures.
     pub strained: Vec<(Name, String)>,
-    /// Of the services that were left to a choice, why it fell as it did: a sentence each.
+    /// Of the services that were left to a choice and are not served by the first of all backends, why
+    /// it fell as it did: a sentence each.
     pub choices: Vec<(Name, String)>,
 }
 
@@ -42,6 +43,17 @@ pub enum ServiceState {
     /// Not wanted any more; its last connections finish.
     Leaving,
     Failed,
+}
+
+impl ServiceState {
+    /// Of a service that is wanted; `error` says why it does not serve.
+    pub(crate) fn of(activity: Activity, error: Option<&String>) -> Self {
+        match (error, activity) {
+            (Some(_), _) => Self::Failed,
+            (None, Activity::Active) => Self::Serving,
+            (None, Activity::Ready | Activity::Idle) => Self::Ready,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

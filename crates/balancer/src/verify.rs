@@ -35,6 +35,7 @@ use locum_plan::{
 use crate::backend::Progress;
 use crate::choice::{Choice, Lacking, Reach, choose};
 use crate::process::Process;
+use crate::round::LookRound;
 use crate::verify::haproxy::{HaproxyLook, Objection, OwnAddresses};
 use crate::verify::port::Ports;
 use crate::verify::service::{engine_of, unmet};
@@ -49,10 +50,6 @@ const HOST: Duration = Duration::from_secs(1);
 /// How often files are asked for changes, and the kernel who listens: what a master has lost too
 /// shall be known or in doubt here before what it offers is taken.
 const CHANGES: Duration = Duration::from_millis(100);
-
-/// A round that takes long is made less often, so that it takes no more of a processor than one
-/// part in this many.
-const SHARE: u32 = 50;
 
 /// How often a check that is under way is looked at; one takes some 50 ms.
 const CHECK_POLL: Duration = Duration::from_millis(10);
@@ -87,20 +84,6 @@ pub(crate) struct Verifier {
     ticked_at: Option<Instant>,
     patience: u32,
     checks_at_a_time: usize,
-}
-
-/// The last look at something that is looked at again and again.
-#[derive(Clone, Copy, Debug)]
-struct LookRound {
-    at: Instant,
-    took: Duration,
-}
-
-impl LookRound {
-    /// How long the next one may wait, where they are made so often.
-    fn wait(self, interval: Duration, now: Instant) -> Duration {
-        (self.at + interval.max(self.took * SHARE)).saturating_duration_since(now)
-    }
 }
 
 /// A service that the kernel serves, or that nothing serves yet.
