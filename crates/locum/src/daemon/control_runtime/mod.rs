@@ -49,6 +49,10 @@ const FINISH_LIMIT: Duration = Duration::from_secs(5);
 /// How often the run directory, the log and the history are inspected.
 const INSPECTION: Duration = Duration::from_secs(1);
 
+/// How long the work of a start or a reload goes on after it has ended here: an election, the first
+/// checks, announcements.
+const SETTLING: Duration = Duration::from_secs(5);
+
 /// Hooks running at a time, over all instances: more at once end no sooner, since each is a fork and
 /// an exec, and would fill the task limit and the memory of a small host when thousands of instances
 /// change their role together.
@@ -90,6 +94,7 @@ impl ControlRuntime {
             status_requests: StatusRequests::default(),
             phase: Phase::Running,
             log_is_lost: false,
+            settles: Some(Instant::now() + SETTLING),
             handles,
         }
     }
@@ -153,6 +158,12 @@ impl ControlRuntime {
     async fn inspect(&mut self) {
         self.handles.history.catch_up();
         self.inspect_the_log();
+        if self.settles.is_some_and(|at| at <= Instant::now()) {
+            self.settles = None;
+            if let Err(error) = locum_kernel::memory::release_text() {
+                tracing::debug!("more memory stays with the process: {error}");
+            }
+        }
         self.handles.namespace_lock.drain_backlog();
         match self.handles.socket.keep().await {
             Some(SocketChange::Restored(text)) => {

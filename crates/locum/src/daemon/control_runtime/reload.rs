@@ -10,6 +10,7 @@ use locum_engine::Reply;
 use locum_plan::Plan;
 use tokio::sync::oneshot;
 
+use super::SETTLING;
 use super::reading::Reading;
 use super::state::{ControlRuntime, Done, Phase, ReloadState, Sent};
 use super::taking_up::PendingReload;
@@ -84,6 +85,7 @@ impl ControlRuntime {
             ReloadState::Reading { again } | ReloadState::Sending { again } => again,
         };
         self.reload.state = ReloadState::Idle;
+        self.settles = Some(tokio::time::Instant::now() + SETTLING);
         if again {
             self.begin_reload(None);
         }

@@ -71,6 +71,8 @@ pub struct ControlRuntime {
     pub phase: Phase,
     /// The history knows that log lines cannot be written.
     pub log_is_lost: bool,
+    /// When the start or the last reload has settled, and its text is not needed any more.
+    pub settles: Option<Instant>,
 }
 
 /// How far the end is.
