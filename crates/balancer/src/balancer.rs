@@ -9,6 +9,7 @@ use locum_plan::{BackendKind, Service, WantedIpvs, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress, ServeError};
 use crate::choice::{Choices, Reach};
+use crate::generated::GeneratedBackend;
 use crate::haproxy::HaproxyBackend;
 use crate::ipvs::IpvsBackend;
 use crate::nftables::NftablesBackend;
@@ -49,10 +50,12 @@ impl Balancer {
                 Box::new(IpvsBackend::new(&settings, modules.clone())),
                 Box::new(NftablesBackend::default()),
                 Box::new(HaproxyBackend::new(&settings)),
+                Box::new(GeneratedBackend::new(&settings)),
                 Box::new(ProxyBackend::new(&settings)),
             ],
             choices: Choices::new(choices),
-            verifier: Verifier::new(&settings.locum_program).loading_modules(modules),
+            verifier: Verifier::new(&settings.locum_program, &settings.run_dir)
+                .loading_modules(modules),
             running: WantedServices::default(),
             placed: Vec::new(),
             placed_at: None,
@@ -205,7 +208,9 @@ fn share(
             let services = services.map(|(service, _)| service.clone()).collect();
             let ipvs = match kind {
                 BackendKind::Ipvs => wanted.ipvs.clone(),
-                BackendKind::Nftables | BackendKind::Proxy => WantedIpvs::default(),
+                BackendKind::Nftables | BackendKind::Proxy | BackendKind::Haproxy => {
+                    WantedIpvs::default()
+                }
             };
             WantedServices { services, ipvs, ..WantedServices::default() }
         }

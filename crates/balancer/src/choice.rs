@@ -119,7 +119,7 @@ pub(crate) fn choose(
 ) -> Result<Choice, String> {
     let mut reasons = Vec::new();
     let mut second_best = None;
-    for kind in BackendKind::ALL {
+    for kind in BackendKind::AUTOMATIC {
         let backend = kind.capabilities();
         let reason = match backend.lack(service).map(|lack| backend.explain(lack, service)) {
             Some(reason) => reason,
@@ -262,7 +262,7 @@ mod tests {
         let mut choices = Choices::new(StateFile::new(directory.path().join("backends.json")));
         let mut lacks = |_: &Service, kind| match kind {
             BackendKind::Ipvs => Err((Reach::All, "it is not there".to_owned())),
-            Nftables | Proxy => Ok(()),
+            Nftables | Proxy | BackendKind::Haproxy => Ok(()),
         };
         let services = level(&["turns", "least", "limited"], |service| {
             if &*service.name != "least" {
@@ -287,7 +287,7 @@ mod tests {
         let past = (Reach::Part, "answers go past it".to_owned());
         let mut lacks = |kind| match kind {
             BackendKind::Ipvs => Err(past.clone()),
-            BackendKind::Nftables | BackendKind::Proxy => Ok(()),
+            BackendKind::Nftables | BackendKind::Proxy | BackendKind::Haproxy => Ok(()),
         };
         let chosen = choose(&web, &mut lacks).unwrap();
         assert_eq!(chosen.kind, BackendKind::Proxy);

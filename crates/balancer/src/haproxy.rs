@@ -1,4 +1,5 @@
-//! Real HAProxies, each from a file of the user's own that we never write.
+//! Real HAProxies, each from a file of its own: the user's, which we never write, or one that was made
+//! from services (see [`crate::generated`]).
 
 mod adopt;
 mod check;
@@ -17,9 +18,11 @@ pub(crate) mod text;
 mod vitals;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_plan::{BackendKind, Name, WantedServices};
+use locum_plan::{BackendKind, HaproxyFile, Name, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
@@ -33,10 +36,13 @@ use crate::status::BalancerStatus;
 pub(crate) use adopt::is_our_haproxy;
 pub(crate) use check::{CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage};
 pub(crate) use named_files::{paths_named, read_text};
+pub(crate) use supervisor::SOCKET;
 
 pub(crate) struct HaproxyBackend {
     supervisors: BTreeMap<Name, Supervisor>,
     mark: Mark,
+    /// Their files are ours: each has its socket beside it, by which its listeners are handed over.
+    has_sockets: bool,
     state: StateFile,
     /// As in the state file; `None` until it was read.
     saved: Option<BTreeMap<String, ProcessRecord>>,
@@ -51,12 +57,34 @@ impl HaproxyBackend {
         Self {
             supervisors: BTreeMap::new(),
             mark: Mark::new(&settings.run_dir),
+            has_sockets: false,
             state: StateFile::new(settings.run_dir.join("balancer-haproxy.json")),
             saved: None,
             ticked_at: None,
             host: OwnHost::default(),
             notes: Vec::new(),
         }
+    }
+
+    /// Of those whose files are made, which are in `directory` as all that is known of them: no process
+    /// of one kind is taken for one of the other.
+    pub(crate) fn generated(directory: &Path) -> Self {
+        Self {
+            supervisors: BTreeMap::new(),
+            mark: Mark::new(directory),
+            has_sockets: true,
+            state: StateFile::new(directory.join("processes.json")),
+            saved: None,
+            ticked_at: None,
+            host: OwnHost::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The process that has the sockets of this one; `None` while there is none, or another one is
+    /// taking over.
+    pub(crate) fn pid(&self, name: &Name) -> Option<u32> {
+        self.supervisors.get(name)?.pid()
     }
 
     /// Once: supervises what an earlier daemon left running, whether or not it could write it down.
@@ -80,9 +108,14 @@ impl HaproxyBackend {
             let inheritance = adopt::choose(record, processes);
             let name = Name::from(name);
             let file = unknown_file(name.clone());
-            self.supervisors.insert(name, Supervisor::new(file, self.mark.clone(), inheritance));
+            let supervisor = self.supervisor(file, inheritance);
+            self.supervisors.insert(name, supervisor);
         }
         self.saved = Some(saved);
+    }
+
+    fn supervisor(&self, file: Arc<HaproxyFile>, inheritance: Inheritance) -> Supervisor {
+        Supervisor::new(file, self.mark.clone(), inheritance, self.has_sockets)
     }
 
     fn step(&mut self, now: Instant) {
@@ -131,8 +164,7 @@ impl Backend for HaproxyBackend {
         for wanted in &share.haproxy {
             let name = &wanted.file.name;
             if !self.supervisors.contains_key(name) {
-                let (file, mark) = (wanted.file.clone(), self.mark.clone());
-                let supervisor = Supervisor::new(file, mark, Inheritance::default());
+                let supervisor = self.supervisor(wanted.file.clone(), Inheritance::default());
                 self.supervisors.insert(name.clone(), supervisor);
             }
         }

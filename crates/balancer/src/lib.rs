@@ -12,6 +12,7 @@
 //!                    ├─► nftables  rules of the kernel's packet filter
 //! apply, tick ──► Balancer ─► proxy     one process, all its services, over a unix socket
 //!                    ├─► haproxy   one process per file of the user's own
+//!                    ├─► generated a HAProxy per instance, from a file made of its services
 //!                    └─► verify    what does not run here, and whether it could
 //! ```
 
@@ -19,6 +20,7 @@ mod backend;
 mod backoff;
 mod balancer;
 mod choice;
+mod generated;
 mod haproxy;
 mod ipvs;
 mod listeners;
@@ -32,6 +34,7 @@ mod verify;
 
 pub use backend::{BalancerSettings, Note, Progress, ServeError};
 pub use balancer::Balancer;
+pub use generated::haproxy_text;
 pub use state_file::StateFile;
 pub use status::{
     BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,

@@ -49,10 +49,15 @@ impl StateFile {
     /// # Errors
     /// The file is what it was.
     pub fn try_save<T: Serialize>(&self, state: &T) -> io::Result<()> {
-        let draft = self.path.with_extension("new");
-        create_private(&draft)?.write_all(&serde_json::to_vec(state)?)?;
-        fs::rename(&draft, &self.path)
+        replace_private(&self.path, &serde_json::to_vec(state)?)
     }
+}
+
+/// Replaces a file whole or not at all; nobody else may read it.
+pub(crate) fn replace_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    let draft = path.with_extension("new");
+    create_private(&draft)?.write_all(content)?;
+    fs::rename(&draft, path)
 }
 
 /// A new file at `path`, in place of what a crash left there. A link that somebody put there leads

@@ -20,7 +20,8 @@ mod translation;
 mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,11 +32,14 @@ use locum_plan::{
     Activity, Backend, BackendKind, HaproxyFile, Name, Plan, Service, WantedHaproxy, WantedService,
     WantedServices,
 };
+use nix::unistd::mkdtemp;
 
 use crate::backend::Progress;
 use crate::choice::{Choice, Lacking, Reach, choose};
+use crate::generated::{DIRECTORY, HaproxyConfig, configuration, groups, make_directory};
 use crate::process::Process;
 use crate::round::LookRound;
+use crate::state_file::replace_private;
 use crate::verify::haproxy::{HaproxyLook, Objection, OwnAddresses};
 use crate::verify::port::Ports;
 use crate::verify::service::{engine_of, unmet};
@@ -73,6 +77,10 @@ pub(crate) struct Verifier {
     /// In the order of the level.
     services: Vec<ServiceLook>,
     haproxy: Vec<HaproxyLook>,
+    /// Where the files of services that HAProxy would serve are written to be looked at.
+    directory: PathBuf,
+    /// What was written there, by the name of its look.
+    generated: BTreeMap<Name, GeneratedLook>,
     watcher: Watcher,
     /// Of HAProxies that are looked at no more.
     ending: Vec<Process>,
@@ -84,6 +92,16 @@ pub(crate) struct Verifier {
     ticked_at: Option<Instant>,
     patience: u32,
     checks_at_a_time: usize,
+}
+
+/// Services that would share a HAProxy, and the file that it would be run from.
+#[derive(Debug)]
+struct GeneratedLook {
+    services: Vec<Name>,
+    configuration: HaproxyConfig,
+    path: PathBuf,
+    /// Why there is no such file.
+    fault: Option<String>,
 }
 
 /// A service that the kernel serves, or that nothing serves yet.
@@ -150,14 +168,16 @@ pub enum ObstacleKind {
 }
 
 impl Verifier {
-    /// `program` is the one that the proxy is run from.
-    pub(crate) fn new(program: &Path) -> Self {
+    /// `program` is the one that the proxy is run from; below `directory` files are written.
+    pub(crate) fn new(program: &Path, directory: &Path) -> Self {
         Self {
             reader: HostReader::new(program),
             modules: None,
             ports: Ports::default(),
             services: Vec::new(),
             haproxy: Vec::new(),
+            directory: directory.join(DIRECTORY),
+            generated: BTreeMap::new(),
             watcher: Watcher::default(),
             ending: Vec::new(),
             wanted: WantedServices::default(),
@@ -222,9 +242,14 @@ impl Verifier {
         let before = std::mem::take(&mut self.services).into_iter();
         let mut before: BTreeMap<Name, ServiceLook> =
             before.map(|look| (look.service.name.clone(), look)).collect();
-        let mut placed = placed.iter();
+        let mut placed = placed.iter().peekable();
         for WantedService { service, activity, .. } in wanted.services.iter().map(|one| &**one) {
             let (kind, runs) = match (activity, service.backend) {
+                // Looked at as the file that it would be run from.
+                (_, Backend::Only(BackendKind::Haproxy)) => {
+                    placed.next_if(|_| *activity != Activity::Idle);
+                    continue;
+                }
                 (Activity::Idle, Backend::Only(kind)) => (Some(kind), false),
                 (Activity::Idle, Backend::Auto) => (None, false),
                 (Activity::Active | Activity::Ready, _) => match placed.next() {
@@ -233,7 +258,7 @@ impl Verifier {
                         (Some(*kind), *activity == Activity::Active)
                     }
                     // The proxy says itself what it lacks.
-                    Some(Ok(BackendKind::Proxy) | Err(_)) | None => continue,
+                    Some(Ok(BackendKind::Proxy | BackendKind::Haproxy) | Err(_)) | None => continue,
                 },
             };
             let same = before.remove(&service.name).filter(|look| {
@@ -254,7 +279,8 @@ impl Verifier {
 
     fn want_haproxy(&mut self, wanted: &WantedServices, now: Instant) {
         let mut before = std::mem::take(&mut self.haproxy);
-        for WantedHaproxy { file, activity } in &wanted.haproxy {
+        let generated = self.generate(wanted);
+        for WantedHaproxy { file, activity } in wanted.haproxy.iter().chain(&generated) {
             let runs = match activity {
                 Activity::Active | Activity::Ready => true,
                 Activity::Idle => false,
@@ -266,6 +292,41 @@ impl Verifier {
         }
         self.ending.extend(before.iter_mut().filter_map(HaproxyLook::abandon));
         self.follow();
+    }
+
+    /// Writes what services that do not run here would be run from.
+    fn generate(&mut self, wanted: &WantedServices) -> Vec<WantedHaproxy> {
+        let is_idle = |wanted: &&Arc<WantedService>| {
+            wanted.activity == Activity::Idle
+                && wanted.service.backend == Backend::Only(BackendKind::Haproxy)
+        };
+        let groups = groups(wanted.services.iter().filter(is_idle));
+        let mut before = std::mem::take(&mut self.generated);
+        let mut files = Vec::new();
+        for (name, group) in groups {
+            let path = group.path(&self.directory, "standby");
+            let configuration = configuration(&group, &self.directory);
+            let earlier = before.remove(&name);
+            let is_written = earlier.is_some_and(|earlier| {
+                earlier.fault.is_none() && earlier.configuration == configuration
+            });
+            let write = || {
+                make_directory(&self.directory)?;
+                replace_private(&path, configuration.text.as_bytes())
+            };
+            let outcome = if is_written { Ok(()) } else { write() };
+            let fault =
+                outcome.err().map(|error| format!("cannot write {}: {error}", path.display()));
+            let file = Arc::new(group.file(path.clone()));
+            files.push(WantedHaproxy { file, activity: Activity::Idle });
+            let services = group.services.iter().map(|one| one.service.name.clone()).collect();
+            self.generated.insert(name, GeneratedLook { services, configuration, path, fault });
+        }
+        for gone in before.into_values() {
+            // What is left of it is no harm: the next one replaces it.
+            fs::remove_file(gone.path).ok();
+        }
+        files
     }
 
     /// Goes on with what is under way, and begins what is due.
@@ -413,8 +474,15 @@ impl Verifier {
                 progress.strained.push((name, text));
             }
         }
-        for look in self.haproxy.iter().filter(|look| unsaid(&look.file.name)) {
+        for look in &self.haproxy {
+            if let Some(generated) = self.generated.get(&look.file.name) {
+                generated.progress(look, progress);
+                continue;
+            }
             let name = look.file.name.clone();
+            if !unsaid(&name) {
+                continue;
+            }
             match of_haproxy(look).text(|_| true) {
                 Some(text) if look.runs => {
                     let text = format!("it runs, and would not start again: {text}");
@@ -441,8 +509,43 @@ impl Verifier {
         for look in &self.services {
             add(&look.service.name, look.shortfall().unwrap_or_default());
         }
-        self.haproxy.iter().for_each(|look| add(&look.file.name, of_haproxy(look)));
+        for look in &self.haproxy {
+            match self.generated.get(&look.file.name) {
+                None => add(&look.file.name, of_haproxy(look)),
+                Some(generated) => {
+                    generated.services.iter().for_each(|name| add(name, generated.of(name, look)));
+                }
+            }
+        }
         all
+    }
+}
+
+impl GeneratedLook {
+    /// What is in the way of one of its services, as far as that can be said of one; `look` is that
+    /// of its file.
+    fn of(&self, service: &Name, look: &HaproxyLook) -> Shortfall {
+        if let Some(fault) = &self.fault {
+            return Shortfall { obstacles: vec![(ObstacleKind::NotRun, fault.clone())] };
+        }
+        let mut found = of_haproxy(look);
+        found.obstacles.retain_mut(|(_, text)| {
+            let blamed = self.configuration.blamed(text, &self.path);
+            let quoted = self.configuration.quoted(text, &self.path);
+            text.push_str(&quoted);
+            blamed.is_empty() || blamed.contains(service)
+        });
+        found
+    }
+
+    fn progress(&self, look: &HaproxyLook, progress: &mut Progress) {
+        for name in &self.services {
+            match self.of(name, look).text(|_| true) {
+                Some(text) => progress.failed.push((name.clone(), text)),
+                None if look.is_pending() => progress.pending.push(name.clone()),
+                None => {}
+            }
+        }
     }
 }
 
@@ -511,7 +614,9 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
         virtual_addresses: plan.virtual_addresses(),
         ..WantedServices::default()
     };
-    let mut verifier = Verifier::new(program);
+    // As long as this takes.
+    let directory = TemporaryDirectory::new();
+    let mut verifier = Verifier::new(program, &directory.0);
     verifier.patience = 1;
     verifier.checks_at_a_time = usize::MAX;
     verifier.want(&wanted, &[], Instant::now());
@@ -529,6 +634,24 @@ pub fn verify(plan: &Plan, program: &Path) -> Vec<Obstacle> {
         ),
     });
     unknown.chain(verifier.obstacles()).collect()
+}
+
+/// For nobody else, and gone with this value.
+struct TemporaryDirectory(PathBuf);
+
+impl TemporaryDirectory {
+    /// Where there is no room for one, a path that nothing can be written to, which says so later.
+    fn new() -> Self {
+        let template = std::env::temp_dir().join("locum-check-XXXXXX");
+        Self(mkdtemp(&template).unwrap_or(template))
+    }
+}
+
+impl Drop for TemporaryDirectory {
+    fn drop(&mut self) {
+        // Nothing in it is a secret once it cannot be removed: nobody else may enter it.
+        fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 #[cfg(test)]
@@ -552,7 +675,8 @@ mod tests {
             lease: None,
         };
         let level = WantedServices { services: vec![Arc::new(one)], ..WantedServices::default() };
-        let mut verifier = Verifier::new(&std::env::current_exe().unwrap());
+        let mut verifier =
+            Verifier::new(&std::env::current_exe().unwrap(), Path::new("/nonexistent"));
         let begun = Instant::now();
         verifier.want(&level, &[], begun);
         assert_eq!(verifier.obstacles(), []);

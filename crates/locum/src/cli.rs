@@ -78,6 +78,12 @@ pub enum Command {
     /// Take a server of a service out, put it back, or give it another weight
     #[command(subcommand, after_help = ASKING)]
     Server(ServerCommand),
+    /// Look at a service of the configuration; needs no daemon
+    #[command(
+        subcommand,
+        after_help = "Exit status: 0 shown, 1 it is not served so, 2 the configuration has errors"
+    )]
+    Service(ServiceCommand),
     /// Show two directors at work in namespaces of their own; needs no configuration
     #[command(after_help = "Exit status: 0 every promise was kept, 1 one was broken or the show \
                             could not be given")]
@@ -200,6 +206,22 @@ pub enum ServerCommand {
         /// 0 to 65535; 0 takes no new clients
         #[arg(value_name = "WEIGHT", value_parser = clap::value_parser!(u32).range(0..=i64::from(MAX_WEIGHT)))]
         weight: u32,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub enum ServiceCommand {
+    /// Print the configuration that HAProxy would run from for it and for what shares its process
+    #[command(
+        after_help = "Exit status: 0 shown, 1 it is not served by HAProxy, 2 the configuration has \
+                      errors"
+    )]
+    ShowHaproxy {
+        /// Name of the service
+        #[arg(value_name = "SERVICE")]
+        service: String,
+        #[command(flatten)]
+        configuration: Configuration,
     },
 }
 

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         Command::Reload => commands::operate::reload(&place).into(),
         Command::Stop => commands::operate::stop(&place).into(),
         Command::Server(command) => commands::server::run(&command, &place).into(),
+        Command::Service(command) => commands::service::run(&command, &place).into(),
         Command::Demo(options) => demo::run(&options),
         Command::Switchover(options) => commands::switchover::run(&options, &place).into(),
     }

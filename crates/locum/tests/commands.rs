@@ -108,3 +108,35 @@ fn history_without_a_daemon_says_where_the_last_one_wrote_it() {
     std::fs::write(files.0.path().join("history.jsonl"), "").unwrap();
     assert!(ask().contains(&format!("{run_dir}/history.jsonl")), "{}", ask());
 }
+
+/// Without a daemon, and as it would be run.
+#[test]
+fn a_service_of_haproxy_is_shown_as_it_would_run() {
+    let service = |name: &str, port: u16, backend: &str| {
+        format!(
+            "\n[[service]]\nname = \"{name}\"\nlisten = \"10.9.0.100:{port}\"\n\
+             backend = \"{backend}\"\nservers = [\"10.9.1.1:80\"]\n"
+        )
+    };
+    let all = [service("www", 80, "haproxy"), service("mail", 25, "proxy")].concat();
+    let files = Files::with(&format!("{GOOD}{all}"));
+    let show = |name: &str| {
+        let config = files.config();
+        locum(&["service", "show-haproxy", name, "-c", config.to_str().unwrap()])
+    };
+    let output = show("www");
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    for line in ["bind 10.9.0.100:80 transparent", "server 10.9.1.1:80 10.9.1.1:80 weight 1"] {
+        assert!(shown.contains(&format!("    {line}\n")), "{shown}");
+    }
+    for (name, words) in [("mail", "is not served by HAProxy"), ("shop", "is no service")] {
+        let output = show(name);
+        assert_eq!(output.status.code(), Some(1));
+        let words = format!("{name} {words} in {}; these are: www", files.config().display());
+        assert!(text(&output.stderr).contains(&words), "{}", text(&output.stderr));
+    }
+    let wrong = Files::with("[[service]]\n").config();
+    let output = locum(&["service", "show-haproxy", "www", "-c", wrong.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+}

@@ -6,7 +6,7 @@ use crate::traffic::{Forwarding, Protocol};
 /// What the operator wants a service to be served by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Backend {
-    /// The first of [`BackendKind::ALL`] that can do what the service asks and has here what it needs.
+    /// The first of [`BackendKind::AUTOMATIC`] that can do what the service asks and has here what it needs.
     Auto,
     Only(BackendKind),
 }
@@ -19,6 +19,8 @@ pub enum BackendKind {
     Nftables,
     /// The built-in proxy.
     Proxy,
+    /// A HAProxy with a configuration made from the service.
+    Haproxy,
 }
 
 /// What a backend can do.
@@ -53,8 +55,10 @@ pub struct Capabilities {
     pub forwards_by_server: bool,
     /// Ways to wrap packets for a tunnel, by [`crate::Encapsulation::name`].
     pub encapsulations: &'static [&'static str],
-    /// Keeps a least and a most of connections for each server.
+    /// Keeps a most of connections for each server.
     pub bounds_servers: bool,
+    /// Lets one that had the most have new ones again below another number.
+    pub bounds_servers_below: bool,
     /// What it serves on the unspecified address, that is on every address of the host. An answer to a
     /// datagram has to come from the address that was asked.
     pub listens_on_any: &'static [Protocol],
@@ -87,6 +91,7 @@ const IPVS: Capabilities = Capabilities {
     forwards_by_server: true,
     encapsulations: &["ipip", "gue", "gre"],
     bounds_servers: true,
+    bounds_servers_below: true,
     listens_on_any: &[],
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
@@ -113,6 +118,7 @@ const NFTABLES: Capabilities = Capabilities {
     forwards_by_server: false,
     encapsulations: &[],
     bounds_servers: false,
+    bounds_servers_below: false,
     listens_on_any: &[],
     crosses_families: &[],
     limits_connections: false,
@@ -137,6 +143,34 @@ const PROXY: Capabilities = Capabilities {
     forwards_by_server: false,
     encapsulations: &[],
     bounds_servers: true,
+    bounds_servers_below: true,
+    listens_on_any: &[Protocol::Tcp],
+    crosses_families: &[Forwarding::Nat],
+    limits_connections: true,
+    has_warm_standby: true,
+};
+
+/// Whom nobody has asked for a HAProxy does not get one: it is a program of its own, with releases of
+/// its own, that may not be there.
+const HAPROXY: Capabilities = Capabilities {
+    kind: BackendKind::Haproxy,
+    name: "haproxy",
+    title: "HAProxy",
+    protocols: &[Protocol::Tcp],
+    listens_on_several: true,
+    listens_on_marks: false,
+    listens_on_all_ports: false,
+    forwardings: &[Forwarding::Nat],
+    schedulers: &["rr", "wrr", "lc", "wlc", "fo", "sh", "mh"],
+    has_more_schedulers: false,
+    has_scheduler_flags: false,
+    persists: true,
+    persistence_engines: &[],
+    sends_one_packet: false,
+    forwards_by_server: false,
+    encapsulations: &[],
+    bounds_servers: true,
+    bounds_servers_below: false,
     listens_on_any: &[Protocol::Tcp],
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,
@@ -144,14 +178,17 @@ const PROXY: Capabilities = Capabilities {
 };
 
 impl BackendKind {
-    /// In the order in which an automatic choice prefers them.
-    pub const ALL: [Self; 3] = [Self::Ipvs, Self::Nftables, Self::Proxy];
+    pub const ALL: [Self; 4] = [Self::Ipvs, Self::Nftables, Self::Proxy, Self::Haproxy];
+
+    /// Those of an automatic choice, in the order in which it prefers them.
+    pub const AUTOMATIC: [Self; 3] = [Self::Ipvs, Self::Nftables, Self::Proxy];
 
     pub const fn capabilities(self) -> &'static Capabilities {
         match self {
             Self::Ipvs => &IPVS,
             Self::Nftables => &NFTABLES,
             Self::Proxy => &PROXY,
+            Self::Haproxy => &HAPROXY,
         }
     }
 

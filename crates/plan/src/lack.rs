@@ -26,12 +26,14 @@ pub enum Lack {
     PersistenceEngine,
     OnePacket,
     Limits,
-    /// A server has a least or a most of connections of its own.
+    /// A server has a most of connections of its own.
     ServerBounds,
+    /// A server that had the most gets new ones below another number.
+    LowerBounds,
 }
 
 impl Lack {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Protocol,
         Self::Several,
         Self::Fwmark,
@@ -47,6 +49,7 @@ impl Lack {
         Self::OnePacket,
         Self::Limits,
         Self::ServerBounds,
+        Self::LowerBounds,
     ];
 }
 
@@ -92,6 +95,10 @@ impl Capabilities {
             Lack::Limits => self.limits_connections || !service.limits.count(),
             Lack::ServerBounds => {
                 self.bounds_servers || !service.reached().any(|server| server.bounds.any())
+            }
+            Lack::LowerBounds => {
+                self.bounds_servers_below
+                    || !service.reached().any(|server| server.bounds.min.is_some())
             }
         }
     }
@@ -156,6 +163,10 @@ impl Capabilities {
             Lack::ServerBounds => {
                 format!("{title} keeps no limit of connections for a server of its own")
             }
+            Lack::LowerBounds => format!(
+                "{title} sends a full server new connections as soon as it is not full \
+                 (`min_connections`)"
+            ),
         }
     }
 }
@@ -171,7 +182,10 @@ const fn way_in_words(way: Option<Forwarding>) -> &'static str {
 impl Backend {
     /// Those that the operator leaves the choice between, the preferred one first.
     pub fn allowed(self) -> impl Iterator<Item = &'static Capabilities> {
-        let named = move |kind: &BackendKind| self == Self::Auto || self == Self::Only(*kind);
+        let named = move |kind: &BackendKind| match self {
+            Self::Auto => BackendKind::AUTOMATIC.contains(kind),
+            Self::Only(only) => only == *kind,
+        };
         BackendKind::ALL.into_iter().filter(named).map(BackendKind::capabilities)
     }
 
@@ -239,6 +253,7 @@ mod tests {
             persists: false,
             sends_one_packet: false,
             bounds_servers: false,
+            bounds_servers_below: false,
             ..*BackendKind::Proxy.capabilities()
         };
         let mut all = service("192.0.2.10:0", "[2001:db8::1]:80", Forwarding::Tunnel);
@@ -249,7 +264,7 @@ mod tests {
         all.persistence = Some(Persistence { timeout: 300, granularity: 32, engine });
         all.one_packet = true;
         all.limits.connections = Some(1);
-        all.servers[0].bounds = ConnectionBounds { max: Some(9), min: None };
+        all.servers[0].bounds = ConnectionBounds { max: Some(9), min: Some(5) };
         let checksum = TunnelChecksum::None;
         all.sorry = Some(SorryServer {
             address: socket("10.0.0.9:80"),

@@ -6,6 +6,7 @@ mod baseline;
 mod daemon;
 mod election;
 mod fitness;
+mod generated;
 mod haproxy_files;
 mod haproxy_seed;
 mod hooks;

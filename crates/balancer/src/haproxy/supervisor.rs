@@ -1,4 +1,4 @@
-//! One HAProxy from one file of the user's own: started, watched, reloaded, stopped.
+//! One HAProxy from one file: started, watched, reloaded, stopped.
 //!
 //! ```text
 //!                 nothing runs
@@ -15,6 +15,7 @@
 //! is nothing to protect, and a start says all that a check would: what a failover waits for is not
 //! checked first.
 
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -36,6 +37,9 @@ use crate::haproxy::record::{ProcessRecord, fresh_key};
 use crate::haproxy::standing::Standing;
 use crate::process::Process;
 use crate::status::{ProcessState, ProcessStatus};
+
+/// What the socket beside a file of ours is called.
+pub(crate) const SOCKET: &str = "sock";
 
 /// A first process that listens and lives for this long has bound all its addresses, should it wait
 /// for its clients in a way that we cannot see.
@@ -66,6 +70,7 @@ const WATCH: Duration = Duration::from_millis(100);
 pub(super) struct Supervisor {
     file: Arc<HaproxyFile>,
     mark: Mark,
+    has_socket: bool,
     /// `None`: it is not wanted.
     activity: Option<Activity>,
     reader: FileReader,
@@ -117,7 +122,13 @@ enum Phase {
 }
 
 impl Supervisor {
-    pub(super) fn new(file: Arc<HaproxyFile>, mark: Mark, inheritance: Inheritance) -> Self {
+    /// `has_socket`: its file is one of ours, and says where it can be spoken to.
+    pub(super) fn new(
+        file: Arc<HaproxyFile>,
+        mark: Mark,
+        inheritance: Inheritance,
+        has_socket: bool,
+    ) -> Self {
         let Inheritance { keep: record, extra } = inheritance;
         let mut notes = Vec::new();
         let running = record.running.and_then(|(identity, digest)| {
@@ -138,6 +149,7 @@ impl Supervisor {
         Self {
             file,
             mark,
+            has_socket,
             activity: None,
             reader: FileReader::default(),
             look_at: None,
@@ -409,6 +421,9 @@ impl Supervisor {
             }
         };
         let mut command = Command::new(&self.file.program);
+        if let Some(socket) = self.handover() {
+            command.arg("-x").arg(socket);
+        }
         // In the foreground whatever the file says: a daemon would fork away from its supervisor.
         // With -db HAProxy writes no pid file either.
         command.arg("-db").arg("-f").arg(&self.file.config).stderr(Stdio::piped());
@@ -432,6 +447,26 @@ impl Supervisor {
             }
         }
         true
+    }
+
+    /// Where the one that runs hands its listeners over: whoever waits there is accepted by its
+    /// successor. Without that the two listen side by side for a moment, and who waits at the old one
+    /// when it closes is turned away.
+    fn handover(&self) -> Option<PathBuf> {
+        let socket = self.file.config.with_extension(SOCKET);
+        // HAProxy does not start when nobody answers there.
+        let answers = || UnixStream::connect(&socket).is_ok();
+        (self.has_socket && self.running.is_some() && answers()).then_some(socket)
+    }
+
+    /// The process that runs and is not being replaced.
+    pub(super) fn pid(&self) -> Option<u32> {
+        match self.phase {
+            Phase::Launching { .. } | Phase::Starting { .. } => None,
+            Phase::Settled | Phase::Checking { .. } | Phase::Waiting { .. } => {
+                Some(self.running.as_ref()?.process.pid())
+            }
+        }
     }
 
     fn continue_start(

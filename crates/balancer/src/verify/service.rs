@@ -18,6 +18,8 @@ pub(crate) fn unmet(service: &Service, kind: BackendKind, host: &HostView) -> Ve
     let everybody = |text: String| Unmet { reach: Reach::All, text };
     match kind {
         BackendKind::Nftables => translated(service, host),
+        // It is looked at as the file that it would be run from.
+        BackendKind::Haproxy => Vec::new(),
         BackendKind::Proxy => host.proxy.clone().err().map(everybody).into_iter().collect(),
         BackendKind::Ipvs => {
             if let Err(text) = &host.ipvs {

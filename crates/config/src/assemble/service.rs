@@ -6,8 +6,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use locum_plan::{
-    ConnectionBounds, Instance, Listener, Name, Persistence, Quorum, QuorumUnit, Scheduler,
-    SchedulerFlags, Server, Service, SorryServer, TurnHooks,
+    Backend, BackendKind, ConnectionBounds, Instance, Listener, Name, Persistence, Quorum,
+    QuorumUnit, Scheduler, SchedulerFlags, Server, Service, SorryServer, Standby, TurnHooks,
 };
 
 use crate::assemble::{commands, health};
@@ -46,7 +46,7 @@ pub(super) fn service(
         },
         persistence: parsed.persistence.value().map(|one| persistence(one, dialect)),
         one_packet: parsed.one_packet.value() == Some(&true),
-        standby: of_service::STANDBY.of(parsed, dialect),
+        standby: standby(parsed, dialect),
         drain: of_service::DRAIN.of(parsed, dialect),
         limits: parsed.limits(dialect),
         quorum: quorum(parsed, dialect),
@@ -58,6 +58,15 @@ pub(super) fn service(
         // Where nothing usable is written it stands in, beside an error.
         listen: if listen.is_empty() { vec![nowhere()] } else { listen },
     }
+}
+
+/// A HAProxy takes its time to start, and one that is made for a service can always stand by.
+fn standby(parsed: &ParsedService, dialect: Dialect) -> Standby {
+    let by_backend = match of_service::BACKEND.of(parsed, dialect) {
+        Backend::Only(BackendKind::Haproxy) => Standby::Warm,
+        Backend::Only(_) | Backend::Auto => Standby::Cold,
+    };
+    parsed.standby.value().copied().unwrap_or(by_backend)
 }
 
 fn nowhere() -> Listener {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use ::toml::de::DeValue;
 use locum_plan::{
     Backend, BackendKind, Command, Encapsulation, FailedServer, Forwarding, Listener, Protocol,
     ServiceLimits, Standby,
@@ -165,19 +164,23 @@ pub(crate) static PROTOCOL: OfService<Protocol> = Setting::new(
 
 pub(crate) static BACKEND: OfService<Backend> = Setting::new(
     "backend",
-    toml_only("\"auto\", \"ipvs\", \"nftables\" or \"proxy\"", Schema::Text, backend, |backend| {
-        match backend {
+    toml_only(
+        "\"auto\", \"ipvs\", \"nftables\", \"proxy\" or \"haproxy\"",
+        Schema::Text,
+        backend,
+        |backend| match backend {
             Backend::Auto => "\"auto\"".to_owned(),
             Backend::Only(kind) => format!("\"{}\"", kind.name()),
-        }
-    }),
+        },
+    ),
     field!(ParsedService, Backend, backend),
     Unset::Value(
         |_| Backend::Auto,
         "the kernel's balancer carries more, but not every host has it",
     ),
     "What balances: \"auto\" is the first of IPVS, nftables and the built-in proxy that can do what \
-     the service asks and has on this host all that it needs.",
+     the service asks and has on this host all that it needs; \"haproxy\" runs the HAProxy of the \
+     host with a configuration made from the service, which `locum service show-haproxy` prints.",
 );
 
 pub(crate) static SCHEDULER: OfService<String> = Setting::new(
@@ -186,7 +189,7 @@ pub(crate) static SCHEDULER: OfService<String> = Setting::new(
     field!(ParsedService, String, scheduler),
     Unset::Value(|_| "wlc".to_owned(), "weighted least connections: keepalived's own"),
     "How a server is chosen: rr, wrr, lc, wlc, sed, nq, fo, ovf, sh or mh; with nftables rr, wrr, sh \
-     or mh; with IPVS any that the kernel has.",
+     or mh; with HAProxy all but sed, nq and ovf; with IPVS any that the kernel has.",
 )
 .keywords(&[
     Keyword::Plain(Block::VirtualServer, "lb_algo"),
@@ -277,8 +280,11 @@ pub(crate) static STANDBY: OfService<Standby> = Setting::new(
     "standby",
     STANDBY_FORM,
     field!(ParsedService, Standby, standby),
-    Unset::Value(|_| Standby::Cold, "a backup that runs nothing can break nothing"),
-    "Whether the proxy runs on a backup as well.",
+    Unset::Follows(
+        "\"cold\"; with HAProxy \"warm\"",
+        "a backup that runs nothing can break nothing, and a HAProxy takes its time to start",
+    ),
+    "Whether the proxy or HAProxy runs on a backup as well.",
 );
 
 pub(crate) static DRAIN: OfService<Duration> = Setting::new(
@@ -422,18 +428,6 @@ static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(
 .keywords(&[Keyword::Own(Block::VirtualServer, "real_server")]);
 
 fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Backend> {
-    if let DeValue::String(text) = value.get_ref() {
-        let help = match text.as_ref() {
-            "haproxy" => Some("run HAProxy from its own file with [[haproxy]]"),
-            _ => None,
-        };
-        if let Some(help) = help {
-            let span = reader.span(value.span());
-            let message = format!("the backend \"{text}\" is not available yet");
-            reader.report.error(span, "backend-unavailable", message).help(help);
-            return None;
-        }
-    }
     let named = BackendKind::ALL.into_iter().map(|kind| (kind.name(), Backend::Only(kind)));
     let words: Vec<_> = [("auto", Backend::Auto)].into_iter().chain(named).collect();
     reader.word(value, key, &words)

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use locum_plan::{Backend, Capabilities, Lack, Listener, Plan, Protocol, Service, Standby};
+use locum_plan::{
+    Backend, BackendKind, Capabilities, Lack, Listener, Plan, Protocol, Service, Standby,
+};
 use locum_vrrp::Family;
 
 use crate::dialect::Dialect;
+use crate::need::NeedKind;
 use crate::parsed::{ParsedHealth, ParsedService};
 use crate::settings::health::{HEALTH_INTERVAL, LocalCheck};
 use crate::span::Report;
@@ -51,8 +54,12 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
         let each: Vec<String> =
             lacks.iter().map(|(backend, lack)| backend.explain(*lack, built)).collect();
         let finding = report.error(span, "backend-cannot", each.join(", and "));
-        let other = Backend::Auto.allowed().find(|other| other.lack(built).is_none());
+        let mut all = BackendKind::ALL.into_iter().map(BackendKind::capabilities);
+        let other = all.find(|other| other.lack(built).is_none());
         match (other, built.backend) {
+            (Some(other), _) if !BackendKind::AUTOMATIC.contains(&other.kind) => {
+                finding.help(format!("set the backend to \"{}\"", other.name))
+            }
             (Some(other), _) => {
                 finding.help(format!("set the backend to \"{}\", or leave it out", other.name))
             }
@@ -66,8 +73,11 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
     {
         let title = kind.capabilities().title;
         let text =
-            format!("a warm standby is the built-in proxy's: {title} has nothing to keep warm");
+            format!("a warm standby is the proxy's or HAProxy's: {title} has nothing to keep warm");
         report.warning(standby.span, "standby-ipvs", text);
+    }
+    if built.backend == Backend::Only(BackendKind::Haproxy) {
+        report.need(span, NeedKind::Program("haproxy".to_owned()));
     }
     time_outs(parsed, built, report);
 }

@@ -7,6 +7,7 @@ pub mod operate;
 #[cfg(test)]
 pub mod sample;
 pub mod server;
+pub mod service;
 pub mod status;
 pub mod switchover;
 pub mod table;

@@ -1,0 +1,161 @@
+//! Services by a HAProxy that is made for them, with real servers: the same clients as of the other
+//! backends.
+
+use locum_integration::node::Node;
+use locum_integration::pair::ELECTION;
+use locum_integration::peer::locum_command;
+use locum_integration::require;
+use locum_integration::service::Balanced;
+use locum_integration::service::every_second;
+use locum_integration::wait;
+use locum_integration::wait::millis;
+use locum_integration::web::HalfAsked;
+use locum_integration::web::Requests;
+
+/// The service `www` of the instance `web` with weights 1 and 3.
+const WEIGHTED: &str = r#"
+[[service]]
+name = "www"
+instance = "web"
+listen = "192.168.1.100:80"
+backend = "haproxy"
+scheduler = "wrr"
+health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
+servers = [{ address = "10.0.0.1:80", weight = 1 }, { address = "10.0.0.2:80", weight = 3 }]
+"#;
+
+fn available() -> bool {
+    require::lab(&["haproxy"])
+}
+
+fn status(node: &Node) -> String {
+    String::from_utf8_lossy(&locum_command(node, &["status"]).stdout).into_owned()
+}
+
+/// What runs on a node, by number.
+fn processes(node: &Node) -> Vec<String> {
+    let all = node.run(&["ps", "-eo", "pid,args", "--no-headers"]);
+    let ours = all.lines().filter(|line| line.contains("/haproxy/web.cfg"));
+    ours.filter_map(|line| Some(line.split_ascii_whitespace().next()?.to_owned())).collect()
+}
+
+#[test]
+fn clients_are_shared_by_weight_and_a_standby_is_warm() {
+    if !available() {
+        return;
+    }
+    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
+    balanced.expect_both_servers();
+    let answers: Vec<String> =
+        (0..100).map(|_| balanced.get().expect("each request is answered")).collect();
+    let first = answers.iter().filter(|name| *name == "srv1").count();
+    assert!((24..=26).contains(&first), "{first} of 100 at the server of weight 1 of 4");
+    let shown = status(&balanced.lab.directors[0]);
+    assert!(shown.contains("haproxy"), "{shown}");
+    wait::until("the backup runs one too", ELECTION, || {
+        processes(&balanced.lab.directors[1]).len() == 1
+    });
+    let before = processes(&balanced.lab.directors[1]);
+    balanced.lab.unplug(0);
+    balanced.expect_service_by(1);
+    balanced.expect_both_servers();
+    assert_eq!(processes(&balanced.lab.directors[1]), before, "what stood by serves");
+    balanced.daemon(1).terminate();
+    wait::until("a stop leaves none", ELECTION, || {
+        processes(&balanced.lab.directors[1]).is_empty()
+    });
+}
+
+#[test]
+fn clients_stay_with_their_server() {
+    if !available() {
+        return;
+    }
+    let balanced = Balanced::settled(&every_second(&format!("{WEIGHTED}persistence = \"5m\"\n")));
+    let first = balanced.get().expect("an answer");
+    balanced.expect_servers(&[&first]);
+    let gone = usize::from(first == "srv2");
+    balanced.web[gone].set_status(503);
+    let other = ["srv2", "srv1"][gone];
+    balanced.expect_servers(&[other]);
+    balanced.web[gone].set_status(200);
+    balanced.expect_servers(&[other]);
+}
+
+/// Of a server that fails, and of one that is drained: no request is lost but those in flight there,
+/// and HAProxy is not started anew for it.
+#[test]
+fn a_server_that_fails_or_is_drained_gets_no_clients_and_returns() {
+    if !available() {
+        return;
+    }
+    let balanced = Balanced::settled(&every_second(WEIGHTED));
+    balanced.expect_both_servers();
+    let director = &balanced.lab.directors[0];
+    let before = processes(director);
+    balanced.web[0].set_status(503);
+    balanced.expect_servers(&["srv2"]);
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    balanced.web[0].set_status(200);
+    balanced.expect_both_servers();
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    // Before there are others who take turns.
+    let held = [(); 4].map(|()| HalfAsked::start(&balanced.lab.client, balanced.vip()));
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    let said = locum_command(director, &["server", "drain", "www", "10.0.0.1"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    balanced.expect_servers(&["srv2"]);
+    let mut finished: Vec<String> =
+        held.into_iter().map(|one| one.finish().expect("answered")).collect();
+    finished.sort();
+    assert_eq!(finished, ["srv1", "srv2", "srv2", "srv2"], "what was there went on");
+    let said = locum_command(director, &["server", "ready", "www", "10.0.0.1"]);
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    balanced.expect_both_servers();
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    assert_eq!(processes(director), before);
+}
+
+/// A switchover while clients ask: those that began at the predecessor end there.
+#[test]
+fn a_planned_handover_cuts_no_request() {
+    if !available() {
+        return;
+    }
+    let balanced = Balanced::settled(&every_second(WEIGHTED));
+    balanced.expect_both_servers();
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    for (from, to) in [(0, 1), (1, 0)] {
+        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        balanced.expect_service_by(to);
+    }
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    assert!(answered > 20, "only {answered} answered");
+}
+
+/// `kill -9` of the daemon, and a start half a second later.
+#[test]
+fn haproxy_goes_on_while_the_daemon_is_started_again() {
+    if !available() {
+        return;
+    }
+    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
+    balanced.expect_both_servers();
+    let before = processes(&balanced.lab.directors[0]);
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    balanced.daemon(0).kill_main();
+    std::thread::sleep(millis(500));
+    balanced.start_again(0);
+    wait::until("the daemon answers", ELECTION, || {
+        status(&balanced.lab.directors[0]).contains("haproxy")
+    });
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    balanced.web[0].set_status(503);
+    balanced.expect_servers(&["srv2"]);
+    assert_eq!(processes(&balanced.lab.directors[0]), before, "the same process");
+}
