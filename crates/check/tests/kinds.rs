@@ -248,13 +248,22 @@ fn ping_passes_when_this_host_answers_in_either_family() {
 }
 
 /// A greeting of protocol 10 with its version.
-const MYSQL_GREETING: &[u8] = b"\x0b\0\0\0\x0a10.11.6-M\0";
+const MYSQL_GREETING: &[u8] = b"\x11\0\0\0\x0a5.5.5-10.11.6-M\0";
 
 #[test]
 fn mysql_passes_with_a_greeting_and_a_login() {
-    let greeted = server(vec![Say(MYSQL_GREETING)]);
     let mysql = |user: Option<&str>| Question::Mysql { user: user.map(Into::into) };
-    expect(&ask(greeted, mysql(None)), Verdict::Pass, "MySQL 10.11.6-M");
+    for (said, verdict, detail) in [
+        (&b"\x0f\0\0\x02\xff\x15\x04#28000Denied"[..], Verdict::Pass, "MySQL 10.11.6-M"),
+        (b"\x0c\0\0\x02\xff\x57\x0c#08004TLS", Verdict::Pass, "MySQL 10.11.6-M"),
+        (b"\x01\0\0\x02\0", Verdict::Pass, "MySQL 10.11.6-M"),
+        (b"\x0d\0\0\x02\xff\x10\x04Too many..", Verdict::Fail, "MySQL error 1040: Too many.."),
+    ] {
+        // Nobody logs in: a host that leaves before that would be blocked in the end.
+        let greeted =
+            server(vec![Say(MYSQL_GREETING), Until(b"\0mysql_native_password\0"), Say(said)]);
+        expect(&ask(greeted, mysql(None)), verdict, detail);
+    }
     let let_in = server(vec![
         Say(MYSQL_GREETING),
         Wait,
@@ -290,7 +299,17 @@ fn postgres_passes_when_it_takes_connections() {
     let target = server(vec![Wait, Say(b"R\0\0\0\x08\0\0\0\x05")]);
     expect(&ask(target, with_user.clone()), Verdict::Pass, "PostgreSQL takes connections");
     let target = server(vec![Wait, Say(b"E\0\0\0\x26SFATAL\0C57P03\0Mthe database is up\0\0")]);
-    expect(&ask(target, with_user), Verdict::Fail, "PostgreSQL: the database is up");
+    expect(&ask(target, with_user.clone()), Verdict::Fail, "PostgreSQL: the database is up");
+    // Let in without a password, which says nothing of the user and the database yet.
+    const LET_IN: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+    const READY: &[u8] = b"S\0\0\0\x11TimeZone\0UTC\0K\0\0\0\x0c\0\0\0\x01\0\0\0\x02Z\0\0\0\x05I";
+    let target = server(vec![Wait, Say(LET_IN), Say(READY)]);
+    expect(&ask(target, with_user.clone()), Verdict::Pass, "PostgreSQL takes connections");
+    let target = server(vec![Wait, Say(LET_IN), Say(b"E\0\0\0\x0eMno such\0\0")]);
+    expect(&ask(target, with_user.clone()), Verdict::Fail, "PostgreSQL: no such");
+    let target = server(vec![Wait, Say(LET_IN)]);
+    let outcome = once(Checker::ask(target, with_user), SHORT);
+    expect(&outcome, Verdict::Fail, "let in, and then nothing: timed out after 400ms");
     let target = server(vec![Wait, Say(b"HTTP/1.1 400\r\n")]);
     expect(&ask(target, plain), Verdict::Fail, "not an answer of PostgreSQL");
 }
@@ -309,9 +328,9 @@ fn redis_passes_when_it_answers_ping() {
     ]);
     expect(&ask(target, redis(Some("geheim"))), Verdict::Pass, "PONG");
     let target = server(vec![Hear(PING), Say(b"-LOADING Redis is loading\r\n")]);
-    expect(&ask(target, redis(None)), Verdict::Fail, "Redis: -LOADING Redis is loading");
+    expect(&ask(target, redis(None)), Verdict::Fail, "Redis: LOADING Redis is loading");
     let target = server(vec![Wait, Say(b"-WRONGPASS invalid\r\n")]);
-    expect(&ask(target, redis(Some("x"))), Verdict::Fail, "Redis: -WRONGPASS invalid");
+    expect(&ask(target, redis(Some("x"))), Verdict::Fail, "Redis: WRONGPASS invalid");
 }
 
 #[test]

@@ -8,7 +8,9 @@ use super::{Answer, WaitingFor, Whom};
 /// Of all answers together: a handshake has a few hundred octets.
 const ANSWER_BYTES: usize = 64 * 1024;
 
-/// A greeting; with a user also a login of this user without a password, as HAProxy's mysql-check.
+/// A greeting and a login without a password: of this user, as HAProxy's mysql-check, or of nobody, whom
+/// it may turn down. A server blocks hosts that leave after its greeting, by default for good at the
+/// hundredth time in a row, and with this host the clients that come from it.
 pub(crate) async fn mysql(
     whom: Whom<'_>,
     user: Option<&str>,
@@ -18,21 +20,26 @@ pub(crate) async fn mysql(
     *stage = "no greeting";
     let greeting = mysql_packet(&mut server).await?;
     let version = match greeting.split_first() {
-        Some((10, rest)) => excerpt(rest.split(|octet| *octet == 0).next().unwrap_or_default()),
+        Some((10, rest)) => {
+            let version = rest.split(|octet| *octet == 0).next().unwrap_or_default();
+            // MariaDB hides its own behind one that old replicas understand.
+            excerpt(version.strip_prefix(b"5.5.5-").unwrap_or(version))
+        }
         Some((0xff, error)) => return Err(mysql_error(error)),
         _ => return Err(Answer::fail("not a greeting of MySQL")),
     };
-    let Some(user) = user else { return Ok(Answer::pass(format!("MySQL {version}"))) };
+    let passed = || Answer::pass(format!("MySQL {version}"));
     *stage = "no answer to the login";
-    server.say(&mysql_frame(1, &mysql_login(user))).await?;
+    server.say(&mysql_frame(1, &mysql_login(user.unwrap_or_default()))).await?;
     // At most: another method is asked for, and its first part is taken.
     for number in [3, 5, 7] {
         let answer = mysql_packet(&mut server).await?;
         match answer.split_first() {
             Some((0, _)) => {
                 let _quit_matters_to_nobody = server.say(&mysql_frame(0, &[1])).await;
-                return Ok(Answer::pass(format!("MySQL {version}")));
+                return Ok(passed());
             }
+            Some((0xff, error)) if user.is_none() && is_turned_down(error) => return Ok(passed()),
             Some((0xff, error)) => return Err(mysql_error(error)),
             // Another method, for which no password is an empty answer.
             Some((0xfe, _)) => server.say(&mysql_frame(number, &[])).await?,
@@ -71,9 +78,21 @@ fn mysql_login(user: &str) -> Vec<u8> {
     login
 }
 
+/// The error is of the user, or of a login in the clear: others get in.
+fn is_turned_down(error: &[u8]) -> bool {
+    const ACCESS_DENIED: u16 = 1045;
+    const NO_PASSWORD: u16 = 1698;
+    const ONLY_BY_TLS: u16 = 3159;
+    matches!(mysql_number(error), ACCESS_DENIED | NO_PASSWORD | ONLY_BY_TLS)
+}
+
+fn mysql_number(error: &[u8]) -> u16 {
+    error.get(..2).map_or(0, |octets| u16::from_le_bytes([octets[0], octets[1]]))
+}
+
 /// Number, perhaps a state of SQL, and text.
 fn mysql_error(error: &[u8]) -> Answer {
-    let number = error.get(..2).map_or(0, |octets| u16::from_le_bytes([octets[0], octets[1]]));
+    let number = mysql_number(error);
     let text = error.get(2..).unwrap_or_default();
     let text = if text.first() == Some(&b'#') { text.get(6..).unwrap_or_default() } else { text };
     Answer::fail(format!("MySQL error {number}: {}", excerpt(text)))
@@ -105,24 +124,40 @@ pub(crate) async fn postgres(
     startup.push(0);
     let length = startup.len() as u32 + 4;
     server.say(&[&length.to_be_bytes()[..], &startup].concat()).await?;
-    match server.octets(1).await?[..] {
-        [b'R'] => {
-            let _farewell_matters_to_nobody = server.say(&[b'X', 0, 0, 0, 4]).await;
-            Ok(Answer::pass("PostgreSQL takes connections"))
+    loop {
+        match server.octets(1).await?[..] {
+            [b'R'] => {
+                let method = postgres_message(&mut server).await?;
+                // Let in without a password: whether the user and the database exist is said next.
+                if method.starts_with(&[0; 4]) {
+                    *stage = "let in, and then nothing";
+                    continue;
+                }
+            }
+            [b'Z'] => {}
+            // A notice, a setting, the key to cancel by.
+            [b'N' | b'S' | b'K'] => {
+                postgres_message(&mut server).await?;
+                continue;
+            }
+            [b'E'] => return Err(postgres_error(&mut server).await),
+            _ => return Err(Answer::fail("not an answer of PostgreSQL")),
         }
-        [b'E'] => Err(postgres_error(&mut server).await),
-        _ => Err(Answer::fail("not an answer of PostgreSQL")),
+        let _farewell_matters_to_nobody = server.say(&[b'X', 0, 0, 0, 4]).await;
+        return Ok(Answer::pass("PostgreSQL takes connections"));
     }
+}
+
+/// What follows the kind of a message.
+async fn postgres_message(server: &mut Conversation) -> Result<Vec<u8>, Answer> {
+    let length = server.octets(4).await?;
+    let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
+    server.octets(length.saturating_sub(4) as usize).await
 }
 
 /// The message of an error whose kind has been read.
 async fn postgres_error(server: &mut Conversation) -> Answer {
-    let read = async {
-        let length = server.octets(4).await?;
-        let length = u32::from_be_bytes([length[0], length[1], length[2], length[3]]);
-        server.octets(length.saturating_sub(4) as usize).await
-    };
-    match read.await {
+    match postgres_message(server).await {
         Ok(fields) => {
             let mut fields = fields.split(|octet| *octet == 0);
             let message = fields.find_map(|field| field.strip_prefix(b"M"));
@@ -145,7 +180,7 @@ pub(crate) async fn redis(
         server.say(auth.as_bytes()).await?;
         let line = server.line().await?;
         if line != b"+OK" {
-            return Err(Answer::fail(format!("Redis: {}", excerpt(&line))));
+            return Err(redis_error(&line));
         }
     }
     *stage = "no answer to PING";
@@ -153,6 +188,13 @@ pub(crate) async fn redis(
     let line = server.line().await?;
     match &line[..] {
         b"+PONG" => Ok(Answer::pass("PONG")),
-        _ => Err(Answer::fail(format!("Redis: {}", excerpt(&line)))),
+        _ => Err(redis_error(&line)),
+    }
+}
+
+fn redis_error(line: &[u8]) -> Answer {
+    match line.strip_prefix(b"-") {
+        Some(error) => Answer::fail(format!("Redis: {}", excerpt(error))),
+        None => Answer::fail(format!("not an answer of Redis: {}", excerpt(line))),
     }
 }
