@@ -29,6 +29,7 @@ pub mod probe;
 pub mod process;
 pub mod require;
 pub mod service;
+pub mod software;
 pub mod vm;
 pub mod wait;
 pub mod web;

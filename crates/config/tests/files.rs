@@ -155,6 +155,27 @@ fn the_sample_that_is_installed_has_no_findings() {
 }
 
 #[test]
+fn the_examples_have_no_findings_and_are_in_the_readme() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = std::fs::read_to_string(root.join("README.md")).expect("it is in the repository");
+    let entries = std::fs::read_dir(root.join("etc/examples")).expect("they are in the repository");
+    let mut services = 0;
+    for entry in entries {
+        let name = entry.expect("readable").file_name().into_string().expect("a plain name");
+        assert!(readme.contains(&format!("`{name}`")), "README.md does not name {name}");
+        if !name.ends_with(".toml") {
+            continue;
+        }
+        for node in ["lb1", "lb2"] {
+            let (plan, codes) = loaded(&format!("../../etc/examples/{name}"), node);
+            assert!(codes.is_empty(), "{name}: {codes:?}");
+            services += plan.services.len();
+        }
+    }
+    assert!(services >= 10, "only {services} services");
+}
+
+#[test]
 fn commented_keys_of_the_sample_are_valid_when_uncommented() {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../etc/locum.toml");
     let text = std::fs::read_to_string(file).expect("the file is in the repository");

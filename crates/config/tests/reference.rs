@@ -248,8 +248,9 @@ fn check(text: &str) -> Result<(), String> {
 fn the_schema_accepts_what_a_load_accepts() {
     assert_eq!(check(&etc("locum.toml")), Ok(()));
     let mut accepted = 0;
-    let tests = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests");
-    let folders = ["cases", "data"].map(|folder| tests.join(folder));
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let folders =
+        ["tests/cases", "tests/data", "../../etc/examples"].map(|folder| package.join(folder));
     let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("a folder"));
     for entry in entries {
         let path = entry.expect("readable").path();

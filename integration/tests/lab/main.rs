@@ -3,8 +3,10 @@
 
 mod bad_input;
 mod baseline;
+mod checkers;
 mod daemon;
 mod election;
+mod examples;
 mod fitness;
 mod generated;
 mod haproxy_files;
