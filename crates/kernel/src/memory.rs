@@ -27,7 +27,7 @@ pub fn share_one_arena() -> bool {
     false
 }
 
-/// Lets go of the program's text and that of its libraries: most of it has run once, for the
+/// Lets go of the program's text and constants, and those of its libraries: most has been used once, for the
 /// configuration and the start, and would count as resident for as long as the process runs. What is
 /// used again is found in the page cache at its next use. To be called when a start or a reload is
 /// over.
@@ -38,15 +38,15 @@ pub fn release_text() -> io::Result<()> {
     for Range { start, end } in unchanged_text(&fs::read_to_string("/proc/self/smaps")?) {
         let length = end - start;
         let start = std::ptr::with_exposed_provenance_mut(start);
-        // SAFETY: the range is one mapping of a file, executable and not writable, with no page of
-        // its own: what is dropped is read again from the file when it is next touched.
+        // SAFETY: the range is one private mapping of a file, not writable, with no page of its own:
+        // what is dropped is read again from the file when it is next touched.
         unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
     }
     Ok(())
 }
 
-/// Mappings of files that are run and that nobody has changed: a page in which a debugger has set a
-/// breakpoint is no file's any more.
+/// Mappings of files that are run or read and that nobody has changed: a page in which a debugger has
+/// set a breakpoint is no file's any more, nor is one with addresses that the loader has put in.
 fn unchanged_text(smaps: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let mut last = None;
@@ -62,14 +62,15 @@ fn unchanged_text(smaps: &str) -> Vec<Range<usize>> {
     found
 }
 
-/// `None` for a line that begins no mapping; within it, the range of one that runs a file's text.
+/// `None` for a line that begins no mapping; within it, the range of one that is a file's and private
+/// and cannot be written.
 fn mapping(line: &str) -> Option<Option<Range<usize>>> {
     let mut words = line.split_ascii_whitespace();
     let (start, end) = words.next()?.split_once('-')?;
     let address = |text| usize::from_str_radix(text, 16).ok();
     let range = address(start)?..address(end)?;
     let [rights, _offset, _device, inode] = std::array::from_fn(|_| words.next().unwrap_or("0"));
-    Some((rights == "r-xp" && inode != "0").then_some(range))
+    Some((matches!(rights, "r-xp" | "r--p") && inode != "0").then_some(range))
 }
 
 #[cfg(all(test, target_env = "gnu"))]
@@ -82,16 +83,16 @@ mod tests {
     const CHILD: &str = "LOCUM_TEST_ARENA";
 
     #[test]
-    fn text_is_what_is_run_of_a_file_and_unchanged() {
+    fn text_is_what_is_of_a_file_and_unchanged() {
         let smaps = "\
-            1000-2000 r--p 00000000 fe:00 77 /usr/bin/locum\nRss: 4 kB\nAnonymous: 0 kB\n\
+            1000-2000 r--p 00000000 fe:00 77 /usr/bin/locum\nRss: 4 kB\nAnonymous: 8 kB\n\
             2000-9000 r-xp 00001000 fe:00 77 /usr/bin/a name\nRss: 8 kB\nAnonymous:  0 kB\n\
             9000-a000 r-xp 00001000 fe:00 78 /usr/bin/debugged\nAnonymous: 4 kB\n\
+            d000-e000 r--p 00000000 fe:00 79 /usr/lib/libc.so.6\nAnonymous: 0 kB\n\
             a000-b000 rw-p 00001000 fe:00 77 /usr/bin/locum\nAnonymous: 0 kB\n\
             b000-c000 r-xp 00000000 00:00 0 [vdso]\nAnonymous: 0 kB\n\
             c000-d000 r-xs 00000000 00:01 9 /dev/shared\nAnonymous: 0 kB\nVmFlags: rd ex\n";
-        let one = 0x2000..0x9000;
-        assert_eq!(unchanged_text(smaps), std::slice::from_ref(&one));
+        assert_eq!(unchanged_text(smaps), [0x2000..0x9000, 0xd000..0xe000]);
         assert_eq!(unchanged_text("no-such 0-\n-\nAnonymous: 0 kB\n"), []);
     }
 
@@ -110,7 +111,7 @@ mod tests {
             assert!(child.status().unwrap().success());
             return;
         }
-        // All of the text, as if it had run.
+        // All of it, as if it had run.
         let text: Vec<_> = unchanged_text(&fs::read_to_string("/proc/self/smaps").unwrap());
         for page in text.iter().flat_map(|range| range.clone().step_by(4096)) {
             // SAFETY: the kernel has said that it is mapped and may be read.
