@@ -5,7 +5,7 @@
 //!   level ──► Verifier ─┬─► service   over a HostView: modules, forwarding, networks, program
 //!   (idle)              ├─► haproxy   `haproxy -c`, which is waited for by no one
 //!                       └─► port      who listens there
-//!             ▲ at once: a file changed, a port was taken · each second: host · a slow round: the rest
+//!             ▲ ten times a second: host, ports, changes of files · a slow round: the rest
 //! ```
 //!
 //! What it finds takes a node out of service, so it speaks only of what is certain: what cannot be
@@ -48,12 +48,9 @@ use crate::verify::watch::Watcher;
 pub(crate) use forwarding::Unmet;
 pub(crate) use host::{HostReader, HostView};
 
-/// How often the host is looked at: an operator who waits for it sees it within two of them.
-const HOST: Duration = Duration::from_secs(1);
-
-/// How often files are asked for changes, and the kernel who listens: what a master has lost too
+/// How often host and ports are looked at, and files asked for changes: what a master has lost too
 /// shall be known or in doubt here before what it offers is taken.
-const CHANGES: Duration = Duration::from_millis(100);
+const ROUND: Duration = Duration::from_millis(100);
 
 /// How often a check that is under way is looked at; one takes some 50 ms.
 const CHECK_POLL: Duration = Duration::from_millis(10);
@@ -86,8 +83,7 @@ pub(crate) struct Verifier {
     ending: Vec<Process>,
     /// As it was last asked for.
     wanted: WantedServices,
-    host_round: Option<LookRound>,
-    port_round: Option<LookRound>,
+    round: Option<LookRound>,
     changes_at: Option<Instant>,
     ticked_at: Option<Instant>,
     patience: u32,
@@ -181,8 +177,7 @@ impl Verifier {
             watcher: Watcher::default(),
             ending: Vec::new(),
             wanted: WantedServices::default(),
-            host_round: None,
-            port_round: None,
+            round: None,
             changes_at: None,
             ticked_at: None,
             patience: PATIENCE,
@@ -338,10 +333,8 @@ impl Verifier {
             self.ending.extend(look.poll(now));
         }
         self.begin_checks(now);
-        if self.host_wait(now) == Some(Duration::ZERO) {
+        if self.round_wait(now) == Some(Duration::ZERO) {
             self.look_at_host(now);
-        } else if self.port_wait(now) == Some(Duration::ZERO) {
-            self.look_at_ports(now);
         }
     }
 
@@ -373,7 +366,7 @@ impl Verifier {
         }
         // Its file may name others than before.
         self.look_at_addresses();
-        self.look_at_ports(now);
+        self.look_at_ports();
     }
 
     fn follow(&mut self) {
@@ -404,8 +397,8 @@ impl Verifier {
             }
         }
         self.look_at_addresses();
-        self.host_round = Some(LookRound { at: now, took: begun.elapsed() });
-        self.look_at_ports(now);
+        self.look_at_ports();
+        self.round = Some(LookRound { at: now, took: begun.elapsed() });
     }
 
     fn look_at_addresses(&mut self) {
@@ -414,31 +407,21 @@ impl Verifier {
         self.haproxy.iter_mut().for_each(|look| look.look_at_addresses(&mut host, brought));
     }
 
-    fn look_at_ports(&mut self, now: Instant) {
-        let begun = Instant::now();
+    fn look_at_ports(&mut self) {
         self.ports.read();
         self.services.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
         self.haproxy.iter_mut().for_each(|look| look.look_at_ports(&mut self.ports));
-        self.port_round = Some(LookRound { at: now, took: begun.elapsed() });
     }
 
-    /// How long the next look at the host may wait; `None` where nothing asks about it.
-    fn host_wait(&self, now: Instant) -> Option<Duration> {
-        let wait = |round: LookRound| round.wait(HOST, now);
+    /// How long the next look at host and ports may wait; `None` where nothing asks about them.
+    fn round_wait(&self, now: Instant) -> Option<Duration> {
         let is_needed = !self.services.is_empty() || self.haproxy.iter().any(|look| !look.runs);
-        is_needed.then(|| self.host_round.map_or(Duration::ZERO, wait))
-    }
-
-    /// The same of ports.
-    fn port_wait(&self, now: Instant) -> Option<Duration> {
-        let by_services = self.services.iter().any(|look| look.needs_ports);
-        let is_needed = by_services || self.haproxy.iter().any(|look| !look.runs);
-        let wait = |round: LookRound| round.wait(CHANGES, now);
-        is_needed.then(|| self.port_round.map_or(Duration::ZERO, wait))
+        let wait = |round: LookRound| round.wait(ROUND, now);
+        is_needed.then(|| self.round.map_or(Duration::ZERO, wait))
     }
 
     fn changes_due(&self) -> Option<Instant> {
-        self.changes_at.map(|at| at + CHANGES)
+        self.changes_at.map(|at| at + ROUND)
     }
 
     /// How long from `now` the next tick may wait; `None` when there is nothing to look at.
@@ -451,7 +434,7 @@ impl Verifier {
         let changes = self.changes_due().filter(|_| !self.haproxy.is_empty());
         let checks = self.haproxy.iter().map(HaproxyLook::next).min();
         let next = changes.into_iter().chain(checks).map(|at| at.saturating_duration_since(now));
-        next.chain(self.host_wait(now)).chain(self.port_wait(now)).min()
+        next.chain(self.round_wait(now)).min()
     }
 
     /// Adds what could not be served, and what runs and could not be started again. A name of which
@@ -660,9 +643,12 @@ mod tests {
 
     use super::*;
 
-    /// What it is found with by a master would otherwise be known here only after the offer.
+    /// A master knows within a tenth of a second or two, and offers.
     #[test]
-    fn a_port_that_is_taken_is_known_before_the_next_look_at_the_host() {
+    fn what_both_have_lost_is_known_before_an_offer_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("locum");
+        std::fs::copy("/bin/true", &program).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let service = Service {
             backend: Backend::Only(BackendKind::Proxy),
@@ -675,16 +661,22 @@ mod tests {
             lease: None,
         };
         let level = WantedServices { services: vec![Arc::new(one)], ..WantedServices::default() };
-        let mut verifier =
-            Verifier::new(&std::env::current_exe().unwrap(), Path::new("/nonexistent"));
-        let begun = Instant::now();
-        verifier.want(&level, &[], begun);
+        let mut verifier = Verifier::new(&program, directory.path());
+        let mut now = Instant::now();
+        verifier.want(&level, &[], now);
         assert_eq!(verifier.obstacles(), []);
+        let mut found_next = |verifier: &mut Verifier| {
+            // A machine that stands still makes it look less often.
+            let took = verifier.round.unwrap().took;
+            let wait = verifier.round_wait(now).unwrap();
+            assert!(wait <= Duration::from_millis(100).max(took * 50), "{wait:?} after {took:?}");
+            now += wait;
+            verifier.tick(now);
+            verifier.obstacles().iter().map(|one| one.kind).collect::<Vec<_>>()
+        };
         let _stranger = TcpListener::bind(address).unwrap();
-        let next = verifier.port_wait(begun).unwrap();
-        assert!(next < verifier.host_wait(begun).unwrap());
-        verifier.tick(begun + next);
-        let found = verifier.obstacles();
-        assert_eq!(found.iter().map(|one| one.kind).collect::<Vec<_>>(), [ObstacleKind::Port]);
+        assert_eq!(found_next(&mut verifier), [ObstacleKind::Port]);
+        std::fs::remove_file(&program).unwrap();
+        assert!(found_next(&mut verifier).contains(&ObstacleKind::Host));
     }
 }
