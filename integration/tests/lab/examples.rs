@@ -41,7 +41,7 @@ fn available() -> bool {
 }
 
 /// A file of the examples.
-fn text_of(example: &str) -> String {
+pub(crate) fn text_of(example: &str) -> String {
     let path = require::workspace().join("etc/examples").join(example);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

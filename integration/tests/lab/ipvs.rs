@@ -4,6 +4,7 @@
 mod first_configuration;
 mod model;
 mod sync;
+mod tandem;
 mod ways;
 
 use std::fs;
