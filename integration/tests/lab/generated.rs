@@ -12,17 +12,9 @@ use locum_integration::wait::millis;
 use locum_integration::web::HalfAsked;
 use locum_integration::web::Requests;
 
-/// The service `www` of the instance `web` with weights 1 and 3.
-const WEIGHTED: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "haproxy"
-scheduler = "wrr"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = [{ address = "10.0.0.1:80", weight = 1 }, { address = "10.0.0.2:80", weight = 3 }]
-"#;
+use crate::backends;
+
+const BACKEND: &str = "haproxy";
 
 fn available() -> bool {
     require::lab(&["haproxy"])
@@ -44,12 +36,8 @@ fn clients_are_shared_by_weight_and_a_standby_is_warm() {
     if !available() {
         return;
     }
-    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
-    let answers: Vec<String> =
-        (0..100).map(|_| balanced.get().expect("each request is answered")).collect();
-    let first = answers.iter().filter(|name| *name == "srv1").count();
-    assert!((24..=26).contains(&first), "{first} of 100 at the server of weight 1 of 4");
+    let mut balanced = backends::settled(BACKEND);
+    backends::expect_shares_by_weight(&balanced);
     let shown = status(&balanced.lab.directors[0]);
     assert!(shown.contains("haproxy"), "{shown}");
     wait::until("the backup runs one too", ELECTION, || {
@@ -71,7 +59,10 @@ fn clients_stay_with_their_server() {
     if !available() {
         return;
     }
-    let balanced = Balanced::settled(&every_second(&format!("{WEIGHTED}persistence = \"5m\"\n")));
+    let balanced = Balanced::settled(&every_second(&format!(
+        "{}persistence = \"5m\"\n",
+        backends::weighted(BACKEND)
+    )));
     let first = balanced.get().expect("an answer");
     balanced.expect_servers(&[&first]);
     let gone = usize::from(first == "srv2");
@@ -89,27 +80,19 @@ fn a_server_that_fails_or_is_drained_gets_no_clients_and_returns() {
     if !available() {
         return;
     }
-    let balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
+    let balanced = backends::settled(BACKEND);
     let director = &balanced.lab.directors[0];
     let before = processes(director);
-    balanced.web[0].set_status(503);
-    balanced.expect_servers(&["srv2"]);
-    let requests = Requests::start(&balanced.lab.client, balanced.vip());
-    balanced.web[0].set_status(200);
-    balanced.expect_both_servers();
-    let (answered, failed) = requests.stop();
-    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    backends::expect_a_server_to_fail_and_return(&balanced);
     // Before there are others who take turns.
-    let held = [(); 4].map(|()| HalfAsked::start(&balanced.lab.client, balanced.vip()));
+    let held = [(); 12].map(|()| HalfAsked::start(&balanced.lab.client, balanced.vip()));
     let requests = Requests::start(&balanced.lab.client, balanced.vip());
     let said = locum_command(director, &["server", "drain", "www", "10.0.0.1"]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     balanced.expect_servers(&["srv2"]);
-    let mut finished: Vec<String> =
-        held.into_iter().map(|one| one.finish().expect("answered")).collect();
-    finished.sort();
-    assert_eq!(finished, ["srv1", "srv2", "srv2", "srv2"], "what was there went on");
+    let finished: Vec<String> =
+        held.into_iter().map(|one| one.finish().expect("what was there goes on")).collect();
+    assert!(finished.iter().any(|name| name == "srv1"), "{finished:?}");
     let said = locum_command(director, &["server", "ready", "www", "10.0.0.1"]);
     assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
     balanced.expect_both_servers();
@@ -118,23 +101,11 @@ fn a_server_that_fails_or_is_drained_gets_no_clients_and_returns() {
     assert_eq!(processes(director), before);
 }
 
-/// A switchover while clients ask: those that began at the predecessor end there.
 #[test]
 fn a_planned_handover_cuts_no_request() {
-    if !available() {
-        return;
+    if available() {
+        backends::expect_handovers_that_cut_no_request(BACKEND);
     }
-    let balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
-    let requests = Requests::start(&balanced.lab.client, balanced.vip());
-    for (from, to) in [(0, 1), (1, 0)] {
-        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        balanced.expect_service_by(to);
-    }
-    let (answered, failed) = requests.stop();
-    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
-    assert!(answered > 20, "only {answered} answered");
 }
 
 /// `kill -9` of the daemon, and a start half a second later.
@@ -143,8 +114,7 @@ fn haproxy_goes_on_while_the_daemon_is_started_again() {
     if !available() {
         return;
     }
-    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
+    let mut balanced = backends::settled(BACKEND);
     let before = processes(&balanced.lab.directors[0]);
     let requests = Requests::start(&balanced.lab.client, balanced.vip());
     balanced.daemon(0).kill_main();

@@ -1,6 +1,7 @@
 //! The lab's scenarios, in one binary: they wait for elections most of their time, so many run side by
 //! side. What measures time takes the whole machine (`Company::Alone`) and stands in `measured`.
 
+mod backends;
 mod bad_input;
 mod baseline;
 mod checkers;

@@ -15,17 +15,9 @@ use locum_integration::wait::seconds;
 use locum_integration::web::HalfAsked;
 use locum_integration::web::Requests;
 
-/// The service `www` of the instance `web` with weights 1 and 3.
-const WEIGHTED: &str = r#"
-[[service]]
-name = "www"
-instance = "web"
-listen = "192.168.1.100:80"
-backend = "nftables"
-scheduler = "wrr"
-health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
-servers = [{ address = "10.0.0.1:80", weight = 1 }, { address = "10.0.0.2:80", weight = 3 }]
-"#;
+use crate::backends;
+
+const BACKEND: &str = "nftables";
 
 const NAMES: &str = r#"
 [[service]]
@@ -58,14 +50,9 @@ fn clients_are_shared_by_weight_and_follow_the_master() {
     if !available() {
         return;
     }
-    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
+    let mut balanced = backends::settled(BACKEND);
     assert!(carriers(&balanced.lab.directors[0]).is_empty(), "no process carries them");
-    let answers: Vec<String> =
-        (0..100).map(|_| balanced.get().expect("each request is answered")).collect();
-    let first = answers.iter().filter(|name| *name == "srv1").count();
-    // The turns themselves are exact; health checks go past them.
-    assert!((24..=26).contains(&first), "{first} of 100 at the server of weight 1 of 4");
+    backends::expect_shares_by_weight(&balanced);
     let shown = status(&balanced.lab.directors[0]);
     assert!(shown.contains("nftables"), "{shown}");
     wait::until("the backup has no table", ELECTION, || {
@@ -90,34 +77,15 @@ fn a_server_that_fails_gets_no_clients_and_returns() {
     if !available() {
         return;
     }
-    let balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
-    balanced.web[0].set_status(503);
-    balanced.expect_servers(&["srv2"]);
-    let requests = Requests::start(&balanced.lab.client, balanced.vip());
-    balanced.web[0].set_status(200);
-    balanced.expect_both_servers();
-    let (answered, failed) = requests.stop();
-    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    let balanced = backends::settled(BACKEND);
+    backends::expect_a_server_to_fail_and_return(&balanced);
 }
 
-/// A switchover while clients ask: those that began at the predecessor end there.
 #[test]
 fn a_planned_handover_cuts_no_request() {
-    if !available() {
-        return;
+    if available() {
+        backends::expect_handovers_that_cut_no_request(BACKEND);
     }
-    let balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
-    let requests = Requests::start(&balanced.lab.client, balanced.vip());
-    for (from, to) in [(0, 1), (1, 0)] {
-        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        balanced.expect_service_by(to);
-    }
-    let (answered, failed) = requests.stop();
-    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
-    assert!(answered > 20, "only {answered} answered");
 }
 
 /// `kill -9` of the daemon, and a start half a second later.
@@ -126,8 +94,7 @@ fn rules_and_connections_go_on_while_the_daemon_is_started_again() {
     if !available() {
         return;
     }
-    let mut balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
+    let mut balanced = backends::settled(BACKEND);
     let list = |balanced: &Balanced| {
         balanced.lab.directors[0].run(&["nft", "-a", "list", "table", "ip", "locum_balance"])
     };
@@ -158,8 +125,7 @@ fn what_somebody_flushed_is_put_back_and_said() {
     if !available() {
         return;
     }
-    let balanced = Balanced::settled(&every_second(WEIGHTED));
-    balanced.expect_both_servers();
+    let balanced = backends::settled(BACKEND);
     balanced.lab.directors[0].run(&["nft", "flush", "ruleset"]);
     wait::until("the table is there again", ELECTION, || {
         !tables(&balanced.lab.directors[0]).is_empty()
@@ -173,7 +139,8 @@ fn a_client_of_datagrams_goes_on_with_another_server() {
     if !available() {
         return;
     }
-    let mut balanced = Balanced::new(&every_second(&format!("{WEIGHTED}{NAMES}")));
+    let mut balanced =
+        Balanced::new(&every_second(&format!("{}{NAMES}", backends::weighted(BACKEND))));
     let mut servers: Vec<Option<DatagramServer>> =
         balanced.lab.servers.iter().map(|node| Some(DatagramServer::start(node))).collect();
     balanced.start(0);

@@ -1,0 +1,62 @@
+//! What every backend owes its clients: one service, one set of clients, one judgement.
+
+use locum_integration::peer::locum_command;
+use locum_integration::service::Balanced;
+use locum_integration::service::every_second;
+use locum_integration::web::Requests;
+
+/// The service `www` of the instance `web` with weights 1 and 3.
+pub fn weighted(backend: &str) -> String {
+    let service = r#"
+[[service]]
+name = "www"
+instance = "web"
+listen = "192.168.1.100:80"
+backend = "BACKEND"
+scheduler = "wrr"
+health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fall = 2 }
+servers = [{ address = "10.0.0.1:80", weight = 1 }, { address = "10.0.0.2:80", weight = 3 }]
+"#;
+    service.replace("BACKEND", backend)
+}
+
+/// Both directors serve it, the first one as master.
+pub fn settled(backend: &str) -> Balanced {
+    let balanced = Balanced::settled(&every_second(&weighted(backend)));
+    balanced.expect_both_servers();
+    balanced
+}
+
+/// The turns themselves are exact; health checks go past them.
+pub fn expect_shares_by_weight(balanced: &Balanced) {
+    let answers: Vec<String> =
+        (0..100).map(|_| balanced.get().expect("each request is answered")).collect();
+    let first = answers.iter().filter(|name| *name == "srv1").count();
+    assert!((24..=26).contains(&first), "{first} of 100 at the server of weight 1 of 4");
+}
+
+/// A switchover while clients ask: those that began at the predecessor end there.
+pub fn expect_handovers_that_cut_no_request(backend: &str) {
+    let balanced = settled(backend);
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    for (from, to) in [(0, 1), (1, 0)] {
+        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        balanced.expect_service_by(to);
+    }
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    assert!(answered > 20, "only {answered} answered");
+}
+
+/// Of a server that fails: once its check has seen that it gets nobody, and when it is back it gets its
+/// share, without a request that is lost.
+pub fn expect_a_server_to_fail_and_return(balanced: &Balanced) {
+    balanced.web[0].set_status(503);
+    balanced.expect_servers(&["srv2"]);
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    balanced.web[0].set_status(200);
+    balanced.expect_both_servers();
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+}
