@@ -28,7 +28,7 @@ const MEMORY: &str = "1024";
 /// Tests at the same time in a guest: they wait as they do elsewhere, but it is slow.
 const INSIDE_AT_ONCE: u32 = 3;
 /// For all of them.
-const INSIDE_LIMIT: Duration = Duration::from_secs(600);
+const INSIDE_LIMIT: Duration = Duration::from_secs(1200);
 /// From power-on to a shell, on a busy host without hardware virtualisation.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 

@@ -397,7 +397,7 @@ fn one_that_answers_is_well_however_it_listens() {
     let gate = Gate::new(
         "http",
         &format!(
-            "    bind {tls} ssl crt {pem}\n    bind {proxied} accept-proxy\n    bind {h2} proto h2\n    \
+            "    bind {tls} ssl crt \"{pem}\"\n    bind {proxied} accept-proxy\n    bind {h2} proto h2\n    \
              bind 192.0.2.77:80 transparent\nfrontend other\n    monitor-uri /alive\n    bind {alive} \
              accept-proxy\npeers p\n    bind {internal}\n    server {} ",
             "localhost"

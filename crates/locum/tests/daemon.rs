@@ -316,7 +316,7 @@ fn what_a_service_manager_left_for_the_daemon_reaches_no_hook_and_costs_no_exit_
     node.write("locum.toml", &config("500ms", &format!("notify = [\"{hook}\"]")));
     let start = format!(
         "exec env --ignore-signal=CHLD NOTIFY_SOCKET=/nowhere LISTEN_FDS=1 WATCHDOG_USEC=1 \
-         JOURNAL_STREAM=8:1 {} \"$@\"",
+         JOURNAL_STREAM=8:1 '{}' \"$@\"",
         env!("CARGO_BIN_EXE_locum")
     );
     node.program = node.script("start", &start).into();

@@ -81,7 +81,7 @@ fn hang_configuration(node: &Node<'_>) -> Option<Leashed> {
 /// A daemon with a mount namespace of its own.
 fn start_apart(namespace: &Namespace) -> Node<'_> {
     let mut node = Node::new(namespace, &config("500ms", ""));
-    let start = format!("exec unshare --mount -- {} \"$@\"", env!("CARGO_BIN_EXE_locum"));
+    let start = format!("exec unshare --mount -- '{}' \"$@\"", env!("CARGO_BIN_EXE_locum"));
     node.program = node.script("start", &start).into();
     node.start();
     node.wait_for_role("master");
@@ -231,7 +231,7 @@ fn start_on_a_full_disk(node: &mut Node<'_>) {
                   exec \"$3\" run -c \"$4\" --run-dir \"$2\" --socket \"$1/control.sock\"";
     let (run, tiny) = (node.path("run"), node.path("tiny"));
     let start = format!(
-        "exec unshare --mount -- sh -c '{script}' sh {} {} {} {}",
+        "exec unshare --mount -- sh -c '{script}' sh '{}' '{}' '{}' '{}'",
         run.display(),
         tiny.display(),
         env!("CARGO_BIN_EXE_locum"),
@@ -308,7 +308,7 @@ fn no_descriptor_that_the_daemon_was_started_with_reaches_a_hook() {
     let mut node = Node::new(&namespace, "");
     let hook = node.script("hook", "readlink /proc/self/fd/7; echo looked");
     node.write("locum.toml", &config("500ms", &format!("notify = [\"{hook}\"]")));
-    let start = format!("exec 7</etc/passwd; exec {} \"$@\"", env!("CARGO_BIN_EXE_locum"));
+    let start = format!("exec 7</etc/passwd; exec '{}' \"$@\"", env!("CARGO_BIN_EXE_locum"));
     node.program = node.script("start", &start).into();
     node.start();
     let entry = node.wait_for_entry("hook", |entry| entry["kind"] == "hook");
