@@ -133,6 +133,11 @@ pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     }
 }
 
+/// What is said of this one.
+fn words(all: &[(Name, String)], name: &Name) -> Option<String> {
+    all.iter().find(|(of, _)| of == name).map(|(_, words)| words.clone())
+}
+
 impl ServedGroup {
     fn new(group: ServiceGroup, directory: &Path) -> Self {
         let control = ServerControl::new(group.path(directory, SOCKET));
@@ -233,12 +238,9 @@ impl ServedGroup {
     /// What became of the process is that of its services.
     fn progress(&self, of_process: &Progress, directory: &Path, progress: &mut Progress) {
         let name = &self.group.name;
-        let words = |all: &[(Name, String)]| {
-            all.iter().find(|(of, _)| of == name).map(|(_, words)| words.clone())
-        };
         let is_pending = of_process.pending.contains(name);
-        let failed = words(&of_process.failed);
-        let strained = words(&of_process.strained).or_else(|| self.control.fault.clone());
+        let failed = words(&of_process.failed, name);
+        let strained = words(&of_process.strained, name).or_else(|| self.control.fault.clone());
         for wanted in &self.group.services {
             let name = &wanted.service.name;
             let path = self.group.path(directory, "cfg");
@@ -260,18 +262,11 @@ impl ServedGroup {
     }
 
     fn status(&self, progress: &Progress, status: &mut BalancerStatus) {
-        let text = |all: &[(Name, String)], name: &Name| {
-            all.iter().find(|(of, _)| of == name).map(|(_, text)| text.clone())
-        };
         for wanted in &self.group.services {
             let name = &wanted.service.name;
             let section = word::section(name);
-            let error = text(&progress.failed, name);
-            let state = match (wanted.activity, &error) {
-                (_, Some(_)) => ServiceState::Failed,
-                (Activity::Active, None) => ServiceState::Serving,
-                (Activity::Ready | Activity::Idle, None) => ServiceState::Ready,
-            };
+            let error = words(&progress.failed, name);
+            let state = ServiceState::of(wanted.activity, error.as_ref());
             let seen = self.control.seen();
             let frontend = seen.and_then(|seen| seen.frontend(&section)).unwrap_or_default();
             let server = |server: &locum_plan::WantedServer| {
@@ -291,7 +286,7 @@ impl ServedGroup {
                 backend: BackendKind::Haproxy,
                 state,
                 error,
-                strained: text(&progress.strained, name),
+                strained: words(&progress.strained, name),
                 active: frontend.active,
                 accepted: frontend.accepted,
                 servers: wanted.servers.iter().map(server).collect(),

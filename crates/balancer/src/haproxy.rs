@@ -26,7 +26,6 @@ use locum_plan::{BackendKind, HaproxyFile, Name, WantedServices};
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::haproxy::adopt::{Found, Inheritance, Mark};
-use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::record::ProcessRecord;
 use crate::haproxy::standing::Standing;
 use crate::haproxy::supervisor::{Supervisor, unknown_file};
@@ -36,6 +35,7 @@ use crate::status::BalancerStatus;
 pub(crate) use adopt::is_our_haproxy;
 pub(crate) use check::{CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage};
 pub(crate) use named_files::{paths_named, read_text};
+pub(crate) use own_host::OwnHost;
 pub(crate) use supervisor::SOCKET;
 
 pub(crate) struct HaproxyBackend {

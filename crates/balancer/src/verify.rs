@@ -37,10 +37,11 @@ use nix::unistd::mkdtemp;
 use crate::backend::Progress;
 use crate::choice::{Choice, Lacking, Reach, choose};
 use crate::generated::{DIRECTORY, HaproxyConfig, configuration, groups, make_directory};
+use crate::haproxy::OwnHost;
 use crate::process::Process;
 use crate::round::LookRound;
 use crate::state_file::replace_private;
-use crate::verify::haproxy::{HaproxyLook, Objection, OwnAddresses};
+use crate::verify::haproxy::{HaproxyLook, Objection};
 use crate::verify::port::Ports;
 use crate::verify::service::{engine_of, unmet};
 use crate::verify::watch::Watcher;
@@ -71,6 +72,7 @@ pub(crate) struct Verifier {
     /// Of a daemon; `None` looks and changes nothing.
     modules: Option<ModuleLoader>,
     ports: Ports,
+    own_host: OwnHost,
     /// In the order of the level.
     services: Vec<ServiceLook>,
     haproxy: Vec<HaproxyLook>,
@@ -170,6 +172,7 @@ impl Verifier {
             reader: HostReader::new(program),
             modules: None,
             ports: Ports::default(),
+            own_host: OwnHost::default(),
             services: Vec::new(),
             haproxy: Vec::new(),
             directory: directory.join(DIRECTORY),
@@ -365,7 +368,7 @@ impl Verifier {
             self.haproxy[at].start(read, now);
         }
         // Its file may name others than before.
-        self.look_at_addresses();
+        self.look_at_addresses(now);
         self.look_at_ports();
     }
 
@@ -396,15 +399,14 @@ impl Verifier {
                 }
             }
         }
-        self.look_at_addresses();
+        self.look_at_addresses(now);
         self.look_at_ports();
         self.round = Some(LookRound { at: now, took: begun.elapsed() });
     }
 
-    fn look_at_addresses(&mut self) {
-        let mut host = OwnAddresses::default();
-        let brought = &self.wanted.virtual_addresses;
-        self.haproxy.iter_mut().for_each(|look| look.look_at_addresses(&mut host, brought));
+    fn look_at_addresses(&mut self, now: Instant) {
+        let (host, brought) = (&mut self.own_host, &self.wanted.virtual_addresses);
+        self.haproxy.iter_mut().for_each(|look| look.look_at_addresses(host, brought, now));
     }
 
     fn look_at_ports(&mut self) {

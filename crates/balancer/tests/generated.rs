@@ -5,15 +5,14 @@ mod bench;
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use bench::{
-    Bench, Client, address, edit, failure, finish, fresh_address, get, kill, serve, start_server,
-    tick_until, wanted,
+    Bench, Client, address, edit, failure, finish, fresh_address, get, has_haproxy, kill, serve,
+    start_server, tick_until, wanted,
 };
 use locum_balancer::{Balancer, ServiceState};
 use locum_plan::{
@@ -21,15 +20,6 @@ use locum_plan::{
     WantedServices,
 };
 use nix::sys::signal::Signal;
-
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
 
 /// A service of HAProxy's in front of a server for each of these weights; they answer 'a', 'b', ….
 fn service(name: &str, weights: &[u32]) -> Service {

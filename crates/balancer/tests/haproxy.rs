@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bench::{
-    Bench, Client, failure, finish, fresh_address, get, kill, serve, start_server, strain,
-    tick_until,
+    Bench, Client, failure, finish, fresh_address, get, has_haproxy, kill, serve, start_server,
+    strain, tick_until,
 };
 use locum_balancer::{Balancer, ObstacleKind, ProcessState, Progress, verify};
 use locum_plan::{Activity, HaproxyFile, Name, Plan, Standby, WantedHaproxy, WantedServices};
@@ -23,15 +23,6 @@ use nix::sys::signal::Signal;
 const PUBLISHED: &str = include_str!("data/haproxy.cfg");
 
 /// Says so and returns false where there is no HAProxy, unless the tests must not be skipped.
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
-
 struct Site {
     bench: Bench,
     listen: SocketAddr,

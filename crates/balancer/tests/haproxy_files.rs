@@ -6,25 +6,18 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, mpsc};
 
-use bench::{Bench, PATIENCE, finish, fresh_address, get, serve, start_server, strain, tick_until};
+use bench::{
+    Bench, PATIENCE, finish, fresh_address, get, has_haproxy, serve, start_server, strain,
+    tick_until,
+};
 use locum_balancer::Balancer;
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
 
 /// Self-signed for `first.example` and `renewed.example`, made for these tests.
 const FIRST: &str = include_str!("data/first.pem");
 const RENEWED: &str = include_str!("data/renewed.pem");
-
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
 
 /// A HAProxy with a certificate and a map, each in a file of its own.
 struct Shop {

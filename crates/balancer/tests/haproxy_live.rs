@@ -14,8 +14,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bench::{
-    Bench, Client, PATIENCE, failure, finish, fresh_address, kill, serve, start_server, strain,
-    tick_until,
+    Bench, Client, PATIENCE, failure, finish, fresh_address, has_haproxy, kill, serve,
+    start_server, strain, tick_until,
 };
 use locum_balancer::{Balancer, Progress};
 use locum_plan::{Activity, HaproxyFile, HttpTarget, Name, Standby, WantedHaproxy, WantedServices};
@@ -24,15 +24,6 @@ use nix::unistd::Pid;
 
 /// Long enough for two questions and their answers, at every listener.
 const TWO_QUESTIONS: Duration = Duration::from_millis(2500);
-
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
 
 struct Gate {
     bench: Bench,

@@ -11,21 +11,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bench::{
-    Bench, Client, address, failure, finish, fresh_address, get, kill, serve, service,
+    Bench, Client, address, failure, finish, fresh_address, get, has_haproxy, kill, serve, service,
     start_server, tick_until, wanted,
 };
 use locum_balancer::Balancer;
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
 use nix::sys::signal::Signal;
-
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
 
 /// One HAProxy in front of one server that answers with 'a'.
 struct Edge {

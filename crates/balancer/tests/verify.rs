@@ -11,7 +11,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bench::{Bench, address, failure, finish, fresh_address, get, serve, service, start_server};
+use bench::{
+    Bench, address, failure, finish, fresh_address, get, has_haproxy, serve, service, start_server,
+};
 use bench::{tick_until, wanted};
 use locum_balancer::{Balancer, BalancerSettings, ObstacleKind, ServiceState, verify};
 use locum_plan::{
@@ -21,15 +23,6 @@ use locum_plan::{
 
 /// A standby that cannot serve is shown within this.
 const SHOWN: Duration = Duration::from_secs(2);
-
-fn has_haproxy() -> bool {
-    let found = Command::new("haproxy").arg("-v").output().is_ok();
-    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
-    if !found {
-        eprintln!("skipped: haproxy is not installed");
-    }
-    found
-}
 
 /// A HAProxy that needs a list beside its file.
 struct Edge {

@@ -55,9 +55,8 @@ fn stem(instance: Option<&str>) -> String {
         return name.to_owned();
     }
     use sha2::{Digest, Sha256};
-    let digest = Sha256::digest(name.as_bytes());
-    let digits: String = digest.iter().take(8).map(|octet| format!("{octet:02x}")).collect();
-    format!("+{digits}")
+    let digest = hex::encode(Sha256::digest(name.as_bytes()));
+    format!("+{}", &digest[..16])
 }
 
 impl ServiceGroup {

@@ -2,7 +2,8 @@
 //!
 //! What changes while it runs is not in it (weights in force, servers that are out): HAProxy reads that
 //! from the state file when it starts, and hears it at its socket afterwards. So the text changes only
-//! with the configuration, and a change of it is what a reload is for.
+//! with the configuration (and with the order of servers of which the heaviest has all clients), and a
+//! change of it is what a reload is for.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use locum_plan::WantedService;
+use locum_plan::{Service, WantedService};
 
 use crate::generated::stats::SeenServer;
 use crate::generated::word::{section, server};
@@ -36,7 +36,9 @@ pub(super) fn servers(wanted: &WantedService) -> Vec<UsedServer> {
     let service = &wanted.service;
     let configured = service.servers.iter().map(|one| one.wanted());
     let sorry = service.sorry.iter().map(|sorry| sorry.wanted());
-    let scale = WeightScale::of(wanted);
+    let in_file = WeightScale::of(service, 0);
+    let heaviest = wanted.servers.iter().map(|one| one.weight).max();
+    let scale = WeightScale::of(service, heaviest.unwrap_or(0));
     let in_force = |address| wanted.servers.iter().find(|one| one.address == address);
     let mut all: Vec<(u32, UsedServer)> = Vec::new();
     for one in configured.chain(sorry) {
@@ -48,10 +50,12 @@ pub(super) fn servers(wanted: &WantedService) -> Vec<UsedServer> {
             Some(weight) => ServerUse::Takes(scale.weight(weight)),
         };
         let max = [one.bounds.max, service.limits.per_server].into_iter().flatten().min();
-        let file_weight = scale.weight(one.weight);
-        // Where the heaviest has all clients, their order is that of the file.
+        let file_weight = in_file.weight(one.weight);
+        // Where the heaviest has all clients, their order is that of the file: it alone changes with
+        // the weights in force. One that gets nobody stays where it is.
+        let in_force = force.map(|force| force.weight).filter(|weight| *weight > 0);
         let rank = match service.scheduler.name.as_str() {
-            "fo" => u32::MAX - force.map_or(one.weight, |force| force.weight),
+            "fo" => u32::MAX - in_force.unwrap_or(one.weight),
             _ => 0,
         };
         all.push((rank, UsedServer { address, usage, file_weight, max }));
@@ -68,16 +72,15 @@ struct WeightScale {
 }
 
 impl WeightScale {
-    fn of(wanted: &WantedService) -> Self {
-        let service = &wanted.service;
+    /// `heaviest` of those in force; the file is of the configuration alone.
+    fn of(service: &Service, heaviest: u32) -> Self {
         let name = service.scheduler.name.as_str();
-        let configured = service.servers.iter().map(|one| one.weight);
-        let heaviest = configured.chain(wanted.servers.iter().map(|one| one.weight)).max();
+        let configured = service.servers.iter().map(|one| one.weight).max();
         Self {
             // The order of the first is that of the file.
             is_weighted: service.scheduler.is_weighted() && name != "fo",
             is_hashed: matches!(name, "sh" | "mh"),
-            heaviest: heaviest.unwrap_or(1).max(1),
+            heaviest: configured.unwrap_or(0).max(heaviest).max(1),
         }
     }
 
@@ -182,6 +185,26 @@ mod tests {
             [(2, Takes(1)), (1, Takes(1))],
             "the heaviest is the first"
         );
+    }
+
+    /// What an operator orders or a start ramps up is said at the socket; a change of the file would
+    /// be a reload.
+    #[test]
+    fn weights_of_the_file_are_those_of_the_configuration() {
+        let of_file = |wanted: &WantedService| -> Vec<u32> {
+            servers(wanted).iter().map(|one| one.file_weight).collect()
+        };
+        for scheduler in ["wlc", "mh"] {
+            let before = wanted(scheduler, &[1, 3]);
+            let mut after = before.clone();
+            after.servers[0].weight = 5000;
+            assert_eq!(of_file(&after), of_file(&before), "{scheduler}");
+            assert_ne!(usages(&after), usages(&before), "{scheduler}");
+        }
+        let before = wanted("fo", &[1, 3]);
+        let mut after = before.clone();
+        after.servers[1].weight = 0;
+        assert_eq!(usages(&after), [(2, ServerUse::Rests), (1, ServerUse::Takes(1))]);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl FileReader {
     pub(super) fn read(&mut self, config: &Path) -> Result<FileContent, String> {
         let text = read_text(config)
             .map_err(|error| format!("cannot read {}: {error}", config.display()))?;
-        let own = hexadecimal(&Sha256::digest(&text));
+        let own = hex::encode(Sha256::digest(&text));
         self.is_unsettled = false;
         let mut before = std::mem::take(&mut self.known);
         let mut files = BTreeMap::from([(config.to_owned(), own.clone())]);
@@ -141,7 +141,7 @@ fn read_once(path: &Path) -> io::Result<(Known, bool)> {
     Read::by_ref(&mut file).take(SIZE_LIMIT).read_to_end(&mut octets)?;
     let stamp = Stamp::of(&file.metadata()?);
     let is_whole = before == stamp && stamp.size == octets.len() as u64;
-    Ok((Known { stamp, digest: hexadecimal(&Sha256::digest(&octets)) }, is_whole))
+    Ok((Known { stamp, digest: hex::encode(Sha256::digest(&octets)) }, is_whole))
 }
 
 impl Stamp {
@@ -248,11 +248,7 @@ fn digest_of_all(files: &BTreeMap<PathBuf, String>) -> String {
             digest.update(part);
         }
     }
-    hexadecimal(&digest.finalize())
-}
-
-fn hexadecimal(octets: &[u8]) -> String {
-    octets.iter().map(|octet| format!("{octet:02x}")).collect()
+    hex::encode(digest.finalize())
 }
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! What inquiries ask this host itself: which addresses are its own, and what its sockets do.
+//! What this host is asked about itself: which addresses are its own, and what its sockets do.
 
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use locum_kernel::netlink::is_switched_on;
 use locum_kernel::own_links::{OwnLink, own_links};
 use locum_kernel::sock_diag::SockDiag;
 
@@ -13,7 +15,7 @@ const FRESH: Duration = Duration::from_millis(500);
 
 /// Read when they are asked for, and not more often than that is worth.
 #[derive(Debug, Default)]
-pub(super) struct OwnHost {
+pub(crate) struct OwnHost {
     /// `None` until there is one to be had: a moment without descriptors passes.
     diag: Option<SockDiag>,
     read_at: Option<Instant>,
@@ -34,11 +36,24 @@ impl OwnHost {
 
     /// Whether this address is its own; false when nobody can say.
     pub(super) fn has(&mut self, address: IpAddr, now: Instant) -> bool {
+        self.links(now).iter().any(|link| link.has(address))
+    }
+
+    /// Whether a process may listen there: the address is its own, or it lets processes listen at
+    /// others. `true` also when nobody can say.
+    pub(crate) fn lets_listen(&mut self, address: IpAddr, now: Instant) -> bool {
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        let switch = || format!("/proc/sys/net/{family}/ip_nonlocal_bind");
+        let has = self.has(address, now) || self.links.is_empty();
+        has || is_switched_on(Path::new(&switch()))
+    }
+
+    fn links(&mut self, now: Instant) -> &[OwnLink] {
         if self.read_at.is_none_or(|at| now.saturating_duration_since(at) >= FRESH) {
             self.read_at = Some(now);
             self.links = own_links();
         }
-        self.links.iter().any(|link| link.has(address))
+        &self.links
     }
 }
 

@@ -7,15 +7,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::netlink::is_switched_on;
-use locum_kernel::own_links::{OwnLink, own_links};
 use locum_kernel::ports::PortSharing;
 use locum_plan::HaproxyFile;
 use rustix::process::Signal;
 
 use crate::haproxy::text::{Bind, PathKind, binds};
 use crate::haproxy::{
-    CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage, paths_named, read_text,
+    CHECK_LIMIT, Certainty, Check, HaproxyRefusal, OwnHost, is_shortage, paths_named, read_text,
 };
 use crate::process::Process;
 use crate::verify::port::Ports;
@@ -252,11 +250,16 @@ impl HaproxyLook {
 
     /// Of one that runs the addresses are there, or came with the role. `brought`: by the instances
     /// of the plan, to the node that is master.
-    pub(super) fn look_at_addresses(&mut self, host: &mut OwnAddresses, brought: &[IpAddr]) {
+    pub(super) fn look_at_addresses(
+        &mut self,
+        host: &mut OwnHost,
+        brought: &[IpAddr],
+        now: Instant,
+    ) {
         let of_line = |bind: &Bind| {
             let is_foreign = |at: &&SocketAddr| {
                 let is_known = at.ip().is_unspecified() || brought.contains(&at.ip());
-                !is_known && !host.takes(at.ip())
+                !is_known && !host.lets_listen(at.ip(), now)
             };
             let at = bind.addresses.iter().find(is_foreign)?;
             Some(format!(
@@ -295,25 +298,6 @@ impl HaproxyLook {
     pub(super) fn stranger(&self) -> Option<&str> {
         self.stranger.as_deref()
     }
-}
-
-/// At which addresses a process of this host may listen, read when that is asked for.
-#[derive(Debug, Default)]
-pub(super) struct OwnAddresses(Option<Vec<OwnLink>>);
-
-impl OwnAddresses {
-    /// `true` also when nobody can say.
-    fn takes(&mut self, address: IpAddr) -> bool {
-        let links = self.0.get_or_insert_with(own_links);
-        let is_here = links.iter().any(|link| link.has(address));
-        links.is_empty() || is_here || takes_any(address)
-    }
-}
-
-/// The host lets processes listen at addresses that it does not have.
-fn takes_any(address: IpAddr) -> bool {
-    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-    is_switched_on(Path::new(&format!("/proc/sys/net/{family}/ip_nonlocal_bind")))
 }
 
 #[cfg(test)]

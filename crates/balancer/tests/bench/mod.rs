@@ -5,6 +5,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
@@ -17,6 +18,16 @@ use locum_plan::{
 
 /// Longer than anything takes; what is waited for longer is missing.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether Debian's HAProxy is here; it has to be where the lab is required.
+pub fn has_haproxy() -> bool {
+    let found = Command::new("haproxy").arg("-v").output().is_ok();
+    assert!(found || std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "haproxy is not installed");
+    if !found {
+        eprintln!("skipped: haproxy is not installed");
+    }
+    found
+}
 
 /// An address nobody else uses: 127.x.y.N with x.y from this process and N from a counter.
 pub fn fresh_address() -> SocketAddr {
