@@ -20,6 +20,11 @@ impl<T> Field<T> {
         }
     }
 
+    /// Where it is given.
+    pub fn span(&self) -> Option<Span> {
+        self.given().map(|at| at.span)
+    }
+
     pub fn given_mut(&mut self) -> Option<&mut At<T>> {
         match self {
             Self::Given(at) => Some(at),

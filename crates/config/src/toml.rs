@@ -157,7 +157,7 @@ fn transport(report: &mut Report, instance: &mut ParsedInstance) {
         return;
     }
     if let (Some(TransportKind::Unicast), None) = (kind, instance.unicast.span) {
-        instance.unicast.span = instance.transport.given().map(|at| at.span);
+        instance.unicast.span = instance.transport.span();
     }
     if let (Some(_), Some(group)) = (instance.unicast.span, instance.group.given()) {
         report.error(group.span, "transport-conflict", "`group` goes with multicast");

@@ -247,7 +247,7 @@ pub struct ServiceStatus {
     pub scheduler: String,
     /// Is this node wanted to serve it now?
     pub active: bool,
-    /// `ipvs`, `nftables` or `proxy`; `null` while nothing serves it.
+    /// `ipvs`, `nftables`, `proxy` or `haproxy`; `null` while nothing serves it.
     pub backend: Option<String>,
     /// Why that one, where the configuration leaves the choice (`backend = "auto"`) and it did not fall
     /// on the first of all.

@@ -15,6 +15,7 @@ use crate::peer::Locum;
 use crate::process::Process;
 use crate::require;
 use crate::require::Company;
+use crate::software;
 use crate::wait;
 use crate::wait::seconds;
 use crate::web;
@@ -23,7 +24,8 @@ use crate::web;
 const SERVERS: &str = "10.1.0.0/16";
 const FIRST: u32 = u32::from_be_bytes([10, 1, 0, 1]);
 
-/// What one check may cost, in µs of processor time, and what ten thousand servers may take.
+/// What one check may cost, in µs of processor time, and what the servers of a run may take, up to ten
+/// thousand, in MB.
 const CHECK_US: f64 = 15.0;
 const MOST_MB: f64 = 20.0;
 
@@ -58,7 +60,7 @@ pub fn checks(servers: u32, period: Duration) -> bool {
     println!("{servers} servers, an HTTP/1.1 check of each a second, over {period:?}");
     println!("            µs a check   checks a second   MB in all   no file's");
     let run = |label, start: &dyn Fn(&Node, u32) -> Process| {
-        let mut process = start(director, servers);
+        let process = start(director, servers);
         let asked = || counter("/count").ok().and_then(|text| requests(&text)).unwrap_or(0);
         // Each has been asked some times: what a start costs is over.
         let first = asked();
@@ -80,8 +82,7 @@ pub fn checks(servers: u32, period: Duration) -> bool {
             found.whole,
             found.own
         );
-        process.signal(crate::process::Whom::Family, nix::sys::signal::Signal::SIGKILL);
-        process.wait(seconds(20));
+        software::kill(process);
         found
     };
     let ours = run("Locum", &locum);

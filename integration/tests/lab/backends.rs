@@ -1,5 +1,6 @@
 //! What every backend owes its clients: one service, one set of clients, one judgement.
 
+use locum_integration::node::Node;
 use locum_integration::peer::locum_command;
 use locum_integration::service::Balanced;
 use locum_integration::service::every_second;
@@ -18,6 +19,11 @@ health = { http = "/health", interval = "500ms", timeout = "400ms", rise = 1, fa
 servers = [{ address = "10.0.0.1:80", weight = 1 }, { address = "10.0.0.2:80", weight = 3 }]
 "#;
     service.replace("BACKEND", backend)
+}
+
+/// What `locum status` says.
+pub fn status(node: &Node) -> String {
+    String::from_utf8_lossy(&locum_command(node, &["status"]).stdout).into_owned()
 }
 
 /// Both directors serve it, the first one as master.

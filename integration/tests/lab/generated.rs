@@ -20,10 +20,6 @@ fn available() -> bool {
     require::lab(&["haproxy"])
 }
 
-fn status(node: &Node) -> String {
-    String::from_utf8_lossy(&locum_command(node, &["status"]).stdout).into_owned()
-}
-
 /// What runs on a node, by number.
 fn processes(node: &Node) -> Vec<String> {
     let all = node.run(&["ps", "-eo", "pid,args", "--no-headers"]);
@@ -38,7 +34,7 @@ fn clients_are_shared_by_weight_and_a_standby_is_warm() {
     }
     let mut balanced = backends::settled(BACKEND);
     backends::expect_shares_by_weight(&balanced);
-    let shown = status(&balanced.lab.directors[0]);
+    let shown = backends::status(&balanced.lab.directors[0]);
     assert!(shown.contains("haproxy"), "{shown}");
     wait::until("the backup runs one too", ELECTION, || {
         processes(&balanced.lab.directors[1]).len() == 1
@@ -121,7 +117,7 @@ fn haproxy_goes_on_while_the_daemon_is_started_again() {
     std::thread::sleep(millis(500));
     balanced.start_again(0);
     wait::until("the daemon answers", ELECTION, || {
-        status(&balanced.lab.directors[0]).contains("haproxy")
+        backends::status(&balanced.lab.directors[0]).contains("haproxy")
     });
     let (answered, failed) = requests.stop();
     assert!(failed.is_empty(), "{failed:?}, {answered} answered");

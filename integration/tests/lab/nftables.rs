@@ -4,7 +4,6 @@ use locum_integration::datagram;
 use locum_integration::datagram::DatagramServer;
 use locum_integration::node::Node;
 use locum_integration::pair::ELECTION;
-use locum_integration::peer::locum_command;
 use locum_integration::require;
 use locum_integration::service::Balanced;
 use locum_integration::service::carriers;
@@ -41,10 +40,6 @@ fn tables(node: &Node) -> String {
     all.lines().filter(|line| line.contains("locum_balance")).collect()
 }
 
-fn status(node: &Node) -> String {
-    String::from_utf8_lossy(&locum_command(node, &["status"]).stdout).into_owned()
-}
-
 #[test]
 fn clients_are_shared_by_weight_and_follow_the_master() {
     if !available() {
@@ -53,7 +48,7 @@ fn clients_are_shared_by_weight_and_follow_the_master() {
     let mut balanced = backends::settled(BACKEND);
     assert!(carriers(&balanced.lab.directors[0]).is_empty(), "no process carries them");
     backends::expect_shares_by_weight(&balanced);
-    let shown = status(&balanced.lab.directors[0]);
+    let shown = backends::status(&balanced.lab.directors[0]);
     assert!(shown.contains("nftables"), "{shown}");
     wait::until("the backup has no table", ELECTION, || {
         tables(&balanced.lab.directors[1]).is_empty()
@@ -110,7 +105,7 @@ fn rules_and_connections_go_on_while_the_daemon_is_started_again() {
     std::thread::sleep(millis(500));
     balanced.start_again(0);
     wait::until("the daemon answers", ELECTION, || {
-        status(&balanced.lab.directors[0]).contains("nftables")
+        backends::status(&balanced.lab.directors[0]).contains("nftables")
     });
     // Longer than a look takes to come.
     std::thread::sleep(seconds(3));

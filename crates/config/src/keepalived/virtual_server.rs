@@ -402,7 +402,7 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
             Some(At::new(check, span))
         });
         let checks: Vec<_> = checks.collect();
-        match server.address.given().map(|at| at.span) {
+        match server.address.span() {
             Some(span) => {
                 server.health.extend(checks, span);
                 list.push(At::new(server, span));
@@ -433,8 +433,8 @@ fn persistence(
         lowering.report.warning(at.span, "implied-persistence", text);
         persists = Some(at.span);
     }
-    let other = parsed.granularity.given().map(|at| at.span);
-    let other = other.or(parsed.engine.given().map(|at| at.span));
+    let other = parsed.granularity.span();
+    let other = other.or(parsed.engine.span());
     match (persists, other) {
         (Some(span), _) => service.persistence = Field::Given(At::new(parsed, span)),
         (None, Some(span)) => {
@@ -446,8 +446,8 @@ fn persistence(
 }
 
 fn sorry(lowering: &mut Lowering<'_>, service: &mut ParsedService, parsed: ParsedSorry) {
-    let way = parsed.forwarding.given().map(|at| at.span);
-    let other = parsed.unused.given().map(|at| at.span).or(way);
+    let way = parsed.forwarding.span();
+    let other = parsed.unused.span().or(way);
     match (&parsed.address, other) {
         (Field::Absent, Some(span)) => {
             let text = "there is no `sorry_server` that this could be of";

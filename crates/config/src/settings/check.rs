@@ -340,9 +340,9 @@ impl Asked {
         let is_command = kind == "script" || kind == "shell";
         let is_of_kinds = asked.kinds.chosen().iter().any(|(chosen, _)| *chosen == kind);
         let written = [
-            ("user", asked.user.given().map(|at| at.span), is_command),
-            ("group", asked.group.given().map(|at| at.span), is_command),
-            ("address", asked.address.given().map(|at| at.span), is_of_kinds),
+            ("user", asked.user.span(), is_command),
+            ("group", asked.group.span(), is_command),
+            ("address", asked.address.span(), is_of_kinds),
         ];
         report.misplaced(kind, written);
         Field::Given(At::new(checker, at.span))

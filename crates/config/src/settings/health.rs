@@ -477,17 +477,14 @@ fn ask(
 impl ParsedHealth {
     /// As [`Report::misplaced`].
     fn misplaced(&self, kind: &str, report: &mut Report) {
-        fn at<T>(field: &Field<T>) -> Option<Span> {
-            field.given().map(|at| at.span)
-        }
         let is_local = matches!(kind, "script" | "file");
         let written = [
-            ("user", at(&self.user), kind == "script"),
-            ("group", at(&self.group), kind == "script"),
-            ("weighs", at(&self.weighs), kind == "script"),
-            ("factor", at(&self.factor), kind == "file"),
-            ("address", at(&self.address), !is_local),
-            ("port", at(&self.port), !is_local && kind != "ping"),
+            ("user", self.user.span(), kind == "script"),
+            ("group", self.group.span(), kind == "script"),
+            ("weighs", self.weighs.span(), kind == "script"),
+            ("factor", self.factor.span(), kind == "file"),
+            ("address", self.address.span(), !is_local),
+            ("port", self.port.span(), !is_local && kind != "ping"),
         ];
         report.misplaced(kind, written);
     }

@@ -13,7 +13,7 @@ use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, TEXT, text, toml_only, whole};
 use crate::settings::question::{Beside, ParsedQuestion};
 use crate::settings::row::{Block, Keyword, Setting, Unset, field};
-use crate::span::{Report, Span};
+use crate::span::Report;
 
 /// Who logs in to a database.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -336,18 +336,15 @@ impl ParsedKinds {
 
     /// As [`Report::misplaced`].
     pub fn misplaced(&self, kind: &str, report: &mut Report) {
-        fn at<T>(field: &Field<T>) -> Option<Span> {
-            field.given().map(|at| at.span)
-        }
         let written = [
-            ("type", at(&self.record), "dns"),
-            ("over_tcp", at(&self.over_tcp), "dns"),
-            ("helo", at(&self.helo), "smtp"),
-            ("reply", at(&self.reply), "udp"),
-            ("reply_min", at(&self.reply_min), "udp"),
-            ("reply_max", at(&self.reply_max), "udp"),
-            ("password", at(&self.password), "redis"),
-            ("tls", at(&self.tls), "grpc"),
+            ("type", self.record.span(), "dns"),
+            ("over_tcp", self.over_tcp.span(), "dns"),
+            ("helo", self.helo.span(), "smtp"),
+            ("reply", self.reply.span(), "udp"),
+            ("reply_min", self.reply_min.span(), "udp"),
+            ("reply_max", self.reply_max.span(), "udp"),
+            ("password", self.password.span(), "redis"),
+            ("tls", self.tls.span(), "grpc"),
         ];
         report.misplaced(kind, written.map(|(name, span, home)| (name, span, home == kind)));
     }

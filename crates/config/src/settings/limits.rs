@@ -46,8 +46,8 @@ pub(crate) const fn max_connections<N>(place: Place<N, u32>) -> Setting<N, u32> 
         CONNECTIONS,
         place,
         Unset::Nothing("its share of the descriptors that the proxy may open"),
-        "Most client connections at a time, with the built-in proxy. More of them wait; of UDP the \
-     client that was heard longest ago gives way. Half of all places are divided among the services, \
+        "Most client connections at a time, with the built-in proxy or HAProxy. More of them wait; of UDP \
+     the client that was heard longest ago gives way. Half of all places of the proxy are divided among the services, \
      the other half goes to whoever needs it, so that no service can take all.",
     )
 }
@@ -58,7 +58,7 @@ pub(crate) const fn max_connections_per_server<N>(place: Place<N, u32>) -> Setti
         CONNECTIONS,
         place,
         Unset::Nothing("no limit"),
-        "Most connections to one server at a time, with the built-in proxy. A server that has them \
+        "Most connections to one server at a time, with the built-in proxy or HAProxy. A server that has them \
          gets no more; while all have them, clients wait, and new ones of UDP are refused.",
     )
 }
@@ -69,7 +69,7 @@ pub(crate) const fn max_connections_per_source<N>(place: Place<N, u32>) -> Setti
         CONNECTIONS,
         place,
         Unset::Nothing("no limit"),
-        "Most connections of one client address at a time, with the built-in proxy; more of them are \
+        "Most connections of one client address at a time, with the built-in proxy or HAProxy; more of them are \
      turned away. Clients behind one router have one address.",
     )
 }
@@ -83,7 +83,7 @@ pub(crate) const fn connect_timeout<N>(place: Place<N, Duration>) -> Setting<N, 
             |_| ServiceLimits::default().connect,
             "one retransmitted SYN: after 1 s and 2 s",
         ),
-        "A server that has not accepted the proxy's connection after this is passed over; not of UDP.",
+        "A server that has not accepted a connection of the proxy or HAProxy after this is passed over; not of UDP.",
     )
 }
 
@@ -96,7 +96,7 @@ pub(crate) const fn idle_timeout<N>(place: Place<N, Duration>) -> Setting<N, Dur
             |_| ServiceLimits::default().idle,
             "as long as IPVS remembers a connection; of UDP, where it is 5 min",
         ),
-        "The proxy ends a connection on which nothing moved in either direction for this long, and \
+        "The proxy or HAProxy ends a connection on which nothing moved in either direction for this long, and \
          forgets a client of UDP.",
     )
 }

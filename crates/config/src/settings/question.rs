@@ -15,7 +15,7 @@ use crate::dialect::Dialect;
 use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, TEXT, TIME, text, toml_only, whole};
 use crate::settings::row::{Block, Keyword, Setting, Unset, field};
-use crate::span::{At, Report, Span};
+use crate::span::{At, Report};
 use crate::toml::reader::{Key, Reader, Value};
 use crate::values;
 
@@ -274,27 +274,24 @@ pub(crate) enum Beside {
 impl ParsedQuestion {
     /// As [`Report::misplaced`].
     pub fn misplaced(&self, kind: &str, beside: &[Beside], report: &mut Report) {
-        fn at<T>(field: &Field<T>) -> Option<Span> {
-            field.given().map(|at| at.span)
-        }
         let written = [
-            ("expect", at(&self.expect), Beside::Http),
-            ("host", at(&self.host), Beside::Host),
-            ("method", at(&self.method), Beside::Http),
-            ("payload", at(&self.payload), Beside::Http),
-            ("version", at(&self.version), Beside::Http),
-            ("body", at(&self.body), Beside::Http),
-            ("regex", at(&self.regex), Beside::Http),
-            ("sha256", at(&self.sha256), Beside::Http),
-            ("md5", at(&self.md5), Beside::Http),
-            ("sni", at(&self.sni), Beside::Tls),
-            ("verify", at(&self.verify), Beside::Tls),
-            ("ca", at(&self.ca), Beside::Tls),
-            ("certificate", at(&self.certificate), Beside::Tls),
-            ("key", at(&self.key), Beside::Tls),
-            ("source", at(&self.source), Beside::Network),
-            ("interface", at(&self.interface), Beside::Network),
-            ("mark", at(&self.mark), Beside::Network),
+            ("expect", self.expect.span(), Beside::Http),
+            ("host", self.host.span(), Beside::Host),
+            ("method", self.method.span(), Beside::Http),
+            ("payload", self.payload.span(), Beside::Http),
+            ("version", self.version.span(), Beside::Http),
+            ("body", self.body.span(), Beside::Http),
+            ("regex", self.regex.span(), Beside::Http),
+            ("sha256", self.sha256.span(), Beside::Http),
+            ("md5", self.md5.span(), Beside::Http),
+            ("sni", self.sni.span(), Beside::Tls),
+            ("verify", self.verify.span(), Beside::Tls),
+            ("ca", self.ca.span(), Beside::Tls),
+            ("certificate", self.certificate.span(), Beside::Tls),
+            ("key", self.key.span(), Beside::Tls),
+            ("source", self.source.span(), Beside::Network),
+            ("interface", self.interface.span(), Beside::Network),
+            ("mark", self.mark.span(), Beside::Network),
         ];
         let fits = |(name, span, needs)| (name, span, beside.contains(&needs));
         report.misplaced(kind, written.map(fits));
@@ -320,7 +317,7 @@ impl ParsedQuestion {
             let text = "`payload` means nothing without `method = \"POST\"`";
             report.error(payload.span, "misplaced-key", text);
         }
-        let body = [self.body.given().map(|at| at.span), self.regex.given().map(|at| at.span)];
+        let body = [self.body.span(), self.regex.span()];
         if let (Some(span), HttpMethod::Head) = (body.into_iter().flatten().next(), method) {
             let text = "an answer to HEAD has no body";
             report.error(span, "misplaced-key", text);

@@ -297,7 +297,8 @@ pub(crate) static DRAIN: OfService<Duration> = Setting::new(
     ),
     "How long the proxy lets connections go on after it lost its role or their server left, as one \
      that fails does. A server of weight 0 keeps its connections. Clients of UDP are given to \
-     another server with their next datagram, and answers that come late are passed on.",
+     another server with their next datagram, and answers that come late are passed on. \
+     HAProxy: after it lost its role; connections to a server that left are cut at once.",
 );
 
 static MAX_CONNECTIONS: OfService<u32> =

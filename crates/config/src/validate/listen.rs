@@ -46,13 +46,13 @@ fn listener(at: &At<Listener>, built: &Service, dialect: Dialect, report: &mut R
     let serves = |backend: &Capabilities| backend.listens_on_any.contains(&built.protocol);
     if is_any && (is_range || !always(built, serves)) {
         let text = match built.protocol {
-            Protocol::Tcp => "only the built-in proxy listens on every address",
+            Protocol::Tcp => "only the built-in proxy and HAProxy listen on every address",
             Protocol::Udp => "a UDP service listens on addresses that are named",
             Protocol::Sctp => "an SCTP service listens on addresses that are named",
         };
         report.error(at.span, "bad-listen", text).help(match dialect {
             Dialect::Toml if built.protocol == Protocol::Tcp => {
-                "name the virtual address, or set the backend to \"proxy\""
+                "name the virtual address, or set the backend to \"proxy\" or \"haproxy\""
             }
             Dialect::Toml => "name the virtual address",
             Dialect::Keepalived => "name the virtual address",

@@ -84,8 +84,8 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
 
 /// Only a backend that has the connections can end them, and only where there are some.
 fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
-    let able: Vec<&Capabilities> =
-        built.backend.allowed().filter(|backend| backend.lack(built).is_none()).collect();
+    let able = built.backend.candidates(built).into_iter().map(BackendKind::capabilities);
+    let able: Vec<&Capabilities> = able.collect();
     // What none can serve is complained of elsewhere: whatever was meant is taken for granted.
     let backends = if able.is_empty() { built.backend.allowed().collect() } else { able };
     let ends_some = backends.iter().any(|backend| backend.limits_connections);
@@ -101,7 +101,7 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
         let text = if !ends_some {
             let titles: Vec<&str> = backends.iter().map(|backend| backend.title).collect();
             let titles = titles.join(" or ");
-            format!("`{key}` is the built-in proxy's, and {titles} serves this service")
+            format!("`{key}` is the proxy's or HAProxy's, and {titles} serves this service")
         } else if is_of_connections && built.protocol == Protocol::Udp {
             format!("`{key}` is for connections, and UDP has none")
         } else {

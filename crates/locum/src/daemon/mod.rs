@@ -124,7 +124,7 @@ async fn operate(
     let dropped = Arc::new(Dropped::default());
     let (reports, reported) = mpsc::channel(QUEUE_REPORTS);
     // Unbounded, since a hook must neither be lost nor keep the election waiting. The control runtime
-    // empties it at every turn into queues that hold two events for each instance.
+    // empties it at every turn into queues that hold two events for each owner.
     let (hook_sender, hooks) = mpsc::unbounded_channel();
     let (stopped, is_stopped) = oneshot::channel();
 

@@ -35,7 +35,6 @@ pub fn sentence(event: &Event) -> String {
         EventKind::Quorum { service, reached: false, sorry, remaining, detail } => {
             let clients = match (sorry, remaining) {
                 (Some(sorry), _) => format!("clients go to the sorry server {sorry}"),
-
                 (None, 0) => "no server is left for new clients".to_owned(),
                 (None, 1) => "new clients go to the server that is left".to_owned(),
                 (None, left) => format!("new clients go to the {left} servers that are left"),
