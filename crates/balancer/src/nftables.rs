@@ -112,32 +112,9 @@ impl NftablesBackend {
         };
         self.uncut = reason.map(text);
     }
-}
 
-impl Backend for NftablesBackend {
-    fn kind(&self) -> Option<BackendKind> {
-        Some(BackendKind::Nftables)
-    }
-
-    fn apply(&mut self, share: WantedServices, now: Instant) {
-        let is_first = self.looked.is_none();
-        let is_same = |one: &Arc<WantedService>, other: &Arc<WantedService>| {
-            Arc::ptr_eq(one, other) || one == other
-        };
-        let before = std::mem::replace(&mut self.services, share.services);
-        let is_known = before.len() == self.services.len()
-            && before.iter().zip(&self.services).all(|(one, other)| is_same(one, other));
-        if is_first || !is_known {
-            self.looked = Some(LookRound { at: now, took: Duration::ZERO });
-            self.reconcile();
-        }
-    }
-
-    fn tick(&mut self, now: Instant) {
-        if self.next_tick(now) != Some(Duration::ZERO) {
-            return;
-        }
-        let begun = Instant::now();
+    /// Looks at the rules, and puts them back where they are not as they shall be.
+    fn heal(&mut self) {
         let is_well = match self.kernel.look() {
             Ok(report) => {
                 if report.applied > 0 {
@@ -155,7 +132,33 @@ impl Backend for NftablesBackend {
         if !is_well {
             self.reconcile();
         }
-        self.looked = Some(LookRound { at: now, took: begun.elapsed() });
+    }
+}
+
+impl Backend for NftablesBackend {
+    fn kind(&self) -> Option<BackendKind> {
+        Some(BackendKind::Nftables)
+    }
+
+    fn apply(&mut self, share: WantedServices, now: Instant) {
+        let is_first = self.looked.is_none();
+        let is_same = |one: &Arc<WantedService>, other: &Arc<WantedService>| {
+            Arc::ptr_eq(one, other) || one == other
+        };
+        let before = std::mem::replace(&mut self.services, share.services);
+        let is_known = before.len() == self.services.len()
+            && before.iter().zip(&self.services).all(|(one, other)| is_same(one, other));
+        if is_first || !is_known {
+            self.looked = Some(LookRound::free(now));
+            self.reconcile();
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.next_tick(now) == Some(Duration::ZERO) {
+            let (round, ()) = LookRound::made(now, || self.heal());
+            self.looked = Some(round);
+        }
     }
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {

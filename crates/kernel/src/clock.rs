@@ -1,5 +1,7 @@
 //! The one clock: it never goes back, and it goes on while the machine sleeps.
 
+use std::time::Duration;
+
 use nix::time::ClockId;
 use nix::time::clock_gettime;
 
@@ -10,6 +12,14 @@ pub fn now() -> u64 {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME exists");
     // Seconds and nanoseconds since boot are never negative; 64 bits last 584 years.
     time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
+/// What this thread has had of a processor since it began.
+pub fn thread_time() -> Duration {
+    // INVARIANT: as above.
+    let time =
+        clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("CLOCK_THREAD_CPUTIME_ID exists");
+    time.into()
 }
 
 #[cfg(test)]
