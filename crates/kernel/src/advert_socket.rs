@@ -25,7 +25,7 @@ use socket2::Type;
 use family::IPV4_HEADER_OCTETS;
 use family::wrong_family;
 
-pub use crate::family::Family;
+pub use crate::family::IpFamily;
 pub use batch::Outgoing;
 pub use batch::ReceiveBatch;
 pub use batch::Received;
@@ -48,7 +48,7 @@ pub struct AdvertSettings {
     pub interface: String,
     /// Index of `interface`; groups are joined by it.
     pub index: u32,
-    pub family: Family,
+    pub family: IpFamily,
     /// IP protocol number.
     pub protocol: u8,
     /// Multicast groups to join, of `family`; none for unicast only.
@@ -63,7 +63,7 @@ pub struct AdvertSettings {
 #[derive(Debug)]
 pub struct AdvertSocket {
     socket: Socket,
-    family: Family,
+    family: IpFamily,
     protocol: u8,
     index: u32,
 }
@@ -78,20 +78,20 @@ impl AdvertSocket {
     pub fn open(settings: &AdvertSettings) -> io::Result<Self> {
         let AdvertSettings { interface, index, family, protocol, groups, .. } = settings;
         let domain = match family {
-            Family::V4 => Domain::IPV4,
-            Family::V6 => Domain::IPV6,
+            IpFamily::V4 => Domain::IPV4,
+            IpFamily::V6 => Domain::IPV6,
         };
         let kind = Type::RAW.nonblocking();
         let socket = Socket::new(domain, kind, Some(Protocol::from(i32::from(*protocol))))?;
         socket.attach_filter(&filter::DEAF)?;
         socket.bind_device(Some(interface.as_bytes()))?;
         match family {
-            Family::V4 => {
+            IpFamily::V4 => {
                 socket.set_header_included_v4(true)?;
                 socket.set_multicast_all_v4(false)?;
                 socket.set_multicast_loop_v4(false)?;
             }
-            Family::V6 => {
+            IpFamily::V6 => {
                 socket.set_multicast_all_v6(false)?;
                 socket.set_multicast_loop_v6(false)?;
                 socket.set_multicast_if_v6(*index)?;
@@ -160,11 +160,11 @@ impl AdvertSocket {
 
     fn join(&self, group: IpAddr) -> io::Result<()> {
         match (self.family, group) {
-            (Family::V4, IpAddr::V4(group)) => {
+            (IpFamily::V4, IpAddr::V4(group)) => {
                 self.socket.join_multicast_v4_n(&group, &self.by_index())
             }
-            (Family::V6, IpAddr::V6(group)) => self.socket.join_multicast_v6(&group, self.index),
-            (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => Err(wrong_family()),
+            (IpFamily::V6, IpAddr::V6(group)) => self.socket.join_multicast_v6(&group, self.index),
+            (IpFamily::V4, IpAddr::V6(_)) | (IpFamily::V6, IpAddr::V4(_)) => Err(wrong_family()),
         }
     }
 

@@ -13,9 +13,9 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use crate::attribute::{Attributes, attributes};
-use crate::family::{Family, address};
+use crate::family::{IpFamily, address};
 pub use crate::ip_protocol::IpProtocol;
-use crate::transport::{KernelError, Request, Transport};
+use crate::transport::{KernelError, NetlinkRequest, NetlinkTransport};
 
 /// NFNL_SUBSYS_CTNETLINK, the upper octet of a message's type.
 const SUBSYSTEM: u16 = 1;
@@ -93,25 +93,25 @@ impl KeptConnections {
 
 /// A session with the kernel's connection tracking in one network namespace.
 #[derive(Debug)]
-pub struct Conntrack(Transport);
+pub struct Conntrack(NetlinkTransport);
 
 impl Conntrack {
     /// # Errors
     /// When there is no socket.
     pub fn open() -> io::Result<Self> {
-        Transport::open(NETLINK_NETFILTER).map(Self)
+        NetlinkTransport::open(NETLINK_NETFILTER).map(Self)
     }
 
     /// Whoever it speaks to does not understand it.
     #[cfg(test)]
     pub(crate) fn of_another_protocol() -> Self {
-        Transport::open(netlink_sys::protocols::NETLINK_GENERIC).map(Self).expect("a socket")
+        NetlinkTransport::open(netlink_sys::protocols::NETLINK_GENERIC).map(Self).expect("a socket")
     }
 
     /// Whether the kernel would answer at all.
     pub(crate) fn answers(&mut self) -> io::Result<Result<(), KernelError>> {
         let kind = SUBSYSTEM << 8 | GET_STATISTICS;
-        let request = Request { kind, flags: 0, body: vec![0; HEADER_OCTETS] };
+        let request = NetlinkRequest { kind, flags: 0, body: vec![0; HEADER_OCTETS] };
         let answers = self.0.exchange(&[request])?;
         Ok(answers.into_iter().next().unwrap_or_default().into_result().map(drop))
     }
@@ -146,7 +146,7 @@ impl Conntrack {
             wanted.iter().map(of_listener).collect()
         } else {
             let families: BTreeSet<u8> =
-                wanted.iter().map(|one| Family::of(one.address.ip()).number()).collect();
+                wanted.iter().map(|one| IpFamily::of(one.address.ip()).number()).collect();
             families.into_iter().map(|family| vec![family, 0, 0, 0]).collect()
         };
         let mut found = Vec::new();
@@ -181,14 +181,14 @@ fn of_listener(listener: &NatListener) -> Vec<u8> {
     tuple.put(TUPLE_PROTOCOL | NESTED, ports.octets());
     let mut filter = Attributes::default();
     filter.put(FILTER_ASKED, &by.to_ne_bytes());
-    let mut body = Attributes::after(vec![Family::of(address.ip()).number(), 0, 0, 0]);
+    let mut body = Attributes::after(vec![IpFamily::of(address.ip()).number(), 0, 0, 0]);
     body.put(ASKED | NESTED, tuple.octets());
     body.put(FILTER | NESTED, filter.octets());
     body.into_octets()
 }
 
-fn delete(connection: &TrackedConnection) -> Request {
-    Request { kind: SUBSYSTEM << 8 | DELETE, flags: 0, body: connection.identity.clone() }
+fn delete(connection: &TrackedConnection) -> NetlinkRequest {
+    NetlinkRequest { kind: SUBSYSTEM << 8 | DELETE, flags: 0, body: connection.identity.clone() }
 }
 
 /// One end of a tuple, and the other.

@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub enum Family {
+pub enum IpFamily {
     V4,
     V6,
 }
 
-impl Family {
+impl IpFamily {
     pub(crate) const ALL: [Self; 2] = [Self::V4, Self::V6];
 
     pub fn of(address: IpAddr) -> Self {

@@ -17,7 +17,7 @@ mod sync;
 pub mod sync_codec;
 mod values;
 
-pub use crate::family::Family;
+pub use crate::family::IpFamily;
 pub use crate::ip_protocol::IpProtocol;
 pub use model::{
     DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation,

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! An address is *ours* when it carries our [`MARK`]. An address that exists without it is never
-//! renewed or changed, and removed only for [`Whose::Anyones`].
+//! renewed or changed, and removed only for [`RemovalScope::Anyones`].
 
 mod address;
 mod apply;
@@ -21,9 +21,9 @@ mod observed;
 mod plan;
 mod switch;
 
-pub use address::{AddressSpec, MARK, Marked, Scope, keeps_marks};
-pub use apply::{Action, ApplyError, Failure, Netlink};
-pub use fact::{Change, Fact, Unwanted, Whose};
+pub use address::{AddressSpec, KernelScope, MARK, MarkedAddress, keeps_marks};
+pub use apply::{ApplyError, FactAction, FactFailure, Netlink};
+pub use fact::{FactRemoval, KernelFact, RemovalScope, WantedFacts};
 pub use links::LinkSnapshot;
 pub use monitor::MonitorEvent;
 pub use switch::is_switched_on;

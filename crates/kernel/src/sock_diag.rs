@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use netlink_sys::protocols::NETLINK_SOCK_DIAG;
 use nix::errno::Errno;
 
-use crate::transport::{Message, Request, Transport};
+use crate::transport::{NetlinkMessage, NetlinkRequest, NetlinkTransport};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 
@@ -76,13 +76,13 @@ pub struct TcpListening {
 
 /// A netlink socket for such questions. Needs no privilege.
 #[derive(Debug)]
-pub struct SockDiag(Transport);
+pub struct SockDiag(NetlinkTransport);
 
 impl SockDiag {
     /// # Errors
     /// When there is no socket to be had, or the kernel was built without it.
     pub fn open() -> io::Result<Self> {
-        Ok(Self(Transport::open(NETLINK_SOCK_DIAG)?))
+        Ok(Self(NetlinkTransport::open(NETLINK_SOCK_DIAG)?))
     }
 
     /// The end of a connection that has `local` on this host. `None` when there is none: the kernel
@@ -96,7 +96,7 @@ impl SockDiag {
         peer: SocketAddr,
     ) -> io::Result<Option<TcpConnection>> {
         let body = request(u32::MAX, local, peer);
-        let request = Request { kind: SOCK_DIAG_BY_FAMILY, flags: 0, body };
+        let request = NetlinkRequest { kind: SOCK_DIAG_BY_FAMILY, flags: 0, body };
         let answers = self.0.exchange(&[request])?;
         let found = answers.into_iter().next().unwrap_or_default().into_result();
         let found = match found {
@@ -133,7 +133,7 @@ impl SockDiag {
         for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
             let body =
                 request(1 << TCP_LISTEN, SocketAddr::new(any, port), SocketAddr::new(any, 0));
-            let messages: Vec<Message> = self.0.dump(SOCK_DIAG_BY_FAMILY, &body)??;
+            let messages: Vec<NetlinkMessage> = self.0.dump(SOCK_DIAG_BY_FAMILY, &body)??;
             found.extend(messages.iter().filter_map(|message| listening(&message.body)));
         }
         Ok(found)

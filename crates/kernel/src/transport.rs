@@ -88,13 +88,13 @@ impl From<KernelError> for io::Error {
 
 /// One request: `flags` without NLM_F_REQUEST and NLM_F_ACK, which are not the caller's concern.
 #[derive(Clone, Debug)]
-pub(crate) struct Request {
+pub(crate) struct NetlinkRequest {
     pub kind: u16,
     pub flags: u16,
     pub body: Vec<u8>,
 }
 
-impl Request {
+impl NetlinkRequest {
     /// Appends its body; returns its kind and flags.
     fn write(&self, octets: &mut Vec<u8>) -> (u16, u16) {
         octets.extend_from_slice(&self.body);
@@ -104,16 +104,16 @@ impl Request {
 
 /// What came back for one request.
 #[derive(Debug, Default)]
-pub(crate) struct Answer {
-    pub messages: Vec<Message>,
+pub(crate) struct NetlinkAnswer {
+    pub messages: Vec<NetlinkMessage>,
     pub error: Option<KernelError>,
     /// The dump is not a snapshot: ask again.
     interrupted: bool,
     complete: bool,
 }
 
-impl Answer {
-    pub(crate) fn into_result(self) -> Result<Vec<Message>, KernelError> {
+impl NetlinkAnswer {
+    pub(crate) fn into_result(self) -> Result<Vec<NetlinkMessage>, KernelError> {
         match self.error {
             Some(error) => Err(error),
             None => Ok(self.messages),
@@ -123,7 +123,7 @@ impl Answer {
 
 /// A message without its header.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Message {
+pub(crate) struct NetlinkMessage {
     pub kind: u16,
     /// Of the socket that asked for the change, in a notification; 0 is the kernel.
     pub port: u32,
@@ -132,7 +132,7 @@ pub(crate) struct Message {
 
 /// A netlink socket for requests.
 #[derive(Debug)]
-pub(crate) struct Transport {
+pub(crate) struct NetlinkTransport {
     socket: Socket,
     port: u32,
     sequence: u32,
@@ -145,7 +145,7 @@ pub(crate) struct Transport {
     room: (usize, usize),
 }
 
-impl Transport {
+impl NetlinkTransport {
     pub(crate) fn open(protocol: isize) -> io::Result<Self> {
         Self::open_with_limit(protocol, ANSWER_LIMIT)
     }
@@ -169,9 +169,13 @@ impl Transport {
 
     /// Carries out all requests in order; one answer each. An error means that the socket itself
     /// failed or the kernel did not answer in time, and that nothing is known about what was done.
-    pub(crate) fn exchange(&mut self, requests: &[Request]) -> io::Result<Vec<Answer>> {
-        let mut answers: Vec<Answer> = requests.iter().map(|_| Answer::default()).collect();
-        self.in_batches(requests, Request::write, |position, raw| {
+    pub(crate) fn exchange(
+        &mut self,
+        requests: &[NetlinkRequest],
+    ) -> io::Result<Vec<NetlinkAnswer>> {
+        let mut answers: Vec<NetlinkAnswer> =
+            requests.iter().map(|_| NetlinkAnswer::default()).collect();
+        self.in_batches(requests, NetlinkRequest::write, |position, raw| {
             take(&mut answers[position], raw)
         })?;
         Ok(answers)
@@ -222,12 +226,12 @@ impl Transport {
     /// request that failed, or of the whole.
     pub(crate) fn transact(
         &mut self,
-        begin: &Request,
-        requests: &[Request],
-        end: &Request,
+        begin: &NetlinkRequest,
+        requests: &[NetlinkRequest],
+        end: &NetlinkRequest,
     ) -> io::Result<Result<(), KernelError>> {
         let Some((last, others)) = requests.split_last() else { return Ok(Ok(())) };
-        let last = Request { flags: last.flags | NLM_F_ACK, ..last.clone() };
+        let last = NetlinkRequest { flags: last.flags | NLM_F_ACK, ..last.clone() };
         let first = self.sequence.wrapping_add(1);
         let mut octets = Vec::new();
         self.encode_next(begin, &mut octets);
@@ -265,7 +269,7 @@ impl Transport {
         }
     }
 
-    fn encode_next(&mut self, request: &Request, octets: &mut Vec<u8>) {
+    fn encode_next(&mut self, request: &NetlinkRequest, octets: &mut Vec<u8>) {
         self.append(octets, |octets| request.write(octets));
     }
 
@@ -280,11 +284,11 @@ impl Transport {
         &mut self,
         kind: u16,
         body: &[u8],
-    ) -> io::Result<Result<Vec<Message>, KernelError>> {
+    ) -> io::Result<Result<Vec<NetlinkMessage>, KernelError>> {
         // Something that changes faster than this is never seen whole; what was seen last serves.
         const ATTEMPTS: usize = 16;
-        let request = Request { kind, flags: NLM_F_DUMP, body: body.to_vec() };
-        let mut last = Answer::default();
+        let request = NetlinkRequest { kind, flags: NLM_F_DUMP, body: body.to_vec() };
+        let mut last = NetlinkAnswer::default();
         for _ in 0..ATTEMPTS {
             let mut octets = Vec::new();
             self.encode_next(&request, &mut octets);
@@ -328,8 +332,8 @@ impl Transport {
         })
     }
 
-    fn collect_dump(&mut self, sequence: u32) -> io::Result<Answer> {
-        let mut answer = Answer::default();
+    fn collect_dump(&mut self, sequence: u32) -> io::Result<NetlinkAnswer> {
+        let mut answer = NetlinkAnswer::default();
         self.read_until(|raw| {
             if raw.sequence == sequence {
                 take(&mut answer, raw);
@@ -365,7 +369,7 @@ impl Transport {
                 Ok(true) => {
                     // All of the datagram is read: what follows the last one is nobody's.
                     let mut done = false;
-                    for raw in Messages(buffer) {
+                    for raw in NetlinkMessages(buffer) {
                         done |= is_last(&raw);
                     }
                     if done {
@@ -398,7 +402,7 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> io::Result<bool>
 }
 
 /// Adds one raw message to the answer it belongs to.
-fn take(answer: &mut Answer, raw: &Raw<'_>) {
+fn take(answer: &mut NetlinkAnswer, raw: &Raw<'_>) {
     answer.interrupted |= raw.flags & NLM_F_DUMP_INTR != 0;
     match raw.kind {
         NLMSG_NOOP => {}
@@ -413,7 +417,9 @@ fn take(answer: &mut Answer, raw: &Raw<'_>) {
             }
             answer.complete = true;
         }
-        kind => answer.messages.push(Message { kind, port: raw.port, body: raw.body.to_vec() }),
+        kind => {
+            answer.messages.push(NetlinkMessage { kind, port: raw.port, body: raw.body.to_vec() })
+        }
     }
 }
 
@@ -473,9 +479,9 @@ pub(crate) struct Raw<'a> {
 
 /// The messages of a datagram; ends at the first one that is malformed.
 #[derive(Debug)]
-pub(crate) struct Messages<'a>(pub &'a [u8]);
+pub(crate) struct NetlinkMessages<'a>(pub &'a [u8]);
 
-impl<'a> Iterator for Messages<'a> {
+impl<'a> Iterator for NetlinkMessages<'a> {
     type Item = Raw<'a>;
 
     fn next(&mut self) -> Option<Raw<'a>> {
@@ -504,9 +510,9 @@ mod tests {
         octets
     }
 
-    fn answer_to(octets: &[u8]) -> Answer {
-        let mut answer = Answer::default();
-        for raw in Messages(octets) {
+    fn answer_to(octets: &[u8]) -> NetlinkAnswer {
+        let mut answer = NetlinkAnswer::default();
+        for raw in NetlinkMessages(octets) {
             assert_eq!(raw.sequence, 7);
             take(&mut answer, &raw);
         }
@@ -527,12 +533,12 @@ mod tests {
 
     #[test]
     fn many_requests_are_answered_each_with_its_own_error() {
-        let mut transport = Transport::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
+        let mut transport = NetlinkTransport::open(netlink_sys::protocols::NETLINK_ROUTE).unwrap();
         // Links whose number is none, but for the first interface, which every namespace has.
         let request = |index: i32| {
             let mut body = vec![0; 16];
             body[4..8].copy_from_slice(&index.to_ne_bytes());
-            Request { kind: libc::RTM_GETLINK, flags: 0, body }
+            NetlinkRequest { kind: libc::RTM_GETLINK, flags: 0, body }
         };
         let requests: Vec<_> =
             (0..300).map(|at| request(if at % 100 == 7 { 1 } else { -7 })).collect();
@@ -541,7 +547,7 @@ mod tests {
         for (at, answer) in answers.into_iter().enumerate() {
             assert_eq!(answer.into_result().is_ok_and(|found| found.len() == 1), at % 100 == 7);
         }
-        let failed = transport.carry_out(&requests, Request::write).unwrap();
+        let failed = transport.carry_out(&requests, NetlinkRequest::write).unwrap();
         let failed: Vec<_> = failed.into_iter().map(|(at, error)| (at, error.errno())).collect();
         let all = (0..300).filter(|at| at % 100 != 7).map(|at| (at, Errno::EINVAL));
         assert_eq!(failed, all.collect::<Vec<_>>());
@@ -551,7 +557,7 @@ mod tests {
     fn a_kernel_that_does_not_answer_is_an_error_in_words() {
         let limit = Duration::from_millis(20);
         let protocol = netlink_sys::protocols::NETLINK_ROUTE;
-        let mut transport = Transport::open_with_limit(protocol, limit).unwrap();
+        let mut transport = NetlinkTransport::open_with_limit(protocol, limit).unwrap();
         // Nothing was asked.
         let error = transport.collect(1, 1, |_, _| ()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
@@ -586,11 +592,11 @@ mod tests {
     fn malformed_datagrams_end_early_and_never_panic() {
         let good = message(20, 0, b"abcdefgh");
         for end in 0..good.len() {
-            assert_eq!(Messages(&good[..end]).count(), 0);
+            assert_eq!(NetlinkMessages(&good[..end]).count(), 0);
         }
         let mut short = good.clone();
         short[0] = 3;
-        assert_eq!(Messages(&short).count(), 0);
+        assert_eq!(NetlinkMessages(&short).count(), 0);
         let error = message(NLMSG_ERROR, NLM_F_ACK_TLVS, &[0xff; 4]);
         assert_eq!(answer_to(&error).error.map(|error| error.code), Some(1));
     }

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use locum_kernel::netlink::{
-    Action, AddressSpec, ApplyError, Change, Fact, MonitorEvent, Netlink, Scope, Unwanted, Whose,
+    AddressSpec, ApplyError, FactAction, FactRemoval, KernelFact, KernelScope, MonitorEvent,
+    Netlink, RemovalScope, WantedFacts,
 };
 
 use namespace::{in_namespace, ip, sysctl, veth_pair};
@@ -35,7 +36,7 @@ fn spec(address: &str, valid_seconds: Option<u32>) -> AddressSpec {
         prefix: prefix.parse().expect("prefix length"),
         broadcast: None,
         label: None,
-        scope: Scope::Global,
+        scope: KernelScope::Global,
         nodad: true,
         noprefixroute: false,
         valid_seconds,
@@ -48,13 +49,13 @@ fn apply(
     hold: &[AddressSpec],
     drop: &[AddressSpec],
 ) -> Result<(), ApplyError> {
-    let hold: Vec<_> = hold.iter().cloned().map(Fact::from).collect();
-    let drop: Vec<_> = drop.iter().map(|spec| unwanted(spec, Whose::Ours)).collect();
-    netlink.apply(&Change { hold: &hold, drop: &drop })
+    let hold: Vec<_> = hold.iter().cloned().map(KernelFact::from).collect();
+    let drop: Vec<_> = drop.iter().map(|spec| unwanted(spec, RemovalScope::Ours)).collect();
+    netlink.apply(&WantedFacts { hold: &hold, drop: &drop })
 }
 
-fn unwanted(spec: &AddressSpec, whose: Whose) -> Unwanted {
-    Unwanted { fact: spec.clone().into(), whose }
+fn unwanted(spec: &AddressSpec, whose: RemovalScope) -> FactRemoval {
+    FactRemoval { fact: spec.clone().into(), whose }
 }
 
 /// The line of `text` that speaks of `word`.
@@ -100,7 +101,7 @@ fn v_257_addresses_of_both_families_are_added_marked_renewed_and_removed() {
             broadcast: Some(Ipv4Addr::new(192, 0, 2, 255).into()),
             ..spec("192.0.2.10/24", Some(30))
         };
-        let forever = AddressSpec { scope: Scope::Link, ..spec("192.0.2.11/32", None) };
+        let forever = AddressSpec { scope: KernelScope::Link, ..spec("192.0.2.11/32", None) };
         let hold =
             [label, forever, spec("2001:db8::10/64", Some(30)), spec("2001:db8::11/128", Some(30))];
         apply(netlink, &hold, &[]).expect("added");
@@ -308,7 +309,7 @@ fn with_ipv6_disabled_the_other_family_is_held_and_the_kernel_says_why() {
             assert_eq!(failures.len(), 1);
             assert_eq!(
                 (&failures[0].fact, failures[0].action),
-                (&hold[1].clone().into(), Action::Add)
+                (&hold[1].clone().into(), FactAction::Add)
             );
             let words = failures[0].error.to_string().to_lowercase();
             assert!(words.starts_with("permission denied"), "{words}");
@@ -346,8 +347,8 @@ fn anyones_address_is_removed_only_when_that_is_asked_for() {
         let shown = || ip("-oneline addr show dev left");
         assert_eq!(shown().matches("192.0.2.10/").count(), 2);
         assert!(shown().contains("2001:db8::10/64"));
-        let anyones = drop.map(|spec| unwanted(&spec, Whose::Anyones));
-        netlink.apply(&Change { hold: &[], drop: &anyones }).expect("removed");
+        let anyones = drop.map(|spec| unwanted(&spec, RemovalScope::Anyones));
+        netlink.apply(&WantedFacts { hold: &[], drop: &anyones }).expect("removed");
         assert!(!shown().contains("192.0.2.10") && !shown().contains("2001:db8"), "{}", shown());
     });
 }
@@ -355,9 +356,9 @@ fn anyones_address_is_removed_only_when_that_is_asked_for() {
 #[test]
 fn each_change_is_answered_for_itself() {
     with_netlink("each_change_is_answered_for_itself", async |netlink| {
-        let fact = |address: &str| [Fact::from(spec(address, Some(60)))];
+        let fact = |address: &str| [KernelFact::from(spec(address, Some(60)))];
         let holds = [fact("192.0.2.10/24"), fact("192.0.2.11/33"), fact("192.0.2.12/24")];
-        let changes = holds.each_ref().map(|hold| Change { hold, drop: &[] });
+        let changes = holds.each_ref().map(|hold| WantedFacts { hold, drop: &[] });
         let answers = netlink.apply_all(&changes);
         let [Ok(()), Err(ApplyError::Facts(failures)), Ok(())] = &answers[..] else {
             panic!("only the second one fails: {answers:?}");
@@ -365,10 +366,10 @@ fn each_change_is_answered_for_itself() {
         assert_eq!((failures.len(), &failures[0].fact), (1, &holds[1][0]));
         // The first instance gives up what the second one takes over, in whatever order.
         let [given, _, _] = &holds;
-        let drop = [unwanted(&spec("192.0.2.10/24", None), Whose::Ours)];
+        let drop = [unwanted(&spec("192.0.2.10/24", None), RemovalScope::Ours)];
         for changes in [
-            [Change { hold: &[], drop: &drop }, Change { hold: given, drop: &[] }],
-            [Change { hold: given, drop: &[] }, Change { hold: &[], drop: &drop }],
+            [WantedFacts { hold: &[], drop: &drop }, WantedFacts { hold: given, drop: &[] }],
+            [WantedFacts { hold: given, drop: &[] }, WantedFacts { hold: &[], drop: &drop }],
         ] {
             assert!(netlink.apply_all(&changes).iter().all(Result::is_ok));
             let there = ["left 192.0.2.10/24 leased", "left 192.0.2.12/24 leased"];

@@ -7,7 +7,8 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use locum_kernel::netlink::{
-    AddressSpec, ApplyError, Change, Fact, MonitorEvent, Netlink, Scope, Unwanted, Whose,
+    AddressSpec, ApplyError, FactRemoval, KernelFact, KernelScope, MonitorEvent, Netlink,
+    RemovalScope, WantedFacts,
 };
 use nix::time::{ClockId, clock_gettime};
 use tokio::time::timeout;
@@ -35,17 +36,17 @@ fn links() -> Vec<String> {
 }
 
 /// One address for each instance, as its only fact.
-fn instances(links: &[String]) -> Vec<[Fact; 1]> {
+fn instances(links: &[String]) -> Vec<[KernelFact; 1]> {
     let address = |(link, name): (usize, &String)| {
         let interface: Arc<str> = name.as_str().into();
         (0..VRIDS).map(move |vrid| {
-            [Fact::Address(AddressSpec {
+            [KernelFact::Address(AddressSpec {
                 interface: Arc::clone(&interface),
                 address: [10, 0, link as u8, vrid].into(),
                 prefix: 32,
                 broadcast: None,
                 label: None,
-                scope: Scope::Global,
+                scope: KernelScope::Global,
                 nodad: true,
                 noprefixroute: false,
                 valid_seconds: Some(60),
@@ -101,7 +102,8 @@ fn all_instances_of_16_links_are_promoted_together_while_another_program_dumps()
             let mut netlink = Netlink::connect().expect("netlink");
             started.wait();
             let instances = instances(&links);
-            let holds: Vec<_> = instances.iter().map(|hold| Change { hold, drop: &[] }).collect();
+            let holds: Vec<_> =
+                instances.iter().map(|hold| WantedFacts { hold, drop: &[] }).collect();
             timed("promote", || netlink.apply_all(&holds));
             assert_eq!(netlink.marked_addresses().expect("dump").len(), INSTANCES);
             timed("renew", || netlink.apply_all(&holds));
@@ -123,9 +125,9 @@ fn all_instances_of_16_links_are_promoted_together_while_another_program_dumps()
 
             let drops: Vec<_> = instances
                 .iter()
-                .map(|[fact]| [Unwanted { fact: fact.clone(), whose: Whose::Ours }])
+                .map(|[fact]| [FactRemoval { fact: fact.clone(), whose: RemovalScope::Ours }])
                 .collect();
-            let drops: Vec<_> = drops.iter().map(|drop| Change { hold: &[], drop }).collect();
+            let drops: Vec<_> = drops.iter().map(|drop| WantedFacts { hold: &[], drop }).collect();
             timed("withdraw", || netlink.apply_all(&drops));
             assert_eq!(netlink.marked_addresses().expect("dump"), []);
         });

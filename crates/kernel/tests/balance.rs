@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use locum_kernel::conntrack::{IpProtocol, NatListener};
-use locum_kernel::ipvs::Family;
+use locum_kernel::ipvs::IpFamily;
 use locum_kernel::nftables::{NatBalancer, NatPersistence, NatSelection, NatServer, NatService};
 
 use namespace::{in_namespace, ip};
@@ -434,7 +434,7 @@ fn many_services_are_one_transaction_and_a_change_costs_what_changed() {
 fn this_kernel_lacks_nothing_and_trying_leaves_nothing() {
     in_namespace("this_kernel_lacks_nothing_and_trying_leaves_nothing", || {
         let mut balancer = NatBalancer::default();
-        for family in [Family::V4, Family::V6] {
+        for family in [IpFamily::V4, IpFamily::V6] {
             assert_eq!(balancer.missing(family).expect("nftables"), None);
         }
         assert_eq!(nft("list tables"), "");

@@ -11,12 +11,12 @@ use std::thread;
 
 use locum_kernel::advert_socket::AdvertSettings;
 use locum_kernel::advert_socket::AdvertSocket;
-use locum_kernel::advert_socket::Family;
 use locum_kernel::advert_socket::Filter;
+use locum_kernel::advert_socket::IpFamily;
 use locum_kernel::advert_socket::Outgoing;
 use locum_kernel::advert_socket::SendBatch;
 use locum_kernel::advert_socket::filter::Foreign;
-use locum_kernel::advert_socket::filter::Kind;
+use locum_kernel::advert_socket::filter::MessageKind;
 use locum_kernel::advert_socket::filter::Ours;
 use locum_kernel::advert_socket::filter::Sources;
 
@@ -37,9 +37,9 @@ use namespace::ip;
 use namespace::veth_pair;
 
 /// Source, another source, group and the receiving host of each family.
-const PLACES: [(Family, [&str; 4]); 2] = [
-    (Family::V4, ["192.0.2.1", "192.0.2.3", GROUP_V4, "192.0.2.2"]),
-    (Family::V6, ["fe80::1", "fe80::3", GROUP_V6, "fe80::2"]),
+const PLACES: [(IpFamily, [&str; 4]); 2] = [
+    (IpFamily::V4, ["192.0.2.1", "192.0.2.3", GROUP_V4, "192.0.2.2"]),
+    (IpFamily::V6, ["fe80::1", "fe80::3", GROUP_V6, "fe80::2"]),
 ];
 
 /// What is for a router of version 3 with VRID 51.
@@ -66,8 +66,8 @@ fn ours() -> Ours {
     }
 }
 
-fn kind(first: u8, seconds: &[u8]) -> Kind {
-    Kind { first, seconds: seconds.iter().copied().collect(), secret: None }
+fn kind(first: u8, seconds: &[u8]) -> MessageKind {
+    MessageKind { first, seconds: seconds.iter().copied().collect(), secret: None }
 }
 
 /// So rarely let in that no test sees a foreign one.
@@ -254,8 +254,8 @@ fn two_sockets_share_what_arrives_by_its_source() {
             let only = open("right", family, &[group], filter(Sources::Only(listed.clone())));
             let except = open("right", family, &[group], filter(Sources::Except(listed)));
             let strangers = match family {
-                Family::V4 => ["192.0.2.4", "192.1.2.1"],
-                Family::V6 => ["fe80::4", "fe81::1"],
+                IpFamily::V4 => ["192.0.2.4", "192.1.2.1"],
+                IpFamily::V6 => ["fe80::4", "fe81::1"],
             };
             for from in [source, other, strangers[0], strangers[1]] {
                 send(&left, from, group, 255, &MESSAGE);
@@ -276,13 +276,13 @@ fn the_adverts_of_a_known_master_are_not_crowded_out() {
     const ADVERTS: usize = 20;
     in_namespace("the_adverts_of_a_known_master_are_not_crowded_out", || {
         cable();
-        let left = open("left", Family::V4, &[], everything());
+        let left = open("left", IpFamily::V4, &[], everything());
         let master = vec![address("192.0.2.3")];
         let open = |sources| {
             let filter = Filter { sources, ..only_ours() };
             opened(&AdvertSettings {
                 receive_buffer: 64 * 1024,
-                ..settings("right", Family::V4, &[GROUP_V4], filter)
+                ..settings("right", IpFamily::V4, &[GROUP_V4], filter)
             })
         };
         let one_for_all = open(Sources::Any);

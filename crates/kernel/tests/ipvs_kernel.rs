@@ -6,7 +6,7 @@ mod namespace;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Family, Forwarding, IpProtocol, Ipvs, ModuleLoader, Report,
+    ConnectionTimeouts, DestSpec, Forwarding, IpFamily, IpProtocol, Ipvs, ModuleLoader, Report,
     ServiceFlags, ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
 };
 
@@ -65,7 +65,7 @@ fn everything() -> Wanted {
         (
             ServiceSpec {
                 flags: ServiceFlags::FALLBACK.with(ServiceFlags::PORT),
-                ..ServiceSpec::new(ServiceId::Mark { family: Family::V4, mark: 77 }, "sh")
+                ..ServiceSpec::new(ServiceId::Mark { family: IpFamily::V4, mark: 77 }, "sh")
             },
             vec![dest("10.0.0.1:0", Forwarding::Direct, 1)],
         ),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Family, Forwarding, IpProtocol, IpvsTraffic, Operation,
+    ConnectionTimeouts, DestSpec, Forwarding, IpFamily, IpProtocol, IpvsTraffic, Operation,
     ServiceFlags, ServiceId, ServiceSpec, SyncChange, SyncState, SyncThread, Tunnel, codec,
     sync_codec,
 };
@@ -64,7 +64,7 @@ fn operations() -> BTreeMap<&'static str, Operation> {
     };
     let mark = ServiceSpec {
         flags: ServiceFlags::FALLBACK.with(ServiceFlags::PORT),
-        ..ServiceSpec::new(ServiceId::Mark { family: Family::V4, mark: 77 }, "sh")
+        ..ServiceSpec::new(ServiceId::Mark { family: IpFamily::V4, mark: 77 }, "sh")
     };
     let masq = |weight| dest("10.0.0.1:8080", Forwarding::Masq, weight);
     let gue = Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
@@ -184,7 +184,7 @@ fn every_forwarding_method_and_client_prefix_survives_the_way_there_and_back() {
                 ..dest(address, forwarding, 7)
             };
             let octets = codec::operation(&Operation::NewDest(web, spec.clone()));
-            assert_eq!(codec::read_dest(&octets, Family::V4).expect("read").spec, spec);
+            assert_eq!(codec::read_dest(&octets, IpFamily::V4).expect("read").spec, spec);
         }
     }
     for (address, prefixes) in [("192.0.2.10:80", 0..=32), ("[2001:db8::10]:80", 1..=128)] {
@@ -229,7 +229,7 @@ fn cut_and_twisted_messages_are_refused_and_never_panic() {
     for octets in vectors().values() {
         for end in 0..octets.len() {
             let _ = codec::read_service(&octets[..end]);
-            let _ = codec::read_dest(&octets[..end], Family::V6);
+            let _ = codec::read_dest(&octets[..end], IpFamily::V6);
             let _ = codec::read_info(&octets[..end]);
             let _ = sync_codec::read_sync_thread(&octets[..end]);
             let _ = sync_codec::read_timeouts(&octets[..end]);
@@ -239,7 +239,7 @@ fn cut_and_twisted_messages_are_refused_and_never_panic() {
                 let mut twisted = octets.clone();
                 twisted[at] = value;
                 let _ = codec::read_service(&twisted);
-                let _ = codec::read_dest(&twisted, Family::V4);
+                let _ = codec::read_dest(&twisted, IpFamily::V4);
                 let _ = codec::read_info(&twisted);
                 let _ = sync_codec::read_sync_thread(&twisted);
                 let _ = sync_codec::read_timeouts(&twisted);

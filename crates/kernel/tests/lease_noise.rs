@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use locum_kernel::frame_socket::FrameSocket;
 use locum_kernel::netlink::{
-    AddressSpec, Change, Fact, Netlink, Scope, Unwanted, Whose, link_index,
+    AddressSpec, FactRemoval, KernelFact, KernelScope, Netlink, RemovalScope, WantedFacts,
+    link_index,
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -64,14 +65,14 @@ fn host(host: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, host)
 }
 
-fn leased(number: u16, seconds: u32) -> [Fact; 1] {
-    [Fact::Address(AddressSpec {
+fn leased(number: u16, seconds: u32) -> [KernelFact; 1] {
+    [KernelFact::Address(AddressSpec {
         interface: "left".into(),
         address: host(number).into(),
         prefix: 64,
         broadcast: None,
         label: None,
-        scope: Scope::Global,
+        scope: KernelScope::Global,
         nodad: true,
         noprefixroute: false,
         valid_seconds: Some(seconds),
@@ -94,7 +95,7 @@ fn with_far_end(test: &str, body: impl FnOnce(&mut Netlink) + Send + 'static) {
 fn a_renewal_of_ipv6_leases_is_not_heard() {
     with_far_end("a_renewal_of_ipv6_leases_is_not_heard", |netlink| {
         let holds: Vec<_> = (1..=100).map(|host| leased(host, 3)).collect();
-        let changes: Vec<_> = holds.iter().map(|hold| Change { hold, drop: &[] }).collect();
+        let changes: Vec<_> = holds.iter().map(|hold| WantedFacts { hold, drop: &[] }).collect();
         let socket = listen();
         let mut apply = || {
             assert!(netlink.apply_all(&changes).iter().all(Result::is_ok));
@@ -111,7 +112,7 @@ fn a_renewal_of_ipv6_leases_is_not_heard() {
 fn an_ipv6_address_whose_lease_is_over_is_answered_for_by_nobody() {
     with_far_end("an_ipv6_address_whose_lease_is_over_is_answered_for_by_nobody", |netlink| {
         let hold = leased(1, 3);
-        netlink.apply(&Change { hold: &hold, drop: &[] }).expect("added");
+        netlink.apply(&WantedFacts { hold: &hold, drop: &[] }).expect("added");
         assert_eq!(netlink.marked_addresses().expect("dump").len(), 1);
         let (frames, index) =
             (FrameSocket::open().expect("frames"), link_index("right").expect("right"));
@@ -141,15 +142,15 @@ fn an_ipv6_address_whose_lease_is_over_is_answered_for_by_nobody() {
         let left = netlink.marked_addresses().expect("dump");
         assert_eq!(left.len(), 1, "the kernel keeps it for longer");
         assert_eq!(left[0].valid_seconds, Some(0), "and it counts as lost");
-        netlink.apply(&Change { hold: &hold, drop: &[] }).expect("renewed");
+        netlink.apply(&WantedFacts { hold: &hold, drop: &[] }).expect("renewed");
         wait_until_answered(true);
         let flushed = std::process::Command::new("nft").args(["flush", "ruleset"]).status();
         assert!(flushed.expect("nft runs").success());
-        netlink.apply(&Change { hold: &hold, drop: &[] }).expect("made anew");
+        netlink.apply(&WantedFacts { hold: &hold, drop: &[] }).expect("made anew");
         let left = netlink.marked_addresses().expect("dump")[0].valid_seconds;
         assert!(left.is_some_and(|left| (1..=3).contains(&left)), "{left:?}");
-        let drop = [Unwanted { fact: hold[0].clone(), whose: Whose::Ours }];
-        netlink.apply(&Change { hold: &[], drop: &drop }).expect("removed");
+        let drop = [FactRemoval { fact: hold[0].clone(), whose: RemovalScope::Ours }];
+        netlink.apply(&WantedFacts { hold: &[], drop: &drop }).expect("removed");
         let tables = std::process::Command::new("nft").args(["list", "tables"]).output();
         assert_eq!(tables.expect("nft runs").stdout, b"", "nothing is left behind");
     });

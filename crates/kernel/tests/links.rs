@@ -5,7 +5,8 @@ mod namespace;
 use std::time::Duration;
 
 use locum_kernel::netlink::{
-    AddressSpec, Change, Fact, LinkSnapshot, MonitorEvent, Netlink, Scope, link_index,
+    AddressSpec, KernelFact, KernelScope, LinkSnapshot, MonitorEvent, Netlink, WantedFacts,
+    link_index,
 };
 
 use namespace::{in_namespace, ip, sysctl, veth_pair};
@@ -133,13 +134,13 @@ fn others_are_reported_at_once_and_our_own_addresses_never() {
         left_until(netlink, |link| link.running && !link.addresses.is_empty()).await;
         let hold: Vec<_> = (0..255)
             .map(|host| {
-                Fact::from(AddressSpec {
+                KernelFact::from(AddressSpec {
                     interface: "left".into(),
                     address: [192, 0, 2, host].into(),
                     prefix: 32,
                     broadcast: None,
                     label: None,
-                    scope: Scope::Global,
+                    scope: KernelScope::Global,
                     nodad: true,
                     noprefixroute: false,
                     valid_seconds: Some(60),
@@ -147,7 +148,7 @@ fn others_are_reported_at_once_and_our_own_addresses_never() {
             })
             .collect();
         for _ in 0..2 {
-            netlink.apply(&Change { hold: &hold, drop: &[] }).expect("added, then renewed");
+            netlink.apply(&WantedFacts { hold: &hold, drop: &[] }).expect("added, then renewed");
         }
         // Many at once by somebody else, while nobody reads: one event.
         let lines: String =

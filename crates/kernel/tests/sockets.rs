@@ -6,7 +6,7 @@ mod namespace;
 use std::io::Read;
 use std::time::Duration;
 
-use locum_kernel::advert_socket::Family;
+use locum_kernel::advert_socket::IpFamily;
 use locum_kernel::advert_socket::Outgoing;
 use locum_kernel::advert_socket::ReceiveBatch;
 use locum_kernel::advert_socket::SendBatch;
@@ -35,8 +35,8 @@ fn v_054_v_070_an_ipv4_advert_arrives_with_header_source_and_ttl() {
         accept_own_addresses();
         ip("addr add 192.0.2.1/24 dev left");
         ip("addr add 192.0.2.2/24 dev right");
-        let left = open("left", Family::V4, &[GROUP_V4], everything());
-        let right = open("right", Family::V4, &[GROUP_V4], everything());
+        let left = open("left", IpFamily::V4, &[GROUP_V4], everything());
+        let right = open("right", IpFamily::V4, &[GROUP_V4], everything());
         for ttl in [255, 1] {
             send(&left, "192.0.2.1", GROUP_V4, ttl, b"message");
             let (received, octets) = wait(&right);
@@ -58,8 +58,8 @@ fn v_054_v_071_an_ipv6_advert_arrives_with_hop_limit_and_destination() {
         veth_pair();
         ip("addr add fe80::1/64 dev left nodad");
         ip("addr add fe80::2/64 dev right nodad");
-        let left = open("left", Family::V6, &[GROUP_V6], everything());
-        let right = open("right", Family::V6, &[GROUP_V6], everything());
+        let left = open("left", IpFamily::V6, &[GROUP_V6], everything());
+        let right = open("right", IpFamily::V6, &[GROUP_V6], everything());
         for ttl in [255, 64] {
             send(&left, "fe80::1", GROUP_V6, ttl, b"message");
             let (received, octets) = wait(&right);
@@ -78,8 +78,8 @@ fn v_072_a_datagram_longer_than_the_buffer_is_marked() {
     in_namespace("v_072_a_datagram_longer_than_the_buffer_is_marked", || {
         veth_pair();
         ip("addr add fe80::1/64 dev left nodad");
-        let left = open("left", Family::V6, &[], everything());
-        let right = open("right", Family::V6, &[GROUP_V6], everything());
+        let left = open("left", IpFamily::V6, &[], everything());
+        let right = open("right", IpFamily::V6, &[GROUP_V6], everything());
         send(&left, "fe80::1", GROUP_V6, 255, b"message");
         send(&left, "fe80::1", GROUP_V6, 255, b"mess");
         let mut batch = ReceiveBatch::new(4);
@@ -102,10 +102,10 @@ fn a_socket_hears_only_its_own_interface_and_group() {
         accept_own_addresses();
         ip("link add other type veth peer name other2");
         connect("other", "other2");
-        let left = open("left", Family::V4, &[], everything());
-        let other = open("other", Family::V4, &[GROUP_V4], everything());
-        let joined = open("right", Family::V4, &[GROUP_V4], everything());
-        let not_joined = open("right", Family::V4, &[], everything());
+        let left = open("left", IpFamily::V4, &[], everything());
+        let other = open("other", IpFamily::V4, &[GROUP_V4], everything());
+        let joined = open("right", IpFamily::V4, &[GROUP_V4], everything());
+        let not_joined = open("right", IpFamily::V4, &[], everything());
         send(&left, "192.0.2.1", GROUP_V4, 255, b"one");
         wait(&joined);
         assert_eq!(read(&other), []);
@@ -118,8 +118,8 @@ fn v_075_a_group_can_be_joined_again_after_the_link_was_down() {
     in_namespace("v_075_a_group_can_be_joined_again_after_the_link_was_down", || {
         veth_pair();
         accept_own_addresses();
-        let left = open("left", Family::V4, &[], everything());
-        let right = open("right", Family::V4, &[], everything());
+        let left = open("left", IpFamily::V4, &[], everything());
+        let right = open("right", IpFamily::V4, &[], everything());
         right.rejoin(address(GROUP_V4)).expect("joined for the first time");
         ip("link set right down");
         // The loss of the link is reported once.
@@ -141,8 +141,8 @@ fn one_socket_hears_each_datagram_to_its_groups_and_its_host_once() {
         accept_own_addresses();
         ip("addr add 192.0.2.2/24 dev right");
         let other_group = "224.0.0.200";
-        let left = open("left", Family::V4, &[], everything());
-        let right = open("right", Family::V4, &[GROUP_V4, other_group], everything());
+        let left = open("left", IpFamily::V4, &[], everything());
+        let right = open("right", IpFamily::V4, &[GROUP_V4, other_group], everything());
         let destinations = [GROUP_V4, "192.0.2.2", other_group];
         for to in destinations {
             send(&left, "192.0.2.1", to, 255, b"message");
@@ -163,8 +163,8 @@ fn a_batch_goes_out_in_order_and_what_cannot_be_sent_does_not_stop_it() {
         ip("addr add fe80::1/64 dev left nodad");
         ip("addr add fe80::2/64 dev right nodad");
         let groups = [
-            (Family::V4, "192.0.2.1", GROUP_V4, "192.0.2.2"),
-            (Family::V6, "fe80::1", GROUP_V6, "fe80::2"),
+            (IpFamily::V4, "192.0.2.1", GROUP_V4, "192.0.2.2"),
+            (IpFamily::V6, "fe80::1", GROUP_V6, "fe80::2"),
         ];
         for (family, source, group, host) in groups {
             let left = open("left", family, &[], everything());
@@ -176,7 +176,7 @@ fn a_batch_goes_out_in_order_and_what_cannot_be_sent_does_not_stop_it() {
                 .map(|number| Outgoing {
                     source: address(source),
                     destination: match number[0] {
-                        50 if family == Family::V4 => address(GROUP_V6),
+                        50 if family == IpFamily::V4 => address(GROUP_V6),
                         50 => address(GROUP_V4),
                         number if number % 7 == 0 => address(host),
                         _ => address(group),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use locum_kernel::ipvs::{
-    self, DestSpec, Family, Forwarding, ServiceFlags, ServiceId, ServiceSpec, Tunnel,
+    self, DestSpec, Forwarding, IpFamily, ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use locum_plan as plan;
 use locum_plan::{Encapsulation, Listener, TunnelChecksum, WantedService};
@@ -56,7 +56,7 @@ impl OwnedId {
                 ServiceId::listener(protocol, *listen)
             }
             Self::Mark { mark, ipv6 } => {
-                let family = if *ipv6 { Family::V6 } else { Family::V4 };
+                let family = if *ipv6 { IpFamily::V6 } else { IpFamily::V4 };
                 ServiceId::Mark { family, mark: mark.get() }
             }
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use locum_kernel::ipvs::{DestSpec, Family, Forwarding, ServiceFlags, ServiceSpec, Tunnel};
+use locum_kernel::ipvs::{DestSpec, Forwarding, IpFamily, ServiceFlags, ServiceSpec, Tunnel};
 use plan::{ConnectionBounds, Encapsulation, Listener, Persistence, TunnelChecksum};
 
 use super::*;
@@ -167,7 +167,7 @@ fn a_service_has_a_table_for_each_address_and_mark_with_the_same_servers() {
     assert_eq!(
         all,
         [
-            (ServiceId::Mark { family: Family::V4, mark: 7 }, 0),
+            (ServiceId::Mark { family: IpFamily::V4, mark: 7 }, 0),
             (udp("192.0.2.1:53"), 53),
             (udp("192.0.2.3:5353"), 5353),
             (udp("192.0.2.4:5353"), 5353),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, Family, Ipvs, ModuleLoader};
+use locum_kernel::ipvs::{self, IpFamily, Ipvs, ModuleLoader};
 use locum_kernel::netlink::is_switched_on;
 use locum_kernel::nftables::NatBalancer;
 use locum_kernel::own_links::{OwnLink, address_bits, own_links, prefix};
@@ -137,9 +137,9 @@ impl HostReader {
     /// What these services may need; what is dear to look at, only for those that do.
     pub(crate) fn read(&mut self, now: Instant, services: &[Arc<Service>]) -> HostView {
         let modules = self.modules(now);
-        let [translates_v4, translates_v6] = [Family::V4, Family::V6].map(|family| {
+        let [translates_v4, translates_v6] = [IpFamily::V4, IpFamily::V6].map(|family| {
             let is_of = |service: &Service| {
-                service.addresses().any(|listen| Family::of(listen.ip()) == family)
+                service.addresses().any(|listen| IpFamily::of(listen.ip()) == family)
                     && service.backend.candidates(service).contains(&BackendKind::Nftables)
             };
             let is_needed = services.iter().any(|service| is_of(service));
@@ -168,10 +168,10 @@ impl HostReader {
         modules
     }
 
-    fn translates(&mut self, family: Family, now: Instant) -> Result<(), String> {
+    fn translates(&mut self, family: IpFamily, now: Instant) -> Result<(), String> {
         let (at, title) = match family {
-            Family::V4 => (0, "IPv4"),
-            Family::V6 => (1, "IPv6"),
+            IpFamily::V4 => (0, "IPv4"),
+            IpFamily::V6 => (1, "IPv6"),
         };
         // A kernel forgets nothing, and may learn.
         let is_fresh = |asked: Instant| now.saturating_duration_since(asked) < ASK_AGAIN;

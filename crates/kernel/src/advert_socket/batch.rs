@@ -10,7 +10,7 @@ use std::ptr;
 
 use super::family::IPV4_HEADER_OCTETS;
 use super::family::wrong_family;
-use crate::family::Family;
+use crate::family::IpFamily;
 
 /// Datagrams in one system call: a turn through the kernel costs about as much as one of them.
 const BATCH: usize = 32;
@@ -28,9 +28,9 @@ const fn control_space(value: usize) -> usize {
 /// Aligned as the headers of control messages have to be.
 #[derive(Clone, Copy)]
 #[repr(C, align(8))]
-struct Control([u8; CONTROL_OCTETS]);
+struct ControlOctets([u8; CONTROL_OCTETS]);
 
-const EMPTY: Control = Control([0; CONTROL_OCTETS]);
+const EMPTY: ControlOctets = ControlOctets([0; CONTROL_OCTETS]);
 
 /// What is known of one received datagram beside its octets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,11 +49,11 @@ pub struct ReceiveBatch {
     octets: usize,
     data: Vec<u8>,
     names: Vec<libc::sockaddr_in6>,
-    controls: Vec<Control>,
+    controls: Vec<ControlOctets>,
     slices: Vec<libc::iovec>,
     headers: Vec<libc::mmsghdr>,
     received: usize,
-    family: Family,
+    family: IpFamily,
 }
 
 impl ReceiveBatch {
@@ -71,7 +71,7 @@ impl ReceiveBatch {
             slices: vec![libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 }; BATCH],
             headers: vec![header; BATCH],
             received: 0,
-            family: Family::V4,
+            family: IpFamily::V4,
         }
     }
 
@@ -90,7 +90,7 @@ impl ReceiveBatch {
         (0..self.received).map(|slot| self.slot(slot))
     }
 
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, family: Family) -> io::Result<()> {
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, family: IpFamily) -> io::Result<()> {
         self.family = family;
         self.received = 0;
         self.point();
@@ -137,13 +137,13 @@ impl ReceiveBatch {
             header.msg_hdr.msg_flags = 0;
             match self.family {
                 // The IP header comes with the datagram and says it all.
-                Family::V4 => {
+                IpFamily::V4 => {
                     header.msg_hdr.msg_name = ptr::null_mut();
                     header.msg_hdr.msg_namelen = 0;
                     header.msg_hdr.msg_control = ptr::null_mut();
                     header.msg_hdr.msg_controllen = 0;
                 }
-                Family::V6 => {
+                IpFamily::V6 => {
                     header.msg_hdr.msg_name = ptr::from_mut(name).cast();
                     header.msg_hdr.msg_namelen = size_of_val(name) as libc::socklen_t;
                     header.msg_hdr.msg_control = ptr::from_mut(control).cast();
@@ -165,8 +165,8 @@ impl ReceiveBatch {
             truncated: header.msg_hdr.msg_flags & cut != 0,
         };
         match self.family {
-            Family::V4 => read_header(octets, &mut received),
-            Family::V6 => {
+            IpFamily::V4 => read_header(octets, &mut received),
+            IpFamily::V6 => {
                 received.source = Ipv6Addr::from(self.names[slot].sin6_addr.s6_addr).into();
                 received.destination = Ipv6Addr::UNSPECIFIED.into();
                 read_control(&self.controls[slot], &header.msg_hdr, &mut received);
@@ -186,7 +186,7 @@ fn read_header(octets: &[u8], received: &mut Received) {
 
 /// Fills in what the control messages say: length (of the machine's word), level and type, then the
 /// value. Of messages that do not fit the rest is missing.
-fn read_control(control: &Control, header: &libc::msghdr, received: &mut Received) {
+fn read_control(control: &ControlOctets, header: &libc::msghdr, received: &mut Received) {
     const HEADER: usize = size_of::<libc::cmsghdr>();
     let length = CONTROL_OCTETS.min(header.msg_controllen);
     let mut rest = &control.0[..length];
@@ -227,15 +227,15 @@ pub struct Outgoing<'a> {
 /// Buffers for what one call sends.
 #[derive(Default)]
 pub struct SendBatch {
-    names: Vec<Name>,
+    names: Vec<SocketName>,
     /// IPv4: the header. IPv6: the control messages.
-    fronts: Vec<Control>,
+    fronts: Vec<ControlOctets>,
     slices: Vec<[libc::iovec; 2]>,
     headers: Vec<libc::mmsghdr>,
 }
 
 /// Destination of a datagram, for the kernel.
-enum Name {
+enum SocketName {
     V4(libc::sockaddr_in),
     V6(libc::sockaddr_in6),
 }
@@ -243,7 +243,7 @@ enum Name {
 /// What all datagrams of a socket have in common.
 pub(super) struct Sender<'a> {
     pub socket: BorrowedFd<'a>,
-    pub family: Family,
+    pub family: IpFamily,
     pub index: u32,
     pub protocol: u8,
     pub traffic_class: u8,
@@ -338,13 +338,13 @@ impl SendBatch {
             let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
             let message = &mut header.msg_hdr;
             match name {
-                Name::V4(name) => {
+                SocketName::V4(name) => {
                     message.msg_name = ptr::from_mut(name).cast();
                     message.msg_namelen = size_of_val(name) as libc::socklen_t;
                     message.msg_iov = slices.as_mut_ptr();
                     message.msg_iovlen = 2;
                 }
-                Name::V6(name) => {
+                SocketName::V6(name) => {
                     message.msg_name = ptr::from_mut(name).cast();
                     message.msg_namelen = size_of_val(name) as libc::socklen_t;
                     message.msg_control = slices[0].iov_base;
@@ -358,9 +358,12 @@ impl SendBatch {
     }
 }
 
-fn addressed(sender: &Sender<'_>, message: &Outgoing<'_>) -> io::Result<(Name, Control)> {
+fn addressed(
+    sender: &Sender<'_>,
+    message: &Outgoing<'_>,
+) -> io::Result<(SocketName, ControlOctets)> {
     match (sender.family, message.source, message.destination) {
-        (Family::V4, IpAddr::V4(source), IpAddr::V4(destination)) => {
+        (IpFamily::V4, IpAddr::V4(source), IpAddr::V4(destination)) => {
             let front = ipv4_header(sender, source, destination, message)?;
             let name = libc::sockaddr_in {
                 sin_family: libc::AF_INET as libc::sa_family_t,
@@ -368,9 +371,9 @@ fn addressed(sender: &Sender<'_>, message: &Outgoing<'_>) -> io::Result<(Name, C
                 sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(destination.octets()) },
                 sin_zero: [0; 8],
             };
-            Ok((Name::V4(name), front))
+            Ok((SocketName::V4(name), front))
         }
-        (Family::V6, IpAddr::V6(source), IpAddr::V6(destination)) => {
+        (IpFamily::V6, IpAddr::V6(source), IpAddr::V6(destination)) => {
             let name = libc::sockaddr_in6 {
                 sin6_family: libc::AF_INET6 as libc::sa_family_t,
                 sin6_port: 0,
@@ -378,9 +381,9 @@ fn addressed(sender: &Sender<'_>, message: &Outgoing<'_>) -> io::Result<(Name, C
                 sin6_addr: libc::in6_addr { s6_addr: destination.octets() },
                 sin6_scope_id: sender.index,
             };
-            Ok((Name::V6(name), ipv6_control(sender.index, source, message.ttl)))
+            Ok((SocketName::V6(name), ipv6_control(sender.index, source, message.ttl)))
         }
-        (Family::V4 | Family::V6, _, _) => Err(wrong_family()),
+        (IpFamily::V4 | IpFamily::V6, _, _) => Err(wrong_family()),
     }
 }
 
@@ -390,7 +393,7 @@ fn ipv4_header(
     source: Ipv4Addr,
     destination: Ipv4Addr,
     message: &Outgoing<'_>,
-) -> io::Result<Control> {
+) -> io::Result<ControlOctets> {
     const VERSION_AND_LENGTH: u8 = 0x45;
     let too_long = |_| io::Error::from_raw_os_error(libc::EMSGSIZE);
     let total = IPV4_HEADER_OCTETS + message.message.len();
@@ -408,7 +411,7 @@ fn ipv4_header(
 }
 
 /// Source, interface and hop limit.
-fn ipv6_control(index: u32, source: Ipv6Addr, hop_limit: u8) -> Control {
+fn ipv6_control(index: u32, source: Ipv6Addr, hop_limit: u8) -> ControlOctets {
     let mut value = [0; size_of::<libc::in6_pktinfo>()];
     value[..16].copy_from_slice(&source.octets());
     value[16..].copy_from_slice(&index.to_ne_bytes());

@@ -22,7 +22,7 @@ use super::family::IPV4_HEADER_OCTETS;
 use assembler::Instruction;
 use assembler::code;
 
-use crate::family::Family;
+use crate::family::IpFamily;
 
 /// More sources than this are treated like any other: each costs every datagram a comparison.
 pub const MAX_SOURCES: usize = 8;
@@ -73,7 +73,7 @@ const SHORTEST_SUMMED_OCTETS: u32 = 8;
 /// What is for us, as far as the octets can tell.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Ours {
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<MessageKind>,
     /// Fewest octets of a message.
     pub least_octets: u32,
     /// Least TTL or hop limit of what was sent to a group.
@@ -87,7 +87,7 @@ pub struct Ours {
 
 /// Messages that begin alike.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Kind {
+pub struct MessageKind {
     pub first: u8,
     /// Which second octets may follow.
     pub seconds: OctetSet,
@@ -104,21 +104,21 @@ pub struct Secret {
 }
 
 /// Without the secret.
-impl std::fmt::Debug for Kind {
+impl std::fmt::Debug for MessageKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kind").field("first", &self.first).finish_non_exhaustive()
+        f.debug_struct("MessageKind").field("first", &self.first).finish_non_exhaustive()
     }
 }
 
 impl Ours {
     /// What the program would say of a datagram, with its octets as the socket delivers them.
-    pub fn include(&self, family: Family, received: &Received, octets: &[u8]) -> bool {
+    pub fn include(&self, family: IpFamily, received: &Received, octets: &[u8]) -> bool {
         let message = match family {
-            Family::V4 => {
+            IpFamily::V4 => {
                 let header = octets.first().map_or(0, |first| usize::from(first & 0xf) * 4);
                 octets.get(header..).unwrap_or_default()
             }
-            Family::V6 => octets,
+            IpFamily::V6 => octets,
         };
         let &[first, second, ..] = message else { return false };
         let least = if received.destination.is_multicast() {
@@ -126,7 +126,7 @@ impl Ours {
         } else {
             self.unicast_hop_limit
         };
-        let is_of = |kind: &Kind| {
+        let is_of = |kind: &MessageKind| {
             kind.first == first
                 && kind.seconds.contains(second)
                 && kind.secret.is_none_or(|secret| secret.is_in(message))
@@ -135,7 +135,7 @@ impl Ours {
             && least.is_some_and(|least| received.hop_limit.is_some_and(|limit| limit >= least))
             && self.kinds.iter().any(is_of)
             && self.checksum_protocol.is_none_or(|protocol| {
-                let has_options = family == Family::V4 && octets.len() > message.len() + 20;
+                let has_options = family == IpFamily::V4 && octets.len() > message.len() + 20;
                 has_options || sums_up(message, received, protocol)
             })
     }
@@ -197,12 +197,12 @@ impl FromIterator<u8> for OctetSet {
 pub const DEAF: [SockFilter; 1] = [SockFilter::new(code::RETURN, 0, 0, 0)];
 
 /// The program of `filter` for a raw socket of `family`.
-pub fn program(family: Family, filter: &Filter) -> Vec<SockFilter> {
+pub fn program(family: IpFamily, filter: &Filter) -> Vec<SockFilter> {
     assemble(family, filter).into_iter().map(Instruction::into_kernel).collect()
 }
 
-fn assemble(family: Family, filter: &Filter) -> Vec<Instruction> {
-    let mut program = Program::new();
+fn assemble(family: IpFamily, filter: &Filter) -> Vec<Instruction> {
+    let mut program = FilterProgram::new();
     program.drop_what_was_sent_to_others();
     match &filter.sources {
         Sources::Any => {}
@@ -246,9 +246,9 @@ enum Label {
     Drop,
 }
 
-type Program = assembler::Program<Label>;
+type FilterProgram = assembler::Program<Label>;
 
-impl Program {
+impl FilterProgram {
     /// Frames that were sent to the broadcast MAC, that the interface only saw because it is in
     /// promiscuous mode, or that came round by the loopback. None of them is a datagram sent to
     /// this socket by the protocol's rules, so no counter of bad datagrams misses one.
@@ -263,14 +263,14 @@ impl Program {
     }
 
     /// Goes to `then` when the datagram is of one of these sources.
-    fn compare_sources(&mut self, family: Family, sources: &[IpAddr], then: Label) {
+    fn compare_sources(&mut self, family: IpFamily, sources: &[IpAddr], then: Label) {
         for source in sources.iter().take(MAX_SOURCES) {
             match (family, source) {
-                (Family::V4, IpAddr::V4(source)) => {
+                (IpFamily::V4, IpAddr::V4(source)) => {
                     self.load(code::LOAD_WORD, V4_SOURCE);
                     self.when(code::IF_EQUAL, u32::from(*source), then);
                 }
-                (Family::V6, IpAddr::V6(source)) => {
+                (IpFamily::V6, IpAddr::V6(source)) => {
                     let words = source.octets();
                     let words = words.chunks_exact(4).zip((0..).step_by(4));
                     // From a word that differs past the rest of this source: two instructions for
@@ -285,22 +285,22 @@ impl Program {
                     self.jump(then);
                 }
                 // Nothing of the other family arrives here.
-                (Family::V4, IpAddr::V6(_)) | (Family::V6, IpAddr::V4(_)) => {}
+                (IpFamily::V4, IpAddr::V6(_)) | (IpFamily::V6, IpAddr::V4(_)) => {}
             }
         }
     }
 
     /// Ends where foreign datagrams go. For IPv4 the program sees the IP header, for IPv6 the message alone; there
     /// the header is reached by its own offset.
-    fn examine(&mut self, family: Family, ours: &Ours) {
+    fn examine(&mut self, family: IpFamily, ours: &Ours) {
         match family {
-            Family::V4 => {
+            IpFamily::V4 => {
                 self.load(code::LOAD_HEADER_LENGTH, 0);
                 self.load(code::LOAD_LENGTH, 0);
                 self.load(code::SUBTRACT_INDEX, 0);
             }
             // X is 0 in the beginning.
-            Family::V6 => self.load(code::LOAD_LENGTH, 0),
+            IpFamily::V6 => self.load(code::LOAD_LENGTH, 0),
         }
         // Two octets are read below.
         self.unless(code::IF_AT_LEAST, ours.least_octets.max(2), Label::Foreign);
@@ -326,11 +326,11 @@ impl Program {
         }
     }
 
-    /// Goes to [`Label::Kind`] or [`Label::Foreign`].
-    fn examine_hop_limit(&mut self, family: Family, ours: &Ours) {
+    /// Goes to [`Label::MessageKind`] or [`Label::Foreign`].
+    fn examine_hop_limit(&mut self, family: IpFamily, ours: &Ours) {
         let (destination, hop_limit, multicast) = match family {
-            Family::V4 => (V4_DESTINATION, V4_HOP_LIMIT, V4_MULTICAST),
-            Family::V6 => {
+            IpFamily::V4 => (V4_DESTINATION, V4_HOP_LIMIT, V4_MULTICAST),
+            IpFamily::V6 => {
                 let [destination, limit] = [V6_DESTINATION, V6_HOP_LIMIT].map(network_header);
                 (destination, limit, V6_MULTICAST)
             }
@@ -372,7 +372,7 @@ impl Program {
     }
 
     /// Goes on when it is in the message, else to [`Label::Foreign`].
-    fn examine_secret(&mut self, family: Family, secret: &Secret) {
+    fn examine_secret(&mut self, family: IpFamily, secret: &Secret) {
         let (at, marker) = secret.marker;
         self.load_message_start(family);
         self.load(code::LOAD_OCTET_INDEXED, at);
@@ -387,22 +387,22 @@ impl Program {
         }
     }
 
-    fn load_message_start(&mut self, family: Family) {
+    fn load_message_start(&mut self, family: IpFamily) {
         match family {
-            Family::V4 => self.load(code::LOAD_HEADER_LENGTH, 0),
-            Family::V6 => self.load(code::LOAD_INDEX_CONSTANT, 0),
+            IpFamily::V4 => self.load(code::LOAD_HEADER_LENGTH, 0),
+            IpFamily::V6 => self.load(code::LOAD_INDEX_CONSTANT, 0),
         }
     }
 
     /// Goes to [`Label::LetIn`] when the checksum is right in either form, or cannot be added up
     /// here; else it goes on.
-    fn add_up(&mut self, family: Family, protocol: u8) {
+    fn add_up(&mut self, family: IpFamily, protocol: u8) {
         const SUM: u32 = 1;
         let (start, addresses) = match family {
-            Family::V4 => (IPV4_HEADER_OCTETS as u32, (V4_SOURCE..V4_SOURCE + 8).step_by(2)),
-            Family::V6 => (0, (V6_SOURCE..V6_SOURCE + 32).step_by(2)),
+            IpFamily::V4 => (IPV4_HEADER_OCTETS as u32, (V4_SOURCE..V4_SOURCE + 8).step_by(2)),
+            IpFamily::V6 => (0, (V6_SOURCE..V6_SOURCE + 32).step_by(2)),
         };
-        if family == Family::V4 {
+        if family == IpFamily::V4 {
             // A header with options puts the message elsewhere.
             self.load(code::LOAD_HEADER_LENGTH, 0);
             self.load(code::MOVE_FROM_INDEX, 0);
@@ -429,8 +429,8 @@ impl Program {
         self.load(code::RECALL_INDEX, SUM);
         for at in addresses {
             self.add_half(match family {
-                Family::V4 => at,
-                Family::V6 => network_header(at),
+                IpFamily::V4 => at,
+                IpFamily::V6 => network_header(at),
             });
         }
         self.load(code::LOAD_LENGTH, 0);
@@ -494,8 +494,8 @@ mod tests {
         }
     }
 
-    fn kind(first: u8, seconds: &[u8]) -> Kind {
-        Kind { first, seconds: seconds.iter().copied().collect(), secret: None }
+    fn kind(first: u8, seconds: &[u8]) -> MessageKind {
+        MessageKind { first, seconds: seconds.iter().copied().collect(), secret: None }
     }
 
     /// So rarely let in that no test sees one.
@@ -522,7 +522,7 @@ mod tests {
         fn new(filter: &Filter) -> Self {
             let (sender, filtered) = UnixDatagram::pair().unwrap();
             filtered.set_nonblocking(true).unwrap();
-            SockRef::from(&filtered).attach_filter(&program(Family::V4, filter)).unwrap();
+            SockRef::from(&filtered).attach_filter(&program(IpFamily::V4, filter)).unwrap();
             Self { sender, filtered }
         }
 
@@ -557,7 +557,7 @@ mod tests {
                     _ => false,
                 };
                 assert_eq!(kernel.lets_in(&octets), expected, "{first} {second}");
-                let verdict = ours().include(Family::V4, &received(&octets), &octets);
+                let verdict = ours().include(IpFamily::V4, &received(&octets), &octets);
                 assert_eq!(verdict, expected, "{first} {second}");
             }
         }
@@ -591,7 +591,7 @@ mod tests {
         for (what, ours, octets, expected) in cases {
             let filter = Filter { sources: Sources::Any, foreign: only_ours(ours.clone()) };
             assert_eq!(Kernel::new(&filter).lets_in(&octets), expected, "{what}");
-            assert_eq!(ours.include(Family::V4, &received(&octets), &octets), expected, "{what}");
+            assert_eq!(ours.include(IpFamily::V4, &received(&octets), &octets), expected, "{what}");
         }
     }
 
@@ -635,7 +635,7 @@ mod tests {
         let check = |message: &[u8], expected: bool, what: &str| {
             let octets = datagram(PEER, GROUP, 255, message);
             assert_eq!(kernel.lets_in(&octets), expected, "{what}, {} octets", message.len());
-            let verdict = ours.include(Family::V4, &received(&octets), &octets);
+            let verdict = ours.include(IpFamily::V4, &received(&octets), &octets);
             assert_eq!(verdict, expected, "{what}, {} octets", message.len());
         };
         for octets in (8..=96_u8).step_by(4) {
@@ -661,15 +661,17 @@ mod tests {
         options.extend([1; 4]);
         options.extend(long(8));
         assert!(kernel.lets_in(&options));
-        assert!(ours.include(Family::V4, &received(&options), &options));
+        assert!(ours.include(IpFamily::V4, &received(&options), &options));
     }
 
     #[test]
     fn what_does_not_know_the_secret_of_its_kind_is_foreign() {
         let secret = Some(Secret { marker: (4, 1), tail: Some(*b"password") });
         let marked = Some(Secret { marker: (4, 0), tail: None });
-        let kinds =
-            vec![Kind { secret, ..kind(0x21, &[9]) }, Kind { secret: marked, ..kind(0x31, &[9]) }];
+        let kinds = vec![
+            MessageKind { secret, ..kind(0x21, &[9]) },
+            MessageKind { secret: marked, ..kind(0x31, &[9]) },
+        ];
         let ours = Ours { kinds, ..ours() };
         let filter = Filter { sources: Sources::Any, foreign: only_ours(ours.clone()) };
         let kernel = Kernel::new(&filter);
@@ -686,7 +688,7 @@ mod tests {
                 [&[first, 9, 0, 1, marker, 0, 0, 0, 192, 0, 2, 1][..], &tail[..]].concat();
             let octets = datagram(PEER, GROUP, 255, &message);
             assert_eq!(kernel.lets_in(&octets), expected, "{first} {marker}");
-            assert_eq!(ours.include(Family::V4, &received(&octets), &octets), expected);
+            assert_eq!(ours.include(IpFamily::V4, &received(&octets), &octets), expected);
         }
         assert!(!format!("{ours:?}").contains("112"), "the secret is not shown");
     }
@@ -705,7 +707,7 @@ mod tests {
     #[test]
     fn the_longest_program_is_accepted() {
         let secret = Some(Secret { marker: (4, 3), tail: Some([3; 8]) });
-        let kinds = (0..4).map(|first| Kind { first, seconds: (0..=255).collect(), secret });
+        let kinds = (0..4).map(|first| MessageKind { first, seconds: (0..=255).collect(), secret });
         let checksum_protocol = Some(112);
         let foreign = only_ours(Ours { kinds: kinds.collect(), checksum_protocol, ..ours() });
         let v4 = Ipv4Addr::from(PEER).into();
@@ -714,7 +716,7 @@ mod tests {
         let filter =
             Filter { sources: Sources::Only(vec!["fe80::1".parse().unwrap(); 20]), ..filter };
         let (_, socket) = UnixDatagram::pair().unwrap();
-        let program = program(Family::V6, &filter);
+        let program = program(IpFamily::V6, &filter);
         SockRef::from(&socket).attach_filter(&program).unwrap();
         assert!(program.len() < 900, "{}", program.len());
     }
@@ -734,6 +736,6 @@ mod tests {
             step(code::RETURN, 0, 0, u32::MAX),
             step(code::RETURN, 0, 0, 0),
         ];
-        assert_eq!(assemble(Family::V4, &filter), expected);
+        assert_eq!(assemble(IpFamily::V4, &filter), expected);
     }
 }

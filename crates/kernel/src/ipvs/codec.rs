@@ -14,7 +14,7 @@ use super::model::{
     ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use crate::attribute::{Attributes, attributes, text};
-use crate::family::Family;
+use crate::family::IpFamily;
 use crate::ip_protocol::IpProtocol;
 
 /// Name under which the kernel registers the family.
@@ -153,8 +153,8 @@ pub fn read_service(body: &[u8]) -> Option<ObservedService> {
         persistence_seconds: timeout,
         client_prefix: match family {
             // Always whole: the kernel takes masks with holes, and we see how many bits they have.
-            Family::V4 => u32::from_be_bytes(netmask).count_ones() as u8,
-            Family::V6 => u8::try_from(u32::from_ne_bytes(netmask)).ok()?,
+            IpFamily::V4 => u32::from_be_bytes(netmask).count_ones() as u8,
+            IpFamily::V6 => u8::try_from(u32::from_ne_bytes(netmask)).ok()?,
         },
         persistence_engine: engine.filter(|name| !name.is_empty()),
     };
@@ -163,7 +163,7 @@ pub fn read_service(body: &[u8]) -> Option<ObservedService> {
 }
 
 /// A destination of a dump; `family` is the service's.
-pub fn read_dest(body: &[u8], family: Family) -> Option<ObservedDest> {
+pub fn read_dest(body: &[u8], family: IpFamily) -> Option<ObservedDest> {
     let nested = nested(body, NEW_DEST, DEST)?;
     let (mut family, mut address, mut port) = (family, None, 0);
     let (mut method, mut weight, mut upper, mut lower) = (None, 0, 0, 0);
@@ -265,11 +265,11 @@ fn full_service(spec: &ServiceSpec) -> Attributes {
     attributes.put(SERVICE_FLAGS, &flags);
     attributes.put(SERVICE_TIMEOUT, &spec.persistence_seconds.to_ne_bytes());
     let netmask = match spec.id.family() {
-        Family::V4 => {
+        IpFamily::V4 => {
             let host_bits = 32 - u32::from(spec.client_prefix.min(32));
             u32::MAX.checked_shl(host_bits).unwrap_or(0).to_be_bytes()
         }
-        Family::V6 => u32::from(spec.client_prefix).to_ne_bytes(),
+        IpFamily::V6 => u32::from(spec.client_prefix).to_ne_bytes(),
     };
     attributes.put(SERVICE_NETMASK, &netmask);
     attributes
@@ -277,7 +277,7 @@ fn full_service(spec: &ServiceSpec) -> Attributes {
 
 fn dest_id(id: &DestId) -> Attributes {
     let mut attributes = Attributes::default();
-    let family = u16::from(Family::of(id.address).number());
+    let family = u16::from(IpFamily::of(id.address).number());
     attributes.put(DEST_FAMILY, &family.to_ne_bytes());
     attributes.put(DEST_ADDRESS, &address_octets(id.address));
     attributes.put(DEST_PORT, &id.port.to_be_bytes());
@@ -339,10 +339,10 @@ fn read_traffic(stats: &[u8]) -> IpvsTraffic {
     traffic
 }
 
-fn read_family(value: &[u8]) -> Option<Family> {
+fn read_family(value: &[u8]) -> Option<IpFamily> {
     match i32::from(u16_of(value)?) {
-        libc::AF_INET => Some(Family::V4),
-        libc::AF_INET6 => Some(Family::V6),
+        libc::AF_INET => Some(IpFamily::V4),
+        libc::AF_INET6 => Some(IpFamily::V6),
         _ => None,
     }
 }
@@ -363,10 +363,10 @@ fn address_octets(address: IpAddr) -> [u8; 16] {
     }
 }
 
-fn read_address(octets: [u8; 16], family: Family) -> IpAddr {
+fn read_address(octets: [u8; 16], family: IpFamily) -> IpAddr {
     match family {
-        Family::V4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
-        Family::V6 => Ipv6Addr::from(octets).into(),
+        IpFamily::V4 => Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3]).into(),
+        IpFamily::V6 => Ipv6Addr::from(octets).into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::family::Family;
+use crate::family::IpFamily;
 use crate::ip_protocol::IpProtocol;
 
 /// Identity of a service (I-030). IPVS cannot change it: with another address or port it is another
@@ -17,7 +17,7 @@ pub enum ServiceId {
     },
     /// Packets that carry this firewall mark.
     Mark {
-        family: Family,
+        family: IpFamily,
         mark: u32,
     },
 }
@@ -27,9 +27,9 @@ impl ServiceId {
         Self::Listener { protocol, address: listen.ip(), port: listen.port() }
     }
 
-    pub fn family(&self) -> Family {
+    pub fn family(&self) -> IpFamily {
         match self {
-            Self::Listener { address, .. } => Family::of(*address),
+            Self::Listener { address, .. } => IpFamily::of(*address),
             Self::Mark { family, .. } => *family,
         }
     }
@@ -42,8 +42,8 @@ impl fmt::Display for ServiceId {
             Self::Listener { protocol, address, port } => {
                 write!(f, "{} {}", protocol.name(), SocketAddr::new(*address, *port))
             }
-            Self::Mark { family: Family::V4, mark } => write!(f, "fwmark {mark} (ipv4)"),
-            Self::Mark { family: Family::V6, mark } => write!(f, "fwmark {mark} (ipv6)"),
+            Self::Mark { family: IpFamily::V4, mark } => write!(f, "fwmark {mark} (ipv4)"),
+            Self::Mark { family: IpFamily::V6, mark } => write!(f, "fwmark {mark} (ipv6)"),
         }
     }
 }
@@ -87,8 +87,8 @@ impl ServiceSpec {
     /// Without persistence.
     pub fn new(id: ServiceId, scheduler: impl Into<String>) -> Self {
         let client_prefix = match id.family() {
-            Family::V4 => 32,
-            Family::V6 => 128,
+            IpFamily::V4 => 32,
+            IpFamily::V6 => 128,
         };
         Self {
             id,

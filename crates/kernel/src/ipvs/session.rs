@@ -14,7 +14,7 @@ use super::plan::{Remedy, plan, remedy};
 use super::sync::{SyncChange, SyncState, SyncThread, sync_changes};
 use super::sync_codec::{self, ConnectionTimeouts};
 use crate::attribute::{Attributes, attributes};
-use crate::transport::{KernelError, Message, Request, Transport};
+use crate::transport::{KernelError, NetlinkMessage, NetlinkRequest, NetlinkTransport};
 
 /// How long the modules of all that one call asks for are waited for, once: what has not come by then
 /// is looked after by the next call, and not waited for. One takes some 10 ms.
@@ -131,7 +131,7 @@ impl fmt::Display for Failure {
 /// Blocking, for a thread of its own. One writer per network namespace (I-008).
 #[derive(Debug)]
 pub struct Ipvs {
-    transport: Transport,
+    transport: NetlinkTransport,
     modules: ModuleLoader,
     /// Netlink type of the IPVS family; differs from boot to boot.
     family: u16,
@@ -142,7 +142,7 @@ impl Ipvs {
     /// Finds the kernel's IPVS in the caller's network namespace; has its module loaded when it is not
     /// there (I-001), and waits for that 5 s at most, no matter how often it is called meanwhile.
     pub fn open(modules: &ModuleLoader) -> Result<Self, Error> {
-        let mut transport = Transport::open(NETLINK_GENERIC)?;
+        let mut transport = NetlinkTransport::open(NETLINK_GENERIC)?;
         let mut found = resolve(&mut transport, codec::FAMILY)?;
         if found.is_none() && modules.settle("ip_vs", MODULE_LIMIT) {
             found = resolve(&mut transport, codec::FAMILY)?;
@@ -197,7 +197,7 @@ impl Ipvs {
     /// The threads that synchronise connections.
     pub fn sync_threads(&mut self) -> Result<Vec<SyncThread>, Error> {
         let messages = self.transport.dump(self.family, &sync_codec::get_sync_threads())??;
-        let read = |message: &Message| sync_codec::read_sync_thread(&message.body);
+        let read = |message: &NetlinkMessage| sync_codec::read_sync_thread(&message.body);
         Ok(messages.iter().filter_map(read).collect())
     }
 
@@ -252,7 +252,7 @@ impl Ipvs {
         for service in &mut services {
             let id = service.spec.id;
             let messages = self.transport.dump(self.family, &codec::get_dests(&id))??;
-            let read = |message: &Message| codec::read_dest(&message.body, id.family());
+            let read = |message: &NetlinkMessage| codec::read_dest(&message.body, id.family());
             service.dests = messages.iter().filter_map(read).collect();
         }
         Ok(services)
@@ -302,7 +302,7 @@ impl Ipvs {
         Ok(answers.into_iter().map(|answer| answer.into_result().map(drop)).collect())
     }
 
-    fn ask(&mut self, body: Vec<u8>) -> Result<Vec<Message>, Error> {
+    fn ask(&mut self, body: Vec<u8>) -> Result<Vec<NetlinkMessage>, Error> {
         let request = self.request(body);
         let answers = self.transport.exchange(&[request])?;
         let answer = answers.into_iter().next().unwrap_or_default();
@@ -312,8 +312,8 @@ impl Ipvs {
         })
     }
 
-    fn request(&self, body: Vec<u8>) -> Request {
-        Request { kind: self.family, flags: 0, body }
+    fn request(&self, body: Vec<u8>) -> NetlinkRequest {
+        NetlinkRequest { kind: self.family, flags: 0, body }
     }
 }
 
@@ -336,11 +336,11 @@ fn forget_consequences(failed: &mut Vec<Failure>) {
 }
 
 /// Netlink type of a generic family; `None` when the kernel does not have it.
-fn resolve(transport: &mut Transport, name: &str) -> Result<Option<u16>, Error> {
+fn resolve(transport: &mut NetlinkTransport, name: &str) -> Result<Option<u16>, Error> {
     let mut body = Attributes::after(vec![GET_FAMILY, CONTROLLER_VERSION, 0, 0]);
     body.put_text(FAMILY_NAME, name);
     let body = body.into_octets();
-    let answers = transport.exchange(&[Request { kind: CONTROLLER, flags: 0, body }])?;
+    let answers = transport.exchange(&[NetlinkRequest { kind: CONTROLLER, flags: 0, body }])?;
     let answer = answers.into_iter().next().unwrap_or_default();
     let messages = match answer.into_result() {
         Ok(messages) => messages,
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn i_001_a_family_is_resolved_by_name_and_a_missing_one_is_no_error() {
-        let mut transport = Transport::open(NETLINK_GENERIC).expect("socket");
+        let mut transport = NetlinkTransport::open(NETLINK_GENERIC).expect("socket");
         assert_eq!(resolve(&mut transport, "nlctrl").expect("answer"), Some(CONTROLLER));
         assert_eq!(resolve(&mut transport, "no such family").expect("answer"), None);
     }

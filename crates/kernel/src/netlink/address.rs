@@ -47,7 +47,7 @@ pub struct AddressSpec {
     pub broadcast: Option<IpAddr>,
     /// IPv4 only, at most 15 octets.
     pub label: Option<Arc<str>>,
-    pub scope: Scope,
+    pub scope: KernelScope,
     /// IPv6: usable at once, without duplicate address detection (V-255).
     pub nodad: bool,
     /// No prefix route for it.
@@ -58,7 +58,7 @@ pub struct AddressSpec {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub enum Scope {
+pub enum KernelScope {
     #[default]
     Global,
     Site,
@@ -68,7 +68,7 @@ pub enum Scope {
 
 /// An address that carries our mark.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Marked {
+pub struct MarkedAddress {
     pub interface: Arc<str>,
     pub address: IpAddr,
     pub prefix: u8,
@@ -78,7 +78,7 @@ pub struct Marked {
 
 /// An address in the kernel.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Found {
+pub(crate) struct FoundAddress {
     pub index: u32,
     pub address: IpAddr,
     pub prefix: u8,
@@ -88,7 +88,7 @@ pub(crate) struct Found {
     pub valid_seconds: Option<u32>,
 }
 
-impl Found {
+impl FoundAddress {
     /// Reads the body of an RTM_NEWADDR or RTM_DELADDR; `None` for what is not an IP address.
     pub(crate) fn parse(body: &[u8]) -> Option<Self> {
         let message = AddressMessage::parse(body).ok()?;
@@ -143,10 +143,10 @@ impl AddressWriter {
         self.identify(index, spec.address, spec.prefix);
         let message = &mut self.0;
         message.header.scope = match spec.scope {
-            Scope::Global => AddressScope::Universe,
-            Scope::Site => AddressScope::Site,
-            Scope::Link => AddressScope::Link,
-            Scope::Host => AddressScope::Host,
+            KernelScope::Global => AddressScope::Universe,
+            KernelScope::Site => AddressScope::Site,
+            KernelScope::Link => AddressScope::Link,
+            KernelScope::Host => AddressScope::Host,
         };
         // The header has room for eight flags only; the attribute has them all.
         message.header.flags = AddressHeaderFlags::from_bits_retain(flags.bits() as u8);
@@ -220,7 +220,7 @@ mod tests {
             prefix,
             broadcast: None,
             label: None,
-            scope: Scope::Global,
+            scope: KernelScope::Global,
             nodad: true,
             noprefixroute: true,
             valid_seconds: Some(3),
@@ -246,11 +246,11 @@ mod tests {
         };
         let longest = addition(&labelled, 5, Some(3));
         assert!(longest.ends_with(b"eth0:1\0\0"), "{longest:x?}");
-        let found = Found::parse(&addition(&spec("2001:db8::10", 64), 5, Some(3))).unwrap();
+        let found = FoundAddress::parse(&addition(&spec("2001:db8::10", 64), 5, Some(3))).unwrap();
         assert!(found.marked);
         assert_eq!((found.index, found.prefix, found.valid_seconds), (5, 64, Some(3)));
         assert_eq!(found.flags, AddressFlags::Nodad | AddressFlags::Noprefixroute);
-        let found = Found::parse(&addition(&spec("192.0.2.10", 24), 5, None)).unwrap();
+        let found = FoundAddress::parse(&addition(&spec("192.0.2.10", 24), 5, None)).unwrap();
         assert_eq!(found.address, "192.0.2.10".parse::<IpAddr>().unwrap());
         assert_eq!(found.flags, AddressFlags::Noprefixroute, "IPv4 has no nodad");
         let again = addition(&spec("192.0.2.10", 24), 5, None);

@@ -18,29 +18,30 @@ use netlink_packet_route::address::AddressFlags;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 
-use super::address::{AddressWriter, Found, Marked, keeps_marks};
-use super::fact::{Change, Fact, FactKey, Unwanted};
+use super::address::{AddressWriter, FoundAddress, MarkedAddress, keeps_marks};
+use super::fact::{FactRemoval, KernelFact, KernelFactKey, WantedFacts};
 use super::monitor::{Monitor, MonitorEvent, Removed, addresses};
 use super::observed::Observed;
-use super::plan::{Plan, Step, Task, Wanted, plan, renewals};
+use super::plan::{Step, StepPlan, Task, WantedByKey, plan, renewals};
 use crate::nftables::{LeaseId, Leases};
 use crate::transport::{
-    BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Request, Transport,
+    BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkRequest,
+    NetlinkTransport,
 };
 
 /// One fact that could not be made true.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
-    pub fact: Fact,
+pub struct FactFailure {
+    pub fact: KernelFact,
     /// What was being done.
-    pub action: Action,
+    pub action: FactAction,
     /// ENODEV when there is no such interface.
     pub error: KernelError,
 }
 
 /// What is done to one fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum FactAction {
     /// It was not there, and is not.
     Add,
     /// It was there and ours, and may run out.
@@ -49,7 +50,7 @@ pub enum Action {
     Remove,
 }
 
-impl fmt::Display for Action {
+impl fmt::Display for FactAction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Add => "add",
@@ -59,7 +60,7 @@ impl fmt::Display for Action {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for FactFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { fact, action, error } = self;
         write!(f, "cannot {action} {fact}: {error}")
@@ -70,7 +71,7 @@ impl fmt::Display for Failure {
 pub enum ApplyError {
     /// Those that failed; all others of the same change were done.
     #[error("{}", list(.0))]
-    Facts(Vec<Failure>),
+    Facts(Vec<FactFailure>),
     /// The netlink socket itself failed, or the kernel did not answer in time: nothing is known
     /// about what was done. The next change looks for itself.
     #[error("netlink: {0}")]
@@ -78,7 +79,7 @@ pub enum ApplyError {
 }
 
 /// Failures for a person, the first few in full.
-fn list(failures: &[Failure]) -> String {
+fn list(failures: &[FactFailure]) -> String {
     const SHOWN: usize = 3;
     let mut text =
         failures.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
@@ -95,7 +96,7 @@ fn list(failures: &[Failure]) -> String {
 /// limited from here is how long the kernel makes a request wait for its lock.
 #[derive(Debug)]
 pub struct Netlink {
-    transport: Transport,
+    transport: NetlinkTransport,
     monitor: Monitor,
     leases: Leases,
     writer: AddressWriter,
@@ -107,7 +108,7 @@ impl Netlink {
     /// Opens both sockets and reads every link and address. To be called inside a tokio runtime with
     /// I/O enabled.
     pub fn connect() -> io::Result<Self> {
-        let transport = Transport::open(NETLINK_ROUTE)?;
+        let transport = NetlinkTransport::open(NETLINK_ROUTE)?;
         let monitor = Monitor::open(Observed::new(keeps_marks()), transport.port())?;
         let (leases, writer) = (Leases::default(), AddressWriter::default());
         let mut netlink = Self { transport, monitor, leases, writer, failed: false };
@@ -119,7 +120,7 @@ impl Netlink {
     /// 5.18 could not tell. What was lost meanwhile is reported, and every link again.
     pub fn reconnect(&mut self) -> io::Result<()> {
         self.failed = true;
-        let transport = Transport::open(NETLINK_ROUTE)?;
+        let transport = NetlinkTransport::open(NETLINK_ROUTE)?;
         self.monitor.reopen(transport.port())?;
         self.transport = transport;
         self.monitor.catch_up(&mut self.transport)?;
@@ -133,7 +134,7 @@ impl Netlink {
     }
 
     /// Makes the kernel as one change wants it; see [`apply_all`](Self::apply_all).
-    pub fn apply(&mut self, change: &Change<'_>) -> Result<(), ApplyError> {
+    pub fn apply(&mut self, change: &WantedFacts<'_>) -> Result<(), ApplyError> {
         self.apply_all(std::slice::from_ref(change)).into_iter().collect()
     }
 
@@ -141,7 +142,7 @@ impl Netlink {
     /// change, in their order. Applying the same again only renews. What one change holds no other
     /// one drops. One failing fact does not stop the others. Where the kernel keeps no marks (before
     /// 5.18), what this process added is ours.
-    pub fn apply_all(&mut self, changes: &[Change<'_>]) -> Vec<Result<(), ApplyError>> {
+    pub fn apply_all(&mut self, changes: &[WantedFacts<'_>]) -> Vec<Result<(), ApplyError>> {
         match self.carry_out(changes) {
             Ok(refusals) => changes.iter().map(|change| refusals.of(change)).collect(),
             Err(error) => {
@@ -153,7 +154,7 @@ impl Netlink {
     }
 
     /// Every address in this network namespace that carries our mark. Asks the kernel.
-    pub fn marked_addresses(&mut self) -> io::Result<Vec<Marked>> {
+    pub fn marked_addresses(&mut self) -> io::Result<Vec<MarkedAddress>> {
         self.monitor.catch_up(&mut self.transport)?;
         let found = addresses(&mut self.transport)?;
         let marked: Vec<_> = found.into_iter().filter(|found| found.marked).collect();
@@ -163,7 +164,7 @@ impl Netlink {
             leases.contains_key(&address).then_some((address, index))
         }));
         let marked = marked.into_iter().filter_map(|found| {
-            let Found { index, address, prefix, valid_seconds, .. } = found;
+            let FoundAddress { index, address, prefix, valid_seconds, .. } = found;
             // A link that came or went since has taken its addresses with it.
             let interface = self.monitor.observed.name(index)?;
             let left = match address {
@@ -171,12 +172,17 @@ impl Netlink {
                 IpAddr::V4(_) => None,
             };
             let left = left.map(|left| u32::try_from(left.as_secs()).unwrap_or(u32::MAX));
-            Some(Marked { interface, address, prefix, valid_seconds: left.or(valid_seconds) })
+            Some(MarkedAddress {
+                interface,
+                address,
+                prefix,
+                valid_seconds: left.or(valid_seconds),
+            })
         });
         Ok(marked.collect())
     }
 
-    fn carry_out(&mut self, changes: &[Change<'_>]) -> io::Result<Refusals> {
+    fn carry_out(&mut self, changes: &[WantedFacts<'_>]) -> io::Result<Refusals> {
         if self.failed {
             self.reconnect()?;
         }
@@ -184,7 +190,7 @@ impl Netlink {
         if let Some(steps) = renewals(changes, &self.monitor.observed) {
             return self.renew(changes, steps);
         }
-        let mut wanted = Wanted::of(changes, &self.monitor.observed);
+        let mut wanted = WantedByKey::of(changes, &self.monitor.observed);
         let mut refusals = Refusals::of_missing_links(changes, &self.monitor.observed);
         let surprises = self.round(&wanted, &mut refusals)?;
         if !surprises.is_empty() {
@@ -195,14 +201,14 @@ impl Netlink {
             wanted.drop.clear();
             for key in self.round(&wanted, &mut refusals)? {
                 self.monitor.observed.disclaim(&key);
-                refusals.note(key, Action::Add, KernelError::new(Errno::EEXIST));
+                refusals.note(key, FactAction::Add, KernelError::new(Errno::EEXIST));
             }
         }
         Ok(refusals)
     }
 
     /// What is there shall stay. Where the kernel does as it is asked, nothing that is known changes.
-    fn renew(&mut self, changes: &[Change<'_>], steps: Vec<Step<'_>>) -> io::Result<Refusals> {
+    fn renew(&mut self, changes: &[WantedFacts<'_>], steps: Vec<Step<'_>>) -> io::Result<Refusals> {
         self.monitor.forget_removed();
         let (steps, lifetimes) = self.lease(steps);
         let mut refusals = Refusals::default();
@@ -223,11 +229,11 @@ impl Netlink {
     /// Plans and acts once. Returns the additions that met an address which the table did not have.
     fn round(
         &mut self,
-        wanted: &Wanted<'_>,
+        wanted: &WantedByKey<'_>,
         refusals: &mut Refusals,
-    ) -> io::Result<HashSet<FactKey>> {
+    ) -> io::Result<HashSet<KernelFactKey>> {
         self.monitor.forget_removed();
-        let Plan { steps, foreign } = plan(wanted, &self.monitor.observed);
+        let StepPlan { steps, foreign } = plan(wanted, &self.monitor.observed);
         let observed = &mut self.monitor.observed;
         for (key, prefix) in &foreign {
             observed.claim(*key, *prefix, false);
@@ -236,7 +242,7 @@ impl Netlink {
         for key in wanted.drop.keys() {
             observed.disclaim(key);
         }
-        let asked: HashSet<(FactKey, u8)> = steps.iter().filter_map(removes).collect();
+        let asked: HashSet<(KernelFactKey, u8)> = steps.iter().filter_map(removes).collect();
         let (steps, lifetimes) = self.lease(steps);
         let mut surprises = HashSet::new();
         for batch in steps.chunks(BATCH_REQUESTS) {
@@ -245,9 +251,9 @@ impl Netlink {
             self.monitor.drain()?;
             self.put_back(&asked)?;
         }
-        let not_held = |key: &&FactKey| {
+        let not_held = |key: &&KernelFactKey| {
             let is_refused =
-                refusals.by_key.get(*key).is_some_and(|(action, _)| *action != Action::Remove);
+                refusals.by_key.get(*key).is_some_and(|(action, _)| *action != FactAction::Remove);
             !wanted.hold.contains_key(*key) || is_refused
         };
         let gone = steps.iter().map(|step| &step.key).filter(not_held).chain(&foreign);
@@ -257,7 +263,7 @@ impl Netlink {
 
     /// Begins or renews the leases of IPv6 addresses. Returns the steps that are left, and how long
     /// the kernel shall keep an address whose lease is not its lifetime.
-    fn lease<'a>(&mut self, steps: Vec<Step<'a>>) -> (Vec<Step<'a>>, HashMap<FactKey, u32>) {
+    fn lease<'a>(&mut self, steps: Vec<Step<'a>>) -> (Vec<Step<'a>>, HashMap<KernelFactKey, u32>) {
         let leased = |step: &Step<'_>| {
             let (Task::Add(spec) | Task::Renew(spec)) = step.task else { return None };
             let length = Duration::from_secs(u64::from(spec.valid_seconds?));
@@ -295,9 +301,9 @@ impl Netlink {
     fn execute(
         &mut self,
         steps: &[Step<'_>],
-        lifetimes: &HashMap<FactKey, u32>,
+        lifetimes: &HashMap<KernelFactKey, u32>,
         refusals: &mut Refusals,
-        surprises: &mut HashSet<FactKey>,
+        surprises: &mut HashSet<KernelFactKey>,
     ) -> io::Result<()> {
         let observed = &mut self.monitor.observed;
         for step in steps {
@@ -320,7 +326,7 @@ impl Netlink {
     fn exchange<'a, 'b>(
         &mut self,
         steps: &'b [Step<'a>],
-        lifetimes: &HashMap<FactKey, u32>,
+        lifetimes: &HashMap<KernelFactKey, u32>,
     ) -> io::Result<Vec<(&'b Step<'a>, KernelError)>> {
         let writer = &mut self.writer;
         let write = |step: &Step<'_>, octets: &mut Vec<u8>| write(writer, step, lifetimes, octets);
@@ -333,7 +339,7 @@ impl Netlink {
         step: &Step<'_>,
         error: KernelError,
         refusals: &mut Refusals,
-        surprises: &mut HashSet<FactKey>,
+        surprises: &mut HashSet<KernelFactKey>,
     ) {
         let observed = &mut self.monitor.observed;
         if let Some(id) = lease_id(&step.key) {
@@ -345,28 +351,28 @@ impl Netlink {
             }
             (Task::Add(_), _) => {
                 observed.disclaim(&step.key);
-                refusals.note(step.key, Action::Add, error);
+                refusals.note(step.key, FactAction::Add, error);
             }
             (Task::Renew(_), _) => {
                 observed.disclaim(&step.key);
-                refusals.note(step.key, Action::Renew, error);
+                refusals.note(step.key, FactAction::Renew, error);
             }
             // Already gone, with or without its link.
             (Task::Remove { .. }, Errno::EADDRNOTAVAIL | Errno::ENODEV) => done(observed, step),
-            (Task::Remove { .. }, _) => refusals.note(step.key, Action::Remove, error),
+            (Task::Remove { .. }, _) => refusals.note(step.key, FactAction::Remove, error),
         }
     }
 
     /// With `promote_secondaries` off, the kernel removes every other address of a subnet with the
     /// first one. What we did not ask for is put back as it was, whoever it belongs to.
-    fn put_back(&mut self, asked: &HashSet<(FactKey, u8)>) -> io::Result<()> {
+    fn put_back(&mut self, asked: &HashSet<(KernelFactKey, u8)>) -> io::Result<()> {
         let taken_along: Vec<Removed> = std::mem::take(&mut self.monitor.removed)
             .into_iter()
             .filter(|removed| !asked.contains(&(key_of(&removed.found), removed.found.prefix)))
             .collect();
         let request = |removed: &Removed| {
             let body = removed.body.clone();
-            Request { kind: libc::RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body }
+            NetlinkRequest { kind: libc::RTM_NEWADDR, flags: NLM_F_CREATE | NLM_F_EXCL, body }
         };
         let requests: Vec<_> = taken_along.iter().map(request).collect();
         if requests.is_empty() {
@@ -375,7 +381,7 @@ impl Netlink {
         let answers = self.transport.exchange(&requests)?;
         let observed = &mut self.monitor.observed;
         for (Removed { found, .. }, answer) in taken_along.into_iter().zip(answers) {
-            let Found { address, prefix, index, .. } = found;
+            let FoundAddress { address, prefix, index, .. } = found;
             let interface = observed.name(index).unwrap_or_default();
             match answer.error {
                 None => {
@@ -395,30 +401,30 @@ impl Netlink {
     }
 }
 
-fn removes(step: &Step<'_>) -> Option<(FactKey, u8)> {
+fn removes(step: &Step<'_>) -> Option<(KernelFactKey, u8)> {
     match step.task {
         Task::Remove { prefix } => Some((step.key, prefix)),
         Task::Add(_) | Task::Renew(_) => None,
     }
 }
 
-fn key_of(found: &Found) -> FactKey {
-    FactKey::Address { index: found.index, address: found.address }
+fn key_of(found: &FoundAddress) -> KernelFactKey {
+    KernelFactKey::Address { index: found.index, address: found.address }
 }
 
 /// Of an address whose lease may be another thing than its lifetime.
-fn lease_id(key: &FactKey) -> Option<LeaseId> {
+fn lease_id(key: &KernelFactKey) -> Option<LeaseId> {
     match *key {
-        FactKey::Address { index, address: IpAddr::V6(address) } => Some((address, index)),
-        FactKey::Address { address: IpAddr::V4(_), .. } => None,
+        KernelFactKey::Address { index, address: IpAddr::V6(address) } => Some((address, index)),
+        KernelFactKey::Address { address: IpAddr::V4(_), .. } => None,
     }
 }
 
 /// The kernel has done it.
 fn done(observed: &mut Observed, step: &Step<'_>) {
-    let FactKey::Address { index, address } = step.key;
+    let KernelFactKey::Address { index, address } = step.key;
     match step.task {
-        Task::Add(spec) | Task::Renew(spec) => observed.set_address(Found {
+        Task::Add(spec) | Task::Renew(spec) => observed.set_address(FoundAddress {
             index,
             address,
             prefix: spec.prefix,
@@ -434,10 +440,10 @@ fn done(observed: &mut Observed, step: &Step<'_>) {
 fn write(
     writer: &mut AddressWriter,
     step: &Step<'_>,
-    lifetimes: &HashMap<FactKey, u32>,
+    lifetimes: &HashMap<KernelFactKey, u32>,
     octets: &mut Vec<u8>,
 ) -> (u16, u16) {
-    let FactKey::Address { index, address } = step.key;
+    let KernelFactKey::Address { index, address } = step.key;
     let lifetime = if lifetimes.is_empty() { None } else { lifetimes.get(&step.key).copied() };
     let (spec, flags) = match step.task {
         Task::Add(spec) => (spec, NLM_F_EXCL),
@@ -454,7 +460,7 @@ fn write(
 /// What the kernel refused, until it is told to every change that asked for it.
 #[derive(Default)]
 struct Refusals {
-    by_key: HashMap<FactKey, (Action, KernelError)>,
+    by_key: HashMap<KernelFactKey, (FactAction, KernelError)>,
     /// Index of every interface that the changes name.
     indices: HashMap<Arc<str>, Option<u32>>,
 }
@@ -462,7 +468,7 @@ struct Refusals {
 impl Refusals {
     /// None yet but for what is wanted on links that do not exist. What is not wanted there is
     /// dropped already.
-    fn of_missing_links(changes: &[Change<'_>], observed: &Observed) -> Self {
+    fn of_missing_links(changes: &[WantedFacts<'_>], observed: &Observed) -> Self {
         let mut indices = HashMap::new();
         for change in changes {
             let drop = change.drop.iter().map(|unwanted| &unwanted.fact);
@@ -476,23 +482,23 @@ impl Refusals {
         Self { by_key: HashMap::new(), indices }
     }
 
-    fn note(&mut self, key: FactKey, action: Action, error: KernelError) {
+    fn note(&mut self, key: KernelFactKey, action: FactAction, error: KernelError) {
         self.by_key.insert(key, (action, error));
     }
 
     /// The part that this change asked for.
-    fn of(&self, change: &Change<'_>) -> Result<(), ApplyError> {
+    fn of(&self, change: &WantedFacts<'_>) -> Result<(), ApplyError> {
         if self.by_key.is_empty() && self.indices.is_empty() {
             return Ok(());
         }
         let mut failures = Vec::new();
-        let index = |fact: &Fact| self.indices.get(fact.interface()).copied().flatten();
-        let mut fail = |fact: &Fact, action: Action, error: KernelError| {
-            failures.push(Failure { fact: fact.clone(), action, error });
+        let index = |fact: &KernelFact| self.indices.get(fact.interface()).copied().flatten();
+        let mut fail = |fact: &KernelFact, action: FactAction, error: KernelError| {
+            failures.push(FactFailure { fact: fact.clone(), action, error });
         };
         for fact in change.hold {
             match index(fact) {
-                None => fail(fact, Action::Add, KernelError::new(Errno::ENODEV)),
+                None => fail(fact, FactAction::Add, KernelError::new(Errno::ENODEV)),
                 Some(index) => {
                     if let Some((action, error)) = self.by_key.get(&fact.key(index)) {
                         fail(fact, *action, error.clone());
@@ -500,10 +506,10 @@ impl Refusals {
                 }
             }
         }
-        for Unwanted { fact, .. } in change.drop {
+        for FactRemoval { fact, .. } in change.drop {
             let key = index(fact).map(|index| fact.key(index));
-            if let Some((Action::Remove, error)) = key.and_then(|key| self.by_key.get(&key)) {
-                fail(fact, Action::Remove, error.clone());
+            if let Some((FactAction::Remove, error)) = key.and_then(|key| self.by_key.get(&key)) {
+                fail(fact, FactAction::Remove, error.clone());
             }
         }
         if failures.is_empty() { Ok(()) } else { Err(ApplyError::Facts(failures)) }
@@ -513,23 +519,23 @@ impl Refusals {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::netlink::address::{AddressSpec, Scope};
+    use crate::netlink::address::{AddressSpec, KernelScope};
 
     #[test]
     fn an_error_names_action_address_interface_and_the_kernels_words() {
-        let failure = |last: u8| Failure {
-            fact: Fact::Address(AddressSpec {
+        let failure = |last: u8| FactFailure {
+            fact: KernelFact::Address(AddressSpec {
                 interface: "eth0".into(),
                 address: [192, 0, 2, last].into(),
                 prefix: 24,
                 broadcast: None,
                 label: None,
-                scope: Scope::Global,
+                scope: KernelScope::Global,
                 nodad: true,
                 noprefixroute: false,
                 valid_seconds: None,
             }),
-            action: Action::Add,
+            action: FactAction::Add,
             error: KernelError { code: libc::EINVAL, message: Some("bad label".into()) },
         };
         let error = ApplyError::Facts((1..=5).map(failure).collect());

@@ -10,13 +10,13 @@ use super::address::AddressSpec;
 ///
 /// The variants stand in the order in which they depend on each other: what an earlier one needs
 /// is there before, and goes after, what a later one builds on it. A new kind of fact is a
-/// variant here and in [`FactKey`], its octets, and its place in the observed table.
+/// variant here and in [`KernelFactKey`], its octets, and its place in the observed table.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Fact {
+pub enum KernelFact {
     Address(AddressSpec),
 }
 
-impl Fact {
+impl KernelFact {
     /// Name of the interface it is on.
     pub(crate) fn interface(&self) -> &Arc<str> {
         let Self::Address(spec) = self;
@@ -24,19 +24,19 @@ impl Fact {
     }
 
     /// Its key, on the interface with this index.
-    pub(crate) fn key(&self, index: u32) -> FactKey {
+    pub(crate) fn key(&self, index: u32) -> KernelFactKey {
         let Self::Address(spec) = self;
-        FactKey::Address { index, address: spec.address }
+        KernelFactKey::Address { index, address: spec.address }
     }
 }
 
-impl From<AddressSpec> for Fact {
+impl From<AddressSpec> for KernelFact {
     fn from(spec: AddressSpec) -> Self {
         Self::Address(spec)
     }
 }
 
-impl fmt::Display for Fact {
+impl fmt::Display for KernelFact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::Address(AddressSpec { interface, address, prefix, .. }) = self;
         write!(f, "{address}/{prefix} on {interface}")
@@ -45,32 +45,32 @@ impl fmt::Display for Fact {
 
 /// What there can be only one of. Ordered as [`Fact`] is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub(crate) enum FactKey {
+pub(crate) enum KernelFactKey {
     /// With any prefix length.
     Address { index: u32, address: IpAddr },
 }
 
 /// What one instance wants of the kernel.
 #[derive(Clone, Copy, Debug)]
-pub struct Change<'a> {
+pub struct WantedFacts<'a> {
     /// What shall be there: added, or renewed when it is ours. An address that is there without
     /// our mark is left alone and counts as held, whatever its prefix length.
-    pub hold: &'a [Fact],
+    pub hold: &'a [KernelFact],
     /// What shall not be there. What is in `hold` too is held.
-    pub drop: &'a [Unwanted],
+    pub drop: &'a [FactRemoval],
 }
 
 /// A fact that shall not be.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Unwanted {
+pub struct FactRemoval {
     /// Identified by its key alone: an address goes whatever its prefix length.
-    pub fact: Fact,
-    pub whose: Whose,
+    pub fact: KernelFact,
+    pub whose: RemovalScope,
 }
 
 /// Whose fact is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Whose {
+pub enum RemovalScope {
     /// Only what carries our mark, or was put there by this process.
     Ours,
     /// Whoever put it there.

@@ -7,7 +7,7 @@ use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::AddressFlags;
 use netlink_packet_route::link::{LinkFlags, LinkHeader};
 
-use super::address::Found;
+use super::address::FoundAddress;
 use crate::attribute::{attributes, text};
 
 /// Length of struct ifinfomsg.
@@ -36,7 +36,7 @@ pub struct LinkSnapshot {
 
 /// A link without its addresses.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Link {
+pub(crate) struct KernelLink {
     pub index: u32,
     pub name: Arc<str>,
     flags: LinkFlags,
@@ -44,7 +44,7 @@ pub(crate) struct Link {
     mtu: u32,
 }
 
-impl Link {
+impl KernelLink {
     /// Reads the body of an RTM_NEWLINK or RTM_DELLINK; `None` for what is about something else,
     /// such as the ports of a bridge. Only what we need is decoded, so that an attribute unknown to
     /// us cannot hide a link.
@@ -97,10 +97,10 @@ impl Link {
 
 /// Usable source addresses of these, which stand in the kernel's order: the best of each family
 /// first.
-pub(super) fn sources<'a>(addresses: impl Iterator<Item = &'a Found>) -> Vec<IpAddr> {
+pub(super) fn sources<'a>(addresses: impl Iterator<Item = &'a FoundAddress>) -> Vec<IpAddr> {
     let unusable = AddressFlags::Tentative | AddressFlags::Dadfailed;
     // Optimistic addresses are tentative, and yet may be used.
-    let usable = |found: &&Found| {
+    let usable = |found: &&FoundAddress| {
         !found.flags.intersects(unusable) || found.flags.contains(AddressFlags::Optimistic)
     };
     let mut sources: Vec<(u8, IpAddr)> =
@@ -111,7 +111,7 @@ pub(super) fn sources<'a>(addresses: impl Iterator<Item = &'a Found>) -> Vec<IpA
     sources.into_iter().map(|(_, address)| address).collect()
 }
 
-fn rank(found: &Found) -> u8 {
+fn rank(found: &FoundAddress) -> u8 {
     match found.address {
         IpAddr::V4(_) if !found.flags.contains(AddressFlags::Secondary) => 0,
         IpAddr::V4(_) => 1,
@@ -124,9 +124,9 @@ fn rank(found: &Found) -> u8 {
 mod tests {
     use super::*;
 
-    fn found(address: &str, flags: AddressFlags) -> Found {
+    fn found(address: &str, flags: AddressFlags) -> FoundAddress {
         let address = address.parse().unwrap();
-        Found { index: 1, address, prefix: 24, flags, marked: false, valid_seconds: None }
+        FoundAddress { index: 1, address, prefix: 24, flags, marked: false, valid_seconds: None }
     }
 
     /// struct ifinfomsg of an Ethernet link, index 7, with these flags, and attributes.
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn g_018_noarp_and_odd_hardware_have_no_mac() {
         let mac = [2, 0, 0, 0, 0, 1];
-        let parse = |flags, mac: &[u8]| Link::parse(&body(0, flags, mac)).unwrap();
+        let parse = |flags, mac: &[u8]| KernelLink::parse(&body(0, flags, mac)).unwrap();
         let ether = parse(LinkFlags::Up, &mac);
         assert_eq!((&*ether.name, ether.index, ether.mtu), ("eth0", 7, 1400));
         assert_eq!(ether.mac, Some(mac));
@@ -164,22 +164,23 @@ mod tests {
     #[test]
     fn a_bridge_port_message_is_not_about_the_link() {
         let bridge = libc::AF_BRIDGE as u8;
-        assert_eq!(Link::parse(&body(bridge, LinkFlags::Up, &[2; 6])), None);
+        assert_eq!(KernelLink::parse(&body(bridge, LinkFlags::Up, &[2; 6])), None);
     }
 
     #[test]
     fn cut_messages_never_panic() {
         let whole = body(0, LinkFlags::Up, &[2; 6]);
         for end in 0..whole.len() {
-            let _ = Link::parse(&whole[..end]);
-            let _ = Found::parse(&whole[..end]);
+            let _ = KernelLink::parse(&whole[..end]);
+            let _ = FoundAddress::parse(&whole[..end]);
         }
     }
 
     #[test]
     fn running_needs_up_and_carrier() {
-        let running =
-            |flags| Link { flags, ..Link::named(1, "eth0") }.snapshot(vec![], false).running;
+        let running = |flags| {
+            KernelLink { flags, ..KernelLink::named(1, "eth0") }.snapshot(vec![], false).running
+        };
         assert!(running(LinkFlags::Up | LinkFlags::Running));
         assert!(!running(LinkFlags::Up));
         assert!(!running(LinkFlags::Running));

@@ -22,13 +22,15 @@ use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::address::Found;
+use super::address::FoundAddress;
 use super::filter::drop_own_renewals;
-use super::links::{Link, LinkSnapshot};
-use super::observed::{Lost, Observed};
+use super::links::{KernelLink, LinkSnapshot};
+use super::observed::{LostAddress, Observed};
 use super::switch::is_switched_on;
 use crate::attribute::attributes;
-use crate::transport::{DATAGRAM_OCTETS, Message, Messages, Raw, Transport, receive};
+use crate::transport::{
+    DATAGRAM_OCTETS, NetlinkMessage, NetlinkMessages, NetlinkTransport, Raw, receive,
+};
 
 /// Multicast groups: links, addresses of both families, IPv6 forwarding switches.
 const GROUPS: [u32; 4] = [1, 5, 9, 25];
@@ -68,7 +70,7 @@ pub enum MonitorEvent {
 /// An IPv4 address that the kernel removed within a request of ours.
 #[derive(Debug)]
 pub(crate) struct Removed {
-    pub found: Found,
+    pub found: FoundAddress,
     /// As the kernel described it: what puts it back.
     pub body: Vec<u8>,
 }
@@ -112,7 +114,10 @@ impl Monitor {
     }
 
     /// The next event. Cancel-safe.
-    pub(crate) async fn next(&mut self, transport: &mut Transport) -> io::Result<MonitorEvent> {
+    pub(crate) async fn next(
+        &mut self,
+        transport: &mut NetlinkTransport,
+    ) -> io::Result<MonitorEvent> {
         loop {
             self.synchronise(transport)?;
             if self.events.is_empty() {
@@ -133,7 +138,7 @@ impl Monitor {
 
     /// Makes the table true: reads what the kernel has told, and looks for itself if something was
     /// missed.
-    pub(crate) fn catch_up(&mut self, transport: &mut Transport) -> io::Result<()> {
+    pub(crate) fn catch_up(&mut self, transport: &mut NetlinkTransport) -> io::Result<()> {
         self.drain()?;
         self.synchronise(transport)
     }
@@ -164,7 +169,7 @@ impl Monitor {
     }
 
     /// If something was missed, makes the table equal to the kernel and reports everything again.
-    fn synchronise(&mut self, transport: &mut Transport) -> io::Result<()> {
+    fn synchronise(&mut self, transport: &mut NetlinkTransport) -> io::Result<()> {
         if !self.stale {
             return Ok(());
         }
@@ -172,7 +177,7 @@ impl Monitor {
         self.drain()?;
         let messages = transport.dump(libc::RTM_GETLINK, &ALL_LINKS)??;
         let links: Vec<_> =
-            messages.iter().filter_map(|message| Link::parse(&message.body)).collect();
+            messages.iter().filter_map(|message| KernelLink::parse(&message.body)).collect();
         let found = addresses(transport)?;
         self.stale = false;
 
@@ -193,7 +198,7 @@ impl Monitor {
 
     fn take_datagram(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        for raw in Messages(&buffer) {
+        for raw in NetlinkMessages(&buffer) {
             self.take_message(&raw);
         }
         self.buffer = buffer;
@@ -202,22 +207,22 @@ impl Monitor {
     fn take_message(&mut self, raw: &Raw<'_>) {
         match raw.kind {
             libc::RTM_NEWLINK => {
-                if let Some(link) = Link::parse(raw.body) {
+                if let Some(link) = KernelLink::parse(raw.body) {
                     self.link_seen(link);
                 }
             }
             libc::RTM_DELLINK => {
-                if let Some(link) = Link::parse(raw.body) {
+                if let Some(link) = KernelLink::parse(raw.body) {
                     self.link_gone(link.index);
                 }
             }
             libc::RTM_NEWADDR => {
-                if let Some(found) = Found::parse(raw.body) {
+                if let Some(found) = FoundAddress::parse(raw.body) {
                     self.observed.set_address(found);
                 }
             }
             libc::RTM_DELADDR => {
-                if let Some(found) = Found::parse(raw.body) {
+                if let Some(found) = FoundAddress::parse(raw.body) {
                     self.address_gone(found, raw);
                 }
             }
@@ -234,7 +239,7 @@ impl Monitor {
         }
     }
 
-    fn link_seen(&mut self, link: Link) {
+    fn link_seen(&mut self, link: KernelLink) {
         let forwards = forwards_v6(&link.name);
         if let Some(name) = self.observed.set_link(link, forwards) {
             self.events.push_back(MonitorEvent::LinkGone { name });
@@ -247,7 +252,7 @@ impl Monitor {
         }
     }
 
-    fn address_gone(&mut self, found: Found, raw: &Raw<'_>) {
+    fn address_gone(&mut self, found: FoundAddress, raw: &Raw<'_>) {
         self.observed.remove_address(found.index, found.address, found.prefix);
         if raw.port == self.own_port {
             // Asked for, or taken along with one of its subnet: who asked knows which.
@@ -267,8 +272,8 @@ impl Monitor {
     }
 
     /// Reports that a held address is gone, and who asked for it if anyone did.
-    fn lost(&mut self, lost: Lost, port: Option<u32>) {
-        let Lost { interface, address } = lost;
+    fn lost(&mut self, lost: LostAddress, port: Option<u32>) {
+        let LostAddress { interface, address } = lost;
         let culprit = port.and_then(culprit);
         self.events.push_back(MonitorEvent::AddressLost { interface, address, culprit });
     }
@@ -295,9 +300,9 @@ fn subscribe(own_port: u32) -> io::Result<AsyncFd<Socket>> {
 }
 
 /// Every address in this network namespace.
-pub(crate) fn addresses(transport: &mut Transport) -> io::Result<Vec<Found>> {
-    let messages: Vec<Message> = transport.dump(libc::RTM_GETADDR, &ALL_ADDRESSES)??;
-    Ok(messages.iter().filter_map(|message| Found::parse(&message.body)).collect())
+pub(crate) fn addresses(transport: &mut NetlinkTransport) -> io::Result<Vec<FoundAddress>> {
+    let messages: Vec<NetlinkMessage> = transport.dump(libc::RTM_GETADDR, &ALL_ADDRESSES)??;
+    Ok(messages.iter().filter_map(|message| FoundAddress::parse(&message.body)).collect())
 }
 
 /// The interface a netconf message is about; `None` for "all" and "default".

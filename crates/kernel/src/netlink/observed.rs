@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::address::Found;
-use super::fact::FactKey;
-use super::links::{Link, LinkSnapshot, sources};
+use super::address::FoundAddress;
+use super::fact::KernelFactKey;
+use super::links::{KernelLink, LinkSnapshot, sources};
 
 /// A fact that an earlier change asked to hold, and that has not been lost since.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,17 +22,17 @@ pub(crate) struct Claim {
 
 /// A held address that is gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Lost {
+pub(crate) struct LostAddress {
     pub interface: Arc<str>,
     pub address: IpAddr,
 }
 
 /// A link, what is on it, and what was last said about it.
 #[derive(Debug)]
-struct Row {
-    link: Link,
+struct LinkRow {
+    link: KernelLink,
     /// By address and prefix length, each with its place in the kernel's order.
-    addresses: BTreeMap<(IpAddr, u8), (u64, Found)>,
+    addresses: BTreeMap<(IpAddr, u8), (u64, FoundAddress)>,
     forwards_v6: bool,
     reported: Option<LinkSnapshot>,
 }
@@ -40,9 +40,9 @@ struct Row {
 /// Links by index, their addresses, and our claims to these.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    links: BTreeMap<u32, Row>,
+    links: BTreeMap<u32, LinkRow>,
     indices: HashMap<Arc<str>, u32>,
-    claims: HashMap<FactKey, Claim>,
+    claims: HashMap<KernelFactKey, Claim>,
     /// Links that may differ from what was last said about them.
     touched: BTreeSet<u32>,
     /// On a kernel that ignores marks, their absence says nothing.
@@ -80,7 +80,7 @@ impl Observed {
     }
 
     /// A new or changed link. Returns the name it had before when that was another one.
-    pub(crate) fn set_link(&mut self, link: Link, forwards_v6: bool) -> Option<Arc<str>> {
+    pub(crate) fn set_link(&mut self, link: KernelLink, forwards_v6: bool) -> Option<Arc<str>> {
         let index = link.index;
         self.touched.insert(index);
         let mut former = None;
@@ -93,7 +93,7 @@ impl Observed {
                 }
             }
             None => {
-                let row = Row { link, addresses: BTreeMap::new(), forwards_v6, reported: None };
+                let row = LinkRow { link, addresses: BTreeMap::new(), forwards_v6, reported: None };
                 self.links.insert(index, row);
             }
         }
@@ -110,7 +110,7 @@ impl Observed {
 
     /// The link is gone with its addresses, and its index will never come back. Returns its name.
     pub(crate) fn remove_link(&mut self, index: u32) -> Option<Arc<str>> {
-        self.claims.retain(|FactKey::Address { index: at, .. }, _| *at != index);
+        self.claims.retain(|KernelFactKey::Address { index: at, .. }, _| *at != index);
         let name = self.links.remove(&index)?.link.name;
         if self.indices.get(&name) == Some(&index) {
             self.indices.remove(&name);
@@ -126,7 +126,7 @@ impl Observed {
     }
 
     /// A new or changed address.
-    pub(crate) fn set_address(&mut self, found: Found) {
+    pub(crate) fn set_address(&mut self, found: FoundAddress) {
         let Some(row) = self.links.get_mut(&found.index) else { return };
         self.keeps_marks |= found.marked;
         if self.keeps_marks
@@ -155,7 +155,7 @@ impl Observed {
     }
 
     /// Everything that is there, after a dump. Returns what was held and is not there.
-    pub(crate) fn replace_addresses(&mut self, found: Vec<Found>) -> Vec<Lost> {
+    pub(crate) fn replace_addresses(&mut self, found: Vec<FoundAddress>) -> Vec<LostAddress> {
         for row in self.links.values_mut() {
             row.addresses.clear();
         }
@@ -163,15 +163,16 @@ impl Observed {
             self.set_address(found);
         }
         // A link that vanished unseen took its claims with it.
-        self.claims.retain(|FactKey::Address { index, .. }, _| self.links.contains_key(index));
-        let gone = |key: &&FactKey| self.at(key).next().is_none();
+        self.claims
+            .retain(|KernelFactKey::Address { index, .. }, _| self.links.contains_key(index));
+        let gone = |key: &&KernelFactKey| self.at(key).next().is_none();
         let gone: Vec<_> = self.claims.keys().filter(gone).copied().collect();
         gone.into_iter().filter_map(|key| self.lose(&key)).collect()
     }
 
     /// Every address under this key; IPv4 knows one once per prefix length.
-    pub(crate) fn at(&self, key: &FactKey) -> impl Iterator<Item = &Found> {
-        let FactKey::Address { index, address } = *key;
+    pub(crate) fn at(&self, key: &KernelFactKey) -> impl Iterator<Item = &FoundAddress> {
+        let KernelFactKey::Address { index, address } = *key;
         let row = self.links.get(&index);
         row.into_iter()
             .flat_map(move |row| row.addresses.range((address, 0)..=(address, u8::MAX)))
@@ -179,13 +180,13 @@ impl Observed {
     }
 
     /// Was it put there by us, this process or an earlier one?
-    pub(crate) fn is_ours(&self, found: &Found) -> bool {
+    pub(crate) fn is_ours(&self, found: &FoundAddress) -> bool {
         let claimed = |claim: &Claim| claim.ours && claim.prefix == found.prefix;
         found.marked || self.claims.get(&key_of(found)).is_some_and(claimed)
     }
 
     /// It was asked for with this prefix length, and is there so and not otherwise, as ours.
-    pub(crate) fn is_held(&self, key: &FactKey, prefix: u8) -> bool {
+    pub(crate) fn is_held(&self, key: &KernelFactKey, prefix: u8) -> bool {
         let mut all = self.at(key);
         let is_there = all.next().is_some_and(|found| found.prefix == prefix);
         is_there
@@ -193,27 +194,27 @@ impl Observed {
             && self.claims.get(key) == Some(&Claim { prefix, ours: true })
     }
 
-    pub(crate) fn claim(&mut self, key: FactKey, prefix: u8, ours: bool) {
+    pub(crate) fn claim(&mut self, key: KernelFactKey, prefix: u8, ours: bool) {
         self.claims.insert(key, Claim { prefix, ours });
     }
 
     /// It is not held any more: that it goes is no loss.
-    pub(crate) fn disclaim(&mut self, key: &FactKey) {
+    pub(crate) fn disclaim(&mut self, key: &KernelFactKey) {
         self.claims.remove(key);
     }
 
     /// The address is gone and we did not ask for it. `Some` when it was held; another prefix length
     /// is another address: the one we have just replaced.
-    pub(crate) fn disappeared(&mut self, found: &Found) -> Option<Lost> {
+    pub(crate) fn disappeared(&mut self, found: &FoundAddress) -> Option<LostAddress> {
         let key = key_of(found);
         let claim = self.claims.get(&key)?;
         if claim.prefix == found.prefix { self.lose(&key) } else { None }
     }
 
-    fn lose(&mut self, key: &FactKey) -> Option<Lost> {
+    fn lose(&mut self, key: &KernelFactKey) -> Option<LostAddress> {
         self.claims.remove(key)?;
-        let FactKey::Address { index, address } = *key;
-        Some(Lost { interface: self.name(index)?, address })
+        let KernelFactKey::Address { index, address } = *key;
+        Some(LostAddress { interface: self.name(index)?, address })
     }
 
     /// Makes [`changed_links`](Self::changed_links) name every link, changed or not.
@@ -246,8 +247,8 @@ impl Observed {
     }
 }
 
-fn key_of(found: &Found) -> FactKey {
-    FactKey::Address { index: found.index, address: found.address }
+fn key_of(found: &FoundAddress) -> KernelFactKey {
+    KernelFactKey::Address { index: found.index, address: found.address }
 }
 
 #[cfg(test)]
@@ -257,16 +258,16 @@ mod tests {
     use super::*;
 
     const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 10));
-    const KEY: FactKey = FactKey::Address { index: 3, address: ADDRESS };
+    const KEY: KernelFactKey = KernelFactKey::Address { index: 3, address: ADDRESS };
 
-    fn found(prefix: u8, marked: bool) -> Found {
+    fn found(prefix: u8, marked: bool) -> FoundAddress {
         let flags = AddressFlags::empty();
-        Found { index: 3, address: ADDRESS, prefix, flags, marked, valid_seconds: None }
+        FoundAddress { index: 3, address: ADDRESS, prefix, flags, marked, valid_seconds: None }
     }
 
     fn with_eth0(keeps_marks: bool) -> Observed {
         let mut observed = Observed::new(keeps_marks);
-        assert_eq!(observed.set_link(Link::named(3, "eth0"), false), None);
+        assert_eq!(observed.set_link(KernelLink::named(3, "eth0"), false), None);
         observed
     }
 
@@ -274,7 +275,7 @@ mod tests {
     fn only_a_held_address_can_be_lost_and_only_once() {
         let mut observed = with_eth0(true);
         assert_eq!(observed.disappeared(&found(24, true)), None);
-        let lost = Some(Lost { interface: "eth0".into(), address: ADDRESS });
+        let lost = Some(LostAddress { interface: "eth0".into(), address: ADDRESS });
         for ours in [true, false] {
             observed.claim(KEY, 24, ours);
             assert_eq!(observed.disappeared(&found(32, true)), None, "the replaced prefix length");
@@ -298,9 +299,9 @@ mod tests {
     fn a_dump_shows_what_was_lost_unseen() {
         let mut observed = with_eth0(true);
         observed.claim(KEY, 24, true);
-        observed.claim(FactKey::Address { index: 4, address: ADDRESS }, 24, true);
+        observed.claim(KernelFactKey::Address { index: 4, address: ADDRESS }, 24, true);
         assert_eq!(observed.replace_addresses(vec![found(24, true)]), [], "no such link");
-        let lost = Lost { interface: "eth0".into(), address: ADDRESS };
+        let lost = LostAddress { interface: "eth0".into(), address: ADDRESS };
         assert_eq!(observed.replace_addresses(vec![]), [lost]);
     }
 
@@ -310,7 +311,7 @@ mod tests {
         observed.claim(KEY, 24, true);
         assert_eq!(observed.remove_link(3).as_deref(), Some("eth0"));
         assert_eq!(observed.index("eth0"), None);
-        observed.set_link(Link::named(3, "eth0"), false);
+        observed.set_link(KernelLink::named(3, "eth0"), false);
         assert_eq!(observed.disappeared(&found(24, true)), None);
     }
 
@@ -321,8 +322,8 @@ mod tests {
         assert_eq!(observed.changed_links(), []);
         observed.set_address(found(24, true));
         assert_eq!(observed.changed_links(), [], "ours is no news");
-        observed.set_address(Found { address: [192, 0, 2, 2].into(), ..found(24, false) });
-        observed.set_address(Found { address: [192, 0, 2, 1].into(), ..found(24, false) });
+        observed.set_address(FoundAddress { address: [192, 0, 2, 2].into(), ..found(24, false) });
+        observed.set_address(FoundAddress { address: [192, 0, 2, 1].into(), ..found(24, false) });
         let [link] = &observed.changed_links()[..] else { panic!("one event for two addresses") };
         let expected: [IpAddr; 2] = [[192, 0, 2, 2].into(), [192, 0, 2, 1].into()];
         assert_eq!(link.addresses, expected, "in the kernel's order");
@@ -333,8 +334,8 @@ mod tests {
     #[test]
     fn links_are_found_by_their_present_name() {
         let mut observed = with_eth0(true);
-        assert_eq!(observed.set_link(Link::named(3, "wan"), false).as_deref(), Some("eth0"));
-        observed.set_link(Link::named(4, "eth0"), false);
+        assert_eq!(observed.set_link(KernelLink::named(3, "wan"), false).as_deref(), Some("eth0"));
+        observed.set_link(KernelLink::named(4, "eth0"), false);
         assert_eq!((observed.index("wan"), observed.index("eth0")), (Some(3), Some(4)));
         assert_eq!(observed.remove_link(3).as_deref(), Some("wan"));
         assert_eq!((observed.index("wan"), observed.index("eth0")), (None, Some(4)));

@@ -23,8 +23,8 @@ use super::rule::{Header, Register, Rule, RuleVerdict, address_offsets};
 use super::service::{NatPersistence, NatSelection, NatService};
 use super::slots::{digest, slots};
 use crate::conntrack::NatListener;
-use crate::family::{Family, octets};
-use crate::transport::Request;
+use crate::family::{IpFamily, octets};
+use crate::transport::NetlinkRequest;
 
 const TABLE: &str = "locum_balance";
 pub(super) const LISTENERS: &str = "listeners";
@@ -111,7 +111,7 @@ const KEY: Register = Register::new(0);
 const FOUND: Register = Register::new(8);
 
 /// The rules of a service's chain; none while no server takes clients.
-fn rules(service: &NatService, family: Family, count: usize) -> Vec<Rule> {
+fn rules(service: &NatService, family: IpFamily, count: usize) -> Vec<Rule> {
     // INVARIANT: a table has a few thousand numbers at most.
     let Ok(count) = u32::try_from(count) else { return Vec::new() };
     if count == 0 {
@@ -164,7 +164,7 @@ fn mask(prefix: u8, octets: u32) -> Option<Vec<u8>> {
 }
 
 impl DescribedService {
-    pub(super) fn new(service: &NatService, family: Family) -> Self {
+    pub(super) fn new(service: &NatService, family: IpFamily) -> Self {
         let slots = slots(service.selection, &service.servers);
         let rules = rules(service, family, slots.len());
         let is_served = !slots.is_empty();
@@ -221,7 +221,7 @@ pub(super) type KnownClients = BTreeMap<String, Vec<SetEntry>>;
 
 /// The table of one family, and the messages that change it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct BalanceTable(pub Family);
+pub(super) struct BalanceTable(pub IpFamily);
 
 impl BalanceTable {
     pub(super) fn own(self) -> OwnTable {
@@ -274,7 +274,7 @@ impl BalanceTable {
         [(ARRIVING, begins.clone()), (LOCAL, begins), (LEAVING, leaves)]
     }
 
-    pub(super) fn remove(self) -> Vec<Request> {
+    pub(super) fn remove(self) -> Vec<NetlinkRequest> {
         let table = self.own();
         vec![table.create(), table.delete()]
     }
@@ -284,7 +284,7 @@ impl BalanceTable {
         self,
         wanted: &[DescribedService],
         clients: &mut KnownClients,
-    ) -> Vec<Request> {
+    ) -> Vec<NetlinkRequest> {
         let table = self.own();
         let mut requests = self.remove();
         if wanted.is_empty() {
@@ -315,7 +315,7 @@ impl BalanceTable {
         service: &DescribedService,
         at: usize,
         clients: Vec<SetEntry>,
-        requests: &mut Vec<Request>,
+        requests: &mut Vec<NetlinkRequest>,
     ) {
         let table = self.own();
         let chain = &service.chain;
@@ -334,7 +334,7 @@ impl BalanceTable {
         service: &DescribedService,
         number: u32,
         clients: Vec<SetEntry>,
-        requests: &mut Vec<Request>,
+        requests: &mut Vec<NetlinkRequest>,
     ) {
         let table = self.own();
         if let Some(NatPersistence { timeout, .. }) = service.persistence {
@@ -344,7 +344,7 @@ impl BalanceTable {
         }
     }
 
-    fn fill(self, service: &DescribedService, requests: &mut Vec<Request>) {
+    fn fill(self, service: &DescribedService, requests: &mut Vec<NetlinkRequest>) {
         let table = self.own();
         let entries: Vec<_> = service.entries().collect();
         requests.extend(table.add_entries(&slots_of(&service.chain), &entries));
@@ -357,7 +357,7 @@ impl BalanceTable {
         self,
         service: &DescribedService,
         keys: &BTreeSet<Vec<u8>>,
-        requests: &mut Vec<Request>,
+        requests: &mut Vec<NetlinkRequest>,
     ) {
         let table = self.own();
         let to_chain =
@@ -367,7 +367,7 @@ impl BalanceTable {
         requests.extend(table.add_entries(LISTENERS, &bare(keys)));
     }
 
-    fn undispatch(self, keys: &BTreeSet<Vec<u8>>, requests: &mut Vec<Request>) {
+    fn undispatch(self, keys: &BTreeSet<Vec<u8>>, requests: &mut Vec<NetlinkRequest>) {
         let table = self.own();
         requests.extend(table.delete_entries(LISTENERS, &bare(keys)));
         requests.extend(table.delete_entries(DISPATCH, &bare(keys)));
@@ -379,7 +379,7 @@ impl BalanceTable {
         before: &DescribedService,
         service: &DescribedService,
         clients: Vec<SetEntry>,
-        requests: &mut Vec<Request>,
+        requests: &mut Vec<NetlinkRequest>,
     ) {
         let table = self.own();
         let chain = &service.chain;
@@ -398,12 +398,12 @@ impl BalanceTable {
     }
 
     /// Translations that no service makes any more.
-    pub(super) fn forget(self, gone: &BTreeSet<Vec<u8>>, requests: &mut Vec<Request>) {
+    pub(super) fn forget(self, gone: &BTreeSet<Vec<u8>>, requests: &mut Vec<NetlinkRequest>) {
         requests.extend(self.own().delete_entries(TRANSLATIONS, &bare(gone)));
     }
 
     /// A service that is not wanted any more.
-    pub(super) fn uninstall(self, service: &DescribedService, requests: &mut Vec<Request>) {
+    pub(super) fn uninstall(self, service: &DescribedService, requests: &mut Vec<NetlinkRequest>) {
         let table = self.own();
         let chain = &service.chain;
         self.undispatch(&service.keys, requests);

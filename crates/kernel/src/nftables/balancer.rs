@@ -15,8 +15,8 @@ use super::rule::{Header, Register, Rule};
 use super::service::NatService;
 use super::session::{self, NftablesError, Session};
 use crate::conntrack::{Conntrack, KeptConnections, NatListener};
-use crate::family::Family;
-use crate::transport::{KernelError, Message, Request};
+use crate::family::IpFamily;
+use crate::transport::{KernelError, NetlinkMessage, NetlinkRequest};
 
 /// A transaction with it is never carried out.
 const TRIAL: &str = "locum_trial";
@@ -58,7 +58,7 @@ pub struct NatBalancer {
     conntrack: Option<Conntrack>,
     /// As the kernel has them as far as we know. Of a family that is not here nothing is known: before
     /// the first look, and after what is not known to have been done.
-    installed: BTreeMap<Family, InstalledServices>,
+    installed: BTreeMap<IpFamily, InstalledServices>,
     /// Of the rules, when they were known to be ours.
     generation: Option<u32>,
     /// Chains of services that may have left connections behind, and how often these are still to be
@@ -72,7 +72,7 @@ impl NatBalancer {
     ///
     /// # Errors
     /// When the kernel cannot be asked.
-    pub fn missing(&mut self, family: Family) -> Result<Option<String>, NftablesError> {
+    pub fn missing(&mut self, family: IpFamily) -> Result<Option<String>, NftablesError> {
         let mut missing = Vec::new();
         for (module, requests) in trials(family) {
             let tried = session::with(&mut self.session, |session| session.commit(&requests));
@@ -109,7 +109,7 @@ impl NatBalancer {
             self.generation = session::with(&mut self.session, Session::generation)?;
         }
         let mut report = NatReport::default();
-        for family in Family::ALL {
+        for family in IpFamily::ALL {
             let wanted = of_family(wanted, family);
             if !self.installed.contains_key(&family) && self.has(family, &wanted)? {
                 self.installed.insert(family, wanted);
@@ -130,7 +130,7 @@ impl NatBalancer {
         let generation = session::with(&mut self.session, Session::generation)?;
         if generation.is_none() || generation != self.generation {
             self.generation = generation;
-            for family in Family::ALL {
+            for family in IpFamily::ALL {
                 let Some(services) = self.installed.remove(&family) else { continue };
                 if self.has(family, &services)? {
                     self.installed.insert(family, services);
@@ -152,8 +152,8 @@ impl NatBalancer {
         let listeners: Vec<NatListener> =
             installed.flat_map(|service| &service.listeners).copied().collect();
         let mut loads: BTreeMap<NatListener, NatLoad> = BTreeMap::new();
-        for family in Family::ALL {
-            let of_family = |one: &&NatListener| Family::of(one.address.ip()) == family;
+        for family in IpFamily::ALL {
+            let of_family = |one: &&NatListener| IpFamily::of(one.address.ip()) == family;
             let ours: Vec<_> = listeners.iter().filter(of_family).collect();
             if ours.is_empty() {
                 continue;
@@ -177,7 +177,11 @@ impl NatBalancer {
     }
 
     /// Whether the kernel has exactly these, whoever put them there.
-    fn has(&mut self, family: Family, services: &InstalledServices) -> Result<bool, NftablesError> {
+    fn has(
+        &mut self,
+        family: IpFamily,
+        services: &InstalledServices,
+    ) -> Result<bool, NftablesError> {
         let described: Vec<_> =
             services.values().map(|service| DescribedService::new(service, family)).collect();
         let observed = self.observe(family, &described)?;
@@ -187,7 +191,7 @@ impl NatBalancer {
     /// Makes the kernel have these, but for those that it refuses.
     fn bring(
         &mut self,
-        family: Family,
+        family: IpFamily,
         wanted: &InstalledServices,
         report: &mut NatReport,
     ) -> Result<(), NftablesError> {
@@ -226,7 +230,7 @@ impl NatBalancer {
     /// Adds what the kernel has refused as a whole, `refusal` being its error.
     fn add_parts(
         &mut self,
-        family: Family,
+        family: IpFamily,
         new: &[(&String, &NatService)],
         refusal: KernelError,
         report: &mut NatReport,
@@ -253,7 +257,7 @@ impl NatBalancer {
     /// Beside what is there, or in the place of what has the same chain.
     fn add(
         &mut self,
-        family: Family,
+        family: IpFamily,
         new: &[(&String, &NatService)],
     ) -> Result<usize, NftablesError> {
         let mut all = self.installed.get(&family).cloned().unwrap_or_default();
@@ -262,7 +266,7 @@ impl NatBalancer {
     }
 
     /// Makes the kernel have exactly these, or leaves what it has. Returns how many services differ.
-    fn set(&mut self, family: Family, wanted: InstalledServices) -> Result<usize, NftablesError> {
+    fn set(&mut self, family: IpFamily, wanted: InstalledServices) -> Result<usize, NftablesError> {
         let before = self.installed.remove(&family);
         let outcome = match &before {
             None => self.rebuild(family, &wanted),
@@ -297,7 +301,7 @@ impl NatBalancer {
     /// Returns how many services differ.
     fn change(
         &mut self,
-        family: Family,
+        family: IpFamily,
         before: &InstalledServices,
         wanted: &InstalledServices,
     ) -> Result<usize, NftablesError> {
@@ -347,7 +351,7 @@ impl NatBalancer {
     /// The table anew, whatever is there.
     fn rebuild(
         &mut self,
-        family: Family,
+        family: IpFamily,
         wanted: &InstalledServices,
     ) -> Result<usize, NftablesError> {
         let table = BalanceTable(family);
@@ -361,7 +365,7 @@ impl NatBalancer {
         Ok(wanted.len().max(1))
     }
 
-    fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+    fn commit(&mut self, requests: &[NetlinkRequest]) -> Result<(), NftablesError> {
         session::with(&mut self.session, |session| session.commit(requests))?;
         // It is done; what cannot be asked now is looked at by the next look.
         let now = session::with(&mut self.session, Session::generation).unwrap_or_default();
@@ -394,7 +398,7 @@ impl NatBalancer {
     }
 
     /// Of what is not there, nothing.
-    fn dump(&mut self, (kind, body): (u16, Vec<u8>)) -> Result<Vec<Message>, NftablesError> {
+    fn dump(&mut self, (kind, body): (u16, Vec<u8>)) -> Result<Vec<NetlinkMessage>, NftablesError> {
         match session::with(&mut self.session, |session| session.dump(kind, &body)) {
             Err(error) if error.is_missing() => Ok(Vec::new()),
             outcome => outcome,
@@ -403,7 +407,7 @@ impl NatBalancer {
 
     fn observe(
         &mut self,
-        family: Family,
+        family: IpFamily,
         wanted: &[DescribedService],
     ) -> Result<ObservedTable, NftablesError> {
         let table = BalanceTable(family);
@@ -461,7 +465,7 @@ impl NatBalancer {
     }
 }
 
-fn of_family(services: &[NatService], family: Family) -> InstalledServices {
+fn of_family(services: &[NatService], family: IpFamily) -> InstalledServices {
     let ours = services.iter().filter(|service| service.family() == Some(family));
     ours.map(|service| (service.chain(), service.clone())).collect()
 }
@@ -484,7 +488,7 @@ fn with_conntrack<T>(
 
 /// What a table of services is made of, each with the kernel module that it needs, in transactions
 /// whose last request fails.
-fn trials(family: Family) -> Vec<(&'static str, Vec<Request>)> {
+fn trials(family: IpFamily) -> Vec<(&'static str, Vec<NetlinkRequest>)> {
     const CHAIN: &str = "trial";
     const SET: &str = "listeners";
     const SLOTS: &str = "slots";
@@ -495,8 +499,8 @@ fn trials(family: Family) -> Vec<(&'static str, Vec<Request>)> {
     let place = |hook| ChainPlace { kind: ChainKind::Translation, hook, priority: 0 };
     let load = |rule: Rule| rule.load(Header::Network, 0, octets, register);
     let fib = match family {
-        Family::V4 => "nft_fib_ipv4",
-        Family::V6 => "nft_fib_ipv6",
+        IpFamily::V4 => "nft_fib_ipv4",
+        IpFamily::V6 => "nft_fib_ipv6",
     };
     let parts = [
         ("nf_tables", vec![table.create_set(SET, 1, Holds::Dispatch)]),
@@ -526,7 +530,7 @@ fn trials(family: Family) -> Vec<(&'static str, Vec<Request>)> {
             ],
         ),
     ];
-    let whole = |part: Vec<Request>| {
+    let whole = |part: Vec<NetlinkRequest>| {
         let base = place(Hook::Prerouting);
         let mut requests = vec![table.create(), table.create_hooked_chain(CHAIN, base)];
         requests.extend(part);
@@ -554,7 +558,7 @@ mod tests {
         let chain = service.chain();
         let services = [(chain.clone(), service)].into();
         let mut balancer = NatBalancer {
-            installed: [(Family::V4, services)].into(),
+            installed: [(IpFamily::V4, services)].into(),
             unswept: [(chain.clone(), SWEEPS), ("gone".to_owned(), SWEEPS)].into(),
             ..NatBalancer::default()
         };

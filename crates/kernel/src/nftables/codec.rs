@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::attribute::{Attribute, Attributes, attributes, text};
-use crate::family::{Family, address, octets};
-use crate::transport::{NLM_F_CREATE, NLM_F_EXCL, Request};
+use crate::family::{IpFamily, address, octets};
+use crate::transport::{NLM_F_CREATE, NLM_F_EXCL, NetlinkRequest};
 
 /// NFNL_SUBSYS_NFTABLES, the upper octet of a message's type.
 const SUBSYSTEM: u16 = 10;
@@ -74,10 +74,10 @@ const SET_TABLE: u16 = 1;
 const SET_NAME: u16 = 2;
 
 /// Type of an address as the `nft` program prints it.
-fn address_type(family: Family) -> u32 {
+fn address_type(family: IpFamily) -> u32 {
     match family {
-        Family::V4 => 7,
-        Family::V6 => 8,
+        IpFamily::V4 => 7,
+        IpFamily::V6 => 8,
     }
 }
 
@@ -149,36 +149,36 @@ const MOST_CONNECTIONS: u32 = 1 << 18;
 /// server.
 const MOST_CLIENTS: u32 = 1 << 16;
 
-pub(crate) fn begin() -> Request {
+pub(crate) fn begin() -> NetlinkRequest {
     batch(BATCH_BEGIN)
 }
 
-pub(crate) fn end() -> Request {
+pub(crate) fn end() -> NetlinkRequest {
     batch(BATCH_END)
 }
 
-fn batch(kind: u16) -> Request {
+fn batch(kind: u16) -> NetlinkRequest {
     let [high, low] = SUBSYSTEM.to_be_bytes();
     // NFPROTO_UNSPEC.
-    Request { kind, flags: 0, body: vec![0, 0, high, low] }
+    NetlinkRequest { kind, flags: 0, body: vec![0, 0, high, low] }
 }
 
 /// A table of ours, for the messages about it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct OwnTable {
-    pub family: Family,
+    pub family: IpFamily,
     pub name: &'static str,
 }
 
 impl OwnTable {
-    pub(crate) fn create(self) -> Request {
+    pub(crate) fn create(self) -> NetlinkRequest {
         const NAME: u16 = 1;
         let mut body = self.body();
         body.put_text(NAME, self.name);
         request(NEW_TABLE, NLM_F_CREATE, body)
     }
 
-    pub(crate) fn delete(self) -> Request {
+    pub(crate) fn delete(self) -> NetlinkRequest {
         const NAME: u16 = 1;
         let mut body = self.body();
         body.put_text(NAME, self.name);
@@ -186,14 +186,14 @@ impl OwnTable {
     }
 
     /// Fails with EEXIST where it is there already.
-    pub(crate) fn create_new(self) -> Request {
+    pub(crate) fn create_new(self) -> NetlinkRequest {
         let mut request = self.create();
         request.flags |= NLM_F_EXCL;
         request
     }
 
     /// A chain that sees packets.
-    pub(crate) fn create_hooked_chain(self, chain: &str, place: ChainPlace) -> Request {
+    pub(crate) fn create_hooked_chain(self, chain: &str, place: ChainPlace) -> NetlinkRequest {
         const HOOK: u16 = 4;
         const KIND: u16 = 7;
         const HOOK_NUMBER: u16 = 1;
@@ -212,17 +212,17 @@ impl OwnTable {
     }
 
     /// A chain that rules jump to.
-    pub(crate) fn create_chain(self, chain: &str) -> Request {
+    pub(crate) fn create_chain(self, chain: &str) -> NetlinkRequest {
         request(NEW_CHAIN, NLM_F_CREATE, self.chain_body(chain))
     }
 
     /// Nothing may lead to it any more.
-    pub(crate) fn delete_chain(self, chain: &str) -> Request {
+    pub(crate) fn delete_chain(self, chain: &str) -> NetlinkRequest {
         request(DELETE_CHAIN, 0, self.chain_body(chain))
     }
 
     /// `id` is any number, of no other set in the same transaction.
-    pub(crate) fn create_set(self, name: &str, id: u32, holds: Holds) -> Request {
+    pub(crate) fn create_set(self, name: &str, id: u32, holds: Holds) -> NetlinkRequest {
         const FLAGS: u16 = 3;
         const KEY_TYPE: u16 = 4;
         const KEY_OCTETS: u16 = 5;
@@ -302,16 +302,21 @@ impl OwnTable {
     }
 
     /// Behind the rules that `chain` has.
-    pub(crate) fn append_rule(self, chain: &str, rule: &Rule) -> Request {
+    pub(crate) fn append_rule(self, chain: &str, rule: &Rule) -> NetlinkRequest {
         self.append(chain, rule, None)
     }
 
     /// The same with words of ours, by which it is known again: ASCII, at most 128.
-    pub(crate) fn append_marked_rule(self, chain: &str, rule: &Rule, comment: &str) -> Request {
+    pub(crate) fn append_marked_rule(
+        self,
+        chain: &str,
+        rule: &Rule,
+        comment: &str,
+    ) -> NetlinkRequest {
         self.append(chain, rule, Some(comment))
     }
 
-    fn append(self, chain: &str, rule: &Rule, comment: Option<&str>) -> Request {
+    fn append(self, chain: &str, rule: &Rule, comment: Option<&str>) -> NetlinkRequest {
         let mut body = self.rule_body(Some(chain));
         body.put(RULE_EXPRESSIONS, rule.expressions());
         if let Some(comment) = comment {
@@ -324,7 +329,7 @@ impl OwnTable {
     }
 
     /// All rules of a chain.
-    pub(crate) fn delete_rules(self, chain: &str) -> Request {
+    pub(crate) fn delete_rules(self, chain: &str) -> NetlinkRequest {
         request(DELETE_RULES, 0, self.rule_body(Some(chain)))
     }
 
@@ -341,35 +346,35 @@ impl OwnTable {
     }
 
     /// No rule may name it any more.
-    pub(crate) fn delete_set(self, set: &str) -> Request {
+    pub(crate) fn delete_set(self, set: &str) -> NetlinkRequest {
         request(DELETE_SET, 0, self.set_body(set))
     }
 
     /// What is there already stays as it is.
-    pub(crate) fn add_elements(self, set: &str, elements: &[Element]) -> Request {
+    pub(crate) fn add_elements(self, set: &str, elements: &[Element]) -> NetlinkRequest {
         self.elements(NEW_ELEMENTS, NLM_F_CREATE, set, elements)
     }
 
     /// ENOENT when one of them is not there or has run out.
-    pub(crate) fn delete_elements(self, set: &str, elements: &[Element]) -> Request {
+    pub(crate) fn delete_elements(self, set: &str, elements: &[Element]) -> NetlinkRequest {
         self.elements(DELETE_ELEMENTS, 0, set, elements)
     }
 
-    fn elements(self, kind: u16, flags: u16, set: &str, elements: &[Element]) -> Request {
+    fn elements(self, kind: u16, flags: u16, set: &str, elements: &[Element]) -> NetlinkRequest {
         self.list(kind, flags, set, elements.iter().map(Element::entry))
     }
 
     /// As [`OwnTable::add_elements`]; a request for each list, whose length is a number of two octets.
-    pub(crate) fn add_entries(self, set: &str, entries: &[SetEntry]) -> Vec<Request> {
+    pub(crate) fn add_entries(self, set: &str, entries: &[SetEntry]) -> Vec<NetlinkRequest> {
         self.lists(NEW_ELEMENTS, NLM_F_CREATE, set, entries)
     }
 
     /// As [`OwnTable::delete_elements`].
-    pub(crate) fn delete_entries(self, set: &str, entries: &[SetEntry]) -> Vec<Request> {
+    pub(crate) fn delete_entries(self, set: &str, entries: &[SetEntry]) -> Vec<NetlinkRequest> {
         self.lists(DELETE_ELEMENTS, 0, set, entries)
     }
 
-    fn lists(self, kind: u16, flags: u16, set: &str, entries: &[SetEntry]) -> Vec<Request> {
+    fn lists(self, kind: u16, flags: u16, set: &str, entries: &[SetEntry]) -> Vec<NetlinkRequest> {
         let parts = entries.chunks(LIST_ENTRIES);
         parts.map(|part| self.list(kind, flags, set, part.iter().cloned())).collect()
     }
@@ -380,7 +385,7 @@ impl OwnTable {
         flags: u16,
         set: &str,
         entries: impl Iterator<Item = SetEntry>,
-    ) -> Request {
+    ) -> NetlinkRequest {
         let mut list = Attributes::default();
         for SetEntry { key, data, lifetime } in entries {
             let mut one = Attributes::default();
@@ -403,7 +408,7 @@ impl OwnTable {
     }
 
     /// All elements of a set.
-    pub(crate) fn clear_set(self, set: &str) -> Request {
+    pub(crate) fn clear_set(self, set: &str) -> NetlinkRequest {
         request(DELETE_ELEMENTS, 0, self.list_body(set))
     }
 
@@ -588,7 +593,7 @@ pub(crate) fn read_set_name(body: &[u8]) -> Option<String> {
 }
 
 /// Asks how often the rules of this network namespace have changed.
-pub(crate) fn get_generation() -> Request {
+pub(crate) fn get_generation() -> NetlinkRequest {
     request(GET_GENERATION, 0, Attributes::after(vec![0; HEADER_OCTETS]))
 }
 
@@ -648,8 +653,8 @@ fn type_of(parts: &[u32]) -> u32 {
     parts.iter().fold(0, |all, part| (all << TYPE_BITS) | part)
 }
 
-fn request(kind: u16, flags: u16, body: Attributes) -> Request {
-    Request { kind: SUBSYSTEM << 8 | kind, flags, body: body.into_octets() }
+fn request(kind: u16, flags: u16, body: Attributes) -> NetlinkRequest {
+    NetlinkRequest { kind: SUBSYSTEM << 8 | kind, flags, body: body.into_octets() }
 }
 
 pub(super) fn numbers(list: &[(u16, u32)]) -> Attributes {
@@ -670,7 +675,7 @@ mod tests {
 
     #[test]
     fn elements_are_read_with_what_is_left_of_them_and_a_cut_message_ends_early() {
-        let table = OwnTable { family: Family::V6, name: "t" };
+        let table = OwnTable { family: IpFamily::V6, name: "t" };
         let key: IpAddr = "2001:db8::1".parse().unwrap();
         let lifetime = Some(Duration::from_secs(3));
         let body = table.add_elements("s", &[Element { key, data: None, lifetime }]).body;
@@ -683,7 +688,7 @@ mod tests {
 
     #[test]
     fn what_a_dump_says_of_entries_and_rules_is_read_and_what_is_cut_is_less() {
-        let table = OwnTable { family: Family::V4, name: "t" };
+        let table = OwnTable { family: IpFamily::V4, name: "t" };
         let entries = [
             SetEntry::new(vec![1, 2, 3, 4], EntryData::Goto("web".to_owned())),
             SetEntry::new(vec![5, 6, 7, 8], EntryData::Value(vec![9; 8])),

@@ -22,8 +22,8 @@ use std::time::Duration;
 use super::codec::{ChainKind, ChainPlace, Element, Holds, Hook, OwnTable};
 use super::rule::{Header, Register, Rule, RuleVerdict, address_offsets};
 use super::session::{self, NftablesError, Session};
-use crate::family::Family;
-use crate::transport::Request;
+use crate::family::IpFamily;
+use crate::transport::NetlinkRequest;
 
 const TABLE: &str = "locum_handover";
 const PREDECESSORS: &str = "predecessors";
@@ -71,7 +71,7 @@ impl Handovers {
     /// Removes what an earlier run may have left.
     pub fn connect() -> Self {
         let mut handover = Self::default();
-        for family in Family::ALL {
+        for family in IpFamily::ALL {
             // Where there is none, there is nothing to remove.
             let _ = handover.commit(&[table(family).delete()]);
         }
@@ -83,8 +83,8 @@ impl Handovers {
     /// # Errors
     /// When the kernel has no packet filter, or refuses; then it is as before.
     pub fn begin(&mut self, predecessors: &[Predecessor]) -> Result<(), NftablesError> {
-        for family in Family::ALL {
-            let of_family = |one: &&Predecessor| Family::of(one.address) == family;
+        for family in IpFamily::ALL {
+            let of_family = |one: &&Predecessor| IpFamily::of(one.address) == family;
             let ours: Vec<_> = predecessors.iter().filter(of_family).copied().collect();
             // An element lies in a list whose length is a number of two octets.
             for part in ours.chunks(512) {
@@ -94,7 +94,7 @@ impl Handovers {
         Ok(())
     }
 
-    fn begin_in(&mut self, family: Family, part: &[Predecessor]) -> Result<(), NftablesError> {
+    fn begin_in(&mut self, family: IpFamily, part: &[Predecessor]) -> Result<(), NftablesError> {
         let table = table(family);
         let elements: Vec<_> = part
             .iter()
@@ -108,7 +108,7 @@ impl Handovers {
         let known: Vec<_> = part.iter().map(|one| one.address).filter(is_handed).collect();
         self.forget(&known)?;
         let add = table.add_elements(PREDECESSORS, &elements);
-        let has_table = self.handed.keys().any(|address| Family::of(*address) == family);
+        let has_table = self.handed.keys().any(|address| IpFamily::of(*address) == family);
         let outcome = if has_table {
             self.commit(std::slice::from_ref(&add))
         } else {
@@ -119,7 +119,7 @@ impl Handovers {
         match outcome {
             // Somebody has removed our table.
             Err(error) if has_table && error.is_missing() => {
-                self.handed.retain(|address, _| Family::of(*address) != family);
+                self.handed.retain(|address, _| IpFamily::of(*address) != family);
                 let mut requests = ruleset(family);
                 requests.push(add);
                 self.commit(&requests)?;
@@ -135,9 +135,9 @@ impl Handovers {
     /// # Errors
     /// When the kernel refuses; by itself it forgets all the same, at the end of their while.
     pub fn forget(&mut self, addresses: &[IpAddr]) -> Result<(), NftablesError> {
-        for family in Family::ALL {
+        for family in IpFamily::ALL {
             let handed = |address: &&IpAddr| {
-                Family::of(**address) == family && self.handed.contains_key(*address)
+                IpFamily::of(**address) == family && self.handed.contains_key(*address)
             };
             let gone: Vec<_> = addresses.iter().filter(handed).copied().collect();
             if gone.is_empty() {
@@ -146,7 +146,7 @@ impl Handovers {
             for address in &gone {
                 self.handed.remove(address);
             }
-            if !self.handed.keys().any(|address| Family::of(*address) == family) {
+            if !self.handed.keys().any(|address| IpFamily::of(*address) == family) {
                 self.remove(&[table(family).delete()])?;
                 continue;
             }
@@ -159,14 +159,14 @@ impl Handovers {
         Ok(())
     }
 
-    fn remove(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+    fn remove(&mut self, requests: &[NetlinkRequest]) -> Result<(), NftablesError> {
         match self.commit(requests) {
             Err(error) if error.is_missing() => Ok(()),
             outcome => outcome,
         }
     }
 
-    fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+    fn commit(&mut self, requests: &[NetlinkRequest]) -> Result<(), NftablesError> {
         session::with(&mut self.session, |session| session.commit(requests))
     }
 }
@@ -179,12 +179,12 @@ impl Drop for Handovers {
     }
 }
 
-fn table(family: Family) -> OwnTable {
+fn table(family: IpFamily) -> OwnTable {
     OwnTable { family, name: TABLE }
 }
 
 /// The table anew, whatever is there.
-fn ruleset(family: Family) -> Vec<Request> {
+fn ruleset(family: IpFamily) -> Vec<NetlinkRequest> {
     let table = table(family);
     let octets = family.address_octets();
     let (source_at, destination_at) = address_offsets(family);
@@ -210,8 +210,8 @@ fn ruleset(family: Family) -> Vec<Request> {
     let copied = load_address(Rule::new()).map(PREDECESSORS, destination, host).at_most(RATE);
     // The route to an IPv4 neighbour is known; an IPv6 one speaks from a link-local address.
     let copied = match family {
-        Family::V4 => copied.copy_to(host, None),
-        Family::V6 => copied.load_interface(source).copy_to(host, Some(source)),
+        IpFamily::V4 => copied.copy_to(host, None),
+        IpFamily::V6 => copied.load_interface(source).copy_to(host, Some(source)),
     };
     vec![
         table.create(),

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 use super::codec::{self, ChainKind, ChainPlace, Element, Holds, Hook, OwnTable};
 use super::rule::{Header, Register, Rule, RuleVerdict};
 use super::session::{self, NftablesError, Session};
-use crate::family::Family;
-use crate::transport::Request;
+use crate::family::IpFamily;
+use crate::transport::NetlinkRequest;
 
-const TABLE: OwnTable = OwnTable { family: Family::V6, name: "locum_leases" };
+const TABLE: OwnTable = OwnTable { family: IpFamily::V6, name: "locum_leases" };
 /// Every address that has a lease.
 const LEASED: &str = "leased";
 /// Those whose lease has not run out.
@@ -200,7 +200,7 @@ impl Leases {
         Ok(only_v6.collect())
     }
 
-    fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+    fn commit(&mut self, requests: &[NetlinkRequest]) -> Result<(), NftablesError> {
         self.with_session(|session| session.commit(requests))
     }
 
@@ -221,15 +221,15 @@ fn without_end(elements: &[Element]) -> Vec<Element> {
 }
 
 fn put_lists(
-    requests: &mut Vec<Request>,
+    requests: &mut Vec<NetlinkRequest>,
     elements: &[Element],
-    request: impl Fn(&[Element]) -> Request,
+    request: impl Fn(&[Element]) -> NetlinkRequest,
 ) {
     requests.extend(elements.chunks(LIST).map(request));
 }
 
 /// The table anew, whatever is there.
-fn ruleset() -> Vec<Request> {
+fn ruleset() -> Vec<NetlinkRequest> {
     let address = Register::new(0);
     let ended = |rule: Rule| {
         rule.if_in(LEASED, address).unless_in(ALIVE, address).verdict(RuleVerdict::Drop)

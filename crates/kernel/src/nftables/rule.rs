@@ -5,7 +5,7 @@ use super::codec::{
     ACCEPT, DROP, JUMP, LIST_ELEMENT, expression, numbers, put_numbers, value, verdict,
 };
 use crate::attribute::Attributes;
-use crate::family::Family;
+use crate::family::IpFamily;
 
 /// A register of four octets, NFT_REG32_00 and on. What is longer takes those that follow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,10 +33,10 @@ pub(crate) enum Header {
 }
 
 /// Where the source and the destination are in the network header.
-pub(crate) const fn address_offsets(family: Family) -> (u32, u32) {
+pub(crate) const fn address_offsets(family: IpFamily) -> (u32, u32) {
     match family {
-        Family::V4 => (12, 16),
-        Family::V6 => (8, 24),
+        IpFamily::V4 => (12, 16),
+        IpFamily::V6 => (8, 24),
     }
 }
 
@@ -251,7 +251,7 @@ impl Rule {
     }
 
     /// The connection goes to the address in `address` and the port in the register behind it.
-    pub(crate) fn send_to(self, family: Family, address: Register) -> Self {
+    pub(crate) fn send_to(self, family: IpFamily, address: Register) -> Self {
         const KIND: u16 = 1;
         const FAMILY: u16 = 2;
         const ADDRESS: u16 = 3;
@@ -285,15 +285,15 @@ impl Rule {
     }
 
     /// The address that a connection asked for, before it was sent elsewhere.
-    pub(crate) fn load_asked_address(self, family: Family, to: Register) -> Self {
+    pub(crate) fn load_asked_address(self, family: IpFamily, to: Register) -> Self {
         const DESTINATION: u16 = 1;
         const KEY: u16 = 2;
         const DIRECTION: u16 = 3;
         const ORIGINAL: u8 = 0;
         // NFT_CT_DST_IP and NFT_CT_DST_IP6.
         let key = match family {
-            Family::V4 => 20,
-            Family::V6 => 22,
+            IpFamily::V4 => 20,
+            IpFamily::V6 => 22,
         };
         let mut list = numbers(&[(DESTINATION, to.0), (KEY, key)]);
         list.put(DIRECTION, &[ORIGINAL]);

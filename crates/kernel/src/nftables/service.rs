@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::conntrack::{KeptConnections, NatListener};
-use crate::family::Family;
+use crate::family::IpFamily;
 
 /// A service and its servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,8 +48,8 @@ pub struct NatPersistence {
 }
 
 impl NatService {
-    pub(super) fn family(&self) -> Option<Family> {
-        self.listeners.first().map(|listener| Family::of(listener.address.ip()))
+    pub(super) fn family(&self) -> Option<IpFamily> {
+        self.listeners.first().map(|listener| IpFamily::of(listener.address.ip()))
     }
 
     /// A name that `nft` can read, of no other service.

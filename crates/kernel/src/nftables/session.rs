@@ -6,7 +6,7 @@ use netlink_sys::protocols::NETLINK_NETFILTER;
 use nix::errno::Errno;
 
 use super::codec;
-use crate::transport::{KernelError, Message, Request, Transport};
+use crate::transport::{KernelError, NetlinkMessage, NetlinkRequest, NetlinkTransport};
 
 /// Why something could not be had of the packet filter.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +52,15 @@ fn is_denial(error: &KernelError) -> bool {
 
 /// A socket for the packet filter of one network namespace.
 #[derive(Debug)]
-pub(crate) struct Session(Transport);
+pub(crate) struct Session(NetlinkTransport);
 
 impl Session {
     pub(crate) fn open() -> io::Result<Self> {
-        Transport::open(NETLINK_NETFILTER).map(Self)
+        NetlinkTransport::open(NETLINK_NETFILTER).map(Self)
     }
 
     /// All requests, or none: the error is that of the first one that failed.
-    pub(crate) fn commit(&mut self, requests: &[Request]) -> Result<(), NftablesError> {
+    pub(crate) fn commit(&mut self, requests: &[NetlinkRequest]) -> Result<(), NftablesError> {
         Ok(self.0.transact(&codec::begin(), requests, &codec::end())??)
     }
 
@@ -72,7 +72,11 @@ impl Session {
     }
 
     /// Messages of a dump.
-    pub(crate) fn dump(&mut self, kind: u16, body: &[u8]) -> Result<Vec<Message>, NftablesError> {
+    pub(crate) fn dump(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+    ) -> Result<Vec<NetlinkMessage>, NftablesError> {
         Ok(self.0.dump(kind, body)??)
     }
 }

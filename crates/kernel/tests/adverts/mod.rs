@@ -10,8 +10,8 @@ use std::os::fd::AsFd;
 
 use locum_kernel::advert_socket::AdvertSettings;
 use locum_kernel::advert_socket::AdvertSocket;
-use locum_kernel::advert_socket::Family;
 use locum_kernel::advert_socket::Filter;
+use locum_kernel::advert_socket::IpFamily;
 use locum_kernel::advert_socket::Outgoing;
 use locum_kernel::advert_socket::ReceiveBatch;
 use locum_kernel::advert_socket::Received;
@@ -61,7 +61,7 @@ pub fn everything() -> Filter {
 
 pub fn settings(
     interface: &str,
-    family: Family,
+    family: IpFamily,
     groups: &[&str],
     filter: Filter,
 ) -> AdvertSettings {
@@ -76,7 +76,7 @@ pub fn settings(
     }
 }
 
-pub fn open(interface: &str, family: Family, groups: &[&str], filter: Filter) -> Tested {
+pub fn open(interface: &str, family: IpFamily, groups: &[&str], filter: Filter) -> Tested {
     opened(&settings(interface, family, groups, filter))
 }
 

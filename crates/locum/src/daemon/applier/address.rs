@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use locum_engine::{Asked, Fact, FactKey, HeldAddress, Inherited, Refusal, Removal, Whose};
 use locum_kernel::netlink::{
-    self, Action, AddressSpec, ApplyError, Change, Failure, Marked, MonitorEvent, Netlink, Unwanted,
+    self, AddressSpec, ApplyError, FactAction, FactFailure, FactRemoval, MarkedAddress,
+    MonitorEvent, Netlink, WantedFacts,
 };
 use locum_plan::Scope;
 
@@ -18,8 +19,8 @@ pub struct Addresses;
 impl FactKind for Addresses {
     fn inherited(&mut self, netlink: &mut Netlink) -> io::Result<Vec<Inherited>> {
         let marked = netlink.marked_addresses()?.into_iter();
-        let inherited = |found: Marked| {
-            let Marked { interface, address, prefix, valid_seconds } = found;
+        let inherited = |found: MarkedAddress| {
+            let MarkedAddress { interface, address, prefix, valid_seconds } = found;
             Inherited::address(interface, address, prefix, valid_seconds)
         };
         Ok(marked.map(inherited).collect())
@@ -27,10 +28,11 @@ impl FactKind for Addresses {
 
     fn hold(&mut self, round: &mut ApplyRound<'_>) {
         // Side by side: one address is the rule, and there are hundreds of levels.
-        let held: Vec<netlink::Fact> = round.levels.iter().flat_map(holds).map(fact).collect();
-        let dropped: Vec<Unwanted> = round.levels.iter().flat_map(drops).collect();
+        let held: Vec<netlink::KernelFact> =
+            round.levels.iter().flat_map(holds).map(fact).collect();
+        let dropped: Vec<FactRemoval> = round.levels.iter().flat_map(drops).collect();
         let (mut held, mut dropped) = (&held[..], &dropped[..]);
-        let change = |level: &Apply| Change {
+        let change = |level: &Apply| WantedFacts {
             hold: split_off(&mut held, holds(level).count()),
             drop: split_off(&mut dropped, drops(level).count()),
         };
@@ -59,7 +61,7 @@ fn holds(level: &Apply) -> impl Iterator<Item = &HeldAddress> {
     level.hold.iter().filter_map(Fact::address)
 }
 
-fn drops(level: &Apply) -> impl Iterator<Item = Unwanted> + '_ {
+fn drops(level: &Apply) -> impl Iterator<Item = FactRemoval> + '_ {
     level.drop.iter().filter_map(unwanted)
 }
 
@@ -70,28 +72,28 @@ fn split_off<'a, T>(all: &mut &'a [T], count: usize) -> &'a [T] {
     first
 }
 
-fn refusal(failure: Failure) -> Refusal {
-    let netlink::Fact::Address(spec) = failure.fact;
+fn refusal(failure: FactFailure) -> Refusal {
+    let netlink::KernelFact::Address(spec) = failure.fact;
     Refusal {
         asked: match failure.action {
-            Action::Add | Action::Renew => Asked::Hold,
-            Action::Remove => Asked::Drop,
+            FactAction::Add | FactAction::Renew => Asked::Hold,
+            FactAction::Remove => Asked::Drop,
         },
         key: FactKey::Address { interface: spec.interface, address: spec.address },
         error: failure.error.to_string(),
     }
 }
 
-fn fact(held: &HeldAddress) -> netlink::Fact {
+fn fact(held: &HeldAddress) -> netlink::KernelFact {
     spec(held).into()
 }
 
-fn unwanted(removal: &Removal) -> Option<Unwanted> {
+fn unwanted(removal: &Removal) -> Option<FactRemoval> {
     let whose = match removal.whose {
-        Whose::Ours => netlink::Whose::Ours,
-        Whose::Anyones => netlink::Whose::Anyones,
+        Whose::Ours => netlink::RemovalScope::Ours,
+        Whose::Anyones => netlink::RemovalScope::Anyones,
     };
-    Some(Unwanted { fact: fact(removal.fact.address()?), whose })
+    Some(FactRemoval { fact: fact(removal.fact.address()?), whose })
 }
 
 fn spec(held: &HeldAddress) -> AddressSpec {
@@ -103,10 +105,10 @@ fn spec(held: &HeldAddress) -> AddressSpec {
         broadcast: address.broadcast().filter(IpAddr::is_ipv4),
         label: address.label().cloned(),
         scope: match address.scope {
-            Scope::Global => netlink::Scope::Global,
-            Scope::Site => netlink::Scope::Site,
-            Scope::Link => netlink::Scope::Link,
-            Scope::Host => netlink::Scope::Host,
+            Scope::Global => netlink::KernelScope::Global,
+            Scope::Site => netlink::KernelScope::Site,
+            Scope::Link => netlink::KernelScope::Link,
+            Scope::Host => netlink::KernelScope::Host,
         },
         nodad: !address.duplicate_detection,
         noprefixroute: address.no_prefix_route,

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use locum_engine::{Datagram, Listen};
-use locum_kernel::advert_socket::filter::{Foreign, Kind, MAX_SOURCES, Ours, Secret, Sources};
+use locum_kernel::advert_socket::filter::{
+    Foreign, MAX_SOURCES, MessageKind, Ours, Secret, Sources,
+};
 use locum_kernel::advert_socket::{
     self, AdvertSettings, Filter, Outgoing, ReceiveBatch, SendBatch,
 };
@@ -153,10 +155,10 @@ impl Entry {
         }
     }
 
-    fn family(&self) -> advert_socket::Family {
+    fn family(&self) -> advert_socket::IpFamily {
         match self.listen.family {
-            Family::V4 => advert_socket::Family::V4,
-            Family::V6 => advert_socket::Family::V6,
+            Family::V4 => advert_socket::IpFamily::V4,
+            Family::V6 => advert_socket::IpFamily::V6,
         }
     }
 
@@ -389,7 +391,7 @@ fn ours(listen: &Listen) -> Ours {
             Secret { marker: (AUTH_TYPE_AT, kind), tail }
         });
         let vrids = listen.routers.iter().filter(|(of, _)| *of == version);
-        Kind {
+        MessageKind {
             first: number << 4 | TYPE_ADVERTISEMENT,
             seconds: vrids.map(|(_, vrid)| vrid.get()).collect(),
             secret,
@@ -448,7 +450,7 @@ mod tests {
     #[test]
     fn version_vrid_and_password_stand_where_the_filter_looks_for_them() {
         let secret = Some(Secret { marker: (4, 1), tail: Some(*b"password") });
-        let kind = |first, vrids: &[u8], secret| Kind {
+        let kind = |first, vrids: &[u8], secret| MessageKind {
             first,
             seconds: vrids.iter().copied().collect(),
             secret,
