@@ -166,7 +166,7 @@ impl IpvsBackend {
         owned: &BTreeSet<OwnedId>,
         scope: &Scope,
         now: Instant,
-    ) -> Result<ipvs::Report, String> {
+    ) -> Result<ipvs::Reconciliation, String> {
         let tables = self.active().flat_map(tables_of).filter(|(id, ..)| scope.covers(id));
         let wanted: Vec<_> = tables.map(|(_, spec, dests)| (spec, dests)).collect();
         let owned: Vec<_> =
@@ -181,7 +181,7 @@ impl IpvsBackend {
     }
 
     /// What is not looked at stays as it was, unless it is not wanted any more.
-    fn note_failures(&mut self, report: &ipvs::Report, scope: &Scope) {
+    fn note_failures(&mut self, report: &ipvs::Reconciliation, scope: &Scope) {
         let mut before = std::mem::take(&mut self.failed);
         let mut failed = BTreeMap::new();
         let mut by_table: BTreeMap<ServiceId, Vec<String>> = BTreeMap::new();

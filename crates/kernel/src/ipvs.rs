@@ -20,11 +20,11 @@ mod values;
 pub use crate::family::IpFamily;
 pub use crate::ip_protocol::IpProtocol;
 pub use model::{
-    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation,
+    DestId, DestSpec, ForwardingMethod, IpvsTraffic, ObservedDest, ObservedService, Operation,
     ServiceFlags, ServiceId, ServiceSpec, Tunnel, engine_module, scheduler_module,
 };
 pub use modules::ModuleLoader;
-pub use session::{Error, Failure, Ipvs, Report, SyncFailure};
+pub use session::{Ipvs, IpvsError, Reconciliation, RefusedOperation, SyncFailure};
 pub use sync::{SyncChange, SyncState, SyncThread};
 pub use sync_codec::ConnectionTimeouts;
 pub use values::{set_value, value};

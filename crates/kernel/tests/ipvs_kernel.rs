@@ -6,8 +6,8 @@ mod namespace;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Forwarding, IpFamily, IpProtocol, Ipvs, ModuleLoader, Report,
-    ServiceFlags, ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
+    ConnectionTimeouts, DestSpec, ForwardingMethod, IpFamily, IpProtocol, Ipvs, ModuleLoader,
+    Reconciliation, ServiceFlags, ServiceId, ServiceSpec, SyncState, SyncThread, Tunnel,
 };
 
 use namespace::in_namespace;
@@ -30,7 +30,7 @@ fn web() -> ServiceId {
     listener(IpProtocol::Tcp, "192.0.2.10:80")
 }
 
-fn dest(address: &str, forwarding: Forwarding, weight: u32) -> DestSpec {
+fn dest(address: &str, forwarding: ForwardingMethod, weight: u32) -> DestSpec {
     DestSpec::new(address.parse::<SocketAddr>().expect("address"), forwarding, weight)
 }
 
@@ -45,29 +45,29 @@ fn everything() -> Wanted {
         flags: ServiceFlags::ONE_PACKET,
         ..ServiceSpec::new(listener(IpProtocol::Udp, "192.0.2.10:53"), "rr")
     };
-    let gue = Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
+    let gue = ForwardingMethod::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
     let limited = DestSpec {
         upper_threshold: 200,
         lower_threshold: 100,
-        ..dest("10.0.0.2:8080", Forwarding::Masq, 0)
+        ..dest("10.0.0.2:8080", ForwardingMethod::Masq, 0)
     };
     vec![
         (
             ServiceSpec::new(web(), "rr"),
-            vec![dest("10.0.0.1:8080", Forwarding::Masq, 100), limited],
+            vec![dest("10.0.0.1:8080", ForwardingMethod::Masq, 100), limited],
         ),
-        (persistent, vec![dest("10.0.0.1:443", Forwarding::Direct, 1)]),
+        (persistent, vec![dest("10.0.0.1:443", ForwardingMethod::Direct, 1)]),
         (one_packet, vec![dest("10.0.0.1:53", gue, 1)]),
         (
             ServiceSpec::new(listener(IpProtocol::Tcp, "[2001:db8::10]:443"), "wrr"),
-            vec![dest("[2001:db8:1::1]:443", Forwarding::Tunnel(Tunnel::Ipip), 1)],
+            vec![dest("[2001:db8:1::1]:443", ForwardingMethod::Tunnel(Tunnel::Ipip), 1)],
         ),
         (
             ServiceSpec {
                 flags: ServiceFlags::FALLBACK.with(ServiceFlags::PORT),
                 ..ServiceSpec::new(ServiceId::Mark { family: IpFamily::V4, mark: 77 }, "sh")
             },
-            vec![dest("10.0.0.1:0", Forwarding::Direct, 1)],
+            vec![dest("10.0.0.1:0", ForwardingMethod::Direct, 1)],
         ),
     ]
 }
@@ -93,8 +93,8 @@ fn sort(wanted: &mut Wanted) {
     }
 }
 
-fn applied(count: usize) -> Report {
-    Report { applied: count, failed: vec![] }
+fn applied(count: usize) -> Reconciliation {
+    Reconciliation { applied: count, failed: vec![] }
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn i_031_changes_are_made_in_place_and_foreign_services_stay() {
     with_ipvs("i_031_changes_are_made_in_place_and_foreign_services_stay", |ipvs| {
         let foreign = vec![(
             ServiceSpec::new(listener(IpProtocol::Tcp, "192.0.2.99:25"), "rr"),
-            vec![dest("10.0.0.9:25", Forwarding::Masq, 1)],
+            vec![dest("10.0.0.9:25", ForwardingMethod::Masq, 1)],
         )];
         ipvs.reconcile(&foreign, &[]).expect("foreign");
         let spec = |scheduler: &str| ServiceSpec::new(web(), scheduler);
         let server =
-            |host: u8, weight| dest(&format!("10.0.0.{host}:80"), Forwarding::Masq, weight);
+            |host: u8, weight| dest(&format!("10.0.0.{host}:80"), ForwardingMethod::Masq, weight);
         let before = vec![(spec("rr"), vec![server(1, 1), server(2, 1)])];
         ipvs.reconcile(&before, &[]).expect("before");
         // A new scheduler, a new weight, one server comes and one goes.
@@ -141,7 +141,7 @@ fn i_031_changes_are_made_in_place_and_foreign_services_stay() {
 fn i_036_a_missing_scheduler_is_one_explained_failure_and_the_rest_is_served() {
     let test = "i_036_a_missing_scheduler_is_one_explained_failure_and_the_rest_is_served";
     with_ipvs(test, |ipvs| {
-        let server = || vec![dest("10.0.0.1:80", Forwarding::Masq, 1)];
+        let server = || vec![dest("10.0.0.1:80", ForwardingMethod::Masq, 1)];
         let other = ServiceSpec::new(listener(IpProtocol::Tcp, "192.0.2.10:81"), "rr");
         let wanted = vec![(ServiceSpec::new(web(), "nosuch"), server()), (other.clone(), server())];
         let report = ipvs.reconcile(&wanted, &[]).expect("half");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use locum_kernel::ipvs::{
-    ConnectionTimeouts, DestSpec, Forwarding, IpFamily, IpProtocol, IpvsTraffic, Operation,
+    ConnectionTimeouts, DestSpec, ForwardingMethod, IpFamily, IpProtocol, IpvsTraffic, Operation,
     ServiceFlags, ServiceId, ServiceSpec, SyncChange, SyncState, SyncThread, Tunnel, codec,
     sync_codec,
 };
@@ -51,7 +51,7 @@ fn listener(address: &str) -> ServiceId {
     ServiceId::listener(IpProtocol::Tcp, address.parse().expect("address"))
 }
 
-fn dest(address: &str, forwarding: Forwarding, weight: u32) -> DestSpec {
+fn dest(address: &str, forwarding: ForwardingMethod, weight: u32) -> DestSpec {
     DestSpec::new(address.parse::<SocketAddr>().expect("address"), forwarding, weight)
 }
 
@@ -66,8 +66,8 @@ fn operations() -> BTreeMap<&'static str, Operation> {
         flags: ServiceFlags::FALLBACK.with(ServiceFlags::PORT),
         ..ServiceSpec::new(ServiceId::Mark { family: IpFamily::V4, mark: 77 }, "sh")
     };
-    let masq = |weight| dest("10.0.0.1:8080", Forwarding::Masq, weight);
-    let gue = Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
+    let masq = |weight| dest("10.0.0.1:8080", ForwardingMethod::Masq, weight);
+    let gue = ForwardingMethod::Tunnel(Tunnel::Gue { port: 6080, flags: 1 });
     BTreeMap::from([
         ("IPVS-01", Operation::NewService(ServiceSpec::new(web, "rr"))),
         ("IPVS-02", Operation::NewService(persistent)),
@@ -166,13 +166,13 @@ fn services_and_destinations_are_read_as_they_were_written() {
 #[test]
 fn every_forwarding_method_and_client_prefix_survives_the_way_there_and_back() {
     let methods = [
-        Forwarding::Masq,
-        Forwarding::Local,
-        Forwarding::Direct,
-        Forwarding::Bypass,
-        Forwarding::Tunnel(Tunnel::Ipip),
-        Forwarding::Tunnel(Tunnel::Gue { port: 6080, flags: 2 }),
-        Forwarding::Tunnel(Tunnel::Gre { flags: 1 }),
+        ForwardingMethod::Masq,
+        ForwardingMethod::Local,
+        ForwardingMethod::Direct,
+        ForwardingMethod::Bypass,
+        ForwardingMethod::Tunnel(Tunnel::Ipip),
+        ForwardingMethod::Tunnel(Tunnel::Gue { port: 6080, flags: 2 }),
+        ForwardingMethod::Tunnel(Tunnel::Gre { flags: 1 }),
     ];
     let web = listener("192.0.2.10:80");
     for forwarding in methods {

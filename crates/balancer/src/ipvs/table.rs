@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 
 use locum_kernel::ipvs::{
-    self, DestSpec, Forwarding, IpFamily, ServiceFlags, ServiceId, ServiceSpec, Tunnel,
+    self, DestSpec, ForwardingMethod, IpFamily, ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use locum_plan as plan;
 use locum_plan::{Encapsulation, Listener, TunnelChecksum, WantedService};
@@ -105,11 +105,13 @@ fn spec_of(service: &plan::Service, id: OwnedId) -> ServiceSpec {
 fn dest_of(server: &plan::WantedServer, asked: u16) -> DestSpec {
     let (forwarding, port) = match server.forwarding {
         plan::Forwarding::Nat => match server.address.port() {
-            0 => (Forwarding::Masq, asked),
-            own => (Forwarding::Masq, own),
+            0 => (ForwardingMethod::Masq, asked),
+            own => (ForwardingMethod::Masq, own),
         },
-        plan::Forwarding::Direct => (Forwarding::Direct, asked),
-        plan::Forwarding::Tunnel => (Forwarding::Tunnel(tunnel_of(server.encapsulation)), asked),
+        plan::Forwarding::Direct => (ForwardingMethod::Direct, asked),
+        plan::Forwarding::Tunnel => {
+            (ForwardingMethod::Tunnel(tunnel_of(server.encapsulation)), asked)
+        }
     };
     let address = SocketAddr::new(server.address.ip(), port);
     DestSpec {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use std::num::{NonZeroU16, NonZeroU32};
 
-use locum_kernel::ipvs::{DestSpec, Forwarding, IpFamily, ServiceFlags, ServiceSpec, Tunnel};
+use locum_kernel::ipvs::{DestSpec, ForwardingMethod, IpFamily, ServiceFlags, ServiceSpec, Tunnel};
 use plan::{ConnectionBounds, Encapsulation, Listener, Persistence, TunnelChecksum};
 
 use super::*;
@@ -57,7 +57,7 @@ fn id_of(service: &plan::Service) -> OwnedId {
 fn table(
     listen: &str,
     scheduler: &str,
-    forwarding: Forwarding,
+    forwarding: ForwardingMethod,
     servers: &[(&str, u32)],
 ) -> (ServiceSpec, Vec<DestSpec>) {
     let listen: SocketAddr = listen.parse().unwrap();
@@ -73,7 +73,10 @@ fn direct_routing_with_round_robin() {
     let servers = [("192.168.1.101:80", 1), ("192.168.1.102:80", 1)];
     let service =
         wanted(plan::Protocol::Tcp, "192.168.1.100:80", "rr", plan::Forwarding::Direct, &servers);
-    assert_eq!(table_of(&service), table("192.168.1.100:80", "rr", Forwarding::Direct, &servers));
+    assert_eq!(
+        table_of(&service),
+        table("192.168.1.100:80", "rr", ForwardingMethod::Direct, &servers)
+    );
 }
 
 #[test]
@@ -81,7 +84,10 @@ fn direct_routing_with_weighted_least_connections() {
     let servers = [("192.168.1.101:80", 1), ("192.168.1.102:80", 2)];
     let service =
         wanted(plan::Protocol::Tcp, "192.168.1.100:80", "wlc", plan::Forwarding::Direct, &servers);
-    assert_eq!(table_of(&service), table("192.168.1.100:80", "wlc", Forwarding::Direct, &servers));
+    assert_eq!(
+        table_of(&service),
+        table("192.168.1.100:80", "wlc", ForwardingMethod::Direct, &servers)
+    );
 }
 
 #[test]
@@ -89,7 +95,10 @@ fn nat_with_least_connections_for_a_database() {
     let servers = [("10.0.0.101:3306", 3), ("10.0.0.102:3306", 2)];
     let service =
         wanted(plan::Protocol::Tcp, "10.0.0.100:3306", "lc", plan::Forwarding::Nat, &servers);
-    assert_eq!(table_of(&service), table("10.0.0.100:3306", "lc", Forwarding::Masq, &servers));
+    assert_eq!(
+        table_of(&service),
+        table("10.0.0.100:3306", "lc", ForwardingMethod::Masq, &servers)
+    );
 }
 
 #[test]
@@ -97,7 +106,7 @@ fn nat_with_round_robin() {
     let servers = [("10.0.0.1:80", 1), ("10.0.0.2:80", 1)];
     let service =
         wanted(plan::Protocol::Tcp, "203.0.113.1:80", "rr", plan::Forwarding::Nat, &servers);
-    assert_eq!(table_of(&service), table("203.0.113.1:80", "rr", Forwarding::Masq, &servers));
+    assert_eq!(table_of(&service), table("203.0.113.1:80", "rr", ForwardingMethod::Masq, &servers));
 }
 
 #[test]
@@ -115,7 +124,7 @@ fn weights_in_force_and_udp_and_tunnels_are_kept() {
     let listen = "[2001:db8::10]:53".parse().unwrap();
     assert_eq!(spec.id, ServiceId::listener(ipvs::IpProtocol::Udp, listen));
     assert_eq!(dests.len(), 1);
-    assert_eq!((dests[0].weight, dests[0].forwarding), (0, Forwarding::Tunnel(Tunnel::Ipip)));
+    assert_eq!((dests[0].weight, dests[0].forwarding), (0, ForwardingMethod::Tunnel(Tunnel::Ipip)));
 }
 
 #[test]
@@ -220,6 +229,6 @@ fn i_016_bounds_and_tunnels_are_those_of_the_server_and_only_nat_translates_port
     for (encapsulation, tunnel) in table {
         wanted.servers[0].encapsulation = encapsulation;
         let found = dest(&wanted);
-        assert_eq!((found.id.port, found.forwarding), (80, Forwarding::Tunnel(tunnel)));
+        assert_eq!((found.id.port, found.forwarding), (80, ForwardingMethod::Tunnel(tunnel)));
     }
 }

@@ -206,11 +206,13 @@ impl HostReader {
         // No file shows it, or one says no: the kernel itself is certain. In a container the modules
         // may be those of a host that we do not see.
         let answer = match Ipvs::open(&self.loader) {
-            Err(ipvs::Error::NotSupported) => Err(no_ipvs()),
+            Err(ipvs::IpvsError::NotSupported) => Err(no_ipvs()),
             Ok(_)
-            | Err(ipvs::Error::NotPermitted | ipvs::Error::Kernel(_) | ipvs::Error::Socket(_)) => {
-                Ok(())
-            }
+            | Err(
+                ipvs::IpvsError::NotPermitted
+                | ipvs::IpvsError::Kernel(_)
+                | ipvs::IpvsError::Socket(_),
+            ) => Ok(()),
         };
         self.asked = Some((now, answer.clone()));
         answer

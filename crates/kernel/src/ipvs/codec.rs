@@ -10,7 +10,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::model::{
-    DestId, DestSpec, Forwarding, IpvsTraffic, ObservedDest, ObservedService, Operation,
+    DestId, DestSpec, ForwardingMethod, IpvsTraffic, ObservedDest, ObservedService, Operation,
     ServiceFlags, ServiceId, ServiceSpec, Tunnel,
 };
 use crate::attribute::{Attributes, attributes, text};
@@ -198,11 +198,11 @@ pub fn read_dest(body: &[u8], family: IpFamily) -> Option<ObservedDest> {
         _ => return None,
     };
     let forwarding = match method? {
-        0 => Forwarding::Masq,
-        1 => Forwarding::Local,
-        2 => Forwarding::Tunnel(tunnel),
-        3 => Forwarding::Direct,
-        4 => Forwarding::Bypass,
+        0 => ForwardingMethod::Masq,
+        1 => ForwardingMethod::Local,
+        2 => ForwardingMethod::Tunnel(tunnel),
+        3 => ForwardingMethod::Direct,
+        4 => ForwardingMethod::Bypass,
         _ => return None,
     };
     let id = DestId { address: read_address(address?, family), port };
@@ -287,11 +287,11 @@ fn dest_id(id: &DestId) -> Attributes {
 /// Everything a destination must carry, and the tunnel, whose absence would reset it (I-015).
 fn full_dest(spec: &DestSpec) -> Attributes {
     let (method, tunnel): (u32, _) = match spec.forwarding {
-        Forwarding::Masq => (0, None),
-        Forwarding::Local => (1, None),
-        Forwarding::Tunnel(tunnel) => (2, Some(tunnel)),
-        Forwarding::Direct => (3, None),
-        Forwarding::Bypass => (4, None),
+        ForwardingMethod::Masq => (0, None),
+        ForwardingMethod::Local => (1, None),
+        ForwardingMethod::Tunnel(tunnel) => (2, Some(tunnel)),
+        ForwardingMethod::Direct => (3, None),
+        ForwardingMethod::Bypass => (4, None),
     };
     let mut attributes = dest_id(&spec.id);
     attributes.put(DEST_FORWARDING, &method.to_ne_bytes());

@@ -118,7 +118,7 @@ pub fn scheduler_module(name: &str) -> String {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Forwarding {
+pub enum ForwardingMethod {
     /// NAT; the only one that may translate the port (I-016).
     Masq,
     Local,
@@ -157,7 +157,7 @@ impl fmt::Display for DestId {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct DestSpec {
     pub id: DestId,
-    pub forwarding: Forwarding,
+    pub forwarding: ForwardingMethod,
     /// 0..=2^31 - 1; 0 takes no new connections (I-040).
     pub weight: u32,
     /// Connections above which it takes no new ones; 0 is no limit.
@@ -167,7 +167,7 @@ pub struct DestSpec {
 }
 
 impl DestSpec {
-    pub fn new(server: SocketAddr, forwarding: Forwarding, weight: u32) -> Self {
+    pub fn new(server: SocketAddr, forwarding: ForwardingMethod, weight: u32) -> Self {
         Self {
             id: DestId { address: server.ip(), port: server.port() },
             forwarding,

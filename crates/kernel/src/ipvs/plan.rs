@@ -135,7 +135,7 @@ pub(crate) fn remedy(operation: &Operation, errno: Errno) -> Remedy {
 mod tests {
     use super::*;
     use crate::ip_protocol::IpProtocol;
-    use crate::ipvs::model::{Forwarding, IpvsTraffic, ObservedDest};
+    use crate::ipvs::model::{ForwardingMethod, IpvsTraffic, ObservedDest};
 
     fn id(port: u16) -> ServiceId {
         ServiceId::listener(IpProtocol::Tcp, ([192, 0, 2, 10], port).into())
@@ -146,7 +146,7 @@ mod tests {
     }
 
     fn dest(host: u8, weight: u32) -> DestSpec {
-        DestSpec::new(([10, 0, 0, host], 80).into(), Forwarding::Masq, weight)
+        DestSpec::new(([10, 0, 0, host], 80).into(), ForwardingMethod::Masq, weight)
     }
 
     fn observed(spec: ServiceSpec, dests: &[DestSpec]) -> ObservedService {
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn any_option_of_a_destination_is_edited_in_place() {
-        let direct = DestSpec { forwarding: Forwarding::Direct, ..dest(1, 5) };
+        let direct = DestSpec { forwarding: ForwardingMethod::Direct, ..dest(1, 5) };
         let limited = DestSpec { upper_threshold: 100, ..dest(2, 5) };
         let wanted = [(service(80, "rr"), vec![direct, limited])];
         let there = [observed(service(80, "rr"), &[dest(1, 5), dest(2, 5)])];

@@ -30,7 +30,7 @@ const FAMILY_NAME: u16 = 2;
 const GENERIC_HEADER_OCTETS: usize = 4;
 
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum IpvsError {
     /// Choose another backend.
     #[error("the kernel has no ipvs, and its module ip_vs cannot be loaded")]
     NotSupported,
@@ -46,7 +46,7 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 pub enum SyncFailure {
     #[error(transparent)]
-    Session(Error),
+    Session(IpvsError),
     #[error("cannot synchronise connections as {0} on {1}: {2}")]
     Start(SyncState, String, KernelError),
     #[error("cannot end the synchronisation of connections as {0}: {1}")]
@@ -55,16 +55,16 @@ pub enum SyncFailure {
 
 /// What a reconciliation did.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Report {
+pub struct Reconciliation {
     /// Operations the kernel carried out; 0 when everything was as wanted (I-033).
     pub applied: usize,
     /// Operations it refused; all others were done.
-    pub failed: Vec<Failure>,
+    pub failed: Vec<RefusedOperation>,
 }
 
 /// One operation that the kernel refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure {
+pub struct RefusedOperation {
     pub service: ServiceId,
     pub dest: Option<DestId>,
     /// "add", "change" or "remove".
@@ -72,7 +72,7 @@ pub struct Failure {
     pub error: KernelError,
 }
 
-impl Failure {
+impl RefusedOperation {
     fn of(operation: &Operation, error: KernelError) -> Self {
         let (service, dest, action) = match operation {
             Operation::NewService(spec) => (spec.id, None, "add"),
@@ -118,7 +118,7 @@ fn explained(operation: &Operation, mut error: KernelError) -> KernelError {
     error
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for RefusedOperation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, dest, action, error } = self;
         match dest {
@@ -141,13 +141,13 @@ pub struct Ipvs {
 impl Ipvs {
     /// Finds the kernel's IPVS in the caller's network namespace; has its module loaded when it is not
     /// there (I-001), and waits for that 5 s at most, no matter how often it is called meanwhile.
-    pub fn open(modules: &ModuleLoader) -> Result<Self, Error> {
+    pub fn open(modules: &ModuleLoader) -> Result<Self, IpvsError> {
         let mut transport = NetlinkTransport::open(NETLINK_GENERIC)?;
         let mut found = resolve(&mut transport, codec::FAMILY)?;
         if found.is_none() && modules.settle("ip_vs", MODULE_LIMIT) {
             found = resolve(&mut transport, codec::FAMILY)?;
         }
-        let family = found.ok_or(Error::NotSupported)?;
+        let family = found.ok_or(IpvsError::NotSupported)?;
         let modules = modules.clone();
         let mut session = Self { transport, modules, family, version: [0; 3] };
         // The first question that needs the capability (I-002).
@@ -165,7 +165,7 @@ impl Ipvs {
 
     /// Everything in this network namespace, foreign services too, except those that only a newer
     /// kernel has words for.
-    pub fn dump(&mut self) -> Result<Vec<ObservedService>, Error> {
+    pub fn dump(&mut self) -> Result<Vec<ObservedService>, IpvsError> {
         self.dump_only(|_| true)
     }
 
@@ -175,12 +175,12 @@ impl Ipvs {
         &mut self,
         wanted: &[(ServiceSpec, Vec<DestSpec>)],
         owned: &[ServiceId],
-    ) -> Result<Report, Error> {
+    ) -> Result<Reconciliation, IpvsError> {
         // A surprise means that somebody else writes too, and that the dump was old: look again.
         const PASSES: usize = 3;
         let concerned: BTreeSet<_> =
             wanted.iter().map(|(spec, _)| spec.id).chain(owned.iter().copied()).collect();
-        let mut report = Report::default();
+        let mut report = Reconciliation::default();
         for _ in 0..PASSES {
             let observed = self.dump_only(|id| concerned.contains(id))?;
             let operations = plan(wanted, owned, &observed);
@@ -195,7 +195,7 @@ impl Ipvs {
     }
 
     /// The threads that synchronise connections.
-    pub fn sync_threads(&mut self) -> Result<Vec<SyncThread>, Error> {
+    pub fn sync_threads(&mut self) -> Result<Vec<SyncThread>, IpvsError> {
         let messages = self.transport.dump(self.family, &sync_codec::get_sync_threads())??;
         let read = |message: &NetlinkMessage| sync_codec::read_sync_thread(&message.body);
         Ok(messages.iter().filter_map(read).collect())
@@ -212,7 +212,7 @@ impl Ipvs {
         let changes = sync_changes(wanted, owned, &running);
         let requests: Vec<_> =
             changes.iter().map(|one| self.request(sync_codec::sync_change(one))).collect();
-        let answers = self.transport.exchange(&requests).map_err(Error::Socket);
+        let answers = self.transport.exchange(&requests).map_err(IpvsError::Socket);
         let answers = answers.map_err(SyncFailure::Session)?;
         for (change, answer) in changes.iter().zip(answers) {
             let Err(error) = answer.into_result() else { continue };
@@ -230,21 +230,21 @@ impl Ipvs {
     }
 
     /// The timeouts of connections in force.
-    pub fn timeouts(&mut self) -> Result<ConnectionTimeouts, Error> {
+    pub fn timeouts(&mut self) -> Result<ConnectionTimeouts, IpvsError> {
         let answer = self.ask(sync_codec::get_timeouts())?;
         let found = answer.iter().find_map(|message| sync_codec::read_timeouts(&message.body));
         Ok(found.unwrap_or_default())
     }
 
     /// Sets those that are not 0.
-    pub fn set_timeouts(&mut self, timeouts: ConnectionTimeouts) -> Result<(), Error> {
+    pub fn set_timeouts(&mut self, timeouts: ConnectionTimeouts) -> Result<(), IpvsError> {
         self.ask(sync_codec::set_timeouts(timeouts)).map(drop)
     }
 
     fn dump_only(
         &mut self,
         concerns: impl Fn(&ServiceId) -> bool,
-    ) -> Result<Vec<ObservedService>, Error> {
+    ) -> Result<Vec<ObservedService>, IpvsError> {
         let messages = self.transport.dump(self.family, &codec::get_services())??;
         let mut services: Vec<_> =
             messages.iter().filter_map(|message| codec::read_service(&message.body)).collect();
@@ -258,12 +258,12 @@ impl Ipvs {
         Ok(services)
     }
 
-    fn execute(&mut self, operations: &[Operation]) -> Result<Pass, Error> {
+    fn execute(&mut self, operations: &[Operation]) -> Result<Pass, IpvsError> {
         let mut pass = Pass::default();
         let end = Instant::now() + MODULE_LIMIT;
         let (ready, waiting): (Vec<_>, Vec<_>) =
             operations.iter().partition(|operation| self.has_modules(operation, end));
-        pass.failed.extend(waiting.into_iter().map(Failure::waiting));
+        pass.failed.extend(waiting.into_iter().map(RefusedOperation::waiting));
         let answers = self.send(&ready)?;
         let mut again = Vec::new();
         for (operation, answer) in ready.into_iter().zip(answers) {
@@ -272,7 +272,7 @@ impl Ipvs {
                 Err(error) => match remedy(operation, error.errno()) {
                     Remedy::Instead(operation) => again.push(operation),
                     Remedy::Done => pass.surprised = true,
-                    Remedy::None => pass.failed.push(Failure::of(operation, error)),
+                    Remedy::None => pass.failed.push(RefusedOperation::of(operation, error)),
                 },
             }
         }
@@ -282,7 +282,7 @@ impl Ipvs {
         for (operation, answer) in again.into_iter().zip(answers) {
             match answer {
                 Ok(()) => pass.applied += 1,
-                Err(error) => pass.failed.push(Failure::of(operation, error)),
+                Err(error) => pass.failed.push(RefusedOperation::of(operation, error)),
             }
         }
         forget_consequences(&mut pass.failed);
@@ -302,13 +302,13 @@ impl Ipvs {
         Ok(answers.into_iter().map(|answer| answer.into_result().map(drop)).collect())
     }
 
-    fn ask(&mut self, body: Vec<u8>) -> Result<Vec<NetlinkMessage>, Error> {
+    fn ask(&mut self, body: Vec<u8>) -> Result<Vec<NetlinkMessage>, IpvsError> {
         let request = self.request(body);
         let answers = self.transport.exchange(&[request])?;
         let answer = answers.into_iter().next().unwrap_or_default();
         answer.into_result().map_err(|error| match error.errno() {
-            Errno::EPERM | Errno::EACCES => Error::NotPermitted,
-            _ => Error::Kernel(error),
+            Errno::EPERM | Errno::EACCES => IpvsError::NotPermitted,
+            _ => IpvsError::Kernel(error),
         })
     }
 
@@ -321,12 +321,12 @@ impl Ipvs {
 #[derive(Default)]
 struct Pass {
     applied: usize,
-    failed: Vec<Failure>,
+    failed: Vec<RefusedOperation>,
     surprised: bool,
 }
 
 /// A service that could not be added has no servers: one failure says it, not one per server.
-fn forget_consequences(failed: &mut Vec<Failure>) {
+fn forget_consequences(failed: &mut Vec<RefusedOperation>) {
     let missing: BTreeSet<_> = failed
         .iter()
         .filter(|failure| failure.dest.is_none() && failure.action == "add")
@@ -336,7 +336,7 @@ fn forget_consequences(failed: &mut Vec<Failure>) {
 }
 
 /// Netlink type of a generic family; `None` when the kernel does not have it.
-fn resolve(transport: &mut NetlinkTransport, name: &str) -> Result<Option<u16>, Error> {
+fn resolve(transport: &mut NetlinkTransport, name: &str) -> Result<Option<u16>, IpvsError> {
     let mut body = Attributes::after(vec![GET_FAMILY, CONTROLLER_VERSION, 0, 0]);
     body.put_text(FAMILY_NAME, name);
     let body = body.into_octets();
@@ -345,7 +345,7 @@ fn resolve(transport: &mut NetlinkTransport, name: &str) -> Result<Option<u16>, 
     let messages = match answer.into_result() {
         Ok(messages) => messages,
         Err(error) if error.errno() == Errno::ENOENT => return Ok(None),
-        Err(error) => return Err(Error::Kernel(error)),
+        Err(error) => return Err(IpvsError::Kernel(error)),
     };
     let family = messages.iter().find_map(|message| {
         let mut list = attributes(message.body.get(GENERIC_HEADER_OCTETS..)?);
@@ -359,7 +359,7 @@ fn resolve(transport: &mut NetlinkTransport, name: &str) -> Result<Option<u16>, 
 mod tests {
     use super::*;
     use crate::ip_protocol::IpProtocol;
-    use crate::ipvs::model::Forwarding;
+    use crate::ipvs::model::ForwardingMethod;
 
     fn id() -> ServiceId {
         ServiceId::listener(IpProtocol::Tcp, ([192, 0, 2, 10], 80).into())
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn i_036_a_missing_scheduler_is_explained() {
         let operation = Operation::SetService(ServiceSpec::new(id(), "wlcc"));
-        let failure = Failure::of(&operation, KernelError::new(Errno::ENOENT));
+        let failure = RefusedOperation::of(&operation, KernelError::new(Errno::ENOENT));
         assert_eq!(
             failure.to_string(),
             "cannot change service tcp 192.0.2.10:80: no such file or directory \
@@ -385,11 +385,11 @@ mod tests {
 
     #[test]
     fn a_service_that_could_not_be_added_is_one_failure() {
-        let dest = DestSpec::new(([10, 0, 0, 1], 80).into(), Forwarding::Masq, 1);
+        let dest = DestSpec::new(([10, 0, 0, 1], 80).into(), ForwardingMethod::Masq, 1);
         let error = || KernelError::new(Errno::ENOENT);
         let mut failed = vec![
-            Failure::of(&Operation::NewService(ServiceSpec::new(id(), "wlcc")), error()),
-            Failure::of(&Operation::NewDest(id(), dest), error()),
+            RefusedOperation::of(&Operation::NewService(ServiceSpec::new(id(), "wlcc")), error()),
+            RefusedOperation::of(&Operation::NewDest(id(), dest), error()),
         ];
         forget_consequences(&mut failed);
         assert_eq!(failed.len(), 1);
