@@ -23,10 +23,10 @@ use std::net::IpAddr;
 
 use locum_plan::Name;
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
-use locum_vrrp::{Action, Profile, Role, Time};
+use locum_vrrp::{Profile, Role, RouterAction, Time};
 
 use crate::announce::burst::PendingAnnouncement;
-use crate::announce::rate::Waiting;
+use crate::announce::rate::WaitingFrame;
 use crate::engine::Engine;
 use crate::facts::HeldAddress;
 use crate::ids::InstanceId;
@@ -40,14 +40,14 @@ impl Engine {
     pub(crate) fn drain_announcements(&mut self, now: Time, id: InstanceId, out: &mut Vec<Output>) {
         let state = &self.instances[id];
         let repeats = state.actions.iter().filter_map(|action| match action {
-            Action::Announce { repeat } => Some(*repeat),
-            Action::Advertise { .. }
-            | Action::Propose { .. }
-            | Action::Changed { .. }
-            | Action::ConflictBegan { .. }
-            | Action::ConflictEnded { .. }
-            | Action::ClaimChanged { .. }
-            | Action::Late { .. } => None,
+            RouterAction::Announce { repeat } => Some(*repeat),
+            RouterAction::Advertise { .. }
+            | RouterAction::Propose { .. }
+            | RouterAction::Changed { .. }
+            | RouterAction::ConflictBegan { .. }
+            | RouterAction::ConflictEnded { .. }
+            | RouterAction::ClaimChanged { .. }
+            | RouterAction::Late { .. } => None,
         });
         let repeat = repeats.max().unwrap_or(0);
         let is_master = state.router.role() == Role::Master;
@@ -128,7 +128,7 @@ impl Engine {
             let address = held.address.address;
             let gap = rate::gap(state, address);
             if !gap.is_zero() {
-                let waiting = Waiting { instance: id, address, left, gap };
+                let waiting = WaitingFrame { instance: id, address, left, gap };
                 self.rate.add(now, &held.interface, waiting);
             }
         }

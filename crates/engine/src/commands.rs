@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use locum_plan::Name;
-use locum_vrrp::{Cause, Event as RouterEvent, Fitness, Priority, Role, Time};
+use locum_vrrp::{Cause, Fitness, Priority, Role, RouterEvent, Time};
 
 use crate::engine::Engine;
 use crate::ids::CommandId;
 use crate::ids::InstanceId;
-use crate::input::{Command, Run, Successor, Target};
+use crate::input::{OperatorCommand, RunMode, Successor, Target};
 use crate::instance::InstanceState;
 use crate::output::{EventKind, Output, Reply};
 
@@ -31,18 +31,18 @@ impl Engine {
         &mut self,
         now: Time,
         id: CommandId,
-        command: Command,
+        command: OperatorCommand,
         out: &mut Vec<Output>,
     ) {
         let reply = match command {
-            Command::Stop => self.stop(now),
-            Command::Server { service, address, port, order, over } => {
+            OperatorCommand::Stop => self.stop(now),
+            OperatorCommand::Server { service, address, port, order, over } => {
                 match self.services.find(&service, address, port) {
                     Ok(at) => self.order_server(now, at, order, over),
                     Err(why) => Reply::Refused(why),
                 }
             }
-            Command::Switchover { target, to, run, successor } => {
+            OperatorCommand::Switchover { target, to, run, successor } => {
                 let masters = match self.masters_of(&target) {
                     Ok(masters) => masters,
                     Err(reply) => return out.push(Output::Reply { id, reply }),
@@ -77,17 +77,17 @@ impl Engine {
         &mut self,
         now: Time,
         masters: &[InstanceId],
-        run: Run,
+        run: RunMode,
         successor: Successor,
     ) -> Reply {
         let names: Vec<&str> = masters.iter().map(|id| &**self.instances[*id].name()).collect();
         let names = names.join(", ");
         match run {
-            Run::Dry => Reply::Ok(format!(
+            RunMode::Dry => Reply::Ok(format!(
                 "{names}: mastership would be offered; the addresses would stay here until it is \
                  taken, and come back if nobody takes it"
             )),
-            Run::Real => {
+            RunMode::Real => {
                 for id in masters {
                     let state = self.instances.touch(*id);
                     let claim = claim(state, successor);

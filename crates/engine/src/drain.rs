@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use locum_plan::{Name, Tracked};
-use locum_vrrp::{Action, Role, Time};
+use locum_vrrp::{Role, RouterAction, Time};
 
 use crate::eligibility;
 use crate::engine::Engine;
@@ -15,7 +15,7 @@ use crate::fault::PriorityCause;
 use crate::hooks::{self, HookContext};
 use crate::ids::InstanceId;
 use crate::ids::Owner;
-use crate::instance::{Departure, Link};
+use crate::instance::{Departure, InstanceLink};
 use crate::listening;
 use crate::output::{EventKind, HookRun, Output};
 use crate::results::UNOWNED_PAUSE;
@@ -110,18 +110,18 @@ impl Engine {
 
     fn role_changed(&self, dirty: &[InstanceId]) -> bool {
         let mut actions = dirty.iter().flat_map(|id| &self.instances[*id].actions);
-        actions.any(|action| matches!(action, Action::Changed { .. }))
+        actions.any(|action| matches!(action, RouterAction::Changed { .. }))
     }
 
     fn drain_adverts(&mut self, now: Time, id: InstanceId, out: &mut Vec<Output>) {
         let state = &self.instances[id];
-        if !state.actions.iter().any(|action| matches!(action, Action::Advertise { .. })) {
+        if !state.actions.iter().any(|action| matches!(action, RouterAction::Advertise { .. })) {
             return;
         }
         let link = self.links.get(state.speaks_on());
         let source =
             link.and_then(|link| eligibility::source(state.router.settings(), link, &self.links));
-        let link = Link { index: link.map_or(0, |link| link.index), source };
+        let link = InstanceLink { index: link.map_or(0, |link| link.index), source };
         self.instances.touch(id).drain_adverts(now, link, out);
     }
 
@@ -161,8 +161,10 @@ impl Engine {
         let mut runs = Vec::new();
         for action in actions {
             match action {
-                Action::Advertise { .. } | Action::Announce { .. } | Action::Propose { .. } => {}
-                Action::Changed { from, to, cause } => {
+                RouterAction::Advertise { .. }
+                | RouterAction::Announce { .. }
+                | RouterAction::Propose { .. } => {}
+                RouterAction::Changed { from, to, cause } => {
                     let state = self.instances.touch(id);
                     state.reported.clear_on_role_change();
                     let priority = state.router.priority();
@@ -189,7 +191,7 @@ impl Engine {
                         runs.extend(hooks::runs(&instance.hooks, &context));
                     }
                 }
-                Action::ConflictBegan { peer, priority } => {
+                RouterAction::ConflictBegan { peer, priority } => {
                     let name = self.instances[id].name().clone();
                     let text = format!(
                         "another master with lower priority: {peer} advertises {}; \
@@ -198,10 +200,10 @@ impl Engine {
                     );
                     self.note(Some(name), EventKind::Note(text));
                 }
-                Action::ConflictEnded { peer, priority } => {
+                RouterAction::ConflictEnded { peer, priority } => {
                     runs.extend(self.repair(id, peer, priority));
                 }
-                Action::ClaimChanged { from, to, peer } => {
+                RouterAction::ClaimChanged { from, to, peer } => {
                     let name = self.instances[id].name().clone();
                     let why = if to.is_owner() {
                         PriorityCause::OwnerReturns { peer }
@@ -210,7 +212,7 @@ impl Engine {
                     };
                     self.note(Some(name), EventKind::Priority { from, to, why });
                 }
-                Action::Late { by } => {
+                RouterAction::Late { by } => {
                     let name = self.instances[id].name().clone();
                     self.note(Some(name), EventKind::Note(explain::late(by)));
                 }

@@ -12,7 +12,7 @@ use locum_vrrp::{Family, LinkCondition, Priority, Router, RouterSettings, Time, 
 use crate::fault::{Fault, PriorityPart};
 use crate::fitness::{Incumbency, Loss};
 use crate::input::LinkState;
-use crate::tracker::{Tally, Trackers};
+use crate::tracker::{TrackerTally, Trackers};
 
 /// The verdict over one instance.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Eligibility {
     ) -> Self {
         let (link, mut faults) = Self::of_link(instance, links);
         let tracked = trackers.judge(&instance.track, perspective.presume_up);
-        let Tally { faults: of_trackers, mut parts, is_unknown } = tracked;
+        let TrackerTally { faults: of_trackers, mut parts, is_unknown } = tracked;
         faults.extend(of_trackers);
         let mut loss = Loss::default();
         if let Some(policy) = instance.policy() {

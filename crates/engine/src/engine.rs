@@ -12,7 +12,7 @@ use std::sync::Arc;
 use locum_plan as plan;
 use locum_plan::{Name, Outcome, Plan, Tracked};
 use locum_vrrp::counters::Counters;
-use locum_vrrp::{Event as RouterEvent, Time};
+use locum_vrrp::{RouterEvent, Time};
 
 use crate::announce::rate::RateLimiter;
 use crate::arbiter::{Arbiter, Unopposed};
@@ -31,7 +31,7 @@ use crate::probes::{ProbeTable, Subscriber};
 use crate::server::ServerCheck;
 use crate::services::Services;
 use crate::strain::StrainedObjects;
-use crate::tracker::{Change, Trackers};
+use crate::tracker::{TrackerChange, Trackers};
 
 /// One node's decisions.
 #[derive(Debug, Default)]
@@ -194,14 +194,14 @@ impl Engine {
         let tracker = self.trackers.at(at);
         let detail = outcome.detail.clone();
         let kind = match change {
-            Change::None => return,
-            Change::Reported => None,
-            Change::Turned => {
+            TrackerChange::None => return,
+            TrackerChange::Reported => None,
+            TrackerChange::Turned => {
                 let object = tracker.object.clone();
                 let up = tracker.state.up == Some(true);
                 Some(EventKind::Tracked { object, up, detail })
             }
-            Change::Ignored => Some(EventKind::Note(format!(
+            TrackerChange::Ignored => Some(EventKind::Note(format!(
                 "{} cannot be run and is left out, as keepalived would: {detail}",
                 tracker.object
             ))),

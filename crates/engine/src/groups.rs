@@ -5,7 +5,7 @@
 //! be ready first) objects here; a candidate that gets no answer becomes master at its bound
 //! (V-273).
 
-use locum_vrrp::{Event as RouterEvent, Time};
+use locum_vrrp::{RouterEvent, Time};
 
 use crate::arbiter::{Arbiter, Decision};
 use crate::ids::InstanceId;

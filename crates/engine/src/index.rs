@@ -7,7 +7,7 @@ use locum_plan::Name;
 use locum_vrrp::{Family, Vrid};
 
 use crate::ids::InstanceId;
-use crate::instance::{InstanceState, Key};
+use crate::instance::{InstanceState, RouterKey};
 use crate::table::InstanceTable;
 
 /// The instances by what tells them apart on the wire (V-003). Unicast instances with
@@ -23,14 +23,14 @@ impl InstanceIndex {
     pub fn of<'a>(instances: impl Iterator<Item = &'a InstanceState>) -> Self {
         let mut all: HashMap<Name, Vec<_>> = HashMap::new();
         for state in instances {
-            let Key { interface, family, vrid } = Key::of(&state.instance);
+            let RouterKey { interface, family, vrid } = RouterKey::of(&state.instance);
             all.entry(interface).or_default().push(((family, vrid), state.id));
         }
         Self(all.into_iter().map(|(name, pairs)| (name, pairs.into_iter().collect())).collect())
     }
 
     /// All that have this key.
-    pub fn of_key<'a>(&'a self, key: &Key) -> impl Iterator<Item = InstanceId> + use<'a> {
+    pub fn of_key<'a>(&'a self, key: &RouterKey) -> impl Iterator<Item = InstanceId> + use<'a> {
         let on_interface = self.0.get(&key.interface);
         let wire = (key.family, key.vrid);
         on_interface.map(|all| all.get(&wire)).into_iter().flatten()

@@ -41,7 +41,7 @@ pub enum Input<'a> {
     /// what. It is reported, and decides nothing.
     Strained { strained: Vec<(Name, String)> },
     /// From the operator.
-    Command { id: CommandId, command: Command },
+    Command { id: CommandId, command: OperatorCommand },
     /// From an earlier run, before the first plan: what an operator has ordered of servers. Orders for
     /// servers that the plan does not have are forgotten.
     Orders(Vec<StandingOrder>),
@@ -127,13 +127,13 @@ pub enum Target {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Command {
+pub enum OperatorCommand {
     /// Hand over everything without losing a packet, then emit [`crate::Output::Stopped`].
     Stop,
     /// Hand this instance to its backup and stay backup until that one fails or hands back. On a
     /// backup: ask nothing of the wire, refuse with the reason. `to` names the node that shall take
     /// over: VRRP lets the sender choose nobody, so it must be the only other one.
-    Switchover { target: Target, to: Option<Name>, run: Run, successor: Successor },
+    Switchover { target: Target, to: Option<Name>, run: RunMode, successor: Successor },
     /// Give this server another weight, in steps over this time where it is not zero; `None` gives it
     /// its own back. Without a port it is the only one of the service with this address.
     Server {
@@ -156,7 +156,7 @@ pub enum Successor {
 
 /// Whether a command is carried out or only says what it would do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Run {
+pub enum RunMode {
     Real,
     Dry,
 }

@@ -13,8 +13,8 @@ use locum_plan::{Lease, Name};
 use locum_vrrp::announce;
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{
-    Accepted, Action, Counters, Discard, Event as RouterEvent, Family, Fitness, Priority, Role,
-    Router, Time, Transport, Vrid,
+    Accepted, Counters, Discard, Family, Fitness, Priority, Role, Router, RouterAction,
+    RouterEvent, Time, Transport, Vrid,
 };
 
 use crate::announce::burst::PendingAnnouncement;
@@ -26,7 +26,7 @@ use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
 use crate::offer::{Footing, Standpoint};
-use crate::output::{Datagram, HookRun, Output};
+use crate::output::{HookRun, OutgoingAdvert, Output};
 use crate::promises;
 
 /// The kernel looks for leases that have run out once a second.
@@ -38,13 +38,13 @@ const HANDOVER_RESERVE: Duration = Duration::from_millis(50);
 
 /// What tells instances apart on the wire (V-003).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub struct Key {
+pub struct RouterKey {
     pub interface: Name,
     pub family: Family,
     pub vrid: Vrid,
 }
 
-impl Key {
+impl RouterKey {
     pub fn of(instance: &plan::Instance) -> Self {
         Self {
             interface: instance.interface.clone(),
@@ -147,7 +147,7 @@ pub struct InstanceState {
     /// The master whose adverts the sockets were last told to keep.
     pub followed: Option<IpAddr>,
     /// Of this drain.
-    pub actions: Vec<Action>,
+    pub actions: Vec<RouterAction>,
     /// On the list of the next drain, and its place among the timers: [`crate::instances`] keeps
     /// both.
     pub touched: bool,
@@ -349,7 +349,7 @@ impl InstanceState {
     pub fn announce_on(&mut self, link: &str) {
         if self.addresses_in_place().any(|held| &*held.interface == link) {
             let repeat = announce::burst(self.router.settings());
-            self.actions.push(Action::Announce { repeat });
+            self.actions.push(RouterAction::Announce { repeat });
         }
     }
 
@@ -365,7 +365,7 @@ impl InstanceState {
     /// V-227: addresses that were not in place are announced, twice.
     fn announce_more(&mut self, now: Time) {
         let repeat = self.router.announce_more(now);
-        self.actions.push(Action::Announce { repeat });
+        self.actions.push(RouterAction::Announce { repeat });
     }
 
     /// Someone removed a fact; `true` when it is ours to put back, at once or after the pause.
@@ -380,7 +380,7 @@ impl InstanceState {
         true
     }
 
-    /// The instance of a new plan with the same [`Key`], whose trackers add up to `adjustment`.
+    /// The instance of a new plan with the same [`RouterKey`], whose trackers add up to `adjustment`.
     /// `true` when anything differs.
     pub fn replace(&mut self, instance: &Arc<plan::Instance>, adjustment: i32, now: Time) -> bool {
         if self.instance == *instance {
@@ -401,19 +401,19 @@ impl InstanceState {
     }
 
     /// First of a drain: the adverts, each built now.
-    pub fn drain_adverts(&mut self, now: Time, link: Link, out: &mut Vec<Output>) {
+    pub fn drain_adverts(&mut self, now: Time, link: InstanceLink, out: &mut Vec<Output>) {
         let adverts: Vec<Priority> = self
             .actions
             .iter()
             .filter_map(|action| match action {
-                Action::Advertise { priority } => Some(*priority),
-                Action::Propose { .. }
-                | Action::Changed { .. }
-                | Action::Announce { .. }
-                | Action::ConflictBegan { .. }
-                | Action::ConflictEnded { .. }
-                | Action::ClaimChanged { .. }
-                | Action::Late { .. } => None,
+                RouterAction::Advertise { priority } => Some(*priority),
+                RouterAction::Propose { .. }
+                | RouterAction::Changed { .. }
+                | RouterAction::Announce { .. }
+                | RouterAction::ConflictBegan { .. }
+                | RouterAction::ConflictEnded { .. }
+                | RouterAction::ClaimChanged { .. }
+                | RouterAction::Late { .. } => None,
             })
             .collect();
         if adverts.iter().any(|priority| *priority != Priority::RELEASE) {
@@ -424,7 +424,7 @@ impl InstanceState {
         }
     }
 
-    fn advertise(&mut self, priority: Priority, link: Link, out: &mut Vec<Output>) {
+    fn advertise(&mut self, priority: Priority, link: InstanceLink, out: &mut Vec<Output>) {
         let Some(source) = link.source else {
             self.counters.tx_no_source += 1;
             return;
@@ -432,7 +432,7 @@ impl InstanceState {
         let settings = self.router.settings();
         let send = |destination: IpAddr, ttl: u8| {
             let form = self.router.form();
-            Output::Advertise(Datagram {
+            Output::Advertise(OutgoingAdvert {
                 instance: self.id,
                 interface: self.speaks_on().clone(),
                 interface_index: link.index,
@@ -477,7 +477,7 @@ impl InstanceState {
         *seq += 1;
         let Level { hold, drop, heals, extends, expels } = level;
         if heals {
-            self.actions.push(Action::Announce { repeat: 1 });
+            self.actions.push(RouterAction::Announce { repeat: 1 });
         }
         if extends {
             self.announce_more(now);
@@ -490,7 +490,7 @@ impl InstanceState {
     fn follow_handover(&mut self, now: Time) {
         self.handover.take_if(|window| window.until <= now || !self.router.holds_addresses());
         let predecessor = self.actions.iter().find_map(|action| match action {
-            Action::Changed { to: Role::Master, cause, .. } => cause.predecessor(),
+            RouterAction::Changed { to: Role::Master, cause, .. } => cause.predecessor(),
             _ => None,
         });
         let Some(host) = predecessor.filter(|_| self.instance.keep_connections) else { return };
@@ -604,7 +604,7 @@ fn level(instance: &plan::Instance, router: &Router) -> Arc<[Fact]> {
 
 /// What an instance must know of the link it speaks on.
 #[derive(Clone, Copy, Debug)]
-pub struct Link {
+pub struct InstanceLink {
     pub index: u32,
     pub source: Option<IpAddr>,
 }

@@ -14,7 +14,7 @@ use locum_vrrp::{Time, Vrid};
 use crate::facts::{Fact, FactKey};
 use crate::ids::InstanceId;
 use crate::index::InstanceIndex;
-use crate::instance::{Departure, InstanceState, Key};
+use crate::instance::{Departure, InstanceState, RouterKey};
 use crate::promises;
 use crate::services::Holding;
 use crate::table::InstanceTable;
@@ -70,7 +70,7 @@ impl Instances {
     }
 
     /// All with this key; more than one only where unicast instances share it (V-332).
-    pub fn of_key<'a>(&'a self, key: &Key) -> impl Iterator<Item = InstanceId> + use<'a> {
+    pub fn of_key<'a>(&'a self, key: &RouterKey) -> impl Iterator<Item = InstanceId> + use<'a> {
         self.index.of_key(key)
     }
 
@@ -242,7 +242,7 @@ impl Instances {
         let deadline = state.deadline();
         let is_timed = deadline.is_none_or(|at| self.timers.contains(&(at, id)));
         let may_hold = |fact: &Fact| self.facts.get(&fact.key()).any(|of| of == id);
-        let is_heard = self.of_key(&Key::of(&state.instance)).any(|of| of == id);
+        let is_heard = self.of_key(&RouterKey::of(&state.instance)).any(|of| of == id);
         let named = self.named(state.name()).and_then(|id| self.get(id));
         let promises = [
             (state.id == id, "its slot is another's"),

@@ -83,7 +83,7 @@ mod tests {
     use locum_plan as plan;
     use locum_plan::{Plan, Track, Tracked, VirtualAddress};
     use locum_vrrp::{
-        Action, Event as RouterEvent, Family, Priority, Role, RouterSettings, Time, Version, Vrid,
+        Family, Priority, Role, RouterAction, RouterEvent, RouterSettings, Time, Version, Vrid,
     };
 
     use super::*;
@@ -172,7 +172,7 @@ mod tests {
                 of(e, id).instance = Arc::new(instance("web", 52));
             }),
             ("its actions are not carried out", |e, id| {
-                of(e, id).actions.push(Action::Announce { repeat: 1 });
+                of(e, id).actions.push(RouterAction::Announce { repeat: 1 });
             }),
             ("the kernel was told another level than its own", |e, id| {
                 let now = START + Duration::from_secs(60);

@@ -63,9 +63,11 @@ pub use facts::{Asked, Fact, FactKey, Handover, HeldAddress, Refusal, Removal, W
 pub use fault::{Fault, PriorityCause, PriorityPart};
 pub use fitness::Aspect;
 pub use ids::{CommandId, InstanceId, Owner, ProbeId, Seq};
-pub use input::{Command, Inherited, Input, LinkState, Packet, Run, SendReport, Successor, Target};
+pub use input::{
+    Inherited, Input, LinkState, OperatorCommand, Packet, RunMode, SendReport, Successor, Target,
+};
 pub use order::{ServerOrder, StandingOrder};
 pub use output::{
-    Announcement, Awaited, Datagram, Event, EventKind, HookOwner, HookRun, Listen, Masters, Output,
-    ProbeChange, Reply,
+    Announcement, Awaited, Event, EventKind, HookOwner, HookRun, Listen, Masters, OutgoingAdvert,
+    Output, ProbeChange, Reply,
 };

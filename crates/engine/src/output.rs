@@ -18,7 +18,7 @@ use crate::order::ServerOrder;
 #[derive(Clone, PartialEq, Debug)]
 pub enum Output {
     /// Send now, by the advert socket of this interface and family. `Input::Sent` tells of a failure.
-    Advertise(Datagram),
+    Advertise(OutgoingAdvert),
     /// Applier: the facts of `hold` are there from now on, for this owner. `drop` are those that
     /// must not be there any more. A fact that the kernel refused a short while ago is in neither.
     /// Applying it again renews leases. A newer level of the same owner replaces one that has not
@@ -46,7 +46,7 @@ pub enum Output {
     Masters(Masters),
     /// Answer to a command or a plan.
     Reply { id: CommandId, reply: Reply },
-    /// After `Command::Stop`: everything is handed over, the process may end.
+    /// After `OperatorCommand::Stop`: everything is handed over, the process may end.
     Stopped,
     /// Always last: feed `Input::Timeout` at this time. `None`: nothing is pending.
     Deadline(Option<locum_vrrp::Time>),
@@ -81,7 +81,7 @@ pub struct Masters {
 
 /// An advertisement ready to leave.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Datagram {
+pub struct OutgoingAdvert {
     pub instance: InstanceId,
     pub interface: Name,
     pub interface_index: u32,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use locum_plan as plan;
 use locum_plan::{Name, Plan};
-use locum_vrrp::{Cause, Event as RouterEvent, Time};
+use locum_vrrp::{Cause, RouterEvent, Time};
 
 use crate::engine::{Engine, is_up};
 use crate::explain;
@@ -14,13 +14,13 @@ use crate::fault::PriorityCause;
 use crate::ids::CommandId;
 use crate::ids::InstanceId;
 use crate::input::Inherited;
-use crate::instance::{InstanceState, Key};
+use crate::instance::{InstanceState, RouterKey};
 use crate::instances::Instances;
 use crate::output::{EventKind, Output, Reply};
 use crate::probes::Subscriber;
 
 #[derive(Default)]
-struct Tally {
+struct ReloadTally {
     added: usize,
     changed: usize,
     removed: usize,
@@ -54,7 +54,7 @@ impl Engine {
         self.entrust_unowned();
         self.inherit(now, inherited);
         self.levels_touched = true;
-        let Tally { added, changed, removed, unchanged } = tally;
+        let ReloadTally { added, changed, removed, unchanged } = tally;
         let reply = Reply::Ok(explain::reloaded(added, changed, removed, unchanged));
         out.push(Output::Reply { id, reply });
         self.note(None, EventKind::Reloaded { added, changed, removed, unchanged });
@@ -76,8 +76,8 @@ impl Engine {
         self.probes.set(probes.chain(servers), out);
     }
 
-    fn replace_instances(&mut self, now: Time, plan: &Plan) -> Tally {
-        let mut tally = Tally::default();
+    fn replace_instances(&mut self, now: Time, plan: &Plan) -> ReloadTally {
+        let mut tally = ReloadTally::default();
         let mut old: HashSet<InstanceId> = self.instances.ids().into_iter().collect();
         let mut order = Vec::with_capacity(plan.instances.len());
         let former = Former::of(plan);
@@ -167,12 +167,12 @@ impl Engine {
 
 /// Which instance of the former plan one of the new plan is: its key says so, whatever it was
 /// called. Where unicast instances share a key (V-332) each keeps to its name.
-struct Former(HashSet<(Name, Key)>);
+struct Former(HashSet<(Name, RouterKey)>);
 
 impl Former {
     fn of(plan: &Plan) -> Self {
         let all = plan.instances.iter();
-        Self(all.map(|instance| (instance.name.clone(), Key::of(instance))).collect())
+        Self(all.map(|instance| (instance.name.clone(), RouterKey::of(instance))).collect())
     }
 
     fn find(
@@ -181,7 +181,7 @@ impl Former {
         instance: &plan::Instance,
         left: &HashSet<InstanceId>,
     ) -> Option<InstanceId> {
-        let key = Key::of(instance);
+        let key = RouterKey::of(instance);
         let alike = || instances.of_key(&key).filter(|id| left.contains(id));
         let name_of = |id: InstanceId| instances[id].name().clone();
         let named = alike().find(|id| name_of(*id) == instance.name);

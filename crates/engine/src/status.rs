@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use locum_plan::{Activity, Listener, Name, Quorum, Tracked};
-use locum_vrrp::{ChecksumForm, Family, HeldBack, Priority, Report, Role, Time, Version, Vrid};
+use locum_vrrp::{
+    ChecksumForm, Family, HeldBack, Priority, Role, RouterReport, Time, Version, Vrid,
+};
 
 use crate::engine::Engine;
 use crate::explain;
@@ -130,7 +132,7 @@ pub struct StandardStatus {
     pub up_age: Option<Duration>,
     pub down_interval: Duration,
     pub skew: Duration,
-    pub report: Report,
+    pub report: RouterReport,
 }
 
 /// The other router last accepted as master.

@@ -1,6 +1,6 @@
 //! What instances track: one list of objects, each with its state and the instances that follow it.
 //!
-//! A kind of object is one [`Source`]: where its state comes from, and its own weight.
+//! A kind of object is one [`ObjectSource`]: where its state comes from, and its own weight.
 
 use std::collections::HashMap;
 
@@ -92,7 +92,7 @@ pub struct Trackers {
 #[derive(Debug)]
 pub struct Tracker {
     pub object: Tracked,
-    source: Source,
+    source: ObjectSource,
     pub state: CheckState,
     /// It cannot be run, and is left out until it can ([`Unrunnable::LeftOut`]).
     pub ignored: bool,
@@ -104,7 +104,7 @@ pub struct Tracker {
 
 /// Where the state of an object comes from.
 #[derive(Clone, Debug)]
-enum Source {
+enum ObjectSource {
     /// The results of a probe.
     Check(Check),
     /// What the kernel says of a link.
@@ -123,12 +123,12 @@ impl Trackers {
             let object = Tracked::Check(check.name.clone());
             // A check that asks the same in another rhythm is the same.
             let is_same = |tracker: &Tracker| match &tracker.source {
-                Source::Check(known) => {
+                ObjectSource::Check(known) => {
                     known.name == check.name && known.probe.kind == check.probe.kind
                 }
-                Source::Link | Source::Served(_) => false,
+                ObjectSource::Link | ObjectSource::Served(_) => false,
             };
-            let source = Source::Check(check.clone());
+            let source = ObjectSource::Check(check.clone());
             let tracker = match old.iter().position(is_same) {
                 Some(at) => Tracker { source, dependents: Vec::new(), ..old.swap_remove(at) },
                 None => Tracker::new(object, source, check.starts_failed.then_some(false), now),
@@ -142,7 +142,7 @@ impl Trackers {
                 continue;
             }
             let mut tracker =
-                Tracker::new(track.object.clone(), Source::Link, Some(is_up(name)), now);
+                Tracker::new(track.object.clone(), ObjectSource::Link, Some(is_up(name)), now);
             tracker.state.reported = true;
             self.add(tracker);
         }
@@ -155,7 +155,7 @@ impl Trackers {
             let known = known.map(|at| old.swap_remove(at));
             let state = known.as_ref().and_then(|tracker| tracker.served().cloned());
             let state = state.map_or_else(|| ServedState::new(spread, now), |s| s.with(spread));
-            let source = Source::Served(Box::new(state));
+            let source = ObjectSource::Served(Box::new(state));
             let tracker = match known {
                 Some(known) => Tracker { source, dependents: Vec::new(), ..known },
                 None => Tracker::new(object, source, None, now),
@@ -219,8 +219,8 @@ impl Trackers {
     /// The checks among them, by position.
     pub fn checks(&self) -> impl Iterator<Item = (usize, &Check, &Tracker)> {
         self.list.iter().enumerate().filter_map(|(at, tracker)| match &tracker.source {
-            Source::Check(check) => Some((at, check, tracker)),
-            Source::Link | Source::Served(_) => None,
+            ObjectSource::Check(check) => Some((at, check, tracker)),
+            ObjectSource::Link | ObjectSource::Served(_) => None,
         })
     }
 
@@ -230,7 +230,7 @@ impl Trackers {
     }
 
     /// One result of the check at this position.
-    pub fn record(&mut self, at: usize, outcome: &Outcome, now: Time) -> Change {
+    pub fn record(&mut self, at: usize, outcome: &Outcome, now: Time) -> TrackerChange {
         self.list[at].record(outcome, now)
     }
 
@@ -252,7 +252,7 @@ impl Trackers {
         change: impl FnOnce(&mut ServedState) -> bool,
     ) -> Option<Vec<InstanceId>> {
         let tracker = &mut self.list[*self.index.get(object)?];
-        let Source::Served(served) = &mut tracker.source else { return None };
+        let ObjectSource::Served(served) = &mut tracker.source else { return None };
         let is_new = change(served);
         let state = &mut tracker.state;
         served.detail().clone_into(&mut state.detail);
@@ -270,8 +270,8 @@ impl Trackers {
 
     /// What the objects of these tracks do to an instance. `presume_up`: a check that has not
     /// reported counts as up.
-    pub fn judge(&self, tracks: &[Track], presume_up: bool) -> Tally {
-        let mut tally = Tally::default();
+    pub fn judge(&self, tracks: &[Track], presume_up: bool) -> TrackerTally {
+        let mut tally = TrackerTally::default();
         for track in tracks {
             let Some(tracker) = self.get(&track.object) else { continue };
             if tracker.ignored {
@@ -305,7 +305,7 @@ impl Trackers {
 
 /// What all objects that an instance tracks do to it.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct TrackerTally {
     pub faults: Vec<Fault>,
     pub parts: Vec<PriorityPart>,
     /// An object without which it may not start has not reported yet.
@@ -313,7 +313,7 @@ pub struct Tally {
 }
 
 impl Tracker {
-    fn new(object: Tracked, source: Source, up: Option<bool>, now: Time) -> Self {
+    fn new(object: Tracked, source: ObjectSource, up: Option<bool>, now: Time) -> Self {
         let state = CheckState::new(up, now);
         Self { object, source, state, ignored: false, has_run: false, dependents: Vec::new() }
     }
@@ -326,27 +326,27 @@ impl Tracker {
     /// Its own weight, where the pairing has none.
     fn weight(&self) -> Weight {
         match &self.source {
-            Source::Check(check) => check.weight,
-            Source::Link | Source::Served(_) => Weight::default(),
+            ObjectSource::Check(check) => check.weight,
+            ObjectSource::Link | ObjectSource::Served(_) => Weight::default(),
         }
     }
 
     fn served(&self) -> Option<&ServedState> {
         match &self.source {
-            Source::Served(state) => Some(state),
-            Source::Check(_) | Source::Link => None,
+            ObjectSource::Served(state) => Some(state),
+            ObjectSource::Check(_) | ObjectSource::Link => None,
         }
     }
 
     /// One result; says what changed for the instances that track it.
-    fn record(&mut self, outcome: &Outcome, now: Time) -> Change {
-        let Source::Check(check) = &self.source else { return Change::None };
+    fn record(&mut self, outcome: &Outcome, now: Time) -> TrackerChange {
+        let ObjectSource::Check(check) = &self.source else { return TrackerChange::None };
         self.state.detail.clone_from(&outcome.detail);
         self.has_run |= outcome.verdict != Verdict::CannotRun;
         let passed = match (outcome.verdict, check.unrunnable) {
             (Verdict::CannotRun, Unrunnable::LeftOut) if !self.has_run => {
                 let was_ignored = std::mem::replace(&mut self.ignored, true);
-                return if was_ignored { Change::None } else { Change::Ignored };
+                return if was_ignored { TrackerChange::None } else { TrackerChange::Ignored };
             }
             (Verdict::Pass, _) => true,
             (Verdict::Fail | Verdict::CannotRun, _) => false,
@@ -356,16 +356,16 @@ impl Tracker {
         let thresholds = Thresholds { rise: check.rise, fall: check.fall };
         let turned = self.state.record(passed, thresholds, now);
         match (turned || was_ignored, is_first) {
-            (true, _) => Change::Turned,
-            (false, true) => Change::Reported,
-            (false, false) => Change::None,
+            (true, _) => TrackerChange::Turned,
+            (false, true) => TrackerChange::Reported,
+            (false, false) => TrackerChange::None,
         }
     }
 }
 
 /// What a result did to a tracker.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum TrackerChange {
     None,
     Turned,
     /// The first result since this process began: the state is as it was presumed.

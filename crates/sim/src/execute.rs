@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Announcement, Asked, Datagram, Fact, FactKey, Output, Owner, ProbeChange, Refusal, Removal,
-    SendReport, Seq,
+    Announcement, Asked, Fact, FactKey, OutgoingAdvert, Output, Owner, ProbeChange, Refusal,
+    Removal, SendReport, Seq,
 };
 use locum_plan::Name;
 use locum_vrrp::{Family, Time};
@@ -146,12 +146,12 @@ impl World {
         }
     }
 
-    fn advertise(&mut self, node: usize, datagram: Datagram) {
+    fn advertise(&mut self, node: usize, datagram: OutgoingAdvert) {
         if self.plant == Some(Plant::NoHold) && datagram.message.get(2) == Some(&0) {
             let name = self.nodes[node].adapter.name_of(datagram.instance).cloned();
             self.withdraw_at_once(node, &name.unwrap_or_default());
         }
-        let Datagram { interface, source, destination, ttl, message, .. } = datagram;
+        let OutgoingAdvert { interface, source, destination, ttl, message, .. } = datagram;
         let Some(link) = link_of(&interface) else { return };
         if !self.nodes[node].links[link].running {
             return;

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Command, Decision, Run, Successor, Target};
+use locum_engine::{Decision, OperatorCommand, RunMode, Successor, Target};
 use locum_vrrp::{Role, Time};
 
 use crate::applier::Temper;
@@ -252,7 +252,7 @@ impl World {
             Fault::Stop => {
                 if self.nodes[victim].is_running() {
                     self.plan_handover(victim, None);
-                    self.command(victim, Command::Stop);
+                    self.command(victim, OperatorCommand::Stop);
                     // A stop takes its hold first, then the host is down for a while.
                     let start = until + self.quiescence.bound();
                     self.disturb(start);
@@ -429,7 +429,7 @@ impl World {
         }
     }
 
-    fn command(&mut self, node: usize, command: Command) {
+    fn command(&mut self, node: usize, command: OperatorCommand) {
         self.commands += 1;
         self.stimulate(node, Stimulus::Command(self.commands, command));
     }
@@ -444,7 +444,12 @@ impl World {
         let target = Target::Instance(name);
         self.command(
             node,
-            Command::Switchover { target, to: None, run: Run::Real, successor: Successor::Fit },
+            OperatorCommand::Switchover {
+                target,
+                to: None,
+                run: RunMode::Real,
+                successor: Successor::Fit,
+            },
         );
         self.disturb(self.now);
         self.quiescence.allow_handover(self.now);

@@ -45,7 +45,7 @@ pub enum Stimulus {
     Sent(InstanceId, SendReport),
     /// With what does not answer yet, and what could not be served.
     Served(Seq, Vec<Name>, Vec<(Name, String)>),
-    Command(CommandId, locum_engine::Command),
+    Command(CommandId, locum_engine::OperatorCommand),
     Plan(Arc<Plan>, Vec<locum_engine::Inherited>),
 }
 

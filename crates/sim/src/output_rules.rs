@@ -13,7 +13,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Datagram, Event, EventKind, HookRun, InstanceId, Output, Owner};
+use locum_engine::{Event, EventKind, HookRun, InstanceId, OutgoingAdvert, Output, Owner};
 use locum_vrrp::{Cause, Preempt, Role, Version};
 
 use crate::adapter::View;
@@ -204,12 +204,12 @@ impl World {
         router: &VirtualRouter,
         role: Role,
         is: Option<&View>,
-        datagram: &Datagram,
+        datagram: &OutgoingAdvert,
     ) {
         let own = sender_address(node, router);
         let is_astray = datagram.interface != router.speaks_on();
         if datagram.source != own || datagram.ttl != 255 || is_astray {
-            let Datagram { interface, source, ttl, .. } = datagram;
+            let OutgoingAdvert { interface, source, ttl, .. } = datagram;
             let detail = format!("advert on {interface} from {source} with hop limit {ttl}");
             self.blame(Some(node), "source", detail);
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use locum_engine::{
-    Command, Event, EventKind, Fact, FactKey, InstanceId, LinkState, Output, Whose,
+    Event, EventKind, Fact, FactKey, InstanceId, LinkState, OperatorCommand, Output, Whose,
 };
 use locum_plan::{Instance, Lease, Name, Plan, Verdict};
 use locum_vrrp::{Role, Version, Vrid};
@@ -244,7 +244,7 @@ fn distort_packet(plant: Plant, frame: &Frame, scene: Scene<'_>) -> Option<Stimu
 
 /// What comes out instead, in place.
 pub fn tamper(plant: Plant, stimulus: &Stimulus, scene: Scene<'_>, outputs: &mut Vec<Output>) {
-    let is_stop = matches!(stimulus, Stimulus::Command(_, Command::Stop));
+    let is_stop = matches!(stimulus, Stimulus::Command(_, OperatorCommand::Stop));
     match plant {
         Plant::StopEarly if is_stop => outputs.insert(outputs.len() - 1, Output::Stopped),
         Plant::Unrepaired => {

@@ -3,7 +3,7 @@
 //! Off, it costs nothing; on, it keeps every line. The digest of a trace is how two runs are
 //! compared.
 
-use locum_engine::{Command, Event, EventKind, Output, ProbeChange, Reply, Target};
+use locum_engine::{Event, EventKind, OperatorCommand, Output, ProbeChange, Reply, Target};
 use locum_vrrp::Time;
 
 use crate::node::Stimulus;
@@ -58,7 +58,7 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Link(link) => {
             format!("link {} index {} running {}", link.name, link.index, link.running)
         }
-        Stimulus::Command(_, Command::Server { service, address, order, .. }) => {
+        Stimulus::Command(_, OperatorCommand::Server { service, address, order, .. }) => {
             format!("server {address} of {service}: {order:?}")
         }
         Stimulus::FactLost(key) => format!("{key} lost"),
@@ -79,11 +79,14 @@ pub fn describe_stimulus(stimulus: &Stimulus) -> String {
         Stimulus::Served(seq, pending, refused) => {
             format!("served #{seq} but {refused:?}, {pending:?} are pending")
         }
-        Stimulus::Command(_, Command::Stop) => "command stop".to_owned(),
-        Stimulus::Command(_, Command::Switchover { target: Target::All, .. }) => {
+        Stimulus::Command(_, OperatorCommand::Stop) => "command stop".to_owned(),
+        Stimulus::Command(_, OperatorCommand::Switchover { target: Target::All, .. }) => {
             "command switchover all".to_owned()
         }
-        Stimulus::Command(_, Command::Switchover { target: Target::Instance(name), .. }) => {
+        Stimulus::Command(
+            _,
+            OperatorCommand::Switchover { target: Target::Instance(name), .. },
+        ) => {
             format!("command switchover {name}")
         }
         Stimulus::Plan(plan, inherited) => {

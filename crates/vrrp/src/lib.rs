@@ -4,7 +4,7 @@
 //! actions go out as values.
 //!
 //! ```text
-//!   datagram ──► Router::receive ──► Action (send, announce, changed role)
+//!   datagram ──► Router::receive ──► RouterAction (send, announce, changed role)
 //!                  │          │
 //!               Discard   deadline()
 //! ```
@@ -44,9 +44,9 @@ pub use counters::Counters;
 pub use datagram::Datagram;
 pub use discard::Discard;
 pub use receive::{Accepted, Heard};
-pub use report::{LastEvent, LinkCondition, NewMasterReason, Report};
+pub use report::{LastEvent, LinkCondition, NewMasterReason, RouterReport};
 pub use role::{Cause, HeldBack, Role};
-pub use router::{Action, Event, Router};
+pub use router::{Router, RouterAction, RouterEvent};
 pub use settings::{
     AnnounceSettings, Auth, ChecksumForm, ChecksumMode, Family, Fitness, Interval, Preempt,
     Priority, Profile, RouterSettings, Transport, UnicastPeer, Version, Vrid,

@@ -89,14 +89,14 @@ pub enum LinkCondition {
 
 /// Both leaves of one router.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Report {
+pub struct RouterReport {
     pub new_master_reason: NewMasterReason,
     pub last_event: LastEvent,
     /// As last observed.
     link: Option<LinkCondition>,
 }
 
-impl Report {
+impl RouterReport {
     /// A link that is ready when first seen is no event, and one that stays as it is neither.
     pub fn observe_link(&mut self, link: LinkCondition) {
         let event = match (self.link, link) {

@@ -1,9 +1,9 @@
 //! The state machine of one virtual router: RFC 9568 §6.4 with the extensions of
 //! SPEC.md §8.
 //!
-//! `(state, now, Event) → Actions`; what the router wants to be true at any moment is read from
+//! `(state, now, RouterEvent) → RouterActions`; what the router wants to be true at any moment is read from
 //! [`Router::holds_addresses`] and [`Router::deadline`]. Timers are deadlines inside the state, so
-//! a late, early or repeated [`Event::Timeout`] is harmless.
+//! a late, early or repeated [`RouterEvent::Timeout`] is harmless.
 //!
 //! ```text
 //!               eligible          down timer             granted
@@ -32,14 +32,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::event::{Action, Event};
+pub use self::event::{RouterAction, RouterEvent};
 pub use self::state::Master;
 
-use self::state::{After, State, Wait, Waiting};
+use self::state::{After, RouterState, Wait, Waiting};
 use crate::datagram::Datagram;
 use crate::discard::Discard;
 use crate::receive::{self, Accepted, Heard};
-use crate::report::{LastEvent, LinkCondition, Report};
+use crate::report::{LastEvent, LinkCondition, RouterReport};
 use crate::role::{Cause, Role};
 use crate::settings::{
     ChecksumForm, ChecksumMode, Fitness, Interval, Priority, RouterSettings, Version,
@@ -70,16 +70,16 @@ pub struct Router {
     /// The mastership last proposed, when it was refused.
     refused: Option<Box<(Time, Cause)>>,
     start_until: Time,
-    state: State,
+    state: RouterState,
     since: Time,
     cause: Cause,
     up_since: Option<Time>,
     master: Option<Master>,
-    report: Report,
+    report: RouterReport,
 }
 
 impl Router {
-    /// A router that takes no part until [`Event::Eligible`].
+    /// A router that takes no part until [`RouterEvent::Eligible`].
     pub fn new(settings: impl Into<Arc<RouterSettings>>, now: Time) -> Self {
         let settings = settings.into();
         Self {
@@ -93,12 +93,12 @@ impl Router {
             source: settings.source,
             refused: None,
             start_until: now + settings.start_delay,
-            state: State::Initialize { eligible: false },
+            state: RouterState::Initialize { eligible: false },
             since: now,
             cause: Cause::Startup,
             up_since: None,
             master: None,
-            report: Report::default(),
+            report: RouterReport::default(),
             settings,
         }
     }
@@ -109,14 +109,14 @@ impl Router {
 
     pub fn role(&self) -> Role {
         match &self.state {
-            State::Initialize { .. } | State::Stopped => Role::Initialize,
-            State::Fault => Role::Fault,
-            State::Backup(_) => Role::Backup,
-            State::Candidate(candidacy) => {
+            RouterState::Initialize { .. } | RouterState::Stopped => Role::Initialize,
+            RouterState::Fault => Role::Fault,
+            RouterState::Backup(_) => Role::Backup,
+            RouterState::Candidate(candidacy) => {
                 candidacy.from.as_ref().map_or(Role::Backup, |(from, _)| *from)
             }
-            State::Master(_) => Role::Master,
-            State::Resigning(_) => Role::Resigning,
+            RouterState::Master(_) => Role::Master,
+            RouterState::Resigning(_) => Role::Resigning,
         }
     }
 
@@ -144,13 +144,13 @@ impl Router {
     /// Why it would become master, and when it does if nobody answers (V-270).
     pub fn candidate(&self) -> Option<(&Cause, Time)> {
         match &self.state {
-            State::Candidate(candidacy) => Some((&candidacy.cause, candidacy.until)),
-            State::Initialize { .. }
-            | State::Stopped
-            | State::Fault
-            | State::Backup(_)
-            | State::Master(_)
-            | State::Resigning(_) => None,
+            RouterState::Candidate(candidacy) => Some((&candidacy.cause, candidacy.until)),
+            RouterState::Initialize { .. }
+            | RouterState::Stopped
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Master(_)
+            | RouterState::Resigning(_) => None,
         }
     }
 
@@ -177,7 +177,7 @@ impl Router {
 
     /// Stopped, and nothing more to hold.
     pub fn is_finished(&self) -> bool {
-        self.state == State::Stopped
+        self.state == RouterState::Stopped
     }
 
     /// The address our adverts leave from now on, as the link has it.
@@ -186,19 +186,19 @@ impl Router {
     }
 
     /// Why it became master last, and what happened to it last.
-    pub fn report(&self) -> Report {
+    pub fn report(&self) -> RouterReport {
         self.report
     }
 
-    /// The link as it is now, for [`Report::last_event`]; whether the router may take part is said
-    /// by [`Event::Eligible`] and [`Event::Fault`].
+    /// The link as it is now, for [`RouterReport::last_event`]; whether the router may take part is said
+    /// by [`RouterEvent::Eligible`] and [`RouterEvent::Fault`].
     pub fn observe_link(&mut self, link: LinkCondition) {
         self.report.observe_link(link);
     }
 
     /// The virtual addresses shall be in the kernel.
     pub fn holds_addresses(&self) -> bool {
-        matches!(self.state, State::Master(_) | State::Resigning(_))
+        matches!(self.state, RouterState::Master(_) | RouterState::Resigning(_))
     }
 
     /// Checksum form of the adverts we send.
@@ -227,24 +227,24 @@ impl Router {
     /// Addresses were added to a master: they are announced now, this often, and again later.
     pub fn announce_more(&mut self, now: Time) -> u8 {
         match &mut self.state {
-            State::Master(mastership) => mastership.schedule.extended(&self.settings, now),
-            State::Initialize { .. }
-            | State::Stopped
-            | State::Fault
-            | State::Backup(_)
-            | State::Candidate(_)
-            | State::Resigning(_) => 0,
+            RouterState::Master(mastership) => mastership.schedule.extended(&self.settings, now),
+            RouterState::Initialize { .. }
+            | RouterState::Stopped
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_)
+            | RouterState::Resigning(_) => 0,
         }
     }
 
-    /// When to feed [`Event::Timeout`] next.
+    /// When to feed [`RouterEvent::Timeout`] next.
     pub fn deadline(&self) -> Option<Time> {
         match &self.state {
-            State::Initialize { eligible } => eligible.then_some(self.start_until),
-            State::Stopped | State::Fault => None,
-            State::Backup(waiting) => Some(self.down_at(waiting)),
-            State::Candidate(candidacy) => Some(candidacy.until),
-            State::Master(mastership) => [
+            RouterState::Initialize { eligible } => eligible.then_some(self.start_until),
+            RouterState::Stopped | RouterState::Fault => None,
+            RouterState::Backup(waiting) => Some(self.down_at(waiting)),
+            RouterState::Candidate(candidacy) => Some(candidacy.until),
+            RouterState::Master(mastership) => [
                 Some(mastership.next_advert),
                 mastership.schedule.deadline(),
                 mastership.conflict.as_ref().map(|conflict| conflict.quiet_at),
@@ -252,7 +252,7 @@ impl Router {
             .into_iter()
             .flatten()
             .min(),
-            State::Resigning(resignation) => {
+            RouterState::Resigning(resignation) => {
                 [resignation.again, Some(resignation.until)].into_iter().flatten().min()
             }
         }
@@ -266,7 +266,7 @@ impl Router {
         &mut self,
         now: Time,
         datagram: &Datagram<'_>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<RouterAction>,
     ) -> Result<Accepted, Discard> {
         let verified = receive::verify(&self.settings, datagram)?;
         if !self.listens() {
@@ -278,29 +278,29 @@ impl Router {
         let other_form = heard.form.filter(|form| *form != self.form);
         let address = |router: &Self| router.master.map(|master| master.address);
         let before = address(self);
-        self.handle(now, Event::Heard(&heard), out);
+        self.handle(now, RouterEvent::Heard(&heard), out);
         let is_new_master = address(self) != before;
         Ok(Accepted { heard, is_tie, is_owner_conflict: is_owner, other_form, is_new_master })
     }
 
     /// One event; actions are appended in the order they are to be done.
-    pub fn handle(&mut self, now: Time, event: Event<'_>, out: &mut Vec<Action>) {
+    pub fn handle(&mut self, now: Time, event: RouterEvent<'_>, out: &mut Vec<RouterAction>) {
         self.check_wake_up_lease(now, out);
         match event {
-            Event::Timeout => self.on_timeout(now, out),
-            Event::Heard(heard) => self.on_heard(now, heard, out),
-            Event::Eligible => self.on_eligible(now, out),
-            Event::Fault { reasons, can_send } => self.on_fault(now, reasons, can_send, out),
-            Event::Priority(priority) => self.on_priority(now, priority, out),
-            Event::Adopt => self.on_adopt(now, out),
-            Event::Grant => self.on_grant(now, out),
-            Event::Refuse => self.on_refuse(now, out),
-            Event::Stop(cause) => self.on_stop(now, cause, out),
-            Event::Resume => self.on_resume(now),
-            Event::Switchover { claim } => self.on_switchover(now, claim, out),
-            Event::Fitness(fitness) => self.on_fitness(now, fitness, out),
-            Event::Offer { reasons } => self.on_offer(now, reasons, out),
-            Event::Settings(settings, priority) => {
+            RouterEvent::Timeout => self.on_timeout(now, out),
+            RouterEvent::Heard(heard) => self.on_heard(now, heard, out),
+            RouterEvent::Eligible => self.on_eligible(now, out),
+            RouterEvent::Fault { reasons, can_send } => self.on_fault(now, reasons, can_send, out),
+            RouterEvent::Priority(priority) => self.on_priority(now, priority, out),
+            RouterEvent::Adopt => self.on_adopt(now, out),
+            RouterEvent::Grant => self.on_grant(now, out),
+            RouterEvent::Refuse => self.on_refuse(now, out),
+            RouterEvent::Stop(cause) => self.on_stop(now, cause, out),
+            RouterEvent::Resume => self.on_resume(now),
+            RouterEvent::Switchover { claim } => self.on_switchover(now, claim, out),
+            RouterEvent::Fitness(fitness) => self.on_fitness(now, fitness, out),
+            RouterEvent::Offer { reasons } => self.on_offer(now, reasons, out),
+            RouterEvent::Settings(settings, priority) => {
                 self.set_priority(priority);
                 self.on_settings(now, settings, out);
             }
@@ -309,64 +309,64 @@ impl Router {
 
     /// A master that was not running for as long as its peers wait has lost its mastership,
     /// whatever its preempt setting, and says nothing more as master (V-241).
-    fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         let limit = self.shortest_takeover();
         let lost = match &self.state {
-            State::Initialize { .. }
-            | State::Stopped
-            | State::Fault
-            | State::Backup(_)
-            | State::Candidate(_) => false,
-            State::Master(mastership) => now > mastership.last_advert + limit,
-            State::Resigning(resignation) => now > resignation.until + limit,
+            RouterState::Initialize { .. }
+            | RouterState::Stopped
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_) => false,
+            RouterState::Master(mastership) => now > mastership.last_advert + limit,
+            RouterState::Resigning(resignation) => now > resignation.until + limit,
         };
         if !lost {
             return;
         }
         match &self.state {
-            State::Resigning(resignation) if resignation.then == After::Stopped => {
-                self.enter(now, State::Stopped, Cause::Stopped, out);
+            RouterState::Resigning(resignation) if resignation.then == After::Stopped => {
+                self.enter(now, RouterState::Stopped, Cause::Stopped, out);
             }
-            State::Resigning(resignation) if resignation.then == After::Fault => {
+            RouterState::Resigning(resignation) if resignation.then == After::Fault => {
                 let cause = resignation.cause.clone();
-                self.enter(now, State::Fault, cause, out);
+                self.enter(now, RouterState::Fault, cause, out);
             }
-            State::Initialize { .. }
-            | State::Stopped
-            | State::Fault
-            | State::Backup(_)
-            | State::Candidate(_)
-            | State::Master(_)
-            | State::Resigning(_) => {
+            RouterState::Initialize { .. }
+            | RouterState::Stopped
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_)
+            | RouterState::Master(_)
+            | RouterState::Resigning(_) => {
                 self.enter_backup(now, Wait::Down, Cause::LeaseExpired, out);
             }
         }
     }
 
-    fn on_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn on_timeout(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         match &self.state {
-            State::Stopped | State::Fault => {}
-            State::Initialize { eligible } => {
+            RouterState::Stopped | RouterState::Fault => {}
+            RouterState::Initialize { eligible } => {
                 if *eligible && now >= self.start_until {
                     self.begin(now, Cause::Startup, out);
                 }
             }
-            State::Backup(_) => self.backup_timeout(now, out),
-            State::Candidate(_) => self.candidate_timeout(now, out),
-            State::Master(_) => self.master_timeout(now, out),
-            State::Resigning(_) => self.resigning_timeout(now, out),
+            RouterState::Backup(_) => self.backup_timeout(now, out),
+            RouterState::Candidate(_) => self.candidate_timeout(now, out),
+            RouterState::Master(_) => self.master_timeout(now, out),
+            RouterState::Resigning(_) => self.resigning_timeout(now, out),
         }
     }
 
-    fn on_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+    fn on_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<RouterAction>) {
         self.reclaim_from(heard, out);
         match &self.state {
             // V-109, V-202.
-            State::Initialize { .. } | State::Stopped | State::Fault => return,
-            State::Backup(_) => self.backup_heard(now, heard),
-            State::Candidate(_) => self.candidate_heard(now, heard, out),
-            State::Master(_) => self.master_heard(now, heard, out),
-            State::Resigning(_) => self.resigning_heard(now, heard),
+            RouterState::Initialize { .. } | RouterState::Stopped | RouterState::Fault => return,
+            RouterState::Backup(_) => self.backup_heard(now, heard),
+            RouterState::Candidate(_) => self.candidate_heard(now, heard, out),
+            RouterState::Master(_) => self.master_heard(now, heard, out),
+            RouterState::Resigning(_) => self.resigning_heard(now, heard),
         }
         self.learn_form(now, heard);
     }
@@ -379,32 +379,37 @@ impl Router {
         self.master = Some(Master { address: heard.source, priority: heard.priority, heard: now });
     }
 
-    fn on_eligible(&mut self, now: Time, out: &mut Vec<Action>) {
+    fn on_eligible(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         match &mut self.state {
-            State::Initialize { eligible } => {
+            RouterState::Initialize { eligible } => {
                 *eligible = true;
                 if now >= self.start_until {
                     self.begin(now, Cause::Startup, out);
                 }
             }
-            State::Fault if now < self.start_until => {
-                self.enter(now, State::Initialize { eligible: true }, Cause::FaultCleared, out);
+            RouterState::Fault if now < self.start_until => {
+                self.enter(
+                    now,
+                    RouterState::Initialize { eligible: true },
+                    Cause::FaultCleared,
+                    out,
+                );
             }
-            State::Fault => self.begin(now, Cause::FaultCleared, out),
+            RouterState::Fault => self.begin(now, Cause::FaultCleared, out),
             // What is still on offer comes back unless someone takes it.
-            State::Resigning(resignation) if resignation.then == After::Fault => {
+            RouterState::Resigning(resignation) if resignation.then == After::Fault => {
                 resignation.then = After::Yield;
             }
-            State::Stopped
-            | State::Backup(_)
-            | State::Candidate(_)
-            | State::Master(_)
-            | State::Resigning(_) => {}
+            RouterState::Stopped
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_)
+            | RouterState::Master(_)
+            | RouterState::Resigning(_) => {}
         }
     }
 
     /// V-200, V-201: an owner would be master at once, everybody else listens first.
-    fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+    fn begin(&mut self, now: Time, cause: Cause, out: &mut Vec<RouterAction>) {
         self.active_interval = self.settings.interval;
         if cause == Cause::Startup {
             self.report.last_event = LastEvent::Startup;
@@ -422,32 +427,40 @@ impl Router {
         self.enter_backup(now, if eager { Wait::Eager } else { Wait::Down }, cause, out);
     }
 
-    fn on_fault(&mut self, now: Time, reasons: String, can_send: bool, out: &mut Vec<Action>) {
+    fn on_fault(
+        &mut self,
+        now: Time,
+        reasons: String,
+        can_send: bool,
+        out: &mut Vec<RouterAction>,
+    ) {
         let cause = Cause::Fault { reasons };
         match &mut self.state {
-            State::Stopped => {}
+            RouterState::Stopped => {}
             // The text of a fault may change while it lasts.
-            State::Fault => self.cause = cause,
-            State::Initialize { .. } | State::Backup(_) | State::Candidate(_) => {
-                self.enter(now, State::Fault, cause, out);
+            RouterState::Fault => self.cause = cause,
+            RouterState::Initialize { .. } | RouterState::Backup(_) | RouterState::Candidate(_) => {
+                self.enter(now, RouterState::Fault, cause, out);
             }
-            State::Master(_) if can_send => self.resign(now, cause, After::Fault, None, out),
-            State::Resigning(resignation) if can_send => {
+            RouterState::Master(_) if can_send => self.resign(now, cause, After::Fault, None, out),
+            RouterState::Resigning(resignation) if can_send => {
                 if resignation.then != After::Stopped {
                     resignation.answer_longer();
                     resignation.then = After::Fault;
                     resignation.cause = cause;
                 }
             }
-            State::Resigning(resignation) if resignation.then == After::Stopped => {
-                self.enter(now, State::Stopped, Cause::Stopped, out);
+            RouterState::Resigning(resignation) if resignation.then == After::Stopped => {
+                self.enter(now, RouterState::Stopped, Cause::Stopped, out);
             }
-            State::Master(_) | State::Resigning(_) => self.enter(now, State::Fault, cause, out),
+            RouterState::Master(_) | RouterState::Resigning(_) => {
+                self.enter(now, RouterState::Fault, cause, out)
+            }
         }
     }
 
     /// V-226: the next advert carries it; a drop is advertised at once.
-    fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<Action>) {
+    fn on_priority(&mut self, now: Time, priority: Priority, out: &mut Vec<RouterAction>) {
         let before = self.priority;
         self.set_priority(priority);
         if self.priority < before && self.role() == Role::Master {
@@ -455,21 +468,24 @@ impl Router {
         }
     }
 
-    fn on_adopt(&mut self, now: Time, out: &mut Vec<Action>) {
-        if matches!(self.state, State::Initialize { .. }) {
+    fn on_adopt(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        if matches!(self.state, RouterState::Initialize { .. }) {
             self.enter_master(now, Cause::Adopted, out);
         }
     }
 
-    fn on_stop(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+    fn on_stop(&mut self, now: Time, cause: Cause, out: &mut Vec<RouterAction>) {
         self.report.last_event = LastEvent::Shutdown;
         match &mut self.state {
-            State::Stopped => {}
-            State::Initialize { .. } | State::Fault | State::Backup(_) | State::Candidate(_) => {
-                self.enter(now, State::Stopped, cause, out);
+            RouterState::Stopped => {}
+            RouterState::Initialize { .. }
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_) => {
+                self.enter(now, RouterState::Stopped, cause, out);
             }
-            State::Master(_) => self.resign(now, cause, After::Stopped, None, out),
-            State::Resigning(resignation) => {
+            RouterState::Master(_) => self.resign(now, cause, After::Stopped, None, out),
+            RouterState::Resigning(resignation) => {
                 resignation.answer_longer();
                 resignation.then = After::Stopped;
                 resignation.cause = cause;
@@ -480,33 +496,33 @@ impl Router {
     /// What is still on offer is taken back unless someone takes it.
     fn on_resume(&mut self, now: Time) {
         match &mut self.state {
-            State::Stopped => {
-                self.state = State::Initialize { eligible: false };
+            RouterState::Stopped => {
+                self.state = RouterState::Initialize { eligible: false };
                 self.since = now;
                 self.cause = Cause::Startup;
             }
-            State::Resigning(resignation) if resignation.then == After::Stopped => {
+            RouterState::Resigning(resignation) if resignation.then == After::Stopped => {
                 resignation.then = After::Yield;
             }
-            State::Initialize { .. }
-            | State::Fault
-            | State::Backup(_)
-            | State::Candidate(_)
-            | State::Master(_)
-            | State::Resigning(_) => {}
+            RouterState::Initialize { .. }
+            | RouterState::Fault
+            | RouterState::Backup(_)
+            | RouterState::Candidate(_)
+            | RouterState::Master(_)
+            | RouterState::Resigning(_) => {}
         }
     }
 
-    fn on_switchover(&mut self, now: Time, claim: Option<Priority>, out: &mut Vec<Action>) {
+    fn on_switchover(&mut self, now: Time, claim: Option<Priority>, out: &mut Vec<RouterAction>) {
         if self.role() == Role::Master {
             self.yielded = true;
-            out.extend(claim.map(|priority| Action::Advertise { priority }));
+            out.extend(claim.map(|priority| RouterAction::Advertise { priority }));
             self.resign(now, Cause::Switchover, After::Yield, claim, out);
         }
     }
 
     /// V-283.
-    fn on_offer(&mut self, now: Time, reasons: String, out: &mut Vec<Action>) {
+    fn on_offer(&mut self, now: Time, reasons: String, out: &mut Vec<RouterAction>) {
         if self.role() == Role::Master {
             self.resign(now, Cause::Unfit { reasons }, After::Yield, None, out);
         }
@@ -514,7 +530,7 @@ impl Router {
 
     /// V-280: the priority that goes with it comes by itself. A Master that can serve again says so
     /// at once: until then its release would look like an offer (V-284).
-    fn on_fitness(&mut self, now: Time, fitness: Fitness, out: &mut Vec<Action>) {
+    fn on_fitness(&mut self, now: Time, fitness: Fitness, out: &mut Vec<RouterAction>) {
         let recovers = self.fitness != Fitness::Fit && fitness == Fitness::Fit;
         self.fitness = fitness;
         if recovers && self.role() == Role::Master {
@@ -522,7 +538,12 @@ impl Router {
         }
     }
 
-    fn on_settings(&mut self, now: Time, settings: Arc<RouterSettings>, out: &mut Vec<Action>) {
+    fn on_settings(
+        &mut self,
+        now: Time,
+        settings: Arc<RouterSettings>,
+        out: &mut Vec<RouterAction>,
+    ) {
         // A learnt interval is the master's, not ours to change (V-142). Version 2 learns none: its
         // masters have ours or are not heard.
         let learns = settings.version == Version::V3 && settings.version == self.settings.version;
@@ -541,7 +562,7 @@ impl Router {
         }
     }
 
-    fn enter(&mut self, now: Time, state: State, cause: Cause, out: &mut Vec<Action>) {
+    fn enter(&mut self, now: Time, state: RouterState, cause: Cause, out: &mut Vec<RouterAction>) {
         let from = self.role();
         self.state = state;
         self.since = now;
@@ -549,7 +570,7 @@ impl Router {
         self.refused = None;
         let to = self.role();
         self.up_since = if to.takes_part() { self.up_since.or(Some(now)) } else { None };
-        out.push(Action::Changed { from, to, cause });
+        out.push(RouterAction::Changed { from, to, cause });
     }
 
     /// V-043, V-044: follow the form a peer checks with, not more often than it can matter.

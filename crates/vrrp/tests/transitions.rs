@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use locum_vrrp::receive::Heard;
 use locum_vrrp::{
-    Action, Cause, Event, Family, Fitness, Interval, Preempt, Priority, Router, RouterSettings,
-    Time, Version, Vrid,
+    Cause, Family, Fitness, Interval, Preempt, Priority, Router, RouterAction, RouterEvent,
+    RouterSettings, Time, Version, Vrid,
 };
 
 const OWN: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
@@ -69,77 +69,87 @@ const STATES: [(&str, Prepare); 16] = [
     ("Initialize", |settings| (Router::new(settings, START), START)),
     ("Initialize, start delay", |mut settings| {
         settings.start_delay = Duration::from_secs(5);
-        after(settings, &[Event::Eligible])
+        after(settings, &[RouterEvent::Eligible])
     }),
     ("Fault", |settings| {
-        after(settings, &[Event::Fault { reasons: "link".into(), can_send: false }])
+        after(settings, &[RouterEvent::Fault { reasons: "link".into(), can_send: false }])
     }),
-    ("Backup", |settings| after(settings, &[Event::Eligible])),
+    ("Backup", |settings| after(settings, &[RouterEvent::Eligible])),
     ("Backup, master released", |settings| {
-        after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 0))])
+        after(settings, &[RouterEvent::Eligible, RouterEvent::Heard(&heard(HIGH, 0))])
     }),
     ("Backup, lower master seen", |settings| {
-        after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))])
+        after(settings, &[RouterEvent::Eligible, RouterEvent::Heard(&heard(HIGH, 50))])
     }),
-    ("Backup, unfit", |settings| after(settings, &[Event::Eligible, UNFIT])),
+    ("Backup, unfit", |settings| after(settings, &[RouterEvent::Eligible, UNFIT])),
     ("Backup, unfit, master offers", |settings| {
         let [master, release] = [50, 0].map(|priority| heard(HIGH, priority));
-        after(settings, &[Event::Eligible, UNFIT, Event::Heard(&master), Event::Heard(&release)])
+        after(
+            settings,
+            &[
+                RouterEvent::Eligible,
+                UNFIT,
+                RouterEvent::Heard(&master),
+                RouterEvent::Heard(&release),
+            ],
+        )
     }),
-    ("Candidate, silent master", |settings| due(after(settings, &[Event::Eligible]))),
+    ("Candidate, silent master", |settings| due(after(settings, &[RouterEvent::Eligible]))),
     ("Candidate, lower master seen", |settings| {
-        due(after(settings, &[Event::Eligible, Event::Heard(&heard(HIGH, 50))]))
+        due(after(settings, &[RouterEvent::Eligible, RouterEvent::Heard(&heard(HIGH, 50))]))
     }),
     ("Candidate, owner at start", |settings| {
         let owner = RouterSettings { priority: Priority::OWNER, ..settings };
-        after(owner, &[Event::Eligible])
+        after(owner, &[RouterEvent::Eligible])
     }),
-    ("Master", |settings| after(settings, &[Event::Adopt])),
+    ("Master", |settings| after(settings, &[RouterEvent::Adopt])),
     ("Resigning, stopped", |settings| {
-        after(settings, &[Event::Adopt, Event::Stop(Cause::Stopped)])
+        after(settings, &[RouterEvent::Adopt, RouterEvent::Stop(Cause::Stopped)])
     }),
     ("Resigning, switchover", |settings| {
-        after(settings, &[Event::Adopt, Event::Switchover { claim: None }])
+        after(settings, &[RouterEvent::Adopt, RouterEvent::Switchover { claim: None }])
     }),
     ("Resigning, better advert", |settings| {
-        after(settings, &[Event::Adopt, Event::Heard(&heard(HIGH, 150))])
+        after(settings, &[RouterEvent::Adopt, RouterEvent::Heard(&heard(HIGH, 150))])
     }),
-    ("Stopped", |settings| after(settings, &[Event::Eligible, Event::Stop(Cause::Stopped)])),
+    ("Stopped", |settings| {
+        after(settings, &[RouterEvent::Eligible, RouterEvent::Stop(Cause::Stopped)])
+    }),
 ];
 
 /// It serves more than masters of priority 40, and no other.
-const UNFIT: Event<'static> =
-    Event::Fitness(Fitness::Unfit { outranks: Priority(40), offers: Priority(80) });
+const UNFIT: RouterEvent<'static> =
+    RouterEvent::Fitness(Fitness::Unfit { outranks: Priority(40), offers: Priority(80) });
 
-fn events() -> Vec<(&'static str, Event<'static>)> {
+fn events() -> Vec<(&'static str, RouterEvent<'static>)> {
     let better =
         |priority, source| -> &'static Heard { Box::leak(Box::new(heard(source, priority))) };
     let changed =
         RouterSettings { priority: Priority(120), ..settings(Version::V3, Preempt::Never) };
     vec![
-        ("timeout, early", Event::Timeout),
-        ("timeout, due", Event::Timeout),
-        ("timeout, asleep for 10 s", Event::Timeout),
-        ("heard 0", Event::Heard(better(0, HIGH))),
-        ("heard 50", Event::Heard(better(50, HIGH))),
-        ("heard 100, lower address", Event::Heard(better(100, LOW))),
-        ("heard 100, higher address", Event::Heard(better(100, HIGH))),
-        ("heard 150", Event::Heard(better(150, LOW))),
-        ("eligible", Event::Eligible),
-        ("fault, link carries", Event::Fault { reasons: "check".into(), can_send: true }),
-        ("fault, link gone", Event::Fault { reasons: "link".into(), can_send: false }),
-        ("priority 40", Event::Priority(Priority(40))),
-        ("priority 140", Event::Priority(Priority(140))),
-        ("adopt", Event::Adopt),
-        ("grant", Event::Grant),
-        ("refuse", Event::Refuse),
-        ("stop", Event::Stop(Cause::Stopped)),
-        ("resume", Event::Resume),
-        ("switchover", Event::Switchover { claim: None }),
-        ("fit", Event::Fitness(Fitness::Fit)),
+        ("timeout, early", RouterEvent::Timeout),
+        ("timeout, due", RouterEvent::Timeout),
+        ("timeout, asleep for 10 s", RouterEvent::Timeout),
+        ("heard 0", RouterEvent::Heard(better(0, HIGH))),
+        ("heard 50", RouterEvent::Heard(better(50, HIGH))),
+        ("heard 100, lower address", RouterEvent::Heard(better(100, LOW))),
+        ("heard 100, higher address", RouterEvent::Heard(better(100, HIGH))),
+        ("heard 150", RouterEvent::Heard(better(150, LOW))),
+        ("eligible", RouterEvent::Eligible),
+        ("fault, link carries", RouterEvent::Fault { reasons: "check".into(), can_send: true }),
+        ("fault, link gone", RouterEvent::Fault { reasons: "link".into(), can_send: false }),
+        ("priority 40", RouterEvent::Priority(Priority(40))),
+        ("priority 140", RouterEvent::Priority(Priority(140))),
+        ("adopt", RouterEvent::Adopt),
+        ("grant", RouterEvent::Grant),
+        ("refuse", RouterEvent::Refuse),
+        ("stop", RouterEvent::Stop(Cause::Stopped)),
+        ("resume", RouterEvent::Resume),
+        ("switchover", RouterEvent::Switchover { claim: None }),
+        ("fit", RouterEvent::Fitness(Fitness::Fit)),
         ("unfit", UNFIT),
-        ("offer", Event::Offer { reasons: "haproxy front".into() }),
-        ("settings", Event::Settings(changed.into(), Priority(120))),
+        ("offer", RouterEvent::Offer { reasons: "haproxy front".into() }),
+        ("settings", RouterEvent::Settings(changed.into(), Priority(120))),
     ]
 }
 
@@ -160,7 +170,7 @@ fn heard(source: IpAddr, priority: u8) -> Heard {
 }
 
 /// The router after these events, one millisecond apart.
-fn after(settings: RouterSettings, events: &[Event<'_>]) -> (Router, Time) {
+fn after(settings: RouterSettings, events: &[RouterEvent<'_>]) -> (Router, Time) {
     let mut router = Router::new(settings, START);
     router.set_source(Some(OWN));
     let mut now = START;
@@ -174,11 +184,11 @@ fn after(settings: RouterSettings, events: &[Event<'_>]) -> (Router, Time) {
 /// A moment after its deadline has come.
 fn due((mut router, _): (Router, Time)) -> (Router, Time) {
     let now = router.deadline().expect("it waits");
-    router.handle(now, Event::Timeout, &mut Vec::new());
+    router.handle(now, RouterEvent::Timeout, &mut Vec::new());
     (router, now + Duration::from_millis(1))
 }
 
-fn describe(before: &Router, router: &Router, now: Time, actions: &[Action]) -> String {
+fn describe(before: &Router, router: &Router, now: Time, actions: &[RouterAction]) -> String {
     let holds = if router.holds_addresses() { " holds" } else { "" };
     let deadline = match (router.deadline(), before.deadline()) {
         (None, _) => "none".to_owned(),
@@ -191,15 +201,15 @@ fn describe(before: &Router, router: &Router, now: Time, actions: &[Action]) -> 
     format!("{candidate}{role:?}{holds}, {deadline}; {}", actions.join(", "))
 }
 
-fn action(action: &Action) -> String {
+fn action(action: &RouterAction) -> String {
     match action {
-        Action::Advertise { priority } => format!("advertise {}", priority.0),
-        Action::Changed { from, to, cause } => format!("{from:?} → {to:?} ({cause})"),
-        Action::Propose { cause } => format!("propose ({cause})"),
-        Action::Announce { repeat } => format!("announce ×{repeat}"),
-        Action::ConflictBegan { .. } => "conflict began".to_owned(),
-        Action::ConflictEnded { .. } => "conflict ended".to_owned(),
-        Action::ClaimChanged { from, to, .. } => format!("claim {} → {}", from.0, to.0),
-        Action::Late { by } => format!("late by {by:?}"),
+        RouterAction::Advertise { priority } => format!("advertise {}", priority.0),
+        RouterAction::Changed { from, to, cause } => format!("{from:?} → {to:?} ({cause})"),
+        RouterAction::Propose { cause } => format!("propose ({cause})"),
+        RouterAction::Announce { repeat } => format!("announce ×{repeat}"),
+        RouterAction::ConflictBegan { .. } => "conflict began".to_owned(),
+        RouterAction::ConflictEnded { .. } => "conflict ended".to_owned(),
+        RouterAction::ClaimChanged { from, to, .. } => format!("claim {} → {}", from.0, to.0),
+        RouterAction::Late { by } => format!("late by {by:?}"),
     }
 }

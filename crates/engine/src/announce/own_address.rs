@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use locum_vrrp::frame::{ArpForm, Speaker, gratuitous_arp, neighbor_advertisement};
-use locum_vrrp::{Action, Role, Time, Transport};
+use locum_vrrp::{Role, RouterAction, Time, Transport};
 
 use crate::engine::Engine;
 use crate::ids::InstanceId;
@@ -17,7 +17,7 @@ impl Engine {
     pub(crate) fn drain_own_address(&self, now: Time, id: InstanceId, out: &mut Vec<Output>) {
         let state = &self.instances[id];
         let came_back = state.actions.iter().any(|action| {
-            matches!(action, Action::Changed { from: Role::Fault, to: Role::Backup, .. })
+            matches!(action, RouterAction::Changed { from: Role::Fault, to: Role::Backup, .. })
         });
         let settings = state.router.settings();
         if !came_back || matches!(settings.transport, Transport::Multicast { .. }) {

@@ -25,20 +25,20 @@ use crate::instance::InstanceState;
 /// The queues, one per interface and kind of frame.
 #[derive(Debug, Default)]
 pub struct RateLimiter {
-    queues: BTreeMap<(Name, Family), Queue>,
+    queues: BTreeMap<(Name, Family), FrameQueue>,
     /// This drain was begun by timers.
     pub may_send: bool,
 }
 
 #[derive(Debug, Default)]
-struct Queue {
-    frames: VecDeque<Waiting>,
+struct FrameQueue {
+    frames: VecDeque<WaitingFrame>,
     /// When the next frame may leave.
     free_at: Time,
 }
 
 #[derive(Debug)]
-pub struct Waiting {
+pub struct WaitingFrame {
     pub instance: InstanceId,
     pub address: IpAddr,
     /// At least 1.
@@ -49,13 +49,14 @@ pub struct Waiting {
 
 impl RateLimiter {
     /// `waiting.left` is at least 1.
-    pub fn add(&mut self, now: Time, interface: &Name, new: Waiting) {
+    pub fn add(&mut self, now: Time, interface: &Name, new: WaitingFrame) {
         let key = (interface.clone(), Family::of(&new.address));
         let queue = self.queues.entry(key).or_default();
         if queue.frames.is_empty() {
             queue.free_at = queue.free_at.max(now);
         }
-        let same = |old: &&mut Waiting| (old.instance, old.address) == (new.instance, new.address);
+        let same =
+            |old: &&mut WaitingFrame| (old.instance, old.address) == (new.instance, new.address);
         match queue.frames.iter_mut().find(same) {
             Some(old) => {
                 old.left = old.left.max(new.left);

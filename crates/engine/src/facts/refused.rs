@@ -45,7 +45,7 @@ enum Turn {
 
 /// What an answer says about one fact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum RefusalChange {
     /// What was known already.
     None,
     /// Refused, which is new or has another reason now.
@@ -112,27 +112,27 @@ impl RefusedFacts {
     }
 
     /// The kernel has answered for `fact`; `error` when it refused.
-    pub fn answer(&mut self, fact: &Fact, error: Option<String>, now: Time) -> Change {
+    pub fn answer(&mut self, fact: &Fact, error: Option<String>, now: Time) -> RefusalChange {
         let known = self.0.iter().position(|refused| refused.fact.is_same(fact));
         match (known, error) {
-            (None, None) => Change::None,
+            (None, None) => RefusalChange::None,
             (Some(at), None) => {
                 self.0.remove(at);
-                Change::Accepted
+                RefusalChange::Accepted
             }
             (None, Some(error)) => {
                 let mut refused =
                     RefusedFact { fact: fact.clone(), error, refusals: 0, turn: Turn::Asked };
                 refused.pause(now);
                 self.0.push(refused);
-                Change::Refused
+                RefusalChange::Refused
             }
             (Some(at), Some(error)) => {
                 let refused = &mut self.0[at];
                 refused.pause(now);
                 let is_new = refused.error != error;
                 refused.error = error;
-                if is_new { Change::Refused } else { Change::None }
+                if is_new { RefusalChange::Refused } else { RefusalChange::None }
             }
         }
     }
@@ -171,7 +171,7 @@ mod tests {
         })
     }
 
-    fn refuse(refused: &mut RefusedFacts, now: Time) -> Change {
+    fn refuse(refused: &mut RefusedFacts, now: Time) -> RefusalChange {
         refused.answer(&fact(), Some("no".to_owned()), now)
     }
 
@@ -189,7 +189,7 @@ mod tests {
             assert_eq!(refused.deadline(), None, "the kernel is asked, nothing is pending");
         }
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 32, 32]);
-        assert_eq!(refused.answer(&fact(), None, now), Change::Accepted);
+        assert_eq!(refused.answer(&fact(), None, now), RefusalChange::Accepted);
         refuse(&mut refused, now);
         assert_eq!(refused.deadline(), Some(now + SHORTEST_PAUSE));
     }
@@ -197,10 +197,10 @@ mod tests {
     #[test]
     fn the_same_refusal_is_reported_once_and_another_reason_again() {
         let mut refused = RefusedFacts::new();
-        assert_eq!(refuse(&mut refused, Time::ZERO), Change::Refused);
-        assert_eq!(refuse(&mut refused, Time::ZERO), Change::None);
+        assert_eq!(refuse(&mut refused, Time::ZERO), RefusalChange::Refused);
+        assert_eq!(refuse(&mut refused, Time::ZERO), RefusalChange::None);
         let other = Some("permission denied".to_owned());
-        assert_eq!(refused.answer(&fact(), other, Time::ZERO), Change::Refused);
+        assert_eq!(refused.answer(&fact(), other, Time::ZERO), RefusalChange::Refused);
     }
 
     #[test]

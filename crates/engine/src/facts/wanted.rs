@@ -23,7 +23,7 @@ use locum_vrrp::Time;
 use super::exceptions::{Pause, Rare, Withdrawal};
 use super::fact::{Asked, Fact, FactKey, Refusal, Removal, Whose};
 use super::in_place::InPlace;
-use super::refused::{Change, RefusedFact};
+use super::refused::{RefusalChange, RefusedFact};
 use crate::ids::Seq;
 use crate::promises;
 
@@ -519,9 +519,11 @@ impl Facts {
             let error = error_of(result, Asked::Hold, fact);
             in_place.push(error.is_none());
             match refused.answer(fact, error.clone(), now) {
-                Change::None => {}
-                Change::Refused => changes.push(cannot_hold(fact, &error.unwrap_or_default())),
-                Change::Accepted => mended.push(format!("{fact} is held now")),
+                RefusalChange::None => {}
+                RefusalChange::Refused => {
+                    changes.push(cannot_hold(fact, &error.unwrap_or_default()))
+                }
+                RefusalChange::Accepted => mended.push(format!("{fact} is held now")),
             }
         }
         self.in_place = in_place.into_iter().collect();

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, Input, Output, Owner};
+use locum_engine::{EventKind, Input, OperatorCommand, Output, Owner};
 use locum_vrrp::Role;
 
 use crate::node::{Node, instance, plan};
@@ -58,7 +58,7 @@ fn the_first_answer_to_any_of_them_counts_and_the_others_are_stale() {
 fn a_stop_whose_answer_is_lost_ends_all_the_same() {
     let (mut node, first) = unanswered();
     node.feed(answer(first));
-    node.feed(Input::Command { id: 1, command: Command::Stop });
+    node.feed(Input::Command { id: 1, command: OperatorCommand::Stop });
     let withdrawal = levels(node.run_for(Duration::from_secs(2)));
     let out = node.run_for(Duration::from_secs(2)).to_vec();
     let again = levels(&out);

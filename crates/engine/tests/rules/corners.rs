@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Command, Fault, Inherited, Input, LinkState, Output, Reply, Run, Successor, Target,
+    Fault, Inherited, Input, LinkState, OperatorCommand, Output, Reply, RunMode, Successor, Target,
 };
 use locum_plan::{Command as Hook, Lease, Plan, Track, Tracked, Unrunnable, Verdict};
 use locum_vrrp::{Interval, Preempt, Role, Version, Vrid};
@@ -67,7 +67,7 @@ fn a_withdrawal_that_failed_is_tried_again_and_reported() {
 #[test]
 fn a_stop_does_not_wait_for_ever_for_a_kernel_that_refuses() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    node.feed(Input::Command { id: 1, command: Command::Stop });
+    node.feed(Input::Command { id: 1, command: OperatorCommand::Stop });
     let mut stopped = node.run_for(ms(2101)).contains(&Output::Stopped);
     for _ in 0..5 {
         stopped |= node.refuse_applies("no").contains(&Output::Stopped);
@@ -359,10 +359,10 @@ fn a_switchover_under_way_is_not_refused_as_that_of_a_backup() {
         let target = Target::Instance("web".into());
         Input::Command {
             id,
-            command: Command::Switchover {
+            command: OperatorCommand::Switchover {
                 target,
                 to: None,
-                run: Run::Real,
+                run: RunMode::Real,
                 successor: Successor::Fit,
             },
         }
@@ -378,7 +378,7 @@ fn a_switchover_under_way_is_not_refused_as_that_of_a_backup() {
 
 #[test]
 fn a_stop_says_how_much_there_is_to_hand_over() {
-    let stop = || Input::Command { id: 1, command: Command::Stop };
+    let stop = || Input::Command { id: 1, command: OperatorCommand::Stop };
     let says = |out: &[Output], words: &str| {
         out.iter().any(|output| {
             matches!(output, Output::Reply { reply: Reply::Ok(text), .. } if text == words)

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Command, EventKind, FactKey, Fault, Inherited, Input, Output, Reply, Run, Successor, Target,
+    EventKind, FactKey, Fault, Inherited, Input, OperatorCommand, Output, Reply, RunMode,
+    Successor, Target,
 };
 use locum_plan::{Lease, Plan, Track, Tracked, Verdict};
 use locum_vrrp::{Interval, Preempt, Priority, Role, Version};
@@ -74,7 +75,7 @@ fn a_master_renews_its_lease_with_its_adverts() {
 #[test]
 fn a_stopping_master_answers_until_the_successor_is_heard() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let out = node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
+    let out = node.feed(Input::Command { id: 1, command: OperatorCommand::Stop }).to_vec();
     assert_eq!(sent_priorities(&out), [0]);
     assert!(!out.iter().any(|o| matches!(o, Output::Apply { .. } | Output::Stopped)), "{out:#?}");
     node.run_for(ms(300));
@@ -95,7 +96,7 @@ fn a_stopping_master_answers_until_the_successor_is_heard() {
 #[test]
 fn a_stopping_master_without_a_successor_lets_go_after_twice_the_longest_skew() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    node.feed(Input::Command { id: 1, command: Command::Stop });
+    node.feed(Input::Command { id: 1, command: OperatorCommand::Stop });
     let out = node.run_for(ms(999)).to_vec();
     assert_eq!(sent_priorities(&out), [0_u8; 0], "a second release would restart their timers");
     let out = node.run_for(ms(1100)).to_vec();
@@ -108,7 +109,7 @@ fn a_stopping_master_without_a_successor_lets_go_after_twice_the_longest_skew() 
 #[test]
 fn a_switchover_nobody_takes_is_taken_back_without_letting_go() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let command = switchover(None, Run::Real);
+    let command = switchover(None, RunMode::Real);
     node.feed(Input::Command { id: 1, command });
     let out = node.run_for(ms(2200)).to_vec();
     assert_eq!(node.role(), Role::Master);
@@ -119,7 +120,7 @@ fn a_switchover_nobody_takes_is_taken_back_without_letting_go() {
 #[test]
 fn after_a_switchover_the_lower_peer_is_left_alone() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let command = switchover(None, Run::Real);
+    let command = switchover(None, RunMode::Real);
     node.feed(Input::Command { id: 1, command });
     for _ in 0..20 {
         node.hear(PEER, 90);
@@ -134,7 +135,7 @@ fn after_a_switchover_the_lower_peer_is_left_alone() {
 fn a_switchover_on_a_backup_is_refused_and_names_the_master() {
     let mut node = Node::started(plan([instance("web", 51, 100)]));
     node.hear(PEER, 150);
-    let command = switchover(None, Run::Real);
+    let command = switchover(None, RunMode::Real);
     let out = node.feed(Input::Command { id: 9, command }).to_vec();
     let refused = out.iter().any(|o| match o {
         Output::Reply { id: 9, reply: Reply::Refused(why) } => why.contains("192.0.2.3"),
@@ -146,7 +147,7 @@ fn a_switchover_on_a_backup_is_refused_and_names_the_master() {
 #[test]
 fn a_dry_run_says_what_would_happen_and_does_nothing() {
     let mut node = Node::master(plan([instance("web", 51, 100)]));
-    let command = switchover(None, Run::Dry);
+    let command = switchover(None, RunMode::Dry);
     let out = node.feed(Input::Command { id: 1, command }).to_vec();
     assert!(
         matches!(&out[0], Output::Reply { reply: Reply::Ok(text), .. } if text.contains("web"))
@@ -165,7 +166,7 @@ fn a_successor_must_be_the_only_other_node() {
         [(&two, "lb2", true), (&two, "lb1", false), (&two, "lb9", false), (&three, "lb2", false)]
     {
         let mut node = Node::master(plan.clone());
-        let command = switchover(Some(to), Run::Real);
+        let command = switchover(Some(to), RunMode::Real);
         let out = node.feed(Input::Command { id: 1, command }).to_vec();
         let ok = out.iter().any(|o| matches!(o, Output::Reply { reply: Reply::Ok(_), .. }));
         assert_eq!(ok, accepted, "{to} of {}", plan.nodes.len());
@@ -480,9 +481,9 @@ fn the_effective_priority_stays_within_1_and_254() {
     assert_eq!(Priority::OWNER.adjusted(-253), Priority::OWNER);
 }
 
-fn switchover(to: Option<&str>, run: Run) -> Command {
+fn switchover(to: Option<&str>, run: RunMode) -> OperatorCommand {
     let target = Target::Instance("web".into());
-    Command::Switchover { target, to: to.map(Into::into), run, successor: Successor::Fit }
+    OperatorCommand::Switchover { target, to: to.map(Into::into), run, successor: Successor::Fit }
 }
 
 fn vip_key() -> FactKey {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Aspect, Command, EventKind, Inherited, Input, Output, ProbeChange, Reply, Run, Successor,
-    Target,
+    Aspect, EventKind, Inherited, Input, OperatorCommand, Output, ProbeChange, Reply, RunMode,
+    Successor, Target,
 };
 use locum_plan::{
     Backend, BackendKind, Checker, FitnessPolicy, HaproxyFile, Health, Outcome, Plan, Probe,
@@ -496,7 +496,8 @@ fn hooks_run_when_something_ends_and_not_when_it_was_taken_back() {
 fn a_switchover_is_an_offer_and_a_forced_one_is_none() {
     let ask = |master: &mut Director, successor| {
         let target = Target::Instance("web".into());
-        let command = Command::Switchover { target, to: None, run: Run::Real, successor };
+        let command =
+            OperatorCommand::Switchover { target, to: None, run: RunMode::Real, successor };
         let out = master.node.feed(Input::Command { id: 1, command }).to_vec();
         master.note(&out);
         out.iter().find_map(|output| match output {

@@ -4,7 +4,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Command, EventKind, FactKey, Inherited, Input, LinkState, Output, SendReport};
+use locum_engine::{
+    EventKind, FactKey, Inherited, Input, LinkState, OperatorCommand, Output, SendReport,
+};
 use locum_plan::{Command as Hook, Instance, Name};
 use locum_vrrp::Role;
 
@@ -194,7 +196,7 @@ fn losing_the_last_address_in_place_is_a_fault() {
 #[test]
 fn a_router_that_gives_up_asks_for_nothing_more_and_lets_go_of_everything() {
     let mut node = degraded();
-    node.feed(Input::Command { id: 1, command: Command::Stop });
+    node.feed(Input::Command { id: 1, command: OperatorCommand::Stop });
     assert_eq!(node.role(), Role::Resigning);
     assert_eq!(asked_at(&mut node, ms(100), 20), [0_usize; 0]);
     let out = node.run_for(ms(200)).to_vec();
@@ -207,10 +209,10 @@ fn a_router_that_gives_up_asks_for_nothing_more_and_lets_go_of_everything() {
 fn an_address_nobody_takes_over_is_asked_for_again_when_the_switchover_is_over() {
     let mut node = degraded();
     let target = locum_engine::Target::All;
-    let command = Command::Switchover {
+    let command = OperatorCommand::Switchover {
         target,
         to: None,
-        run: locum_engine::Run::Real,
+        run: locum_engine::RunMode::Real,
         successor: locum_engine::Successor::Fit,
     };
     node.feed(Input::Command { id: 1, command });

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use locum_engine::{
-    Command, EventKind, HookOwner, HookRun, Input, Output, ProbeChange, Reply, ServerOrder,
+    EventKind, HookOwner, HookRun, Input, OperatorCommand, Output, ProbeChange, Reply, ServerOrder,
     StandingOrder,
 };
 use locum_plan::{
@@ -90,7 +90,8 @@ impl Rig {
         order: Option<ServerOrder>,
         over: Duration,
     ) -> Reply {
-        let command = Command::Server { service: service.into(), address, port, order, over };
+        let command =
+            OperatorCommand::Server { service: service.into(), address, port, order, over };
         let out = self.node.feed(Input::Command { id: 9, command }).to_vec();
         self.note(out);
         let reply = self.out.iter().find_map(|output| match output {
@@ -257,7 +258,7 @@ fn with_omega_the_end_of_the_daemon_is_a_failure_of_what_is_up() {
         let plain = service(servers.clone());
         let mut rig = Rig::new(Service { omega, hooks: hooks.clone(), ..plain });
         rig.turn(1, false);
-        let out = rig.node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
+        let out = rig.node.feed(Input::Command { id: 1, command: OperatorCommand::Stop }).to_vec();
         rig.note(out);
         let commands: Vec<String> = rig.hooks().iter().map(|run| run.command.to_string()).collect();
         let expected: &[&str] = if omega { &["/one", "/quorum"] } else { &[] };
@@ -455,7 +456,7 @@ fn a_server_that_is_drained_here_counts_in_the_election() {
     let mut plan = plan([instance("web", 51, 100)]);
     plan.services = vec![Service { instance: Some("web".into()), ..service(vec![server(1, 1)]) }];
     let mut node = Node::started(plan);
-    let command = Command::Server {
+    let command = OperatorCommand::Server {
         service: "www".into(),
         address: address(1).ip(),
         port: None,

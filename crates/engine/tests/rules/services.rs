@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::{Aspect, Awaited, Command, EventKind, Input, Output, ProbeChange};
+use locum_engine::{Aspect, Awaited, EventKind, Input, OperatorCommand, Output, ProbeChange};
 use locum_plan::{
     Activity, Backend, BackendKind, Checker, FailedServer, HaproxyFile, Health, HttpQuestion,
     Lease, Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
@@ -278,7 +278,7 @@ fn a_server_is_up_while_all_its_checks_are() {
 #[test]
 fn a_stopping_node_serves_until_it_has_handed_over() {
     let mut node = Node::master(with_service(service()));
-    let out = node.feed(Input::Command { id: 1, command: Command::Stop }).to_vec();
+    let out = node.feed(Input::Command { id: 1, command: OperatorCommand::Stop }).to_vec();
     assert_eq!(served(&out), None);
     let out = node.run_for(Duration::from_millis(2200)).to_vec();
     assert_eq!(*served(&out).expect("a new level"), WantedServices::default());

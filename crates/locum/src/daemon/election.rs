@@ -21,8 +21,8 @@ use std::time::Duration;
 
 use locum_check::Probes;
 use locum_engine::{
-    CommandId, Datagram, Engine, Event, HookRun, Input, InstanceId, Output, Packet, ProbeChange,
-    Reply, SendReport,
+    CommandId, Engine, Event, HookRun, Input, InstanceId, OutgoingAdvert, Output, Packet,
+    ProbeChange, Reply, SendReport,
 };
 use locum_kernel::advert_socket::{ReceiveBatch, SendBatch};
 use locum_kernel::{clock, poller};
@@ -97,7 +97,7 @@ pub struct Election {
     send_batch: SendBatch,
     pace: Pace,
     /// Of the drain under way: those that leave together are sent together.
-    adverts: Vec<Datagram>,
+    adverts: Vec<OutgoingAdvert>,
     /// The newest level of each owner that the applier's queue had no room for. It is offered
     /// again: a slow applier gets fewer levels, and loses none that counts.
     unapplied: Levels,
@@ -518,7 +518,7 @@ mod tests {
     #[test]
     fn an_advert_that_cannot_be_sent_is_counted_by_the_engine() {
         let mut rig = Rig::new();
-        let datagram = Datagram {
+        let datagram = OutgoingAdvert {
             instance: instance(),
             interface: "eth0".into(),
             interface_index: 2,

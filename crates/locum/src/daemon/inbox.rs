@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
 use locum_engine::status::Status;
-use locum_engine::{Command, Inherited, Input, Reply};
+use locum_engine::{Inherited, Input, OperatorCommand, Reply};
 use locum_plan::Plan;
 use locum_vrrp::Time;
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -29,7 +29,7 @@ pub enum Message {
     /// For the engine, one after the other.
     Inputs(Vec<Input<'static>>),
     Command {
-        command: Command,
+        command: OperatorCommand,
         answer: oneshot::Sender<Reply>,
     },
     /// `answer` hears in words what changed, when the plan is in effect.

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use locum_engine::{Datagram, LinkState, Listen, Masters};
+use locum_engine::{LinkState, Listen, Masters, OutgoingAdvert};
 use locum_kernel::advert_socket::{AdvertSocket, ReceiveBatch, SendBatch};
 use locum_kernel::poller::Poller;
 use locum_plan::Name;
@@ -93,7 +93,7 @@ pub enum Reading {
 #[derive(Debug, Default)]
 pub struct Outcome {
     /// Adverts that were not sent and will not be.
-    pub unsent: Vec<Datagram>,
+    pub unsent: Vec<OutgoingAdvert>,
     pub faults: Vec<SocketFault>,
 }
 
@@ -282,7 +282,7 @@ impl AdvertSockets {
     /// does not wait for its socket, why has been reported.
     pub fn send(
         &mut self,
-        adverts: &mut Vec<Datagram>,
+        adverts: &mut Vec<OutgoingAdvert>,
         batch: &mut SendBatch,
         now: Time,
     ) -> Outcome {
@@ -415,8 +415,8 @@ mod tests {
         }
     }
 
-    fn advert() -> Datagram {
-        Datagram {
+    fn advert() -> OutgoingAdvert {
+        OutgoingAdvert {
             instance: locum_engine::InstanceId::new(7),
             interface: "v0".into(),
             interface_index: 7,

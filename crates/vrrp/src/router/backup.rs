@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Router;
-use super::event::Action;
-use super::state::{State, Wait, Waiting};
+use super::event::RouterAction;
+use super::state::{RouterState, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
@@ -14,8 +14,8 @@ use crate::time::Time;
 use crate::timers;
 
 impl Router {
-    pub(super) fn backup_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
-        let State::Backup(waiting) = &self.state else { return };
+    pub(super) fn backup_timeout(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        let RouterState::Backup(waiting) = &self.state else { return };
         let due = self.down_at(waiting);
         if now < due {
             return;
@@ -24,7 +24,7 @@ impl Router {
         // own absence: it listens once more before it judges.
         if now > due + self.down_interval() && !waiting.listened_again {
             let waiting = waiting.clone();
-            self.state = State::Backup(Waiting {
+            self.state = RouterState::Backup(Waiting {
                 restarted: now,
                 wait: Wait::Down,
                 listened_again: true,
@@ -41,10 +41,10 @@ impl Router {
     }
 
     pub(super) fn backup_heard(&mut self, now: Time, heard: &Heard) {
-        let State::Backup(waiting) = &self.state else { return };
+        let RouterState::Backup(waiting) = &self.state else { return };
         let mut waiting = waiting.clone();
         self.restarts_down_timer(now, heard, &mut waiting);
-        self.state = State::Backup(waiting);
+        self.state = RouterState::Backup(waiting);
     }
 
     /// Whether the sender is accepted as the master (V-170, V-171): the down timer starts anew then.
@@ -124,9 +124,9 @@ impl Router {
         now: Time,
         wait: Wait,
         cause: Cause,
-        out: &mut Vec<Action>,
+        out: &mut Vec<RouterAction>,
     ) {
-        self.enter(now, State::Backup(Waiting::new(now, wait)), cause, out);
+        self.enter(now, RouterState::Backup(Waiting::new(now, wait)), cause, out);
     }
 
     /// Active_Down_Interval as it is now: silence after which this router takes over.

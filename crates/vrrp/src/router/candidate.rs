@@ -1,8 +1,8 @@
 //! A router that would become master and asks first (V-270..V-274).
 //!
 //! Whoever drives the router may have a reason against it that no router knows: a member of its
-//! group is in fault, or somebody else decides. It answers [`Event::Grant`](super::Event::Grant) or
-//! [`Event::Refuse`](super::Event::Refuse), as a rule in the same moment. Until then the candidate is
+//! group is in fault, or somebody else decides. It answers [`RouterEvent::Grant`](super::RouterEvent::Grant) or
+//! [`RouterEvent::Refuse`](super::RouterEvent::Refuse), as a rule in the same moment. Until then the candidate is
 //! a backup to everybody else: it holds nothing, sends nothing, and hears adverts, the master's
 //! among them.
 //!
@@ -11,8 +11,8 @@
 //! release that nobody took (V-240) is taken back by a router that has not let go.
 
 use super::Router;
-use super::event::Action;
-use super::state::{Candidacy, State, Wait, Waiting};
+use super::event::RouterAction;
+use super::state::{Candidacy, RouterState, Wait, Waiting};
 use crate::receive::Heard;
 use crate::role::{Cause, Role};
 use crate::time::Time;
@@ -27,19 +27,19 @@ impl Router {
         cause: Cause,
         waiting: Waiting,
         from: Option<(Role, Cause)>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<RouterAction>,
     ) {
         let until = now + self.ready_limit();
         self.refused = None;
         let candidacy = Candidacy { cause: cause.clone(), until, waiting, from };
-        self.state = State::Candidate(Box::new(candidacy));
-        out.push(Action::Propose { cause });
+        self.state = RouterState::Candidate(Box::new(candidacy));
+        out.push(RouterAction::Propose { cause });
     }
 
     /// V-273: an answer that does not come is a grant. After a sleep the candidate judges no better
     /// than a backup that has slept: it listens once more.
-    pub(super) fn candidate_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
-        let State::Candidate(candidacy) = &self.state else { return };
+    pub(super) fn candidate_timeout(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        let RouterState::Candidate(candidacy) = &self.state else { return };
         if now < candidacy.until {
             return;
         }
@@ -53,16 +53,16 @@ impl Router {
     }
 
     /// V-271. A late answer finds no candidate and changes nothing.
-    pub(super) fn on_grant(&mut self, now: Time, out: &mut Vec<Action>) {
-        if let State::Candidate(candidacy) = &self.state {
+    pub(super) fn on_grant(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        if let RouterState::Candidate(candidacy) = &self.state {
             let cause = candidacy.cause.clone();
             self.enter_master(now, cause, out);
         }
     }
 
     /// V-272: a backup that listens for a whole down interval before it asks again.
-    pub(super) fn on_refuse(&mut self, now: Time, out: &mut Vec<Action>) {
-        if let State::Candidate(candidacy) = &self.state {
+    pub(super) fn on_refuse(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        if let RouterState::Candidate(candidacy) = &self.state {
             let refused = (now, candidacy.cause.clone());
             self.withdraw_candidacy(now, Waiting::new(now, Wait::Down), out);
             self.refused = Some(Box::new(refused));
@@ -71,25 +71,30 @@ impl Router {
 
     /// V-274: what a backup accepts ends the candidacy. A release does not: there is one reason more
     /// to become master.
-    pub(super) fn candidate_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+    pub(super) fn candidate_heard(
+        &mut self,
+        now: Time,
+        heard: &Heard,
+        out: &mut Vec<RouterAction>,
+    ) {
         if heard.is_release() {
             return;
         }
-        let State::Candidate(candidacy) = &mut self.state else { return };
+        let RouterState::Candidate(candidacy) = &mut self.state else { return };
         let mut waiting = candidacy.waiting.clone();
         if self.restarts_down_timer(now, heard, &mut waiting) {
             self.withdraw_candidacy(now, waiting, out);
-        } else if let State::Candidate(candidacy) = &mut self.state {
+        } else if let RouterState::Candidate(candidacy) = &mut self.state {
             candidacy.waiting = waiting;
         }
     }
 
     /// It is a backup again. One that was none before says now that it has become one.
-    fn withdraw_candidacy(&mut self, now: Time, waiting: Waiting, out: &mut Vec<Action>) {
-        let State::Candidate(candidacy) = &self.state else { return };
+    fn withdraw_candidacy(&mut self, now: Time, waiting: Waiting, out: &mut Vec<RouterAction>) {
+        let RouterState::Candidate(candidacy) = &self.state else { return };
         match candidacy.from.clone() {
-            Some((_, cause)) => self.enter(now, State::Backup(waiting), cause, out),
-            None => self.state = State::Backup(waiting),
+            Some((_, cause)) => self.enter(now, RouterState::Backup(waiting), cause, out),
+            None => self.state = RouterState::Backup(waiting),
         }
     }
 }

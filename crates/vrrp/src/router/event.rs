@@ -10,7 +10,7 @@ use crate::settings::{Fitness, Priority, RouterSettings};
 
 /// What can happen to a router.
 #[derive(Clone, Debug)]
-pub enum Event<'a> {
+pub enum RouterEvent<'a> {
     /// Time has passed.
     Timeout,
     /// A valid advert of another router; [`Router::receive`] makes it.
@@ -23,7 +23,7 @@ pub enum Event<'a> {
     Priority(Priority),
     /// An earlier run's addresses are in place and their lease is valid (V-242).
     Adopt,
-    /// The mastership it has proposed is its own ([`Action::Propose`]).
+    /// The mastership it has proposed is its own ([`RouterAction::Propose`]).
     Grant,
     /// It is not: somebody who has a say objects.
     Refuse,
@@ -45,10 +45,10 @@ pub enum Event<'a> {
 
 /// What a router does at once, in order. Levels (addresses, deadline) are read from it instead.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Action {
+pub enum RouterAction {
     /// One logical advertisement; the packet is built when sent.
     Advertise { priority: Priority },
-    /// It would become master, and waits for [`Event::Grant`] or [`Event::Refuse`], but no longer
+    /// It would become master, and waits for [`RouterEvent::Grant`] or [`RouterEvent::Refuse`], but no longer
     /// than until [`Router::candidate`](super::Router::candidate) says.
     Propose { cause: Cause },
     /// It has changed its role.

@@ -2,7 +2,7 @@
 //! nothing happens.
 
 use super::Router;
-use super::state::State;
+use super::state::RouterState;
 use crate::role::HeldBack;
 use crate::settings::Preempt;
 
@@ -10,16 +10,16 @@ impl Router {
     /// `None` while nothing but better routers, or its role, keeps it from being master.
     pub fn held_back(&self) -> Option<HeldBack> {
         let waiting = match &self.state {
-            State::Initialize { eligible: true } => {
+            RouterState::Initialize { eligible: true } => {
                 return Some(HeldBack::StartDelay { until: self.start_until });
             }
-            State::Backup(waiting) => waiting,
-            State::Initialize { eligible: false }
-            | State::Stopped
-            | State::Fault
-            | State::Candidate(_)
-            | State::Master(_)
-            | State::Resigning(_) => return None,
+            RouterState::Backup(waiting) => waiting,
+            RouterState::Initialize { eligible: false }
+            | RouterState::Stopped
+            | RouterState::Fault
+            | RouterState::Candidate(_)
+            | RouterState::Master(_)
+            | RouterState::Resigning(_) => return None,
         };
         if let Some((at, _)) = self.refused() {
             return Some(HeldBack::Refused { at });

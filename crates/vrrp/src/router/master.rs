@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::Router;
-use super::event::Action;
-use super::state::{Conflict, Mastership, State};
+use super::event::RouterAction;
+use super::state::{Conflict, Mastership, RouterState};
 use crate::announce::{self, Schedule};
 use crate::receive::Heard;
 use crate::report::LastEvent;
@@ -23,9 +23,9 @@ const CONFLICT_PAUSE: Duration = Duration::from_secs(1);
 
 impl Router {
     /// V-055: the advert first, then (by the level) the addresses, then their announcement.
-    pub(super) fn enter_master(&mut self, now: Time, cause: Cause, out: &mut Vec<Action>) {
+    pub(super) fn enter_master(&mut self, now: Time, cause: Cause, out: &mut Vec<RouterAction>) {
         let interval = self.settings.interval.as_duration();
-        out.push(Action::Advertise { priority: self.priority });
+        out.push(RouterAction::Advertise { priority: self.priority });
         self.yielded = false;
         let mastership = Mastership {
             next_advert: now + interval,
@@ -38,34 +38,34 @@ impl Router {
         };
         let reason = &mut self.report.new_master_reason;
         *reason = cause.new_master_reason(*reason);
-        self.enter(now, State::Master(mastership), cause, out);
-        out.push(Action::Announce { repeat: announce::burst(&self.settings) });
+        self.enter(now, RouterState::Master(mastership), cause, out);
+        out.push(RouterAction::Announce { repeat: announce::burst(&self.settings) });
     }
 
-    pub(super) fn master_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn master_timeout(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         let interval = self.settings.interval.as_duration();
         let priority = self.priority;
-        let State::Master(mastership) = &mut self.state else { return };
+        let RouterState::Master(mastership) = &mut self.state else { return };
         if now >= mastership.next_advert {
-            out.push(Action::Advertise { priority });
+            out.push(RouterAction::Advertise { priority });
             let by = now.since(mastership.next_advert);
             if by > interval * LATE_INTERVALS {
-                out.push(Action::Late { by });
+                out.push(RouterAction::Late { by });
             }
             mastership.advertised(now, interval);
         }
         let repeat = mastership.schedule.take_due(&self.settings, now);
         if repeat > 0 {
-            out.push(Action::Announce { repeat });
+            out.push(RouterAction::Announce { repeat });
         }
         let over = mastership.conflict.take_if(|conflict| conflict.quiet_at <= now);
         if let Some(Conflict { peer, priority, .. }) = over.map(|conflict| *conflict) {
-            out.push(Action::ConflictEnded { peer, priority });
-            out.push(Action::Announce { repeat: announce::burst(&self.settings) });
+            out.push(RouterAction::ConflictEnded { peer, priority });
+            out.push(RouterAction::Announce { repeat: announce::burst(&self.settings) });
         }
     }
 
-    pub(super) fn master_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+    pub(super) fn master_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<RouterAction>) {
         if self.ignores_as_owner() {
             return;
         }
@@ -109,9 +109,9 @@ impl Router {
     }
 
     /// V-222, at most once per half interval so that a forger cannot make us flood (V-231).
-    pub(super) fn released_heard(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn released_heard(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         let interval = self.settings.interval.as_duration();
-        let State::Master(mastership) = &mut self.state else { return };
+        let RouterState::Master(mastership) = &mut self.state else { return };
         if now >= mastership.answer_at {
             mastership.answer_at = now + interval / 2;
             self.advertise(now, out);
@@ -126,7 +126,7 @@ impl Router {
     }
 
     /// V-224, G-013: tell the lower master that we are here, and the hosts it has misled.
-    pub(super) fn worse_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+    pub(super) fn worse_heard(&mut self, now: Time, heard: &Heard, out: &mut Vec<RouterAction>) {
         let interval = self.settings.interval.as_duration();
         let quiet_at = now + self.shortest_takeover().max(heard.interval.as_duration() * 3);
         let is_strict = self.settings.profile == Profile::Strict;
@@ -135,14 +135,14 @@ impl Router {
         let answers = self.settings.answer_lower && !discards;
         let priority = self.priority;
         self.report.last_event = LastEvent::LowerPriorityMaster;
-        let State::Master(mastership) = &mut self.state else { return };
+        let RouterState::Master(mastership) = &mut self.state else { return };
         let began = mastership.conflict.is_none();
         let conflict = Conflict { peer: heard.source, priority: heard.priority, quiet_at };
         mastership.conflict = Some(Box::new(conflict));
         if now >= mastership.answer_at {
             mastership.answer_at = now + interval / 2;
             if answers {
-                out.push(Action::Advertise { priority });
+                out.push(RouterAction::Advertise { priority });
                 mastership.last_advert = now;
                 if !is_strict {
                     mastership.next_advert = now + interval;
@@ -153,19 +153,19 @@ impl Router {
             mastership.announce_at = now + CONFLICT_PAUSE;
             let repeat = mastership.schedule.conflict(&self.settings, now);
             if repeat > 0 {
-                out.push(Action::Announce { repeat });
+                out.push(RouterAction::Announce { repeat });
             }
         }
         if began {
-            out.push(Action::ConflictBegan { peer: heard.source, priority: heard.priority });
+            out.push(RouterAction::ConflictBegan { peer: heard.source, priority: heard.priority });
         }
     }
 
     /// One advert as master, outside the schedule.
-    pub(super) fn advertise(&mut self, now: Time, out: &mut Vec<Action>) {
+    pub(super) fn advertise(&mut self, now: Time, out: &mut Vec<RouterAction>) {
         let interval = self.settings.interval.as_duration();
-        if let State::Master(mastership) = &mut self.state {
-            out.push(Action::Advertise { priority: self.priority });
+        if let RouterState::Master(mastership) = &mut self.state {
+            out.push(RouterAction::Advertise { priority: self.priority });
             mastership.last_advert = now;
             mastership.next_advert = now + interval;
         }

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Router;
-use super::event::Action;
-use super::state::{Rival, State};
+use super::event::RouterAction;
+use super::state::{Rival, RouterState};
 use crate::receive::Heard;
 use crate::settings::{Priority, Profile, Version};
 use crate::time::Time;
@@ -53,7 +53,7 @@ impl Router {
         let own = self.settings.interval.as_duration();
         let slower = own.max(heard.interval.as_duration());
         let both_own = self.priority.is_owner() && heard.priority.is_owner();
-        let State::Master(mastership) = &mut self.state else { return false };
+        let RouterState::Master(mastership) = &mut self.state else { return false };
         if !both_own {
             return false;
         }
@@ -65,28 +65,28 @@ impl Router {
         now >= rival.concede_at
     }
 
-    pub(super) fn concede(&mut self, peer: IpAddr, out: &mut Vec<Action>) {
+    pub(super) fn concede(&mut self, peer: IpAddr, out: &mut Vec<RouterAction>) {
         self.conceded = Some(peer);
         self.change_priority(peer, CONCEDED, out);
     }
 
     /// The other owner has fallen silent, or says another priority.
-    pub(super) fn reclaim(&mut self, out: &mut Vec<Action>) {
+    pub(super) fn reclaim(&mut self, out: &mut Vec<RouterAction>) {
         if let Some(peer) = self.conceded.take() {
             self.change_priority(peer, Priority::OWNER, out);
         }
     }
 
     /// An advert of the owner we have conceded to that is not an owner's any more.
-    pub(super) fn reclaim_from(&mut self, heard: &Heard, out: &mut Vec<Action>) {
+    pub(super) fn reclaim_from(&mut self, heard: &Heard, out: &mut Vec<RouterAction>) {
         if self.conceded == Some(heard.source) && !heard.priority.is_owner() {
             self.reclaim(out);
         }
     }
 
-    fn change_priority(&mut self, peer: IpAddr, to: Priority, out: &mut Vec<Action>) {
+    fn change_priority(&mut self, peer: IpAddr, to: Priority, out: &mut Vec<RouterAction>) {
         let from = std::mem::replace(&mut self.priority, to);
-        out.push(Action::ClaimChanged { from, to, peer });
+        out.push(RouterAction::ClaimChanged { from, to, peer });
     }
 }
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use super::Router;
-use super::event::Action;
-use super::state::{After, Resignation, State, Wait, Waiting};
+use super::event::RouterAction;
+use super::state::{After, Resignation, RouterState, Wait, Waiting};
 use crate::receive::Heard;
 use crate::report::LastEvent;
 use crate::role::Cause;
@@ -15,13 +15,13 @@ use crate::timers;
 
 impl Router {
     /// V-223: the sender is master from now on. No release is sent (V-233).
-    pub(super) fn step_down(&mut self, now: Time, heard: &Heard, out: &mut Vec<Action>) {
+    pub(super) fn step_down(&mut self, now: Time, heard: &Heard, out: &mut Vec<RouterAction>) {
         self.report.last_event = LastEvent::HigherPriorityBackup;
         // V-232. Whoever else hears it learns its interval, which must be that of the winner.
         let is_alike = heard.interval == self.settings.interval;
         let is_strict = self.settings.profile == Profile::Strict;
         if self.settings.answer_higher && is_alike && !is_strict {
-            out.push(Action::Advertise { priority: self.priority });
+            out.push(RouterAction::Advertise { priority: self.priority });
         }
         self.accept(now, heard);
         let cause = Cause::HigherPriority { peer: heard.source, priority: heard.priority };
@@ -34,14 +34,14 @@ impl Router {
             then: After::Backup,
             waiting: Waiting::new(now, Wait::Down),
         };
-        self.enter(now, State::Resigning(Box::new(resignation)), cause, out);
+        self.enter(now, RouterState::Resigning(Box::new(resignation)), cause, out);
     }
 
-    pub(super) fn resigning_timeout(&mut self, now: Time, out: &mut Vec<Action>) {
-        let State::Resigning(resignation) = &mut self.state else { return };
+    pub(super) fn resigning_timeout(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        let RouterState::Resigning(resignation) = &mut self.state else { return };
         if now < resignation.until {
             if resignation.again.take_if(|again| *again <= now).is_some() {
-                out.push(Action::Advertise { priority: Priority::RELEASE });
+                out.push(RouterAction::Advertise { priority: Priority::RELEASE });
             }
             return;
         }
@@ -50,25 +50,32 @@ impl Router {
     }
 
     /// The end of a resignation: the addresses are free to go, or come back for want of a successor.
-    pub(super) fn release(&mut self, now: Time, resignation: Resignation, out: &mut Vec<Action>) {
+    pub(super) fn release(
+        &mut self,
+        now: Time,
+        resignation: Resignation,
+        out: &mut Vec<RouterAction>,
+    ) {
         let Resignation { cause, answered, then, waiting, .. } = resignation;
         match then {
-            After::Stopped => self.enter(now, State::Stopped, cause, out),
-            After::Fault => self.enter(now, State::Fault, cause, out),
+            After::Stopped => self.enter(now, RouterState::Stopped, cause, out),
+            After::Fault => self.enter(now, RouterState::Fault, cause, out),
             After::Yield if !answered => self.enter_master(now, Cause::NoSuccessor, out),
-            After::Yield | After::Backup => self.enter(now, State::Backup(waiting), cause, out),
+            After::Yield | After::Backup => {
+                self.enter(now, RouterState::Backup(waiting), cause, out)
+            }
         }
     }
 
     pub(super) fn resigning_heard(&mut self, now: Time, heard: &Heard) {
         let is_release = heard.is_release();
         // Two that resign at once are no successors of each other.
-        if is_release && !matches!(&self.state, State::Resigning(r) if r.answered) {
+        if is_release && !matches!(&self.state, RouterState::Resigning(r) if r.answered) {
             return;
         }
         let wait = self.wait_after(heard, None);
         self.accept(now, heard);
-        let State::Resigning(resignation) = &mut self.state else { return };
+        let RouterState::Resigning(resignation) = &mut self.state else { return };
         resignation.waiting = Waiting::new(now, wait);
         if !resignation.answered {
             resignation.answered = true;
@@ -86,10 +93,10 @@ impl Router {
         cause: Cause,
         then: After,
         claim: Option<Priority>,
-        out: &mut Vec<Action>,
+        out: &mut Vec<RouterAction>,
     ) {
         let (version, interval) = (self.settings.version, self.settings.interval);
-        out.push(Action::Advertise { priority: Priority::RELEASE });
+        out.push(RouterAction::Advertise { priority: Priority::RELEASE });
         // V-284: what an unfit router releases looks like an offer, and so does what a fit one
         // releases that has claimed to offer.
         let is_offer = claim.is_some() == (self.fitness == Fitness::Fit);
@@ -109,7 +116,7 @@ impl Router {
         if resignation.then != After::Yield {
             resignation.answer_longer();
         }
-        self.enter(now, State::Resigning(Box::new(resignation)), cause, out);
+        self.enter(now, RouterState::Resigning(Box::new(resignation)), cause, out);
     }
 }
 

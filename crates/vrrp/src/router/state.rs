@@ -17,7 +17,7 @@ pub struct Master {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) enum State {
+pub(super) enum RouterState {
     /// `eligible` once nothing but the start delay stands in the way.
     Initialize {
         eligible: bool,

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use locum_vrrp::{
-    Action, Event, Family, Heard, Interval, Priority, Router, RouterSettings, Time, Version, Vrid,
+    Family, Heard, Interval, Priority, Router, RouterAction, RouterEvent, RouterSettings, Time,
+    Version, Vrid,
 };
 
 pub const LOW: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
@@ -27,36 +28,36 @@ impl Bench {
 
     pub fn eligible(settings: RouterSettings) -> Self {
         let mut bench = Self::new(settings);
-        bench.feed(Event::Eligible);
+        bench.feed(RouterEvent::Eligible);
         bench
     }
 
     /// Nobody objects to what the router proposes.
-    pub fn feed(&mut self, event: Event<'_>) -> Vec<Action> {
+    pub fn feed(&mut self, event: RouterEvent<'_>) -> Vec<RouterAction> {
         let mut out = Vec::new();
         self.router.handle(self.now, event, &mut out);
         self.grant(&mut out);
         out
     }
 
-    fn grant(&mut self, out: &mut Vec<Action>) {
+    fn grant(&mut self, out: &mut Vec<RouterAction>) {
         if self.router.candidate().is_some() {
-            self.router.handle(self.now, Event::Grant, out);
-            out.retain(|action| !matches!(action, Action::Propose { .. }));
+            self.router.handle(self.now, RouterEvent::Grant, out);
+            out.retain(|action| !matches!(action, RouterAction::Propose { .. }));
         }
     }
 
-    pub fn hear(&mut self, source: IpAddr, priority: u8) -> Vec<Action> {
-        self.feed(Event::Heard(&heard(source, priority)))
+    pub fn hear(&mut self, source: IpAddr, priority: u8) -> Vec<RouterAction> {
+        self.feed(RouterEvent::Heard(&heard(source, priority)))
     }
 
     /// Lets the clock run, with every deadline served when it comes.
-    pub fn run(&mut self, millis: u64) -> Vec<Action> {
+    pub fn run(&mut self, millis: u64) -> Vec<RouterAction> {
         let end = self.now + Duration::from_millis(millis);
         let mut out = Vec::new();
         while let Some(due) = self.router.deadline().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.router.handle(self.now, Event::Timeout, &mut out);
+            self.router.handle(self.now, RouterEvent::Timeout, &mut out);
             self.grant(&mut out);
         }
         self.now = end;
@@ -64,7 +65,7 @@ impl Bench {
     }
 
     /// The peer sends every second for so many seconds; what the router did meanwhile.
-    pub fn beside(&mut self, source: IpAddr, priority: u8, seconds: u32) -> Vec<Action> {
+    pub fn beside(&mut self, source: IpAddr, priority: u8, seconds: u32) -> Vec<RouterAction> {
         let mut out = Vec::new();
         for _ in 0..seconds {
             out.extend(self.hear(source, priority));
@@ -96,9 +97,9 @@ pub fn heard(source: IpAddr, priority: u8) -> Heard {
 }
 
 /// Priorities of the adverts among these actions.
-pub fn sent(actions: &[Action]) -> Vec<u8> {
-    let priority = |action: &Action| match action {
-        Action::Advertise { priority } => Some(priority.0),
+pub fn sent(actions: &[RouterAction]) -> Vec<u8> {
+    let priority = |action: &RouterAction| match action {
+        RouterAction::Advertise { priority } => Some(priority.0),
         _ => None,
     };
     actions.iter().filter_map(priority).collect()

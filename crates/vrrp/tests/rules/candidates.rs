@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use locum_vrrp::{
-    Action, Cause, Event, Interval, Preempt, Priority, Role, Router, RouterSettings, Time, Version,
+    Cause, Interval, Preempt, Priority, Role, Router, RouterAction, RouterEvent, RouterSettings,
+    Time, Version,
 };
 
 use crate::bench::{Bench, HIGH, LOW, OWN, heard, sent, settings};
@@ -20,9 +21,9 @@ impl Candidate {
         let mut router = Bench::eligible(settings).router;
         let now = router.deadline().expect("it waits");
         let mut out = Vec::new();
-        router.handle(now, Event::Timeout, &mut out);
+        router.handle(now, RouterEvent::Timeout, &mut out);
         let cause = Cause::MasterSilent { last: None };
-        assert_eq!(out, [Action::Propose { cause }], "V-270");
+        assert_eq!(out, [RouterAction::Propose { cause }], "V-270");
         Self { router, now }
     }
 
@@ -30,16 +31,16 @@ impl Candidate {
         Self::of(settings(Version::V3, 100))
     }
 
-    fn feed(&mut self, event: Event<'_>) -> Vec<Action> {
+    fn feed(&mut self, event: RouterEvent<'_>) -> Vec<RouterAction> {
         let mut out = Vec::new();
         self.router.handle(self.now, event, &mut out);
         out
     }
 }
 
-fn changes(actions: &[Action]) -> Vec<(Role, Role)> {
-    let change = |action: &Action| match action {
-        Action::Changed { from, to, .. } => Some((*from, *to)),
+fn changes(actions: &[RouterAction]) -> Vec<(Role, Role)> {
+    let change = |action: &RouterAction| match action {
+        RouterAction::Changed { from, to, .. } => Some((*from, *to)),
         _ => None,
     };
     actions.iter().filter_map(change).collect()
@@ -61,14 +62,14 @@ fn candidate_is_a_backup_to_everybody_else() {
 fn grant_makes_it_master_for_the_reason_it_gave() {
     let mut candidate = Candidate::new();
     candidate.now += Duration::from_millis(20);
-    let out = candidate.feed(Event::Grant);
+    let out = candidate.feed(RouterEvent::Grant);
     let cause = Cause::MasterSilent { last: None };
     assert_eq!(
         out,
         [
-            Action::Advertise { priority: Priority(100) },
-            Action::Changed { from: Role::Backup, to: Role::Master, cause },
-            Action::Announce { repeat: 5 },
+            RouterAction::Advertise { priority: Priority(100) },
+            RouterAction::Changed { from: Role::Backup, to: Role::Master, cause },
+            RouterAction::Announce { repeat: 5 },
         ]
     );
     assert_eq!(candidate.router.candidate(), None);
@@ -78,14 +79,14 @@ fn grant_makes_it_master_for_the_reason_it_gave() {
 #[test]
 fn refusal_makes_it_listen_before_it_asks_again() {
     let mut candidate = Candidate::new();
-    assert_eq!(candidate.feed(Event::Refuse), []);
+    assert_eq!(candidate.feed(RouterEvent::Refuse), []);
     let cause = Cause::MasterSilent { last: None };
     assert_eq!(candidate.router.refused(), Some((candidate.now, &cause)));
     assert_eq!((candidate.router.role(), candidate.router.candidate()), (Role::Backup, None));
     let due = candidate.router.deadline().expect("it waits");
     assert_eq!(due, candidate.now + candidate.router.down_interval());
     candidate.now = due;
-    assert_eq!(candidate.feed(Event::Timeout), [Action::Propose { cause }]);
+    assert_eq!(candidate.feed(RouterEvent::Timeout), [RouterAction::Propose { cause }]);
     assert_eq!(candidate.router.refused(), None);
 }
 
@@ -100,9 +101,9 @@ fn answer_that_does_not_come_is_a_grant() {
         let until = candidate.router.deadline().expect("it waits");
         assert_eq!(until.since(asked).as_millis(), limit_ms, "{centis}");
         candidate.now = until - Duration::from_nanos(1);
-        assert_eq!(candidate.feed(Event::Timeout), []);
+        assert_eq!(candidate.feed(RouterEvent::Timeout), []);
         candidate.now = until;
-        assert_eq!(changes(&candidate.feed(Event::Timeout)), [(Role::Backup, Role::Master)]);
+        assert_eq!(changes(&candidate.feed(RouterEvent::Timeout)), [(Role::Backup, Role::Master)]);
     }
 }
 
@@ -111,10 +112,10 @@ fn answer_that_does_not_come_is_a_grant() {
 fn candidate_that_slept_listens_once_more() {
     let mut candidate = Candidate::new();
     candidate.now += Duration::from_secs(10);
-    assert_eq!(candidate.feed(Event::Timeout), []);
+    assert_eq!(candidate.feed(RouterEvent::Timeout), []);
     assert_eq!((candidate.router.role(), candidate.router.candidate()), (Role::Backup, None));
     candidate.now = candidate.router.deadline().expect("it listens");
-    assert!(matches!(candidate.feed(Event::Timeout)[..], [Action::Propose { .. }]));
+    assert!(matches!(candidate.feed(RouterEvent::Timeout)[..], [RouterAction::Propose { .. }]));
 }
 
 /// V-274: what a backup accepts as its master, a candidate does too.
@@ -128,10 +129,10 @@ fn accepted_advert_ends_the_candidacy() {
         (Preempt::Never, HIGH, 99, true),
     ] {
         let mut candidate = Candidate::of(RouterSettings { preempt, ..settings(Version::V3, 100) });
-        assert_eq!(candidate.feed(Event::Heard(&heard(source, priority))), []);
+        assert_eq!(candidate.feed(RouterEvent::Heard(&heard(source, priority))), []);
         assert_eq!(candidate.router.candidate().is_none(), ends, "{preempt:?} {priority}");
         let expected = if ends { vec![] } else { vec![(Role::Backup, Role::Master)] };
-        assert_eq!(changes(&candidate.feed(Event::Grant)), expected, "a late answer is none");
+        assert_eq!(changes(&candidate.feed(RouterEvent::Grant)), expected, "a late answer is none");
     }
 }
 
@@ -140,7 +141,7 @@ fn accepted_advert_ends_the_candidacy() {
 fn release_does_not_end_the_candidacy() {
     let mut candidate = Candidate::new();
     let until = candidate.router.deadline();
-    candidate.feed(Event::Heard(&heard(HIGH, 0)));
+    candidate.feed(RouterEvent::Heard(&heard(HIGH, 0)));
     assert!(candidate.router.candidate().is_some());
     assert_eq!(candidate.router.deadline(), until);
 }
@@ -149,15 +150,15 @@ fn release_does_not_end_the_candidacy() {
 #[test]
 fn owner_asks_at_its_start() {
     for (answer, change) in [
-        (Event::Grant, (Role::Initialize, Role::Master)),
-        (Event::Refuse, (Role::Initialize, Role::Backup)),
-        (Event::Heard(&heard(HIGH, 255)), (Role::Initialize, Role::Backup)),
-        (Event::Stop(Cause::Stopped), (Role::Initialize, Role::Initialize)),
+        (RouterEvent::Grant, (Role::Initialize, Role::Master)),
+        (RouterEvent::Refuse, (Role::Initialize, Role::Backup)),
+        (RouterEvent::Heard(&heard(HIGH, 255)), (Role::Initialize, Role::Backup)),
+        (RouterEvent::Stop(Cause::Stopped), (Role::Initialize, Role::Initialize)),
     ] {
         let mut bench = Bench::new(settings(Version::V3, 255));
         let mut out = Vec::new();
-        bench.router.handle(bench.now, Event::Eligible, &mut out);
-        assert_eq!(out, [Action::Propose { cause: Cause::Owner }]);
+        bench.router.handle(bench.now, RouterEvent::Eligible, &mut out);
+        assert_eq!(out, [RouterAction::Propose { cause: Cause::Owner }]);
         out.clear();
         bench.router.handle(bench.now, answer.clone(), &mut out);
         assert_eq!(changes(&out), [change], "{answer:?}");
@@ -170,15 +171,15 @@ fn adoption_and_a_release_that_nobody_took_do_not_ask() {
     let mut bench = Bench::new(settings(Version::V3, 100));
     bench.router.set_source(Some(OWN));
     let mut out = Vec::new();
-    bench.router.handle(bench.now, Event::Adopt, &mut out);
+    bench.router.handle(bench.now, RouterEvent::Adopt, &mut out);
     assert_eq!(bench.router.role(), Role::Master, "V-242");
-    bench.router.handle(bench.now, Event::Switchover { claim: None }, &mut out);
+    bench.router.handle(bench.now, RouterEvent::Switchover { claim: None }, &mut out);
     while let Some(due) = bench.router.deadline().filter(|_| bench.router.role() == Role::Resigning)
     {
-        bench.router.handle(due, Event::Timeout, &mut out);
+        bench.router.handle(due, RouterEvent::Timeout, &mut out);
     }
     assert_eq!(bench.router.role(), Role::Master, "V-240");
-    assert!(!out.iter().any(|action| matches!(action, Action::Propose { .. })), "{out:?}");
+    assert!(!out.iter().any(|action| matches!(action, RouterAction::Propose { .. })), "{out:?}");
     assert_eq!(sent(&out), [100, 0, 0, 100]);
 }
 
@@ -186,11 +187,11 @@ fn adoption_and_a_release_that_nobody_took_do_not_ask() {
 #[test]
 fn fault_and_stop_end_the_candidacy() {
     let mut candidate = Candidate::new();
-    let fault = Event::Fault { reasons: "link".into(), can_send: true };
+    let fault = RouterEvent::Fault { reasons: "link".into(), can_send: true };
     assert_eq!(changes(&candidate.feed(fault)), [(Role::Backup, Role::Fault)]);
-    assert_eq!(candidate.feed(Event::Grant), []);
+    assert_eq!(candidate.feed(RouterEvent::Grant), []);
     let mut candidate = Candidate::new();
-    let out = candidate.feed(Event::Stop(Cause::Stopped));
+    let out = candidate.feed(RouterEvent::Stop(Cause::Stopped));
     assert_eq!(changes(&out), [(Role::Backup, Role::Initialize)]);
     assert_eq!(sent(&out), [0_u8; 0], "it was not master");
     assert!(candidate.router.is_finished());
@@ -205,8 +206,8 @@ fn releasing_master_answers_until_the_successor_must_be_ready() {
     {
         let interval = Interval::new(Version::V3, centis).expect("in range");
         let mut bench = Bench::new(RouterSettings { interval, ..settings(Version::V3, 100) });
-        bench.feed(Event::Adopt);
-        bench.feed(Event::Stop(Cause::Stopped));
+        bench.feed(RouterEvent::Adopt);
+        bench.feed(RouterEvent::Stop(Cause::Stopped));
         bench.run(heard_ms);
         bench.hear(LOW, 50);
         bench.run(handover_ms - 1);
@@ -220,7 +221,7 @@ fn releasing_master_answers_until_the_successor_must_be_ready() {
 #[test]
 fn master_that_hears_a_better_one_answers_until_that_must_be_ready() {
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     bench.hear(HIGH, 150);
     bench.run(399);
     assert!(bench.router.holds_addresses());
@@ -234,9 +235,10 @@ fn one_more_announcement_follows_the_withdrawal_of_the_predecessor() {
     for (centis, after_ms) in [(100, 550), (5, 400), (1, 280)] {
         let interval = Interval::new(Version::V3, centis).expect("in range");
         let mut bench = Bench::new(RouterSettings { interval, ..settings(Version::V3, 100) });
-        bench.feed(Event::Adopt);
-        let announced = |out: &[Action]| out.iter().any(|a| matches!(a, Action::Announce { .. }));
+        bench.feed(RouterEvent::Adopt);
+        let announced =
+            |out: &[RouterAction]| out.iter().any(|a| matches!(a, RouterAction::Announce { .. }));
         assert!(!announced(&bench.run(after_ms - 1)), "{centis}");
-        assert!(bench.run(1).contains(&Action::Announce { repeat: 1 }), "{centis}");
+        assert!(bench.run(1).contains(&RouterAction::Announce { repeat: 1 }), "{centis}");
     }
 }

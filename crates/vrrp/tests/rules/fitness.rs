@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use locum_vrrp::{Action, Cause, Event, Fitness, Preempt, Priority, Role, RouterSettings, Version};
+use locum_vrrp::{
+    Cause, Fitness, Preempt, Priority, Role, RouterAction, RouterEvent, RouterSettings, Version,
+};
 
 use crate::bench::{Bench, HIGH, LOW, sent, settings};
 
@@ -18,21 +20,22 @@ const TAKE_BACK: Duration = Duration::from_millis(2100);
 
 fn backup(fitness: Fitness) -> Bench {
     let mut bench = Bench::eligible(settings(Version::V3, 100));
-    bench.feed(Event::Fitness(fitness));
+    bench.feed(RouterEvent::Fitness(fitness));
     if fitness != Fitness::Fit {
-        bench.feed(Event::Priority(UNFIT_PRIORITY));
+        bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
     }
     bench
 }
 
 fn master() -> Bench {
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     bench
 }
 
-fn became_master(actions: &[Action]) -> bool {
-    let is_promotion = |action: &Action| matches!(action, Action::Changed { to: Role::Master, .. });
+fn became_master(actions: &[RouterAction]) -> bool {
+    let is_promotion =
+        |action: &RouterAction| matches!(action, RouterAction::Changed { to: Role::Master, .. });
     actions.iter().any(is_promotion)
 }
 
@@ -42,7 +45,7 @@ fn unfit_backup_does_not_preempt_a_master_that_serves_as_well() {
     for master in [UNFIT_PRIORITY, Priority(200)] {
         let mut bench = backup(UNFIT);
         // It has found out before its priority says so.
-        bench.feed(Event::Priority(Priority(100)));
+        bench.feed(RouterEvent::Priority(Priority(100)));
         assert!(!became_master(&bench.beside(HIGH, master.0, 60)), "{master:?}");
     }
     let mut fit = backup(Fitness::Fit);
@@ -56,8 +59,8 @@ fn unfit_backup_preempts_a_master_that_serves_less() {
     assert!(became_master(&bench.beside(HIGH, 2, 6)));
     let never = RouterSettings { preempt: Preempt::Never, ..settings(Version::V3, 100) };
     let mut bench = Bench::eligible(never);
-    bench.feed(Event::Fitness(UNFIT));
-    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    bench.feed(RouterEvent::Fitness(UNFIT));
+    bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
     assert!(!became_master(&bench.beside(HIGH, 2, 60)));
 }
 
@@ -81,7 +84,7 @@ fn unfit_backup_lets_an_offer_pass_until_it_would_have_been_taken_back() {
     bench.hear(HIGH, 0);
     let out = bench.run(3100);
     let cause = Cause::MasterSilent { last: Some(HIGH) };
-    let changed = Action::Changed { from: Role::Backup, to: Role::Master, cause };
+    let changed = RouterAction::Changed { from: Role::Backup, to: Role::Master, cause };
     assert!(out.contains(&changed), "{out:?}");
 }
 
@@ -95,11 +98,11 @@ fn unfit_backup_lets_a_switchover_pass_and_takes_over_from_a_master_that_stops()
         bench.hear(HIGH, 0);
         assert_eq!(!became_master(&bench.run(2000)), passes, "{said:?}");
     }
-    let sent_by = |claim| sent(&master().feed(Event::Switchover { claim }));
+    let sent_by = |claim| sent(&master().feed(RouterEvent::Switchover { claim }));
     assert_eq!(sent_by(Some(OFFER)), [OFFER.0, 0]);
     assert_eq!(sent_by(None), [0]);
     let mut master = master();
-    master.feed(Event::Switchover { claim: Some(OFFER) });
+    master.feed(RouterEvent::Switchover { claim: Some(OFFER) });
     assert_eq!(master.router.priority(), Priority(100), "it is said, and no more");
     assert_eq!(sent(&master.run(2200)).last(), Some(&100), "taken back");
 }
@@ -126,15 +129,15 @@ fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
     bench.beside(HIGH, BEST_UNFIT, 3);
     bench.hear(HIGH, 0);
     assert!(!became_master(&bench.run(1200)));
-    bench.feed(Event::Priority(Priority(100)));
-    bench.feed(Event::Fitness(Fitness::Fit));
+    bench.feed(RouterEvent::Priority(Priority(100)));
+    bench.feed(RouterEvent::Fitness(Fitness::Fit));
     assert!(became_master(&bench.run(0)), "its skew is over");
 
     let mut bench = backup(Fitness::Fit);
     bench.hear(HIGH, BEST_UNFIT);
     bench.hear(HIGH, 0);
-    bench.feed(Event::Fitness(UNFIT));
-    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    bench.feed(RouterEvent::Fitness(UNFIT));
+    bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
     assert!(!became_master(&bench.run(2000)), "it cannot serve any more");
 }
 
@@ -143,8 +146,8 @@ fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
 fn an_unfit_master_that_stops_answers_until_an_unfit_backup_has_taken_over() {
     let held = |fitness| {
         let mut bench = master();
-        bench.feed(Event::Fitness(fitness));
-        bench.feed(Event::Stop(Cause::Stopped));
+        bench.feed(RouterEvent::Fitness(fitness));
+        bench.feed(RouterEvent::Stop(Cause::Stopped));
         let since = bench.now;
         while bench.router.holds_addresses() {
             bench.run(10);
@@ -159,9 +162,9 @@ fn an_unfit_master_that_stops_answers_until_an_unfit_backup_has_taken_over() {
 /// V-284: peers that cannot serve have let the offer pass, and wait for as long.
 #[test]
 fn a_master_that_stops_while_its_mastership_is_on_offer_answers_as_long_as_one_that_is_unfit() {
-    let held = |fitness, offer: Event<'_>, then: Event<'_>| {
+    let held = |fitness, offer: RouterEvent<'_>, then: RouterEvent<'_>| {
         let mut bench = master();
-        bench.feed(Event::Fitness(fitness));
+        bench.feed(RouterEvent::Fitness(fitness));
         bench.feed(offer);
         let since = bench.now;
         bench.run(500);
@@ -172,10 +175,10 @@ fn a_master_that_stops_while_its_mastership_is_on_offer_answers_as_long_as_one_t
         bench.now.since(since)
     };
     let longest = TAKE_BACK + Duration::from_millis(1000);
-    let offer = || Event::Offer { reasons: "service www has no server that is up".into() };
-    let stop = || Event::Stop(Cause::Stopped);
-    let fault = || Event::Fault { reasons: "check".into(), can_send: true };
-    let switchover = |claim| Event::Switchover { claim };
+    let offer = || RouterEvent::Offer { reasons: "service www has no server that is up".into() };
+    let stop = || RouterEvent::Stop(Cause::Stopped);
+    let fault = || RouterEvent::Fault { reasons: "check".into(), can_send: true };
+    let switchover = |claim| RouterEvent::Switchover { claim };
     assert!(held(UNFIT, offer(), stop()) > longest);
     assert!(held(UNFIT, offer(), fault()) > longest);
     assert!(held(Fitness::Fit, switchover(Some(OFFER)), stop()) > longest);
@@ -187,25 +190,29 @@ fn a_master_that_stops_while_its_mastership_is_on_offer_answers_as_long_as_one_t
 #[test]
 fn a_master_that_can_serve_again_says_so_at_once() {
     let mut bench = master();
-    bench.feed(Event::Fitness(UNFIT));
-    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    bench.feed(RouterEvent::Fitness(UNFIT));
+    bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
     bench.run(100);
-    bench.feed(Event::Priority(Priority(100)));
-    assert_eq!(sent(&bench.feed(Event::Fitness(Fitness::Fit))), [100]);
+    bench.feed(RouterEvent::Priority(Priority(100)));
+    assert_eq!(sent(&bench.feed(RouterEvent::Fitness(Fitness::Fit))), [100]);
 }
 
 /// V-283: nobody takes it: it has never let go.
 #[test]
 fn offer_that_nobody_takes_is_taken_back() {
     let mut bench = master();
-    bench.feed(Event::Fitness(UNFIT));
-    assert_eq!(sent(&bench.feed(Event::Priority(UNFIT_PRIORITY))), [3], "V-226");
-    let out = bench.feed(Event::Offer { reasons: "service www has no server that is up".into() });
+    bench.feed(RouterEvent::Fitness(UNFIT));
+    assert_eq!(sent(&bench.feed(RouterEvent::Priority(UNFIT_PRIORITY))), [3], "V-226");
+    let out =
+        bench.feed(RouterEvent::Offer { reasons: "service www has no server that is up".into() });
     assert_eq!((sent(&out), bench.router.role()), (vec![0], Role::Resigning));
     let out = bench.run(TAKE_BACK.as_millis() as u64);
     assert!(bench.router.holds_addresses());
-    let taken_back =
-        Action::Changed { from: Role::Resigning, to: Role::Master, cause: Cause::NoSuccessor };
+    let taken_back = RouterAction::Changed {
+        from: Role::Resigning,
+        to: Role::Master,
+        cause: Cause::NoSuccessor,
+    };
     assert!(out.contains(&taken_back), "{out:?}");
 }
 
@@ -213,10 +220,10 @@ fn offer_that_nobody_takes_is_taken_back() {
 #[test]
 fn offer_that_is_taken_makes_a_backup_that_returns_when_it_is_fit() {
     let mut bench = master();
-    bench.feed(Event::Fitness(UNFIT));
-    bench.feed(Event::Priority(UNFIT_PRIORITY));
+    bench.feed(RouterEvent::Fitness(UNFIT));
+    bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
     let reasons = "haproxy front does not run".to_owned();
-    bench.feed(Event::Offer { reasons: reasons.clone() });
+    bench.feed(RouterEvent::Offer { reasons: reasons.clone() });
     bench.run(300);
     bench.hear(LOW, 50);
     bench.beside(LOW, 50, 3);
@@ -224,8 +231,8 @@ fn offer_that_is_taken_makes_a_backup_that_returns_when_it_is_fit() {
     assert_eq!(*bench.router.since().1, Cause::Unfit { reasons });
     assert!(!bench.router.is_yielded());
     assert!(!became_master(&bench.beside(LOW, 50, 20)));
-    bench.feed(Event::Priority(Priority(100)));
-    bench.feed(Event::Fitness(Fitness::Fit));
+    bench.feed(RouterEvent::Priority(Priority(100)));
+    bench.feed(RouterEvent::Fitness(Fitness::Fit));
     assert!(became_master(&bench.beside(LOW, 50, 6)));
 }
 
@@ -233,6 +240,6 @@ fn offer_that_is_taken_makes_a_backup_that_returns_when_it_is_fit() {
 #[test]
 fn backup_has_nothing_to_offer() {
     let mut bench = backup(UNFIT);
-    assert_eq!(bench.feed(Event::Offer { reasons: "x".into() }), []);
+    assert_eq!(bench.feed(RouterEvent::Offer { reasons: "x".into() }), []);
     assert_eq!(bench.router.role(), Role::Backup);
 }

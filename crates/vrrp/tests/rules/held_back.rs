@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use locum_vrrp::{
-    Cause, Event, Fitness, HeldBack, Preempt, Priority, Role, RouterSettings, Version,
+    Cause, Fitness, HeldBack, Preempt, Priority, Role, RouterEvent, RouterSettings, Version,
 };
 
 use crate::bench::{Bench, HIGH, LOW, settings};
@@ -55,7 +55,7 @@ fn a_start_delay_says_when_it_is_over() {
 fn what_was_handed_over_is_left_to_the_peer() {
     let mut bench = backup(Preempt::After(Duration::ZERO));
     bench.run(5_000);
-    bench.feed(Event::Switchover { claim: None });
+    bench.feed(RouterEvent::Switchover { claim: None });
     bench.beside(LOW, 100, 3);
     assert_eq!(bench.router.role(), Role::Backup);
     assert_eq!(bench.router.held_back(), Some(HeldBack::Yielded));
@@ -65,8 +65,8 @@ fn what_was_handed_over_is_left_to_the_peer() {
 fn who_cannot_serve_says_whom_it_leaves_alone_and_what_it_lets_pass() {
     let mut bench = backup(Preempt::After(Duration::ZERO));
     let (outranks, offers) = (Priority(2), Priority(5));
-    bench.feed(Event::Fitness(Fitness::Unfit { outranks, offers }));
-    bench.feed(Event::Priority(Priority(4)));
+    bench.feed(RouterEvent::Fitness(Fitness::Unfit { outranks, offers }));
+    bench.feed(RouterEvent::Priority(Priority(4)));
     bench.hear(HIGH, 3);
     assert_eq!(bench.router.held_back(), Some(HeldBack::Unfit), "it serves as much");
     bench.hear(HIGH, 0);
@@ -79,9 +79,9 @@ fn a_refusal_is_said_until_it_asks_again() {
     let mut bench = backup(Preempt::After(Duration::ZERO));
     let mut out = Vec::new();
     bench.now = bench.router.deadline().expect("a backup waits");
-    bench.router.handle(bench.now, Event::Timeout, &mut out);
+    bench.router.handle(bench.now, RouterEvent::Timeout, &mut out);
     let cause = bench.router.candidate().map(|(cause, _)| cause.clone());
     assert_eq!(cause, Some(Cause::MasterSilent { last: None }));
-    bench.router.handle(bench.now, Event::Refuse, &mut out);
+    bench.router.handle(bench.now, RouterEvent::Refuse, &mut out);
     assert_eq!(bench.router.held_back(), Some(HeldBack::Refused { at: bench.now }));
 }

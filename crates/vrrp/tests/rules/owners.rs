@@ -1,6 +1,6 @@
 //! Two routers of priority 255 (V-175, V-176).
 
-use locum_vrrp::{Action, Event, Priority, Profile, Role, RouterSettings, Version};
+use locum_vrrp::{Priority, Profile, Role, RouterAction, RouterEvent, RouterSettings, Version};
 
 use crate::bench::{Bench, HIGH, LOW, sent, settings};
 
@@ -10,9 +10,9 @@ fn owner() -> Bench {
     bench
 }
 
-fn claims(actions: &[Action]) -> Vec<(u8, u8)> {
-    let claim = |action: &Action| match action {
-        Action::ClaimChanged { from, to, .. } => Some((from.0, to.0)),
+fn claims(actions: &[RouterAction]) -> Vec<(u8, u8)> {
+    let claim = |action: &RouterAction| match action {
+        RouterAction::ClaimChanged { from, to, .. } => Some((from.0, to.0)),
         _ => None,
     };
     actions.iter().filter_map(claim).collect()
@@ -91,13 +91,13 @@ fn conceded_owner_claims_again_when_the_other_is_an_owner_no_more() {
 fn concession_outlives_the_same_priority_and_settings() {
     let mut bench = owner();
     bench.beside(LOW, 255, 6);
-    bench.feed(Event::Priority(Priority::OWNER));
-    bench.feed(Event::Settings(settings(Version::V3, 255).into(), Priority::OWNER));
+    bench.feed(RouterEvent::Priority(Priority::OWNER));
+    bench.feed(RouterEvent::Settings(settings(Version::V3, 255).into(), Priority::OWNER));
     assert_eq!(bench.router.priority(), Priority(254));
     assert_eq!(bench.router.competing(Priority::OWNER), Priority(254));
-    bench.feed(Event::Priority(Priority(100)));
+    bench.feed(RouterEvent::Priority(Priority(100)));
     assert_eq!(bench.router.competing(Priority::OWNER), Priority::OWNER);
-    bench.feed(Event::Priority(Priority::OWNER));
+    bench.feed(RouterEvent::Priority(Priority::OWNER));
     assert_eq!(bench.router.priority(), Priority::OWNER);
 }
 

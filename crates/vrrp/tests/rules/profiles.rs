@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use locum_vrrp::{Action, Event, Interval, Priority, Profile, Role, RouterSettings, Version};
+use locum_vrrp::{
+    Interval, Priority, Profile, Role, RouterAction, RouterEvent, RouterSettings, Version,
+};
 
 use crate::bench::{Bench, HIGH, LOW, sent, settings};
 
@@ -19,11 +21,11 @@ fn lower_master_is_answered_except_in_strict_version_2() {
         let announce = announce.into();
         let settings = RouterSettings { profile, announce, ..settings(version, 100) };
         let mut bench = Bench::new(settings);
-        bench.feed(Event::Adopt);
+        bench.feed(RouterEvent::Adopt);
         bench.run(500);
         let out = bench.hear(HIGH, 50);
         assert_eq!(sent(&out), vec![100; usize::from(answers)], "{version:?} {profile:?}");
-        let announces = out.iter().any(|action| matches!(action, Action::Announce { .. }));
+        let announces = out.iter().any(|action| matches!(action, RouterAction::Announce { .. }));
         assert_eq!(announces, profile == Profile::Interop, "G-013");
         assert_eq!(sent(&bench.run(next_ms - 1)), [0_u8; 0], "{version:?} {profile:?}");
         assert_eq!(sent(&bench.run(1)), [100], "{version:?} {profile:?}");
@@ -40,7 +42,7 @@ fn reload_with_another_interval_changes_the_wait_in_version_2_alone() {
             interval: Interval::new(version, 500).expect("5 s"),
             ..settings(version, 100)
         };
-        bench.feed(Event::Settings(slower.into(), Priority(100)));
+        bench.feed(RouterEvent::Settings(slower.into(), Priority(100)));
         let wait = bench.router.deadline().expect("it waits").since(bench.now);
         assert_eq!(wait.as_millis().div_ceil(10) * 10, wait_ms, "{version:?}");
     }
@@ -54,10 +56,10 @@ fn learnt_interval_is_forgotten_in_fault() {
         interval: Interval::new(Version::V3, 1000).expect("10 s"),
         ..crate::bench::heard(HIGH, 150)
     };
-    bench.feed(Event::Heard(&slow));
+    bench.feed(RouterEvent::Heard(&slow));
     assert!(bench.router.down_interval() > Duration::from_secs(30));
-    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
-    bench.feed(Event::Eligible);
+    bench.feed(RouterEvent::Fault { reasons: "link".into(), can_send: false });
+    bench.feed(RouterEvent::Eligible);
     assert_eq!(bench.router.down_interval(), Duration::from_micros(3_609_375));
 }
 
@@ -69,7 +71,7 @@ fn skew_after_a_release_is_of_the_learnt_interval() {
         interval: Interval::new(Version::V3, 1000).expect("10 s"),
         ..crate::bench::heard(HIGH, 150)
     };
-    bench.feed(Event::Heard(&slow));
+    bench.feed(RouterEvent::Heard(&slow));
     bench.hear(HIGH, 0);
     let wait = bench.router.deadline().expect("it waits").since(bench.now);
     assert_eq!(wait, Duration::from_micros(6_093_750));
@@ -79,7 +81,7 @@ fn skew_after_a_release_is_of_the_learnt_interval() {
 #[test]
 fn equal_priority_and_address_changes_nothing() {
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     bench.router.set_source(Some(LOW));
     bench.hear(LOW, 100);
     assert_eq!(bench.router.role(), locum_vrrp::Role::Master);
@@ -89,13 +91,13 @@ fn equal_priority_and_address_changes_nothing() {
 #[test]
 fn a_late_advert_does_not_delay_the_next() {
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     let begun = bench.now;
     for second in 1..=20 {
         let due = begun + Duration::from_secs(second);
         let late_ms = if second % 2 == 1 { 300 } else { 0 };
         bench.now = due + Duration::from_millis(late_ms);
-        assert_eq!(sent(&bench.feed(Event::Timeout)), [100], "{second}");
+        assert_eq!(sent(&bench.feed(RouterEvent::Timeout)), [100], "{second}");
     }
 }
 
@@ -106,11 +108,11 @@ fn an_advert_that_is_late_by_more_than_two_intervals_is_reported() {
     for (late_ms, reported) in [(1900, false), (2000, false), (2001, true)] {
         let patient = RouterSettings { down_multiplier: 10, ..settings(Version::V3, 100) };
         let mut bench = Bench::new(patient);
-        bench.feed(Event::Adopt);
+        bench.feed(RouterEvent::Adopt);
         bench.now += Duration::from_millis(1000 + late_ms);
-        let out = bench.feed(Event::Timeout);
+        let out = bench.feed(RouterEvent::Timeout);
         let by = Duration::from_millis(late_ms);
-        assert_eq!(out.contains(&Action::Late { by }), reported, "{late_ms} {out:?}");
+        assert_eq!(out.contains(&RouterAction::Late { by }), reported, "{late_ms} {out:?}");
         assert_eq!(sent(&out), [100]);
     }
 }
@@ -120,11 +122,11 @@ fn an_advert_that_is_late_by_more_than_two_intervals_is_reported() {
 fn master_learns_the_form_of_a_lower_one() {
     use locum_vrrp::ChecksumForm;
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     assert_eq!(bench.router.form(), ChecksumForm::Pseudo);
     let other =
         locum_vrrp::Heard { form: Some(ChecksumForm::Message), ..crate::bench::heard(HIGH, 50) };
-    bench.feed(Event::Heard(&other));
+    bench.feed(RouterEvent::Heard(&other));
     assert_eq!(bench.router.role(), locum_vrrp::Role::Master);
     assert_eq!(bench.router.form(), ChecksumForm::Message);
 }
@@ -135,7 +137,7 @@ fn running_down_timer_follows_the_priority() {
     let mut bench = Bench::eligible(settings(Version::V3, 100));
     let begun = bench.now;
     bench.run(1000);
-    bench.feed(Event::Priority(Priority(200)));
+    bench.feed(RouterEvent::Priority(Priority(200)));
     let wait = bench.router.deadline().expect("it waits").since(begun);
     assert_eq!(wait, Duration::from_nanos(3_000_000_000 + 56 * 1_000_000_000 / 256));
 }
@@ -157,7 +159,7 @@ fn backup_restarts_its_timer_for_its_equal_and_not_for_a_lower_one() {
 fn a_master_that_loses_says_so_before_it_goes() {
     for (profile, said) in [(Profile::Interop, vec![100]), (Profile::Strict, vec![])] {
         let mut bench = Bench::new(RouterSettings { profile, ..settings(Version::V3, 100) });
-        bench.feed(Event::Adopt);
+        bench.feed(RouterEvent::Adopt);
         bench.run(5000);
         assert_eq!(sent(&bench.hear(HIGH, 200)), said, "{profile:?}");
     }
@@ -167,11 +169,11 @@ fn a_master_that_loses_says_so_before_it_goes() {
 /// announced itself just now.
 #[test]
 fn a_farewell_is_a_conflict_unless_its_sender_was_preempted_a_moment_ago() {
-    let began = |actions: &[Action]| {
-        actions.iter().any(|action| matches!(action, Action::ConflictBegan { .. }))
+    let began = |actions: &[RouterAction]| {
+        actions.iter().any(|action| matches!(action, RouterAction::ConflictBegan { .. }))
     };
     let mut bench = Bench::new(settings(Version::V3, 100));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     bench.run(5000);
     assert!(began(&bench.hear(LOW, 50)), "a partition is over");
 

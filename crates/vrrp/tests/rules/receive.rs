@@ -6,8 +6,8 @@ use std::time::Duration;
 use locum_vrrp::checksum::{Coverage, FIELD, checksum};
 use locum_vrrp::packet::encode_advert;
 use locum_vrrp::{
-    Accepted, Action, ChecksumForm, Datagram, Discard, Event, Priority, Role, RouterSettings,
-    Version,
+    Accepted, ChecksumForm, Datagram, Discard, Priority, Role, RouterAction, RouterEvent,
+    RouterSettings, Version,
 };
 
 use crate::bench::{Bench, HIGH, LOW, OWN, settings};
@@ -23,7 +23,7 @@ fn receive(
     bench: &mut Bench,
     source: IpAddr,
     message: &[u8],
-) -> (Result<Accepted, Discard>, Vec<Action>) {
+) -> (Result<Accepted, Discard>, Vec<RouterAction>) {
     let datagram = Datagram { source, destination: GROUP, hop_limit: Some(255), message };
     let mut out = Vec::new();
     let accepted = bench.router.receive(bench.now, &datagram, &mut out);
@@ -37,7 +37,7 @@ fn hear(bench: &mut Bench, source: IpAddr, priority: u8) -> Accepted {
 
 fn master(priority: u8) -> Bench {
     let mut bench = Bench::new(settings(Version::V3, priority));
-    bench.feed(Event::Adopt);
+    bench.feed(RouterEvent::Adopt);
     bench
 }
 
@@ -49,7 +49,7 @@ fn better_advert_makes_a_master_step_down() {
     let (accepted, out) = receive(&mut bench, HIGH, &heard);
     assert_eq!(accepted.expect("sound").heard.priority, Priority(150));
     assert_eq!(bench.router.role(), Role::Resigning);
-    assert!(out.iter().any(|action| matches!(action, Action::Changed { .. })), "{out:?}");
+    assert!(out.iter().any(|action| matches!(action, RouterAction::Changed { .. })), "{out:?}");
 }
 
 /// V-127: nothing of a router changes by what it discards.
@@ -81,12 +81,12 @@ fn router_that_takes_no_part_ignores_what_is_well_formed() {
     let (own, cut) = (message(OWN, 150, ChecksumForm::Pseudo), [0x31; 7]);
     let initialize = Bench::new(settings(Version::V3, 100));
     let mut fault = Bench::new(settings(Version::V3, 100));
-    fault.feed(Event::Fault { reasons: "link".into(), can_send: false });
+    fault.feed(RouterEvent::Fault { reasons: "link".into(), can_send: false });
     for mut bench in [initialize, fault] {
         let ignored = receive(&mut bench, OWN, &own).0;
         assert_eq!(ignored, Err(Discard::AdvertsIgnored), "not its own source, V-112");
         assert_eq!(receive(&mut bench, HIGH, &cut).0, Err(Discard::PacketLengthErrors));
-        bench.feed(Event::Eligible);
+        bench.feed(RouterEvent::Eligible);
         assert_eq!(receive(&mut bench, OWN, &own).0, Err(Discard::OwnSourceRcvd));
     }
 }

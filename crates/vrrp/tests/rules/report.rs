@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use locum_vrrp::{
-    Cause, Event, LastEvent, LinkCondition, NewMasterReason, Preempt, Priority, RouterSettings,
-    Version,
+    Cause, LastEvent, LinkCondition, NewMasterReason, Preempt, Priority, RouterEvent,
+    RouterSettings, Version,
 };
 
 use crate::bench::{Bench, HIGH, LOW, settings};
@@ -38,7 +38,7 @@ fn new_master_reason_is_that_of_the_last_promotion() {
     bench.run(500);
     bench.beside(HIGH, 50, 4);
     assert_eq!(reason(&bench), NewMasterReason::Preempted);
-    bench.feed(Event::Switchover { claim: None });
+    bench.feed(RouterEvent::Switchover { claim: None });
     bench.run(2200);
     assert_eq!(reason(&bench), NewMasterReason::Preempted, "what nobody took was not lost");
     let owner = Bench::eligible(settings(Version::V3, 255));
@@ -50,7 +50,7 @@ fn new_master_reason_is_that_of_the_last_promotion() {
 fn last_event_follows_the_election() {
     let mut bench = Bench::new(settings(Version::V3, 100));
     assert_eq!(last(&bench), LastEvent::None);
-    bench.feed(Event::Eligible);
+    bench.feed(RouterEvent::Eligible);
     assert_eq!(last(&bench), LastEvent::Startup);
     bench.hear(LOW, 50);
     assert_eq!(last(&bench), LastEvent::LowerPriorityMaster);
@@ -60,7 +60,7 @@ fn last_event_follows_the_election() {
     assert_eq!(last(&bench), LastEvent::LowerPriorityMaster);
     bench.hear(HIGH, 150);
     assert_eq!(last(&bench), LastEvent::HigherPriorityBackup);
-    bench.feed(Event::Stop(Cause::Stopped));
+    bench.feed(RouterEvent::Stop(Cause::Stopped));
     assert_eq!(last(&bench), LastEvent::Shutdown);
 }
 
@@ -83,8 +83,8 @@ fn last_event_names_the_end_of_a_preempt_delay() {
 fn last_event_names_an_owner_that_comes_back() {
     let mut bench = Bench::eligible(settings(Version::V3, 255));
     assert_eq!(last(&bench), LastEvent::Startup);
-    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
-    bench.feed(Event::Eligible);
+    bench.feed(RouterEvent::Fault { reasons: "link".into(), can_send: false });
+    bench.feed(RouterEvent::Eligible);
     assert_eq!(last(&bench), LastEvent::OwnerPreempt);
 }
 
@@ -107,9 +107,9 @@ fn last_event_follows_the_link_and_its_addresses() {
     bench.router.observe_link(LinkCondition::Ready);
     assert_eq!(last(&bench), LastEvent::LowerPriorityMaster, "it stayed as it was");
     let none = RouterSettings { addresses: Vec::new(), ..settings(Version::V3, 100) };
-    bench.feed(Event::Settings(none.into(), Priority(100)));
+    bench.feed(RouterEvent::Settings(none.into(), Priority(100)));
     assert_eq!(last(&bench), LastEvent::NoVirtualIpAddresses);
-    bench.feed(Event::Settings(settings(Version::V3, 100).into(), Priority(100)));
+    bench.feed(RouterEvent::Settings(settings(Version::V3, 100).into(), Priority(100)));
     assert_eq!(last(&bench), LastEvent::VirtualIpAddresses);
 }
 
@@ -118,15 +118,15 @@ fn last_event_follows_the_link_and_its_addresses() {
 fn up_since_is_when_it_left_initialize_or_fault() {
     let mut bench = Bench::new(settings(Version::V3, 100));
     assert_eq!(bench.router.up_since(), None);
-    bench.feed(Event::Eligible);
+    bench.feed(RouterEvent::Eligible);
     let begun = bench.now;
     bench.run(3610);
     bench.hear(HIGH, 150);
     bench.run(1000);
     assert_eq!(bench.router.up_since(), Some(begun), "through all roles");
-    bench.feed(Event::Fault { reasons: "link".into(), can_send: false });
+    bench.feed(RouterEvent::Fault { reasons: "link".into(), can_send: false });
     assert_eq!(bench.router.up_since(), None);
     bench.run(1000);
-    bench.feed(Event::Eligible);
+    bench.feed(RouterEvent::Eligible);
     assert_eq!(bench.router.up_since(), Some(bench.now));
 }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use locum_control::{Call, Record, Request, Response};
-use locum_engine::{Command, Event, HookRun, Reply, Run, Successor, Target};
+use locum_engine::{Event, HookRun, OperatorCommand, Reply, RunMode, Successor, Target};
 use tokio::sync::mpsc::{self, Receiver, UnboundedReceiver};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -288,9 +288,12 @@ impl ControlRuntime {
                 let target =
                     instance.map_or(Target::All, |name| Target::Instance(name.as_str().into()));
                 let to = to.map(|node| node.as_str().into());
-                let run = if dry_run { Run::Dry } else { Run::Real };
+                let run = if dry_run { RunMode::Dry } else { RunMode::Real };
                 let successor = if force { Successor::Any } else { Successor::Fit };
-                self.command(Command::Switchover { target, to, run, successor }, Some(answer));
+                self.command(
+                    OperatorCommand::Switchover { target, to, run, successor },
+                    Some(answer),
+                );
             }
             Request::Server { service, server, order, over_ms } => {
                 self.order_server(&service, &server, order, over_ms, answer);
@@ -306,7 +309,7 @@ impl ControlRuntime {
     fn begin_stop(&mut self, answer: Option<oneshot::Sender<Response>>) {
         self.phase = Phase::Stopping { until: Instant::now() + STOP_LIMIT };
         let (reply, replied) = oneshot::channel();
-        self.outbox.send(Message::Command { command: Command::Stop, answer: reply });
+        self.outbox.send(Message::Command { command: OperatorCommand::Stop, answer: reply });
         pass_on(replied, answer);
     }
 
@@ -327,7 +330,7 @@ impl ControlRuntime {
         });
     }
 
-    fn command(&mut self, command: Command, answer: Option<oneshot::Sender<Response>>) {
+    fn command(&mut self, command: OperatorCommand, answer: Option<oneshot::Sender<Response>>) {
         let (reply, replied) = oneshot::channel();
         if self.handles.inbox.try_send(Message::Command { command, answer: reply }).is_err() {
             return answer_busy(answer);

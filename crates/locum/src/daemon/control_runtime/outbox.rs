@@ -45,7 +45,7 @@ impl Outbox {
 
 #[cfg(test)]
 mod tests {
-    use locum_engine::Command;
+    use locum_engine::OperatorCommand;
     use tokio::sync::oneshot;
 
     use super::*;
@@ -57,7 +57,7 @@ mod tests {
         while sender.try_send(Message::End).is_ok() {}
         let mut outbox = Outbox::new(sender);
         let (answer, _answered) = oneshot::channel();
-        outbox.send(Message::Command { command: Command::Stop, answer });
+        outbox.send(Message::Command { command: OperatorCommand::Stop, answer });
         outbox.send(Message::End);
         outbox.offer();
         assert!(!outbox.is_empty());
@@ -65,7 +65,7 @@ mod tests {
         outbox.offer();
         assert!(outbox.is_empty());
         let first = receiver.next();
-        assert!(matches!(first, Some(Message::Command { command: Command::Stop, .. })));
+        assert!(matches!(first, Some(Message::Command { command: OperatorCommand::Stop, .. })));
         assert!(matches!(receiver.next(), Some(Message::End)));
     }
 }

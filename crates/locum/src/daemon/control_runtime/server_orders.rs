@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use locum_control::{Response, ServerRequest};
-use locum_engine::{Command, Reply, ServerOrder};
+use locum_engine::{OperatorCommand, Reply, ServerOrder};
 use locum_plan::MAX_WEIGHT;
 use tokio::sync::oneshot;
 
@@ -41,7 +41,7 @@ impl ControlRuntime {
                     return Err(format!("a weight is 0 to {MAX_WEIGHT}, not {weight}"));
                 }
             };
-            Ok(Command::Server { service: service.into(), address, port, order, over })
+            Ok(OperatorCommand::Server { service: service.into(), address, port, order, over })
         });
         let command = match command {
             Ok(command) => command,

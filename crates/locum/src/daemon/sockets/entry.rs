@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::{Datagram, Listen};
+use locum_engine::{Listen, OutgoingAdvert};
 use locum_kernel::advert_socket::filter::{
     Foreign, MAX_SOURCES, MessageKind, Ours, Secret, Sources,
 };
@@ -86,7 +86,7 @@ pub struct Entry {
     pub opening: Option<Opening>,
     pub retry_at: Option<Time>,
     /// Adverts to be sent, in order; between two drains those that wait for the socket.
-    pub outgoing: Vec<Datagram>,
+    pub outgoing: Vec<OutgoingAdvert>,
     waiting_since: Option<Time>,
     read_errors: u32,
     flood: Flood,
@@ -201,7 +201,7 @@ impl Entry {
     }
 
     /// What is due, but for opening sockets. Adverts given up go to `unsent`.
-    pub fn tick(&mut self, now: Time, unsent: &mut Vec<Datagram>) -> Option<SocketFault> {
+    pub fn tick(&mut self, now: Time, unsent: &mut Vec<OutgoingAdvert>) -> Option<SocketFault> {
         if self.waiting_since.is_some_and(|since| now.since(since) >= LONGEST_WAIT) {
             self.give_up(unsent);
         }
@@ -271,7 +271,7 @@ impl Entry {
         &mut self,
         error: &io::Error,
         now: Time,
-        unsent: &mut Vec<Datagram>,
+        unsent: &mut Vec<OutgoingAdvert>,
     ) -> Option<SocketFault> {
         self.retry_at = Some(now + RETRY);
         self.give_up(unsent);
@@ -286,7 +286,7 @@ impl Entry {
         self.lanes.take()
     }
 
-    pub fn give_up(&mut self, unsent: &mut Vec<Datagram>) {
+    pub fn give_up(&mut self, unsent: &mut Vec<OutgoingAdvert>) {
         unsent.append(&mut self.outgoing);
         self.waiting_since = None;
     }
@@ -296,7 +296,7 @@ impl Entry {
         &mut self,
         batch: &mut SendBatch,
         now: Time,
-        unsent: &mut Vec<Datagram>,
+        unsent: &mut Vec<OutgoingAdvert>,
     ) -> Option<SocketFault> {
         let Some(lanes) = &self.lanes else {
             // Without a socket on its way, why has been reported.
@@ -366,7 +366,7 @@ impl Entry {
     }
 }
 
-fn outgoing(datagram: &Datagram) -> Outgoing<'_> {
+fn outgoing(datagram: &OutgoingAdvert) -> Outgoing<'_> {
     Outgoing {
         source: datagram.source,
         destination: datagram.destination,

@@ -37,7 +37,7 @@ fn state(role: Role) -> &'static str {
 mod tests {
     use std::time::Duration;
 
-    use locum_vrrp::Report;
+    use locum_vrrp::RouterReport;
 
     use super::*;
 
@@ -49,7 +49,7 @@ mod tests {
             up_age: None,
             down_interval: Duration::from_micros(3_609_375),
             skew: Duration::from_micros(609_375),
-            report: Report::default(),
+            report: RouterReport::default(),
         };
         let json = serde_json::to_value(leaves(Role::Fault, &from, None, None)).unwrap();
         let expected = serde_json::json!({
