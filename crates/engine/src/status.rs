@@ -19,21 +19,21 @@ use crate::order::ServerOrder;
 
 /// Everything `locum status` shows.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Status {
+pub struct NodeSnapshot {
     pub node: Option<Name>,
     /// SHA-256 of the configuration text.
     pub digest: Option<String>,
     pub stopping: bool,
-    pub instances: Vec<InstanceStatus>,
-    pub checks: Vec<CheckStatus>,
-    pub services: Vec<ServiceStatus>,
-    pub haproxy: Vec<HaproxyStatus>,
+    pub instances: Vec<InstanceSnapshot>,
+    pub checks: Vec<CheckSnapshot>,
+    pub services: Vec<ServiceSnapshot>,
+    pub haproxy: Vec<HaproxySnapshot>,
     /// Counters of datagrams no instance matched, by interface: those that are not zero.
     pub unmatched: Vec<(Name, Vec<(&'static str, u64)>)>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct InstanceStatus {
+pub struct InstanceSnapshot {
     pub id: InstanceId,
     pub name: Name,
     pub interface: Name,
@@ -67,19 +67,19 @@ pub struct InstanceStatus {
     pub interval: Duration,
     /// Source of our adverts.
     pub source: Option<IpAddr>,
-    pub master: Option<PeerStatus>,
+    pub master: Option<PeerSnapshot>,
     /// A router whose adverts are being discarded: it may be master too.
-    pub discarded: Option<DiscardedStatus>,
+    pub discarded: Option<DiscardedSnapshot>,
     /// The master has other addresses than this instance; `None` unless it is a backup.
-    pub differing: Option<DifferingStatus>,
+    pub differing: Option<DifferingSnapshot>,
     pub checksum_form: ChecksumForm,
     /// Addresses of the configuration with their prefix length, and whether this node holds them.
     pub addresses: Vec<(IpAddr, u8)>,
     pub holds_addresses: bool,
     /// What the kernel refused of all that it shall have, while addresses are held.
-    pub refused: Vec<RefusedStatus>,
+    pub refused: Vec<RefusedSnapshot>,
     /// What this node must not have and the kernel does not let go of.
-    pub withdrawals_pending: Vec<RefusedStatus>,
+    pub withdrawals_pending: Vec<RefusedSnapshot>,
     /// Addresses that somebody put here, where this node is not master: `ADDRESS/PREFIX on LINK`.
     pub unwanted: Vec<String>,
     /// The kernel has not answered for more than a second.
@@ -88,13 +88,13 @@ pub struct InstanceStatus {
     pub healed: u64,
     /// Being removed by a reload.
     pub leaving: bool,
-    pub standard: StandardStatus,
+    pub standard: StandardSnapshot,
     pub counters: Vec<(&'static str, u64)>,
 }
 
 /// Another router that this instance hears and does not believe.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DiscardedStatus {
+pub struct DiscardedSnapshot {
     pub source: IpAddr,
     /// What is wrong with its last advert.
     pub reason: String,
@@ -103,7 +103,7 @@ pub struct DiscardedStatus {
 
 /// Addresses that only one of two nodes has: while the other one is master they are nowhere.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DifferingStatus {
+pub struct DifferingSnapshot {
     pub master: IpAddr,
     pub ours_only: Vec<IpAddr>,
     pub theirs_only: Vec<IpAddr>,
@@ -115,7 +115,7 @@ const DISCARD_CONCERN: Duration = Duration::from_secs(10);
 
 /// A fact that the kernel did not do as asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RefusedStatus {
+pub struct RefusedSnapshot {
     pub fact: Fact,
     /// The kernel's words.
     pub error: String,
@@ -125,7 +125,7 @@ pub struct RefusedStatus {
 
 /// What RFC 8347 has leaves for (V-402).
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StandardStatus {
+pub struct StandardSnapshot {
     /// By its configuration, also while it concedes to another owner.
     pub is_owner: bool,
     /// How long it has been taking part; `None` while it does not.
@@ -137,7 +137,7 @@ pub struct StandardStatus {
 
 /// The other router last accepted as master.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PeerStatus {
+pub struct PeerSnapshot {
     pub address: IpAddr,
     pub priority: Priority,
     /// By its priority it cannot serve all either; `false` where what is served does not decide.
@@ -146,7 +146,7 @@ pub struct PeerStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct CheckStatus {
+pub struct CheckSnapshot {
     pub name: Name,
     /// `None` until the first result.
     pub up: Option<bool>,
@@ -157,24 +157,24 @@ pub struct CheckStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceStatus {
+pub struct ServiceSnapshot {
     pub name: Name,
     pub listen: Vec<Listener>,
     /// Served by this node now.
     pub active: bool,
     pub error: Option<String>,
-    pub fitness: FitnessStatus,
-    pub quorum: QuorumStatus,
+    pub fitness: FitnessSnapshot,
+    pub quorum: QuorumSnapshot,
     /// Where clients are sent while the quorum is lost.
     pub sorry: Option<SocketAddr>,
     /// It has them.
     pub sorry_in_use: bool,
-    pub servers: Vec<ServerStatus>,
+    pub servers: Vec<ServerSnapshot>,
 }
 
 /// Whether a service has enough servers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct QuorumStatus {
+pub struct QuorumSnapshot {
     pub reached: bool,
     /// What the servers that are sent clients are worth.
     pub sum: u32,
@@ -187,7 +187,7 @@ pub struct QuorumStatus {
 
 /// Whether this node can serve something, and whether clients are answered where it does.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FitnessStatus {
+pub struct FitnessSnapshot {
     /// It is served here: `holds` is whether it answers, else whether it could be served.
     pub aspect: Aspect,
     /// `None` until somebody has looked.
@@ -205,7 +205,7 @@ pub struct FitnessStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServerStatus {
+pub struct ServerSnapshot {
     pub address: SocketAddr,
     /// As configured.
     pub weight: u32,
@@ -223,14 +223,14 @@ pub struct ServerStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct HaproxyStatus {
+pub struct HaproxySnapshot {
     pub name: Name,
     pub active: bool,
     pub error: Option<String>,
-    pub fitness: FitnessStatus,
+    pub fitness: FitnessSnapshot,
 }
 
-impl FitnessStatus {
+impl FitnessSnapshot {
     /// Why it is not served, or could not be.
     fn error(&self) -> Option<String> {
         (self.holds == Some(false)).then(|| self.detail.clone())
@@ -249,18 +249,18 @@ impl FitnessStatus {
     }
 }
 
-fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedStatus> {
+fn discarded(state: &InstanceState, now: Time) -> Option<DiscardedSnapshot> {
     let Discarded { at, source, reason } = *state.discarded.as_deref()?;
     let heard_ago = now.since(at);
     let concern = DISCARD_CONCERN.max(2 * state.router.down_interval());
     let reason = format!("{} ({})", explain::discard(reason), reason.reason());
-    (heard_ago <= concern).then_some(DiscardedStatus { source, reason, heard_ago })
+    (heard_ago <= concern).then_some(DiscardedSnapshot { source, reason, heard_ago })
 }
 
-fn differing(state: &InstanceState, now: Time) -> Option<DifferingStatus> {
+fn differing(state: &InstanceState, now: Time) -> Option<DifferingSnapshot> {
     let differing = state.differing.as_deref()?;
     let is_heard = now.since(differing.at) <= 2 * state.router.down_interval();
-    (is_heard && state.router.role() == Role::Backup).then(|| DifferingStatus {
+    (is_heard && state.router.role() == Role::Backup).then(|| DifferingSnapshot {
         master: differing.source,
         ours_only: differing.ours_only.clone(),
         theirs_only: differing.theirs_only.clone(),
@@ -269,8 +269,8 @@ fn differing(state: &InstanceState, now: Time) -> Option<DifferingStatus> {
 
 impl Engine {
     /// The node as it is at `now`.
-    pub fn status(&self, now: Time) -> Status {
-        Status {
+    pub fn status(&self, now: Time) -> NodeSnapshot {
+        NodeSnapshot {
             node: self.plan.as_ref().map(|plan| plan.node.clone()),
             digest: self.plan.as_ref().map(|plan| plan.digest.clone()),
             stopping: self.stopping,
@@ -286,11 +286,11 @@ impl Engine {
         }
     }
 
-    fn instance_status(&self, state: &InstanceState, now: Time) -> InstanceStatus {
+    fn instance_status(&self, state: &InstanceState, now: Time) -> InstanceSnapshot {
         let settings = state.router.settings();
         let (since, cause) = state.router.since();
         let verdict = self.judge(&state.instance, state.perspective(now));
-        let master = state.router.master().map(|master| PeerStatus {
+        let master = state.router.master().map(|master| PeerSnapshot {
             address: master.address,
             priority: master.priority,
             is_unfit: state
@@ -299,7 +299,7 @@ impl Engine {
                 .is_some_and(|policy| policy.ranking.is_unfit(master.priority)),
             heard_ago: now.since(master.heard),
         });
-        InstanceStatus {
+        InstanceSnapshot {
             id: state.id,
             name: state.name().clone(),
             interface: state.instance.interface.clone(),
@@ -333,7 +333,7 @@ impl Engine {
             is_apply_late: state.facts().is_late(),
             healed: state.healed,
             leaving: state.leaving,
-            standard: StandardStatus {
+            standard: StandardSnapshot {
                 is_owner: settings.priority.is_owner(),
                 up_age: state.router.up_since().map(|since| now.since(since)),
                 down_interval: state.router.down_interval(),
@@ -344,8 +344,8 @@ impl Engine {
         }
     }
 
-    fn check_status(&self, now: Time) -> Vec<CheckStatus> {
-        let all = self.trackers.checks().map(|(_, check, tracker)| CheckStatus {
+    fn check_status(&self, now: Time) -> Vec<CheckSnapshot> {
+        let all = self.trackers.checks().map(|(_, check, tracker)| CheckSnapshot {
             name: check.name.clone(),
             up: tracker.state.up,
             detail: tracker.state.detail.clone(),
@@ -355,14 +355,14 @@ impl Engine {
         all.collect()
     }
 
-    fn fitness_status(&self, object: &Tracked, is_active: bool, now: Time) -> FitnessStatus {
+    fn fitness_status(&self, object: &Tracked, is_active: bool, now: Time) -> FitnessSnapshot {
         let Some(state) = self.trackers.served(object) else {
             // INVARIANT: whatever the plan serves is tracked; said of nothing, it is not known.
-            return FitnessStatus::unknown();
+            return FitnessSnapshot::unknown();
         };
         let age = now.since(state.since);
         let is_held = state.losses > 0 && state.up() == Some(true) && !state.is_active;
-        FitnessStatus {
+        FitnessSnapshot {
             aspect: if is_active { Aspect::Answering } else { Aspect::Capable },
             holds: state.known(is_active),
             populated: state.population.as_ref().map_or(Some(true), |all| all.is_enough),
@@ -373,7 +373,7 @@ impl Engine {
         }
     }
 
-    fn service_status(&self, now: Time) -> Vec<ServiceStatus> {
+    fn service_status(&self, now: Time) -> Vec<ServiceSnapshot> {
         let activity = |name: &Name| {
             let mut level = self.services.level().services.iter();
             level.find(|one| one.service.name == *name).map(|one| one.activity)
@@ -384,14 +384,14 @@ impl Engine {
             let active = activity == Some(Activity::Active);
             let fitness = self.fitness_status(&Tracked::Service(name.clone()), active, now);
             let is_sorry = state.sorry_in_use().is_some();
-            ServiceStatus {
+            ServiceSnapshot {
                 name: name.clone(),
                 listen: state.service.listen.clone(),
                 active,
                 // Of what the level does not name any more nobody asks.
                 error: activity.and_then(|_| fitness.error()),
                 fitness,
-                quorum: QuorumStatus {
+                quorum: QuorumSnapshot {
                     reached: state.has_quorum,
                     sum: state.standing(),
                     quorum: state.service.quorum,
@@ -403,7 +403,7 @@ impl Engine {
                 servers: state
                     .servers
                     .iter()
-                    .map(|server| ServerStatus {
+                    .map(|server| ServerSnapshot {
                         address: server.server.address,
                         weight: server.server.weight,
                         due_weight: if is_sorry { 0 } else { server.due_while_live() },
@@ -419,7 +419,7 @@ impl Engine {
         self.services.iter().map(one).collect()
     }
 
-    fn haproxy_status(&self, now: Time) -> Vec<HaproxyStatus> {
+    fn haproxy_status(&self, now: Time) -> Vec<HaproxySnapshot> {
         let files = self.services.haproxy();
         let activity = |name: &Name| {
             let mut level = self.services.level().haproxy.iter();
@@ -430,7 +430,7 @@ impl Engine {
             let active = activity == Some(Activity::Active);
             let object = Tracked::Haproxy(file.name.clone());
             let fitness = self.fitness_status(&object, active, now);
-            HaproxyStatus {
+            HaproxySnapshot {
                 name: file.name.clone(),
                 active,
                 error: activity.and_then(|_| fitness.error()),
@@ -453,17 +453,17 @@ impl Engine {
     }
 }
 
-fn refused(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
+fn refused(facts: &Facts, now: Time) -> Vec<RefusedSnapshot> {
     facts.refused().map(|one| refusal(&one.fact, &one.error, one.until(), now)).collect()
 }
 
-fn withdrawals_pending(facts: &Facts, now: Time) -> Vec<RefusedStatus> {
+fn withdrawals_pending(facts: &Facts, now: Time) -> Vec<RefusedSnapshot> {
     let pending = facts.withdrawals_pending();
     pending.map(|(fact, error)| refusal(fact, error, facts.retry_at(), now)).collect()
 }
 
-fn refusal(fact: &Fact, error: &str, until: Option<Time>, now: Time) -> RefusedStatus {
-    RefusedStatus {
+fn refusal(fact: &Fact, error: &str, until: Option<Time>, now: Time) -> RefusedSnapshot {
+    RefusedSnapshot {
         fact: fact.clone(),
         error: error.to_owned(),
         again_in: until.map(|until| until.since(now)),

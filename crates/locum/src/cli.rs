@@ -21,15 +21,15 @@ pub const HISTORY_FILE: &str = "history.jsonl";
 #[command(name = "locum", version, disable_help_subcommand = true)]
 pub struct Cli {
     #[command(flatten)]
-    pub place: Place,
+    pub place: DaemonArgs,
     #[command(subcommand)]
-    pub command: Command,
+    pub command: CliCommand,
 }
 
 /// Which daemon is meant.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Which daemon")]
-pub struct Place {
+pub struct DaemonArgs {
     /// Control socket of the daemon [default: RUN_DIR/control.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
@@ -38,7 +38,7 @@ pub struct Place {
     pub run_dir: PathBuf,
 }
 
-impl Place {
+impl DaemonArgs {
     pub fn socket(&self) -> PathBuf {
         self.socket.clone().unwrap_or_else(|| self.run_dir.join("control.sock"))
     }
@@ -48,14 +48,14 @@ impl Place {
 const ASKING: &str = "Exit status: 0 done, 1 refused or failed, 2 no daemon";
 
 #[derive(Subcommand, Debug)]
-pub enum Command {
+pub enum CliCommand {
     /// Run the daemon in the foreground
     #[command(after_help = "Exit status: 0 after a stop in order, 1 when it cannot start or was \
                             forced to end, 2 when the configuration has errors")]
-    Run(Run),
+    Run(RunArgs),
     /// Validate a configuration
     #[command(after_help = "Exit status: 0 clean, 1 warnings, 2 errors")]
-    Check(Check),
+    Check(CheckArgs),
     /// Read the configuration and all files that a HAProxy's names again; a wrong configuration is
     /// refused and changes nothing
     #[command(
@@ -68,13 +68,13 @@ pub enum Command {
     Stop,
     /// Show who is master, since when and why
     #[command(after_help = "Exit status: 0 healthy, 1 degraded, 2 no daemon")]
-    Status(Status),
+    Status(StatusArgs),
     /// Show what happened and why
     #[command(after_help = "Exit status: 0 shown, 2 no daemon")]
-    History(History),
+    History(HistoryArgs),
     /// Hand an instance to its backup without losing a packet, and say what came of it
     #[command(after_help = "Exit status: 0 taken over, 1 refused, or nobody took it, 2 no daemon")]
-    Switchover(Switchover),
+    Switchover(SwitchoverArgs),
     /// Take a server of a service out, put it back, or give it another weight
     #[command(subcommand, after_help = ASKING)]
     Server(ServerCommand),
@@ -102,7 +102,7 @@ pub struct Configuration {
 }
 
 #[derive(Args, Debug)]
-pub struct Run {
+pub struct RunArgs {
     #[command(flatten)]
     pub configuration: Configuration,
     /// One line per decision, or one JSON object
@@ -128,7 +128,7 @@ pub enum LogLevel {
 }
 
 #[derive(Args, Debug)]
-pub struct Check {
+pub struct CheckArgs {
     #[command(flatten)]
     pub configuration: Configuration,
     /// Also look for the interfaces, programs, users, files, ports and kernel features it needs
@@ -140,7 +140,7 @@ pub struct Check {
 }
 
 #[derive(Args, Debug)]
-pub struct Status {
+pub struct StatusArgs {
     /// Print one JSON object
     #[arg(long, conflicts_with_all = ["why", "watch"])]
     pub json: bool,
@@ -157,7 +157,7 @@ pub struct Status {
 }
 
 #[derive(Args, Debug)]
-pub struct History {
+pub struct HistoryArgs {
     /// Only the last so much, as 90s, 10m, 1h or 2d
     #[arg(long, value_name = "AGE", value_parser = an_age)]
     pub since: Option<Duration>,
@@ -172,7 +172,7 @@ fn an_age(text: &str) -> Result<Duration, &'static str> {
 }
 
 #[derive(Args, Debug)]
-pub struct Switchover {
+pub struct SwitchoverArgs {
     /// Name of the instance
     #[arg(value_name = "INSTANCE", required_unless_present = "all")]
     pub instance: Option<String>,

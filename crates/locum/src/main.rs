@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Command};
+use cli::{Cli, CliCommand};
 
 fn main() -> ExitCode {
     // The proxy is started by the balancer, not by an operator, and reads its own arguments.
@@ -40,15 +40,15 @@ fn main() -> ExitCode {
     }
     let Cli { place, command } = Cli::parse();
     match command {
-        Command::Run(options) => daemon::run(&options, &place),
-        Command::Check(options) => commands::check::run(&options).into(),
-        Command::Status(options) => commands::status::run(&options, &place).into(),
-        Command::History(options) => commands::history::run(&options, &place).into(),
-        Command::Reload => commands::operate::reload(&place).into(),
-        Command::Stop => commands::operate::stop(&place).into(),
-        Command::Server(command) => commands::server::run(&command, &place).into(),
-        Command::Service(command) => commands::service::run(&command, &place).into(),
-        Command::Demo(options) => demo::run(&options),
-        Command::Switchover(options) => commands::switchover::run(&options, &place).into(),
+        CliCommand::Run(options) => daemon::run(&options, &place),
+        CliCommand::Check(options) => commands::check::run(&options).into(),
+        CliCommand::Status(options) => commands::status::run(&options, &place).into(),
+        CliCommand::History(options) => commands::history::run(&options, &place).into(),
+        CliCommand::Reload => commands::operate::reload(&place).into(),
+        CliCommand::Stop => commands::operate::stop(&place).into(),
+        CliCommand::Server(command) => commands::server::run(&command, &place).into(),
+        CliCommand::Service(command) => commands::service::run(&command, &place).into(),
+        CliCommand::Demo(options) => demo::run(&options),
+        CliCommand::Switchover(options) => commands::switchover::run(&options, &place).into(),
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use locum_engine::status::RefusedStatus;
+use locum_engine::status::RefusedSnapshot;
 use locum_engine::{Engine, InstanceId, Output, Owner};
 use locum_plan::{Name, Plan};
 use locum_vrrp::{Priority, Role, Time, timers};
@@ -196,7 +196,7 @@ impl Adapter {
 }
 
 /// The addresses among these.
-fn addresses(refused: &[RefusedStatus]) -> Vec<IpAddr> {
+fn addresses(refused: &[RefusedSnapshot]) -> Vec<IpAddr> {
     refused.iter().filter_map(|one| one.fact.key().address()).collect()
 }
 

@@ -183,7 +183,7 @@ impl Director {
         }
     }
 
-    fn status(&self) -> locum_engine::status::InstanceStatus {
+    fn status(&self) -> locum_engine::status::InstanceSnapshot {
         self.node.status().instances.remove(0)
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_engine::{
     Arbiter, Asked, Decision, Engine, Fact, Inherited, Input, InstanceId, LinkState, Output, Owner,
     Packet, ProbeChange, Refusal, Removal,
@@ -253,7 +253,7 @@ impl Node {
         self.status().instances[0].role
     }
 
-    pub fn status(&self) -> Status {
+    pub fn status(&self) -> NodeSnapshot {
         self.engine.status(self.now)
     }
 

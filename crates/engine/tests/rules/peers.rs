@@ -60,7 +60,7 @@ fn hear_from(
 
 fn heard_by(node: &Node) -> Vec<(String, Option<IpAddr>)> {
     let instances = node.status().instances;
-    let one = |i: &locum_engine::status::InstanceStatus| {
+    let one = |i: &locum_engine::status::InstanceSnapshot| {
         (i.name.to_string(), i.master.as_ref().map(|master| master.address))
     };
     instances.iter().map(one).collect()

@@ -4,7 +4,7 @@ use locum_config::{Diagnostics, Severity};
 use serde::Serialize;
 
 use super::host;
-use crate::cli::Check;
+use crate::cli::CheckArgs;
 use crate::configuration::Origin;
 use crate::exit;
 use crate::terminal::{complain, say, say_exactly};
@@ -24,7 +24,7 @@ struct Report<'a> {
     rights: Option<&'a str>,
 }
 
-pub fn run(options: &Check) -> u8 {
+pub fn run(options: &CheckArgs) -> u8 {
     let origin = Origin::as_typed(&options.configuration);
     let loaded = origin.load();
     let mut diagnostics = loaded.diagnostics.clone();

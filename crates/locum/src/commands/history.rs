@@ -8,11 +8,11 @@ use locum_control::client::ANSWER_TIMEOUT;
 use locum_control::{HistoryEntry, Record, Request, Response};
 
 use super::{ask, no_answer, not_done};
-use crate::cli::{HISTORY_FILE, History, Place};
+use crate::cli::{DaemonArgs, HISTORY_FILE, HistoryArgs};
 use crate::exit;
 use crate::terminal::{complain, one_line, say, say_exactly};
 
-pub fn run(options: &History, place: &Place) -> u8 {
+pub fn run(options: &HistoryArgs, place: &DaemonArgs) -> u8 {
     let since_ms = options.since.map(|age| {
         let since = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
         since

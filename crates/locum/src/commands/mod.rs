@@ -16,12 +16,12 @@ use std::time::Duration;
 
 use locum_control::{Client, ClientError, Request, Response};
 
-use crate::cli::Place;
+use crate::cli::DaemonArgs;
 use crate::exit;
 use crate::terminal::{complain, say};
 
 /// Asks the daemon one question on a connection of its own.
-fn ask(place: &Place, request: &Request, limit: Duration) -> Result<Response, ClientError> {
+fn ask(place: &DaemonArgs, request: &Request, limit: Duration) -> Result<Response, ClientError> {
     Client::connect(&place.socket())?.call(request, limit)
 }
 

@@ -4,16 +4,16 @@ use locum_control::client::{COMMAND_TIMEOUT, END_TIMEOUT};
 use locum_control::{Client, Request};
 
 use super::{ask, no_answer, report};
-use crate::cli::Place;
+use crate::cli::DaemonArgs;
 use crate::exit;
 use crate::terminal::{complain, say};
 
-pub fn reload(place: &Place) -> u8 {
+pub fn reload(place: &DaemonArgs) -> u8 {
     report(ask(place, &Request::Reload, COMMAND_TIMEOUT))
 }
 
 /// Returns when the daemon has ended.
-pub fn stop(place: &Place) -> u8 {
+pub fn stop(place: &DaemonArgs) -> u8 {
     let mut client = match Client::connect(&place.socket()) {
         Ok(client) => client,
         Err(error) => return no_answer(&error),

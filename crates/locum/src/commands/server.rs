@@ -4,10 +4,10 @@ use locum_control::client::COMMAND_TIMEOUT;
 use locum_control::{Request, ServerRequest};
 
 use super::{ask, report};
-use crate::cli::{OrderedServer, Place, ServerCommand};
+use crate::cli::{DaemonArgs, OrderedServer, ServerCommand};
 use crate::text::millis;
 
-pub fn run(command: &ServerCommand, place: &Place) -> u8 {
+pub fn run(command: &ServerCommand, place: &DaemonArgs) -> u8 {
     let (named, order) = match command {
         ServerCommand::Drain(named) => (named, ServerRequest::Drain),
         ServerCommand::Ready(named) => (named, ServerRequest::Ready),

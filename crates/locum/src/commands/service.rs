@@ -2,12 +2,12 @@
 
 use locum_balancer::haproxy_text;
 
-use crate::cli::{Place, ServiceCommand};
+use crate::cli::{DaemonArgs, ServiceCommand};
 use crate::configuration::Origin;
 use crate::exit;
 use crate::terminal::{complain, say};
 
-pub fn run(command: &ServiceCommand, place: &Place) -> u8 {
+pub fn run(command: &ServiceCommand, place: &DaemonArgs) -> u8 {
     let ServiceCommand::ShowHaproxy { service, configuration } = command;
     let origin = Origin::as_typed(configuration);
     let loaded = origin.load();

@@ -9,7 +9,7 @@ use locum_control::{Client, ClientError, HistoryEntry, Request, Response, Status
 
 use super::table::{self, Extent};
 use super::{no_answer, not_done};
-use crate::cli::{Place, Status};
+use crate::cli::{DaemonArgs, StatusArgs};
 use crate::exit;
 use crate::terminal::{complain, in_one_line, say, say_exactly};
 use crate::text::why;
@@ -23,7 +23,7 @@ enum Missing {
     Wrong(Response),
 }
 
-pub fn run(options: &Status, place: &Place) -> u8 {
+pub fn run(options: &StatusArgs, place: &DaemonArgs) -> u8 {
     loop {
         let shown = match look(options, place) {
             Ok((status, history)) => show(options, &status, &history),
@@ -38,8 +38,8 @@ pub fn run(options: &Status, place: &Place) -> u8 {
 }
 
 fn look(
-    options: &Status,
-    place: &Place,
+    options: &StatusArgs,
+    place: &DaemonArgs,
 ) -> Result<(Box<StatusDocument>, Vec<HistoryEntry>), Missing> {
     let mut client = Client::connect(&place.socket()).map_err(Missing::Answer)?;
     let mut ask = |request| client.call(&request, ANSWER_TIMEOUT).map_err(Missing::Answer);
@@ -56,7 +56,7 @@ fn look(
     }
 }
 
-fn show(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> u8 {
+fn show(options: &StatusArgs, status: &StatusDocument, history: &[HistoryEntry]) -> u8 {
     if options.watch && std::io::stdout().is_terminal() {
         say_exactly("\x1b[H\x1b[2J");
     }
@@ -71,7 +71,7 @@ fn show(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> 
     if status.healthy { exit::OK } else { exit::DEGRADED }
 }
 
-fn for_people(options: &Status, status: &StatusDocument, history: &[HistoryEntry]) -> String {
+fn for_people(options: &StatusArgs, status: &StatusDocument, history: &[HistoryEntry]) -> String {
     let status = in_one_line(status);
     if options.why {
         let history: Vec<_> = history.iter().map(in_one_line).collect();
@@ -94,7 +94,7 @@ mod tests {
         document.instances[0].cause.clone_from(&foreign);
         document.checks[0].detail = foreign;
         for why in [false, true] {
-            let options = Status { json: false, why, watch: false, all: false };
+            let options = StatusArgs { json: false, why, watch: false, all: false };
             let page = for_people(&options, &document, &sample::history());
             assert!(page.contains("\\u{1b}[2J\\n  ! all is well"), "{page}");
             let forged = |line: &str| line.trim() == "! all is well" || line.contains('\x1b');

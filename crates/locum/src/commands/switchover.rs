@@ -10,7 +10,7 @@ use locum_control::{Client, ClientError, Request, Response, StatusDocument};
 use locum_vrrp::Cause;
 
 use super::{no_answer, not_done};
-use crate::cli::{Place, Switchover};
+use crate::cli::{DaemonArgs, SwitchoverArgs};
 use crate::exit;
 use crate::terminal::{complain, say};
 use crate::text::{age, millis};
@@ -23,14 +23,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 const LIMIT: Duration = Duration::from_secs(10);
 const LIMIT_INTERVALS: u64 = 3;
 
-pub fn run(options: &Switchover, place: &Place) -> u8 {
+pub fn run(options: &SwitchoverArgs, place: &DaemonArgs) -> u8 {
     match hand_over(options, place) {
         Ok(code) => code,
         Err(error) => no_answer(&error),
     }
 }
 
-fn hand_over(options: &Switchover, place: &Place) -> Result<u8, ClientError> {
+fn hand_over(options: &SwitchoverArgs, place: &DaemonArgs) -> Result<u8, ClientError> {
     let mut client = Client::connect(&place.socket())?;
     // Of all instances those that this node is master of now.
     let before = match client.call(&Request::Status, ANSWER_TIMEOUT)? {
@@ -44,7 +44,7 @@ fn hand_over(options: &Switchover, place: &Place) -> Result<u8, ClientError> {
     let mut watched: Vec<Watched> =
         before.instances.iter().filter(is_meant).map(Watched::of).collect();
     let (instance, to) = (options.instance.clone(), options.to.clone());
-    let Switchover { dry_run, force, .. } = *options;
+    let SwitchoverArgs { dry_run, force, .. } = *options;
     let begun = Instant::now();
     let request = Request::Switchover { instance, to, dry_run, force };
     match client.call(&request, COMMAND_TIMEOUT)? {

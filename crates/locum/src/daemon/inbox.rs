@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
 
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_engine::{Inherited, Input, OperatorCommand, Reply};
 use locum_plan::Plan;
 use locum_vrrp::Time;
@@ -42,7 +42,7 @@ pub enum Message {
     Opened(Box<Opened>),
     /// `answer` hears when it was taken too.
     Status {
-        answer: oneshot::Sender<(Time, Status)>,
+        answer: oneshot::Sender<(Time, NodeSnapshot)>,
     },
     /// The thread shall end; nothing is handed over.
     End,

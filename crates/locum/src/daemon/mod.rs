@@ -37,7 +37,7 @@ use locum_engine::Input;
 use locum_plan::Plan;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cli::{Place, Run};
+use crate::cli::{DaemonArgs, RunArgs};
 use crate::configuration::Origin;
 use crate::exit;
 use crate::obstacles::OWN_PROGRAM;
@@ -65,7 +65,7 @@ const QUEUE_CALLS: usize = 32;
 const ELECTION_STACK_BYTES: usize = 512 * 1024;
 
 /// Runs until a signal or the control socket asks it to stop.
-pub fn run(options: &Run, place: &Place) -> ExitCode {
+pub fn run(options: &RunArgs, place: &DaemonArgs) -> ExitCode {
     panic::end_at_panic();
     // Without it more memory stays with the process; nothing else changes.
     let _ = locum_kernel::memory::share_one_arena();
@@ -93,7 +93,12 @@ pub fn run(options: &Run, place: &Place) -> ExitCode {
     }
 }
 
-fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Result<Ending, String> {
+fn start(
+    options: &RunArgs,
+    place: &DaemonArgs,
+    origin: Origin,
+    plan: Arc<Plan>,
+) -> Result<Ending, String> {
     let lock = RunDirLock::take(&place.run_dir)?;
     let log = Log::start(options.log_format, options.log_level)
         .map_err(|error| format!("cannot start the log: {error}"))?;
@@ -109,7 +114,7 @@ fn start(options: &Run, place: &Place, origin: Origin, plan: Arc<Plan>) -> Resul
 }
 
 async fn operate(
-    place: &Place,
+    place: &DaemonArgs,
     (lock, namespace_lock): (RunDirLock, NamespaceLock),
     origin: Origin,
     plan: Arc<Plan>,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use locum_balancer::StateFile;
 use locum_control::Response;
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_engine::{ServerOrder, StandingOrder};
 use locum_vrrp::Time;
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ impl WrittenOrder {
     }
 
     /// Those that are in force.
-    pub fn all(status: &Status) -> Vec<Self> {
+    pub fn all(status: &NodeSnapshot) -> Vec<Self> {
         let all = status.services.iter().flat_map(|service| {
             service.servers.iter().filter_map(|server| {
                 let weight = match server.order? {

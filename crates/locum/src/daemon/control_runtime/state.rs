@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use locum_balancer::BalancerStatus;
 use locum_control::Response;
 use locum_engine::Reply;
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_plan::Plan;
 use locum_vrrp::Time;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
@@ -49,7 +49,7 @@ pub enum Done {
     Loaded(Reading, Option<oneshot::Sender<Response>>),
     Sent(Sent),
     TakenUp(TakenUp),
-    Status(Box<((Time, Status), Option<BalancerStatus>)>),
+    Status(Box<((Time, NodeSnapshot), Option<BalancerStatus>)>),
     /// What is in force of the orders for servers.
     Ordered(Ordered),
     BalancerIdle,

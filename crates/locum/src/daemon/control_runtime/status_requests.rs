@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use locum_balancer::BalancerStatus;
 use locum_control::Response;
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_vrrp::Time;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -61,7 +61,7 @@ impl ControlRuntime {
 
     pub(super) fn end_status(
         &mut self,
-        (taken, engine): &(Time, Status),
+        (taken, engine): &(Time, NodeSnapshot),
         balancer: Option<&BalancerStatus>,
     ) {
         let now = self.read_the_clocks();

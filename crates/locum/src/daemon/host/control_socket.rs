@@ -10,11 +10,11 @@ use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
 use super::run_dir_lock::RunDirLock;
-use crate::cli::Place;
+use crate::cli::DaemonArgs;
 
 /// A socket that is served, and the lock of the directory it lies in.
 pub struct ControlSocket {
-    place: Place,
+    place: DaemonArgs,
     lock: RunDirLock,
     file: SocketPlace,
     calls: Sender<Call>,
@@ -34,7 +34,7 @@ pub enum SocketChange {
 
 impl ControlSocket {
     /// Puts every request that comes into `calls`. Must run within a tokio runtime.
-    pub fn serve(place: Place, lock: RunDirLock, server: Server, calls: Sender<Call>) -> Self {
+    pub fn serve(place: DaemonArgs, lock: RunDirLock, server: Server, calls: Sender<Call>) -> Self {
         let file = server.place();
         let serving = Some(tokio::spawn(server.serve(calls.clone())));
         Self { place, lock, file, calls, serving, reported: None }

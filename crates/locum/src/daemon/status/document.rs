@@ -10,7 +10,7 @@ use locum_control::status::{
 };
 use locum_engine::ServerOrder;
 use locum_engine::status as engine;
-use locum_engine::status::Status;
+use locum_engine::status::NodeSnapshot;
 use locum_plan::{Name, Plan, Protocol, QuorumUnit, Tracked, listeners_in_words};
 use locum_vrrp::{Family, HeldBack, Role, Time, Version};
 
@@ -21,7 +21,7 @@ use crate::text::problem::problems;
 
 /// What the document is made of.
 pub struct StatusInputs<'a> {
-    pub engine: &'a Status,
+    pub engine: &'a NodeSnapshot,
     /// `None` when the balancer did not answer in time.
     pub balancer: Option<&'a BalancerStatus>,
     pub plan: &'a Plan,
@@ -71,7 +71,7 @@ pub fn compose(from: &StatusInputs<'_>) -> StatusDocument {
 
 /// `ago` says when it was so long ago.
 fn instance(
-    from: &engine::InstanceStatus,
+    from: &engine::InstanceSnapshot,
     taken: Time,
     ago: &dyn Fn(Duration) -> String,
 ) -> InstanceStatus {
@@ -147,12 +147,12 @@ fn instance(
 
 /// What clients miss. Without a handover connections begin anew, and it would be over in a moment:
 /// the history has it, and nobody has to come for it.
-fn missing(all: &[engine::RefusedStatus]) -> Vec<RefusedAddress> {
+fn missing(all: &[engine::RefusedSnapshot]) -> Vec<RefusedAddress> {
     let lasting = all.iter().filter(|one| one.fact.handover().is_none());
     lasting.map(refused).collect()
 }
 
-fn refused(from: &engine::RefusedStatus) -> RefusedAddress {
+fn refused(from: &engine::RefusedSnapshot) -> RefusedAddress {
     RefusedAddress {
         address: from.fact.what(),
         interface: from.fact.interface().to_string(),
@@ -161,7 +161,7 @@ fn refused(from: &engine::RefusedStatus) -> RefusedAddress {
     }
 }
 
-fn check(from: &engine::CheckStatus, since: String) -> CheckStatus {
+fn check(from: &engine::CheckSnapshot, since: String) -> CheckStatus {
     CheckStatus {
         name: from.name.to_string(),
         up: from.up,
@@ -190,7 +190,7 @@ fn unfit((object, detail): &(Tracked, String)) -> UnfitObject {
     UnfitObject { object: object.to_string(), detail: detail.clone() }
 }
 
-fn fitness(from: &engine::FitnessStatus, ago: &dyn Fn(Duration) -> String) -> ServedFitness {
+fn fitness(from: &engine::FitnessSnapshot, ago: &dyn Fn(Duration) -> String) -> ServedFitness {
     ServedFitness {
         aspect: from.aspect.word().to_owned(),
         holds: from.holds,
@@ -204,7 +204,7 @@ fn fitness(from: &engine::FitnessStatus, ago: &dyn Fn(Duration) -> String) -> Se
 }
 
 fn service(
-    from: &engine::ServiceStatus,
+    from: &engine::ServiceSnapshot,
     plan: &Plan,
     balancer: &BalancerStatus,
     ago: &dyn Fn(Duration) -> String,
@@ -284,7 +284,7 @@ fn service(
 }
 
 fn haproxy(
-    from: &engine::HaproxyStatus,
+    from: &engine::HaproxySnapshot,
     plan: &Plan,
     balancer: &BalancerStatus,
     ago: &dyn Fn(Duration) -> String,
@@ -369,7 +369,7 @@ mod tests {
             lease_seconds: None,
         };
         let facts = [Fact::Handover(Box::new(handover)), Fact::Address(held)];
-        let refused = facts.map(|fact| engine::RefusedStatus {
+        let refused = facts.map(|fact| engine::RefusedSnapshot {
             fact,
             error: "no such protocol".into(),
             again_in: None,

@@ -1,14 +1,14 @@
 //! From the engine's snapshot of one instance to the leaves of RFC 8347.
 
 use locum_control::rfc8347::Rfc8347;
-use locum_engine::status::{PeerStatus, StandardStatus};
+use locum_engine::status::{PeerSnapshot, StandardSnapshot};
 use locum_vrrp::Role;
 
 /// `up` is when the instance began to take part, as text.
 pub fn leaves(
     role: Role,
-    from: &StandardStatus,
-    master: Option<&PeerStatus>,
+    from: &StandardSnapshot,
+    master: Option<&PeerSnapshot>,
     up: Option<String>,
 ) -> Rfc8347 {
     let centis = from.down_interval.as_millis() / 10;
@@ -44,7 +44,7 @@ mod tests {
     /// V-401, V-402: names and units are the module's.
     #[test]
     fn leaves_have_the_names_and_units_of_the_module() {
-        let from = StandardStatus {
+        let from = StandardSnapshot {
             is_owner: true,
             up_age: None,
             down_interval: Duration::from_micros(3_609_375),
