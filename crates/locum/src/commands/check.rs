@@ -11,7 +11,7 @@ use crate::terminal::{complain, say, say_exactly};
 
 /// The object of `check --json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct CheckReport<'a> {
     config: String,
     /// Present when there are no errors: this node's name and the digest of all text read.
     node: Option<&'a str>,
@@ -36,7 +36,7 @@ pub fn run(options: &CheckArgs) -> u8 {
     let count = |severity| diagnostics.iter().filter(|one| one.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if options.json {
-        let report = Report {
+        let report = CheckReport {
             config: origin.path(),
             node: loaded.plan.as_ref().map(|plan| &*plan.node),
             digest: loaded.plan.as_ref().map(|plan| &*plan.digest),

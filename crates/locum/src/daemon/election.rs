@@ -34,7 +34,7 @@ use tokio::sync::oneshot;
 use super::applier::{Apply, Job, JobSender, Levels};
 use super::balancer_thread::BalancerJob;
 use super::inbox::{InboxReceiver, Message};
-use super::sockets::{AdvertSockets, Outcome, Pace, Readable, Reading, SocketFault};
+use super::sockets::{AdvertSockets, Pace, ReadResult, Readable, SocketFault, SocketOutcome};
 
 /// Batches of adverts read from one socket before timers have their turn: more than a socket's
 /// buffer holds, and a flood cannot hold up the timers for longer than about two milliseconds.
@@ -62,7 +62,7 @@ pub struct Sinks {
     pub applier: JobSender,
     pub balancer: SyncSender<BalancerJob>,
     pub probes: Probes,
-    pub reports: Sender<Report>,
+    pub reports: Sender<ElectionReport>,
     /// Unbounded, so that no hook is lost: see where it is created.
     pub hooks: UnboundedSender<HookRun>,
     pub dropped: Arc<Dropped>,
@@ -79,7 +79,7 @@ pub struct Dropped {
 
 /// For the log and the history.
 #[derive(Debug)]
-pub enum Report {
+pub enum ElectionReport {
     Event(Event),
     /// Something wrong with sending or receiving, or right again.
     Socket(String),
@@ -178,12 +178,12 @@ impl Election {
         for &socket in readable {
             for number in 1..=MAX_BATCHES {
                 match self.sockets.receive(socket, &mut batch, now()) {
-                    Reading::Datagrams(interface, family, fault) => {
+                    ReadResult::Datagrams(interface, family, fault) => {
                         self.report_faults(fault);
                         self.feed_adverts(&interface, family, &batch);
                     }
-                    Reading::Empty => break,
-                    Reading::Broken(fault) => {
+                    ReadResult::Empty => break,
+                    ReadResult::Broken(fault) => {
                         self.report_faults([fault]);
                         break;
                     }
@@ -337,7 +337,7 @@ impl Election {
                 }
             }
             Output::Serve { seq, wanted } => self.offer(BalancerJob::Serve { seq, wanted }),
-            Output::Notify(event) => self.report(Report::Event(event)),
+            Output::Notify(event) => self.report(ElectionReport::Event(event)),
             Output::Hook(run) => {
                 // Its receiver goes only with the process.
                 let _ = self.sinks.hooks.send(run);
@@ -383,14 +383,14 @@ impl Election {
     }
 
     /// Without room a report is counted and forgotten: the log is behind by thousands of lines.
-    fn report(&self, report: Report) {
+    fn report(&self, report: ElectionReport) {
         if let Err(TrySend::Full(_) | TrySend::Closed(_)) = self.sinks.reports.try_send(report) {
             self.sinks.dropped.reports.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     fn report_faults(&self, faults: impl IntoIterator<Item = SocketFault>) {
-        faults.into_iter().for_each(|fault| self.report(Report::Socket(fault)));
+        faults.into_iter().for_each(|fault| self.report(ElectionReport::Socket(fault)));
     }
 
     fn send_adverts(&mut self) {
@@ -402,7 +402,7 @@ impl Election {
     }
 
     /// Counts adverts that were not sent, and reports why.
-    fn note(&mut self, outcome: Outcome) {
+    fn note(&mut self, outcome: SocketOutcome) {
         for datagram in outcome.unsent {
             *self.unsent.entry(datagram.instance).or_default() += 1;
         }
@@ -431,7 +431,7 @@ mod tests {
         election: Election,
         jobs: tokio::sync::mpsc::Receiver<Job>,
         balancer_jobs: mpsc::Receiver<BalancerJob>,
-        _reports: tokio::sync::mpsc::Receiver<Report>,
+        _reports: tokio::sync::mpsc::Receiver<ElectionReport>,
         hooks: tokio::sync::mpsc::UnboundedReceiver<HookRun>,
     }
 
@@ -544,7 +544,7 @@ mod tests {
             environment: Vec::new(),
             event,
         };
-        rig.election.report(Report::Socket(String::new()));
+        rig.election.report(ElectionReport::Socket(String::new()));
         (1..=5000).for_each(|event| rig.election.execute(Output::Hook(hook(event))));
         for event in 1..=5000 {
             assert_eq!(rig.hooks.try_recv().ok(), Some(hook(event)));
@@ -583,7 +583,7 @@ mod tests {
     #[test]
     fn reports_without_room_are_counted() {
         let mut rig = Rig::new();
-        (0..3).for_each(|_| rig.election.report(Report::Socket(String::new())));
+        (0..3).for_each(|_| rig.election.report(ElectionReport::Socket(String::new())));
         assert_eq!(rig.dropped(), 2);
         rig.announce();
         assert_eq!(rig.dropped(), 2);

@@ -27,7 +27,7 @@ use locum_plan::Name;
 use locum_vrrp::{Family, Time};
 
 use entry::Entry;
-use opener::{Lanes, Opener, Request};
+use opener::{Lanes, Opener, OpenerRequest};
 
 pub use entry::SocketFault;
 pub use opener::Opened;
@@ -40,7 +40,7 @@ const INBOX: u64 = u64::MAX;
 pub struct AdvertSockets {
     entries: Vec<Entry>,
     /// Those that exist, whatever is wanted: what is wanted next may lie on any of them.
-    links: HashMap<Name, Link>,
+    links: HashMap<Name, SocketLink>,
     opener: Opener,
     /// What the opener had no room for.
     closing: Vec<Lanes>,
@@ -49,7 +49,7 @@ pub struct AdvertSockets {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Link {
+struct SocketLink {
     index: u32,
     running: bool,
 }
@@ -81,7 +81,7 @@ enum Side {
 
 /// What a read gave.
 #[derive(Debug)]
-pub enum Reading {
+pub enum ReadResult {
     /// The batch has something, and whether there are too many foreign datagrams, or not any more.
     Datagrams(Name, Family, Option<SocketFault>),
     Empty,
@@ -91,7 +91,7 @@ pub enum Reading {
 
 /// What a change of the sockets or a try to send has brought to light.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct SocketOutcome {
     /// Adverts that were not sent and will not be.
     pub unsent: Vec<OutgoingAdvert>,
     pub faults: Vec<SocketFault>,
@@ -135,8 +135,8 @@ impl AdvertSockets {
     }
 
     /// Makes the sockets exactly these, as soon as they are open.
-    pub fn listen(&mut self, wanted: Vec<Listen>, now: Time) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn listen(&mut self, wanted: Vec<Listen>, now: Time) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
         let key = |listen: &Listen| (listen.interface.clone(), listen.family);
         let mut closing = Vec::new();
         self.entries.retain_mut(|entry| {
@@ -172,9 +172,9 @@ impl AdvertSockets {
     }
 
     /// Follows a link: opens, opens anew, closes or joins again.
-    pub fn follow_link(&mut self, link: &LinkState, now: Time) -> Outcome {
-        let mut outcome = Outcome::default();
-        let state = Link { index: link.index, running: link.running };
+    pub fn follow_link(&mut self, link: &LinkState, now: Time) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
+        let state = SocketLink { index: link.index, running: link.running };
         let before = self.links.insert(link.name.clone(), state);
         let came_up = link.running && before.is_none_or(|before| !before.running);
         let mut closing = Vec::new();
@@ -187,7 +187,7 @@ impl AdvertSockets {
                 // A switch that forgot us hears of the membership again. Without room for the
                 // request it does not, which shows as silence.
                 let groups = entry.listen.groups.clone();
-                let _ = self.opener.ask(Request::Rejoin(lanes.clone(), groups));
+                let _ = self.opener.ask(OpenerRequest::Rejoin(lanes.clone(), groups));
             }
         }
         closing.into_iter().for_each(|lanes| self.close(lanes));
@@ -196,8 +196,8 @@ impl AdvertSockets {
     }
 
     /// There is no link of this name any more: closes its sockets.
-    pub fn forget_link(&mut self, name: &Name) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn forget_link(&mut self, name: &Name) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
         self.links.remove(name);
         let mut closing = Vec::new();
         for entry in self.entries.iter_mut().filter(|entry| entry.listen.interface == *name) {
@@ -210,8 +210,8 @@ impl AdvertSockets {
     }
 
     /// The answer of the opener: what has waited for it is sent.
-    pub fn opened(&mut self, opened: Opened, batch: &mut SendBatch, now: Time) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn opened(&mut self, opened: Opened, batch: &mut SendBatch, now: Time) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
         let Opened { opening, result } = opened;
         let asks = |entry: &&mut Entry| entry.opening.as_ref() == Some(&opening);
         let Some(entry) = self.entries.iter_mut().find(asks) else {
@@ -235,8 +235,8 @@ impl AdvertSockets {
     }
 
     /// Does what is due.
-    pub fn tick(&mut self, now: Time) -> Outcome {
-        let mut outcome = Outcome::default();
+    pub fn tick(&mut self, now: Time) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
         for lanes in std::mem::take(&mut self.closing) {
             self.close(lanes);
         }
@@ -254,16 +254,21 @@ impl AdvertSockets {
     }
 
     /// Reads what there is now, at most one batch.
-    pub fn receive(&mut self, readable: Readable, batch: &mut ReceiveBatch, now: Time) -> Reading {
+    pub fn receive(
+        &mut self,
+        readable: Readable,
+        batch: &mut ReceiveBatch,
+        now: Time,
+    ) -> ReadResult {
         let is_it = |entry: &&mut Entry| entry.id == readable.entry();
-        let Some(entry) = self.entries.iter_mut().find(is_it) else { return Reading::Empty };
-        let Some(lanes) = &entry.lanes else { return Reading::Empty };
+        let Some(entry) = self.entries.iter_mut().find(is_it) else { return ReadResult::Empty };
+        let Some(lanes) = &entry.lanes else { return ReadResult::Empty };
         let socket = if readable.is_of_masters() { &lanes.masters } else { &lanes.others };
         match socket.receive(batch) {
-            Ok(()) if batch.is_empty() => Reading::Empty,
+            Ok(()) if batch.is_empty() => ReadResult::Empty,
             Ok(()) => {
                 let fault = entry.has_read(batch, now);
-                Reading::Datagrams(entry.listen.interface.clone(), entry.listen.family, fault)
+                ReadResult::Datagrams(entry.listen.interface.clone(), entry.listen.family, fault)
             }
             Err(error) if entry.read_failed() => {
                 let index = entry.index;
@@ -272,9 +277,9 @@ impl AdvertSockets {
                 entry.retry_at = Some(now + entry::RETRY);
                 let fault = entry.changed(Some(format!("cannot receive adverts: {error}")), now);
                 lanes.into_iter().for_each(|lanes| self.close(lanes));
-                fault.map_or(Reading::Empty, Reading::Broken)
+                fault.map_or(ReadResult::Empty, ReadResult::Broken)
             }
-            Err(_) => Reading::Empty,
+            Err(_) => ReadResult::Empty,
         }
     }
 
@@ -285,8 +290,8 @@ impl AdvertSockets {
         adverts: &mut Vec<OutgoingAdvert>,
         batch: &mut SendBatch,
         now: Time,
-    ) -> Outcome {
-        let mut outcome = Outcome::default();
+    ) -> SocketOutcome {
+        let mut outcome = SocketOutcome::default();
         for datagram in adverts.drain(..) {
             match self.find(&datagram.interface, Family::of(&datagram.destination)) {
                 Some(entry) => entry.outgoing.push(datagram),
@@ -309,7 +314,7 @@ impl AdvertSockets {
         &mut self,
         now: Time,
         among: impl Fn(&Entry) -> bool,
-        outcome: &mut Outcome,
+        outcome: &mut SocketOutcome,
     ) {
         for entry in self.entries.iter_mut().filter(|entry| among(entry)) {
             entry.retry_at = None;
@@ -318,7 +323,7 @@ impl AdvertSockets {
                 continue;
             }
             let opening = entry.wanted();
-            match self.opener.ask(Request::Open(Box::new(opening.clone()))) {
+            match self.opener.ask(OpenerRequest::Open(Box::new(opening.clone()))) {
                 Ok(()) => entry.opening = Some(opening),
                 Err(_) => {
                     let error = io::Error::other("too many others are being opened");
@@ -334,7 +339,7 @@ impl AdvertSockets {
         // One that was never registered is none the worse for it.
         let _ = self.poller.remove(&*lanes.masters);
         let _ = self.poller.remove(&*lanes.others);
-        if let Err(Request::Close(lanes)) = self.opener.ask(Request::Close(lanes)) {
+        if let Err(OpenerRequest::Close(lanes)) = self.opener.ask(OpenerRequest::Close(lanes)) {
             self.closing.push(lanes);
         }
     }
@@ -377,13 +382,13 @@ mod tests {
             Self { sockets, asked, gate, answers }
         }
 
-        fn answer(&mut self, now: Time) -> Outcome {
+        fn answer(&mut self, now: Time) -> SocketOutcome {
             self.gate.send(io::ErrorKind::PermissionDenied).unwrap();
             let opened = self.answers.recv().unwrap();
             self.sockets.opened(opened, &mut SendBatch::default(), now)
         }
 
-        fn send(&mut self, now: Time) -> Outcome {
+        fn send(&mut self, now: Time) -> SocketOutcome {
             self.sockets.send(&mut vec![advert()], &mut SendBatch::default(), now)
         }
     }

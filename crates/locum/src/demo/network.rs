@@ -20,7 +20,7 @@ pub const VIRTUAL_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 
 /// A machine of the show, by its place in [`Network::machines`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum MachineId {
     Client,
     Director(usize),
     Server(usize),
@@ -30,20 +30,20 @@ pub enum Place {
 type Cable = (&'static str, &'static str, &'static str);
 
 /// Name, place and cables of every machine. Addresses are of the documentation ranges (RFC 5737).
-const MACHINES: [(&str, Place, &[Cable]); 5] = [
-    ("client", Place::Client, &[("eth0", "front", "192.0.2.100/24")]),
+const MACHINES: [(&str, MachineId, &[Cable]); 5] = [
+    ("client", MachineId::Client, &[("eth0", "front", "192.0.2.100/24")]),
     (
         "lb1",
-        Place::Director(0),
+        MachineId::Director(0),
         &[("eth0", "front", "192.0.2.1/24"), ("eth1", "back", "198.51.100.1/24")],
     ),
     (
         "lb2",
-        Place::Director(1),
+        MachineId::Director(1),
         &[("eth0", "front", "192.0.2.2/24"), ("eth1", "back", "198.51.100.2/24")],
     ),
-    ("srv1", Place::Server(0), &[("eth0", "back", "198.51.100.11/24")]),
-    ("srv2", Place::Server(1), &[("eth0", "back", "198.51.100.12/24")]),
+    ("srv1", MachineId::Server(0), &[("eth0", "back", "198.51.100.11/24")]),
+    ("srv2", MachineId::Server(1), &[("eth0", "back", "198.51.100.12/24")]),
 ];
 
 /// All machines and the switch between them, which is this process's own namespace.
@@ -57,7 +57,7 @@ pub struct Network {
 #[derive(Debug)]
 pub struct Machine {
     name: &'static str,
-    place: Place,
+    place: MachineId,
     cables: &'static [Cable],
     namespace: File,
 }
@@ -110,7 +110,7 @@ impl Network {
     ///
     /// # Errors
     /// When there is none.
-    pub fn machine(&self, place: Place) -> Result<&Machine, String> {
+    pub fn machine(&self, place: MachineId) -> Result<&Machine, String> {
         let found = self.machines.iter().find(|machine| machine.place == place);
         found.ok_or_else(|| format!("there is no machine {place:?}"))
     }

@@ -316,10 +316,10 @@ fn table(acts: &[Act]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::series::Tally;
+    use crate::demo::series::SeriesTally;
 
     fn act(lost: usize, broken: usize) -> Act {
-        let tally = Tally { sent: 1000, lost, ..Tally::default() };
+        let tally = SeriesTally { sent: 1000, lost, ..SeriesTally::default() };
         let mut act = Act::new("an act");
         act.promise_no_loss(Measured { probes: tally.clone(), requests: tally }, broken);
         act
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn nothing_measured_is_nothing_promised() {
         let mut act = Act::new("an act");
-        let nothing = Measured { probes: Tally::default(), requests: Tally::default() };
+        let nothing = Measured { probes: SeriesTally::default(), requests: SeriesTally::default() };
         act.promise_no_loss(nothing, UNDER_WAY);
         assert!(act.promises.iter().all(|promise| !promise.kept));
     }

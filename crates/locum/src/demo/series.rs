@@ -13,11 +13,11 @@ use std::time::Instant;
 pub struct Series {
     /// A request without an answer for so long is lost.
     patience: Duration,
-    requests: Arc<Mutex<Vec<Request>>>,
+    requests: Arc<Mutex<Vec<SentRequest>>>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Request {
+struct SentRequest {
     sent: Instant,
     /// Who answered, by number.
     by: Option<u8>,
@@ -25,7 +25,7 @@ struct Request {
 
 /// What became of a part of a series.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Tally {
+pub struct SeriesTally {
     /// Requests whose fate is known.
     pub sent: usize,
     pub lost: usize,
@@ -47,7 +47,7 @@ impl Series {
     /// Notes a request sent now; the number is the one to answer with.
     pub fn send(&self) -> usize {
         let mut requests = self.lock();
-        requests.push(Request { sent: Instant::now(), by: None });
+        requests.push(SentRequest { sent: Instant::now(), by: None });
         requests.len() - 1
     }
 
@@ -67,14 +67,14 @@ impl Series {
     }
 
     /// What became of the requests in `range`; those that may still be answered are left out.
-    pub fn tally(&self, range: Range<usize>) -> Tally {
+    pub fn tally(&self, range: Range<usize>) -> SeriesTally {
         let now = Instant::now();
         let requests = self.lock();
         let end = range.end.min(requests.len());
         let known = requests.get(range.start..end).unwrap_or_default().iter().filter(|request| {
             request.by.is_some() || now.duration_since(request.sent) > self.patience
         });
-        let mut tally = Tally::default();
+        let mut tally = SeriesTally::default();
         let mut silent_since: Option<Instant> = None;
         let mut last = None;
         for request in known {
@@ -116,7 +116,7 @@ impl Series {
         requests.iter().rev().find_map(|request| Some((request.by?, request.sent.elapsed())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Request>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<SentRequest>> {
         // A thread that panicked has left a record that is whole: each change is one store.
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,7 +132,7 @@ mod tests {
         let start = Instant::now() - Duration::from_secs(1);
         *series.lock() = (0..)
             .zip(answers)
-            .map(|(place, by)| Request { sent: start + Duration::from_millis(place), by: *by })
+            .map(|(place, by)| SentRequest { sent: start + Duration::from_millis(place), by: *by })
             .collect();
         series
     }
@@ -157,7 +157,7 @@ mod tests {
         let series = series(&[None, Some(0), Some(0), None]);
         assert_eq!(series.tally(1..3).lost, 0);
         assert_eq!(series.tally(1..99).sent, 3);
-        assert_eq!(series.tally(7..9), Tally::default());
+        assert_eq!(series.tally(7..9), SeriesTally::default());
     }
 
     #[test]
@@ -174,7 +174,10 @@ mod tests {
         let number = series.send();
         assert_eq!(series.tally(0..1).sent, 0);
         series.answer(number, 1);
-        assert_eq!(series.tally(0..1), Tally { sent: 1, answered_by: vec![1], ..Tally::default() });
+        assert_eq!(
+            series.tally(0..1),
+            SeriesTally { sent: 1, answered_by: vec![1], ..SeriesTally::default() }
+        );
         assert_eq!(series.answers_by(2), [0, 1]);
     }
 }

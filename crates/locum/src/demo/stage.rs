@@ -13,17 +13,17 @@ use super::director::CONFIGURATION;
 use super::director::Director;
 use super::director::INSTANCE;
 use super::network::Machine;
+use super::network::MachineId;
 use super::network::Network;
-use super::network::Place;
 use super::network::VIRTUAL_ADDRESS;
 use super::sandbox;
 use super::series::Series;
-use super::series::Tally;
+use super::series::SeriesTally;
 use super::traffic;
 use super::view::DirectorScene;
+use super::view::DirectorState;
 use super::view::Scene;
 use super::view::ServerScene;
-use super::view::State;
 use super::view::View;
 
 /// Time between two looks.
@@ -55,12 +55,12 @@ pub struct Stage {
     /// Who answered the probes at the last look.
     answering: Option<usize>,
     /// Where the counters on the screen begin; `None` while there was no service yet.
-    counted_from: Option<Mark>,
+    counted_from: Option<MeasuringStart>,
 }
 
 /// Where a measurement began.
 #[derive(Clone, Copy, Debug)]
-pub struct Mark {
+pub struct MeasuringStart {
     probes: usize,
     requests: usize,
 }
@@ -68,8 +68,8 @@ pub struct Mark {
 /// What the client met between two moments.
 #[derive(Clone, Debug)]
 pub struct Measured {
-    pub probes: Tally,
-    pub requests: Tally,
+    pub probes: SeriesTally,
+    pub requests: SeriesTally,
 }
 
 impl Stage {
@@ -86,12 +86,12 @@ impl Stage {
         std::fs::write(&config, CONFIGURATION)
             .map_err(|error| format!("cannot write {}: {error}", config.display()))?;
         for index in 0..SERVERS.len() {
-            traffic::serve_pages(network.machine(Place::Server(index))?, number(index))?;
+            traffic::serve_pages(network.machine(MachineId::Server(index))?, number(index))?;
         }
         for index in 0..DIRECTORS.len() {
-            traffic::answer_probes(network.machine(Place::Director(index))?, number(index))?;
+            traffic::answer_probes(network.machine(MachineId::Director(index))?, number(index))?;
         }
-        let client = network.machine(Place::Client)?;
+        let client = network.machine(MachineId::Client)?;
         Ok(Self {
             probes: traffic::probe(client)?,
             requests: traffic::request(client)?,
@@ -131,7 +131,7 @@ impl Stage {
     /// # Errors
     /// When it cannot be started.
     pub fn start(&mut self, index: usize) -> Result<(), String> {
-        let machine = self.network.machine(Place::Director(index))?;
+        let machine = self.network.machine(MachineId::Director(index))?;
         self.directors[index].start(machine)
     }
 
@@ -140,7 +140,7 @@ impl Stage {
     /// # Errors
     /// When the cables cannot be pulled.
     pub fn host_dies(&mut self, index: usize) -> Result<(), String> {
-        let machine = self.network.machine(Place::Director(index))?;
+        let machine = self.network.machine(MachineId::Director(index))?;
         self.network.unplug(machine)?;
         self.plugged[index] = false;
         self.directors[index].kill_all();
@@ -152,7 +152,7 @@ impl Stage {
     /// # Errors
     /// When it cannot be plugged in or started.
     pub fn host_returns(&mut self, index: usize) -> Result<(), String> {
-        let machine = self.network.machine(Place::Director(index))?;
+        let machine = self.network.machine(MachineId::Director(index))?;
         self.network.plug(machine)?;
         self.plugged[index] = true;
         self.start(index)
@@ -203,12 +203,12 @@ impl Stage {
     }
 
     /// Begins a measurement.
-    pub fn mark(&self) -> Mark {
-        Mark { probes: self.probes.mark(), requests: self.requests.mark() }
+    pub fn mark(&self) -> MeasuringStart {
+        MeasuringStart { probes: self.probes.mark(), requests: self.requests.mark() }
     }
 
     /// What the client met since `mark`; waits until the fate of the last request is known.
-    pub fn measure(&mut self, mark: Mark) -> Measured {
+    pub fn measure(&mut self, mark: MeasuringStart) -> Measured {
         let end = self.mark();
         self.watch(self.requests.patience().max(self.probes.patience()) + LOOK);
         Measured {
@@ -240,7 +240,7 @@ impl Stage {
     }
 
     fn machine(&self, index: usize) -> Result<&Machine, String> {
-        self.network.machine(Place::Director(index))
+        self.network.machine(MachineId::Director(index))
     }
 
     fn look(&mut self) {
@@ -288,12 +288,12 @@ impl Stage {
         }
     }
 
-    fn state(&self, index: usize) -> State {
+    fn state(&self, index: usize) -> DirectorState {
         if !self.plugged[index] {
-            return State::Unplugged;
+            return DirectorState::Unplugged;
         }
-        let Some(instance) = self.instance(index) else { return State::Silent };
-        State::Runs {
+        let Some(instance) = self.instance(index) else { return DirectorState::Silent };
+        DirectorState::Runs {
             role: instance.role.clone(),
             priority: instance.effective_priority,
             holds: instance.holds_addresses,

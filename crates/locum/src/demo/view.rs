@@ -8,7 +8,7 @@ use std::io::IsTerminal;
 use std::io::Write;
 use std::time::Duration;
 
-use super::series::Tally;
+use super::series::SeriesTally;
 
 /// Columns of the picture: those of the smallest terminal in use.
 const COLUMNS: usize = 79;
@@ -29,14 +29,14 @@ const NORMAL: &str = "\x1b[0m";
 /// Shows facts and, on a terminal, the scene.
 #[derive(Debug)]
 pub struct View {
-    shape: Shape,
+    shape: ViewShape,
     facts: VecDeque<String>,
     /// Lines of the picture above the cursor.
     drawn: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Shape {
+enum ViewShape {
     Lines,
     Picture { colour: bool },
 }
@@ -49,8 +49,8 @@ pub struct Scene {
     pub act: String,
     pub directors: Vec<DirectorScene>,
     pub servers: Vec<ServerScene>,
-    pub probes: Tally,
-    pub requests: Tally,
+    pub probes: SeriesTally,
+    pub requests: SeriesTally,
     /// Since the last answered probe was sent.
     pub silence: Duration,
 }
@@ -58,14 +58,14 @@ pub struct Scene {
 #[derive(Debug)]
 pub struct DirectorScene {
     pub name: &'static str,
-    pub state: State,
+    pub state: DirectorState,
     /// The client's probes are answered by it.
     pub answers: bool,
 }
 
 /// What a director is to be seen as.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum State {
+pub enum DirectorState {
     /// Its role, priority and whether it wants the virtual address on its interface.
     Runs { role: String, priority: u8, holds: bool },
     /// No daemon answers.
@@ -85,9 +85,9 @@ pub struct ServerScene {
 impl View {
     pub fn new(plain: bool) -> Self {
         let shape = if plain || !std::io::stdout().is_terminal() {
-            Shape::Lines
+            ViewShape::Lines
         } else {
-            Shape::Picture { colour: std::env::var_os("NO_COLOR").is_none() }
+            ViewShape::Picture { colour: std::env::var_os("NO_COLOR").is_none() }
         };
         Self { shape, facts: VecDeque::new(), drawn: 0 }
     }
@@ -97,8 +97,8 @@ impl View {
         for line in text.lines() {
             let line = format!("{:8.3} s  {line}", at.as_secs_f64());
             match self.shape {
-                Shape::Lines => print(&format!("{line}\n")),
-                Shape::Picture { .. } => {
+                ViewShape::Lines => print(&format!("{line}\n")),
+                ViewShape::Picture { .. } => {
                     self.facts.push_back(line);
                     if self.facts.len() > FACTS {
                         self.facts.pop_front();
@@ -110,7 +110,7 @@ impl View {
 
     /// Shows the scene, where scenes are shown.
     pub fn draw(&mut self, scene: &Scene) {
-        let Shape::Picture { colour } = self.shape else { return };
+        let ViewShape::Picture { colour } = self.shape else { return };
         let mut lines = picture(scene);
         lines.push((String::new(), ""));
         lines.extend(self.facts.iter().map(|fact| (fact.clone(), style(fact))));
@@ -166,7 +166,7 @@ fn director(director: &DirectorScene) -> (String, &'static str) {
     let mark = if director.answers { "►" } else { " " };
     let name = director.name;
     let (text, style) = match &director.state {
-        State::Runs { role, priority, holds } => {
+        DirectorState::Runs { role, priority, holds } => {
             let style = match role.as_str() {
                 "master" | "resigning" => GREEN,
                 _ => BLUE,
@@ -174,8 +174,8 @@ fn director(director: &DirectorScene) -> (String, &'static str) {
             let holds = if *holds { "holds the virtual address" } else { "" };
             (format!("{:<11}  priority {priority:<3}  {holds}", role.to_uppercase()), style)
         }
-        State::Silent => ("no daemon".to_owned(), RED),
-        State::Unplugged => ("dead".to_owned(), RED),
+        DirectorState::Silent => ("no daemon".to_owned(), RED),
+        DirectorState::Unplugged => ("dead".to_owned(), RED),
     };
     (format!("  {mark} {name}   {text}"), style)
 }
@@ -191,12 +191,12 @@ fn style(fact: &str) -> &'static str {
     }
 }
 
-fn counts(tally: &Tally) -> String {
+fn counts(tally: &SeriesTally) -> String {
     format!("{:>7} sent  {:>6} lost   gap {}", tally.sent, tally.lost, gap(tally))
 }
 
 /// The longest gap of a tally for a person; one lost request has no length.
-pub fn gap(tally: &Tally) -> String {
+pub fn gap(tally: &SeriesTally) -> String {
     if tally.lost == 0 {
         return "none".to_owned();
     }
@@ -214,12 +214,12 @@ mod tests {
     use super::*;
 
     fn scene() -> Scene {
-        let tally = Tally { sent: 123_456, lost: 3_107, ..Tally::default() };
-        let runs = State::Runs { role: "resigning".to_owned(), priority: 150, holds: true };
+        let tally = SeriesTally { sent: 123_456, lost: 3_107, ..SeriesTally::default() };
+        let runs = DirectorState::Runs { role: "resigning".to_owned(), priority: 150, holds: true };
         Scene {
             at: Duration::from_millis(29_187),
             act: "3 of 6: the host of lb2 dies: cables pulled, every process killed".to_owned(),
-            directors: [runs, State::Unplugged]
+            directors: [runs, DirectorState::Unplugged]
                 .map(|state| DirectorScene { name: "lb1", state, answers: true })
                 .into(),
             servers: ["srv1", "srv2"].map(|name| ServerScene { name, up: true, pages: 999 }).into(),

@@ -48,7 +48,7 @@ pub enum HookEnd {
 
 /// What the tasks of hooks report.
 #[derive(Debug)]
-enum Report {
+enum HookReport {
     Ended(HookRun, Ran),
     Superseded(HookRun, u64),
     /// The pause of this owner is over.
@@ -56,16 +56,16 @@ enum Report {
 }
 
 /// All queues. Owned by the control runtime; hooks run as tasks on it.
-pub struct Hooks {
-    queues: HashMap<HookOwner, Queue>,
+pub struct HookQueues {
+    queues: HashMap<HookOwner, HookQueue>,
     /// Owners whose next hook waits for a place, in the order they came.
     line: VecDeque<HookOwner>,
     running: usize,
     /// How many may run at a time.
     places: usize,
     /// Bounded by the queues: one report for each run that was queued, and one for each pause.
-    sender: UnboundedSender<Report>,
-    reports: UnboundedReceiver<Report>,
+    sender: UnboundedSender<HookReport>,
+    reports: UnboundedReceiver<HookReport>,
     timeout: Duration,
     launcher: Launcher,
     try_again: Duration,
@@ -73,9 +73,9 @@ pub struct Hooks {
 
 /// The hooks of one owner; gone when there is none.
 #[derive(Debug, Default)]
-struct Queue {
+struct HookQueue {
     waiting: VecDeque<HookRun>,
-    state: State,
+    state: HookState,
     /// Event whose first hook has been run: its other ones follow, whatever comes meanwhile.
     begun: Option<u64>,
     /// Event known to be postponed.
@@ -83,16 +83,16 @@ struct Queue {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-enum State {
+enum HookState {
     #[default]
     Idle,
     InLine,
     Running,
-    /// Until [`Report::TryAgain`].
+    /// Until [`HookReport::TryAgain`].
     Pausing,
 }
 
-impl Hooks {
+impl HookQueues {
     /// `timeout` is the longest a hook may run, `places` how many may at a time.
     pub fn new(timeout: Duration, places: usize) -> Self {
         let (sender, reports) = mpsc::unbounded_channel();
@@ -119,10 +119,10 @@ impl Hooks {
         let queue = self.queues.entry(run.owner.clone()).or_default();
         for old in queue.supersede(run.event) {
             // The receiver is ours.
-            let _ = self.sender.send(Report::Superseded(old, run.event));
+            let _ = self.sender.send(HookReport::Superseded(old, run.event));
         }
-        if queue.state == State::Idle {
-            queue.state = State::InLine;
+        if queue.state == HookState::Idle {
+            queue.state = HookState::InLine;
             self.line.push_back(run.owner.clone());
         }
         queue.waiting.push_back(run);
@@ -133,17 +133,17 @@ impl Hooks {
     pub async fn next_result(&mut self) -> HookResult {
         loop {
             let result = match self.reports.recv().await {
-                Some(Report::Ended(run, Ran { end: End::NoRoom(reason), .. })) => {
+                Some(HookReport::Ended(run, Ran { end: End::NoRoom(reason), .. })) => {
                     self.postpone(run, reason)
                 }
-                Some(Report::Ended(run, ran)) => {
+                Some(HookReport::Ended(run, ran)) => {
                     self.leave_place(&run.owner);
                     Some(HookResult { run, end: HookEnd::Ran(ran) })
                 }
-                Some(Report::Superseded(run, by)) => {
+                Some(HookReport::Superseded(run, by)) => {
                     Some(HookResult { run, end: HookEnd::Superseded { by } })
                 }
-                Some(Report::TryAgain(owner)) => {
+                Some(HookReport::TryAgain(owner)) => {
                     self.queue_up(&owner);
                     None
                 }
@@ -178,7 +178,7 @@ impl Hooks {
         if queue.waiting.is_empty() {
             self.queues.remove(owner);
         } else {
-            queue.state = State::InLine;
+            queue.state = HookState::InLine;
             self.line.push_back(owner.clone());
         }
     }
@@ -192,7 +192,7 @@ impl Hooks {
             return Some(HookResult { run, end: HookEnd::Superseded { by: newest } });
         }
         self.running -= 1;
-        queue.state = State::Pausing;
+        queue.state = HookState::Pausing;
         queue.begun = None;
         let is_new = queue.postponed.replace(run.event) != Some(run.event);
         let result =
@@ -201,7 +201,7 @@ impl Hooks {
         queue.waiting.push_front(run);
         tokio::spawn(async move {
             sleep(pause).await;
-            let _ = sender.send(Report::TryAgain(owner));
+            let _ = sender.send(HookReport::TryAgain(owner));
         });
         result
     }
@@ -213,7 +213,7 @@ impl Hooks {
             let (launcher, timeout) = (self.launcher.clone(), self.timeout);
             tokio::spawn(async move {
                 let ran = launcher.run(&run.command, &run.environment, timeout).await;
-                let _ = sender.send(Report::Ended(run, ran));
+                let _ = sender.send(HookReport::Ended(run, ran));
             });
         }
     }
@@ -224,7 +224,7 @@ impl Hooks {
             let owner = self.line.pop_front()?;
             let Some(queue) = self.queues.get_mut(&owner) else { continue };
             let Some(run) = queue.waiting.pop_front() else { continue };
-            queue.state = State::Running;
+            queue.state = HookState::Running;
             queue.begun = Some(run.event);
             self.running += 1;
             return Some(run);
@@ -233,7 +233,7 @@ impl Hooks {
     }
 }
 
-impl Queue {
+impl HookQueue {
     /// Takes out what waits for events before `event`, except the rest of the one that has begun.
     fn supersede(&mut self, event: u64) -> Vec<HookRun> {
         let begun = self.begun;
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn an_event_that_has_not_begun_gives_way_to_a_newer_one() {
         let waiting = [run(4, "generic"), run(5, "state"), run(5, "generic")].into();
-        let mut queue = Queue { waiting, begun: Some(4), ..Queue::default() };
+        let mut queue = HookQueue { waiting, begun: Some(4), ..HookQueue::default() };
         let old: Vec<u64> = queue.supersede(6).iter().map(|run| run.event).collect();
         assert_eq!(old, [5, 5]);
         assert_eq!(events(&queue), [4], "the event under way is finished");
@@ -263,14 +263,14 @@ mod tests {
     #[test]
     fn all_hooks_of_one_event_stay() {
         let waiting = [run(5, "state")].into();
-        let mut queue = Queue { waiting, begun: Some(4), ..Queue::default() };
+        let mut queue = HookQueue { waiting, begun: Some(4), ..HookQueue::default() };
         assert!(queue.supersede(5).is_empty());
         assert_eq!(events(&queue), [5]);
     }
 
     #[tokio::test]
     async fn one_hook_of_an_instance_runs_at_a_time_in_order() {
-        let mut hooks = Hooks::new(LONG, 8);
+        let mut hooks = HookQueues::new(LONG, 8);
         // The slow one ends when the other one has run.
         let gate = Gate::new();
         let slow = HookRun { command: gate.wait(), ..run(1, "") };
@@ -285,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_run_at_a_time_than_there_are_places_and_none_is_lost() {
-        let mut hooks = Hooks::new(LONG, 2);
+        let mut hooks = HookQueues::new(LONG, 2);
         let gate = Gate::new();
         for number in 0..5 {
             let owner = instance(&format!("i{number}"));
@@ -311,7 +311,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_state_runs_after_the_one_under_way_and_no_state_between() {
-        let mut hooks = Hooks::new(LONG, 1);
+        let mut hooks = HookQueues::new(LONG, 1);
         let gate = Gate::new();
         hooks.push(HookRun { command: gate.wait(), ..run(1, "BACKUP") });
         hooks.push(run(2, "MASTER"));
@@ -324,17 +324,20 @@ mod tests {
     }
 
     /// What a system without room makes of the first in line.
-    fn refuse(hooks: &mut Hooks) {
+    fn refuse(hooks: &mut HookQueues) {
         hooks.places = 1;
         let run = hooks.next_run().unwrap();
         hooks.places = 0;
         let (end, output) = (End::NoRoom("no process".into()), String::new());
-        hooks.sender.send(Report::Ended(run, Ran { end, output, took: Duration::ZERO })).unwrap();
+        hooks
+            .sender
+            .send(HookReport::Ended(run, Ran { end, output, took: Duration::ZERO }))
+            .unwrap();
     }
 
     #[tokio::test]
     async fn a_hook_that_finds_no_room_is_said_once_and_run_when_there_is() {
-        let mut hooks = Hooks::new(LONG, 0);
+        let mut hooks = HookQueues::new(LONG, 0);
         hooks.try_again = Duration::from_millis(1);
         hooks.push(run(1, "state"));
         hooks.push(run(1, "generic"));
@@ -348,7 +351,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_hook_that_finds_no_room_gives_way_to_a_newer_state() {
-        let mut hooks = Hooks::new(LONG, 0);
+        let mut hooks = HookQueues::new(LONG, 0);
         hooks.push(run(1, "BACKUP"));
         refuse(&mut hooks);
         hooks.push(run(2, "MASTER"));
@@ -374,12 +377,12 @@ mod tests {
         }
     }
 
-    fn events(queue: &Queue) -> Vec<u64> {
+    fn events(queue: &HookQueue) -> Vec<u64> {
         queue.waiting.iter().map(|run| run.event).collect()
     }
 
     /// Until nothing is left; every one must have run well.
-    async fn all_run(hooks: &mut Hooks) -> Vec<HookRun> {
+    async fn all_run(hooks: &mut HookQueues) -> Vec<HookRun> {
         let mut order = Vec::new();
         while !hooks.is_idle() {
             let result = hooks.next_result().await;

@@ -26,16 +26,16 @@ use tracing::Level;
 
 use super::applier::Job;
 use super::balancer_thread::BalancerJob;
-use super::election::Report;
+use super::election::ElectionReport;
 use super::host::control_socket::SocketChange;
 use super::host::signals::{Signal, Signals};
 use super::inbox::Message;
 use super::status::wall_clock::WallClock;
 use crate::text::{event as event_text, hook as hook_text};
-use hooks::{HookEnd, HookResult, Hooks};
+use hooks::{HookEnd, HookQueues, HookResult};
 pub use order_book::OrderBook;
 use outbox::{OFFER_AGAIN, Outbox};
-use state::{Done, Phase, Reload, StatusRequests, answer_busy};
+use state::{Done, Reload, StatusRequests, StopPhase, answer_busy};
 
 pub use state::{ControlRuntime, Handles};
 
@@ -60,7 +60,7 @@ const MAX_RUNNING_HOOKS: usize = 64;
 
 /// What comes in.
 pub struct Channels {
-    pub reports: Receiver<Report>,
+    pub reports: Receiver<ElectionReport>,
     /// Unbounded: emptied at every turn.
     pub hooks: UnboundedReceiver<HookRun>,
     pub calls: Receiver<Call>,
@@ -82,7 +82,7 @@ impl ControlRuntime {
         let (done, finished) = mpsc::unbounded_channel();
         let now = SystemTime::now();
         Self {
-            hooks: Hooks::new(handles.plan.hooks.timeout, MAX_RUNNING_HOOKS),
+            hooks: HookQueues::new(handles.plan.hooks.timeout, MAX_RUNNING_HOOKS),
             done,
             finished,
             started: now,
@@ -92,7 +92,7 @@ impl ControlRuntime {
             order_book,
             wall: WallClock::default(),
             status_requests: StatusRequests::default(),
-            phase: Phase::Running,
+            phase: StopPhase::Running,
             log_is_lost: false,
             settles: Some(Instant::now() + SETTLING),
             handles,
@@ -134,8 +134,8 @@ impl ControlRuntime {
                 Some(done) = self.finished.recv() => self.take_done(done),
                 Some(call) = channels.calls.recv() => self.take_call(call),
                 signal = channels.signals.next() => match (signal, self.phase) {
-                    (Signal::Stop, Phase::Running) => self.begin_stop(None),
-                    (Signal::Stop, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+                    (Signal::Stop, StopPhase::Running) => self.begin_stop(None),
+                    (Signal::Stop, StopPhase::Stopping { .. } | StopPhase::Finishing { .. }) => {
                         tracing::warn!("asked twice to stop: ending at once");
                         return Ending::Forced;
                     }
@@ -197,13 +197,13 @@ impl ControlRuntime {
     fn ending(&self, queues_are_empty: bool) -> Option<Ending> {
         let late = self.phase.until().is_some_and(|until| until <= Instant::now());
         match self.phase {
-            Phase::Running => None,
-            Phase::Stopping { .. } if late => {
+            StopPhase::Running => None,
+            StopPhase::Stopping { .. } if late => {
                 tracing::error!("the handover did not end in time: ending without");
                 Some(Ending::Forced)
             }
-            Phase::Stopping { .. } => None,
-            Phase::Finishing { .. } if late => {
+            StopPhase::Stopping { .. } => None,
+            StopPhase::Finishing { .. } if late => {
                 tracing::warn!("hooks or services did not end in time: going without them");
                 let waiting = self.hooks.waiting();
                 if waiting > 0 {
@@ -211,17 +211,17 @@ impl ControlRuntime {
                 }
                 Some(Ending::Clean)
             }
-            Phase::Finishing { balancer_is_idle, .. } => {
+            StopPhase::Finishing { balancer_is_idle, .. } => {
                 let idle = balancer_is_idle && queues_are_empty && self.hooks.is_idle();
                 idle.then_some(Ending::Clean)
             }
         }
     }
 
-    fn take_report(&mut self, report: Report) {
+    fn take_report(&mut self, report: ElectionReport) {
         match report {
-            Report::Event(event) => self.take_event(&event),
-            Report::Socket(failure) => {
+            ElectionReport::Event(event) => self.take_event(&event),
+            ElectionReport::Socket(failure) => {
                 tracing::warn!("{failure}");
                 self.handles.history.push(0, None, failure, Record::Note {});
             }
@@ -278,8 +278,8 @@ impl ControlRuntime {
             Request::Status => self.begin_status(answer),
             Request::Reload => self.begin_reload(Some(answer)),
             Request::Stop => match self.phase {
-                Phase::Running => self.begin_stop(Some(answer)),
-                Phase::Stopping { .. } | Phase::Finishing { .. } => {
+                StopPhase::Running => self.begin_stop(Some(answer)),
+                StopPhase::Stopping { .. } | StopPhase::Finishing { .. } => {
                     let message = "stopping already".to_owned();
                     let _ = answer.send(Response::Done { message, incomplete: false });
                 }
@@ -307,7 +307,7 @@ impl ControlRuntime {
     }
 
     fn begin_stop(&mut self, answer: Option<oneshot::Sender<Response>>) {
-        self.phase = Phase::Stopping { until: Instant::now() + STOP_LIMIT };
+        self.phase = StopPhase::Stopping { until: Instant::now() + STOP_LIMIT };
         let (reply, replied) = oneshot::channel();
         self.outbox.send(Message::Command { command: OperatorCommand::Stop, answer: reply });
         pass_on(replied, answer);
@@ -316,7 +316,7 @@ impl ControlRuntime {
     /// Everything is handed over: hooks and the balancer's processes may end.
     fn begin_finish(&mut self) {
         let until = Instant::now() + FINISH_LIMIT;
-        self.phase = Phase::Finishing { until, balancer_is_idle: false };
+        self.phase = StopPhase::Finishing { until, balancer_is_idle: false };
         let (idle, is_idle) = oneshot::channel();
         let (flush, flushed) = oneshot::channel();
         let asked = self.handles.balancer.try_send(BalancerJob::Idle(idle)).is_ok()
@@ -346,8 +346,8 @@ impl ControlRuntime {
             Done::Ordered(ordered) => self.end_ordering(ordered),
             Done::Status(status) => self.end_status(&status.0, status.1.as_ref()),
             Done::BalancerIdle => {
-                if let Phase::Finishing { until, .. } = self.phase {
-                    self.phase = Phase::Finishing { until, balancer_is_idle: true };
+                if let StopPhase::Finishing { until, .. } = self.phase {
+                    self.phase = StopPhase::Finishing { until, balancer_is_idle: true };
                 }
             }
         }

@@ -30,12 +30,12 @@ pub type Reading = Result<Loaded, String>;
 
 /// Where the threads are begun; clones share what hangs.
 #[derive(Clone, Debug, Default)]
-pub struct Reader {
+pub struct PlanReader {
     /// Those that have not come back.
     threads: Arc<AtomicUsize>,
 }
 
-impl Reader {
+impl PlanReader {
     /// A plan only if HAProxy would run every file it names; else findings say why not. What else
     /// this host lacks is a warning.
     pub async fn read(self, origin: Origin) -> Reading {
@@ -117,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn reads_that_hang_keep_no_other_waiting_and_are_not_begun_without_end() {
-        let reader = Reader::default();
+        let reader = PlanReader::default();
         let hung: Vec<_> = (0..MAX_STUCK).map(|_| mpsc::channel::<()>()).collect();
         let mut ends = Vec::new();
         for (end, wait) in hung {

@@ -12,23 +12,23 @@ use tokio::sync::oneshot;
 
 use super::SETTLING;
 use super::reading::Reading;
-use super::state::{ControlRuntime, Done, Phase, ReloadState, Sent};
+use super::state::{ControlRuntime, Done, ReloadState, Sent, StopPhase};
 use super::taking_up::PendingReload;
 use crate::daemon::inbox::Message;
 
 impl ControlRuntime {
     pub(super) fn begin_reload(&mut self, answer: Option<oneshot::Sender<Response>>) {
         match (self.reload.state, self.phase) {
-            (ReloadState::Idle, Phase::Running) => {}
+            (ReloadState::Idle, StopPhase::Running) => {}
             (
                 state @ (ReloadState::Reading { .. } | ReloadState::Sending { .. }),
-                Phase::Running,
+                StopPhase::Running,
             ) => {
                 // Whoever sent a signal does not hear that it must come again; whoever asked does.
                 self.reload.state = if answer.is_none() { state.and_again() } else { state };
                 return refuse(answer, "another reload is under way: try again");
             }
-            (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+            (_, StopPhase::Stopping { .. } | StopPhase::Finishing { .. }) => {
                 return refuse(answer, "the daemon is stopping");
             }
         }
@@ -46,12 +46,12 @@ impl ControlRuntime {
         answer: Option<oneshot::Sender<Response>>,
     ) {
         match (reading, self.phase) {
-            (_, Phase::Stopping { .. } | Phase::Finishing { .. }) => {
+            (_, StopPhase::Stopping { .. } | StopPhase::Finishing { .. }) => {
                 refuse(answer, "the daemon is stopping");
                 self.finish_reload();
             }
-            (Ok(loaded), Phase::Running) => self.judge(loaded, answer),
-            (Err(reason), Phase::Running) => self.give_up(&reason, answer),
+            (Ok(loaded), StopPhase::Running) => self.judge(loaded, answer),
+            (Err(reason), StopPhase::Running) => self.give_up(&reason, answer),
         }
     }
 

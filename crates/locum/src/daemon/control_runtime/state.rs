@@ -14,10 +14,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::hooks::Hooks;
+use super::hooks::HookQueues;
 use super::order_book::{OrderBook, Ordered};
 use super::outbox::Outbox;
-use super::reading::{Reader, Reading};
+use super::reading::{PlanReader, Reading};
 use crate::configuration::Origin;
 use crate::daemon::applier::JobSender;
 use crate::daemon::balancer_thread::BalancerJob;
@@ -57,7 +57,7 @@ pub enum Done {
 
 pub struct ControlRuntime {
     pub handles: Handles,
-    pub hooks: Hooks,
+    pub hooks: HookQueues,
     pub done: UnboundedSender<Done>,
     pub finished: UnboundedReceiver<Done>,
     pub started: SystemTime,
@@ -68,7 +68,7 @@ pub struct ControlRuntime {
     /// When things happened, for people.
     pub wall: WallClock,
     pub status_requests: StatusRequests,
-    pub phase: Phase,
+    pub phase: StopPhase,
     /// The history knows that log lines cannot be written.
     pub log_is_lost: bool,
     /// When the start or the last reload has settled, and its text is not needed any more.
@@ -77,13 +77,13 @@ pub struct ControlRuntime {
 
 /// How far the end is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
+pub enum StopPhase {
     Running,
     Stopping { until: Instant },
     Finishing { until: Instant, balancer_is_idle: bool },
 }
 
-impl Phase {
+impl StopPhase {
     pub fn until(self) -> Option<Instant> {
         match self {
             Self::Running => None,
@@ -104,7 +104,7 @@ impl Phase {
 #[derive(Debug, Default)]
 pub struct Reload {
     pub state: ReloadState,
-    pub reader: Reader,
+    pub reader: PlanReader,
 }
 
 /// A plan that was sent to the engine.

@@ -44,12 +44,12 @@ enum Item {
 #[derive(Clone)]
 pub struct Log {
     queue: SyncSender<Item>,
-    lost: Arc<Lost>,
+    lost: Arc<LostLines>,
 }
 
 /// Lines that reached nobody.
 #[derive(Debug, Default)]
-struct Lost {
+struct LostLines {
     /// Of them, all since the start.
     lines: AtomicU64,
     /// Error number of the last write, 0 while lines are written.
@@ -132,17 +132,17 @@ fn write_field(to: &mut Writer<'_>, field: &Field, value: &dyn fmt::Debug) -> fm
 }
 
 impl<'a> MakeWriter<'a> for Log {
-    type Writer = Line<'a>;
+    type Writer = LogLine<'a>;
 
-    fn make_writer(&'a self) -> Line<'a> {
-        Line(self)
+    fn make_writer(&'a self) -> LogLine<'a> {
+        LogLine(self)
     }
 }
 
 /// One line being handed over; the subscriber writes it in one piece.
-pub struct Line<'a>(&'a Log);
+pub struct LogLine<'a>(&'a Log);
 
-impl Write for Line<'_> {
+impl Write for LogLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self.0.queue.try_send(Item::Line(bytes.to_vec())) {
             Ok(()) => {}
@@ -161,7 +161,7 @@ impl Write for Line<'_> {
 /// Until the process ends. A line that cannot be written is lost and the next one is tried: where it
 /// goes may have room again. Lines are lost only while others come, so the count is looked at after
 /// each of those.
-fn write_lines(lines: &Receiver<Item>, lost: &Lost, to: &mut impl Write) {
+fn write_lines(lines: &Receiver<Item>, lost: &LostLines, to: &mut impl Write) {
     let mut reported = 0;
     for item in lines {
         match item {
@@ -222,7 +222,7 @@ mod tests {
             queue.send(Item::Line(format!("line {number}\n").into_bytes())).unwrap();
         }
         drop(queue);
-        let lost = Lost::default();
+        let lost = LostLines::default();
         // The second line, what is said of it, the third and what is said of both.
         let mut disk = Disk { good: 1, full: 4, written: String::new() };
         write_lines(&lines, &lost, &mut disk);

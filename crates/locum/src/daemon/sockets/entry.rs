@@ -14,7 +14,7 @@ use locum_kernel::advert_socket::{
 use locum_vrrp::packet::TYPE_ADVERTISEMENT;
 use locum_vrrp::{Auth, Family, Time, Version};
 
-use super::flood::{Change, Flood, ONE_IN};
+use super::flood::{Flood, FloodChange, ONE_IN};
 use super::opener::{Lanes, Opening};
 
 /// Something wrong with a socket, or right again, for a person.
@@ -230,16 +230,16 @@ impl Entry {
         Ok(())
     }
 
-    fn flooded(&mut self, change: Change) -> Option<SocketFault> {
+    fn flooded(&mut self, change: FloodChange) -> Option<SocketFault> {
         // Without room for a filter the old one goes on.
         self.refilter().ok()?;
         let interface = &self.listen.interface;
         Some(match change {
-            Change::Began => format!(
+            FloodChange::Began => format!(
                 "{interface}: thousands of VRRP datagrams a second that are not for this host or damaged: \
                  the kernel drops them, and only one in {ONE_IN} is counted"
             ),
-            Change::Ended => format!(
+            FloodChange::Ended => format!(
                 "{interface}: few VRRP datagrams that are not for this host or damaged: each is counted again"
             ),
         })

@@ -31,7 +31,7 @@ pub struct Flood {
 
 /// It began or ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Change {
+pub enum FloodChange {
     Began,
     Ended,
 }
@@ -42,7 +42,7 @@ impl Flood {
     }
 
     /// So many foreign datagrams were read.
-    pub fn count(&mut self, foreign: u32, now: Time) -> Option<Change> {
+    pub fn count(&mut self, foreign: u32, now: Time) -> Option<FloodChange> {
         if foreign == 0 {
             return None;
         }
@@ -56,7 +56,7 @@ impl Flood {
             return None;
         }
         *self = Self { is_on: true, seen: 0, began: Some(now) };
-        Some(Change::Began)
+        Some(FloodChange::Began)
     }
 
     /// When [`Flood::look`] has something to do.
@@ -65,7 +65,7 @@ impl Flood {
     }
 
     /// At the end of a window of a flood: whether it is over.
-    pub fn look(&mut self, now: Time) -> Option<Change> {
+    pub fn look(&mut self, now: Time) -> Option<FloodChange> {
         if self.due_at().is_none_or(|due| now < due) {
             return None;
         }
@@ -75,7 +75,7 @@ impl Flood {
             return None;
         }
         *self = Self::default();
-        Some(Change::Ended)
+        Some(FloodChange::Ended)
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
         for ms in (0..10_000).step_by(10) {
             assert_eq!(flood.count(MANY / 101, at(ms)), None, "{ms}");
         }
-        assert_eq!(flood.count(MANY, at(20_000)), Some(Change::Began));
+        assert_eq!(flood.count(MANY, at(20_000)), Some(FloodChange::Began));
         assert_eq!(flood.count(MANY, at(20_001)), None, "it is on already");
         assert!(flood.is_on());
     }
@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(flood.look(at(11_000)), None, "it goes on");
         flood.count(FEW, at(12_000));
         assert_eq!(flood.look(at(20_999)), None);
-        assert_eq!(flood.look(at(21_000)), Some(Change::Ended));
+        assert_eq!(flood.look(at(21_000)), Some(FloodChange::Ended));
         assert_eq!((flood.is_on(), flood.due_at()), (false, None));
     }
 }

@@ -27,7 +27,7 @@ pub struct Lanes {
 }
 
 #[derive(Debug)]
-pub enum Request {
+pub enum OpenerRequest {
     Open(Box<Opening>),
     /// Join the groups afresh. What stays wrong shows as silence, which the engine handles.
     Rejoin(Lanes, Vec<IpAddr>),
@@ -44,7 +44,7 @@ pub struct Opening {
     pub others: AdvertSettings,
 }
 
-/// The answer to a [`Request::Open`].
+/// The answer to a [`OpenerRequest::Open`].
 #[derive(Debug)]
 pub struct Opened {
     pub opening: Opening,
@@ -54,7 +54,7 @@ pub struct Opened {
 /// Way to the thread, which ends when this is dropped.
 #[derive(Debug)]
 pub struct Opener {
-    requests: SyncSender<Request>,
+    requests: SyncSender<OpenerRequest>,
 }
 
 impl Opener {
@@ -76,7 +76,7 @@ impl Opener {
 
     /// # Errors
     /// The request, when there is no room.
-    pub fn ask(&self, request: Request) -> Result<(), Request> {
+    pub fn ask(&self, request: OpenerRequest) -> Result<(), OpenerRequest> {
         // The thread ends after this, so there is no other reason.
         self.requests.try_send(request).map_err(|error| match error {
             std::sync::mpsc::TrySendError::Full(request)
@@ -86,13 +86,13 @@ impl Opener {
 }
 
 fn run(
-    asked: &Receiver<Request>,
+    asked: &Receiver<OpenerRequest>,
     open: impl Fn(&AdvertSettings) -> io::Result<AdvertSocket>,
     deliver: impl Fn(Opened),
 ) {
     while let Ok(request) = asked.recv() {
         match request {
-            Request::Open(opening) => {
+            OpenerRequest::Open(opening) => {
                 let both = || {
                     let masters = Arc::new(open(&opening.masters)?);
                     Ok(Lanes { masters, others: Arc::new(open(&opening.others)?) })
@@ -100,13 +100,13 @@ fn run(
                 let result = both();
                 deliver(Opened { opening: *opening, result });
             }
-            Request::Rejoin(lanes, groups) => {
+            OpenerRequest::Rejoin(lanes, groups) => {
                 for group in groups {
                     let _ = lanes.masters.rejoin(group);
                     let _ = lanes.others.rejoin(group);
                 }
             }
-            Request::Close(lanes) => drop(lanes),
+            OpenerRequest::Close(lanes) => drop(lanes),
         }
     }
 }
