@@ -26,13 +26,13 @@ const LATE_BYTES: u64 = 64 * 1024;
 
 /// The reading end of a command's output, and what was kept of it.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct CommandOutput {
     /// `None` after the end of file.
     pipe: Option<Receiver>,
     kept: Kept,
 }
 
-impl Output {
+impl CommandOutput {
     pub(crate) fn new(pipe: Receiver) -> Self {
         Self { pipe: Some(pipe), kept: Kept::default() }
     }

@@ -22,7 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::group::Group;
-use crate::output::Output;
+use crate::output::CommandOutput;
 
 /// What a command inherits of the daemon's environment: how to find programs, and how to write. All
 /// else stays: secrets of the daemon, what a service manager says to it alone, and what changes a
@@ -44,7 +44,7 @@ const SHELL: &str = "/bin/sh";
 #[derive(Debug)]
 pub(crate) struct Started {
     pub(crate) group: Group,
-    pub(crate) output: Output,
+    pub(crate) output: CommandOutput,
 }
 
 /// Why a command does not run; the text is for the operator.
@@ -110,12 +110,12 @@ fn start_here(command: &Command, environment: &[(String, String)]) -> Result<Sta
     let Some((program, arguments)) = words.split_first() else {
         return Err(NotStarted::Wrong("the command is empty: name a program".into()));
     };
-    let identity = Identity::of(command).map_err(NotStarted::Wrong)?;
+    let identity = RunAs::of(command).map_err(NotStarted::Wrong)?;
     let given = environment.iter().filter(|(name, _)| name.starts_with(GIVEN_PREFIX));
     let given = given.map(|(name, value)| (name, value));
     let attempt = |program: &str, arguments: &[String]| -> io::Result<Started> {
         let (reader, writer) = io::pipe()?;
-        let output = Output::new(Receiver::from_owned_fd(OwnedFd::from(reader))?);
+        let output = CommandOutput::new(Receiver::from_owned_fd(OwnedFd::from(reader))?);
         let mut order = process::Command::new(program);
         order
             .args(arguments)
@@ -153,12 +153,12 @@ fn is_inherited(name: &OsStr) -> bool {
 }
 
 /// Whom to become; `None` is to stay.
-struct Identity {
+struct RunAs {
     user: Option<User>,
     group: Option<Gid>,
 }
 
-impl Identity {
+impl RunAs {
     /// A user without a group brings its own primary group.
     fn of(command: &Command) -> Result<Self, String> {
         let user = command.user.as_deref().map(find_user).transpose()?;

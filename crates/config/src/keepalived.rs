@@ -30,7 +30,7 @@ use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::globals::{FileDraft, Globals};
-use crate::keepalived::keywords::{Effect, Row, Shape, refuse, set};
+use crate::keepalived::keywords::{KeywordEffect, KeywordRow, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
 use crate::keepalived::lowering::Lowering;
 use crate::parsed::{LateInterfaces, Parsed};
@@ -41,9 +41,9 @@ use crate::span::Report;
 use locum_plan::Name;
 
 /// Blocks and lines outside any block.
-const TOP: &[Row<FileDraft>] = &[
+const TOP: &[KeywordRow<FileDraft>] = &[
     // Read first, because keepalived applies its values wherever the block stands.
-    Row { name: "global_defs", shape: Shape::Block(0, 0), effect: Effect::Accept },
+    KeywordRow { name: "global_defs", shape: Shape::Block(0, 0), effect: KeywordEffect::Accept },
     set("vrrp_script", Shape::Block(1, 1), script::read),
     set("vrrp_instance", Shape::Block(1, 1), instance::read),
     set("virtual_server", Shape::Block(1, 3), virtual_server::read),
@@ -52,7 +52,11 @@ const TOP: &[Row<FileDraft>] = &[
         "instances cannot be tied together; remove the group to run them singly",
     ),
     // Read before what names them.
-    Row { name: "virtual_server_group", shape: Shape::Block(1, 1), effect: Effect::Accept },
+    KeywordRow {
+        name: "virtual_server_group",
+        shape: Shape::Block(1, 1),
+        effect: KeywordEffect::Accept,
+    },
     refuse("vrrp_track_process", "use a vrrp_script with \"killall -0 NAME\""),
     refuse("track_file", "use a vrrp_script that looks at the file"),
     refuse("vrrp_track_file", "use a vrrp_script that looks at the file"),
@@ -149,7 +153,7 @@ fn home_of(keyword: &str) -> Option<&'static str> {
     }
 }
 
-fn has<T>(rows: &[Row<T>], keyword: &str) -> bool {
+fn has<T>(rows: &[KeywordRow<T>], keyword: &str) -> bool {
     rows.iter().any(|row| row.name == keyword)
 }
 

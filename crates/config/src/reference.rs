@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::settings::form::Schema;
 use crate::settings::nouns;
-use crate::settings::row::{Block, Described, Facts, PerNode};
+use crate::settings::row::{Block, Described, PerNode, SettingFacts};
 use crate::toml::DOCUMENT;
 
 /// A page in Markdown: every table, every setting, what it may be and what it is when unset.
@@ -33,7 +33,7 @@ fn chapter(page: &mut String, noun: &dyn Described) {
     }
 }
 
-fn entry(page: &mut String, facts: &Facts) {
+fn entry(page: &mut String, facts: &SettingFacts) {
     let per_node = match facts.per_node {
         PerNode::Yes => " (*per node*)",
         PerNode::No => "",
@@ -55,7 +55,7 @@ fn entry(page: &mut String, facts: &Facts) {
 }
 
 /// What it is when nobody sets it, and why.
-fn unset(page: &mut String, facts: &Facts) {
+fn unset(page: &mut String, facts: &SettingFacts) {
     let _ = write!(page, "- Unset: {}", facts.default);
     if let Some(theirs) = &facts.keepalived_default {
         let _ = write!(page, "; in a keepalived.conf {theirs}");
@@ -123,7 +123,7 @@ fn table(noun: &dyn Described) -> Value {
     })
 }
 
-fn property(facts: &Facts) -> Value {
+fn property(facts: &SettingFacts) -> Value {
     let value = of(&facts.schema);
     let value = match facts.per_node {
         PerNode::Yes => {

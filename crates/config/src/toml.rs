@@ -88,7 +88,7 @@ fn known_keys(reader: &mut Reader<'_>, document: &DeTable<'_>) {
 
 fn instances(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedInstance> {
     let entries = entries(reader, document, "instance", &INSTANCE);
-    let read = entries.into_iter().map(|Entry { table, name, span }| {
+    let read = entries.into_iter().map(|NamedTable { table, name, span }| {
         let mut instance = ParsedInstance::new(span, name);
         INSTANCE.read(reader, table, &mut instance);
         instance.priorities = PRIORITY.of_all(reader, table);
@@ -100,7 +100,7 @@ fn instances(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedInsta
 
 fn checks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedCheck> {
     let entries = named(reader, document, "check");
-    let read = entries.into_iter().map(|Entry { table, name, span }| {
+    let read = entries.into_iter().map(|NamedTable { table, name, span }| {
         let mut check = ParsedCheck { span: name.span, name, ..ParsedCheck::default() };
         CHECK.read(reader, table, &mut check);
         check.checker = check.asked.checker(reader.report, span);
@@ -111,7 +111,7 @@ fn checks(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedCheck> {
 
 fn services(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedService> {
     let entries = entries(reader, document, "service", &SERVICE);
-    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+    let read = entries.into_iter().map(|NamedTable { table, name, .. }| {
         let mut service = ParsedService { span: name.span, name, ..ParsedService::default() };
         SERVICE.read(reader, table, &mut service);
         service
@@ -121,7 +121,7 @@ fn services(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedServic
 
 fn haproxy(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<ParsedHaproxy> {
     let entries = entries(reader, document, "haproxy", &HAPROXY);
-    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+    let read = entries.into_iter().map(|NamedTable { table, name, .. }| {
         let mut haproxy = ParsedHaproxy { name, ..ParsedHaproxy::default() };
         HAPROXY.read(reader, table, &mut haproxy);
         haproxy
@@ -188,7 +188,7 @@ fn syntax_error<'r>(
 }
 
 /// A table with the name it carries.
-struct Entry<'t, 'i> {
+struct NamedTable<'t, 'i> {
     table: &'t DeTable<'i>,
     name: At<String>,
     span: Span,
@@ -200,7 +200,7 @@ fn entries<'t, 'i, N>(
     document: &'t DeTable<'i>,
     key: &'static str,
     noun: &Noun<N>,
-) -> Vec<Entry<'t, 'i>> {
+) -> Vec<NamedTable<'t, 'i>> {
     let Some(value) = document.get(key) else { return Vec::new() };
     let DeValue::Array(items) = value.get_ref() else {
         let span = reader.span(value.span());
@@ -228,7 +228,7 @@ fn entries<'t, 'i, N>(
                 stand_in()
             }
         };
-        tables.push(Entry { table, name, span });
+        tables.push(NamedTable { table, name, span });
     }
     tables
 }
@@ -238,7 +238,7 @@ fn named<'t, 'i>(
     reader: &mut Reader<'_>,
     document: &'t DeTable<'i>,
     key: &'static str,
-) -> Vec<Entry<'t, 'i>> {
+) -> Vec<NamedTable<'t, 'i>> {
     let Some(value) = document.get(key) else { return Vec::new() };
     let DeValue::Table(all) = value.get_ref() else {
         let span = reader.span(value.span());
@@ -255,7 +255,7 @@ fn named<'t, 'i>(
             continue;
         };
         let name = At::new(name.get_ref().clone().into_owned(), reader.span(name.span()));
-        tables.push(Entry { table, name, span });
+        tables.push(NamedTable { table, name, span });
     }
     tables.sort_by_key(|entry| entry.name.span.start);
     tables
@@ -263,7 +263,7 @@ fn named<'t, 'i>(
 
 fn nodes(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<Node> {
     let entries = named(reader, document, "nodes");
-    let read = entries.into_iter().map(|Entry { table, name, .. }| {
+    let read = entries.into_iter().map(|NamedTable { table, name, .. }| {
         let mut node = ParsedNode::default();
         NODE.read(reader, table, &mut node);
         let address = node.address.value().copied();

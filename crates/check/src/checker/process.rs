@@ -53,7 +53,7 @@ pub(crate) async fn probe(table: &Arc<ProcessTable>, name: &str, timeout: Durati
 /// The shared view of all processes.
 #[derive(Debug)]
 pub(crate) struct ProcessTable {
-    latest: watch::Sender<Option<Arc<View>>>,
+    latest: watch::Sender<Option<Arc<ProcessNames>>>,
     /// A scan runs; there is never a second one, also when the first hangs in the kernel.
     scanning: AtomicBool,
 }
@@ -64,7 +64,7 @@ impl ProcessTable {
     }
 
     /// A view that was begun at most [`MAX_AGE`] before `asked`.
-    async fn view(self: &Arc<Self>, asked: Instant) -> Arc<View> {
+    async fn view(self: &Arc<Self>, asked: Instant) -> Arc<ProcessNames> {
         let mut latest = self.latest.subscribe();
         loop {
             if let Some(view) = &*latest.borrow_and_update()
@@ -84,14 +84,14 @@ impl ProcessTable {
             return;
         }
         let table = Arc::clone(self);
-        let scan = move || table.publish(View::take(Path::new("/proc")));
+        let scan = move || table.publish(ProcessNames::take(Path::new("/proc")));
         if let Err(error) = thread::Builder::new().name("locum-proc".into()).spawn(scan) {
             let error = format!("no thread to read /proc ({error}): raise TasksMax or LimitNPROC");
-            self.publish(View { error: Some(error), ..View::empty() });
+            self.publish(ProcessNames { error: Some(error), ..ProcessNames::empty() });
         }
     }
 
-    fn publish(&self, view: View) {
+    fn publish(&self, view: ProcessNames) {
         self.scanning.store(false, Ordering::Release);
         self.latest.send_replace(Some(Arc::new(view)));
     }
@@ -99,7 +99,7 @@ impl ProcessTable {
 
 /// The names of all processes at one moment.
 #[derive(Debug)]
-struct View {
+struct ProcessNames {
     begun: Instant,
     /// Complete names of the living.
     living: HashSet<Box<[u8]>>,
@@ -110,7 +110,7 @@ struct View {
     error: Option<String>,
 }
 
-impl View {
+impl ProcessNames {
     fn empty() -> Self {
         Self {
             begun: Instant::now(),

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::{self, Instant};
 
-use crate::output::Output;
+use crate::output::CommandOutput;
 use crate::spawn::{Launcher, NotStarted, Started};
 
 /// Background processes of hooks whose output is still being thrown away. Beyond this the pipe
@@ -265,7 +265,7 @@ fn end_late_start(starting: oneshot::Receiver<Result<Started, NotStarted>>) -> R
 }
 
 /// Keeps the pipe open for what a hook left running, so that it does not die of SIGPIPE.
-fn discard_in_background(output: Output) {
+fn discard_in_background(output: CommandOutput) {
     if !output.is_open() || BACKGROUND.load(Ordering::Relaxed) >= BACKGROUND_LIMIT {
         return;
     }

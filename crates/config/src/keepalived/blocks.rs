@@ -33,7 +33,7 @@ const MAX_DEPTH: usize = 16;
 
 /// The tree of all statements. Braces that do not match are reported.
 pub(super) fn parse(tokens: &[Token], report: &mut Report) -> Vec<Statement> {
-    let mut reader = Reader { tokens, at: 0, report };
+    let mut reader = BlockReader { tokens, at: 0, report };
     let mut all = reader.block(None, 0);
     while reader.at < reader.tokens.len() {
         // Only a brace too many stops the outermost block; it has been reported.
@@ -42,13 +42,13 @@ pub(super) fn parse(tokens: &[Token], report: &mut Report) -> Vec<Statement> {
     all
 }
 
-struct Reader<'t, 'r> {
+struct BlockReader<'t, 'r> {
     tokens: &'t [Token],
     at: usize,
     report: &'r mut Report,
 }
 
-impl Reader<'_, '_> {
+impl BlockReader<'_, '_> {
     /// Statements up to the brace that closes what `opened` opened, or the end.
     fn block(&mut self, opened: Option<Span>, depth: usize) -> Vec<Statement> {
         let mut statements = Vec::new();

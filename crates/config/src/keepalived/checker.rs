@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::keywords::{Row, Shape, accept, refuse, set};
-use crate::keepalived::lowering::{Lowering, Target};
-use crate::keepalived::url::{Url, host};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, refuse, set};
+use crate::keepalived::lowering::{BlockTarget, Lowering};
+use crate::keepalived::url::{UrlBlock, host};
 use crate::parsed::{Field, ParsedHealth};
 use crate::settings::health::{HEALTH, HEALTH_INTERVAL, LocalCheck};
 use crate::settings::row::Block;
@@ -20,7 +20,7 @@ use locum_plan::{Command, HttpQuestion, HttpVersion, Question, Tls, Trust};
 pub(super) type Checkers = Vec<CheckerDraft>;
 
 /// The blocks of a real server that are checks.
-pub(super) const BLOCKS: &[Row<Checkers>] = &[
+pub(super) const BLOCKS: &[KeywordRow<Checkers>] = &[
     set("TCP_CHECK", Shape::Block(0, 0), |lowering, checkers, statement| {
         checkers.push(CheckerDraft::read(lowering, Kind::Tcp, "a TCP_CHECK", statement));
     }),
@@ -73,7 +73,7 @@ pub(super) struct CheckerDraft {
     name: Option<String>,
     source: Option<At<IpAddr>>,
     port: Option<At<u16>>,
-    urls: Vec<Url>,
+    urls: Vec<UrlBlock>,
     command: Option<At<Command>>,
     user: Option<(String, Option<String>)>,
     misc_timeout: Option<At<Duration>>,
@@ -231,7 +231,7 @@ impl CheckerDraft {
     }
 }
 
-impl Target for CheckerDraft {
+impl BlockTarget for CheckerDraft {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         HEALTH.lower(lowering, Block::Checker, statement, &mut self.health)
     }
@@ -241,12 +241,12 @@ impl Target for CheckerDraft {
     }
 }
 
-pub(super) const ROWS: &[Row<CheckerDraft>] = &[
+pub(super) const ROWS: &[KeywordRow<CheckerDraft>] = &[
     set("virtualhost", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.host = host(lowering, statement);
     }),
     set("url", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.urls.push(Url::read(lowering, statement));
+        draft.urls.push(UrlBlock::read(lowering, statement));
     }),
     set("http_protocol", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };

@@ -7,8 +7,8 @@ use locum_vrrp::Version;
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::ipvs;
-use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{Lowering, Target, without_settings};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
+use crate::keepalived::lowering::{BlockTarget, Lowering, without_settings};
 use crate::parsed::{Field, Parsed, ParsedInstance, ParsedIpvs};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
 use crate::settings::keywords;
@@ -47,7 +47,7 @@ pub(super) struct Globals {
     pub has_late_interfaces: bool,
 }
 
-impl Target for Globals {
+impl BlockTarget for Globals {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         INSTANCE.lower(lowering, Block::Globals, statement, &mut self.instance)
     }
@@ -61,7 +61,7 @@ const MAIL: &str = "no mail is sent; use notify scripts";
 const SNMP: &str = "there is no SNMP agent";
 const PROCESS: &str = "there is one process, and it is scheduled by the service manager";
 
-pub(super) const ROWS: &[Row<Globals>] = &[
+pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     ignore("notification_email", MAIL),
     accept("notification_email_from"),
     accept("smtp_server"),

@@ -11,8 +11,8 @@ use crate::dialect::Dialect;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::globals::{FileDraft, Globals};
-use crate::keepalived::keywords::{Row, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{Lowering, Target, without_settings};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
+use crate::keepalived::lowering::{BlockTarget, Lowering, without_settings};
 use crate::parsed::{Field, ParsedInstance};
 use crate::settings::instance::{INSTANCE, VERSION};
 use crate::settings::keywords;
@@ -49,7 +49,7 @@ struct AuthDraft {
 
 without_settings!(AuthDraft);
 
-impl Target for InstanceDraft {
+impl BlockTarget for InstanceDraft {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         INSTANCE.lower(lowering, Block::Instance, statement, &mut self.parsed)
     }
@@ -62,7 +62,7 @@ impl Target for InstanceDraft {
 const ROUTES: &str = "addresses alone move with an instance; set the route on both nodes";
 const ACCEPTED: &str = "traffic to the address is accepted";
 
-pub(super) const ROWS: &[Row<InstanceDraft>] = &[
+pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     set("state", Shape::Line(1, 1), state),
     set("advert_int", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.parsed.interval = lowering.first_seconds(statement).into();
@@ -191,7 +191,7 @@ pub(super) const ROWS: &[Row<InstanceDraft>] = &[
     refuse("auth_hmac", "remove it"),
 ];
 
-const AUTHENTICATION: &[Row<AuthDraft>] = &[
+const AUTHENTICATION: &[KeywordRow<AuthDraft>] = &[
     set("auth_type", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
         match word.text.as_str() {

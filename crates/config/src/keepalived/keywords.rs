@@ -2,14 +2,14 @@
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lexer::Word;
-use crate::keepalived::lowering::{Lowering, Target};
+use crate::keepalived::lowering::{BlockTarget, Lowering};
 
 /// One keyword of one block. The tables of rows and the keywords of settings are the whole
 /// vocabulary.
-pub(crate) struct Row<T: 'static> {
+pub(crate) struct KeywordRow<T: 'static> {
     pub name: &'static str,
     pub shape: Shape,
-    pub effect: Effect<T>,
+    pub effect: KeywordEffect<T>,
 }
 
 /// What may follow the keyword.
@@ -23,7 +23,7 @@ pub(crate) enum Shape {
     Any,
 }
 
-pub(crate) enum Effect<T: 'static> {
+pub(crate) enum KeywordEffect<T: 'static> {
     /// Lowered into the target.
     Set(fn(&mut Lowering<'_>, &mut T, &Statement)),
     /// Means nothing here, and nobody misses it.
@@ -39,28 +39,28 @@ pub(crate) const fn set<T>(
     name: &'static str,
     shape: Shape,
     handler: fn(&mut Lowering<'_>, &mut T, &Statement),
-) -> Row<T> {
-    Row { name, shape, effect: Effect::Set(handler) }
+) -> KeywordRow<T> {
+    KeywordRow { name, shape, effect: KeywordEffect::Set(handler) }
 }
 
-pub(crate) const fn accept<T>(name: &'static str) -> Row<T> {
-    Row { name, shape: Shape::Any, effect: Effect::Accept }
+pub(crate) const fn accept<T>(name: &'static str) -> KeywordRow<T> {
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Accept }
 }
 
-pub(crate) const fn ignore<T>(name: &'static str, reason: &'static str) -> Row<T> {
-    Row { name, shape: Shape::Any, effect: Effect::Ignore(reason) }
+pub(crate) const fn ignore<T>(name: &'static str, reason: &'static str) -> KeywordRow<T> {
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Ignore(reason) }
 }
 
-pub(crate) const fn refuse<T>(name: &'static str, reason: &'static str) -> Row<T> {
-    Row { name, shape: Shape::Any, effect: Effect::Refuse(reason) }
+pub(crate) const fn refuse<T>(name: &'static str, reason: &'static str) -> KeywordRow<T> {
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Refuse(reason) }
 }
 
 impl Lowering<'_> {
     /// Reads the statements of a block by its table.
-    pub fn run<T: Target>(
+    pub fn run<T: BlockTarget>(
         &mut self,
         what: &str,
-        rows: &'static [Row<T>],
+        rows: &'static [KeywordRow<T>],
         target: &mut T,
         statements: &[Statement],
     ) {
@@ -76,7 +76,7 @@ impl Lowering<'_> {
     /// Reads the statement by the row that has its keyword; `false` when none has.
     pub fn by<T>(
         &mut self,
-        rows: &'static [Row<T>],
+        rows: &'static [KeywordRow<T>],
         target: &mut T,
         statement: &Statement,
     ) -> bool {
@@ -87,19 +87,19 @@ impl Lowering<'_> {
         row.is_some()
     }
 
-    fn apply<T>(&mut self, row: &Row<T>, target: &mut T, statement: &Statement) {
+    fn apply<T>(&mut self, row: &KeywordRow<T>, target: &mut T, statement: &Statement) {
         if !self.fits(row.shape, statement) {
             return;
         }
         let name = row.name;
         match row.effect {
-            Effect::Set(handler) => handler(self, target, statement),
-            Effect::Accept => {}
-            Effect::Ignore(reason) => {
+            KeywordEffect::Set(handler) => handler(self, target, statement),
+            KeywordEffect::Accept => {}
+            KeywordEffect::Ignore(reason) => {
                 let text = format!("`{name}` has no effect here: {reason}");
                 self.report.warning(statement.span(), "ignored-keyword", text);
             }
-            Effect::Refuse(reason) => {
+            KeywordEffect::Refuse(reason) => {
                 let text = format!("`{name}` is not supported yet");
                 self.report.error(statement.span(), "unsupported", text).help(reason);
             }

@@ -14,7 +14,7 @@ pub(crate) struct Lowering<'r> {
 }
 
 /// What a block is read into.
-pub(crate) trait Target {
+pub(crate) trait BlockTarget {
     /// Reads a statement by the row of a setting; `false` when no row has its keyword.
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool;
 
@@ -25,7 +25,7 @@ pub(crate) trait Target {
 /// A block without settings of its own: its table of rows is its whole vocabulary.
 macro_rules! without_settings {
     ($target:ty) => {
-        impl $crate::keepalived::lowering::Target for $target {
+        impl $crate::keepalived::lowering::BlockTarget for $target {
             fn setting(
                 &mut self,
                 _: &mut $crate::keepalived::lowering::Lowering<'_>,

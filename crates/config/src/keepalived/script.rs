@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::globals::FileDraft;
-use crate::keepalived::keywords::{Row, Shape, accept, set};
-use crate::keepalived::lowering::{Lowering, Target};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, set};
+use crate::keepalived::lowering::{BlockTarget, Lowering};
 use crate::parsed::{Field, ParsedCheck};
 use crate::settings::check::CHECK;
 use crate::settings::keywords;
@@ -19,7 +19,7 @@ pub(super) struct ScriptDraft {
     user: Option<(String, Option<String>)>,
 }
 
-pub(super) const ROWS: &[Row<ScriptDraft>] = &[
+pub(super) const ROWS: &[KeywordRow<ScriptDraft>] = &[
     set("script", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
         draft.command = match lowering.command(statement.arguments()) {
             Some(command) => Field::Given(command),
@@ -36,7 +36,7 @@ pub(super) const ROWS: &[Row<ScriptDraft>] = &[
     accept("log_all_failures"),
 ];
 
-impl Target for ScriptDraft {
+impl BlockTarget for ScriptDraft {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         CHECK.lower(lowering, Block::Script, statement, &mut self.parsed)
     }

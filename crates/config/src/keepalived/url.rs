@@ -1,7 +1,7 @@
 //! `url`: a page of an `HTTP_GET` or `SSL_GET`, and what must be answered.
 
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::keywords::{Row, Shape, accept, set};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, set};
 use crate::keepalived::lowering::{Lowering, without_settings};
 use crate::settings::question::{regex, success};
 use crate::span::Span;
@@ -9,7 +9,7 @@ use crate::values;
 use locum_plan::{BodyDigest, BodyPattern, HttpPage, StatusRange};
 
 #[derive(Clone, Debug)]
-pub(super) struct Url {
+pub(super) struct UrlBlock {
     path: Option<String>,
     expect: Vec<StatusRange>,
     host: Option<String>,
@@ -22,9 +22,9 @@ pub(super) struct Url {
     last: Option<u32>,
 }
 
-without_settings!(Url);
+without_settings!(UrlBlock);
 
-impl Url {
+impl UrlBlock {
     pub(super) fn read(lowering: &mut Lowering<'_>, statement: &Statement) -> Self {
         let mut url = Self {
             path: None,
@@ -77,7 +77,7 @@ impl Url {
     }
 }
 
-pub(super) const ROWS: &[Row<Url>] = &[
+pub(super) const ROWS: &[KeywordRow<UrlBlock>] = &[
     set("path", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
         match values::http_path(&word.text) {
@@ -123,7 +123,7 @@ pub(super) const ROWS: &[Row<Url>] = &[
 /// Within the part of a body that is searched.
 const OFFSETS: std::ops::RangeInclusive<i64> = 0..=(1 << 20);
 
-fn options(lowering: &mut Lowering<'_>, draft: &mut Url, statement: &Statement) {
+fn options(lowering: &mut Lowering<'_>, draft: &mut UrlBlock, statement: &Statement) {
     for word in statement.arguments() {
         match word.text.as_str() {
             "caseless" => draft.flags.push('i'),

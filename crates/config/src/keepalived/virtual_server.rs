@@ -6,9 +6,9 @@ use std::num::NonZeroU16;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{BLOCKS, Checkers};
 use crate::keepalived::globals::FileDraft;
-use crate::keepalived::keywords::{Row, Shape, accept, ignore, set};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, set};
 use crate::keepalived::lexer::Word;
-use crate::keepalived::lowering::{Lowering, Target};
+use crate::keepalived::lowering::{BlockTarget, Lowering};
 use crate::keepalived::server_group::mark;
 use crate::parsed::{Field, ParsedHealth, ParsedServer, ParsedService};
 use crate::settings::health::HEALTH;
@@ -38,7 +38,7 @@ pub(super) struct ServiceDraft {
     servers: Vec<ServerDraft>,
 }
 
-impl Target for ServiceDraft {
+impl BlockTarget for ServiceDraft {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         const BLOCK: Block = Block::VirtualServer;
         SERVICE.lower(lowering, BLOCK, statement, &mut self.parsed)
@@ -60,7 +60,7 @@ pub(super) struct ServerDraft {
     checkers: Checkers,
 }
 
-impl Target for ServerDraft {
+impl BlockTarget for ServerDraft {
     fn setting(&mut self, lowering: &mut Lowering<'_>, statement: &Statement) -> bool {
         const BLOCK: Block = Block::RealServer;
         SERVER.lower(lowering, BLOCK, statement, &mut self.parsed)
@@ -74,7 +74,7 @@ impl Target for ServerDraft {
     }
 }
 
-pub(super) const ROWS: &[Row<ServiceDraft>] = &[
+pub(super) const ROWS: &[KeywordRow<ServiceDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
         let parsed = &mut draft.parsed;
         forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);
@@ -177,7 +177,7 @@ fn add_hook(
     }
 }
 
-pub(super) const REAL_SERVER: &[Row<ServerDraft>] = &[
+pub(super) const REAL_SERVER: &[KeywordRow<ServerDraft>] = &[
     set("lb_kind", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
         let parsed = &mut draft.parsed;
         forwarding(lowering, statement, &mut parsed.forwarding, &mut parsed.tunnel);

@@ -23,7 +23,7 @@ pub(crate) struct ParsedCheck {
     pub name: At<String>,
     /// What `asked` comes to.
     pub checker: Field<Checker>,
-    pub asked: Asked,
+    pub asked: CheckerChoice,
     pub interval: Field<Duration>,
     pub timeout: Field<Duration>,
     pub rise: Field<u32>,
@@ -34,7 +34,7 @@ pub(crate) struct ParsedCheck {
 
 /// The ways to ask something, one of which is to be chosen, and what goes along with some of them.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Asked {
+pub(crate) struct CheckerChoice {
     pub script: Field<CommandLine>,
     pub shell: Field<CommandLine>,
     pub process: Field<String>,
@@ -310,7 +310,7 @@ pub(crate) static STARTS_FAILED: OfCheck<bool> = Setting::new(
 )
 .keywords(&[Keyword::Plain(Block::Script, "init_fail")]);
 
-impl Asked {
+impl CheckerChoice {
     /// Exactly one of the kinds of checkers. `table` is where the check stands.
     pub fn checker(&self, report: &mut Report, table: Span) -> Field<Checker> {
         let asked = self;

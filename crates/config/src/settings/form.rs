@@ -19,14 +19,14 @@ pub(crate) enum Form<T: 'static> {
     /// One of a few words.
     Words(&'static [(&'static str, T)]),
     /// Anything else.
-    Read(Reading<T>),
+    Read(ValueReading<T>),
 }
 
 /// Reads the first argument of a statement.
 type Line<T> = fn(&mut Lowering<'_>, &Statement) -> Option<At<T>>;
 
 /// A value with functions of its own.
-pub(crate) struct Reading<T: 'static> {
+pub(crate) struct ValueReading<T: 'static> {
     /// What to write, for messages: "must be …".
     pub shape: &'static str,
     pub schema: Schema,
@@ -161,7 +161,7 @@ pub(crate) const fn whole(low: u32, high: u32) -> Form<u32> {
 /// Runs of a check in a row, at least one: the end is far above any sense, far below an overflow.
 pub(crate) const COUNT: Form<u32> = whole(1, 1_000_000);
 
-pub(crate) const SWITCH: Form<bool> = Form::Read(Reading {
+pub(crate) const SWITCH: Form<bool> = Form::Read(ValueReading {
     shape: "true or false",
     schema: Schema::Boolean,
     toml: |reader, value, key| reader.boolean(value, key),
@@ -169,7 +169,7 @@ pub(crate) const SWITCH: Form<bool> = Form::Read(Reading {
     spell: |value| value.to_string(),
 });
 
-pub(crate) const TIME: Form<Duration> = Form::Read(Reading {
+pub(crate) const TIME: Form<Duration> = Form::Read(ValueReading {
     shape: "a duration in quotes with a unit, as in \"1s\"",
     schema: Schema::Duration,
     toml: |reader, value, key| reader.duration(value, key),
@@ -181,7 +181,7 @@ pub(crate) const TEXT_SHAPE: &str = "text in quotes";
 
 /// Text that is taken as it is.
 pub(crate) const fn text(shape: &'static str) -> Form<String> {
-    Form::Read(Reading {
+    Form::Read(ValueReading {
         shape,
         schema: Schema::Text,
         toml: |reader, value, key| reader.text(value, key),
@@ -196,7 +196,7 @@ pub(crate) const fn text(shape: &'static str) -> Form<String> {
 pub(crate) const TEXT: Form<String> = text(TEXT_SHAPE);
 
 pub(crate) const fn ip_address(shape: &'static str) -> Form<IpAddr> {
-    Form::Read(Reading {
+    Form::Read(ValueReading {
         shape,
         schema: Schema::Text,
         toml: |reader, value, key| {
@@ -219,7 +219,7 @@ pub(crate) const fn toml_only<T: 'static>(
     toml: fn(&mut Reader<'_>, &Value<'_>, Key<'_>) -> Option<T>,
     spell: fn(&T) -> String,
 ) -> Form<T> {
-    Form::Read(Reading { shape, schema, toml, line: None, spell })
+    Form::Read(ValueReading { shape, schema, toml, line: None, spell })
 }
 
 /// A list; its default is empty wherever it has one.

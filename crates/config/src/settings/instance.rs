@@ -481,49 +481,49 @@ static TRACK_SERVICES: OfInstance<TrackServices> = Setting::new(
      nothing.",
 );
 
-type Hooks = Vec<At<Command>>;
+type HookCommands = Vec<At<Command>>;
 
-static NOTIFY: OfInstance<Hooks> = Setting::new(
+static NOTIFY: OfInstance<HookCommands> = Setting::new(
     "notify",
     COMMANDS,
-    field!(ParsedInstance, Hooks, hooks.any),
+    field!(ParsedInstance, HookCommands, hooks.any),
     Unset::Nothing("none"),
     "Hooks that run at every change, with INSTANCE, the name, the state and the priority as \
      arguments.",
 )
 .keywords(&[Keyword::Own(Block::Instance, "notify")]);
 
-static NOTIFY_MASTER: OfInstance<Hooks> = Setting::new(
+static NOTIFY_MASTER: OfInstance<HookCommands> = Setting::new(
     "notify_master",
     COMMANDS,
-    field!(ParsedInstance, Hooks, hooks.master),
+    field!(ParsedInstance, HookCommands, hooks.master),
     Unset::Nothing("none"),
     "Hooks that run when this node has become master and the addresses are in place.",
 )
 .keywords(&[Keyword::Own(Block::Instance, "notify_master")]);
 
-static NOTIFY_BACKUP: OfInstance<Hooks> = Setting::new(
+static NOTIFY_BACKUP: OfInstance<HookCommands> = Setting::new(
     "notify_backup",
     COMMANDS,
-    field!(ParsedInstance, Hooks, hooks.backup),
+    field!(ParsedInstance, HookCommands, hooks.backup),
     Unset::Nothing("none"),
     "Hooks that run when this node has become backup and the addresses are gone.",
 )
 .keywords(&[Keyword::Own(Block::Instance, "notify_backup")]);
 
-static NOTIFY_FAULT: OfInstance<Hooks> = Setting::new(
+static NOTIFY_FAULT: OfInstance<HookCommands> = Setting::new(
     "notify_fault",
     COMMANDS,
-    field!(ParsedInstance, Hooks, hooks.fault),
+    field!(ParsedInstance, HookCommands, hooks.fault),
     Unset::Nothing("none"),
     "Hooks that run when this node cannot take part any more.",
 )
 .keywords(&[Keyword::Own(Block::Instance, "notify_fault")]);
 
-static NOTIFY_STOP: OfInstance<Hooks> = Setting::new(
+static NOTIFY_STOP: OfInstance<HookCommands> = Setting::new(
     "notify_stop",
     COMMANDS,
-    field!(ParsedInstance, Hooks, hooks.stop),
+    field!(ParsedInstance, HookCommands, hooks.stop),
     Unset::Nothing("none"),
     "Hooks that run when the instance ends.",
 )

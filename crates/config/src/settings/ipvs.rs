@@ -7,7 +7,7 @@ use crate::dialect::Dialect;
 use crate::duration;
 use crate::field::Field;
 use crate::settings::form::{Form, SWITCH, Schema, ip_address, octet, text, toml_only, whole_u16};
-use crate::settings::row::{Nested, Noun, Place, Setting, Unset, field};
+use crate::settings::row::{FieldAccess, Nested, Noun, Setting, Unset, field};
 use crate::span::Span;
 use crate::toml::reader::{Key, Reader, Value};
 
@@ -73,7 +73,7 @@ const WHOLE_SECONDS: Form<Duration> = toml_only(
 
 const fn timeout(
     key: &'static str,
-    place: Place<ParsedIpvs, Duration>,
+    place: FieldAccess<ParsedIpvs, Duration>,
     about: &'static str,
 ) -> Setting<ParsedIpvs, Duration> {
     Setting::new(key, WHOLE_SECONDS, place, Unset::Nothing("the kernel's"), about)

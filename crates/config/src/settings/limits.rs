@@ -7,7 +7,7 @@ use locum_plan::ServiceLimits;
 use crate::duration;
 use crate::field::Field;
 use crate::settings::form::{Form, Schema, toml_only, whole};
-use crate::settings::row::{Place, Setting, Unset};
+use crate::settings::row::{FieldAccess, Setting, Unset};
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct ParsedLimits {
@@ -40,7 +40,7 @@ const TIMEOUT: Form<Duration> = toml_only(
     |timeout| format!("\"{}\"", duration::spell(*timeout)),
 );
 
-pub(crate) const fn max_connections<N>(place: Place<N, u32>) -> Setting<N, u32> {
+pub(crate) const fn max_connections<N>(place: FieldAccess<N, u32>) -> Setting<N, u32> {
     Setting::new(
         "max_connections",
         CONNECTIONS,
@@ -52,7 +52,7 @@ pub(crate) const fn max_connections<N>(place: Place<N, u32>) -> Setting<N, u32> 
     )
 }
 
-pub(crate) const fn max_connections_per_server<N>(place: Place<N, u32>) -> Setting<N, u32> {
+pub(crate) const fn max_connections_per_server<N>(place: FieldAccess<N, u32>) -> Setting<N, u32> {
     Setting::new(
         "max_connections_per_server",
         CONNECTIONS,
@@ -63,7 +63,7 @@ pub(crate) const fn max_connections_per_server<N>(place: Place<N, u32>) -> Setti
     )
 }
 
-pub(crate) const fn max_connections_per_source<N>(place: Place<N, u32>) -> Setting<N, u32> {
+pub(crate) const fn max_connections_per_source<N>(place: FieldAccess<N, u32>) -> Setting<N, u32> {
     Setting::new(
         "max_connections_per_source",
         CONNECTIONS,
@@ -74,7 +74,7 @@ pub(crate) const fn max_connections_per_source<N>(place: Place<N, u32>) -> Setti
     )
 }
 
-pub(crate) const fn connect_timeout<N>(place: Place<N, Duration>) -> Setting<N, Duration> {
+pub(crate) const fn connect_timeout<N>(place: FieldAccess<N, Duration>) -> Setting<N, Duration> {
     Setting::new(
         "connect_timeout",
         TIMEOUT,
@@ -87,7 +87,7 @@ pub(crate) const fn connect_timeout<N>(place: Place<N, Duration>) -> Setting<N, 
     )
 }
 
-pub(crate) const fn idle_timeout<N>(place: Place<N, Duration>) -> Setting<N, Duration> {
+pub(crate) const fn idle_timeout<N>(place: FieldAccess<N, Duration>) -> Setting<N, Duration> {
     Setting::new(
         "idle_timeout",
         TIMEOUT,
@@ -101,7 +101,9 @@ pub(crate) const fn idle_timeout<N>(place: Place<N, Duration>) -> Setting<N, Dur
     )
 }
 
-pub(crate) const fn half_closed_timeout<N>(place: Place<N, Duration>) -> Setting<N, Duration> {
+pub(crate) const fn half_closed_timeout<N>(
+    place: FieldAccess<N, Duration>,
+) -> Setting<N, Duration> {
     Setting::new(
         "half_closed_timeout",
         TIMEOUT,

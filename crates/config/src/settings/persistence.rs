@@ -8,7 +8,7 @@ use ::toml::de::DeValue;
 use crate::field::Field;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::lowering::Lowering;
-use crate::settings::form::{Form, Reading, Schema, TIME, text, toml_only};
+use crate::settings::form::{Form, Schema, TIME, ValueReading, text, toml_only};
 use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
 use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
@@ -51,7 +51,7 @@ pub(crate) static TIMEOUT: Setting<ParsedPersistence, Duration> = Setting::new(
 .keywords(&[Keyword::Own(Block::VirtualServer, "persistence_timeout")]);
 
 /// A prefix length; of IPv4 also a network mask.
-const PREFIX: Form<u8> = Form::Read(Reading {
+const PREFIX: Form<u8> = Form::Read(ValueReading {
     shape: "a prefix length from 1 to 128, or a mask as in \"255.255.255.0\"",
     schema: Schema::Any(&[Schema::Whole(1, 128), Schema::Text]),
     toml: |reader, value, key| match value.get_ref() {

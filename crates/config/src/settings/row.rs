@@ -77,7 +77,7 @@ pub(crate) enum Unset<T: 'static> {
 }
 
 /// How to look at a field, and how to set it; made by [`field`].
-pub(crate) type Place<N, T> = (fn(&N) -> &Field<T>, fn(&mut N) -> &mut Field<T>);
+pub(crate) type FieldAccess<N, T> = (fn(&N) -> &Field<T>, fn(&mut N) -> &mut Field<T>);
 
 /// One setting of a noun `N`, of type `T`.
 pub(crate) struct Setting<N: 'static, T: 'static> {
@@ -96,7 +96,7 @@ impl<N: 'static, T: 'static> Setting<N, T> {
     pub const fn new(
         key: &'static str,
         form: Form<T>,
-        (get, slot): Place<N, T>,
+        (get, slot): FieldAccess<N, T>,
         default: Unset<T>,
         about: &'static str,
     ) -> Self {
@@ -169,7 +169,7 @@ impl<N: Default + 'static, T: Clone + PartialEq + 'static> Setting<N, T> {
     }
 }
 
-/// The [`Place`] of a field of a noun.
+/// The [`FieldAccess`] of a field of a noun.
 macro_rules! field {
     ($noun:ty, $type:ty, $($part:ident).+) => {{
         fn get(noun: &$noun) -> &$crate::field::Field<$type> {
@@ -188,7 +188,7 @@ pub(crate) use field;
 pub(crate) trait Row<N: 'static>: Sync {
     fn key(&self) -> &'static str;
     /// For the manual, the schema and the sample.
-    fn facts(&self) -> Facts;
+    fn facts(&self) -> SettingFacts;
     /// Those of keepalived.conf that mean it.
     fn keywords(&self) -> Vec<(Block, &'static str, ReadBy)>;
     /// Reads the value of this key.
@@ -207,7 +207,7 @@ pub(crate) trait Row<N: 'static>: Sync {
 
 /// What a row says of its setting, as text.
 #[derive(Clone, Debug)]
-pub(crate) struct Facts {
+pub(crate) struct SettingFacts {
     pub key: &'static str,
     pub shape: String,
     pub schema: Schema,
@@ -227,7 +227,7 @@ impl<N: 'static, T: Clone + PartialEq + Sync + 'static> Row<N> for Setting<N, T>
         self.key
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> SettingFacts {
         let (default, keepalived_default, why) = match &self.default {
             Unset::Required => (String::new(), None, ""),
             Unset::Nothing(meaning) => ((*meaning).to_owned(), None, ""),
@@ -238,7 +238,7 @@ impl<N: 'static, T: Clone + PartialEq + Sync + 'static> Row<N> for Setting<N, T>
                 (self.form.spell(&ours), differs, *why)
             }
         };
-        Facts {
+        SettingFacts {
             key: self.key,
             shape: self.form.shape(),
             schema: self.form.schema(),
@@ -343,8 +343,8 @@ impl<N: 'static, M: 'static> Row<N> for Nested<N, M> {
         self.key
     }
 
-    fn facts(&self) -> Facts {
-        Facts {
+    fn facts(&self) -> SettingFacts {
+        SettingFacts {
             key: self.key,
             shape: self.shape.to_owned(),
             schema: Schema::Table(self.noun.name),
@@ -410,8 +410,8 @@ impl<N: 'static, M: 'static> Row<N> for PartRow<N, M> {
         self.row.key()
     }
 
-    fn facts(&self) -> Facts {
-        Facts { keywords: self.keywords(), ..self.row.facts() }
+    fn facts(&self) -> SettingFacts {
+        SettingFacts { keywords: self.keywords(), ..self.row.facts() }
     }
 
     fn keywords(&self) -> Vec<(Block, &'static str, ReadBy)> {
@@ -450,8 +450,8 @@ impl<N: 'static> Row<N> for NameRow {
         "name"
     }
 
-    fn facts(&self) -> Facts {
-        Facts {
+    fn facts(&self) -> SettingFacts {
+        SettingFacts {
             key: "name",
             shape: form::TEXT_SHAPE.to_owned(),
             schema: Schema::Text,
@@ -556,7 +556,7 @@ pub(crate) trait Described: Sync {
     fn name(&self) -> &'static str;
     fn head(&self) -> &'static str;
     fn about(&self) -> &'static str;
-    fn facts(&self) -> Vec<Facts>;
+    fn facts(&self) -> Vec<SettingFacts>;
     fn keywords(&self) -> Vec<(Block, &'static str, ReadBy)>;
 }
 
@@ -573,7 +573,7 @@ impl<N: 'static> Described for Noun<N> {
         self.about
     }
 
-    fn facts(&self) -> Vec<Facts> {
+    fn facts(&self) -> Vec<SettingFacts> {
         self.rows.iter().map(|row| row.facts()).collect()
     }
 
