@@ -15,7 +15,7 @@ use crate::ipvs::IpvsBackend;
 use crate::nftables::NftablesBackend;
 use crate::proxy::ProxyBackend;
 use crate::state_file::StateFile;
-use crate::status::{BalancerStatus, ServiceState, ServiceStatus};
+use crate::status::{BalancedService, BalancedState, BalancerStatus};
 use crate::verify::{Verifier, lacks};
 
 /// How often a backend is looked for again for what none can serve.
@@ -174,7 +174,7 @@ impl Balancer {
         self.backends.iter_mut().for_each(|backend| backend.status(&mut status));
         status.strained = self.progress().strained;
         status.choices = self.choices.reasons().collect();
-        let unplaced = self.unplaced().map(|(service, why)| ServiceStatus {
+        let unplaced = self.unplaced().map(|(service, why)| BalancedService {
             name: service.name.clone(),
             backend: service
                 .backend
@@ -182,7 +182,7 @@ impl Balancer {
                 .first()
                 .copied()
                 .unwrap_or(BackendKind::ALL[0]),
-            state: ServiceState::Failed,
+            state: BalancedState::Failed,
             error: Some(why.to_owned()),
             strained: None,
             active: 0,

@@ -38,7 +38,7 @@ use crate::generated::text::{Surroundings, state};
 use crate::generated::user::unprivileged;
 use crate::haproxy::{HaproxyBackend, SOCKET};
 use crate::state_file::replace_private;
-use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
+use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStatus};
 
 pub(crate) use group::{ServiceGroup, groups};
 pub(crate) use text::HaproxyConfig;
@@ -266,13 +266,13 @@ impl ServedGroup {
             let name = &wanted.service.name;
             let section = word::section(name);
             let error = words(&progress.failed, name);
-            let state = ServiceState::of(wanted.activity, error.as_ref());
+            let state = BalancedState::of(wanted.activity, error.as_ref());
             let seen = self.control.seen();
             let frontend = seen.and_then(|seen| seen.frontend(&section)).unwrap_or_default();
             let server = |server: &locum_plan::WantedServer| {
                 let name = word::server(server.address);
                 let seen = seen.and_then(|seen| seen.server(&section, &name)).unwrap_or_default();
-                ServerStatus {
+                BalancedServer {
                     address: server.address,
                     weight: server.weight,
                     active: seen.active,
@@ -281,7 +281,7 @@ impl ServedGroup {
                     connection_rate: Some(seen.rate),
                 }
             };
-            status.services.push(ServiceStatus {
+            status.services.push(BalancedService {
                 name: name.clone(),
                 backend: BackendKind::Haproxy,
                 state,

@@ -33,7 +33,7 @@ use crate::state_file::StateFile;
 use crate::status::BalancerStatus;
 
 pub(crate) use adopt::is_our_haproxy;
-pub(crate) use check::{CHECK_LIMIT, Certainty, Check, HaproxyRefusal, is_shortage};
+pub(crate) use check::{CHECK_LIMIT, Certainty, FileCheck, HaproxyRefusal, is_shortage};
 pub(crate) use named_files::{paths_named, read_text};
 pub(crate) use own_host::OwnHost;
 pub(crate) use supervisor::SOCKET;

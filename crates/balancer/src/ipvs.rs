@@ -20,7 +20,7 @@ use crate::choice::way_out;
 use crate::ipvs::host::IpvsHost;
 use crate::ipvs::table::{OwnedId, tables_of};
 use crate::state_file::StateFile;
-use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
+use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStatus};
 
 /// How often all of the kernel's tables are compared with ours: a dump costs microseconds per
 /// service, and an entry that somebody removed is missed for no longer than this.
@@ -100,8 +100,8 @@ impl IpvsBackend {
 
     /// Makes the kernel's tables ours, all of them or those that changed, and returns how much had
     /// to be done.
-    fn reconcile(&mut self, now: Instant, scope: &Scope) -> usize {
-        if *scope == Scope::All {
+    fn reconcile(&mut self, now: Instant, scope: &ObservedTables) -> usize {
+        if *scope == ObservedTables::All {
             self.healed_at = Some(now);
         }
         let ids: BTreeSet<_> =
@@ -164,7 +164,7 @@ impl IpvsBackend {
     fn change_kernel(
         &mut self,
         owned: &BTreeSet<OwnedId>,
-        scope: &Scope,
+        scope: &ObservedTables,
         now: Instant,
     ) -> Result<ipvs::Reconciliation, String> {
         let tables = self.active().flat_map(tables_of).filter(|(id, ..)| scope.covers(id));
@@ -181,7 +181,7 @@ impl IpvsBackend {
     }
 
     /// What is not looked at stays as it was, unless it is not wanted any more.
-    fn note_failures(&mut self, report: &ipvs::Reconciliation, scope: &Scope) {
+    fn note_failures(&mut self, report: &ipvs::Reconciliation, scope: &ObservedTables) {
         let mut before = std::mem::take(&mut self.failed);
         let mut failed = BTreeMap::new();
         let mut by_table: BTreeMap<ServiceId, Vec<String>> = BTreeMap::new();
@@ -207,12 +207,12 @@ impl IpvsBackend {
 
 /// Which tables are looked at.
 #[derive(Clone, PartialEq, Eq, Debug)]
-enum Scope {
+enum ObservedTables {
     All,
     These(BTreeSet<OwnedId>),
 }
 
-impl Scope {
+impl ObservedTables {
     /// The tables in which two levels differ.
     fn between(before: &[Arc<WantedService>], now: &[Arc<WantedService>]) -> Self {
         let by_id = |services: &[Arc<WantedService>]| -> BTreeMap<OwnedId, *const WantedService> {
@@ -261,8 +261,8 @@ impl Backend for IpvsBackend {
     fn apply(&mut self, share: WantedServices, now: Instant) {
         let before = std::mem::replace(&mut self.services, share.services);
         let scope = match self.owned {
-            None => Scope::All,
-            Some(_) => Scope::between(&before, &self.services),
+            None => ObservedTables::All,
+            Some(_) => ObservedTables::between(&before, &self.services),
         };
         if !scope.is_empty() {
             self.reconcile(now, &scope);
@@ -278,7 +278,7 @@ impl Backend for IpvsBackend {
             return;
         }
         let was_well = self.failed.is_empty();
-        let healed = self.reconcile(now, &Scope::All);
+        let healed = self.reconcile(now, &ObservedTables::All);
         self.reconcile_host(now);
         if healed > 0 && was_well {
             let text = format!("ipvs tables were changed by somebody else, {healed} put back");
@@ -331,8 +331,8 @@ impl Backend for IpvsBackend {
                 .collect();
             let servers = servers_of(&tables);
             let error = self.failed.get(&wanted.service.name).cloned();
-            let state = ServiceState::of(wanted.activity, error.as_ref());
-            status.services.push(ServiceStatus {
+            let state = BalancedState::of(wanted.activity, error.as_ref());
+            status.services.push(BalancedService {
                 name: wanted.service.name.clone(),
                 backend: BackendKind::Ipvs,
                 state,
@@ -347,11 +347,11 @@ impl Backend for IpvsBackend {
 }
 
 /// Of all tables of a service: each server once.
-fn servers_of(tables: &[&ObservedService]) -> Vec<ServerStatus> {
-    let mut servers: BTreeMap<SocketAddr, ServerStatus> = BTreeMap::new();
+fn servers_of(tables: &[&ObservedService]) -> Vec<BalancedServer> {
+    let mut servers: BTreeMap<SocketAddr, BalancedServer> = BTreeMap::new();
     for dest in tables.iter().flat_map(|table| &table.dests) {
         let address = SocketAddr::new(dest.spec.id.address, dest.spec.id.port);
-        let server = servers.entry(address).or_insert(ServerStatus {
+        let server = servers.entry(address).or_insert(BalancedServer {
             address,
             weight: dest.spec.weight,
             active: 0,

@@ -37,6 +37,6 @@ pub use balancer::Balancer;
 pub use generated::haproxy_text;
 pub use state_file::StateFile;
 pub use status::{
-    BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, ProcessState, SupervisedProcess,
 };
 pub use verify::{Obstacle, ObstacleKind, verify};

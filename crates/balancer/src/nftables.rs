@@ -18,7 +18,7 @@ use locum_plan::{
 
 use crate::backend::{Backend, Note, Progress};
 use crate::round::LookRound;
-use crate::status::{BalancerStatus, ServerStatus, ServiceState, ServiceStatus};
+use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStatus};
 
 /// How often the kernel is asked whether somebody changed its rules, and what failed is tried again.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
@@ -191,10 +191,10 @@ impl Backend for NftablesBackend {
             let loads: Vec<&NatLoad> =
                 of_service.iter().filter_map(|listener| loads.get(listener)).collect();
             let error = self.failed.get(&service.name).cloned();
-            let state = ServiceState::of(wanted.activity, error.as_ref());
+            let state = BalancedState::of(wanted.activity, error.as_ref());
             let server = |server: &WantedServer| {
                 let active = loads.iter().filter_map(|load| load.active.get(&server.address));
-                ServerStatus {
+                BalancedServer {
                     address: server.address,
                     weight: server.weight,
                     active: active.sum(),
@@ -203,7 +203,7 @@ impl Backend for NftablesBackend {
                     connection_rate: None,
                 }
             };
-            status.services.push(ServiceStatus {
+            status.services.push(BalancedService {
                 name: service.name.clone(),
                 backend: BackendKind::Nftables,
                 state,

@@ -105,16 +105,16 @@ impl Process {
     }
 
     /// How it ended, once it has. A child is reaped by this: whoever ends one asks until it has.
-    pub(crate) fn poll(&mut self) -> Option<End> {
+    pub(crate) fn poll(&mut self) -> Option<ProcessEnd> {
         match (&mut self.child, &self.pidfd) {
             (Some(child), _) => match child.try_wait() {
                 Ok(None) => None,
-                Ok(Some(status)) => Some(End { status: Some(status) }),
+                Ok(Some(status)) => Some(ProcessEnd { status: Some(status) }),
                 // Somebody else reaped it: it is gone all the same.
-                Err(_) => Some(End { status: None }),
+                Err(_) => Some(ProcessEnd { status: None }),
             },
             (None, Some(pidfd)) if !has_ended(pidfd) => None,
-            (None, _) => Some(End { status: None }),
+            (None, _) => Some(ProcessEnd { status: None }),
         }
     }
 
@@ -150,12 +150,12 @@ fn has_ended(pidfd: &OwnedFd) -> bool {
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct End {
+pub(crate) struct ProcessEnd {
     /// Unknown for one that was not our child.
     status: Option<ExitStatus>,
 }
 
-impl End {
+impl ProcessEnd {
     pub(crate) fn is_success(self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
@@ -166,7 +166,7 @@ impl End {
     }
 }
 
-impl std::fmt::Display for End {
+impl std::fmt::Display for ProcessEnd {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.status.map(|status| (status.code(), status.signal())) {
             Some((Some(code), _)) => write!(f, "exited with status {code}"),
@@ -282,6 +282,6 @@ mod tests {
         adopted.identity = Identity::of(std::process::id()).unwrap();
         adopted.signal(Signal::KILL);
         assert_eq!(child.wait().unwrap().to_string(), "signal: 9 (SIGKILL)");
-        assert_eq!(adopted.poll(), Some(End { status: None }));
+        assert_eq!(adopted.poll(), Some(ProcessEnd { status: None }));
     }
 }

@@ -27,7 +27,7 @@ use crate::proxy::level::{beyond, is_same, orphan_of, spec_of, unfit};
 use crate::proxy::link::{AskError, Link};
 use crate::proxy::strain::{Strain, Strains, in_full, in_short};
 use crate::status::{
-    BalancerStatus, ProcessState, ProcessStatus, ServerStatus, ServiceState, ServiceStatus,
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, ProcessState, SupervisedProcess,
 };
 
 /// How long a new process may take to answer; it takes a few milliseconds.
@@ -430,7 +430,7 @@ impl ProxyBackend {
         self.failed = failed;
     }
 
-    fn process_status(&self) -> Option<ProcessStatus> {
+    fn process_status(&self) -> Option<SupervisedProcess> {
         let waiting = || self.backoff.retry_in(Instant::now()).unwrap_or_default();
         let state = match (&self.process, self.wants_nothing()) {
             (Some(_), false) => ProcessState::Running,
@@ -438,7 +438,7 @@ impl ProxyBackend {
             (None, false) => ProcessState::Waiting { retry_in: waiting() },
             (None, true) => return None,
         };
-        Some(ProcessStatus {
+        Some(SupervisedProcess {
             name: Name::from("proxy"),
             backend: BackendKind::Proxy.name(),
             state,
@@ -517,10 +517,10 @@ impl Backend for ProxyBackend {
             let name = &wanted.service.name;
             let error = self.failed.get(name).cloned();
             let observed = self.observed.get(&**name);
-            status.services.push(ServiceStatus {
+            status.services.push(BalancedService {
                 name: name.clone(),
                 backend: BackendKind::Proxy,
-                state: ServiceState::of(wanted.activity, error.as_ref()),
+                state: BalancedState::of(wanted.activity, error.as_ref()),
                 error,
                 strained: strained.remove(name).and_then(|strains| in_full(&strains)),
                 active: observed.map_or(0, |service| service.active),
@@ -530,10 +530,10 @@ impl Backend for ProxyBackend {
         }
         let wanted = |name: &str| self.services.iter().any(|w| &*w.service.name == name);
         let leaving = self.observed.values().filter(|service| !wanted(&service.name));
-        status.services.extend(leaving.map(|service| ServiceStatus {
+        status.services.extend(leaving.map(|service| BalancedService {
             name: Name::from(service.name.as_str()),
             backend: BackendKind::Proxy,
-            state: ServiceState::Leaving,
+            state: BalancedState::Leaving,
             error: None,
             strained: None,
             active: service.active,
@@ -543,8 +543,8 @@ impl Backend for ProxyBackend {
     }
 }
 
-fn servers_of(service: &protocol::ServiceStatus) -> Vec<ServerStatus> {
-    let server = |server: &protocol::ServerStatus| ServerStatus {
+fn servers_of(service: &protocol::ServiceStatus) -> Vec<BalancedServer> {
+    let server = |server: &protocol::ServerStatus| BalancedServer {
         address: server.address,
         weight: server.weight,
         active: server.active,

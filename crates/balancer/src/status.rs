@@ -8,9 +8,9 @@ use locum_plan::{Activity, BackendKind, Name};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BalancerStatus {
     /// One per wanted service, then those that are still leaving.
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<BalancedService>,
     /// One per supervised process: the proxy, each HAProxy.
-    pub processes: Vec<ProcessStatus>,
+    pub processes: Vec<SupervisedProcess>,
     /// As [`crate::Progress`] has it: HAProxies too, and without figures.
     pub strained: Vec<(Name, String)>,
     /// Of the services that were left to a choice and are not served by the first of all backends, why
@@ -19,11 +19,11 @@ pub struct BalancerStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServiceStatus {
+pub struct BalancedService {
     pub name: Name,
     pub backend: BackendKind,
     /// "serving", "ready", "leaving" or "failed".
-    pub state: ServiceState,
+    pub state: BalancedState,
     /// Why it does not serve, for a person.
     pub error: Option<String>,
     /// What an operator has to know though it serves, with the figures of now, for a person.
@@ -32,11 +32,11 @@ pub struct ServiceStatus {
     pub active: u64,
     /// Clients accepted, where the backend tells.
     pub accepted: u64,
-    pub servers: Vec<ServerStatus>,
+    pub servers: Vec<BalancedServer>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum ServiceState {
+pub enum BalancedState {
     Serving,
     /// Kept ready on a node that is not master.
     Ready,
@@ -45,7 +45,7 @@ pub enum ServiceState {
     Failed,
 }
 
-impl ServiceState {
+impl BalancedState {
     /// Of a service that is wanted; `error` says why it does not serve.
     pub(crate) fn of(activity: Activity, error: Option<&String>) -> Self {
         match (error, activity) {
@@ -57,7 +57,7 @@ impl ServiceState {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ServerStatus {
+pub struct BalancedServer {
     pub address: SocketAddr,
     pub weight: u32,
     pub active: u64,
@@ -69,7 +69,7 @@ pub struct ServerStatus {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ProcessStatus {
+pub struct SupervisedProcess {
     /// "proxy", or the name of the HAProxy.
     pub name: Name,
     /// "proxy" or "haproxy".

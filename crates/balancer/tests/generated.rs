@@ -14,7 +14,7 @@ use bench::{
     Bench, Client, address, edit, failure, finish, fresh_address, get, has_haproxy, kill, serve,
     start_server, tick_until, wanted,
 };
-use locum_balancer::{Balancer, ServiceState};
+use locum_balancer::{BalancedState, Balancer};
 use locum_plan::{
     Activity, Backend, BackendKind, Name, Persistence, Scheduler, Server, Service, Standby,
     WantedServices,
@@ -91,7 +91,7 @@ fn clients_are_shared_by_weight_and_weights_change_without_a_reload() {
     tick_until(&mut balancer, "its numbers", |balancer, _| {
         let status = balancer.status();
         let www = &status.services[0];
-        assert_eq!((www.backend, www.state), (BackendKind::Haproxy, ServiceState::Serving));
+        assert_eq!((www.backend, www.state), (BackendKind::Haproxy, BalancedState::Serving));
         www.accepted >= 44 && www.servers.len() == 2 && www.active == 0
     });
     finish(balancer);
@@ -252,7 +252,7 @@ fn a_warm_standby_runs_at_an_address_that_is_elsewhere() {
     edit(&mut level, 0).activity = Activity::Ready;
     serve(&mut balancer, &level).unwrap();
     let standby = pid(&mut balancer);
-    assert_eq!(balancer.status().services[0].state, ServiceState::Ready);
+    assert_eq!(balancer.status().services[0].state, BalancedState::Ready);
     edit(&mut level, 0).activity = Activity::Active;
     serve(&mut balancer, &level).unwrap();
     assert_eq!(pid(&mut balancer), standby, "the same process serves");

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 
 use bench::{Bench, edit, finish, serve, service, tick_until, wanted};
-use locum_balancer::ServiceState;
+use locum_balancer::BalancedState;
 use locum_plan::{
     Activity, Backend, BackendKind, Forwarding, Listener, Scheduler, Service, WantedServices,
 };
@@ -43,7 +43,7 @@ fn tables_follow_the_level_and_a_stranger_keeps_its_own() {
     let mut crashed = bench.balancer();
     serve(&mut crashed, &wanted(&[&web])).unwrap();
     let status = crashed.status().services.remove(0);
-    assert_eq!((status.backend, status.state), (BackendKind::Ipvs, ServiceState::Serving));
+    assert_eq!((status.backend, status.state), (BackendKind::Ipvs, BalancedState::Serving));
     let full = ipvsadm("-Ln");
     assert!(full.contains("TCP  192.168.1.100:80 wlc\n"), "{full}");
     assert!(full.contains("  -> 192.168.1.101:80             Route   1 "), "{full}");

@@ -11,7 +11,7 @@ use bench::{
     Bench, Client, PATIENCE, address, edit, failure, finish, get, kill, serve, service,
     start_server, tick_until, wanted,
 };
-use locum_balancer::{ProcessState, ServiceState};
+use locum_balancer::{BalancedState, ProcessState};
 use locum_plan::{Activity, BackendKind, Protocol, Scheduler, WantedServices};
 use nix::sys::signal::Signal;
 
@@ -28,7 +28,10 @@ fn no_proxy_runs_until_a_service_is_wanted_nor_after_it_was() {
     let status = balancer.status();
     assert_eq!(status.processes[0].state, ProcessState::Running);
     assert_eq!(status.services[0].backend, BackendKind::Proxy);
-    assert_eq!((status.services[0].state, status.services[0].accepted), (ServiceState::Serving, 2));
+    assert_eq!(
+        (status.services[0].state, status.services[0].accepted),
+        (BalancedState::Serving, 2)
+    );
     finish(balancer);
     assert!(get(address(&web)).is_err());
     assert!(!bench.path("proxy.sock").exists());
@@ -215,7 +218,7 @@ fn a_standby_takes_the_port_and_serves_nobody() {
     let mut level = wanted(&[&web]);
     edit(&mut level, 0).activity = Activity::Ready;
     serve(&mut balancer, &level).unwrap();
-    assert_eq!(balancer.status().services[0].state, ServiceState::Ready);
+    assert_eq!(balancer.status().services[0].state, BalancedState::Ready);
     assert!(get(address(&web)).is_err());
     serve(&mut balancer, &wanted(&[&web])).unwrap();
     assert_eq!(get(address(&web)).unwrap(), 'a');

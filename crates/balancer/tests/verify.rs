@@ -15,7 +15,7 @@ use bench::{
     Bench, address, failure, finish, fresh_address, get, has_haproxy, serve, service, start_server,
 };
 use bench::{tick_until, wanted};
-use locum_balancer::{Balancer, BalancerSettings, ObstacleKind, ServiceState, verify};
+use locum_balancer::{BalancedState, Balancer, BalancerSettings, ObstacleKind, verify};
 use locum_plan::{
     Activity, Backend, HaproxyFile, Name, Plan, Scheduler, Service, Standby, WantedHaproxy,
     WantedService, WantedServices,
@@ -381,7 +381,7 @@ fn an_automatic_choice_takes_what_can_serve_here_and_says_why() {
         assert!(text.contains("; the built-in proxy has no scheduler `lblc`"), "{text}");
     }
     let status = balancer.status();
-    assert_eq!(status.services[0].state, ServiceState::Failed);
+    assert_eq!(status.services[0].state, BalancedState::Failed);
     assert!(!balancer.is_idle(), "it is tried again");
     finish(balancer);
 }

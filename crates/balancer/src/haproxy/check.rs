@@ -62,12 +62,12 @@ pub(crate) fn is_shortage(error: &io::Error) -> bool {
 
 /// One under way.
 #[derive(Debug)]
-pub(crate) struct Check {
+pub(crate) struct FileCheck {
     process: Process,
     config: PathBuf,
 }
 
-impl Check {
+impl FileCheck {
     pub(crate) fn start(file: &HaproxyFile) -> Result<Self, HaproxyRefusal> {
         let mut command = Command::new(&file.program);
         command.arg("-c").arg("-f").arg(&file.config);

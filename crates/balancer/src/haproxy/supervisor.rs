@@ -26,7 +26,7 @@ use rustix::process::Signal;
 
 use crate::backoff::Backoff;
 use crate::haproxy::adopt::{Inheritance, Mark};
-use crate::haproxy::check::Check;
+use crate::haproxy::check::FileCheck;
 use crate::haproxy::leaving::Leaving;
 use crate::haproxy::listening::{Listening, listening};
 use crate::haproxy::liveness::Liveness;
@@ -36,7 +36,7 @@ use crate::haproxy::own_host::OwnHost;
 use crate::haproxy::record::{ProcessRecord, fresh_key};
 use crate::haproxy::standing::Standing;
 use crate::process::Process;
-use crate::status::{ProcessState, ProcessStatus};
+use crate::status::{ProcessState, SupervisedProcess};
 
 /// What the socket beside a file of ours is called.
 pub(crate) const SOCKET: &str = "sock";
@@ -79,7 +79,7 @@ pub(super) struct Supervisor {
     error: Option<String>,
     /// Of the one that runs, while it has to answer clients.
     liveness: Option<Liveness>,
-    running: Option<Running>,
+    running: Option<RunningHaproxy>,
     phase: Phase,
     leaving: Vec<Leaving>,
     backoff: Backoff,
@@ -89,7 +89,7 @@ pub(super) struct Supervisor {
 }
 
 #[derive(Debug)]
-struct Running {
+struct RunningHaproxy {
     process: Process,
     /// What it was started from.
     content: FileContent,
@@ -100,7 +100,7 @@ enum Phase {
     /// What runs is what is wanted, or nothing is wanted.
     Settled,
     Checking {
-        check: Check,
+        check: FileCheck,
         content: FileContent,
     },
     /// To be started as soon as the key is written down.
@@ -109,7 +109,7 @@ enum Phase {
         key: String,
     },
     Starting {
-        next: Running,
+        next: RunningHaproxy,
         key: String,
         bound_since: Option<Instant>,
         /// For the log, once it serves: what it takes over, which may have ended by then.
@@ -134,7 +134,7 @@ impl Supervisor {
         let running = record.running.and_then(|(identity, digest)| {
             let process = Process::adopt(identity)?;
             notes.push(format!("haproxy (pid {}) of an earlier run is taken over", identity.pid));
-            Some(Running { process, content: FileContent::of_digest(digest) })
+            Some(RunningHaproxy { process, content: FileContent::of_digest(digest) })
         });
         let adopt = |identity| Some(Leaving::new(Process::adopt(identity)?));
         let mut leaving: Vec<_> = record.leaving.into_iter().filter_map(adopt).collect();
@@ -166,7 +166,7 @@ impl Supervisor {
 
     pub(super) fn record(&self) -> ProcessRecord {
         let record =
-            |running: &Running| (running.process.identity(), running.content.digest.clone());
+            |running: &RunningHaproxy| (running.process.identity(), running.content.digest.clone());
         let mut leaving: Vec<_> = self.leaving.iter().map(Leaving::identity).collect();
         let running = self.running.as_ref().map(record);
         match &self.phase {
@@ -261,7 +261,7 @@ impl Supervisor {
             Phase::Checking { content, .. }
             | Phase::Waiting { content }
             | Phase::Launching { content, .. }
-            | Phase::Starting { next: Running { content, .. }, .. } => Some(content),
+            | Phase::Starting { next: RunningHaproxy { content, .. }, .. } => Some(content),
         };
         tried.is_some_and(|tried| tried.digest == content.digest)
     }
@@ -383,13 +383,13 @@ impl Supervisor {
             self.error = None;
             return;
         }
-        match Check::start(&self.file) {
+        match FileCheck::start(&self.file) {
             Ok(check) => self.phase = Phase::Checking { check, content },
             Err(refusal) => self.fail(refusal.to_string(), content, Duration::ZERO, now),
         }
     }
 
-    fn continue_check(&mut self, mut check: Check, content: FileContent, now: Instant) {
+    fn continue_check(&mut self, mut check: FileCheck, content: FileContent, now: Instant) {
         match check.verdict() {
             Some(Ok(())) => self.prepare(content, now),
             Some(Err(refusal)) => {
@@ -438,7 +438,7 @@ impl Supervisor {
                     let changed = old.content.changed(&content);
                     taken_up(process.pid(), old.process.pid(), &changed)
                 });
-                let next = Running { process, content };
+                let next = RunningHaproxy { process, content };
                 self.phase = Phase::Starting { next, key, bound_since: None, note };
             }
             Err(error) => {
@@ -471,7 +471,7 @@ impl Supervisor {
 
     fn continue_start(
         &mut self,
-        mut next: Running,
+        mut next: RunningHaproxy,
         key: String,
         mut bound_since: Option<Instant>,
         note: Option<String>,
@@ -559,7 +559,7 @@ impl Supervisor {
         self.activity.is_none() && self.running.is_none() && self.leaving.is_empty()
     }
 
-    pub(super) fn status(&self, now: Instant) -> ProcessStatus {
+    pub(super) fn status(&self, now: Instant) -> SupervisedProcess {
         let state = match (&self.running, self.activity) {
             (Some(_), _) => ProcessState::Running,
             (None, Some(_)) => {
@@ -568,7 +568,7 @@ impl Supervisor {
             (None, None) => ProcessState::Stopping,
         };
         let leaving = || self.leaving.first().map(Leaving::pid);
-        ProcessStatus {
+        SupervisedProcess {
             name: self.file.name.clone(),
             backend: "haproxy",
             state,

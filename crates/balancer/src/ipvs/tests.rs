@@ -146,15 +146,16 @@ fn only_the_tables_in_which_two_levels_differ_are_looked_at() {
     let id = |wanted: &Arc<WantedService>| id_of(&wanted.service);
     let (same, gone) = (table("192.0.2.1:80", 1), table("192.0.2.2:80", 1));
     let (old, new) = (table("192.0.2.3:80", 1), table("192.0.2.3:80", 2));
-    let scope = Scope::between(&[same.clone(), gone.clone(), old.clone()], &[same.clone(), new]);
-    assert_eq!(scope, Scope::These([id(&gone), id(&old)].into()));
+    let scope =
+        ObservedTables::between(&[same.clone(), gone.clone(), old.clone()], &[same.clone(), new]);
+    assert_eq!(scope, ObservedTables::These([id(&gone), id(&old)].into()));
     assert!(!scope.covers(&id(&same)));
     let alone = [same.clone()];
-    assert!(Scope::between(&alone, &alone.clone()).is_empty());
+    assert!(ObservedTables::between(&alone, &alone.clone()).is_empty());
     // A standby has no table.
     let ready = WantedService { activity: Activity::Ready, ..(*same).clone() };
-    let scope = Scope::between(&alone, &[Arc::new(ready)]);
-    assert_eq!(scope, Scope::These([id(&same)].into()));
+    let scope = ObservedTables::between(&alone, &[Arc::new(ready)]);
+    assert_eq!(scope, ObservedTables::These([id(&same)].into()));
 }
 
 #[test]

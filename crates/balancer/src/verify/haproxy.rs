@@ -13,7 +13,7 @@ use rustix::process::Signal;
 
 use crate::haproxy::text::{Bind, PathKind, binds};
 use crate::haproxy::{
-    CHECK_LIMIT, Certainty, Check, HaproxyRefusal, OwnHost, is_shortage, paths_named, read_text,
+    CHECK_LIMIT, Certainty, FileCheck, HaproxyRefusal, OwnHost, is_shortage, paths_named, read_text,
 };
 use crate::process::Process;
 use crate::verify::port::Ports;
@@ -45,7 +45,7 @@ pub(super) struct HaproxyLook {
     pub file: Arc<HaproxyFile>,
     /// One runs here: only a restart would meet what is found.
     pub runs: bool,
-    check: Option<Check>,
+    check: Option<FileCheck>,
     /// What its file names is not known as of the last level: what nobody reads, nobody watches.
     is_unread: bool,
     /// When the next check is due.
@@ -180,7 +180,7 @@ impl HaproxyLook {
 
     pub(super) fn start(&mut self, read: io::Result<()>, now: Instant) {
         self.changed = None;
-        match read.map(|()| Check::start(&self.file)) {
+        match read.map(|()| FileCheck::start(&self.file)) {
             Ok(Ok(check)) => self.check = Some(check),
             Ok(Err(refusal)) => self.conclude(Err(refusal), now),
             Err(error) if is_shortage(&error) => self.due = now + SHORTAGE_PAUSE,
@@ -195,7 +195,7 @@ impl HaproxyLook {
     /// returned may still have to be waited for.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Process> {
         let verdict = self.check.as_mut()?.verdict()?;
-        let process = self.check.take().map(Check::into_process);
+        let process = self.check.take().map(FileCheck::into_process);
         if self.changed.is_some() && self.discarded < MOST_DISCARDED {
             self.discarded += 1;
             self.due = now + SLOW_ROUND;

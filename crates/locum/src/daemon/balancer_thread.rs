@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_balancer::{
-    Balancer, BalancerSettings, BalancerStatus, Note, ProcessStatus, Progress, ServeError,
+    Balancer, BalancerSettings, BalancerStatus, Note, Progress, ServeError, SupervisedProcess,
 };
 use locum_engine::{Input, Seq};
 use locum_plan::WantedServices;
@@ -43,7 +43,7 @@ pub enum BalancerJob {
 #[derive(Debug)]
 pub struct Settled {
     pub notes: Vec<Note>,
-    pub processes: Vec<ProcessStatus>,
+    pub processes: Vec<SupervisedProcess>,
     pub failed: Vec<ServeError>,
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 
-use locum_balancer::ProcessStatus;
+use locum_balancer::SupervisedProcess;
 use locum_plan::Plan;
 
 use super::first_few;
@@ -96,7 +96,7 @@ fn kind<'a, T: PartialEq + 'a>(
 
 /// What became of the files of this HAProxy, which does not change any more unless it is late.
 /// `notes` are those of this reload; `None` where nothing runs, nor shall.
-pub fn files_taken(process: Option<&ProcessStatus>, notes: &[String]) -> Option<FilesTaken> {
+pub fn files_taken(process: Option<&SupervisedProcess>, notes: &[String]) -> Option<FilesTaken> {
     let process = process?;
     let error = process.error.as_deref().unwrap_or("ended");
     Some(match (process.is_changing, process.is_refused, process.pid, notes) {

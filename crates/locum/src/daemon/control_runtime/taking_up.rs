@@ -155,7 +155,7 @@ impl ControlRuntime {
 
 #[cfg(test)]
 mod tests {
-    use locum_balancer::{Note, ProcessState, ProcessStatus};
+    use locum_balancer::{Note, ProcessState, SupervisedProcess};
 
     use super::*;
 
@@ -170,8 +170,8 @@ mod tests {
         }
     }
 
-    fn process(is_refused: bool, error: Option<&str>) -> ProcessStatus {
-        ProcessStatus {
+    fn process(is_refused: bool, error: Option<&str>) -> SupervisedProcess {
+        SupervisedProcess {
             name: "front".into(),
             backend: "haproxy",
             state: ProcessState::Running,
@@ -183,7 +183,7 @@ mod tests {
         }
     }
 
-    fn settled(process: ProcessStatus, note: Option<&str>) -> Settled {
+    fn settled(process: SupervisedProcess, note: Option<&str>) -> Settled {
         let note = note.map(|text| Note { name: "front".into(), text: text.into() });
         Settled { notes: note.into_iter().collect(), processes: vec![process], failed: Vec::new() }
     }

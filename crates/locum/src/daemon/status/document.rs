@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use locum_balancer::{BalancerStatus, ProcessState, ServiceState};
+use locum_balancer::{BalancedState, BalancerStatus, ProcessState};
 use locum_control::status::{
     Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, HeldBackStatus,
     InstanceStatus, PeerStatus, ProcessStatus, QuorumState, RefusedAddress, ServedFitness,
@@ -222,10 +222,10 @@ fn service(
         backend: served.map(|served| served.backend.name().to_owned()),
         backend_choice: named(&balancer.choices, &from.name),
         state: match served.map(|served| served.state) {
-            Some(ServiceState::Serving) => "serving",
-            Some(ServiceState::Ready) => "ready",
-            Some(ServiceState::Leaving) => "leaving",
-            Some(ServiceState::Failed) => "failed",
+            Some(BalancedState::Serving) => "serving",
+            Some(BalancedState::Ready) => "ready",
+            Some(BalancedState::Leaving) => "leaving",
+            Some(BalancedState::Failed) => "failed",
             None => "idle",
         }
         .to_owned(),
@@ -306,7 +306,7 @@ fn named(all: &[(Name, String)], of: &Name) -> Option<String> {
     all.iter().find(|(name, _)| name == of).map(|(_, text)| text.clone())
 }
 
-fn process(from: &locum_balancer::ProcessStatus) -> ProcessStatus {
+fn process(from: &locum_balancer::SupervisedProcess) -> ProcessStatus {
     ProcessStatus {
         name: from.name.to_string(),
         backend: from.backend.to_owned(),
