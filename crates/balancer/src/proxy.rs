@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_plan::{BackendKind, Name, WantedService, WantedServices};
-use locum_proxy::protocol::{self, Orphan, Request, Status};
+use locum_proxy::protocol::{self, Orphan, ProxyRequest, ProxyStatus};
 use rustix::process::Signal;
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
@@ -55,8 +55,8 @@ pub(crate) struct ProxyBackend {
     /// What the proxy at the other end of the link has taken in; `None` until it has answered.
     sent: Option<SentTable>,
     /// Its last answer, and of each service the last that an answer had.
-    latest: Status,
-    observed: BTreeMap<String, protocol::ServiceStatus>,
+    latest: ProxyStatus,
+    observed: BTreeMap<String, protocol::ProxyServiceStatus>,
     ticked_at: Option<Instant>,
     /// When it was last asked or told on our own account: who asks for a status all the time must
     /// not put that off.
@@ -93,7 +93,7 @@ impl ProxyBackend {
             ending: Vec::new(),
             link: None,
             sent: None,
-            latest: Status::default(),
+            latest: ProxyStatus::default(),
             observed: BTreeMap::new(),
             ticked_at: None,
             asked_at: None,
@@ -159,7 +159,7 @@ impl ProxyBackend {
             }
             Some(_) | None => None,
         };
-        let request = request.unwrap_or_else(|| Request::Serve {
+        let request = request.unwrap_or_else(|| ProxyRequest::Serve {
             services: self.fit().map(|wanted| spec_of(wanted)).collect(),
             orphan,
         });
@@ -170,7 +170,7 @@ impl ProxyBackend {
     }
 
     /// What has changed since `told`, and what failed there; `None` when there is nothing to say.
-    fn update(&self, sent: &SentTable, orphan: Orphan) -> Option<Request> {
+    fn update(&self, sent: &SentTable, orphan: Orphan) -> Option<ProxyRequest> {
         let changed = |wanted: &&Arc<WantedService>| {
             let name = &wanted.service.name;
             let known = sent.services.get(name);
@@ -182,15 +182,15 @@ impl ProxyBackend {
         let gone = sent.services.keys().filter(|name| !wanted.contains(name));
         let remove: Vec<_> = gone.map(ToString::to_string).collect();
         let differs = !set.is_empty() || !remove.is_empty() || sent.orphan != orphan;
-        differs.then_some(Request::Update { set, remove, orphan })
+        differs.then_some(ProxyRequest::Update { set, remove, orphan })
     }
 
     fn latest_failure(&self, name: &str) -> Option<&str> {
         match &self.observed.get(name)?.state {
-            protocol::ServiceState::Failed { error } => Some(error),
-            protocol::ServiceState::Listening
-            | protocol::ServiceState::Ready
-            | protocol::ServiceState::Leaving => None,
+            protocol::ProxyServiceState::Failed { error } => Some(error),
+            protocol::ProxyServiceState::Listening
+            | protocol::ProxyServiceState::Ready
+            | protocol::ProxyServiceState::Leaving => None,
         }
     }
 
@@ -203,7 +203,7 @@ impl ProxyBackend {
     /// What it said is of no use any more either.
     fn forget(&mut self) {
         self.hang_up();
-        self.latest = Status::default();
+        self.latest = ProxyStatus::default();
         self.observed.clear();
         self.strains.forget();
     }
@@ -291,7 +291,7 @@ impl ProxyBackend {
     }
 
     /// True when the request was carried out.
-    fn ask(&mut self, request: &Request) -> bool {
+    fn ask(&mut self, request: &ProxyRequest) -> bool {
         let Some(link) = &mut self.link else { return false };
         let error = match link.ask(request) {
             Ok(status) if status.oldest > protocol::VERSION => {
@@ -344,7 +344,7 @@ impl ProxyBackend {
         false
     }
 
-    fn take_in(&mut self, request: &Request, status: Status) {
+    fn take_in(&mut self, request: &ProxyRequest, status: ProxyStatus) {
         self.unanswered = 0;
         self.failure = None;
         if status.version < protocol::LIMITS_SINCE && self.latest.pid != status.pid {
@@ -360,19 +360,19 @@ impl ProxyBackend {
         let answered = std::mem::take(&mut self.latest.services).into_iter();
         let answered = answered.map(|service| (service.name.clone(), service));
         match request {
-            Request::Serve { .. } => {
+            ProxyRequest::Serve { .. } => {
                 self.refusal = None;
                 self.observed = answered.collect();
             }
             // The answer to an update has those of its services that are still there.
-            Request::Update { set, remove, .. } => {
+            ProxyRequest::Update { set, remove, .. } => {
                 self.refusal = None;
                 for name in set.iter().map(|spec| &spec.name).chain(remove) {
                     self.observed.remove(name);
                 }
                 self.observed.extend(answered);
             }
-            Request::Status => self.observed = answered.collect(),
+            ProxyRequest::Status => self.observed = answered.collect(),
         }
     }
 
@@ -480,7 +480,7 @@ impl Backend for ProxyBackend {
             self.publish(now);
         } else if due {
             self.asked_at = Some(now);
-            self.ask(&Request::Status);
+            self.ask(&ProxyRequest::Status);
             self.note_strains(now);
             self.collect_failures();
         }
@@ -509,7 +509,7 @@ impl Backend for ProxyBackend {
 
     fn status(&mut self, status: &mut BalancerStatus) {
         if self.link.is_some() {
-            self.ask(&Request::Status);
+            self.ask(&ProxyRequest::Status);
         }
         status.processes.extend(self.process_status());
         let mut strained: BTreeMap<Name, Vec<Strain>> = self.strained(Instant::now()).collect();
@@ -543,8 +543,8 @@ impl Backend for ProxyBackend {
     }
 }
 
-fn servers_of(service: &protocol::ServiceStatus) -> Vec<BalancedServer> {
-    let server = |server: &protocol::ServerStatus| BalancedServer {
+fn servers_of(service: &protocol::ProxyServiceStatus) -> Vec<BalancedServer> {
+    let server = |server: &protocol::ProxyServerStatus| BalancedServer {
         address: server.address,
         weight: server.weight,
         active: server.active,

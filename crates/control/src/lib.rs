@@ -30,5 +30,5 @@ pub mod status;
 pub use client::{Client, ClientError};
 pub use history::{HistoryEntry, Record};
 pub use protocol::{MAX_REQUEST_BYTES, PROTOCOL_VERSION, Request, Response, ServerRequest};
-pub use server::{Call, Server, ServerError, SocketPlace};
+pub use server::{Call, ControlServer, ServerError, SocketPlace};
 pub use status::StatusDocument;

@@ -82,13 +82,13 @@ impl SocketPlace {
 /// A listening control socket. Its file is removed when this is dropped, unless another has taken
 /// its path.
 #[derive(Debug)]
-pub struct Server {
+pub struct ControlServer {
     listener: UnixListener,
     owner: u32,
     file: SocketFile,
 }
 
-impl Server {
+impl ControlServer {
     /// Listens at `path` with mode 0600, in place of a socket that nobody answers on. `owner` is
     /// the user id that may speak, besides 0. Must run within a tokio runtime.
     ///
@@ -120,7 +120,7 @@ impl Server {
         &self.file.0.path
     }
 
-    /// For watching over the file while [`Server::serve`] runs.
+    /// For watching over the file while [`ControlServer::serve`] runs.
     pub fn place(&self) -> SocketPlace {
         self.file.0.clone()
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use locum_control::{
-    Call, Client, ClientError, MAX_REQUEST_BYTES, Request, Response, Server, ServerError,
+    Call, Client, ClientError, ControlServer, MAX_REQUEST_BYTES, Request, Response, ServerError,
 };
 
 /// Longer than any answer takes, even on a busy machine.
@@ -32,7 +32,7 @@ impl Daemon {
             let runtime =
                 tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let server = Server::bind(&path, owner).unwrap();
+                let server = ControlServer::bind(&path, owner).unwrap();
                 let (calls, mut called) = tokio::sync::mpsc::channel::<Call>(4);
                 tokio::spawn(async move {
                     while let Some(call) = called.recv().await {
@@ -172,17 +172,17 @@ fn a_socket_nobody_answers_on_is_replaced_and_one_in_use_is_not() {
     let daemon = Daemon::start(own_uid());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let _inside = runtime.enter();
-    let busy = Server::bind(&daemon.path(), 0).unwrap_err();
+    let busy = ControlServer::bind(&daemon.path(), 0).unwrap_err();
     assert!(matches!(busy, ServerError::Busy { .. }), "{busy}");
 
     let stale = daemon.directory.path().join("stale.sock");
     drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
-    drop(Server::bind(&stale, 0).unwrap());
+    drop(ControlServer::bind(&stale, 0).unwrap());
     assert!(!stale.exists(), "a server removes its socket");
 
     let file = daemon.directory.path().join("file");
     std::fs::write(&file, "precious").unwrap();
-    let refused = Server::bind(&file, 0).unwrap_err();
+    let refused = ControlServer::bind(&file, 0).unwrap_err();
     assert!(matches!(refused, ServerError::NotASocket { .. }), "{refused}");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "precious");
 }
@@ -198,12 +198,12 @@ fn without_a_daemon_the_error_says_what_to_do() {
 async fn a_server_knows_its_file_from_another_at_its_path_and_leaves_that_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("control.sock");
-    let first = Server::bind(&path, 0).unwrap();
+    let first = ControlServer::bind(&path, 0).unwrap();
     let place = first.place();
     assert!(place.is_held());
     std::fs::remove_file(&path).unwrap();
     assert!(!place.is_held());
-    let second = Server::bind(&path, 0).unwrap();
+    let second = ControlServer::bind(&path, 0).unwrap();
     assert!(!place.is_held() && second.place().is_held());
     drop(first);
     assert!(second.place().is_held());

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::protocol::{LINE_LIMIT, Orphan, Request, Status};
+use crate::protocol::{LINE_LIMIT, Orphan, ProxyRequest, ProxyStatus};
 use nix::sys::signal::SigSet;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -193,15 +193,15 @@ fn set_orphan_timeout(control: &Control, orphan: Orphan) {
     }
 }
 
-async fn answer(control: &Control, line: &[u8]) -> Status {
+async fn answer(control: &Control, line: &[u8]) -> ProxyStatus {
     let mut table = control.table.lock().await;
     match serde_json::from_slice(line) {
-        Ok(Request::Serve { services, orphan }) => {
+        Ok(ProxyRequest::Serve { services, orphan }) => {
             set_orphan_timeout(control, orphan);
             table.apply(&services).await;
             table.status()
         }
-        Ok(Request::Update { set, remove, orphan }) => {
+        Ok(ProxyRequest::Update { set, remove, orphan }) => {
             set_orphan_timeout(control, orphan);
             table.update(&set, &remove).await;
             let is_named = |name: &str| {
@@ -209,9 +209,10 @@ async fn answer(control: &Control, line: &[u8]) -> Status {
             };
             table.status_of(is_named)
         }
-        Ok(Request::Status) => table.status(),
-        Err(error) => {
-            Status { error: Some(format!("cannot read the request: {error}")), ..table.status() }
-        }
+        Ok(ProxyRequest::Status) => table.status(),
+        Err(error) => ProxyStatus {
+            error: Some(format!("cannot read the request: {error}")),
+            ..table.status()
+        },
     }
 }

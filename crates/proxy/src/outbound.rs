@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use crate::protocol::ProxyTransport;
 use crate::relay;
-use crate::server::Server;
+use crate::server::RunningServer;
 
 /// The services that a client has passed, the last one first.
 #[derive(Debug)]
@@ -56,14 +56,14 @@ fn ends(kind: ProxyTransport, ours: SocketAddr, theirs: SocketAddr) -> Ends {
 pub struct Outbound(RefCell<HashMap<Ends, Errand>>);
 
 /// Whom a socket is for: the way of its client, and the server that was chosen.
-type Errand = (Rc<Way>, Rc<Server>);
+type Errand = (Rc<Way>, Rc<RunningServer>);
 
 impl Outbound {
     /// Connects to a server for a client that came by this way. The time it may take is the caller's
     /// to limit.
     pub async fn connect(
         self: &Rc<Self>,
-        server: &Rc<Server>,
+        server: &Rc<RunningServer>,
         way: &Rc<Way>,
     ) -> io::Result<(TcpStream, Leg)> {
         let address = server.address;
@@ -95,7 +95,7 @@ impl Outbound {
         self: &Rc<Self>,
         socket: &Socket,
         kind: ProxyTransport,
-        server: &Rc<Server>,
+        server: &Rc<RunningServer>,
         way: &Rc<Way>,
     ) -> io::Result<Leg> {
         let ours = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::AddrNotAvailable)?;

@@ -1,7 +1,7 @@
 //! What the balancer tells the built-in proxy's process, and what it hears back.
 //!
 //! One JSON object per line over a stream socket on which the proxy listens. The balancer sends a
-//! [`Request`], the proxy answers each with one [`Status`], which says what version of the protocol
+//! [`ProxyRequest`], the proxy answers each with one [`ProxyStatus`], which says what version of the protocol
 //! it speaks. A proxy outlives the daemon it was started by and may meet an older or a newer one, so
 //! fields are only ever added, with a default, and unknown ones are ignored. A request that a proxy
 //! does not know is answered with an error and changes nothing; the balancer sends it only to a
@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Of the protocol as described here. 1 had no versions and no [`Request::Update`], 2 no
+/// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
 /// half of the schedulers.
 pub const VERSION: u32 = 4;
@@ -20,7 +20,7 @@ pub const VERSION: u32 = 4;
 /// The oldest version whose requests this proxy carries out.
 pub const OLDEST_VERSION: u32 = 1;
 
-/// The first version with [`Request::Update`].
+/// The first version with [`ProxyRequest::Update`].
 pub const UPDATES_SINCE: u32 = 2;
 
 /// The first version that keeps [`ProxyLimits`].
@@ -34,7 +34,7 @@ pub const LINE_LIMIT: usize = 4 << 20;
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "lowercase")]
-pub enum Request {
+pub enum ProxyRequest {
     /// From now on serve exactly these: what is not named is not served any more. Where nothing is
     /// left to serve, the proxy exits once it is drained.
     Serve {
@@ -190,7 +190,7 @@ pub struct ProxyServer {
 
 /// What the proxy does at the moment of the answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-pub struct Status {
+pub struct ProxyStatus {
     /// Version of the protocol that the proxy speaks.
     #[serde(default = "first_version")]
     pub version: u32,
@@ -207,14 +207,14 @@ pub struct Status {
     /// The request could not be read; nothing was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    pub services: Vec<ServiceStatus>,
+    pub services: Vec<ProxyServiceStatus>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ServiceStatus {
+pub struct ProxyServiceStatus {
     pub name: String,
     pub listen: SocketAddr,
-    pub state: ServiceState,
+    pub state: ProxyServiceState,
     /// Client connections under way.
     pub active: u64,
     /// Client connections accepted since the proxy started.
@@ -247,7 +247,7 @@ pub struct ServiceStatus {
     /// Connections ended because nothing moved on them.
     #[serde(default)]
     pub timed_out: u64,
-    pub servers: Vec<ServerStatus>,
+    pub servers: Vec<ProxyServerStatus>,
 }
 
 /// A service that has as many clients as it can have.
@@ -269,7 +269,7 @@ pub struct SourceStatus {
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
-pub enum ServiceState {
+pub enum ProxyServiceState {
     Listening,
     /// As [`ProxyService::ready_only`] asks.
     Ready,
@@ -282,7 +282,7 @@ pub enum ServiceState {
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct ServerStatus {
+pub struct ProxyServerStatus {
     pub address: SocketAddr,
     pub weight: u32,
     /// Not wanted any more, or of a service that stands by: its connections end in time.
@@ -306,11 +306,11 @@ mod tests {
     #[test]
     fn an_answer_without_a_version_is_of_the_first_one() {
         let text = r#"{"pid":7,"active":0,"limit":1,"accept_pauses":0,"services":[]}"#;
-        let status: Status = serde_json::from_str(text).unwrap();
+        let status: ProxyStatus = serde_json::from_str(text).unwrap();
         assert_eq!((status.version, status.oldest), (1, 1));
         let text = r#"{"version":9,"oldest":3,"pid":7,"active":0,"limit":1,"accept_pauses":0,
                        "services":[],"a_field_of_version_9":true}"#;
-        let status: Status = serde_json::from_str(text).unwrap();
+        let status: ProxyStatus = serde_json::from_str(text).unwrap();
         assert_eq!((status.version, status.oldest), (9, 3));
     }
 
@@ -319,16 +319,16 @@ mod tests {
         let read = |orphan: &str| {
             let text = format!(r#"{{"request":"serve","services":[]{orphan}}}"#);
             match serde_json::from_str(&text).unwrap() {
-                Request::Serve { orphan, .. } => orphan,
-                Request::Update { .. } | Request::Status => unreachable!("it serves"),
+                ProxyRequest::Serve { orphan, .. } => orphan,
+                ProxyRequest::Update { .. } | ProxyRequest::Status => unreachable!("it serves"),
             }
         };
         assert_eq!(read(""), Orphan::Unchanged);
         assert_eq!(read(r#","orphan":"for_ever""#), Orphan::from(None));
         let three = Orphan::from(Some(Duration::from_secs(3)));
         assert_eq!(read(r#","orphan":{"milliseconds":3000}"#), three);
-        let request = Request::Serve { services: Vec::new(), orphan: three };
+        let request = ProxyRequest::Serve { services: Vec::new(), orphan: three };
         let text = serde_json::to_string(&request).unwrap();
-        assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        assert_eq!(serde_json::from_str::<ProxyRequest>(&text).unwrap(), request);
     }
 }

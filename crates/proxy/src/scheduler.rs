@@ -10,11 +10,11 @@ use std::rc::Rc;
 
 use crate::hash::Hash;
 use crate::maglev::Maglev;
-use crate::server::Server;
+use crate::server::RunningServer;
 
 /// By the names IPVS gives them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Scheduler {
+pub enum ProxyScheduler {
     /// rr: one after the other, weights ignored.
     RoundRobin,
     /// wrr: in proportion to the weights, as evenly spread as they allow.
@@ -43,36 +43,41 @@ pub struct Chooser<'a> {
     pub tried: &'a [SocketAddr],
     /// Rises with every choice.
     pub turn: u64,
-    /// Of the servers; only [`Scheduler::MaglevHash`] reads it.
+    /// Of the servers; only [`ProxyScheduler::MaglevHash`] reads it.
     pub table: &'a Maglev,
 }
 
 /// The names of all there are, for a person.
 pub const NAMES: &str = "rr, wrr, lc, wlc, sed, nq, fo, ovf, sh or mh";
 
-impl Scheduler {
+impl ProxyScheduler {
     /// `None` for a name the proxy does not know.
     pub fn from_name(name: &str) -> Option<Self> {
         match name {
-            "rr" => Some(Scheduler::RoundRobin),
-            "wrr" => Some(Scheduler::WeightedRoundRobin),
-            "lc" => Some(Scheduler::LeastConnections),
-            "wlc" | "sed" => Some(Scheduler::WeightedLeastConnections),
-            "nq" => Some(Scheduler::NeverQueue),
-            "fo" => Some(Scheduler::FailOver),
-            "ovf" => Some(Scheduler::OverFlow),
-            "sh" => Some(Scheduler::SourceHash),
-            "mh" => Some(Scheduler::MaglevHash),
+            "rr" => Some(ProxyScheduler::RoundRobin),
+            "wrr" => Some(ProxyScheduler::WeightedRoundRobin),
+            "lc" => Some(ProxyScheduler::LeastConnections),
+            "wlc" | "sed" => Some(ProxyScheduler::WeightedLeastConnections),
+            "nq" => Some(ProxyScheduler::NeverQueue),
+            "fo" => Some(ProxyScheduler::FailOver),
+            "ovf" => Some(ProxyScheduler::OverFlow),
+            "sh" => Some(ProxyScheduler::SourceHash),
+            "mh" => Some(ProxyScheduler::MaglevHash),
             _ => None,
         }
     }
 
     /// Chooses among `servers`. `None` when no server is left.
-    pub fn choose(self, servers: &[Rc<Server>], chooser: Chooser<'_>) -> Option<Rc<Server>> {
-        let takes =
-            |s: &&Rc<Server>| !s.is_out() && s.has_room() && !chooser.tried.contains(&s.address);
+    pub fn choose(
+        self,
+        servers: &[Rc<RunningServer>],
+        chooser: Chooser<'_>,
+    ) -> Option<Rc<RunningServer>> {
+        let takes = |s: &&Rc<RunningServer>| {
+            !s.is_out() && s.has_room() && !chooser.tried.contains(&s.address)
+        };
         // One that did not answer a moment ago is asked again when no other one is left.
-        let trusted = |s: &&Rc<Server>| takes(s) && !s.is_suspect();
+        let trusted = |s: &&Rc<RunningServer>| takes(s) && !s.is_suspect();
         let chosen = self.among(servers, chooser, &trusted);
         let chosen = chosen.or_else(|| self.among(servers, chooser, &takes))?;
         chosen.turn.set(chooser.turn);
@@ -81,34 +86,35 @@ impl Scheduler {
 
     fn among<'a>(
         self,
-        servers: &'a [Rc<Server>],
+        servers: &'a [Rc<RunningServer>],
         chooser: Chooser<'_>,
-        is_eligible: &dyn Fn(&&'a Rc<Server>) -> bool,
-    ) -> Option<&'a Rc<Server>> {
+        is_eligible: &dyn Fn(&&'a Rc<RunningServer>) -> bool,
+    ) -> Option<&'a Rc<RunningServer>> {
         let eligible = || servers.iter().filter(is_eligible);
         let client = chooser.client.to_canonical();
         match self {
-            Scheduler::RoundRobin => eligible().min_by_key(|server| server.turn.get()),
-            Scheduler::WeightedRoundRobin => smooth_weighted(eligible()),
-            Scheduler::LeastConnections => {
+            ProxyScheduler::RoundRobin => eligible().min_by_key(|server| server.turn.get()),
+            ProxyScheduler::WeightedRoundRobin => smooth_weighted(eligible()),
+            ProxyScheduler::LeastConnections => {
                 eligible().min_by_key(|server| (server.active.get(), server.turn.get()))
             }
-            Scheduler::WeightedLeastConnections => eligible().min_by(|a, b| by_load(a, b)),
-            Scheduler::NeverQueue => {
+            ProxyScheduler::WeightedLeastConnections => eligible().min_by(|a, b| by_load(a, b)),
+            ProxyScheduler::NeverQueue => {
                 let idle = eligible().filter(|server| server.active.get() == 0);
                 let idle = idle.min_by_key(|server| server.turn.get());
                 idle.or_else(|| eligible().min_by(|a, b| by_load(a, b)))
             }
-            Scheduler::FailOver => heaviest(eligible()),
-            Scheduler::OverFlow => {
-                let has_room =
-                    |server: &&Rc<Server>| server.active.get() < u64::from(server.weight.get());
+            ProxyScheduler::FailOver => heaviest(eligible()),
+            ProxyScheduler::OverFlow => {
+                let has_room = |server: &&Rc<RunningServer>| {
+                    server.active.get() < u64::from(server.weight.get())
+                };
                 heaviest(eligible().filter(has_room))
             }
-            Scheduler::SourceHash => {
+            ProxyScheduler::SourceHash => {
                 eligible().max_by(|a, b| affinity(client, a).total_cmp(&affinity(client, b)))
             }
-            Scheduler::MaglevHash => {
+            ProxyScheduler::MaglevHash => {
                 // Who is not there would be looked for in every slot.
                 eligible().next()?;
                 let places = chooser.table.from(Hash::default().feed_ip(client).end());
@@ -119,9 +125,11 @@ impl Scheduler {
 }
 
 /// The first of the heaviest.
-fn heaviest<'a>(mut eligible: impl Iterator<Item = &'a Rc<Server>>) -> Option<&'a Rc<Server>> {
+fn heaviest<'a>(
+    mut eligible: impl Iterator<Item = &'a Rc<RunningServer>>,
+) -> Option<&'a Rc<RunningServer>> {
     let first = eligible.next()?;
-    let heavier = |best: &'a Rc<Server>, next: &'a Rc<Server>| {
+    let heavier = |best: &'a Rc<RunningServer>, next: &'a Rc<RunningServer>| {
         if next.weight.get() > best.weight.get() { next } else { best }
     };
     Some(eligible.fold(first, heavier))
@@ -130,9 +138,11 @@ fn heaviest<'a>(mut eligible: impl Iterator<Item = &'a Rc<Server>>) -> Option<&'
 /// Every server earns its weight; the richest is chosen and pays what all earned. Over as many
 /// choices as the weights add up to, each server is chosen as often as its weight, never in a row
 /// where that can be avoided.
-fn smooth_weighted<'a>(eligible: impl Iterator<Item = &'a Rc<Server>>) -> Option<&'a Rc<Server>> {
+fn smooth_weighted<'a>(
+    eligible: impl Iterator<Item = &'a Rc<RunningServer>>,
+) -> Option<&'a Rc<RunningServer>> {
     let mut total = 0;
-    let mut richest: Option<&Rc<Server>> = None;
+    let mut richest: Option<&Rc<RunningServer>> = None;
     for server in eligible {
         let weight = i64::from(server.weight.get());
         total += weight;
@@ -148,7 +158,7 @@ fn smooth_weighted<'a>(eligible: impl Iterator<Item = &'a Rc<Server>>) -> Option
 
 /// Compares the load per weight that each would have with one connection more; with the present
 /// load, idle servers would look alike whatever their weights.
-fn by_load(a: &Server, b: &Server) -> Ordering {
+fn by_load(a: &RunningServer, b: &RunningServer) -> Ordering {
     let a_load = u128::from(a.active.get() + 1) * u128::from(b.weight.get());
     let b_load = u128::from(b.active.get() + 1) * u128::from(a.weight.get());
     a_load.cmp(&b_load).then(a.turn.get().cmp(&b.turn.get()))
@@ -157,7 +167,7 @@ fn by_load(a: &Server, b: &Server) -> Ordering {
 /// Weighted rendezvous hashing: every pair of client and server has a score, the highest wins. A
 /// server's share of the clients is its share of the weights, and scores of the others do not move
 /// when one leaves. Equal on all nodes, so that a client keeps its server after a failover.
-fn affinity(client: IpAddr, server: &Server) -> f64 {
+fn affinity(client: IpAddr, server: &RunningServer) -> f64 {
     let hash = Hash::default().feed_ip(client).feed_address(server.address).end();
     // Into (0, 1): 53 bits are what the fraction of a double holds exactly.
     let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
@@ -172,9 +182,13 @@ mod tests {
 
     use super::*;
 
-    fn servers(weights: &[u32]) -> Vec<Rc<Server>> {
+    fn servers(weights: &[u32]) -> Vec<Rc<RunningServer>> {
         let address = |i: usize| SocketAddr::from(([10, 0, 0, i as u8 + 1], 80));
-        weights.iter().enumerate().map(|(i, w)| Rc::new(Server::new(address(i), *w))).collect()
+        weights
+            .iter()
+            .enumerate()
+            .map(|(i, w)| Rc::new(RunningServer::new(address(i), *w)))
+            .collect()
     }
 
     fn client(n: u32) -> IpAddr {
@@ -182,19 +196,19 @@ mod tests {
     }
 
     fn choose(
-        scheduler: Scheduler,
-        servers: &[Rc<Server>],
+        scheduler: ProxyScheduler,
+        servers: &[Rc<RunningServer>],
         client: IpAddr,
         tried: &[SocketAddr],
         turn: u64,
-    ) -> Option<Rc<Server>> {
+    ) -> Option<Rc<RunningServer>> {
         let weights: Vec<_> = servers.iter().map(|one| (one.address, one.weight.get())).collect();
         let table = Maglev::of(&weights);
         scheduler.choose(servers, Chooser { client, tried, turn, table: &table })
     }
 
     /// Last octets of the chosen servers, one letter each: 1 is the first server.
-    fn sequence(scheduler: Scheduler, servers: &[Rc<Server>], count: u64) -> Vec<u8> {
+    fn sequence(scheduler: ProxyScheduler, servers: &[Rc<RunningServer>], count: u64) -> Vec<u8> {
         let choose = |turn| choose(scheduler, servers, client(1), &[], turn).unwrap();
         let first = servers.iter().map(|server| server.turn.get()).max().unwrap() + 1;
         (first..first + count)
@@ -208,13 +222,16 @@ mod tests {
     #[test]
     fn round_robin_takes_turns_and_ignores_weights_but_zero() {
         let servers = servers(&[1, 9, 0, 1]);
-        assert_eq!(sequence(Scheduler::RoundRobin, &servers, 6), [1, 2, 4, 1, 2, 4]);
+        assert_eq!(sequence(ProxyScheduler::RoundRobin, &servers, 6), [1, 2, 4, 1, 2, 4]);
     }
 
     #[test]
     fn weighted_round_robin_is_exact_and_spread() {
         let servers = servers(&[5, 1, 1]);
-        assert_eq!(sequence(Scheduler::WeightedRoundRobin, &servers, 7), [1, 1, 2, 1, 3, 1, 1],);
+        assert_eq!(
+            sequence(ProxyScheduler::WeightedRoundRobin, &servers, 7),
+            [1, 1, 2, 1, 3, 1, 1],
+        );
     }
 
     #[test]
@@ -223,9 +240,9 @@ mod tests {
         servers[0].active.set(2);
         servers[1].active.set(1);
         servers[2].active.set(3);
-        assert_eq!(sequence(Scheduler::LeastConnections, &servers, 1), [2]);
+        assert_eq!(sequence(ProxyScheduler::LeastConnections, &servers, 1), [2]);
         servers[1].active.set(2);
-        assert_eq!(sequence(Scheduler::LeastConnections, &servers, 3), [1, 2, 1]);
+        assert_eq!(sequence(ProxyScheduler::LeastConnections, &servers, 3), [1, 2, 1]);
     }
 
     #[test]
@@ -233,7 +250,7 @@ mod tests {
         let servers = servers(&[1, 3]);
         let mut share = [0_u64; 2];
         for turn in 1..=40 {
-            let scheduler = Scheduler::WeightedLeastConnections;
+            let scheduler = ProxyScheduler::WeightedLeastConnections;
             let chosen = choose(scheduler, &servers, client(1), &[], turn).unwrap();
             chosen.active.set(chosen.active.get() + 1);
             share[usize::from(chosen.address == servers[1].address)] += 1;
@@ -247,8 +264,8 @@ mod tests {
         let fewer: Vec<_> = all[1..].to_vec();
         let mut shares = [0; 3];
         for n in 0..4000 {
-            let of = |servers: &[Rc<Server>]| {
-                choose(Scheduler::SourceHash, servers, client(n), &[], 1).unwrap().address
+            let of = |servers: &[Rc<RunningServer>]| {
+                choose(ProxyScheduler::SourceHash, servers, client(n), &[], 1).unwrap().address
             };
             let before = of(&all);
             assert_eq!(before, of(&all), "the same client goes to the same server");
@@ -268,7 +285,7 @@ mod tests {
         for n in 0..100 {
             let IpAddr::V4(plain) = client(n) else { continue };
             let mapped = IpAddr::V6(plain.to_ipv6_mapped());
-            let of = |ip| choose(Scheduler::SourceHash, &servers, ip, &[], 1).unwrap().address;
+            let of = |ip| choose(ProxyScheduler::SourceHash, &servers, ip, &[], 1).unwrap().address;
             assert_eq!(of(mapped), of(IpAddr::V4(plain)));
         }
     }
@@ -276,7 +293,7 @@ mod tests {
     #[test]
     fn tried_servers_are_passed_over_until_none_is_left() {
         for name in ["rr", "wrr", "lc", "wlc", "sed", "nq", "fo", "ovf", "sh", "mh"] {
-            let scheduler = Scheduler::from_name(name).unwrap();
+            let scheduler = ProxyScheduler::from_name(name).unwrap();
             let servers = servers(&[1, 1, 0]);
             let mut tried = Vec::new();
             for turn in 1..=2 {
@@ -286,40 +303,44 @@ mod tests {
             }
             assert!(choose(scheduler, &servers, client(1), &tried, 3).is_none(), "{name}");
         }
-        assert_eq!(Scheduler::from_name("lblc"), None);
+        assert_eq!(ProxyScheduler::from_name("lblc"), None);
     }
 
     #[test]
     fn never_queue_takes_an_idle_server_before_a_faster_one() {
         let servers = servers(&[10, 1]);
         servers[0].active.set(1);
-        assert_eq!(sequence(Scheduler::NeverQueue, &servers, 1), [2]);
+        assert_eq!(sequence(ProxyScheduler::NeverQueue, &servers, 1), [2]);
         servers[1].active.set(1);
-        assert_eq!(sequence(Scheduler::NeverQueue, &servers, 1), [1]);
-        assert_eq!(sequence(Scheduler::WeightedLeastConnections, &servers, 1), [1]);
+        assert_eq!(sequence(ProxyScheduler::NeverQueue, &servers, 1), [1]);
+        assert_eq!(sequence(ProxyScheduler::WeightedLeastConnections, &servers, 1), [1]);
     }
 
     #[test]
     fn fail_over_and_over_flow_fill_the_heaviest_first() {
         let servers = servers(&[1, 3, 2]);
-        assert_eq!(sequence(Scheduler::FailOver, &servers, 3), [2, 2, 2]);
+        assert_eq!(sequence(ProxyScheduler::FailOver, &servers, 3), [2, 2, 2]);
         servers[1].active.set(3);
-        assert_eq!(sequence(Scheduler::FailOver, &servers, 1), [2]);
-        assert_eq!(sequence(Scheduler::OverFlow, &servers, 1), [3]);
+        assert_eq!(sequence(ProxyScheduler::FailOver, &servers, 1), [2]);
+        assert_eq!(sequence(ProxyScheduler::OverFlow, &servers, 1), [3]);
         servers[2].active.set(2);
-        assert_eq!(sequence(Scheduler::OverFlow, &servers, 1), [1]);
+        assert_eq!(sequence(ProxyScheduler::OverFlow, &servers, 1), [1]);
         servers[0].active.set(1);
-        assert!(choose(Scheduler::OverFlow, &servers, client(1), &[], 9).is_none(), "as in IPVS");
+        assert!(
+            choose(ProxyScheduler::OverFlow, &servers, client(1), &[], 9).is_none(),
+            "as in IPVS"
+        );
     }
 
     #[test]
     fn maglev_keeps_a_client_and_passes_over_who_takes_none() {
         let all = servers(&[1, 1, 1]);
         for n in 0..100 {
-            let of = || choose(Scheduler::MaglevHash, &all, client(n), &[], 1).unwrap().address;
+            let of =
+                || choose(ProxyScheduler::MaglevHash, &all, client(n), &[], 1).unwrap().address;
             let first = of();
             assert_eq!(first, of());
-            let other = choose(Scheduler::MaglevHash, &all, client(n), &[first], 1).unwrap();
+            let other = choose(ProxyScheduler::MaglevHash, &all, client(n), &[first], 1).unwrap();
             assert_ne!(other.address, first);
         }
     }
@@ -331,18 +352,18 @@ mod tests {
         let table = &Maglev::of(&weights);
         let chooser = Chooser { client: client(1), tried: &[], turn: 1, table };
         let asked = Cell::new(0);
-        let nobody = |_: &&Rc<Server>| {
+        let nobody = |_: &&Rc<RunningServer>| {
             asked.set(asked.get() + 1);
             false
         };
-        assert!(Scheduler::MaglevHash.among(&servers, chooser, &nobody).is_none());
+        assert!(ProxyScheduler::MaglevHash.among(&servers, chooser, &nobody).is_none());
         assert_eq!(asked.get(), servers.len());
     }
 
     #[test]
     fn a_server_that_did_not_answer_is_the_last_resort() {
         for name in ["rr", "wrr", "lc", "wlc", "nq", "fo", "ovf", "sh", "mh"] {
-            let scheduler = Scheduler::from_name(name).unwrap();
+            let scheduler = ProxyScheduler::from_name(name).unwrap();
             let servers = servers(&[9, 9]);
             servers[0].note_failure();
             let chosen = (1..=4).map(|turn| choose(scheduler, &servers, client(1), &[], turn));

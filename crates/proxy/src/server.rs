@@ -7,12 +7,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::movement::Movement;
-use crate::protocol::{ProxyLimits, ServerStatus};
+use crate::protocol::{ProxyLimits, ProxyServerStatus};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 #[derive(Debug)]
-pub struct Server {
+pub struct RunningServer {
     pub address: SocketAddr,
     pub weight: Cell<u32>,
     /// Connections under way, those being made included.
@@ -71,7 +71,7 @@ const CONSENT: Duration = Duration::from_secs(5);
 /// Beyond what the clock can count.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
-impl Server {
+impl RunningServer {
     pub fn new(address: SocketAddr, weight: u32) -> Self {
         Self {
             address,
@@ -156,7 +156,7 @@ impl Server {
     }
 
     /// A client has a connection to it. Of datagrams that says nothing of the server: see
-    /// [`Server::note_answer`].
+    /// [`RunningServer::note_answer`].
     pub fn note_connected(&self) {
         self.connected.set(self.connected.get() + 1);
     }
@@ -246,8 +246,8 @@ impl Server {
         }
     }
 
-    pub fn status(&self) -> ServerStatus {
-        ServerStatus {
+    pub fn status(&self) -> ProxyServerStatus {
+        ProxyServerStatus {
             address: self.address,
             weight: self.weight.get(),
             leaving: self.is_leaving(),
@@ -260,17 +260,17 @@ impl Server {
 
 /// A connection of a server, counted from the choice to the end.
 #[derive(Debug)]
-pub struct InFlight(Rc<Server>);
+pub struct InFlight(Rc<RunningServer>);
 
 impl InFlight {
     /// `server` is about to be asked.
-    pub fn begin(server: Rc<Server>) -> Self {
+    pub fn begin(server: Rc<RunningServer>) -> Self {
         server.note_attempt();
         server.active.set(server.active.get() + 1);
         Self(server)
     }
 
-    pub fn server(&self) -> &Rc<Server> {
+    pub fn server(&self) -> &Rc<RunningServer> {
         &self.0
     }
 }
@@ -285,8 +285,8 @@ impl Drop for InFlight {
 mod tests {
     use super::*;
 
-    fn suspect() -> Rc<Server> {
-        let server = Server::new("192.0.2.1:53".parse().unwrap(), 1);
+    fn suspect() -> Rc<RunningServer> {
+        let server = RunningServer::new("192.0.2.1:53".parse().unwrap(), 1);
         server.note_failure();
         Rc::new(server)
     }

@@ -13,7 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::{
-    FullStatus, ProxyLimits, ProxyServer, ProxyService, ProxyTransport, ServiceState, ServiceStatus,
+    FullStatus, ProxyLimits, ProxyServer, ProxyService, ProxyServiceState, ProxyServiceStatus,
+    ProxyTransport,
 };
 use locum_kernel::sock_diag::SockDiag;
 use tokio::task::spawn_local;
@@ -23,8 +24,8 @@ use crate::address;
 use crate::maglev::Maglev;
 use crate::outbound::{Outbound, Way};
 use crate::persistence::PersistenceTable;
-use crate::scheduler::{self, Scheduler};
-use crate::server::Server;
+use crate::scheduler::{self, ProxyScheduler};
+use crate::server::RunningServer;
 use crate::service::fullness::Fullness;
 use crate::service::listening::{ClientSocket, ServiceListener};
 use crate::shares::{Share, Shares, Takes};
@@ -36,17 +37,17 @@ use crate::sources::SourceCounts;
 const STRANDED_POLL: Duration = Duration::from_millis(250);
 
 #[derive(Debug)]
-pub struct Service {
+pub struct RunningService {
     pub name: String,
     transport: Cell<ProxyTransport>,
     /// Where it listens, or did; the first one is what it is known by.
     listen: Cell<SocketAddr>,
     also: RefCell<Vec<SocketAddr>>,
     drain: Cell<Duration>,
-    scheduler: Cell<Option<Scheduler>>,
-    wanted: RefCell<Vec<Rc<Server>>>,
+    scheduler: Cell<Option<ProxyScheduler>>,
+    wanted: RefCell<Vec<Rc<RunningServer>>>,
     /// Not wanted any more, with connections under way.
-    leaving: RefCell<Vec<Rc<Server>>>,
+    leaving: RefCell<Vec<Rc<RunningServer>>>,
     listening: RefCell<Vec<ServiceListener>>,
     one_packet: Cell<bool>,
     persistence: Rc<PersistenceTable>,
@@ -93,7 +94,7 @@ enum Desired {
     Leave,
 }
 
-impl Service {
+impl RunningService {
     pub fn new(spec: &ProxyService, shares: &Rc<Shares>, outbound: &Rc<Outbound>) -> Self {
         Self {
             name: spec.name.clone(),
@@ -145,7 +146,7 @@ impl Service {
         self.one_packet.set(spec.one_packet);
         self.persistence.set(spec.persistence);
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
-        self.scheduler.set(Scheduler::from_name(&spec.scheduler));
+        self.scheduler.set(ProxyScheduler::from_name(&spec.scheduler));
         self.set_servers(&spec.servers);
         let unfit = self.scheduler.get().is_none().then(|| {
             let (name, known) = (&spec.scheduler, scheduler::NAMES);
@@ -225,7 +226,7 @@ impl Service {
             let found = known.iter().position(|server| server.address == spec.address);
             let server = match found {
                 Some(index) => known.swap_remove(index),
-                None => Rc::new(Server::new(spec.address, spec.weight)),
+                None => Rc::new(RunningServer::new(spec.address, spec.weight)),
             };
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
@@ -247,7 +248,7 @@ impl Service {
             // Debts from other proportions would skew the first rounds of the new ones.
             wanted.iter().for_each(|server| server.credit.set(0));
         }
-        if self.scheduler.get() == Some(Scheduler::MaglevHash) {
+        if self.scheduler.get() == Some(ProxyScheduler::MaglevHash) {
             let weights = wanted.iter().map(|server| (server.address, server.weight.get()));
             self.table.replace(Maglev::of(&weights.collect::<Vec<_>>()));
         }
@@ -305,16 +306,16 @@ impl Service {
         Some(FullStatus { for_ms, waiting, busiest: self.sources.busiest() })
     }
 
-    pub fn status(&self) -> ServiceStatus {
+    pub fn status(&self) -> ProxyServiceStatus {
         let wanted = self.wanted.borrow();
         let leaving = self.leaving.borrow();
         let counters = &self.counters;
         let all = || wanted.iter().chain(leaving.iter().filter(|s| s.active.get() > 0));
-        ServiceStatus {
+        ProxyServiceStatus {
             name: self.name.clone(),
             listen: self.listen.get(),
             state: match &*self.unfit.borrow() {
-                Some(error) => ServiceState::Failed { error: error.clone() },
+                Some(error) => ProxyServiceState::Failed { error: error.clone() },
                 None => listening::summary(&self.listening.borrow()),
             },
             active: self.share.active(),

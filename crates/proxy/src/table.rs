@@ -2,16 +2,16 @@
 
 use std::rc::Rc;
 
-use crate::protocol::{OLDEST_VERSION, ProxyService, Status, VERSION};
+use crate::protocol::{OLDEST_VERSION, ProxyService, ProxyStatus, VERSION};
 
 use crate::outbound::Outbound;
-use crate::service::Service;
+use crate::service::RunningService;
 use crate::shares::Shares;
 
 #[derive(Debug)]
 pub struct Table {
     /// Wanted ones, and those whose last connections still finish.
-    services: Vec<Rc<Service>>,
+    services: Vec<Rc<RunningService>>,
     /// A controller has said what to serve.
     is_sent: bool,
     shares: Rc<Shares>,
@@ -48,7 +48,7 @@ impl Table {
             let service = match self.services.iter().find(|service| service.name == spec.name) {
                 Some(service) => service.clone(),
                 None => {
-                    let service = Rc::new(Service::new(spec, &self.shares, &self.outbound));
+                    let service = Rc::new(RunningService::new(spec, &self.shares, &self.outbound));
                     self.services.push(service.clone());
                     service
                 }
@@ -74,15 +74,15 @@ impl Table {
             .divide(&self.services.iter().map(|service| service.share()).collect::<Vec<_>>());
     }
 
-    pub fn status(&mut self) -> Status {
+    pub fn status(&mut self) -> ProxyStatus {
         self.status_of(|_| true)
     }
 
     /// As [`Table::status`], with the services of these names alone.
-    pub fn status_of(&mut self, is_named: impl Fn(&str) -> bool) -> Status {
+    pub fn status_of(&mut self, is_named: impl Fn(&str) -> bool) -> ProxyStatus {
         self.services.retain(|service| !service.is_over());
         let named = self.services.iter().filter(|service| is_named(&service.name));
-        Status {
+        ProxyStatus {
             version: VERSION,
             oldest: OLDEST_VERSION,
             pid: std::process::id(),

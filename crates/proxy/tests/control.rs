@@ -6,7 +6,9 @@ use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use bench::{Client, PATIENCE, Proxy, eventually, service, start_server};
-use locum_proxy::protocol::{Orphan, ProxyService, Request, ServiceState, Status, VERSION};
+use locum_proxy::protocol::{
+    Orphan, ProxyRequest, ProxyService, ProxyServiceState, ProxyStatus, VERSION,
+};
 
 fn is_refused(address: SocketAddr) -> bool {
     TcpStream::connect(address).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -20,7 +22,7 @@ fn a_service_that_lost_its_role_closes_at_once_and_finishes_its_connections() {
     proxy.serve(&[web.clone(), other.clone()]);
     let mut client = Client::connect(web.listen);
     let status = proxy.serve(std::slice::from_ref(&other));
-    assert_eq!(status.services[0].state, ServiceState::Leaving);
+    assert_eq!(status.services[0].state, ProxyServiceState::Leaving);
     assert!(is_refused(web.listen));
     client.echo("going on").unwrap();
     assert_eq!(Client::connect(other.listen).letter, 'b');
@@ -39,7 +41,7 @@ fn a_service_that_is_not_wanted_finishes_while_one_of_its_addresses_is_here() {
     proxy.serve(&[web, other.clone()]);
     let mut client = Client::connect(here);
     let status = proxy.serve(std::slice::from_ref(&other));
-    assert_eq!(status.services[0].state, ServiceState::Leaving);
+    assert_eq!(status.services[0].state, ProxyServiceState::Leaving);
     // Whether an address has gone is looked at once, and four times a second.
     assert!(!client.is_cut_within(std::time::Duration::from_millis(600)));
     client.echo("going on").unwrap();
@@ -162,14 +164,14 @@ fn a_service_that_cannot_listen_does_not_stop_the_others() {
     let level = [taken.clone(), odd.clone(), good.clone()];
     let status = proxy.serve(&level);
     let error = |index: usize| match &status.services[index].state {
-        ServiceState::Failed { error } => error.clone(),
+        ProxyServiceState::Failed { error } => error.clone(),
         other => format!("{other:?}"),
     };
     assert!(error(0).contains(&format!("cannot listen on {}", taken.listen)), "{}", error(0));
     assert!(error(1).contains("no scheduler lblc"), "{}", error(1));
     assert_eq!(Client::connect(good.listen).letter, 'a');
     drop(squatter);
-    assert_eq!(proxy.serve(&level).services[0].state, ServiceState::Listening);
+    assert_eq!(proxy.serve(&level).services[0].state, ProxyServiceState::Listening);
 }
 
 #[test]
@@ -180,7 +182,7 @@ fn an_address_moves_between_services_in_one_level() {
     proxy.serve(&[new.clone(), old.clone()]);
     std::mem::swap(&mut old.listen, &mut new.listen);
     let status = proxy.serve(&[new.clone(), old.clone()]);
-    assert!(status.services.iter().all(|service| service.state == ServiceState::Listening));
+    assert!(status.services.iter().all(|service| service.state == ProxyServiceState::Listening));
     assert_eq!(Client::connect(new.listen).letter, 'b');
     assert_eq!(Client::connect(old.listen).letter, 'a');
 }
@@ -190,13 +192,16 @@ fn a_warm_standby_refuses_until_it_shall_serve() {
     let mut web = service("web", "rr", &[(start_server('a'), 1)]);
     web.ready_only = true;
     let mut proxy = Proxy::start(&[]);
-    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Ready);
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ProxyServiceState::Ready);
     assert!(is_refused(web.listen));
     web.ready_only = false;
-    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Listening);
+    assert_eq!(
+        proxy.serve(std::slice::from_ref(&web)).services[0].state,
+        ProxyServiceState::Listening
+    );
     assert_eq!(Client::connect(web.listen).letter, 'a');
     web.ready_only = true;
-    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Ready);
+    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ProxyServiceState::Ready);
     assert!(is_refused(web.listen));
 }
 
@@ -216,7 +221,7 @@ fn a_warm_standby_lets_connections_finish_and_cuts_what_is_left_after_the_drain_
     proxy.serve(std::slice::from_ref(&web));
     assert!(stubborn.ends_in_reset(), "a cut connection does not look like a regular end");
     let service = proxy.service("web");
-    assert_eq!((service.state, service.active), (ServiceState::Ready, 0), "it stays up");
+    assert_eq!((service.state, service.active), (ProxyServiceState::Ready, 0), "it stays up");
     web.ready_only = false;
     proxy.serve(std::slice::from_ref(&web));
     assert_eq!(Client::connect(web.listen).letter, 'a');
@@ -277,7 +282,7 @@ fn it_listens_on_an_address_that_the_node_does_not_have() {
     v6.listen = "[2001:db8::10]:80".parse().unwrap();
     let mut proxy = Proxy::start_under(&wrapper, &[]);
     for service in proxy.serve(&[v4, v6]).services {
-        assert_eq!(service.state, ServiceState::Listening, "{}", service.name);
+        assert_eq!(service.state, ProxyServiceState::Listening, "{}", service.name);
     }
 }
 
@@ -288,10 +293,10 @@ fn an_update_changes_what_it_names_and_nothing_else() {
     let update = |set: &[&ProxyService], remove: &[&str]| {
         let set = set.iter().map(|spec| (*spec).clone()).collect();
         let remove = remove.iter().map(ToString::to_string).collect();
-        let request = Request::Update { set, remove, orphan: Orphan::Unchanged };
+        let request = ProxyRequest::Update { set, remove, orphan: Orphan::Unchanged };
         serde_json::to_string(&request).unwrap()
     };
-    let names = |status: &Status| -> Vec<String> {
+    let names = |status: &ProxyStatus| -> Vec<String> {
         status.services.iter().map(|service| service.name.clone()).collect()
     };
     let mut proxy = Proxy::start(&[]);
@@ -307,7 +312,7 @@ fn an_update_changes_what_it_names_and_nothing_else() {
     let successor = ProxyService { name: "successor".to_owned(), ..web.clone() };
     let status = proxy.ask(&update(&[&successor], &["web"]));
     let state = status.services.iter().find(|one| one.name == "successor").map(|one| &one.state);
-    assert_eq!(state, Some(&ServiceState::Listening));
+    assert_eq!(state, Some(&ProxyServiceState::Listening));
     assert_eq!(proxy.status().services.len(), 2, "shop is still there");
     // Nothing is left to serve: the process ends once the last client has gone.
     proxy.ask(&update(&[], &["successor", "shop"]));

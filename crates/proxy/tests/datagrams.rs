@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use bench::{PATIENCE, Proxy, eventually, fresh_address, server, service};
-use locum_proxy::protocol::{ProxyPersistence, ProxyService, ProxyTransport, ServiceState};
+use locum_proxy::protocol::{ProxyPersistence, ProxyService, ProxyServiceState, ProxyTransport};
 
 /// Answers every datagram with its letter and what it got, until it is sent a `!`.
 fn start_echo(letter: char) -> SocketAddr {
@@ -243,7 +243,7 @@ fn a_service_that_is_not_wanted_or_stands_by_has_no_port_and_its_clients_go_with
     assert_eq!(client.ask("x"), 'a');
     dns.ready_only = true;
     let status = proxy.serve(std::slice::from_ref(&dns));
-    assert_eq!(status.services[0].state, ServiceState::Ready);
+    assert_eq!(status.services[0].state, ProxyServiceState::Ready);
     let own = UdpSocket::bind(dns.listen).expect("nobody has it");
     assert_eq!(proxy.service("dns").active, 0);
     drop(own);

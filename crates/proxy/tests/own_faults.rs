@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_proxy::protocol::{ProxyTransport, ServerStatus};
+use locum_proxy::protocol::{ProxyServerStatus, ProxyTransport};
 
 /// Names the run of a test inside namespaces of its own.
 const INSIDE: &str = "LOCUM_TEST_INSIDE";
@@ -92,7 +92,7 @@ fn descriptors_that_run_out_are_no_servers_failure_and_no_other_server_is_tried(
     let status = proxy.service("web");
     // The listener looks for another client at once, and runs out of them as well.
     assert!(status.shortages >= 1 && status.shortage.unwrap().contains("descriptors"));
-    let counted = |server: &ServerStatus| (server.connected, server.failures);
+    let counted = |server: &ProxyServerStatus| (server.connected, server.failures);
     let counted: Vec<_> = status.servers.iter().map(counted).collect();
     assert_eq!((status.refused, counted), (1, vec![(1, 0), (0, 0)]));
     limit_descriptors(pid, 1024);

@@ -7,14 +7,17 @@ use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::thread;
 
 use bench::{Client, Proxy, eventually, fresh_address, service, start_server};
-use locum_proxy::protocol::{ProxyPersistence, ServiceState};
+use locum_proxy::protocol::{ProxyPersistence, ProxyServiceState};
 
 #[test]
 fn round_robin_takes_turns() {
     let servers = [(start_server('a'), 1), (start_server('b'), 1), (start_server('c'), 0)];
     let web = service("web", "rr", &servers);
     let mut proxy = Proxy::start(&[]);
-    assert_eq!(proxy.serve(std::slice::from_ref(&web)).services[0].state, ServiceState::Listening);
+    assert_eq!(
+        proxy.serve(std::slice::from_ref(&web)).services[0].state,
+        ProxyServiceState::Listening
+    );
     let letters: String = (0..6).map(|_| Client::connect(web.listen).letter).collect();
     assert_eq!(letters, "ababab");
 }
@@ -189,7 +192,9 @@ fn a_service_listens_on_all_its_addresses_and_on_those_that_stay_goes_on() {
     let taken = TcpListener::bind(second).unwrap();
     web.also = vec![second, third];
     let status = proxy.serve(std::slice::from_ref(&web));
-    let ServiceState::Failed { error } = &status.services[0].state else { panic!("{status:?}") };
+    let ProxyServiceState::Failed { error } = &status.services[0].state else {
+        panic!("{status:?}")
+    };
     assert!(error.contains(&format!("cannot listen on {second}")), "{error}");
     assert_eq!(Client::connect(first).letter, 'a', "what can be served is");
     drop(taken);

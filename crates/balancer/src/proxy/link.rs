@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use locum_proxy::protocol::{LINE_LIMIT, Request, Status};
+use locum_proxy::protocol::{LINE_LIMIT, ProxyRequest, ProxyStatus};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 
 use crate::process::Identity;
@@ -71,7 +71,7 @@ impl Link {
         Identity::of(u32::try_from(peer.pid()).ok()?)
     }
 
-    pub(super) fn ask(&mut self, request: &Request) -> Result<Status, AskError> {
+    pub(super) fn ask(&mut self, request: &ProxyRequest) -> Result<ProxyStatus, AskError> {
         let mut line = serde_json::to_vec(request).map_err(io::Error::from)?;
         line.push(b'\n');
         if line.len() > LINE_LIMIT {
@@ -86,7 +86,7 @@ impl Link {
                 _ => AskError::Gone(io::ErrorKind::UnexpectedEof.into()),
             });
         }
-        let status: Status = serde_json::from_slice(&answer).map_err(AskError::Malformed)?;
+        let status: ProxyStatus = serde_json::from_slice(&answer).map_err(AskError::Malformed)?;
         match status.error {
             Some(error) => Err(AskError::Refused(error)),
             None => Ok(status),

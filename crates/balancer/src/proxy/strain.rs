@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use locum_plan::ServiceLimits;
-use locum_proxy::protocol::{FullStatus, ServiceStatus};
+use locum_proxy::protocol::{FullStatus, ProxyServiceStatus};
 
 /// How long something that happened is shown, and the least time between two lines of one service in
 /// the log.
@@ -80,7 +80,7 @@ pub(super) fn in_short(strains: &[Strain]) -> Option<String> {
 
 impl Strains {
     /// Takes in how the proxy says a service is.
-    pub(super) fn follow(&mut self, status: &ServiceStatus, now: Instant) {
+    pub(super) fn follow(&mut self, status: &ProxyServiceStatus, now: Instant) {
         let seen = self.services.entry(status.name.clone()).or_insert_with(|| Seen {
             crowded: Growth::from(status.crowded),
             loops: Growth::from(status.loops),
@@ -99,7 +99,7 @@ impl Strains {
     /// What there is to know of a service, the worst first.
     pub(super) fn of(
         &self,
-        status: &ServiceStatus,
+        status: &ProxyServiceStatus,
         limits: &ServiceLimits,
         now: Instant,
     ) -> Vec<Strain> {
@@ -148,7 +148,7 @@ impl Strains {
 }
 
 /// It has as many clients as it can have: by whose limit, and who they are.
-fn fullness(status: &ServiceStatus, full: &FullStatus, limits: &ServiceLimits) -> Strain {
+fn fullness(status: &ProxyServiceStatus, full: &FullStatus, limits: &ServiceLimits) -> Strain {
     let its_own = limits.connections.is_some_and(|most| u64::from(most) <= status.limit);
     let has_places = status.active < status.limit;
     let sentence = match (its_own, has_places, limits.per_server) {
@@ -178,15 +178,15 @@ fn fullness(status: &ServiceStatus, full: &FullStatus, limits: &ServiceLimits) -
 
 #[cfg(test)]
 mod tests {
-    use locum_proxy::protocol::{ServiceState, SourceStatus};
+    use locum_proxy::protocol::{ProxyServiceState, SourceStatus};
 
     use super::*;
 
-    fn status() -> ServiceStatus {
-        ServiceStatus {
+    fn status() -> ProxyServiceStatus {
+        ProxyServiceStatus {
             name: "www".to_owned(),
             listen: "192.0.2.10:80".parse().unwrap(),
-            state: ServiceState::Listening,
+            state: ProxyServiceState::Listening,
             active: 0,
             accepted: 0,
             refused: 0,
@@ -204,10 +204,10 @@ mod tests {
         }
     }
 
-    fn full() -> ServiceStatus {
+    fn full() -> ProxyServiceStatus {
         let busiest = SourceStatus { address: "192.0.2.7".parse().unwrap(), active: 402 };
         let full = FullStatus { for_ms: 12_345, waiting: 299, busiest: Some(busiest) };
-        ServiceStatus { active: 401, full: Some(full), ..status() }
+        ProxyServiceStatus { active: 401, full: Some(full), ..status() }
     }
 
     #[test]
@@ -215,8 +215,9 @@ mod tests {
         let mut strains = Strains::default();
         let now = Instant::now();
         strains.follow(&full(), now);
-        let text =
-            |status: &ServiceStatus, limits| in_full(&strains.of(status, &limits, now)).unwrap();
+        let text = |status: &ProxyServiceStatus, limits| {
+            in_full(&strains.of(status, &limits, now)).unwrap()
+        };
         assert_eq!(
             text(&full(), ServiceLimits::default()),
             "it has all the connections that its share of descriptors allows: raise the limit of \
@@ -226,7 +227,7 @@ mod tests {
         let own = ServiceLimits { connections: Some(401), ..ServiceLimits::default() };
         assert!(text(&full(), own).starts_with("it has its max_connections of 401: raise it"));
         let each = ServiceLimits { per_server: Some(10), ..ServiceLimits::default() };
-        let at_servers = ServiceStatus { active: 20, ..full() };
+        let at_servers = ProxyServiceStatus { active: 20, ..full() };
         assert!(
             text(&at_servers, each).starts_with("every server has its max_connections_per_ser")
         );
@@ -242,7 +243,7 @@ mod tests {
         let mut strains = Strains::default();
         let start = Instant::now();
         let later = |seconds| start + Duration::from_secs(seconds);
-        let old = ServiceStatus {
+        let old = ProxyServiceStatus {
             loops: 7,
             loop_through: Some("192.0.2.10:80".parse().unwrap()),
             shortages: 7,
@@ -253,7 +254,7 @@ mod tests {
         let limits = ServiceLimits { per_source: Some(9), ..ServiceLimits::default() };
         strains.follow(&old, start);
         assert_eq!(strains.of(&old, &limits, start), Vec::new(), "nobody knows when that was");
-        let new = ServiceStatus { loops: 8, shortages: 9, crowded: 10, ..old };
+        let new = ProxyServiceStatus { loops: 8, shortages: 9, crowded: 10, ..old };
         strains.follow(&new, later(1));
         strains.follow(&new, later(30));
         assert_eq!(

@@ -10,14 +10,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::Service;
+use super::RunningService;
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
 use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
 use crate::relay::{self, Meter};
 use crate::scheduler::Chooser;
-use crate::server::{Cut, InFlight, Server};
+use crate::server::{Cut, InFlight, RunningServer};
 use crate::shares::ClientPlace;
 use crate::shortage::Shortage;
 use crate::sources::Visit;
@@ -57,7 +57,7 @@ struct Reached {
     _stay: Option<StayHeld>,
 }
 
-impl Service {
+impl RunningService {
     /// Lets clients in until the task is aborted.
     pub(super) async fn accept_loop(self: Rc<Self>, listener: TcpListener, here: SocketAddr) {
         let mut pause = SHORTEST_PAUSE;
@@ -221,7 +221,7 @@ impl Service {
         None
     }
 
-    pub(super) fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<Server>> {
+    pub(super) fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<RunningServer>> {
         let wanted = self.wanted.borrow();
         if tried.is_empty()
             && let Some(kept) = self.persistence.find(client, Instant::now())

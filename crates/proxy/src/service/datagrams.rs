@@ -16,7 +16,7 @@ use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep};
 
-use super::Service;
+use super::RunningService;
 use super::client::{ATTEMPT_LIMIT, add};
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
@@ -85,7 +85,7 @@ enum TurnedAway {
     Refused,
 }
 
-impl Service {
+impl RunningService {
     /// Carries datagrams until the task is aborted.
     pub(super) async fn carry_datagrams(self: Rc<Self>, socket: UdpSocket) {
         let Ok(here) = socket.local_addr() else { return };
@@ -123,7 +123,7 @@ impl Drop for SessionsEnd {
 }
 
 impl Sessions {
-    fn forward(self: &Rc<Self>, service: &Rc<Service>, client: SocketAddr, datagram: &[u8]) {
+    fn forward(self: &Rc<Self>, service: &Rc<RunningService>, client: SocketAddr, datagram: &[u8]) {
         let counters = &service.counters;
         // What the first one met may be an answer to an earlier datagram.
         for _ in 0..ATTEMPT_LIMIT {
@@ -178,7 +178,7 @@ impl Sessions {
 
     fn open(
         self: &Rc<Self>,
-        service: &Rc<Service>,
+        service: &Rc<RunningService>,
         client: SocketAddr,
     ) -> Result<Rc<DatagramSession>, TurnedAway> {
         let way = service.way_of(ProxyTransport::Udp, client, self.here);
@@ -224,7 +224,7 @@ impl Sessions {
     }
 
     /// A place for one more, if need be that of the client heard longest ago.
-    fn place(&self, service: &Service) -> Option<ClientPlace> {
+    fn place(&self, service: &RunningService) -> Option<ClientPlace> {
         loop {
             if let Some(place) = service.share.take() {
                 return Some(place);
@@ -252,7 +252,7 @@ impl Sessions {
 
     fn connect(
         &self,
-        service: &Service,
+        service: &RunningService,
         in_flight: &InFlight,
         way: &Rc<Way>,
     ) -> io::Result<(UdpSocket, Leg)> {
@@ -272,7 +272,7 @@ impl Sessions {
 
     fn begin(
         self: &Rc<Self>,
-        service: &Rc<Service>,
+        service: &Rc<RunningService>,
         key: SessionKey,
         upstream: UdpSocket,
         has: Belongings,
@@ -293,7 +293,7 @@ impl Sessions {
     }
 
     /// Passes on what the server says until nothing moves any more.
-    async fn answer(self: Rc<Self>, service: Rc<Service>, session: Rc<DatagramSession>) {
+    async fn answer(self: Rc<Self>, service: Rc<RunningService>, session: Rc<DatagramSession>) {
         let server = session.has.borrow().as_ref().map(|has| has.in_flight.server().clone());
         let Some(server) = server else { return };
         let mut ended = pin!(server.ended(&session.movement));
@@ -313,7 +313,7 @@ impl Sessions {
     }
 
     /// Whether there was an answer.
-    fn pass_on(&self, service: &Service, session: &DatagramSession) -> io::Result<bool> {
+    fn pass_on(&self, service: &RunningService, session: &DatagramSession) -> io::Result<bool> {
         ANSWER.with_borrow_mut(|buffer| {
             let count = match session.upstream.try_recv(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
@@ -363,11 +363,11 @@ mod tests {
     use super::*;
     use crate::outbound::Outbound;
     use crate::protocol::{ProxyLimits, ProxyServer, ProxyService};
-    use crate::server::Server;
+    use crate::server::RunningServer;
     use crate::shares::Shares;
 
     /// A service with this one server, and its clients at a socket of the test.
-    async fn served(server: &UdpSocket) -> (Rc<Service>, Rc<UdpSocket>, Rc<Sessions>) {
+    async fn served(server: &UdpSocket) -> (Rc<RunningService>, Rc<UdpSocket>, Rc<Sessions>) {
         let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
         let here = socket.local_addr().unwrap();
         let server =
@@ -386,7 +386,7 @@ mod tests {
             servers: vec![server],
         };
         let shares = Rc::new(Shares::of_process());
-        let service = Rc::new(Service::new(&spec, &shares, &Rc::<Outbound>::default()));
+        let service = Rc::new(RunningService::new(&spec, &shares, &Rc::<Outbound>::default()));
         service.become_wanted(&spec);
         shares.divide(&[service.share()]);
         let sessions = Rc::new(Sessions {
@@ -398,7 +398,7 @@ mod tests {
         (service, socket, sessions)
     }
 
-    fn server_of(service: &Service) -> Rc<Server> {
+    fn server_of(service: &RunningService) -> Rc<RunningServer> {
         service.wanted.borrow()[0].clone()
     }
 

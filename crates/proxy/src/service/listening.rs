@@ -8,7 +8,7 @@ use socket2::Socket;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinHandle;
 
-use crate::protocol::{ProxyService, ProxyTransport, ServiceState};
+use crate::protocol::{ProxyService, ProxyServiceState, ProxyTransport};
 use crate::relay;
 
 /// Clients that wait in the kernel to be accepted; it caps this at net.core.somaxconn.
@@ -143,15 +143,15 @@ fn bind(address: SocketAddr, transport: ProxyTransport) -> io::Result<Socket> {
 }
 
 /// What is said of a service that listens like this.
-pub fn summary(all: &[ServiceListener]) -> ServiceState {
+pub fn summary(all: &[ServiceListener]) -> ProxyServiceState {
     let failed = all.iter().find_map(|one| match &one.state {
         ListenerState::Failed(error) => Some(error.clone()),
         ListenerState::Ready(_) | ListenerState::Open(_) => None,
     });
     match failed {
-        Some(error) => ServiceState::Failed { error },
-        None if all.is_empty() => ServiceState::Leaving,
-        None if all.iter().all(ServiceListener::is_open) => ServiceState::Listening,
-        None => ServiceState::Ready,
+        Some(error) => ProxyServiceState::Failed { error },
+        None if all.is_empty() => ProxyServiceState::Leaving,
+        None if all.iter().all(ServiceListener::is_open) => ProxyServiceState::Listening,
+        None => ProxyServiceState::Ready,
     }
 }

@@ -15,7 +15,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_proxy::protocol::{
-    Orphan, ProxyLimits, ProxyServer, ProxyService, ProxyTransport, Request, ServiceStatus, Status,
+    Orphan, ProxyLimits, ProxyRequest, ProxyServer, ProxyService, ProxyServiceStatus, ProxyStatus,
+    ProxyTransport,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -73,26 +74,26 @@ impl Proxy {
         self.controller = None;
     }
 
-    pub fn serve(&mut self, services: &[ProxyService]) -> Status {
+    pub fn serve(&mut self, services: &[ProxyService]) -> ProxyStatus {
         self.serve_as(services, Orphan::Unchanged)
     }
 
     /// A level that also says how long to go on alone.
-    pub fn serve_as(&mut self, services: &[ProxyService], orphan: Orphan) -> Status {
-        let request = Request::Serve { services: services.to_vec(), orphan };
+    pub fn serve_as(&mut self, services: &[ProxyService], orphan: Orphan) -> ProxyStatus {
+        let request = ProxyRequest::Serve { services: services.to_vec(), orphan };
         self.ask(&serde_json::to_string(&request).unwrap())
     }
 
-    pub fn status(&mut self) -> Status {
-        self.ask(&serde_json::to_string(&Request::Status).unwrap())
+    pub fn status(&mut self) -> ProxyStatus {
+        self.ask(&serde_json::to_string(&ProxyRequest::Status).unwrap())
     }
 
-    pub fn service(&mut self, name: &str) -> ServiceStatus {
+    pub fn service(&mut self, name: &str) -> ProxyServiceStatus {
         let status = self.status();
         status.services.into_iter().find(|service| service.name == name).unwrap()
     }
 
-    pub fn ask(&mut self, line: &str) -> Status {
+    pub fn ask(&mut self, line: &str) -> ProxyStatus {
         let reader = self.controller.as_mut().unwrap();
         writeln!(reader.get_mut(), "{line}").unwrap();
         let mut answer = String::new();

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use locum_control::{Call, Server, SocketPlace};
+use locum_control::{Call, ControlServer, SocketPlace};
 use tokio::sync::mpsc::Sender;
 use tokio::task::JoinHandle;
 
@@ -34,7 +34,12 @@ pub enum SocketChange {
 
 impl ControlSocket {
     /// Puts every request that comes into `calls`. Must run within a tokio runtime.
-    pub fn serve(place: DaemonArgs, lock: RunDirLock, server: Server, calls: Sender<Call>) -> Self {
+    pub fn serve(
+        place: DaemonArgs,
+        lock: RunDirLock,
+        server: ControlServer,
+        calls: Sender<Call>,
+    ) -> Self {
         let file = server.place();
         let serving = Some(tokio::spawn(server.serve(calls.clone())));
         Self { place, lock, file, calls, serving, reported: None }
@@ -87,7 +92,7 @@ impl ControlSocket {
 ///
 /// # Errors
 /// A sentence for the operator.
-pub fn bind(path: &Path) -> Result<Server, String> {
+pub fn bind(path: &Path) -> Result<ControlServer, String> {
     let owner = nix::unistd::geteuid().as_raw();
-    Server::bind(path, owner).map_err(|error| error.to_string())
+    ControlServer::bind(path, owner).map_err(|error| error.to_string())
 }
