@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use locum_plan::{Backend, BackendKind, Name, Service, WantedServices};
+use locum_plan::{BackendChoice, BackendKind, Name, Service, WantedServices};
 
 use crate::backend::Note;
 use crate::state_file::StateFile;
@@ -75,8 +75,8 @@ impl Choices {
                 Some((known(earlier, service)?, earlier.clone()))
             };
             let kind = match service.backend {
-                Backend::Only(kind) => Ok(kind),
-                Backend::Auto => match earlier() {
+                BackendChoice::Only(kind) => Ok(kind),
+                BackendChoice::Auto => match earlier() {
                     Some((kind, choice)) => {
                         made.insert(service.name.to_string(), choice);
                         Ok(kind)
@@ -142,7 +142,7 @@ pub(crate) fn choose(
 
 /// What an operator could write instead of the backend that cannot serve it: `use backend = "proxy"`.
 pub(crate) fn way_out(service: &Service, except: &[BackendKind]) -> Option<String> {
-    let mut others = Backend::Auto.candidates(service).into_iter();
+    let mut others = BackendChoice::Auto.candidates(service).into_iter();
     let other = others.find(|kind| !except.contains(kind))?;
     Some(format!("use backend = \"{}\"", other.name()))
 }
@@ -248,7 +248,7 @@ mod tests {
                       rr, wrr, sh, mh; the built-in proxy has no scheduler `lblc`, use one of rr, wrr, lc, wlc, sed, nq, fo, ovf, sh, mh";
         assert_eq!(choices.of(&local, &mut only(Proxy)), [Err(reason.to_owned())]);
         assert_eq!(choices.of(&local, &mut all), [Ok(Ipvs)], "it is asked again");
-        let named = level(&["web"], |service| service.backend = Backend::Only(Ipvs));
+        let named = level(&["web"], |service| service.backend = BackendChoice::Only(Ipvs));
         let mut unasked =
             |_: &Service, _| -> Result<(), Lacking> { unreachable!("the host is not asked") };
         assert_eq!(choices.of(&named, &mut unasked), [Ok(Ipvs)]);

@@ -29,8 +29,8 @@ use std::time::{Duration, Instant};
 use locum_kernel::ipvs::{ModuleLoader, engine_module, scheduler_module};
 use locum_kernel::ports::PortSharing;
 use locum_plan::{
-    Activity, Backend, BackendKind, HaproxyFile, Name, Plan, Service, WantedHaproxy, WantedService,
-    WantedServices,
+    Activity, BackendChoice, BackendKind, HaproxyFile, Name, Plan, Service, WantedHaproxy,
+    WantedService, WantedServices,
 };
 use nix::unistd::mkdtemp;
 
@@ -244,12 +244,12 @@ impl Verifier {
         for WantedService { service, activity, .. } in wanted.services.iter().map(|one| &**one) {
             let (kind, runs) = match (activity, service.backend) {
                 // Looked at as the file that it would be run from.
-                (_, Backend::Only(BackendKind::Haproxy)) => {
+                (_, BackendChoice::Only(BackendKind::Haproxy)) => {
                     placed.next_if(|_| *activity != Activity::Idle);
                     continue;
                 }
-                (Activity::Idle, Backend::Only(kind)) => (Some(kind), false),
-                (Activity::Idle, Backend::Auto) => (None, false),
+                (Activity::Idle, BackendChoice::Only(kind)) => (Some(kind), false),
+                (Activity::Idle, BackendChoice::Auto) => (None, false),
                 (Activity::Active | Activity::Ready, _) => match placed.next() {
                     // They keep nothing ready.
                     Some(Ok(kind @ (BackendKind::Ipvs | BackendKind::Nftables))) => {
@@ -296,7 +296,7 @@ impl Verifier {
     fn generate(&mut self, wanted: &WantedServices) -> Vec<WantedHaproxy> {
         let is_idle = |wanted: &&Arc<WantedService>| {
             wanted.activity == Activity::Idle
-                && wanted.service.backend == Backend::Only(BackendKind::Haproxy)
+                && wanted.service.backend == BackendChoice::Only(BackendKind::Haproxy)
         };
         let groups = groups(wanted.services.iter().filter(is_idle));
         let mut before = std::mem::take(&mut self.generated);
@@ -656,7 +656,7 @@ mod tests {
         std::fs::copy("/bin/true", &program).unwrap();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let service = Service {
-            backend: Backend::Only(BackendKind::Proxy),
+            backend: BackendChoice::Only(BackendKind::Proxy),
             ..Service::new("www".into(), address.into())
         };
         let one = WantedService {

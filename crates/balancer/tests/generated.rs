@@ -16,7 +16,7 @@ use bench::{
 };
 use locum_balancer::{BalancedState, Balancer};
 use locum_plan::{
-    Activity, Backend, BackendKind, Name, Persistence, Scheduler, Server, Service, Standby,
+    Activity, BackendChoice, BackendKind, Name, Persistence, Scheduler, Server, Service, Standby,
     WantedServices,
 };
 use nix::sys::signal::Signal;
@@ -27,7 +27,7 @@ fn service(name: &str, weights: &[u32]) -> Service {
         .zip(weights)
         .map(|(letter, weight)| Server { weight: *weight, ..Server::new(start_server(letter)) });
     Service {
-        backend: Backend::Only(BackendKind::Haproxy),
+        backend: BackendChoice::Only(BackendKind::Haproxy),
         scheduler: Scheduler::named("wrr"),
         standby: Standby::Warm,
         servers: servers.collect(),

@@ -9,7 +9,7 @@ use std::process::Command;
 use bench::{Bench, edit, finish, serve, service, tick_until, wanted};
 use locum_balancer::BalancedState;
 use locum_plan::{
-    Activity, Backend, BackendKind, Forwarding, Listener, Scheduler, Service, WantedServices,
+    Activity, BackendChoice, BackendKind, Forwarding, Listener, Scheduler, Service, WantedServices,
 };
 
 fn ipvsadm(words: &str) -> String {
@@ -18,7 +18,7 @@ fn ipvsadm(words: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-fn web(backend: Backend) -> Service {
+fn web(backend: BackendChoice) -> Service {
     let servers: Vec<SocketAddr> =
         ["192.168.1.101:80", "192.168.1.102:80"].map(|text| text.parse().unwrap()).to_vec();
     let mut web = service("web", &servers);
@@ -39,7 +39,7 @@ fn tables_follow_the_level_and_a_stranger_keeps_its_own() {
     ipvsadm("-A -t 10.9.9.9:99 -s rr");
     let foreign = ipvsadm("-Ln");
     let bench = Bench::new();
-    let web = web(Backend::Auto);
+    let web = web(BackendChoice::Auto);
     let mut crashed = bench.balancer();
     serve(&mut crashed, &wanted(&[&web])).unwrap();
     let status = crashed.status().services.remove(0);
@@ -79,11 +79,11 @@ fn a_scheduler_that_the_kernel_lacks_is_named_and_the_others_are_served() {
     }
     let bench = Bench::new();
     let mut balancer = bench.balancer();
-    let mut odd = web(Backend::Only(BackendKind::Ipvs));
+    let mut odd = web(BackendChoice::Only(BackendKind::Ipvs));
     odd.name = "odd".into();
     odd.listen = vec![Listener::Address("192.168.1.99:80".parse().unwrap())];
     odd.scheduler = Scheduler::named("nonesuch");
-    let good = web(Backend::Only(BackendKind::Ipvs));
+    let good = web(BackendChoice::Only(BackendKind::Ipvs));
     let errors = serve(&mut balancer, &wanted(&[&odd, &good])).unwrap_err();
     assert_eq!((errors.len(), &*errors[0].0), (1, "odd"), "{errors:?}");
     println!("{errors:?}");

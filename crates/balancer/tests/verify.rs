@@ -17,7 +17,7 @@ use bench::{
 use bench::{tick_until, wanted};
 use locum_balancer::{BalancedState, Balancer, BalancerSettings, ObstacleKind, verify};
 use locum_plan::{
-    Activity, Backend, HaproxyFile, Name, Plan, Scheduler, Service, Standby, WantedHaproxy,
+    Activity, BackendChoice, HaproxyFile, Name, Plan, Scheduler, Service, Standby, WantedHaproxy,
     WantedService, WantedServices,
 };
 
@@ -358,7 +358,7 @@ fn an_automatic_choice_takes_what_can_serve_here_and_says_why() {
     }
     let bench = Bench::new();
     let mut www = service("www", &[start_server('a')]);
-    www.backend = Backend::Auto;
+    www.backend = BackendChoice::Auto;
     let mut balancer = bench.balancer();
     balancer.apply(&idle(&www));
     assert!(well(&balancer), "{:?}", balancer.progress());
@@ -372,7 +372,7 @@ fn an_automatic_choice_takes_what_can_serve_here_and_says_why() {
     finish(balancer);
     // What the proxy does not have is served by nobody, on a standby and on a master.
     let mut dns = service("dns", &[fresh_address()]);
-    (dns.backend, dns.scheduler) = (Backend::Auto, Scheduler::named("lblc"));
+    (dns.backend, dns.scheduler) = (BackendChoice::Auto, Scheduler::named("lblc"));
     let mut balancer = bench.balancer();
     for level in [idle(&dns), wanted(&[&dns])] {
         balancer.apply(&level);

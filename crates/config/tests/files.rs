@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use locum_config::{Context, MemorySource, NeedKind, Severity, load};
 use locum_plan::{
-    Backend, BodyDigest, CheckSource, Checker, Command, CommandLine, DnsQuestion, DnsRecord,
+    BackendChoice, BodyDigest, CheckSource, Checker, Command, CommandLine, DnsQuestion, DnsRecord,
     Forwarding, GrpcQuestion, Health, HttpMethod, HttpQuestion, HttpVersion, Lease, Plan,
     PostgresUser, Protocol, Question, Retry, Scope, Standby, StatusRange, Tls, Tracked, Trust,
     UdpQuestion, UdpReply, Unrunnable, Weight,
@@ -132,7 +132,7 @@ fn the_design_example_gives_each_node_its_own_values() {
     let service = &first.services[0];
     assert_eq!(service.instance.as_deref(), Some("web"));
     assert_eq!(service.listen, [socket("192.0.2.10:80").into()]);
-    assert_eq!((service.protocol, service.backend), (Protocol::Tcp, Backend::Auto));
+    assert_eq!((service.protocol, service.backend), (Protocol::Tcp, BackendChoice::Auto));
     assert_eq!(service.scheduler.name, "wlc");
     assert!(service.servers.iter().all(|server| server.forwarding == Forwarding::Nat));
     let [health] = &service.servers[0].health[..] else { panic!("one health check") };
@@ -324,7 +324,7 @@ fn a_virtual_server_becomes_a_service_on_every_node() {
     assert!(codes.is_empty(), "{codes:?}");
     let service = &plan.services[0];
     assert_eq!((&*service.name, &service.instance), ("10.0.0.9 80 tcp", &None));
-    assert_eq!(service.backend, Backend::Auto);
+    assert_eq!(service.backend, BackendChoice::Auto);
     assert_eq!(service.servers[0].forwarding, Forwarding::Direct);
     assert_eq!(service.servers[0].failed, locum_plan::FailedServer::Quiesce);
     assert_eq!(service.servers[0].weight, 3);

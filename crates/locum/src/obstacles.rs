@@ -60,7 +60,7 @@ mod tests {
     use std::path::PathBuf;
     use std::process::Command;
 
-    use locum_plan::{Backend, BackendKind, HaproxyFile, Listener, Name, Service, Standby};
+    use locum_plan::{BackendChoice, BackendKind, HaproxyFile, Listener, Name, Service, Standby};
 
     use super::*;
 
@@ -121,7 +121,7 @@ mod tests {
         let stranger = TcpListener::bind("127.0.0.1:0").unwrap();
         let listen = Listener::Address(stranger.local_addr().unwrap());
         let mut www = Service::new(Name::from("www"), listen);
-        www.backend = Backend::Only(BackendKind::Proxy);
+        www.backend = BackendChoice::Only(BackendKind::Proxy);
         let plan = Plan { services: vec![www], ..Plan::default() };
         for (occasion, severity) in [(Occasion::Check, "error"), (Occasion::Reload, "warning")] {
             let lines = lines(&plan, occasion);

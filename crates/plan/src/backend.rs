@@ -5,7 +5,7 @@ use crate::traffic::{Forwarding, Protocol};
 
 /// What the operator wants a service to be served by.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Backend {
+pub enum BackendChoice {
     /// The first of [`BackendKind::AUTOMATIC`] that can do what the service asks and has here what it needs.
     Auto,
     Only(BackendKind),

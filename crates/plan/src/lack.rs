@@ -1,6 +1,6 @@
 //! What a service asks and a backend does not have, by the backend's row of capabilities.
 
-use crate::backend::{Backend, BackendKind, Capabilities};
+use crate::backend::{BackendChoice, BackendKind, Capabilities};
 use crate::listener::Listener;
 use crate::service::Service;
 use crate::traffic::{Encapsulation, Forwarding};
@@ -179,7 +179,7 @@ const fn way_in_words(way: Option<Forwarding>) -> &'static str {
     }
 }
 
-impl Backend {
+impl BackendChoice {
     /// Those that the operator leaves the choice between, the preferred one first.
     pub fn allowed(self) -> impl Iterator<Item = &'static Capabilities> {
         let named = move |kind: &BackendKind| match self {
@@ -221,7 +221,8 @@ mod tests {
     #[test]
     fn a_service_goes_to_the_backend_that_reaches_the_family_of_its_servers() {
         use BackendKind::{Ipvs, Nftables, Proxy};
-        let found = |listen, server, way| Backend::Auto.candidates(&service(listen, server, way));
+        let found =
+            |listen, server, way| BackendChoice::Auto.candidates(&service(listen, server, way));
         let (v4, v6) = ("192.0.2.10:80", "[2001:db8::10]:80");
         assert_eq!(found(v4, "10.0.0.1:80", Forwarding::Nat), [Ipvs, Nftables, Proxy]);
         assert_eq!(found(v6, "[2001:db8::1]:80", Forwarding::Nat), [Ipvs, Nftables, Proxy]);

@@ -37,7 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use backend::{Backend, BackendKind, Capabilities};
+pub use backend::{BackendChoice, BackendKind, Capabilities};
 pub use check::{
     Check, Checker, Health, Outcome, Probe, ReportedWeight, Retry, Unrunnable, Verdict,
 };

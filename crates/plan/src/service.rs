@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use locum_vrrp::Family;
 
-use crate::backend::Backend;
+use crate::backend::BackendChoice;
 use crate::command::TurnHooks;
 use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
@@ -28,7 +28,7 @@ pub struct Service {
     pub listen: Vec<Listener>,
     /// What its clients speak; a mark takes whatever carries it.
     pub protocol: Protocol,
-    pub backend: Backend,
+    pub backend: BackendChoice,
     pub scheduler: Scheduler,
     pub persistence: Option<Persistence>,
     /// Each datagram goes to a server of its own, whoever sent it.
@@ -57,7 +57,7 @@ impl Service {
             instance: None,
             listen: vec![listen],
             protocol: Protocol::Tcp,
-            backend: Backend::Auto,
+            backend: BackendChoice::Auto,
             scheduler: Scheduler::named("rr"),
             persistence: None,
             one_packet: false,

@@ -292,7 +292,7 @@ fn service(random: &mut Random, number: u8, instance: &Name, family: Family) -> 
     let listen = SocketAddr::new(virtual_address(family, number, 0), 80).into();
     Service {
         instance: Some(instance.clone()),
-        backend: plan::Backend::Only(plan::BackendKind::Proxy),
+        backend: plan::BackendChoice::Only(plan::BackendKind::Proxy),
         standby: random.pick(&[plan::Standby::Cold, plan::Standby::Warm]),
         drain: Duration::from_secs(1),
         servers: vec![server(1), server(2)],

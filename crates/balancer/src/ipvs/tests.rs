@@ -28,7 +28,7 @@ fn wanted(
     WantedService {
         service: Arc::new(plan::Service {
             protocol,
-            backend: plan::Backend::Only(BackendKind::Ipvs),
+            backend: plan::BackendChoice::Only(BackendKind::Ipvs),
             scheduler: plan::Scheduler::named(scheduler),
             servers: servers.clone(),
             ..plan::Service::new(

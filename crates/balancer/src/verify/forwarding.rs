@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use locum_plan::{Backend, BackendKind, Forwarding, Service};
+use locum_plan::{BackendChoice, BackendKind, Forwarding, Service};
 
 use crate::choice::{Reach, way_out};
 use crate::verify::host::HostView;
@@ -69,7 +69,7 @@ pub(super) const IN_THE_KERNEL: [BackendKind; 2] = [BackendKind::Ipvs, BackendKi
 /// Names the backend that could serve it instead, if there is one that is not asked anyway.
 pub(super) fn or_way_out(service: &Service, except: &[BackendKind]) -> String {
     match (service.backend, way_out(service, except)) {
-        (Backend::Only(_), Some(advice)) => format!(", or {advice}"),
-        (Backend::Only(_), None) | (Backend::Auto, _) => String::new(),
+        (BackendChoice::Only(_), Some(advice)) => format!(", or {advice}"),
+        (BackendChoice::Only(_), None) | (BackendChoice::Auto, _) => String::new(),
     }
 }

@@ -118,7 +118,7 @@ fn one_network(service: &Service, beside: &[SocketAddr], host: &HostView) -> Opt
 #[cfg(test)]
 mod tests {
     use locum_kernel::own_links::OwnLink;
-    use locum_plan::{Backend, Forwarding, Listener, Name, Protocol, Scheduler, Server};
+    use locum_plan::{BackendChoice, Forwarding, Listener, Name, Protocol, Scheduler, Server};
 
     use super::*;
     use crate::verify::host::{HostLink, Modules};
@@ -235,7 +235,7 @@ mod tests {
         };
         let mut www = service("10.77.0.100:80", &["10.78.0.11:80"]);
         www.scheduler = Scheduler::named("wlcc");
-        www.backend = Backend::Only(BackendKind::Ipvs);
+        www.backend = BackendChoice::Only(BackendKind::Ipvs);
         let mut host = host(&[LO, "eth0 10.77.0.1/24", "eth1 10.78.0.1/24"]);
         assert_eq!(
             text(&www, &host),

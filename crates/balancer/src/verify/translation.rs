@@ -59,7 +59,7 @@ fn forwarding(ways: &[SocketAddr], host: &HostView, way_out: &str) -> Option<Unm
 #[cfg(test)]
 mod tests {
     use locum_kernel::own_links::OwnLink;
-    use locum_plan::{Backend, Name, Server};
+    use locum_plan::{BackendChoice, Name, Server};
 
     use super::*;
     use crate::verify::host::{HostLink, Modules};
@@ -88,7 +88,7 @@ mod tests {
     fn service(servers: &[&str]) -> Service {
         let listen: SocketAddr = "10.77.0.100:80".parse().unwrap();
         let mut service = Service::new(Name::from("www"), listen.into());
-        service.backend = Backend::Only(BackendKind::Nftables);
+        service.backend = BackendChoice::Only(BackendKind::Nftables);
         service.servers = servers.iter().map(|text| Server::new(text.parse().unwrap())).collect();
         service
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use locum_balancer::{Balancer, BalancerSettings, Note, ServeError};
 use locum_plan::{
-    Activity, Backend, BackendKind, Name, Server, Service, WantedService, WantedServices,
+    Activity, BackendChoice, BackendKind, Name, Server, Service, WantedService, WantedServices,
 };
 
 /// Longer than anything takes; what is waited for longer is missing.
@@ -134,7 +134,7 @@ impl Drop for Bench {
 
 pub fn service(name: &str, servers: &[SocketAddr]) -> Service {
     Service {
-        backend: Backend::Only(BackendKind::Proxy),
+        backend: BackendChoice::Only(BackendKind::Proxy),
         drain: Duration::from_millis(300),
         servers: servers.iter().copied().map(Server::new).collect(),
         ..Service::new(Name::from(name), fresh_address().into())

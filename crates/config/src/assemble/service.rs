@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use locum_plan::{
-    Backend, BackendKind, ConnectionBounds, Instance, Listener, Name, Persistence, Quorum,
+    BackendChoice, BackendKind, ConnectionBounds, Instance, Listener, Name, Persistence, Quorum,
     QuorumUnit, Scheduler, SchedulerFlags, Server, Service, SorryServer, Standby, TurnHooks,
 };
 
@@ -63,8 +63,8 @@ pub(super) fn service(
 /// A HAProxy takes its time to start, and one that is made for a service can always stand by.
 fn standby(parsed: &ParsedService, dialect: Dialect) -> Standby {
     let by_backend = match of_service::BACKEND.of(parsed, dialect) {
-        Backend::Only(BackendKind::Haproxy) => Standby::Warm,
-        Backend::Only(_) | Backend::Auto => Standby::Cold,
+        BackendChoice::Only(BackendKind::Haproxy) => Standby::Warm,
+        BackendChoice::Only(_) | BackendChoice::Auto => Standby::Cold,
     };
     parsed.standby.value().copied().unwrap_or(by_backend)
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use locum_plan::{
-    Backend, BackendKind, Command, Encapsulation, FailedServer, Forwarding, Listener, Protocol,
-    ServiceLimits, Standby,
+    BackendChoice, BackendKind, Command, Encapsulation, FailedServer, Forwarding, Listener,
+    Protocol, ServiceLimits, Standby,
 };
 use locum_vrrp::Family;
 
@@ -42,7 +42,7 @@ pub(crate) struct ParsedService {
     /// Of the mark.
     pub family: Field<Family>,
     pub protocol: Field<Protocol>,
-    pub backend: Field<Backend>,
+    pub backend: Field<BackendChoice>,
     pub scheduler: Field<String>,
     pub scheduler_flags: Field<Vec<At<String>>>,
     pub persistence: Field<ParsedPersistence>,
@@ -162,20 +162,20 @@ pub(crate) static PROTOCOL: OfService<Protocol> = Setting::new(
 )
 .keywords(&[Keyword::Own(Block::VirtualServer, "protocol")]);
 
-pub(crate) static BACKEND: OfService<Backend> = Setting::new(
+pub(crate) static BACKEND: OfService<BackendChoice> = Setting::new(
     "backend",
     toml_only(
         "\"auto\", \"ipvs\", \"nftables\", \"proxy\" or \"haproxy\"",
         Schema::Text,
         backend,
         |backend| match backend {
-            Backend::Auto => "\"auto\"".to_owned(),
-            Backend::Only(kind) => format!("\"{}\"", kind.name()),
+            BackendChoice::Auto => "\"auto\"".to_owned(),
+            BackendChoice::Only(kind) => format!("\"{}\"", kind.name()),
         },
     ),
-    field!(ParsedService, Backend, backend),
+    field!(ParsedService, BackendChoice, backend),
     Unset::Value(
-        |_| Backend::Auto,
+        |_| BackendChoice::Auto,
         "the kernel's balancer carries more, but not every host has it",
     ),
     "What balances: \"auto\" is the first of IPVS, nftables and the built-in proxy that can do what \
@@ -428,8 +428,8 @@ static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(
 )
 .keywords(&[Keyword::Own(Block::VirtualServer, "real_server")]);
 
-fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Backend> {
-    let named = BackendKind::ALL.into_iter().map(|kind| (kind.name(), Backend::Only(kind)));
-    let words: Vec<_> = [("auto", Backend::Auto)].into_iter().chain(named).collect();
+fn backend(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<BackendChoice> {
+    let named = BackendKind::ALL.into_iter().map(|kind| (kind.name(), BackendChoice::Only(kind)));
+    let words: Vec<_> = [("auto", BackendChoice::Auto)].into_iter().chain(named).collect();
     reader.word(value, key, &words)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use locum_plan::{
-    Backend, Capabilities, Forwarding, Plan, Server, Service, SorryServer, WantedServer,
+    BackendChoice, Capabilities, Forwarding, Plan, Server, Service, SorryServer, WantedServer,
 };
 
 use crate::dialect::Dialect;
@@ -183,7 +183,7 @@ fn fits(server: &WantedServer, span: Span, built: &Service, dialect: Dialect, re
         });
     }
     if !is_reached(built, server) {
-        let by_nat = Backend::Auto.allowed().any(|backend| {
+        let by_nat = BackendChoice::Auto.allowed().any(|backend| {
             backend.protocols.contains(&built.protocol)
                 && backend.crosses_families.contains(&Forwarding::Nat)
         });

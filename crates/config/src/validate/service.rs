@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use locum_plan::{
-    Backend, BackendKind, Capabilities, Lack, Listener, Plan, Protocol, Service, Standby,
+    BackendChoice, BackendKind, Capabilities, Lack, Listener, Plan, Protocol, Service, Standby,
 };
 use locum_vrrp::Family;
 
@@ -63,11 +63,11 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
             (Some(other), _) => {
                 finding.help(format!("set the backend to \"{}\", or leave it out", other.name))
             }
-            (None, Backend::Only(_)) => finding.help("no other backend can either"),
-            (None, Backend::Auto) => finding,
+            (None, BackendChoice::Only(_)) => finding.help("no other backend can either"),
+            (None, BackendChoice::Auto) => finding,
         };
     }
-    if let (Some(standby), Backend::Only(kind)) = (parsed.standby.given(), built.backend)
+    if let (Some(standby), BackendChoice::Only(kind)) = (parsed.standby.given(), built.backend)
         && standby.value == Standby::Warm
         && !kind.capabilities().has_warm_standby
     {
@@ -76,7 +76,7 @@ fn backend(parsed: &ParsedService, built: &Service, report: &mut Report) {
             format!("a warm standby is the proxy's or HAProxy's: {title} has nothing to keep warm");
         report.warning(standby.span, "standby-ipvs", text);
     }
-    if built.backend == Backend::Only(BackendKind::Haproxy) {
+    if built.backend == BackendChoice::Only(BackendKind::Haproxy) {
         report.need(span, NeedKind::Program("haproxy".to_owned()));
     }
     time_outs(parsed, built, report);
@@ -131,10 +131,10 @@ fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
         report.error(at.span, "bad-scheduler", text);
     } else if built.backend.allowed().all(|backend| !backend.schedules(name)) {
         let text = match built.backend {
-            Backend::Only(kind) => {
+            BackendChoice::Only(kind) => {
                 format!("{} has no scheduler `{name}`", kind.capabilities().title)
             }
-            Backend::Auto => format!("no backend has a scheduler `{name}`"),
+            BackendChoice::Auto => format!("no backend has a scheduler `{name}`"),
         };
         let mut known: Vec<&str> = Vec::new();
         for scheduler in built.backend.allowed().flat_map(|backend| backend.schedulers) {

@@ -9,7 +9,7 @@ use locum_engine::{
     Successor, Target,
 };
 use locum_plan::{
-    Backend, BackendKind, Checker, FitnessPolicy, HaproxyFile, Health, Outcome, Plan, Probe,
+    BackendChoice, BackendKind, Checker, FitnessPolicy, HaproxyFile, Health, Outcome, Plan, Probe,
     Ranking, Served, Server, Service, Standby, Track, Tracked, Verdict,
 };
 use locum_vrrp::{Priority, Role};
@@ -33,7 +33,7 @@ fn served() -> Plan {
         |text| Server { health: vec![health(address(text))], ..Server::new(address(text)) };
     plan.services = vec![Service {
         instance: Some("web".into()),
-        backend: Backend::Only(BackendKind::Proxy),
+        backend: BackendChoice::Only(BackendKind::Proxy),
         servers: vec![server("10.0.0.1:80"), server("10.0.0.2:80")],
         ..Service::new("www".into(), address("192.0.2.10:80").into())
     }];

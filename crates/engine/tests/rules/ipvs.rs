@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use locum_engine::Output;
 use locum_plan::{
-    Backend, BackendKind, ConnectionSync, IpvsSettings, Listener, Plan, Service, SyncRole,
+    BackendChoice, BackendKind, ConnectionSync, IpvsSettings, Listener, Plan, Service, SyncRole,
     WantedIpvs,
 };
 
@@ -26,7 +26,7 @@ fn with_sync() -> Plan {
     let listen = Listener::Address("192.0.2.10:80".parse().expect("an address"));
     let mut www = Service::new("www".into(), listen);
     www.instance = Some("web".into());
-    www.backend = Backend::Only(BackendKind::Ipvs);
+    www.backend = BackendChoice::Only(BackendKind::Ipvs);
     let ipvs = IpvsSettings { sync: Some(sync), ..IpvsSettings::default() };
     Plan { services: vec![www], ipvs: Arc::new(ipvs), ..plan([instance("web", 51, 100)]) }
 }

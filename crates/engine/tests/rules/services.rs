@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use locum_engine::{Aspect, Awaited, EventKind, Input, OperatorCommand, Output, ProbeChange};
 use locum_plan::{
-    Activity, Backend, BackendKind, Checker, FailedServer, HaproxyFile, Health, HttpQuestion,
+    Activity, BackendChoice, BackendKind, Checker, FailedServer, HaproxyFile, Health, HttpQuestion,
     Lease, Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
     WantedServices,
 };
@@ -380,7 +380,7 @@ fn service() -> Service {
     let address = |text: &str| text.parse::<SocketAddr>().expect("an address");
     Service {
         instance: Some("web".into()),
-        backend: Backend::Only(BackendKind::Proxy),
+        backend: BackendChoice::Only(BackendKind::Proxy),
         servers: vec![server(address("10.0.0.1:80"), 1), server(address("10.0.0.2:80"), 2)],
         ..Service::new("www".into(), address("192.0.2.10:80").into())
     }
