@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 use crate::need::{Need, NeedKind};
 
-/// Octets `start..end` of a file in [`Files`].
+/// Octets `start..end` of one of the files of a [`Report`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub(crate) struct Span {
     pub file: u32,

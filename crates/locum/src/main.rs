@@ -7,7 +7,7 @@
 //! | [`daemon`] | `run`: the threads around the engine |
 //! | [`demo`] | the local demonstration |
 //! | [`configuration`], [`source`] | which file, read as which node |
-//! | [`haproxy`] | what HAProxy says of its files |
+//! | [`obstacles`] | what keeps a plan from being served here, as findings |
 //! | [`terminal`] | what a person reads, free of orders to a terminal |
 //! | [`text`] | sentences for operators |
 //! | [`exit`] | exit codes |

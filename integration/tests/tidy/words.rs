@@ -41,24 +41,6 @@ fn banned() -> Vec<Banned> {
     rows.map(row).collect()
 }
 
-/// What is wrong and no line of `integration/data/types.txt`, and lines that nothing needs any more.
-/// `scripts/bless` takes those out; it adds none.
-fn compare(found: &BTreeMap<String, String>) -> Vec<String> {
-    let path = locum_integration::require::workspace().join("integration/data/types.txt");
-    let mut list = text(&path);
-    if std::env::var_os("LOCUM_BLESS").is_some() {
-        let is_needed = |line: &&str| line.starts_with('#') || found.contains_key(*line);
-        list = list.lines().filter(is_needed).collect::<Vec<_>>().join("\n") + "\n";
-        std::fs::write(&path, &list).expect("the list can be written");
-    }
-    let exceptions: BTreeSet<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
-    let new = found.iter().filter(|(line, _)| !exceptions.contains(line.as_str()));
-    let old = exceptions.iter().filter(|line| !found.contains_key(**line));
-    new.map(|(_, fault)| fault.clone())
-        .chain(old.map(|line| format!("{line}: gone, so take the line out of types.txt")))
-        .collect()
-}
-
 /// Every Rust file but these, which speak about words.
 fn sources() -> impl Iterator<Item = (std::path::PathBuf, String)> {
     let all = files("", &["rs"]).into_iter();
@@ -88,8 +70,8 @@ fn banned_words_are_used_by_nobody() {
     report(&faults);
 }
 
-/// A name that has several meanings is a line `Name crate crate …` in `data/types.txt`, a crate for
-/// each definition. The simulator is left out: what it models has the names of what is modelled.
+/// One definition for each name over all crates. The simulator is left out: what it models has the
+/// names of what is modelled.
 #[test]
 fn a_type_name_has_one_meaning() {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -101,18 +83,15 @@ fn a_type_name_has_one_meaning() {
             continue;
         }
         for name in types(&built_code(&text(&path))) {
-            defined.entry(name).or_default().push(holder.clone());
+            defined.entry(name).or_default().push(path.display().to_string());
         }
     }
     assert!(defined.len() > 300, "only {} types are found", defined.len());
-    let mut found = BTreeMap::new();
-    for (name, mut crates) in defined.into_iter().filter(|(_, crates)| crates.len() > 1) {
-        crates.sort();
-        let line = format!("{name} {}", crates.join(" "));
-        let fault = format!("{line}: one name for several types (see data/types.txt)");
-        found.insert(line, fault);
-    }
-    report(&compare(&found));
+    let several = defined.into_iter().filter(|(_, paths)| paths.len() > 1);
+    let fault = |(name, paths): (String, Vec<String>)| {
+        format!("{name}: one name for several types ({})", paths.join(", "))
+    };
+    report(&several.map(fault).collect::<Vec<_>>());
 }
 
 /// Names of the types that are defined outside functions and blocks.

@@ -326,7 +326,7 @@ impl FilterProgram {
         }
     }
 
-    /// Goes to [`Label::MessageKind`] or [`Label::Foreign`].
+    /// Goes to [`Label::Kind`] or [`Label::Foreign`].
     fn examine_hop_limit(&mut self, family: IpFamily, ours: &Ours) {
         let (destination, hop_limit, multicast) = match family {
             IpFamily::V4 => (V4_DESTINATION, V4_HOP_LIMIT, V4_MULTICAST),

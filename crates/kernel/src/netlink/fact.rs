@@ -43,7 +43,7 @@ impl fmt::Display for KernelFact {
     }
 }
 
-/// What there can be only one of. Ordered as [`Fact`] is.
+/// What there can be only one of. Ordered as [`KernelFact`] is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) enum KernelFactKey {
     /// With any prefix length.

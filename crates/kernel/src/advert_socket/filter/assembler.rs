@@ -18,10 +18,10 @@ pub mod code {
     pub const LOAD_LENGTH: u16 = 0x80;
     /// X = 4 * (low half of the octet at `k`): the length of an IPv4 header.
     pub const LOAD_HEADER_LENGTH: u16 = 0xb1;
-    /// M[`k`] = A; A = M[`k`].
+    /// `M[k] = A`; `A = M[k]`.
     pub const STORE: u16 = 0x02;
     pub const RECALL: u16 = 0x60;
-    /// M[`k`] = X; X = M[`k`].
+    /// `M[k] = X`; `X = M[k]`.
     pub const STORE_INDEX: u16 = 0x03;
     pub const RECALL_INDEX: u16 = 0x61;
     /// X = A; A = X.
