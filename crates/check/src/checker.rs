@@ -18,6 +18,7 @@ mod udp;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,19 +65,19 @@ pub(crate) async fn run(spec: &Probe, shared: &Shared) -> (Outcome, Option<Reapi
         Checker::Script(command) => {
             let run =
                 script::AskedScript { command, server: None, statuses: script::Statuses::Pass };
-            script::probe(&shared.launcher, run, spec.timeout).await
+            Box::pin(script::probe(&shared.launcher, run, spec.timeout)).await
         }
         Checker::ServerScript { command, server, is_weighing } => {
             let statuses =
                 if *is_weighing { script::Statuses::Weigh } else { script::Statuses::Pass };
             let run = script::AskedScript { command, server: Some(*server), statuses };
-            script::probe(&shared.launcher, run, spec.timeout).await
+            Box::pin(script::probe(&shared.launcher, run, spec.timeout)).await
         }
         Checker::File { path, factor } => {
-            (file::probe(shared, path, *factor, spec.timeout).await, None)
+            (Box::pin(file::probe(shared, path, *factor, spec.timeout)).await, None)
         }
         Checker::Process { name } => {
-            (process::probe(&shared.processes, name, spec.timeout).await, None)
+            (Box::pin(process::probe(&shared.processes, name, spec.timeout)).await, None)
         }
         Checker::Ask { target, question, origin } => {
             let whom = Whom { target: *target, origin: origin.as_deref() };
@@ -128,36 +129,54 @@ const CONNECTING: WaitingFor = "no answer to connect";
 async fn ask(whom: Whom<'_>, question: &Question, timeout: Duration, shared: &Shared) -> Outcome {
     let begin = Instant::now();
     let mut stage = CONNECTING;
-    let run = async {
-        let stage = &mut stage;
-        // Boxed: all probes share one future type, and most of the time none of them runs.
-        match question {
-            Question::Tcp => tcp::probe(whom).await,
-            Question::Http(question) => Box::pin(http::probe(whom, question, shared, stage)).await,
-            Question::Dns(question) => either(dns::probe(whom, question, stage)).await,
-            Question::Smtp { helo } => either(smtp::probe(whom, helo, stage)).await,
-            Question::Udp(question) => either(udp::probe(whom, question, timeout, stage)).await,
-            Question::Ping => either(ping::probe(whom, stage)).await,
-            Question::Mysql { user } => either(database::mysql(whom, user.as_deref(), stage)).await,
-            Question::Postgres { user } => {
-                either(database::postgres(whom, user.as_deref(), stage)).await
-            }
-            Question::Redis { password } => {
-                either(database::redis(whom, password.as_deref(), stage)).await
-            }
-            Question::Agent => either(agent::probe(whom, stage)).await,
-            Question::Grpc(question) => either(grpc::probe(whom, question, shared, stage)).await,
-        }
-    };
+    let run = asking(whom, question, timeout, shared, &mut stage);
     let answer = time::timeout_at(begin + timeout, run).await;
     let answer =
         answer.unwrap_or_else(|_| Answer::fail(format!("{stage}: timed out after {timeout:?}")));
     answer.after(begin.elapsed())
 }
 
-/// A run that ends where something is wrong.
-async fn either(run: impl Future<Output = Result<Answer, Answer>>) -> Answer {
-    match Box::pin(run).await {
+/// Boxed, each kind in a box of its own size: thousands of probes wait most of the time, and what a
+/// run needs is there only while it runs.
+fn asking<'r>(
+    whom: Whom<'r>,
+    question: &'r Question,
+    timeout: Duration,
+    shared: &'r Shared,
+    stage: &'r mut WaitingFor,
+) -> Pin<Box<dyn Future<Output = Answer> + Send + 'r>> {
+    match question {
+        Question::Tcp => Box::pin(tcp::probe(whom)),
+        Question::Http(question) => Box::pin(http::probe(whom, question, shared, stage)),
+        Question::Dns(question) => {
+            Box::pin(async move { either(dns::probe(whom, question, stage).await) })
+        }
+        Question::Smtp { helo } => {
+            Box::pin(async move { either(smtp::probe(whom, helo, stage).await) })
+        }
+        Question::Udp(question) => {
+            Box::pin(async move { either(udp::probe(whom, question, timeout, stage).await) })
+        }
+        Question::Ping => Box::pin(async move { either(ping::probe(whom, stage).await) }),
+        Question::Mysql { user } => {
+            Box::pin(async move { either(database::mysql(whom, user.as_deref(), stage).await) })
+        }
+        Question::Postgres { user } => {
+            Box::pin(async move { either(database::postgres(whom, user.as_deref(), stage).await) })
+        }
+        Question::Redis { password } => {
+            Box::pin(async move { either(database::redis(whom, password.as_deref(), stage).await) })
+        }
+        Question::Agent => Box::pin(async move { either(agent::probe(whom, stage).await) }),
+        Question::Grpc(question) => {
+            Box::pin(async move { either(grpc::probe(whom, question, shared, stage).await) })
+        }
+    }
+}
+
+/// Of a run that ends where something is wrong.
+fn either(run: Result<Answer, Answer>) -> Answer {
+    match run {
         Ok(answer) | Err(answer) => answer,
     }
 }

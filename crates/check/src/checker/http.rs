@@ -64,8 +64,9 @@ async fn ask(
         Some(settings) => {
             *stage = tls::SHAKING_HANDS;
             let alpn = question.version == HttpVersion::Http2;
-            let stream = tls::wrap(stream, settings, alpn, &host, whom.target, shared).await?;
-            exchange(stream, &request, &host, question, page, wanted, stage).await
+            let shaking = tls::wrap(stream, settings, alpn, &host, whom.target, shared);
+            let stream = Box::pin(shaking).await?;
+            Box::pin(exchange(stream, &request, &host, question, page, wanted, stage)).await
         }
     }
 }
@@ -86,7 +87,7 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         }
         HttpVersion::Http2 => {
             let scheme = if question.tls.is_some() { "https" } else { "http" };
-            two::exchange(stream, scheme, host, page, wanted, stage).await
+            Box::pin(two::exchange(stream, scheme, host, page, wanted, stage)).await
         }
     }
 }
