@@ -75,6 +75,8 @@ pub struct Router {
     cause: Cause,
     up_since: Option<Time>,
     master: Option<Master>,
+    /// The best of several that were masters at once: the others yield to it.
+    strongest: Option<Master>,
     report: RouterReport,
 }
 
@@ -98,6 +100,7 @@ impl Router {
             cause: Cause::Startup,
             up_since: None,
             master: None,
+            strongest: None,
             report: RouterReport::default(),
             settings,
         }
@@ -377,6 +380,21 @@ impl Router {
             self.active_interval = heard.interval;
         }
         self.master = Some(Master { address: heard.source, priority: heard.priority, heard: now });
+        self.note_strongest(now, heard);
+    }
+
+    /// Masters that meet are heard in turn until all but the best have yielded, and then it is how good
+    /// that one is that counts (V-282), whoever was heard last.
+    fn note_strongest(&mut self, now: Time, heard: &Heard) {
+        let lasts = |one: &Master| {
+            let is_another = one.address != heard.source;
+            is_another && one.priority > heard.priority && now < one.heard + self.down_interval()
+        };
+        if self.strongest.as_ref().is_some_and(lasts) {
+            return;
+        }
+        let heard_now = Master { address: heard.source, priority: heard.priority, heard: now };
+        self.strongest = Some(heard_now).filter(|_| !heard.is_release());
     }
 
     fn on_eligible(&mut self, now: Time, out: &mut Vec<RouterAction>) {

@@ -74,6 +74,7 @@ impl Router {
             if !held_back {
                 // V-214: ignored, the timer runs on.
                 waiting.lower = Some((heard.source, heard.priority));
+                self.note_strongest(now, heard);
                 self.report.last_event = LastEvent::LowerPriorityMaster;
                 return false;
             }
@@ -103,8 +104,9 @@ impl Router {
         if !heard.is_release() {
             return Wait::Down;
         }
-        let accepted = self.master.map(|master| (master.address, master.priority));
-        let mut known = lower.into_iter().chain(accepted);
+        let masters = [self.strongest, self.master].into_iter().flatten();
+        let mut known =
+            lower.into_iter().chain(masters.map(|master| (master.address, master.priority)));
         let former = known.find(|(address, _)| *address == heard.source);
         Wait::Released { peer: heard.source, former: former.map(|(_, priority)| priority) }
     }

@@ -122,6 +122,29 @@ fn unfit_backup_takes_over_from_worse_and_from_the_dead() {
     assert!(became_master(&bench.run(4000)), "a silent master");
 }
 
+/// V-282: masters that met were heard in turn, and the others have yielded.
+#[test]
+fn unfit_backup_knows_how_good_the_best_of_several_masters_was() {
+    for (heard, passes) in [
+        (vec![(HIGH, BEST_UNFIT), (LOW, 3)], true),
+        // Not for ever: it is gone, and what the next one releases is its own.
+        (vec![(HIGH, 200), (HIGH, 0), (LOW, BEST_UNFIT), (HIGH, 2)], false),
+    ] {
+        let mut bench = backup(UNFIT);
+        for (source, priority) in &heard {
+            bench.hear(*source, *priority);
+        }
+        bench.hear(HIGH, 0);
+        assert_eq!(!became_master(&bench.run(2000)), passes, "{heard:?}");
+    }
+    // One that said nothing any more while others did is not known better than they.
+    let mut bench = backup(UNFIT);
+    bench.hear(HIGH, 200);
+    bench.beside(LOW, BEST_UNFIT, 10);
+    bench.hear(LOW, 0);
+    assert!(!became_master(&bench.run(2000)));
+}
+
 /// V-280: whoever finds out meanwhile goes on as suits what it is now.
 #[test]
 fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
