@@ -22,7 +22,7 @@ use crate::need::NeedKind;
 use crate::parsed::{Parsed, ParsedCheck, ParsedHaproxy};
 use crate::settings::node::HAPROXY_PROGRAM;
 use crate::span::{At, Report, Span};
-use crate::validate::common::{command_needs, known_instance, question_needs};
+use crate::validate::common::{command_needs, known_instance, question_needs, timing};
 use locum_plan::{Checker, Plan, Tracked, weight_of};
 
 /// Reports what is wrong with a plan, and notes what it needs from the host.
@@ -186,21 +186,7 @@ fn owners(parsed: &Parsed, plan: &Plan, report: &mut Report) {
 }
 
 fn check(one: &ParsedCheck, built: &locum_plan::Check, report: &mut Report) {
-    let probe = &built.probe;
-    if let Some(interval) = one.interval.given()
-        && interval.value.is_zero()
-    {
-        report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
-    }
-    if let Some(timeout) = one.timeout.given() {
-        if timeout.value.is_zero() {
-            report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
-        } else if timeout.value > probe.interval {
-            let text =
-                "the timeout is longer than the interval: a hung run makes others be skipped";
-            report.warning(timeout.span, "timeout-over-interval", text);
-        }
-    }
+    timing(&one.interval, &one.timeout, built.probe.interval, report);
     question_needs(&one.asked.question, report);
     let Some(at) = one.checker.given() else { return };
     if let Checker::Script(command) = &at.value {

@@ -1,10 +1,21 @@
 //! Spellings both front-ends share: addresses with a prefix, passwords, status codes.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use locum_vrrp::{Auth, Family};
 
 use locum_plan::{StatusRange, VirtualAddress};
+
+/// An address, with a port or without; of IPv6 with a port it is in brackets.
+pub(crate) fn address_and_port(text: &str) -> Result<(IpAddr, Option<u16>), String> {
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return Ok((socket.ip(), Some(socket.port())));
+    }
+    let address = text.parse::<IpAddr>();
+    address
+        .map(|address| (address, None))
+        .map_err(|_| format!("`{text}` is not an IP address, with or without a port"))
+}
 
 /// `192.0.2.10/24`, or without a prefix a host route: /32, /128. Errors name what is wrong.
 pub(crate) fn virtual_address(text: &str) -> Result<VirtualAddress, String> {

@@ -100,6 +100,12 @@ impl Listener {
         (port != 0).then_some(port)
     }
 
+    /// The port that all of them have; `None` where they differ, or one has none.
+    pub fn common_port(all: &[Self]) -> Option<u16> {
+        let first = all.first()?.port();
+        first.filter(|_| all.iter().all(|one| one.port() == first))
+    }
+
     /// What is sent to this address and port comes in here. Not asked of what is marked, nor which
     /// addresses the unspecified one stands for.
     pub fn receives(&self, address: SocketAddr) -> bool {

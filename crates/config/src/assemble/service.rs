@@ -32,7 +32,7 @@ pub(super) fn service(
         finding.help("name the address and port of its clients, as in \"192.0.2.10:80\"");
     }
     let listen: Vec<Listener> = listeners.iter().map(|at| at.value).collect();
-    let port = common_port(&listen);
+    let port = Listener::common_port(&listen).unwrap_or(0);
     let servers = parsed.servers.list().iter();
     let servers = servers.map(|at| server(&at.value, parsed, port, dialect)).collect();
     Service {
@@ -81,13 +81,6 @@ pub(crate) fn listeners(parsed: &ParsedService, dialect: Dialect) -> Vec<At<List
         Some(At::new(Listener::Fwmark { mark, family }, at.span))
     });
     parsed.listen.list().iter().cloned().chain(mark).collect()
-}
-
-/// The port of a service that has one and the same everywhere, else 0.
-fn common_port(listen: &[Listener]) -> u16 {
-    let mut ports = listen.iter().map(|one| one.port().unwrap_or(0));
-    let first = ports.next().unwrap_or(0);
-    if ports.all(|port| port == first) { first } else { 0 }
 }
 
 /// Unknown ones are reported by the rules.

@@ -425,13 +425,7 @@ fn status(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<St
 
 /// Port 0 where there is none.
 pub(super) fn address_and_port(text: &str) -> Result<(IpAddr, u16), String> {
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Ok((socket.ip(), socket.port()));
-    }
-    let address = text.parse::<IpAddr>();
-    address
-        .map(|address| (address, 0))
-        .map_err(|_| format!("`{text}` is not an IP address, with or without a port"))
+    values::address_and_port(text).map(|(address, port)| (address, port.unwrap_or(0)))
 }
 
 /// The text is one; the error says where it is not.

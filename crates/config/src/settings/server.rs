@@ -1,6 +1,6 @@
 //! The servers of a service, and the one for when they are gone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ::toml::de::DeValue;
@@ -16,6 +16,7 @@ use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
 use crate::settings::tunnel::ENCAPSULATION;
 use crate::span::At;
 use crate::toml::reader::{Key, Reader, Value};
+use crate::values;
 
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(crate) struct ParsedServer {
@@ -69,7 +70,7 @@ pub(crate) const FAILED_FORM: Form<FailedServer> =
 const ADDRESS_FORM: Form<(IpAddr, Option<u16>)> = toml_only(
     "an address, with a port where it is not the service's",
     Schema::Text,
-    |reader, value, key| reader.parsed(value, key, server_address),
+    |reader, value, key| reader.parsed(value, key, values::address_and_port),
     |(address, _)| address.to_string(),
 );
 
@@ -283,7 +284,7 @@ fn server(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Pa
     let mut server = ParsedServer::default();
     if let DeValue::String(_) = value.get_ref() {
         let span = reader.span(value.span());
-        let address = reader.parsed(value, key, server_address)?;
+        let address = reader.parsed(value, key, values::address_and_port)?;
         server.address = Field::Given(At::new(address, span));
         return Some(server);
     }
@@ -299,7 +300,7 @@ fn sorry(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Par
     let mut sorry = ParsedSorry::default();
     if let DeValue::String(_) = value.get_ref() {
         let span = reader.span(value.span());
-        let address = reader.parsed(value, key, server_address)?;
+        let address = reader.parsed(value, key, values::address_and_port)?;
         sorry.address = Field::Given(At::new(address, span));
         return Some(sorry);
     }
@@ -309,15 +310,4 @@ fn sorry(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Par
     }
     sorry.address.given()?;
     Some(sorry)
-}
-
-/// Address and port, or the address alone for the port of the service.
-fn server_address(text: &str) -> Result<(IpAddr, Option<u16>), String> {
-    if let Ok(socket) = text.parse::<SocketAddr>() {
-        return Ok((socket.ip(), Some(socket.port())));
-    }
-    let address = text.parse::<IpAddr>();
-    address
-        .map(|address| (address, None))
-        .map_err(|_| format!("`{text}` is not an IP address, with or without a port"))
 }

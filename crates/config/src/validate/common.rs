@@ -1,5 +1,7 @@
 //! Rules that instances, services and checks have in common.
 
+use std::time::Duration;
+
 use locum_plan::{Capabilities, Command, CommandLine, Service};
 
 use crate::dialect::Dialect;
@@ -38,6 +40,26 @@ pub(super) fn question_needs(asked: &ParsedQuestion, report: &mut Report) {
         if let Some(file) = file.given() {
             report.need(file.span, NeedKind::File(file.value.display().to_string()));
         }
+    }
+}
+
+/// How often something is asked, and how long it may take; `in_force` is the interval, also where
+/// none is given.
+pub(super) fn timing(
+    interval: &Field<Duration>,
+    timeout: &Field<Duration>,
+    in_force: Duration,
+    report: &mut Report,
+) {
+    if let Some(interval) = interval.given().filter(|at| at.value.is_zero()) {
+        report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
+    }
+    let Some(timeout) = timeout.given() else { return };
+    if timeout.value.is_zero() {
+        report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
+    } else if timeout.value > in_force {
+        let text = "the timeout is longer than the interval: a hung run makes others be skipped";
+        report.warning(timeout.span, "timeout-over-interval", text);
     }
 }
 

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use locum_plan::{
-    BackendChoice, Capabilities, Forwarding, Plan, Server, Service, SorryServer, WantedServer,
+    BackendChoice, Capabilities, Forwarding, Listener, Plan, Server, Service, SorryServer,
+    WantedServer,
 };
 
 use crate::dialect::Dialect;
@@ -156,10 +157,7 @@ fn fits(server: &WantedServer, span: Span, built: &Service, dialect: Dialect, re
         report.error(span, "bad-server", "a server has a unicast address that is not link-local");
         return;
     }
-    let mut ports = built.listen.iter().filter_map(|one| one.port());
-    let first = ports.next();
-    let has_one_port = first.is_some() && built.listen.iter().all(|one| one.port() == first);
-    if address.port() == 0 && has_one_port {
+    if address.port() == 0 && Listener::common_port(&built.listen).is_some() {
         report.error(span, "port-zero", "a server has a port from 1 to 65535");
     }
     // I-016: these leave the packet as it is, so the server sees the service's port.

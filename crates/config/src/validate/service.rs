@@ -12,7 +12,9 @@ use crate::need::NeedKind;
 use crate::parsed::{ParsedHealth, ParsedService};
 use crate::settings::health::{HEALTH_INTERVAL, LocalCheck};
 use crate::span::Report;
-use crate::validate::common::{command_needs, known_instance, question_needs, strict_in_toml};
+use crate::validate::common::{
+    command_needs, known_instance, question_needs, strict_in_toml, timing,
+};
 use crate::validate::servers::is_reached;
 use crate::validate::{listen, quorum, servers};
 
@@ -264,14 +266,6 @@ fn health(parsed: &ParsedHealth, protocol: Protocol, dialect: Dialect, report: &
     {
         command_needs(command, at.span, report);
     }
-    if let Some(interval) = parsed.interval.given().filter(|at| at.value.is_zero()) {
-        report.error(interval.span, "zero-interval", "the interval of a check is longer than 0");
-    }
-    let Some(timeout) = parsed.timeout.given() else { return };
-    if timeout.value.is_zero() {
-        report.error(timeout.span, "zero-timeout", "the timeout of a check is longer than 0");
-    } else if timeout.value > HEALTH_INTERVAL.of(parsed, dialect) {
-        let text = "the timeout is longer than the interval: a hung run makes others be skipped";
-        report.warning(timeout.span, "timeout-over-interval", text);
-    }
+    let in_force = HEALTH_INTERVAL.of(parsed, dialect);
+    timing(&parsed.interval, &parsed.timeout, in_force, report);
 }

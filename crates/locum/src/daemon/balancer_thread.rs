@@ -156,17 +156,18 @@ impl BalancerThread {
 
     fn report(&mut self, seq: Seq, answer: AnswerOwed) {
         let progress = self.balancer.progress();
-        let before = self.reported.replace((seq, progress.clone())).map(|(_, before)| before);
-        let before = before.unwrap_or_default();
-        let Progress { pending, failed, strained } = progress;
-        let is_another = (&pending, &failed) != (&before.pending, &before.failed);
+        let before = self.reported.take().map(|(_, before)| before).unwrap_or_default();
+        let Progress { pending, failed, strained } = &progress;
+        let is_another = (pending, failed) != (&before.pending, &before.failed);
         if answer == AnswerOwed::Always || is_another {
+            let (pending, failed) = (pending.clone(), failed.clone());
             self.inbox.send(Message::Input(Input::Served { seq, pending, failed }));
         }
         // After the answer to the level that names them.
-        if strained != before.strained {
-            self.inbox.send(Message::Input(Input::Strained { strained }));
+        if *strained != before.strained {
+            self.inbox.send(Message::Input(Input::Strained { strained: strained.clone() }));
         }
+        self.reported = Some((seq, progress));
     }
 
     /// This job and all that wait behind it; of several levels the last.
