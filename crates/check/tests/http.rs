@@ -88,11 +88,15 @@ fn http_passes_on_an_expected_status_and_names_any_other() {
         (b"HTTP/1.0 200 OK\r\n\r\nold", Verdict::Pass, "status 200 OK"),
         (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n", Verdict::Pass, "status 200 OK"),
         (b"HTTP/1.1 299 Odd\r\n\r\n", Verdict::Pass, "status 299"),
-        (b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n", Verdict::Fail, "status 302 Found"),
+        (
+            b"HTTP/1.1 302 Found\r\nLocation: /\r\n\r\n",
+            Verdict::Fail,
+            "status 302 Found, wanted 200-299, 401",
+        ),
         (
             b"HTTP/1.1 503 Service Unavailable\r\n\r\n",
             Verdict::Fail,
-            "status 503 Service Unavailable",
+            "status 503 Service Unavailable, wanted 200-299, 401",
         ),
     ] {
         let outcome = ask(answering(response));

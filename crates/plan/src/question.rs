@@ -305,3 +305,13 @@ pub struct StatusRange {
     pub first: u16,
     pub last: u16,
 }
+
+/// `200-299`, or `204` alone.
+impl fmt::Display for StatusRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self { first, last } if first == last => write!(f, "{first}"),
+            Self { first, last } => write!(f, "{first}-{last}"),
+        }
+    }
+}

@@ -18,6 +18,9 @@ const SEARCHED_BYTES: usize = 1 << 20;
 /// A body that is digested may be this long; a check that moves more is a load.
 const DIGESTED_BYTES: u64 = 16 << 20;
 
+/// A detail names at most so many of the statuses that would have done.
+const NAMED_RANGES: usize = 4;
+
 /// Takes a body in as far as it decides.
 pub(super) struct WantedBody<'a> {
     page: &'a HttpPage,
@@ -50,7 +53,8 @@ impl<'a> WantedBody<'a> {
     /// The status alone, when it decides.
     pub(super) fn judge_status(&self, status: u16) -> Option<Answer> {
         if !is_expected(status, &self.page.expect) {
-            return Some(Answer::fail(spell(status)));
+            let wanted = spell_ranges(&self.page.expect);
+            return Some(Answer::fail(format!("{}, wanted {wanted}", spell(status))));
         }
         (!self.page.wants_body()).then(|| Answer::pass(spell(status)))
     }
@@ -99,16 +103,16 @@ impl<'a> WantedBody<'a> {
         let differs = match self.digest {
             Some(Digesting::Md5(state, wanted)) => {
                 let found = state.finalize();
-                (found[..] != wanted[..]).then(|| format!("MD5 {}", hexadecimal(&found)))
+                differing("MD5", &found, &wanted)
             }
             Some(Digesting::Sha256(state, wanted)) => {
                 let found = state.finalize();
-                (found[..] != wanted[..]).then(|| format!("SHA-256 {}", hexadecimal(&found)))
+                differing("SHA-256", &found, &wanted)
             }
             None => None,
         };
         match differs {
-            Some(found) => Answer::fail(format!("{}, and its body has {found}", spell(status))),
+            Some(text) => Answer::fail(format!("{}, and its body has {text}", spell(status))),
             None => Answer::pass(spell(status)),
         }
     }
@@ -128,6 +132,12 @@ fn contains(body: &[u8], text: &[u8]) -> bool {
     text.is_empty() || body.windows(text.len()).any(|window| window == text)
 }
 
+/// What a body has for a digest, and should have; `None` where that is the same.
+fn differing(kind: &str, found: &[u8], wanted: &[u8]) -> Option<String> {
+    let text = || format!("{kind} {}, wanted {}", hexadecimal(found), hexadecimal(wanted));
+    (found != wanted).then(text)
+}
+
 fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -140,6 +150,13 @@ fn spell(status: u16) -> String {
         let _never_fails = write!(text, " {reason}");
     }
     text
+}
+
+/// The first few of them.
+fn spell_ranges(ranges: &[StatusRange]) -> String {
+    let few = ranges.iter().take(NAMED_RANGES).map(ToString::to_string);
+    let more = (ranges.len() > NAMED_RANGES).then(|| "…".to_owned());
+    few.chain(more).collect::<Vec<_>>().join(", ")
 }
 
 fn is_expected(status: u16, expect: &[StatusRange]) -> bool {
