@@ -96,7 +96,11 @@ impl Engine {
 
     /// What an earlier run left and nobody has.
     fn drain_unowned(&mut self, now: Time, out: &mut Vec<Output>) {
-        if self.unowned.is_empty() || self.unowned_at.is_none_or(|at| now < at) {
+        if self.unowned.is_empty() {
+            // A plan has given it to an instance.
+            self.unowned_at = None;
+        }
+        if self.unowned_at.is_none_or(|at| now < at) {
             return;
         }
         self.unowned_at = None;

@@ -70,6 +70,10 @@ impl Engine {
             (!self.levels_touched, "levels wait for the next drain"),
             (self.rate.waiting().all(is_master), "frames wait of an instance that holds nothing"),
             (!self.stopped || self.stopping, "it has stopped and was not asked to"),
+            (
+                self.unowned_at.is_none() || !self.unowned.is_empty(),
+                "a time is set to remove what nobody has left",
+            ),
         ];
         promises::kept(&promises)
     }
@@ -157,7 +161,7 @@ mod tests {
         fn of(engine: &mut Engine, id: InstanceId) -> &mut crate::instance::InstanceState {
             engine.instances.quietly(id).unwrap()
         }
-        let breaks: [(&str, Break); 18] = [
+        let breaks: [(&str, Break); 19] = [
             ("its slot is another's", |e, id| of(e, id).id = InstanceId::new(7)),
             ("it is touched and nobody drains it", |e, id| {
                 e.instances.touch(id);
@@ -208,6 +212,7 @@ mod tests {
                 e.note(None, EventKind::Note(String::new()));
             }),
             ("levels wait for the next drain", |e, _| e.levels_touched = true),
+            ("a time is set to remove what nobody has left", |e, _| e.unowned_at = Some(START)),
             ("it has stopped and was not asked to", |e, _| e.stopped = true),
         ];
         for (sentence, break_it) in breaks {

@@ -101,7 +101,8 @@ fn what_an_instance_that_has_left_could_not_withdraw_is_withdrawn_later() {
         };
         assert!(withdraws(&out), "comes back {comes_back}: {out:#?}");
         node.confirm_applies();
-        let out = node.run_for(ms(2000)).to_vec();
+        // Beyond the time at which it would have been tried again.
+        let out = node.run_for(ms(31_000)).to_vec();
         assert!(!withdraws(&out), "{out:#?}");
     }
 }
