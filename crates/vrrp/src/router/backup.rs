@@ -86,7 +86,12 @@ impl Router {
             Wait::Released { peer, .. } => heard.is_release() && peer == heard.source,
             Wait::Down | Wait::Eager => false,
         };
-        let wait = if is_repeated { waiting.wait } else { self.wait_after(heard, waiting.lower) };
+        let wait = match waiting.wait {
+            Wait::Released { peer, former, .. } if is_repeated => {
+                Wait::Released { peer, former, last: now }
+            }
+            _ => self.wait_after(now, heard, waiting.lower),
+        };
         self.accept(now, heard);
         // The second release of one resignation takes nothing back later (V-240).
         if !(is_repeated && self.lets_pass(wait)) {
@@ -100,7 +105,12 @@ impl Router {
 
     /// Before [`accept`](Router::accept): how good the master was counts. `lower` is a master that
     /// was ignored.
-    pub(super) fn wait_after(&self, heard: &Heard, lower: Option<(IpAddr, Priority)>) -> Wait {
+    pub(super) fn wait_after(
+        &self,
+        now: Time,
+        heard: &Heard,
+        lower: Option<(IpAddr, Priority)>,
+    ) -> Wait {
         if !heard.is_release() {
             return Wait::Down;
         }
@@ -108,7 +118,8 @@ impl Router {
         let mut known =
             lower.into_iter().chain(masters.map(|master| (master.address, master.priority)));
         let former = known.find(|(address, _)| *address == heard.source);
-        Wait::Released { peer: heard.source, former: former.map(|(_, priority)| priority) }
+        let former = former.map(|(_, priority)| priority);
+        Wait::Released { peer: heard.source, former, last: now }
     }
 
     /// V-282: what it waits for is on offer to nodes that can serve, and this one cannot.
@@ -147,20 +158,22 @@ impl Router {
     }
 
     pub(super) fn down_at(&self, waiting: &Waiting) -> Time {
-        let length = match waiting.wait {
-            Wait::Down => self.down_interval(),
+        match waiting.wait {
+            Wait::Down => waiting.restarted + self.down_interval(),
             Wait::Released { .. } if self.lets_pass(waiting.wait) => {
-                timers::take_back(self.settings.version, self.active_interval) + self.skew()
+                let taken_back = timers::take_back(self.settings.version, self.active_interval);
+                waiting.restarted + taken_back + self.skew()
             }
-            Wait::Released { .. } => self.skew(),
+            // Also where the first release was let pass by one that can serve meanwhile: it takes its
+            // turn among the others.
+            Wait::Released { last, .. } => last + self.skew(),
             Wait::Eager => {
                 // The skew of a priority one below the owner's: A + 1/256 (V-172).
                 let version = self.settings.version;
                 let skew = timers::skew(version, Priority::OWNER, self.settings.interval);
-                self.settings.interval.as_duration() + skew
+                waiting.restarted + self.settings.interval.as_duration() + skew
             }
-        };
-        waiting.restarted + length
+        }
     }
 
     /// V-237: why a down timer that has run out makes a master.

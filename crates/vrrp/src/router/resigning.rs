@@ -73,7 +73,7 @@ impl Router {
         if is_release && !matches!(&self.state, RouterState::Resigning(r) if r.answered) {
             return;
         }
-        let wait = self.wait_after(heard, None);
+        let wait = self.wait_after(now, heard, None);
         self.accept(now, heard);
         let RouterState::Resigning(resignation) = &mut self.state else { return };
         resignation.waiting = Waiting::new(now, wait);

@@ -49,8 +49,9 @@ pub(super) enum Wait {
     /// 3 × M + skew.
     Down,
     /// This master has released: skew alone (V-212), or long enough for it to take back what it has
-    /// only offered (V-282). `former` is how good it was, where that is known.
-    Released { peer: IpAddr, former: Option<Priority> },
+    /// only offered (V-282). `former` is how good it was, where that is known; `last` is when it
+    /// said so last.
+    Released { peer: IpAddr, former: Option<Priority>, last: Time },
     /// One interval: configured to start as master (V-172).
     Eager,
 }

@@ -156,6 +156,19 @@ fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
     bench.feed(RouterEvent::Fitness(Fitness::Fit));
     assert!(became_master(&bench.run(0)), "its skew is over");
 
+    // Among others that have heard it last when it did.
+    let mut bench = backup(UNFIT);
+    bench.beside(HIGH, BEST_UNFIT, 3);
+    bench.hear(HIGH, 0);
+    bench.run(1000);
+    let last = bench.now;
+    bench.hear(HIGH, 0);
+    bench.run(500);
+    bench.feed(RouterEvent::Priority(Priority(100)));
+    bench.feed(RouterEvent::Fitness(Fitness::Fit));
+    let skew = Duration::from_millis(1000) * 156 / 256;
+    assert_eq!(bench.router.deadline(), Some(last + skew), "V-212");
+
     let mut bench = backup(Fitness::Fit);
     bench.hear(HIGH, BEST_UNFIT);
     bench.hear(HIGH, 0);
