@@ -38,7 +38,8 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
     let mut failures: u32 = 0;
     loop {
         time::sleep_until(slots.next).await;
-        let (mut outcome, reaping) = checker::run(&spec, &shared).await;
+        // Boxed: thousands wait most of the time, and what a run needs is there only while it runs.
+        let (mut outcome, reaping) = Box::pin(checker::run(&spec, &shared)).await;
         let took = outcome.took;
         failures = match outcome.verdict {
             Verdict::Pass => 0,
@@ -51,7 +52,7 @@ pub(crate) async fn repeat<F: Future<Output = ()>>(
         }
         report(outcome).await;
         if let Some(reaping) = reaping {
-            wait_reaped(reaping, &slots, &mut report).await;
+            Box::pin(wait_reaped(reaping, &slots, &mut report)).await;
         }
         skipped = match spec.retry {
             Some(retry) if is_failed && failures <= retry.times => {

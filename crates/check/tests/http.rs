@@ -2,7 +2,7 @@
 
 mod harness;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -57,6 +57,26 @@ fn deaf() -> (SocketAddr, Vec<TcpStream>, socket2::Socket) {
         fill.push(stream);
     }
     (address, fill, socket)
+}
+
+/// What has been said in whole leaves no port taken, on neither side; what is cut short ends as ever.
+#[test]
+fn an_answer_that_was_read_to_its_end_is_followed_by_a_reset() {
+    for (response, is_reset) in [
+        (&b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"[..], true),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok", false),
+    ] {
+        let (sender, end) = channel();
+        let target = server(move |mut stream| {
+            read_request(&stream);
+            stream.write_all(response).expect("somebody listens");
+            sender.send(stream.read(&mut [0])).expect("the test waits");
+        });
+        assert_eq!(ask(target).verdict, Verdict::Pass);
+        let end = end.recv_timeout(PATIENCE).expect("an end").map_err(|error| error.kind());
+        let expected = if is_reset { Err(ErrorKind::ConnectionReset) } else { Ok(0) };
+        assert_eq!(end, expected, "{response:?}");
+    }
 }
 
 #[test]

@@ -49,7 +49,9 @@ impl ProbeTable {
                     id
                 }
             };
-            self.subscribers.entry(id).or_default().push(subscriber);
+            // Most questions are asked by one.
+            let all = self.subscribers.entry(id).or_insert_with(|| Vec::with_capacity(1));
+            all.push(subscriber);
         }
         let mut stopped: Vec<ProbeId> = self.ids.drain().map(|(_, id)| id).collect();
         stopped.sort_unstable();

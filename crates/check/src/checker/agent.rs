@@ -3,6 +3,7 @@
 use locum_plan::ReportedWeight;
 
 use super::conversation::{Conversation, excerpt};
+use super::dial::FirstWord;
 use super::{Answer, WaitingFor, Whom};
 
 /// A line has a few words.
@@ -10,7 +11,7 @@ const ANSWER_BYTES: usize = 4096;
 
 /// Reads one line.
 pub(crate) async fn probe(whom: Whom<'_>, stage: &mut WaitingFor) -> Result<Answer, Answer> {
-    let mut agent = Conversation::open(whom, ANSWER_BYTES).await?;
+    let mut agent = Conversation::open(whom, FirstWord::Theirs, ANSWER_BYTES).await?;
     *stage = "no line";
     let line = agent.line().await?;
     Ok(judge(&String::from_utf8_lossy(&line)))

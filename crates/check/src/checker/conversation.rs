@@ -5,6 +5,7 @@ use std::io;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::dial::FirstWord;
 use super::{Answer, Whom, dial};
 
 /// A connection of which so much is read at most.
@@ -17,8 +18,12 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Connects; beyond `limit` octets the target talks too much.
-    pub(crate) async fn open(whom: Whom<'_>, limit: usize) -> Result<Self, Answer> {
-        let stream = dial::connect(whom).await?;
+    pub(crate) async fn open(
+        whom: Whom<'_>,
+        first: FirstWord,
+        limit: usize,
+    ) -> Result<Self, Answer> {
+        let stream = dial::connect(whom, first).await?;
         Ok(Self { stream, buffer: Vec::new(), used: 0, left: limit })
     }
 

@@ -3,6 +3,7 @@
 use locum_plan::PostgresUser;
 
 use super::conversation::{Conversation, excerpt};
+use super::dial::FirstWord;
 use super::{Answer, WaitingFor, Whom};
 
 /// Of all answers together: a handshake has a few hundred octets.
@@ -16,7 +17,7 @@ pub(crate) async fn mysql(
     user: Option<&str>,
     stage: &mut WaitingFor,
 ) -> Result<Answer, Answer> {
-    let mut server = Conversation::open(whom, ANSWER_BYTES).await?;
+    let mut server = Conversation::open(whom, FirstWord::Theirs, ANSWER_BYTES).await?;
     *stage = "no greeting";
     let greeting = mysql_packet(&mut server).await?;
     let version = match greeting.split_first() {
@@ -105,7 +106,7 @@ pub(crate) async fn postgres(
     user: Option<&PostgresUser>,
     stage: &mut WaitingFor,
 ) -> Result<Answer, Answer> {
-    let mut server = Conversation::open(whom, ANSWER_BYTES).await?;
+    let mut server = Conversation::open(whom, FirstWord::Ours, ANSWER_BYTES).await?;
     *stage = "no answer";
     let Some(user) = user else {
         const ENCRYPTION: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -173,7 +174,7 @@ pub(crate) async fn redis(
     password: Option<&str>,
     stage: &mut WaitingFor,
 ) -> Result<Answer, Answer> {
-    let mut server = Conversation::open(whom, ANSWER_BYTES).await?;
+    let mut server = Conversation::open(whom, FirstWord::Ours, ANSWER_BYTES).await?;
     if let Some(password) = password {
         *stage = "no answer to AUTH";
         let auth = format!("*2\r\n$4\r\nAUTH\r\n${}\r\n{password}\r\n", password.len());

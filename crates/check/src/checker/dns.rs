@@ -7,6 +7,7 @@ use locum_plan::DnsQuestion;
 use tokio::time::Instant;
 
 use super::conversation::Conversation;
+use super::dial::FirstWord;
 use super::{Answer, WaitingFor, Whom, udp};
 
 /// A datagram of DNS; what is longer comes over TCP.
@@ -46,7 +47,7 @@ pub(crate) async fn probe(
 async fn over_tcp(whom: Whom<'_>, query: &[u8], stage: &mut WaitingFor) -> Result<Answer, Answer> {
     *stage = "no answer to connect over TCP";
     // A message has at most 65,535 octets, after its length.
-    let mut server = Conversation::open(whom, 2 + 65_535).await?;
+    let mut server = Conversation::open(whom, FirstWord::Ours, 2 + 65_535).await?;
     *stage = "no answer over TCP";
     // INVARIANT: a name has at most 255 octets, so the length fits.
     let length = u16::try_from(query.len()).expect("a short query");

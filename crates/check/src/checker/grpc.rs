@@ -7,6 +7,7 @@ use hyper::body::Bytes;
 use hyper::{HeaderMap, Request};
 use locum_plan::GrpcQuestion;
 
+use super::dial::FirstWord;
 use super::http::two::{Connection, describe};
 use super::{Answer, Shared, WaitingFor, Whom, dial, tls};
 
@@ -21,7 +22,7 @@ pub(crate) async fn probe(
     stage: &mut WaitingFor,
 ) -> Result<Answer, Answer> {
     let host = question.host.clone().unwrap_or_else(|| whom.target.to_string());
-    let stream = dial::connect(whom).await?;
+    let stream = dial::connect(whom, FirstWord::Ours).await?;
     let (connection, scheme) = match &question.tls {
         None => {
             *stage = "no response";

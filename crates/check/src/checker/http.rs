@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use locum_plan::{HttpPage, HttpQuestion, HttpVersion, Verdict};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use super::dial::FirstWord;
 use super::{Answer, Shared, WaitingFor, Whom, dial, tls};
 use wanted::WantedBody;
 
@@ -58,8 +59,16 @@ async fn ask(
     let host = host(page, whom.target, question.tls.is_some());
     let request = one::request(page, &host, question.version)?;
     *stage = super::CONNECTING;
-    let stream = dial::connect(whom).await?;
+    let mut stream = dial::connect(whom, FirstWord::Ours).await?;
     match &question.tls {
+        None if question.version != HttpVersion::Http2 => {
+            *stage = ASKING;
+            let exchanged = one::exchange(&mut stream, &request, page, wanted, stage).await?;
+            if exchanged.is_whole {
+                dial::reset(&stream);
+            }
+            Ok(exchanged.answer)
+        }
         None => exchange(stream, &request, &host, question, page, wanted, stage).await,
         Some(settings) => {
             *stage = tls::SHAKING_HANDS;
@@ -72,7 +81,7 @@ async fn ask(
 }
 
 async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
+    mut stream: S,
     request: &[u8],
     host: &str,
     question: &HttpQuestion,
@@ -83,7 +92,8 @@ async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     *stage = ASKING;
     match question.version {
         HttpVersion::Http10 | HttpVersion::Http11 => {
-            one::exchange(stream, request, page, wanted, stage).await
+            let exchanged = one::exchange(&mut stream, request, page, wanted, stage).await?;
+            Ok(exchanged.answer)
         }
         HttpVersion::Http2 => {
             let scheme = if question.tls.is_some() { "https" } else { "http" };

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time;
 
 use super::conversation::{Conversation, excerpt};
+use super::dial::FirstWord;
 use super::{Answer, WaitingFor, Whom};
 
 /// Of all answers together: more than any greeting and list of extensions has.
@@ -19,7 +20,7 @@ pub(crate) async fn probe(
     helo: &str,
     stage: &mut WaitingFor,
 ) -> Result<Answer, Answer> {
-    let mut server = Conversation::open(whom, ANSWER_BYTES).await?;
+    let mut server = Conversation::open(whom, FirstWord::Theirs, ANSWER_BYTES).await?;
     *stage = "no greeting";
     let greeting = reply(&mut server).await?;
     if greeting.code != 220 {

@@ -126,6 +126,11 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
     let alpha = parsed.alpha.value().copied();
     let warm_up: Option<Duration> = parsed.warm_up.value().copied();
     let warm_up = warm_up.unwrap_or_else(|| of_service::WARM_UP.of(service, dialect));
+    let asked = checks.list().iter();
+    let asked = asked.filter_map(|at| health::health(&at.value, address, warm_up, dialect));
+    let mut health: Vec<_> = asked.collect();
+    // Of thousands of servers most have one.
+    health.shrink_to_fit();
     Server {
         address,
         weight: of_server::WEIGHT.of(parsed, dialect),
@@ -139,11 +144,7 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
         failed: failed.unwrap_or_else(|| of_service::FAILED.of(service, dialect)),
         alpha: alpha.unwrap_or_else(|| of_service::ALPHA.of(service, dialect)),
         hooks: TurnHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
-        health: checks
-            .list()
-            .iter()
-            .filter_map(|at| health::health(&at.value, address, warm_up, dialect))
-            .collect(),
+        health,
     }
 }
 

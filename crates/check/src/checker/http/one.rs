@@ -71,17 +71,24 @@ pub(super) fn request(
     Ok(request)
 }
 
-/// Asks on this connection, which is closed afterwards.
+/// An answer, and whether all that the server had to say has been read.
+#[derive(Debug)]
+pub(super) struct Exchanged {
+    pub(super) answer: Answer,
+    pub(super) is_whole: bool,
+}
+
+/// Asks on this connection, which is to be closed afterwards.
 pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
-    mut stream: S,
+    stream: &mut S,
     request: &[u8],
     page: &HttpPage,
     mut wanted: WantedBody<'_>,
     stage: &mut WaitingFor,
-) -> Result<Answer, Answer> {
+) -> Result<Exchanged, Answer> {
     // A server that has answered before it has heard all may close: its answer counts.
     let sent = stream.write_all(request).await;
-    let mut input = WireReader::new(&mut stream);
+    let mut input = WireReader::new(stream);
     let head = match input.head(page.method).await {
         Ok(head) => head,
         Err(unread) => return Err(sent.err().map_or(unread, |error| broken(&error))),
@@ -95,13 +102,13 @@ pub(super) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
             };
             // So that a well-behaved server sees an orderly end.
             let body = input.body(head.framing, &mut skim);
-            let _rest_is_not_wanted = time::timeout(BODY_TIME, body).await;
-            Ok(answer)
+            let end = time::timeout(BODY_TIME, body).await;
+            Ok(Exchanged { answer, is_whole: matches!(end, Ok(Ok(()))) && rest > 0 })
         }
         None => {
             *stage = READING;
             input.body(head.framing, &mut |bytes| wanted.take(bytes)).await?;
-            Ok(wanted.judge(head.status))
+            Ok(Exchanged { answer: wanted.judge(head.status), is_whole: false })
         }
     }
 }
