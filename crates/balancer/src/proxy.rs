@@ -23,7 +23,7 @@ use rustix::process::Signal;
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::backoff::Backoff;
 use crate::process::Process;
-use crate::proxy::level::{beyond, is_same, orphan_of, spec_of, unfit};
+use crate::proxy::level::{beyond, first_spec_of, is_same, orphan_of, spec_of, unfit};
 use crate::proxy::link::{AskError, Link};
 use crate::proxy::strain::{Strain, Strains, in_full, in_short};
 use crate::status::{
@@ -160,7 +160,7 @@ impl ProxyBackend {
             Some(_) | None => None,
         };
         let request = request.unwrap_or_else(|| ProxyRequest::Serve {
-            services: self.fit().map(|wanted| spec_of(wanted)).collect(),
+            services: self.fit().map(|wanted| first_spec_of(wanted)).collect(),
             orphan,
         });
         if self.ask(&request) {

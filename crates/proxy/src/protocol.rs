@@ -106,6 +106,10 @@ pub struct ProxyService {
     #[serde(default)]
     pub limits: ProxyLimits,
     pub servers: Vec<ProxyServer>,
+    /// Those that failed and are in `servers` no more: connections to them end now. A proxy that does
+    /// not know of it lets them finish within the drain time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failed: Vec<SocketAddr>,
 }
 
 impl ProxyService {

@@ -147,7 +147,7 @@ impl RunningService {
         self.persistence.set(spec.persistence);
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
         self.scheduler.set(ProxyScheduler::from_name(&spec.scheduler));
-        self.set_servers(&spec.servers);
+        self.set_servers(&spec.servers, &spec.failed);
         let unfit = self.scheduler.get().is_none().then(|| {
             let (name, known) = (&spec.scheduler, scheduler::NAMES);
             format!("the proxy has no scheduler {name}, use {known}")
@@ -215,8 +215,9 @@ impl RunningService {
         !takes_clients && self.has_connections()
     }
 
-    /// Edits the servers in place; the connections of those that stay are not touched.
-    fn set_servers(&self, specs: &[ProxyServer]) {
+    /// Edits the servers in place; the connections of those that stay are not touched, and those of
+    /// servers that failed are cut.
+    fn set_servers(&self, specs: &[ProxyServer], failed: &[SocketAddr]) {
         let (drain, limits) = (self.drain.get(), self.limits.get());
         let mut known: Vec<_> = self.wanted.borrow_mut().drain(..).collect();
         known.append(&mut self.leaving.borrow_mut());
@@ -243,6 +244,9 @@ impl RunningService {
         known.iter().for_each(|server| {
             server.limit(&limits);
             server.leave(drain);
+            if failed.contains(&server.address) {
+                server.abandon();
+            }
         });
         if reweighted || !known.is_empty() {
             // Debts from other proportions would skew the first rounds of the new ones.

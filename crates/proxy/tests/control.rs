@@ -65,6 +65,28 @@ fn connections_are_cut_when_the_drain_time_is_over() {
     staying.echo("untouched").unwrap();
 }
 
+/// As a reload that takes one out does, and a check that fails another one.
+#[test]
+fn connections_of_a_server_that_failed_are_cut_at_once() {
+    let [a, b, c] = ['a', 'b', 'c'].map(start_server);
+    let mut web = service("web", "rr", &[(a, 1), (b, 1), (c, 1)]);
+    let mut proxy = Proxy::start(&[]);
+    proxy.serve(std::slice::from_ref(&web));
+    let mut clients = [(); 3].map(|()| Client::connect(web.listen));
+    web.servers.truncate(1);
+    web.failed = vec![b];
+    proxy.serve(std::slice::from_ref(&web));
+    let [staying, failed, leaving] = &mut clients;
+    staying.echo("untouched").unwrap();
+    leaving.echo("finishing").unwrap();
+    assert!(failed.is_cut_within(PATIENCE));
+    // One that was finishing fails.
+    web.failed = vec![b, c];
+    proxy.serve(std::slice::from_ref(&web));
+    assert!(leaving.is_cut_within(PATIENCE));
+    staying.echo("untouched").unwrap();
+}
+
 #[test]
 fn a_server_that_comes_back_in_time_keeps_its_connections() {
     let mut web = service("web", "rr", &[(start_server('a'), 1)]);

@@ -47,7 +47,26 @@ pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
         ready_only: wanted.activity == Activity::Ready,
         limits: limits_of(&service.limits),
         servers: wanted.servers.iter().map(server).collect(),
+        failed: failed(wanted),
     }
+}
+
+/// Servers that shall have nobody, not even those that were there: who is drained is still in force.
+fn failed(wanted: &WantedService) -> Vec<SocketAddr> {
+    let is_in_force = |address| wanted.servers.iter().any(|one| one.address == address);
+    let configured = wanted.service.servers.iter().map(|server| server.address);
+    configured.filter(|address| !is_in_force(*address)).collect()
+}
+
+/// The same for a proxy that may have served for an earlier daemon: one that counts as down until it has
+/// been asked has not failed.
+pub(super) fn first_spec_of(wanted: &WantedService) -> ProxyService {
+    let mut spec = spec_of(wanted);
+    let counts_as_down = |address| {
+        wanted.service.servers.iter().any(|server| server.alpha && server.address == address)
+    };
+    spec.failed.retain(|address| !counts_as_down(*address));
+    spec
 }
 
 /// Why a proxy of this version, one of an earlier run, cannot serve it, though this one could.

@@ -268,8 +268,7 @@ pub(crate) static FAILED: OfService<FailedServer> = Setting::new(
     FAILED_FORM,
     field!(ParsedService, FailedServer, failed),
     Unset::Value(|_| FailedServer::Remove, "what does not answer will not finish either"),
-    "What becomes of a server that fails: \"remove\" ends its connections, with the proxy after \
-     `drain`; \"quiesce\" lets them go on.",
+    "What becomes of a server that fails: \"remove\" ends its connections, \"quiesce\" lets them go on.",
 )
 .keywords(&[Keyword::Own(Block::VirtualServer, "inhibit_on_failure")]);
 
@@ -295,8 +294,8 @@ pub(crate) static DRAIN: OfService<Duration> = Setting::new(
         |_| Duration::from_secs(30),
         "long enough for most downloads, short enough to wait for",
     ),
-    "How long the proxy lets connections go on after it lost its role or their server left, as one \
-     that fails does. A server of weight 0 keeps its connections. Clients of UDP are given to \
+    "How long the proxy lets connections go on after it lost its role, or their server the \
+     configuration. Those of a server that fails end at once. A server of weight 0 keeps its connections. Clients of UDP are given to \
      another server with their next datagram, and answers that come late are passed on. \
      HAProxy: after it lost its role; connections to a server that left are cut at once.",
 );

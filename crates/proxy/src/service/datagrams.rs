@@ -384,6 +384,7 @@ mod tests {
             ready_only: false,
             limits: ProxyLimits::default(),
             servers: vec![server],
+            failed: Vec::new(),
         };
         let shares = Rc::new(Shares::of_process());
         let service = Rc::new(RunningService::new(&spec, &shares, &Rc::<Outbound>::default()));

@@ -246,6 +246,7 @@ pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> Pr
         ready_only: false,
         limits: ProxyLimits::default(),
         servers: servers.iter().map(|&(address, weight)| server(address, weight)).collect(),
+        failed: Vec::new(),
     }
 }
 
