@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::UdpSocket;
 use std::sync::Arc;
@@ -76,9 +77,14 @@ impl Drop for DatagramServer {
 /// Who answered one datagram from `client`, of a socket of its own; the reason if nobody did. What
 /// comes from another address than the one that was asked is no answer.
 pub fn ask(client: &Node, address: IpAddr) -> Result<String, String> {
+    ask_at(client, SocketAddr::from((address, PORT)))
+}
+
+/// The same at a port of one's own.
+pub fn ask_at(client: &Node, address: SocketAddr) -> Result<String, String> {
     let ask = || -> std::io::Result<String> {
         let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-        socket.connect((address, PORT))?;
+        socket.connect(address)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.send(b"who")?;
         let mut bytes = [0; 64];

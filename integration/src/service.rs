@@ -102,10 +102,16 @@ impl Balanced {
         Self::on(Shape { company: Company::Alone, ..Shape::SERVICE }, config)
     }
 
+    /// Builds machines of this shape whose servers run nothing yet.
+    pub fn bare(shape: Shape, config: &str) -> Self {
+        let (running, config) = (vec![None, None], config.to_owned());
+        Self { running, web: Vec::new(), lab: Lab::new(shape), config }
+    }
+
     fn on(shape: Shape, config: &str) -> Self {
-        let lab = Lab::new(shape);
-        let web = lab.servers.iter().map(WebServer::start).collect();
-        Self { running: vec![None, None], web, lab, config: config.to_owned() }
+        let mut balanced = Self::bare(shape, config);
+        balanced.web = balanced.lab.servers.iter().map(WebServer::start).collect();
+        balanced
     }
 
     /// Starts both daemons and waits until a request is answered by way of the first.

@@ -1,4 +1,4 @@
-//! What every backend owes its clients: one service, one set of clients, one judgement.
+//! A service for tests of one backend: what each owes its clients alike stands in `contract`.
 
 use locum_integration::node::Node;
 use locum_integration::peer::locum_command;
@@ -31,28 +31,6 @@ pub fn settled(backend: &str) -> Balanced {
     let balanced = Balanced::settled(&every_second(&weighted(backend)));
     balanced.expect_both_servers();
     balanced
-}
-
-/// The turns themselves are exact; health checks go past them.
-pub fn expect_shares_by_weight(balanced: &Balanced) {
-    let answers: Vec<String> =
-        (0..100).map(|_| balanced.get().expect("each request is answered")).collect();
-    let first = answers.iter().filter(|name| *name == "srv1").count();
-    assert!((24..=26).contains(&first), "{first} of 100 at the server of weight 1 of 4");
-}
-
-/// A switchover while clients ask: those that began at the predecessor end there.
-pub fn expect_handovers_that_cut_no_request(backend: &str) {
-    let balanced = settled(backend);
-    let requests = Requests::start(&balanced.lab.client, balanced.vip());
-    for (from, to) in [(0, 1), (1, 0)] {
-        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        balanced.expect_service_by(to);
-    }
-    let (answered, failed) = requests.stop();
-    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
-    assert!(answered > 20, "only {answered} answered");
 }
 
 /// Of a server that fails: once its check has seen that it gets nobody, and when it is back it gets its

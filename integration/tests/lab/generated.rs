@@ -5,8 +5,6 @@ use locum_integration::node::Node;
 use locum_integration::pair::ELECTION;
 use locum_integration::peer::locum_command;
 use locum_integration::require;
-use locum_integration::service::Balanced;
-use locum_integration::service::every_second;
 use locum_integration::wait;
 use locum_integration::wait::millis;
 use locum_integration::web::HalfAsked;
@@ -28,12 +26,11 @@ fn processes(node: &Node) -> Vec<String> {
 }
 
 #[test]
-fn clients_are_shared_by_weight_and_a_standby_is_warm() {
+fn a_standby_is_warm() {
     if !available() {
         return;
     }
     let mut balanced = backends::settled(BACKEND);
-    backends::expect_shares_by_weight(&balanced);
     let shown = backends::status(&balanced.lab.directors[0]);
     assert!(shown.contains("haproxy"), "{shown}");
     wait::until("the backup runs one too", ELECTION, || {
@@ -48,25 +45,6 @@ fn clients_are_shared_by_weight_and_a_standby_is_warm() {
     wait::until("a stop leaves none", ELECTION, || {
         processes(&balanced.lab.directors[1]).is_empty()
     });
-}
-
-#[test]
-fn clients_stay_with_their_server() {
-    if !available() {
-        return;
-    }
-    let balanced = Balanced::settled(&every_second(&format!(
-        "{}persistence = \"5m\"\n",
-        backends::weighted(BACKEND)
-    )));
-    let first = balanced.get().expect("an answer");
-    balanced.expect_servers(&[&first]);
-    let gone = usize::from(first == "srv2");
-    balanced.web[gone].set_status(503);
-    let other = ["srv2", "srv1"][gone];
-    balanced.expect_servers(&[other]);
-    balanced.web[gone].set_status(200);
-    balanced.expect_servers(&[other]);
 }
 
 /// Of a server that fails, and of one that is drained: no request is lost but those in flight there,
@@ -95,13 +73,6 @@ fn a_server_that_fails_or_is_drained_gets_no_clients_and_returns() {
     let (answered, failed) = requests.stop();
     assert!(failed.is_empty(), "{failed:?}, {answered} answered");
     assert_eq!(processes(director), before);
-}
-
-#[test]
-fn a_planned_handover_cuts_no_request() {
-    if available() {
-        backends::expect_handovers_that_cut_no_request(BACKEND);
-    }
 }
 
 /// `kill -9` of the daemon, and a start half a second later.

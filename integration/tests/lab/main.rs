@@ -5,6 +5,7 @@ mod backends;
 mod bad_input;
 mod baseline;
 mod checkers;
+mod contract;
 mod daemon;
 mod election;
 mod examples;
