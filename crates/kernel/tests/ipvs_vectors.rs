@@ -119,7 +119,10 @@ fn i_011_counters_are_those_of_64_bits_where_there_are_any() {
     let narrow: Vec<u8> = [
         attribute(1, &7_u32.to_ne_bytes()),
         attribute(4, &(1_u64 << 40).to_ne_bytes()),
+        attribute(5, &9_u64.to_ne_bytes()),
         attribute(6, &3_u32.to_ne_bytes()),
+        attribute(9, &20_u32.to_ne_bytes()),
+        attribute(10, &30_u32.to_ne_bytes()),
     ]
     .concat();
     let wide =
@@ -130,9 +133,20 @@ fn i_011_counters_are_those_of_64_bits_where_there_are_any() {
         octets[4..6].copy_from_slice(&length.to_ne_bytes());
         codec::read_service(&octets).expect("read").traffic
     };
-    let expected = IpvsTraffic { connections: 7, connections_a_second: 3 };
+    let expected = IpvsTraffic {
+        connections: 7,
+        connections_a_second: 3,
+        octets_in: 1 << 40,
+        octets_out: 9,
+        octets_in_a_second: 20,
+        octets_out_a_second: 30,
+    };
     assert_eq!(with(10, &narrow), expected);
-    let expected = IpvsTraffic { connections: 1 << 33, connections_a_second: 1 << 40 };
+    let expected = IpvsTraffic {
+        connections: 1 << 33,
+        connections_a_second: 1 << 40,
+        ..IpvsTraffic::default()
+    };
     assert_eq!(with(12, &wide.concat()), expected);
 }
 

@@ -64,6 +64,44 @@ fn a_reload_that_changes_only_the_lease_sends_the_level_again() {
     assert_eq!(wanted.services[0].lease, Some(Duration::from_secs(15 + 1)));
 }
 
+/// Of 10,000 servers, each with a check of its own: what stays is not even looked at again.
+#[test]
+fn a_reload_that_changes_one_of_many_servers_touches_one_service_and_no_check() {
+    let many = |weight| {
+        let server = |number: u16, of: u8| {
+            let address = SocketAddr::from(([10, 0, of, 1], number));
+            let probe =
+                Probe::new(Checker::tcp(address), Duration::from_secs(2), Duration::from_secs(1));
+            let health = vec![Health { probe, rise: 1, fall: 1 }];
+            Server { health, ..Server::new(address) }
+        };
+        let mut plan = plan([]);
+        for of in 0..100 {
+            let name = format!("s{of}");
+            let listen = SocketAddr::from(([192, 0, 2, 10], 1000 + u16::from(of)));
+            let mut service = Service::new((&*name).into(), listen.into());
+            service.servers = (1..=100).map(|number| server(number, of)).collect();
+            plan.services.push(service);
+        }
+        plan.services[50].servers[3].weight = weight;
+        plan
+    };
+    let mut node = Node::with_links();
+    let out = node.plan_with(many(1), Vec::new()).to_vec();
+    let before = served(&out).expect("a level");
+    let probes = out.iter().filter(|output| matches!(output, Output::Probe(_))).count();
+    assert_eq!(probes, 10_000);
+    let out = node.plan_with(many(2), Vec::new()).to_vec();
+    assert!(!out.iter().any(|output| matches!(output, Output::Probe(_))), "no check is restarted");
+    let after = served(&out).expect("a level");
+    let both = before.services.iter().zip(&after.services);
+    let changed: Vec<&str> = both
+        .filter(|(before, after)| before != after)
+        .map(|(_, after)| &*after.service.name)
+        .collect();
+    assert_eq!(changed, ["s50"]);
+}
+
 /// Master since this moment, its addresses in place, and its service asked for under the number
 /// that comes back.
 fn serving() -> (Node, u64) {

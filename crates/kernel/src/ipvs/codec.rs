@@ -70,7 +70,11 @@ const DEST_TUNNEL_PORT: u16 = 14;
 const DEST_TUNNEL_FLAGS: u16 = 15;
 
 const STATS_CONNECTIONS: u16 = 1;
+const STATS_OCTETS_IN: u16 = 4;
+const STATS_OCTETS_OUT: u16 = 5;
 const STATS_CONNECTION_RATE: u16 = 6;
+const STATS_OCTET_RATE_IN: u16 = 9;
+const STATS_OCTET_RATE_OUT: u16 = 10;
 
 /// Set by the kernel in every dump; no option of the service (I-014).
 const FLAG_HASHED: u32 = 0x2;
@@ -333,6 +337,10 @@ fn read_traffic(stats: &[u8]) -> IpvsTraffic {
         match attribute.kind {
             STATS_CONNECTIONS => traffic.connections = number,
             STATS_CONNECTION_RATE => traffic.connections_a_second = number,
+            STATS_OCTETS_IN => traffic.octets_in = number,
+            STATS_OCTETS_OUT => traffic.octets_out = number,
+            STATS_OCTET_RATE_IN => traffic.octets_in_a_second = number,
+            STATS_OCTET_RATE_OUT => traffic.octets_out_a_second = number,
             _ => {}
         }
     }

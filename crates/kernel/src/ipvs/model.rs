@@ -194,6 +194,11 @@ pub struct IpvsTraffic {
     pub connections: u64,
     /// New ones.
     pub connections_a_second: u64,
+    /// From clients, and to them as far as answers come this way.
+    pub octets_in: u64,
+    pub octets_out: u64,
+    pub octets_in_a_second: u64,
+    pub octets_out_a_second: u64,
 }
 
 /// A destination that the kernel has.

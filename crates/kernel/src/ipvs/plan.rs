@@ -191,6 +191,18 @@ mod tests {
     }
 
     #[test]
+    fn i_033_of_ten_thousand_servers_one_that_changed_is_one_operation() {
+        let hosts: Vec<DestSpec> = (1..=10).map(|host| dest(host, 5)).collect();
+        let ports = 1000..2000;
+        let mut wanted: Vec<_> =
+            ports.clone().map(|port| (service(port, "wrr"), hosts.clone())).collect();
+        let there: Vec<_> = ports.map(|port| observed(service(port, "wrr"), &hosts)).collect();
+        assert_eq!(plan(&wanted, &[], &there), []);
+        wanted[500].1[3].weight = 7;
+        assert_eq!(words(&plan(&wanted, &[], &there)), ["set :1500 10.0.0.4=7"]);
+    }
+
+    #[test]
     fn i_032_everything_at_once_comes_in_the_order_that_keeps_clients_served() {
         let wanted = [
             (service(80, "wlc"), vec![dest(1, 9), dest(2, 0), dest(3, 5), dest(5, 1)]),
