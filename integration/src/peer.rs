@@ -21,6 +21,7 @@ pub use self::locum::Locum;
 pub use self::locum::command as locum_command;
 use crate::node::Node;
 use crate::process::Process;
+use crate::process::Taken;
 use crate::process::Whom;
 
 /// A kind of director daemon.
@@ -221,6 +222,11 @@ impl Running {
         for process in &mut self.processes {
             process.wait(crate::wait::seconds(60));
         }
+    }
+
+    /// What it and all that it has started takes, by what each was started as.
+    pub fn taken(&self) -> Vec<(String, Taken)> {
+        self.processes.iter().flat_map(Process::taken).collect()
     }
 
     /// Asks it to stop, as a service manager does.

@@ -24,6 +24,23 @@ pub struct Process {
     status: Option<ExitStatus>,
 }
 
+/// What some processes take from the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Taken {
+    pub resident_kib: u64,
+    pub descriptors: u64,
+    pub processes: u64,
+}
+
+impl Taken {
+    /// Adds that of others.
+    pub fn add(&mut self, other: Self) {
+        self.resident_kib += other.resident_kib;
+        self.descriptors += other.descriptors;
+        self.processes += other.processes;
+    }
+}
+
 /// Whom a signal goes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Whom {
@@ -109,6 +126,28 @@ impl Process {
             }
         }
         anonymous + files.values().sum::<u64>()
+    }
+
+    /// What the program and each of its descendants takes, by the first two words of how it was started.
+    pub fn taken(&self) -> Vec<(String, Taken)> {
+        let one = |pid: u32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|octet| *octet == 0).map(String::from_utf8_lossy);
+            let program = words.next().unwrap_or_default();
+            let program = program.rsplit('/').next().unwrap_or_default().to_owned();
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
+            let taken = Taken {
+                resident_kib: resident_of(pid),
+                descriptors: descriptors as u64,
+                processes: 1,
+            };
+            (format!("{program} {}", words.next().unwrap_or_default()), taken)
+        };
+        family(self.pid())
+            .into_iter()
+            .map(one)
+            .filter(|(_, taken)| taken.resident_kib > 0)
+            .collect()
     }
 
     /// Processor time used so far by the program and its descendants, in clock ticks of 10 ms.

@@ -12,9 +12,11 @@ pub mod fitness;
 pub mod fleet;
 pub mod flood;
 pub mod handover;
+pub mod ipvs;
 pub mod load;
 pub mod promotion;
 pub mod service;
+pub mod soak;
 pub mod watch;
 
 use std::time::Duration;

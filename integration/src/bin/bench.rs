@@ -9,6 +9,7 @@ use locum_integration::bench;
 use locum_integration::bench::fleet::Size;
 use locum_integration::bench::flood::Strength;
 use locum_integration::bench::flood::Wrong;
+use locum_integration::bench::soak::Course;
 
 /// Measures what is promised, beside keepalived.
 #[derive(Parser)]
@@ -74,6 +75,18 @@ enum What {
         #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
         period: Duration,
     },
+    /// Tables of 1,000 services loaded in a guest, beside ipvsadm
+    Ipvs,
+    /// Full load while servers are killed, drained and added, with handovers
+    Soak {
+        #[arg(long = "for", default_value = "10m", value_parser = humantime::parse_duration)]
+        lasts: Duration,
+        /// One of: a server is killed, started, drained, ready, added, drained, removed
+        #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
+        change_every: Duration,
+        #[arg(long, default_value = "1m", value_parser = humantime::parse_duration)]
+        handover_every: Duration,
+    },
     /// Health checks of many servers, beside HAProxy
     Checks {
         #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=60_000))]
@@ -117,6 +130,10 @@ fn main() -> ExitCode {
         What::Service { runs, deaths } => bench::service::service(runs, deaths),
         What::Fitness { runs, both_for } => bench::fitness::fitness(runs, both_for),
         What::Balance { turns, period } => bench::balance::balance(turns, period),
+        What::Ipvs => bench::ipvs::ipvs(),
+        What::Soak { lasts, change_every, handover_every } => {
+            bench::soak::soak(Course { lasts, change_every, handover_every })
+        }
         What::Checks { servers, period } => bench::checks::checks(servers, period),
         What::Flood { kinds, rate, period, interval } => {
             bench::flood::flood(&kinds, Strength { rate, period, interval })
