@@ -38,7 +38,9 @@ use crate::generated::text::{Surroundings, state};
 use crate::generated::user::unprivileged;
 use crate::haproxy::{HaproxyBackend, SOCKET};
 use crate::state_file::replace_private;
-use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStatus};
+use crate::status::{
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets,
+};
 
 pub(crate) use group::{ServiceGroup, groups};
 pub(crate) use text::HaproxyConfig;
@@ -279,6 +281,7 @@ impl ServedGroup {
                     failures: seen.failures,
                     inactive: None,
                     connection_rate: Some(seen.rate),
+                    octets: Some(carried(seen.octets)),
                 }
             };
             status.services.push(BalancedService {
@@ -289,10 +292,15 @@ impl ServedGroup {
                 strained: words(&progress.strained, name),
                 active: frontend.active,
                 accepted: frontend.accepted,
+                octets: seen.map(|_| carried(frontend.octets)),
                 servers: wanted.servers.iter().map(server).collect(),
             });
         }
     }
+}
+
+fn carried((inward, outward): (u64, u64)) -> CarriedOctets {
+    CarriedOctets { inward, outward, a_second: None }
 }
 
 impl GeneratedBackend {

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use locum_kernel::ipvs::{self, Ipvs, ModuleLoader, ObservedService, ServiceId};
+use locum_kernel::ipvs::{self, Ipvs, IpvsTraffic, ModuleLoader, ObservedService, ServiceId};
 use locum_plan as plan;
 use locum_plan::{Activity, BackendKind, Name, WantedIpvs, WantedService, WantedServices};
 
@@ -20,7 +20,9 @@ use crate::choice::way_out;
 use crate::ipvs::host::IpvsHost;
 use crate::ipvs::table::{OwnedId, tables_of};
 use crate::state_file::StateFile;
-use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStatus};
+use crate::status::{
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets,
+};
 
 /// How often all of the kernel's tables are compared with ours: a dump costs microseconds per
 /// service, and an entry that somebody removed is missed for no longer than this.
@@ -340,9 +342,23 @@ impl Backend for IpvsBackend {
                 strained: None,
                 active: servers.iter().map(|server| server.active).sum(),
                 accepted: tables.iter().map(|table| table.traffic.connections).sum(),
+                octets: Some(octets_of(tables.iter().map(|table| table.traffic))),
                 servers,
             });
         }
+    }
+}
+
+fn octets_of(all: impl Iterator<Item = IpvsTraffic>) -> CarriedOctets {
+    all.fold(CarriedOctets::default(), with)
+}
+
+fn with(before: CarriedOctets, more: IpvsTraffic) -> CarriedOctets {
+    let (inward, outward) = before.a_second.unwrap_or_default();
+    CarriedOctets {
+        inward: before.inward + more.octets_in,
+        outward: before.outward + more.octets_out,
+        a_second: Some((inward + more.octets_in_a_second, outward + more.octets_out_a_second)),
     }
 }
 
@@ -358,11 +374,13 @@ fn servers_of(tables: &[&ObservedService]) -> Vec<BalancedServer> {
             failures: 0,
             inactive: Some(0),
             connection_rate: Some(0),
+            octets: Some(CarriedOctets::default()),
         });
         server.active += u64::from(dest.active_connections);
         let add = |sum: &mut Option<u64>, more: u64| *sum = sum.map(|sum| sum + more);
         add(&mut server.inactive, u64::from(dest.inactive_connections));
         add(&mut server.connection_rate, dest.traffic.connections_a_second);
+        server.octets = server.octets.map(|before| with(before, dest.traffic));
     }
     servers.into_values().collect()
 }

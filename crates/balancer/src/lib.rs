@@ -37,6 +37,7 @@ pub use balancer::Balancer;
 pub use generated::haproxy_text;
 pub use state_file::StateFile;
 pub use status::{
-    BalancedServer, BalancedService, BalancedState, BalancerStatus, ProcessState, SupervisedProcess,
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets, ProcessState,
+    SupervisedProcess,
 };
 pub use verify::{Obstacle, ObstacleKind, verify};

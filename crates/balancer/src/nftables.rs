@@ -201,6 +201,7 @@ impl Backend for NftablesBackend {
                     failures: 0,
                     inactive: None,
                     connection_rate: None,
+                    octets: None,
                 }
             };
             status.services.push(BalancedService {
@@ -211,6 +212,7 @@ impl Backend for NftablesBackend {
                 error,
                 active: loads.iter().flat_map(|load| load.active.values()).sum(),
                 accepted: loads.iter().map(|load| load.accepted).sum(),
+                octets: None,
                 servers: wanted.servers.iter().map(server).collect(),
             });
         }

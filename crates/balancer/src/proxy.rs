@@ -27,7 +27,8 @@ use crate::proxy::level::{beyond, first_spec_of, is_same, orphan_of, spec_of, un
 use crate::proxy::link::{AskError, Link};
 use crate::proxy::strain::{Strain, Strains, in_full, in_short};
 use crate::status::{
-    BalancedServer, BalancedService, BalancedState, BalancerStatus, ProcessState, SupervisedProcess,
+    BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets, ProcessState,
+    SupervisedProcess,
 };
 
 /// How long a new process may take to answer; it takes a few milliseconds.
@@ -525,6 +526,7 @@ impl Backend for ProxyBackend {
                 strained: strained.remove(name).and_then(|strains| in_full(&strains)),
                 active: observed.map_or(0, |service| service.active),
                 accepted: observed.map_or(0, |service| service.accepted),
+                octets: observed.map(octets_of),
                 servers: observed.map_or_else(Vec::new, servers_of),
             });
         }
@@ -538,9 +540,14 @@ impl Backend for ProxyBackend {
             strained: None,
             active: service.active,
             accepted: service.accepted,
+            octets: Some(octets_of(service)),
             servers: servers_of(service),
         }));
     }
+}
+
+fn octets_of(service: &protocol::ProxyServiceStatus) -> CarriedOctets {
+    CarriedOctets { inward: service.bytes_in, outward: service.bytes_out, a_second: None }
 }
 
 fn servers_of(service: &protocol::ProxyServiceStatus) -> Vec<BalancedServer> {
@@ -551,6 +558,7 @@ fn servers_of(service: &protocol::ProxyServiceStatus) -> Vec<BalancedServer> {
         failures: server.failures,
         inactive: None,
         connection_rate: None,
+        octets: None,
     };
     service.servers.iter().map(server).collect()
 }

@@ -32,7 +32,18 @@ pub struct BalancedService {
     pub active: u64,
     /// Clients accepted, where the backend tells.
     pub accepted: u64,
+    pub octets: Option<CarriedOctets>,
     pub servers: Vec<BalancedServer>,
+}
+
+/// What has been carried, where the backend tells.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CarriedOctets {
+    /// From clients, and to them.
+    pub inward: u64,
+    pub outward: u64,
+    /// Of the last seconds, inward and outward, where the backend estimates it.
+    pub a_second: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -66,6 +77,7 @@ pub struct BalancedServer {
     pub inactive: Option<u64>,
     /// New connections a second, where the backend tells.
     pub connection_rate: Option<u64>,
+    pub octets: Option<CarriedOctets>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]

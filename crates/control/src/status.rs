@@ -268,6 +268,9 @@ pub struct ServiceStatus {
     /// Client connections under way and accepted so far; 0 where the backend does not count them.
     pub connections: u64,
     pub accepted: u64,
+    /// `null` where the backend does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
     #[serde(default)]
     pub quorum: QuorumState,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -336,6 +339,22 @@ pub struct ServerStatus {
     /// New connections a second; `null` where the backend does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_rate: Option<u64>,
+    /// `null` where the backend does not count it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traffic: Option<TrafficStatus>,
+}
+
+/// Octets carried since what carries them began to, from clients (in) and to them (out). What servers
+/// send to clients by another way, as by direct routing, is not among them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    pub octets_in: u64,
+    pub octets_out: u64,
+    /// A second, of the last ones; `null` where the backend does not estimate it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets_in_rate: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub octets_out_rate: Option<u64>,
 }
 
 /// One supervised HAProxy.

@@ -16,12 +16,15 @@ pub(super) struct SeenServer {
     pub failures: u64,
     /// New connections in the last second.
     pub rate: u64,
+    /// From clients and to them.
+    pub octets: (u64, u64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct SeenFrontend {
     pub active: u64,
     pub accepted: u64,
+    pub octets: (u64, u64),
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -57,8 +60,11 @@ impl SeenServers {
             };
             match *name {
                 "FRONTEND" => {
-                    let frontend =
-                        SeenFrontend { active: number("scur"), accepted: number("stot") };
+                    let frontend = SeenFrontend {
+                        active: number("scur"),
+                        accepted: number("stot"),
+                        octets: (number("bin"), number("bout")),
+                    };
                     seen.frontends.insert((*section).to_owned(), frontend);
                 }
                 "BACKEND" => {}
@@ -74,6 +80,7 @@ impl SeenServers {
                         active: number("scur"),
                         failures: number("econ").saturating_add(number("eresp")),
                         rate: number("rate"),
+                        octets: (number("bin"), number("bout")),
                     };
                     let of_section = seen.servers.entry((*section).to_owned()).or_default();
                     of_section.insert(name.to_owned(), server);
@@ -90,16 +97,24 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_and_what_is_short_is_nothing() {
-        let text = "# pxname,svname,scur,stot,econ,eresp,status,weight,rate,uweight,\n\
-                    www,FRONTEND,4,9,,,OPEN,,3,,\n\
-                    www,10.0.0.1:80,3,7,1,2,no check,5,6,5,\n\
-                    www,10.0.0.2:80,0,1,0,0,MAINT,5,0,0,\n\
-                    www,10.0.0.3:80,0,1,0,0,DRAIN,0,0,0,\n\
-                    www,BACKEND,3,8,,,UP,5,,,\n\nwww,";
+        let text = "# pxname,svname,scur,stot,econ,eresp,status,weight,rate,uweight,bin,bout,\n\
+                    www,FRONTEND,4,9,,,OPEN,,3,,100,2000,\n\
+                    www,10.0.0.1:80,3,7,1,2,no check,5,6,5,90,1800,\n\
+                    www,10.0.0.2:80,0,1,0,0,MAINT,5,0,0,0,0,\n\
+                    www,10.0.0.3:80,0,1,0,0,DRAIN,0,0,0,0,0,\n\
+                    www,BACKEND,3,8,,,UP,5,,,0,0,\n\nwww,";
         let seen = SeenServers::parse(text).unwrap();
-        assert_eq!(seen.frontend("www"), Some(SeenFrontend { active: 4, accepted: 9 }));
-        let one =
-            SeenServer { takes: true, is_out: false, weight: 5, active: 3, failures: 3, rate: 6 };
+        let frontend = SeenFrontend { active: 4, accepted: 9, octets: (100, 2000) };
+        assert_eq!(seen.frontend("www"), Some(frontend));
+        let one = SeenServer {
+            takes: true,
+            is_out: false,
+            weight: 5,
+            active: 3,
+            failures: 3,
+            rate: 6,
+            octets: (90, 1800),
+        };
         assert_eq!(seen.server("www", "10.0.0.1:80"), Some(one));
         assert!(seen.server("www", "10.0.0.2:80").unwrap().is_out);
         let drained = seen.server("www", "10.0.0.3:80").unwrap();

@@ -46,6 +46,7 @@ pub fn document() -> StatusDocument {
             strained: None,
             connections: 0,
             accepted: 0,
+            traffic: None,
             quorum: QuorumState::default(),
             sorry: None,
             servers: vec![ServerStatus {
@@ -60,6 +61,7 @@ pub fn document() -> StatusDocument {
                 order: None,
                 inactive: None,
                 connection_rate: None,
+                traffic: None,
             }],
         }],
         haproxy: Vec::new(),

@@ -14,17 +14,48 @@ pub const MOST_SERVERS: usize = 10;
 struct Figures {
     head: &'static str,
     of: fn(&ServerStatus) -> Option<u64>,
+    of_service: fn(&ServiceStatus) -> Option<u64>,
+    shown: fn(u64) -> String,
 }
 
-const FIGURES: [Figures; 2] = [
-    Figures { head: "INACTIVE", of: |server| server.inactive },
-    Figures { head: "CONNS/S", of: |server| server.connection_rate },
+const FIGURES: [Figures; 4] = [
+    Figures {
+        head: "INACTIVE",
+        of: |server| server.inactive,
+        of_service: |_| None,
+        shown: |count| count.to_string(),
+    },
+    Figures {
+        head: "CONNS/S",
+        of: |server| server.connection_rate,
+        of_service: |_| None,
+        shown: |count| count.to_string(),
+    },
+    Figures {
+        head: "IN",
+        of: |server| Some(server.traffic?.octets_in),
+        of_service: |service| Some(service.traffic?.octets_in),
+        shown: octets,
+    },
+    Figures {
+        head: "OUT",
+        of: |server| Some(server.traffic?.octets_out),
+        of_service: |service| Some(service.traffic?.octets_out),
+        shown: octets,
+    },
 ];
+
+impl Figures {
+    fn cell(&self, figure: Option<u64>) -> String {
+        figure.map_or_else(String::new, self.shown)
+    }
+}
 
 pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
     let has = |column: &&Figures| {
         let mut servers = status.services.iter().flat_map(|service| &service.servers);
         servers.any(|server| (column.of)(server).is_some())
+            || status.services.iter().any(|service| (column.of_service)(service).is_some())
     };
     let figures: Vec<&Figures> = FIGURES.iter().filter(has).collect();
     let mut header: Vec<String> =
@@ -45,7 +76,7 @@ pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
             String::new(),
             service.connections.to_string(),
         ];
-        row.extend(figures.iter().map(|_| String::new()));
+        row.extend(figures.iter().map(|column| column.cell((column.of_service)(service))));
         row.push(detail(object));
         rows.push(row);
         server_rows(&mut rows, service, extent, &figures);
@@ -68,8 +99,7 @@ fn server_rows(
             weight(server),
             server.connections.to_string(),
         ];
-        let figure = |column: &&Figures| (column.of)(server).map_or_else(String::new, number);
-        row.extend(figures.iter().map(figure));
+        row.extend(figures.iter().map(|column| column.cell((column.of)(server))));
         row.push(said(server));
         row
     };
@@ -123,14 +153,22 @@ fn sum(all: &[ServerStatus], figures: &[&Figures]) -> Vec<String> {
         String::new(),
         connections.to_string(),
     ];
-    let total = |column: &&Figures| all.iter().filter_map(column.of).sum::<u64>();
-    row.extend(figures.iter().map(|column| number(total(column))));
+    let total = |column: &Figures| all.iter().filter_map(column.of).reduce(u64::saturating_add);
+    row.extend(figures.iter().map(|column| column.cell(total(column))));
     row.push(format!("{} (--all shows each)", counts.join(", ")));
     row
 }
 
-fn number(figure: u64) -> String {
-    figure.to_string()
+/// Three digits and a unit: 999, 1.2k, 34M.
+fn octets(count: u64) -> String {
+    let units =
+        [("", 1), ("k", 1_000), ("M", 1_000_000), ("G", 1_000_000_000), ("T", 1_000_000_000_000)];
+    let (unit, size) = units.into_iter().rfind(|(_, size)| count >= *size).unwrap_or(units[0]);
+    match (count / size, size) {
+        (whole, 1) => whole.to_string(),
+        (whole @ 0..10, _) => format!("{whole}.{}{unit}", count % size * 10 / size),
+        (whole, _) => format!("{whole}{unit}"),
+    }
 }
 
 /// The weight in force, beside the configured one where they differ.
@@ -219,6 +257,7 @@ fn detail(object: &ServedObject<'_>) -> String {
 mod tests {
     use super::*;
     use crate::commands::sample;
+    use locum_control::status::TrafficStatus;
 
     fn page(document: &StatusDocument, extent: Extent) -> Vec<String> {
         let mut text = String::new();
@@ -284,6 +323,30 @@ mod tests {
         let lines = page(&document, Extent::Screen);
         assert!(lines[1].contains(" SORRY "), "{lines:?}");
         assert_eq!(lines[3], "10.0.0.9:80 sorry 4 has the clients");
+    }
+
+    /// The proxy counts for a service, IPVS for each server.
+    #[test]
+    fn what_was_carried_stands_where_it_is_counted() {
+        let traffic = |octets_in, octets_out| {
+            Some(TrafficStatus {
+                octets_in,
+                octets_out,
+                octets_in_rate: None,
+                octets_out_rate: None,
+            })
+        };
+        let mut document = sample::document();
+        document.services[0].traffic = traffic(999, 1_250_000);
+        let lines = page(&document, Extent::Screen);
+        assert_eq!(lines[0], "SERVICE ADDRESS BACKEND STATE WEIGHT CONNS IN OUT LAST RESULT");
+        assert!(lines[1].ends_with(" 0 999 1.2M"), "{lines:?}");
+        assert_eq!(lines[2], "10.0.0.1:80 up 2 0 status 200 OK");
+        document.services[0].servers[0].traffic = traffic(1_000, 34_900_000_000);
+        document.services[0].servers =
+            vec![document.services[0].servers.remove(0); MOST_SERVERS + 1];
+        let lines = page(&document, Extent::Screen);
+        assert_eq!(lines[2], "all 11 0 11k 383G 11 up (--all shows each)");
     }
 
     #[test]

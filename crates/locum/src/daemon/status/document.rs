@@ -2,11 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use locum_balancer::{BalancedState, BalancerStatus, ProcessState};
+use locum_balancer::{BalancedState, BalancerStatus, CarriedOctets, ProcessState};
 use locum_control::status::{
     Adjustment, CheckStatus, Counter, DiscardedStatus, HaproxyStatus, HeldBackStatus,
     InstanceStatus, PeerStatus, ProcessStatus, QuorumState, RefusedAddress, ServedFitness,
-    ServerStatus, ServiceStatus, SorryStatus, StatusDocument, UnfitObject, Unmatched,
+    ServerStatus, ServiceStatus, SorryStatus, StatusDocument, TrafficStatus, UnfitObject,
+    Unmatched,
 };
 use locum_engine::ServerOrder;
 use locum_engine::status as engine;
@@ -203,6 +204,15 @@ fn fitness(from: &engine::FitnessSnapshot, ago: &dyn Fn(Duration) -> String) -> 
     }
 }
 
+fn traffic(octets: CarriedOctets) -> TrafficStatus {
+    TrafficStatus {
+        octets_in: octets.inward,
+        octets_out: octets.outward,
+        octets_in_rate: octets.a_second.map(|(inward, _)| inward),
+        octets_out_rate: octets.a_second.map(|(_, outward)| outward),
+    }
+}
+
 fn service(
     from: &engine::ServiceSnapshot,
     plan: &Plan,
@@ -238,6 +248,7 @@ fn service(
             .or_else(|| named(&balancer.strained, &from.name)),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
+        traffic: served.and_then(|served| served.octets).map(traffic),
         quorum: QuorumState {
             reached: from.quorum.reached,
             sum: from.quorum.sum,
@@ -278,6 +289,7 @@ fn service(
                 }),
                 inactive: counted(server.address).and_then(|server| server.inactive),
                 connection_rate: counted(server.address).and_then(|server| server.connection_rate),
+                traffic: counted(server.address).and_then(|server| server.octets).map(traffic),
             })
             .collect(),
     }
