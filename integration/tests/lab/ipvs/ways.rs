@@ -5,11 +5,14 @@ use std::collections::BTreeSet;
 use locum_integration::datagram;
 use locum_integration::datagram::DatagramServer;
 use locum_integration::pair::ELECTION;
+use locum_integration::peer::locum_command;
 use locum_integration::service::Balanced;
 use locum_integration::vm;
 use locum_integration::wait;
+use locum_integration::web::Requests;
 
 use super::{route_servers, slowly, table};
+use crate::contract;
 
 fn services(forwarding: &str, servers: [&str; 2]) -> String {
     let [one, other] = servers;
@@ -74,6 +77,26 @@ fn expect_both(forwarding: &str, balanced: &mut Balanced, datagrams: &[DatagramS
     assert_eq!(shown.matches(forwarding).count(), 4, "{shown}");
 }
 
+/// There and back while clients ask.
+fn expect_handovers_that_cut_no_request(balanced: &mut Balanced) {
+    balanced.start(1);
+    wait::eventually("the other director could serve", ELECTION, || {
+        let output = locum_command(&balanced.lab.directors[1], &["status"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() { Ok(()) } else { Err(text) }
+    });
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    for (from, to) in [(0, 1), (1, 0)] {
+        let output = locum_command(&balanced.lab.directors[from], &["switchover", "web"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        balanced.expect_service_by(to);
+    }
+    let (answered, failed) = requests.stop();
+    let is_excused = contract::is_too_slow(balanced);
+    assert!(failed.is_empty() || is_excused, "{failed:?}, {answered} answered");
+    assert!(answered > 20, "only {answered} answered");
+}
+
 #[test]
 fn pages_and_datagrams_come_masqueraded() {
     vm::inside("ipvs::ways::pages_and_datagrams_come_masqueraded", || {
@@ -100,6 +123,7 @@ fn pages_and_datagrams_come_as_they_are_and_through_a_tunnel() {
             });
             let datagrams: Vec<_> = datagrams.collect();
             expect_both(shown, &mut balanced, &datagrams);
+            expect_handovers_that_cut_no_request(&mut balanced);
         }
     });
 }
