@@ -310,11 +310,11 @@ impl Router {
         }
     }
 
-    /// A master that was not running for as long as its peers wait has lost its mastership,
-    /// whatever its preempt setting, and says nothing more as master (V-241).
-    fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+    /// It was not running for as long as its peers wait, and does not know yet what that means: any
+    /// event says so (V-241).
+    pub fn has_overslept(&self, now: Time) -> bool {
         let limit = self.shortest_takeover();
-        let lost = match &self.state {
+        match &self.state {
             RouterState::Initialize { .. }
             | RouterState::Stopped
             | RouterState::Fault
@@ -322,8 +322,13 @@ impl Router {
             | RouterState::Candidate(_) => false,
             RouterState::Master(mastership) => now > mastership.last_advert + limit,
             RouterState::Resigning(resignation) => now > resignation.until + limit,
-        };
-        if !lost {
+        }
+    }
+
+    /// A master that was not running for as long as its peers wait has lost its mastership,
+    /// whatever its preempt setting, and says nothing more as master (V-241).
+    fn check_wake_up_lease(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        if !self.has_overslept(now) {
             return;
         }
         match &self.state {
@@ -551,8 +556,16 @@ impl Router {
     fn on_fitness(&mut self, now: Time, fitness: Fitness, out: &mut Vec<RouterAction>) {
         let recovers = self.fitness != Fitness::Fit && fitness == Fitness::Fit;
         self.fitness = fitness;
-        if recovers && self.role() == Role::Master {
-            self.advertise(now, out);
+        if !recovers {
+            return;
+        }
+        match &self.state {
+            RouterState::Master(_) => self.advertise(now, out),
+            // V-283: whoever would take it now would only move the clients.
+            RouterState::Resigning(resignation) if resignation.is_open_offer() => {
+                self.enter_master(now, Cause::NoSuccessor, out);
+            }
+            _ => {}
         }
     }
 
