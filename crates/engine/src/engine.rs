@@ -104,6 +104,7 @@ impl Engine {
             Input::Orders(orders) => self.services.inherit(orders),
             Input::Plan { id, plan, inherited } => self.on_plan(now, id, plan, inherited, out),
         }
+        self.wake_up(now);
         self.review_fitness(now);
         for (id, event) in self.groups.decide(now, arbiter, &self.instances) {
             self.instances.touch(id).feed(now, event);
@@ -127,6 +128,19 @@ impl Engine {
             if was_pausing && state.facts_mut().refusal(now).is_none() {
                 self.review(now, id);
             }
+        }
+    }
+
+    /// After a pause any input may be the first, and a master of before must not go on as one because
+    /// it spoke of something else (V-241).
+    fn wake_up(&mut self, now: Time) {
+        let has_overslept = |id: &InstanceId| {
+            self.instances.get(*id).is_some_and(|state| state.router.has_overslept(now))
+        };
+        let late: Vec<InstanceId> =
+            self.instances.touched().iter().copied().filter(has_overslept).collect();
+        for id in late {
+            self.instances.touch(id).feed(now, RouterEvent::Timeout);
         }
     }
 

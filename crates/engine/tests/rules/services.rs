@@ -10,7 +10,7 @@ use locum_plan::{
     Lease, Outcome, Plan, Probe, Question, Server, Service, Standby, StatusRange, Tracked, Verdict,
     WantedServices,
 };
-use locum_vrrp::{Interval, Version};
+use locum_vrrp::{Interval, Role, Version};
 
 use crate::node::{Node, instance, plan};
 
@@ -154,6 +154,18 @@ fn the_wait_for_a_service_is_bounded_and_the_history_says_when_the_bound_was_hit
     assert_eq!(unready(&out), [Awaited::Service("www".into())]);
     let late = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
     assert!(!announces(node.feed(late)), "that was announced");
+}
+
+/// V-241: whatever speaks first after a pause.
+#[test]
+fn a_master_that_slept_too_long_is_none_when_its_service_answers() {
+    let (mut node, seq) = serving();
+    node.sleep(Duration::from_secs(5));
+    let done = Input::Served { seq, pending: Vec::new(), failed: Vec::new() };
+    let out = node.feed(done).to_vec();
+    assert!(!announces(&out), "{out:?}");
+    assert_eq!(node.role(), Role::Backup);
+    assert!(!out.iter().any(|o| matches!(o, Output::Apply { hold, .. } if !hold.is_empty())));
 }
 
 #[test]
