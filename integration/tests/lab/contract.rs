@@ -2,13 +2,13 @@
 //! backend.
 //!
 //! ```text
-//!              ipvs   nftables   haproxy   proxy
-//!   TCP          x        x         x        x     every body
-//!   datagrams    x        x                  x     shares, stays, dies, drains, sorry, handover
+//!              nftables   haproxy   proxy
+//!   TCP            x         x        x     every body
+//!   datagrams      x                  x     shares, stays, dies, drains, sorry, handover
 //! ```
 //!
-//! IPVS masquerades here, so a handover may cut what is under way; `ipvs::ways` has the others, which
-//! it does not.
+//! They are written for IPVS too, which no test runs them on. Where it masquerades a handover may cut
+//! what is under way; `ipvs::ways` has the others, which it does not.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
