@@ -13,6 +13,8 @@
 mod control;
 mod exchange;
 mod group;
+mod http;
+mod lines;
 mod stats;
 mod text;
 mod usage;
@@ -110,7 +112,8 @@ fn accepted(
 }
 
 /// What HAProxy would run from for this service and those beside it, where a daemon with this run
-/// directory serves the plan; `None` when the service is not served by HAProxy.
+/// directory serves the plan, without the hashes of passwords; `None` when the service is not served by
+/// HAProxy.
 pub fn haproxy_text(plan: &Plan, service: &str, run_dir: &Path) -> Option<String> {
     let by_haproxy = |service: &&Service| {
         service.backend.candidates(service).first() == Some(&BackendKind::Haproxy)
@@ -124,7 +127,7 @@ pub fn haproxy_text(plan: &Plan, service: &str, run_dir: &Path) -> Option<String
     let is_named =
         |group: &ServiceGroup| group.services.iter().any(|one| *one.service.name == *service);
     let group = groups(wanted.iter()).into_values().find(is_named)?;
-    Some(configuration(&group, &run_dir.join(DIRECTORY)).text)
+    Some(configuration(&group, &run_dir.join(DIRECTORY)).shown())
 }
 
 /// The directory of the files, for nobody else: they may hold passwords.
@@ -270,7 +273,9 @@ impl ServedGroup {
             let error = words(&progress.failed, name);
             let state = BalancedState::of(wanted.activity, error.as_ref());
             let seen = self.control.seen();
-            let frontend = seen.and_then(|seen| seen.frontend(&section)).unwrap_or_default();
+            // Where only routes lead there is no frontend.
+            let clients = |seen: &SeenServers| seen.frontend(&section).or(seen.backend(&section));
+            let clients = seen.and_then(clients).unwrap_or_default();
             let server = |server: &locum_plan::WantedServer| {
                 let name = word::server(server.address);
                 let seen = seen.and_then(|seen| seen.server(&section, &name)).unwrap_or_default();
@@ -290,9 +295,9 @@ impl ServedGroup {
                 state,
                 error,
                 strained: words(&progress.strained, name),
-                active: frontend.active,
-                accepted: frontend.accepted,
-                octets: seen.map(|_| carried(frontend.octets)),
+                active: clients.active,
+                accepted: clients.accepted,
+                octets: seen.map(|_| carried(clients.octets)),
                 servers: wanted.servers.iter().map(server).collect(),
             });
         }

@@ -42,8 +42,14 @@ fn answers(address: SocketAddr, count: usize) -> String {
     letters.into_iter().collect()
 }
 
+/// It may answer before it is known to serve.
 fn pid(balancer: &mut Balancer) -> u32 {
-    balancer.status().processes[0].pid.unwrap()
+    let mut found = None;
+    tick_until(balancer, "a process", |balancer, _| {
+        found = balancer.status().processes.first().and_then(|process| process.pid);
+        found.is_some()
+    });
+    found.unwrap()
 }
 
 /// Waits until four clients are answered so, and no reload has been needed for that.

@@ -3,6 +3,7 @@
 
 pub(crate) mod fitness;
 mod health;
+mod http;
 mod ipvs;
 pub(crate) mod service;
 

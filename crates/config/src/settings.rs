@@ -10,6 +10,7 @@ pub(crate) mod check;
 pub(crate) mod command;
 pub(crate) mod form;
 pub(crate) mod health;
+pub(crate) mod http;
 pub(crate) mod instance;
 pub(crate) mod ipvs;
 pub(crate) mod kinds;
@@ -18,9 +19,11 @@ pub(crate) mod listen;
 pub(crate) mod node;
 pub(crate) mod persistence;
 pub(crate) mod question;
+pub(crate) mod requests;
 pub(crate) mod row;
 pub(crate) mod server;
 pub(crate) mod service;
+pub(crate) mod tls;
 pub(crate) mod track;
 pub(crate) mod track_services;
 pub(crate) mod transport;
@@ -48,6 +51,16 @@ pub(crate) fn nouns() -> Vec<&'static dyn Described> {
         &health::HEALTH,
         &server::SERVER,
         &server::SORRY,
+        &http::HTTP,
+        &requests::ROUTE,
+        &requests::REDIRECT,
+        &requests::HEADER,
+        &http::COOKIE_NOUN,
+        &http::ACCESS,
+        &http::STATS_PAGE,
+        &http::USER,
+        &tls::CLIENT_TLS,
+        &tls::SERVER_TLS,
         &node::HAPROXY,
         &ipvs::IPVS,
         &ipvs::SYNC,

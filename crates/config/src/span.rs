@@ -90,9 +90,13 @@ const MAX_EXCERPT: usize = 160;
 /// finding shows the line.
 fn secret_from(line: &str) -> usize {
     let keys = ["pass", "pasw", "auth_p"];
-    let Some(key) = keys.iter().filter_map(|key| line.find(key)).min() else { return line.len() };
     let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    line[key..].find(|c| !word(c)).map_or(line.len(), |end| key + end)
+    let after = |key: usize| line[key..].find(|c| !word(c)).map_or(line.len(), |end| key + end);
+    let of_key = keys.iter().filter_map(|key| line.find(key)).min().map(after);
+    // And what looks like the hash of one, whatever stands before it.
+    let hashes = ["\"$", "'$"];
+    let of_hash = hashes.iter().filter_map(|hash| line.find(hash)).min();
+    of_key.into_iter().chain(of_hash).min().unwrap_or(line.len())
 }
 
 /// A star, unless the character only parts words.
@@ -259,6 +263,8 @@ mod tests {
         assert_eq!(found.excerpt, "auth_pass ****** * *");
         let found = place("auth = { password = \"geheim\" }", 20, 28);
         assert_eq!(found.excerpt, "auth = { password = \"******\" }");
+        let found = place("\"$6$geheim\" # x", 0, 1);
+        assert_eq!(found.excerpt, "\"*********\" * *");
         let found = place("auth_pas geheim", 0, 8);
         assert_eq!(found.excerpt, "auth_pas ******");
     }

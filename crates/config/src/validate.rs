@@ -3,6 +3,7 @@
 
 mod common;
 mod fitness;
+mod http;
 mod instance;
 mod ipvs;
 mod listen;
@@ -49,6 +50,7 @@ pub(crate) fn validate(parsed: &Parsed, plan: &Plan, report: &mut Report) {
     for (one, built) in parsed.services.iter().zip(&plan.services) {
         service::validate(one, built, plan, parsed.dialect, report);
     }
+    http::routes(parsed, plan, report);
     listen::distinct(parsed, plan, report);
     master_only::validate(parsed, plan, report);
     for one in &parsed.haproxy {

@@ -28,7 +28,7 @@ fn the_schema_is_the_one_the_rows_make() {
 }
 
 /// Settings that few need: the reference page has them.
-const NOT_IN_SAMPLE: [&str; 127] = [
+const NOT_IN_SAMPLE: [&str; 131] = [
     "instance.profile",
     "instance.group",
     "instance.source",
@@ -155,6 +155,10 @@ const NOT_IN_SAMPLE: [&str; 127] = [
     "health.mark",
     "health.retry_delay",
     "health.warm_up",
+    "header.begins",
+    "header.ends",
+    "header.contains",
+    "header.matches",
     "haproxy.program",
 ];
 

@@ -109,6 +109,21 @@ fn history_without_a_daemon_says_where_the_last_one_wrote_it() {
     assert!(ask().contains(&format!("{run_dir}/history.jsonl")), "{}", ask());
 }
 
+/// What the configuration says of HTTP is there, and no password.
+#[test]
+fn a_service_that_reads_http_is_shown_without_its_passwords() {
+    let config = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../config/tests/cases/http-service.toml");
+    let output = locum(&["service", "show-haproxy", "api", "-c", config.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let from = shown.find("userlist www:users").expect("the first service");
+    assert_eq!(&shown[from..], HTTP_SERVICE, "{shown}");
+}
+
+/// Of `http-service.toml`, behind what every file begins with.
+const HTTP_SERVICE: &str = include_str!("data/http-service.cfg");
+
 /// Without a daemon, and as it would be run.
 #[test]
 fn a_service_of_haproxy_is_shown_as_it_would_run() {

@@ -66,6 +66,10 @@ pub struct Capabilities {
     pub crosses_families: &'static [Forwarding],
     /// Keeps limits of connections.
     pub limits_connections: bool,
+    /// Reads HTTP.
+    pub reads_http: bool,
+    /// Ends the TLS of clients, and speaks it to servers.
+    pub speaks_tls: bool,
     /// Has something to keep ready on a backup.
     pub has_warm_standby: bool,
 }
@@ -96,6 +100,8 @@ const IPVS: Capabilities = Capabilities {
     // I-017: only a tunnel crosses families in the kernel.
     crosses_families: &[Forwarding::Tunnel],
     limits_connections: false,
+    reads_http: false,
+    speaks_tls: false,
     has_warm_standby: false,
 };
 
@@ -122,6 +128,8 @@ const NFTABLES: Capabilities = Capabilities {
     listens_on_any: &[],
     crosses_families: &[],
     limits_connections: false,
+    reads_http: false,
+    speaks_tls: false,
     has_warm_standby: false,
 };
 
@@ -147,6 +155,8 @@ const PROXY: Capabilities = Capabilities {
     listens_on_any: &[Protocol::Tcp],
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,
+    reads_http: false,
+    speaks_tls: false,
     has_warm_standby: true,
 };
 
@@ -174,6 +184,8 @@ const HAPROXY: Capabilities = Capabilities {
     listens_on_any: &[Protocol::Tcp],
     crosses_families: &[Forwarding::Nat],
     limits_connections: true,
+    reads_http: true,
+    speaks_tls: true,
     has_warm_standby: true,
 };
 

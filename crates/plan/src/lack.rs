@@ -9,6 +9,10 @@ use crate::traffic::{Encapsulation, Forwarding};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lack {
     Protocol,
+    /// Its requests are looked at.
+    Http,
+    /// Clients or servers are spoken to by TLS.
+    Tls,
     /// It listens at more than one address and port.
     Several,
     Fwmark,
@@ -33,8 +37,10 @@ pub enum Lack {
 }
 
 impl Lack {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 18] = [
         Self::Protocol,
+        Self::Http,
+        Self::Tls,
         Self::Several,
         Self::Fwmark,
         Self::AllPorts,
@@ -99,6 +105,10 @@ impl Capabilities {
             Lack::LowerBounds => {
                 self.bounds_servers_below
                     || !service.reached().any(|server| server.bounds.min.is_some())
+            }
+            Lack::Http => self.reads_http || service.http.is_none(),
+            Lack::Tls => {
+                self.speaks_tls || service.client_tls.is_none() && service.server_tls.is_none()
             }
         }
     }
@@ -167,6 +177,8 @@ impl Capabilities {
                 "{title} sends a full server new connections as soon as it is not full \
                  (`min_connections`)"
             ),
+            Lack::Http => format!("{title} does not read HTTP (`http`)"),
+            Lack::Tls => format!("{title} passes TLS on as it is (`tls`, `server_tls`)"),
         }
     }
 }
@@ -199,10 +211,12 @@ impl BackendChoice {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Duration;
 
     use locum_vrrp::Family;
 
     use super::*;
+    use crate::http::{HttpService, ServerTls, ServerTrust};
     use crate::name::Name;
     use crate::selection::Persistence;
     use crate::server::{ConnectionBounds, FailedServer, Server, SorryServer};
@@ -255,6 +269,8 @@ mod tests {
             sends_one_packet: false,
             bounds_servers: false,
             bounds_servers_below: false,
+            reads_http: false,
+            speaks_tls: false,
             ..*BackendKind::Proxy.capabilities()
         };
         let mut all = service("192.0.2.10:0", "[2001:db8::1]:80", Forwarding::Tunnel);
@@ -273,6 +289,19 @@ mod tests {
             encapsulation: Encapsulation::Gre { checksum },
             unused: FailedServer::Remove,
         });
+        all.http = Some(std::sync::Arc::new(HttpService {
+            redirects: Vec::new(),
+            routes: Vec::new(),
+            stats: None,
+            forwarded: false,
+            access: None,
+            cookie: None,
+            server_http2: false,
+            request_timeout: Duration::ZERO,
+            queue_timeout: Duration::ZERO,
+            tunnel_timeout: Duration::ZERO,
+        }));
+        all.server_tls = Some(ServerTls { name: None, trust: ServerTrust::Nobody });
         let lacking: Vec<Lack> =
             Lack::ALL.into_iter().filter(|lack| !nothing.has(*lack, &all)).collect();
         assert_eq!(lacking, Lack::ALL);

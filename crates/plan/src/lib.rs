@@ -6,6 +6,7 @@
 //! | `fitness` | how what a node can serve decides its place among the nodes |
 //! | `check`, `question`, `command` | what is asked, over the network or here, and the programs that are run |
 //! | `service`, `listener`, `traffic` | what listens where; what is wanted of it now |
+//! | `http` | what a service asks of who reads HTTP or ends TLS |
 //! | `server`, `selection`, `quorum` | the servers behind it, how one is chosen, and how many are enough |
 //! | `limits` | how much of a node a service may use |
 //! | `ipvs` | what a node asks of IPVS beyond the tables of its services |
@@ -18,6 +19,7 @@ mod backend;
 mod check;
 mod command;
 mod fitness;
+mod http;
 mod instance;
 mod ipvs;
 mod lack;
@@ -43,6 +45,11 @@ pub use check::{
 };
 pub use command::{Command, CommandLine, TurnHooks};
 pub use fitness::{FitnessPolicy, LEVELS_AMONG_UNKNOWN, Ranking, Served};
+pub use http::{
+    ClientTls, CookieMode, HttpAccess, HttpRedirect, HttpRoute, HttpService, HttpUser,
+    PasswordHash, RedirectTarget, RequestCondition, RequestMatch, RequestPart, ServerTls,
+    ServerTrust, StatsPage, StickyCookie,
+};
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
 pub use ipvs::{ConnectionSync, IpvsSettings, SyncRole, WantedIpvs};
 pub use lack::Lack;

@@ -9,6 +9,7 @@ use locum_vrrp::Family;
 
 use crate::backend::BackendChoice;
 use crate::command::TurnHooks;
+use crate::http::{ClientTls, HttpService, ServerTls};
 use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
@@ -24,7 +25,8 @@ pub struct Service {
     pub name: Name,
     /// Served while this instance is master here; `None` is always.
     pub instance: Option<Name>,
-    /// One service, with one health and one quorum, wherever its clients come in; at least one.
+    /// One service, with one health and one quorum, wherever its clients come in; at least one, but for
+    /// a service of HTTP that only routes of others lead to.
     pub listen: Vec<Listener>,
     /// What its clients speak; a mark takes whatever carries it.
     pub protocol: Protocol,
@@ -46,6 +48,11 @@ pub struct Service {
     pub omega: bool,
     /// A server that came up gets its whole weight after this time, in steps; zero: at once.
     pub slow_start: Duration,
+    /// Requests are looked at; `None`: it is connections that are passed on.
+    pub http: Option<Arc<HttpService>>,
+    /// Clients speak TLS, and it ends here; `None`: what they speak is passed on as it is.
+    pub client_tls: Option<ClientTls>,
+    pub server_tls: Option<ServerTls>,
     pub servers: Vec<Server>,
 }
 
@@ -69,6 +76,9 @@ impl Service {
             sorry: None,
             omega: false,
             slow_start: Duration::ZERO,
+            http: None,
+            client_tls: None,
+            server_tls: None,
             servers: Vec::new(),
         }
     }

@@ -30,6 +30,7 @@ pub(super) struct SeenFrontend {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct SeenServers {
     frontends: BTreeMap<String, SeenFrontend>,
+    backends: BTreeMap<String, SeenFrontend>,
     servers: BTreeMap<String, BTreeMap<String, SeenServer>>,
 }
 
@@ -40,6 +41,11 @@ impl SeenServers {
 
     pub(super) fn frontend(&self, section: &str) -> Option<SeenFrontend> {
         self.frontends.get(section).copied()
+    }
+
+    /// What came to it from wherever.
+    pub(super) fn backend(&self, section: &str) -> Option<SeenFrontend> {
+        self.backends.get(section).copied()
     }
 
     /// Columns are found by their names, as releases have more and more of them. `None` for what is no
@@ -58,16 +64,18 @@ impl SeenServers {
             let (Some(section), Some(name)) = (fields.get(section), fields.get(name)) else {
                 continue;
             };
+            let clients = || SeenFrontend {
+                active: number("scur"),
+                accepted: number("stot"),
+                octets: (number("bin"), number("bout")),
+            };
             match *name {
                 "FRONTEND" => {
-                    let frontend = SeenFrontend {
-                        active: number("scur"),
-                        accepted: number("stot"),
-                        octets: (number("bin"), number("bout")),
-                    };
-                    seen.frontends.insert((*section).to_owned(), frontend);
+                    seen.frontends.insert((*section).to_owned(), clients());
                 }
-                "BACKEND" => {}
+                "BACKEND" => {
+                    seen.backends.insert((*section).to_owned(), clients());
+                }
                 name => {
                     let status = field("status").unwrap_or_default();
                     let is_out = status.starts_with("MAINT");
@@ -106,6 +114,8 @@ mod tests {
         let seen = SeenServers::parse(text).unwrap();
         let frontend = SeenFrontend { active: 4, accepted: 9, octets: (100, 2000) };
         assert_eq!(seen.frontend("www"), Some(frontend));
+        let backend = SeenFrontend { active: 3, accepted: 8, octets: (0, 0) };
+        assert_eq!(seen.backend("www"), Some(backend));
         let one = SeenServer {
             takes: true,
             is_out: false,

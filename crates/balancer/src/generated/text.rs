@@ -11,6 +11,8 @@ use std::sync::Arc;
 
 use locum_plan::{Listener, Name, Persistence, Service, WantedService};
 
+use crate::generated::http;
+use crate::generated::lines::ConfigLines;
 use crate::generated::usage::{ServerUse, UsedServer, servers};
 use crate::generated::word::{section, server, time, word};
 
@@ -45,11 +47,18 @@ impl HaproxyConfig {
         let mut of_services = Vec::new();
         for wanted in services {
             let first = lines.count + 1;
+            http::user_lists(&mut lines, &wanted.service);
             frontend(&mut lines, &wanted.service);
             backend(&mut lines, wanted);
             of_services.push((first..lines.count + 1, wanted.service.name.clone()));
         }
+        http::stand_ins(&mut lines, services.iter().map(|wanted| &*wanted.service));
         Self { text: lines.text, lines: of_services }
+    }
+
+    /// The text without what passwords could be guessed from.
+    pub(crate) fn shown(&self) -> String {
+        self.text.lines().map(|line| http::shown(line) + "\n").collect()
     }
 
     /// The services that HAProxy's `words` about the file at `path` are of; none when that cannot be
@@ -71,7 +80,7 @@ impl HaproxyConfig {
     pub(crate) fn quoted(&self, words: &str, path: &Path) -> String {
         let quoted = lines_named(words, path).into_iter().filter_map(|number| {
             let line = self.text.lines().nth(number.checked_sub(1)?)?;
-            Some(format!("; line {number} is `{}`", line.trim()))
+            Some(format!("; line {number} is `{}`", http::shown(line).trim()))
         });
         quoted.collect()
     }
@@ -90,32 +99,6 @@ fn lines_named(words: &str, path: &Path) -> Vec<usize> {
         }
     }
     numbers
-}
-
-#[derive(Default)]
-struct ConfigLines {
-    text: String,
-    count: usize,
-}
-
-impl ConfigLines {
-    fn head(&mut self, line: &str) {
-        if self.count > 0 {
-            self.text.push('\n');
-            self.count += 1;
-        }
-        self.push(line);
-    }
-
-    fn line(&mut self, line: impl AsRef<str>) {
-        self.push(&format!("    {}", line.as_ref()));
-    }
-
-    fn push(&mut self, line: &str) {
-        self.text.push_str(line);
-        self.text.push('\n');
-        self.count += 1;
-    }
 }
 
 fn global(lines: &mut ConfigLines, around: &Surroundings) {
@@ -139,7 +122,11 @@ fn global(lines: &mut ConfigLines, around: &Surroundings) {
     lines.line("option redispatch 1");
 }
 
+/// None where only routes of others lead.
 fn frontend(lines: &mut ConfigLines, service: &Service) {
+    if service.listen.is_empty() {
+        return;
+    }
     let (section, limits) = (section(&service.name), &service.limits);
     if limits.per_source.is_some() {
         lines.head(&format!("backend {section}:sources"));
@@ -147,14 +134,16 @@ fn frontend(lines: &mut ConfigLines, service: &Service) {
         lines.line(format!("stick-table type {kind} size {CLIENTS} expire 1m store conn_cur"));
     }
     lines.head(&format!("frontend {section}"));
-    lines.line("mode tcp");
+    lines.line(mode(service));
     for address in service.addresses() {
         let only = match address.is_ipv6() && address.ip().is_unspecified() {
             true => " v6only",
             false => "",
         };
         // On a standby the address is not there yet.
-        lines.line(format!("bind {address}{only} transparent"));
+        let tls = service.client_tls.as_ref();
+        let tls = tls.map(|tls| http::bind_options(tls, address)).unwrap_or_default();
+        lines.line(format!("bind {address}{only} transparent{tls}"));
     }
     if let Some(most) = limits.connections {
         lines.line(format!("maxconn {most}"));
@@ -165,13 +154,20 @@ fn frontend(lines: &mut ConfigLines, service: &Service) {
         lines.line(format!("tcp-request connection track-sc0 src table {section}:sources"));
         lines.line(format!("tcp-request connection reject if {{ sc0_conn_cur gt {most} }}"));
     }
+    if let Some(http) = &service.http {
+        http::frontend(lines, service, http);
+    }
     lines.line(format!("default_backend {section}"));
+}
+
+fn mode(service: &Service) -> &'static str {
+    if service.http.is_some() { "mode http" } else { "mode tcp" }
 }
 
 fn backend(lines: &mut ConfigLines, wanted: &WantedService) {
     let service = &wanted.service;
     lines.head(&format!("backend {}", section(&service.name)));
-    lines.line("mode tcp");
+    lines.line(mode(service));
     let selection: &[&str] = match service.scheduler.name.as_str() {
         "lc" | "wlc" => &["balance leastconn"],
         "fo" => &["balance first"],
@@ -192,16 +188,21 @@ fn backend(lines: &mut ConfigLines, wanted: &WantedService) {
         let (v4, v6) = (granularity.min(&32), granularity);
         lines.line(format!("stick on src,ipmask({v4},{v6})"));
     }
+    if let Some(http) = &service.http {
+        http::backend(lines, service, http);
+    }
     for one in servers(wanted) {
         let (name, at, weight) = (server(one.address), one.address, one.file_weight);
         let most = one.max.map(|most| format!(" maxconn {most}")).unwrap_or_default();
-        lines.line(format!("server {name} {at} weight {weight}{most}"));
+        let more = http::server_options(service, at);
+        lines.line(format!("server {name} {at} weight {weight}{most}{more}"));
     }
 }
 
-/// A table of IPv6 addresses holds IPv4 ones too.
+/// A table of IPv6 addresses holds IPv4 ones too. Routes may lead from anywhere.
 fn table_type(service: &Service) -> &'static str {
-    if service.listen.iter().any(Listener::is_ipv6) { "ipv6" } else { "ip" }
+    let is_ipv6 = service.listen.is_empty() || service.listen.iter().any(Listener::is_ipv6);
+    if is_ipv6 { "ipv6" } else { "ip" }
 }
 
 /// How servers are to be used from the start, as HAProxy's `show servers state` writes it, version 1.
@@ -221,10 +222,12 @@ pub(crate) fn state(services: &[Arc<WantedService>]) -> String {
                 ServerUse::Rests | ServerUse::Gone => (0, 1, initial),
             };
             let (name, ip, port) = (server(address), address.ip(), address.port());
+            // Without it a server would not be spoken to by TLS, whatever the file says.
+            let tls = u8::from(wanted.service.server_tls.is_some());
             // Sections are found by their names: their numbers may be anything.
             text.push_str(&format!(
                 "0 {section} {number} {name} {ip} {operation} {order} {weight} {initial} 0 1 0 2 0 0 \
-                 0 0 - {port} - 0 0 - - 0\n"
+                 0 0 - {port} - {tls} 0 - - 0\n"
             ));
         }
     }

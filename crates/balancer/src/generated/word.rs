@@ -22,6 +22,11 @@ pub(super) fn word(text: &str) -> String {
     format!("'{}'", text.chars().map(shown).collect::<String>())
 }
 
+/// The same where HAProxy puts in what a `%` stands for.
+pub(super) fn format_word(text: &str) -> String {
+    word(&text.replace('%', "%%"))
+}
+
 /// The name of a service as that of a section: HAProxy knows letters, digits and `-_.:` there. Two
 /// names are never one, and what follows a `:` that is no hexadecimal digit is no part of a name.
 pub(super) fn section(name: &str) -> String {
@@ -60,6 +65,8 @@ mod tests {
         assert_eq!(word("/api"), "/api");
         assert_eq!(word(""), "''");
         assert_eq!(word("a b#c$d\"e\\f"), "'a b#c$d\"e\\f'");
+        assert_eq!(word("a}b{c~d"), "'a}b{c~d'");
+        assert_eq!(format_word("/%[src] $x"), "'/%%[src] $x'");
         assert_eq!(word("it's"), "'it'\"'\"'s'");
         assert_eq!(word("a\nb\rc\0d"), "'a\u{fffd}b\u{fffd}c\u{fffd}d'");
     }

@@ -10,7 +10,7 @@ use locum_plan::{
     QuorumUnit, Scheduler, SchedulerFlags, Server, Service, SorryServer, Standby, TurnHooks,
 };
 
-use crate::assemble::{commands, health};
+use crate::assemble::{commands, health, http};
 use crate::dialect::Dialect;
 use crate::parsed::{Field, ParsedServer, ParsedService, Serve};
 use crate::settings::persistence::{self, ParsedPersistence};
@@ -26,7 +26,8 @@ pub(super) fn service(
 ) -> Service {
     let name = &parsed.name.value;
     let listeners = listeners(parsed, dialect);
-    if parsed.listen.is_absent() && parsed.fwmark.is_absent() {
+    let is_routed_to = !parsed.http.is_absent();
+    if parsed.listen.is_absent() && parsed.fwmark.is_absent() && !is_routed_to {
         let text = format!("service `{name}` has no `listen`");
         let finding = report.error(parsed.span, "missing-key", text);
         finding.help("name the address and port of its clients, as in \"192.0.2.10:80\"");
@@ -54,9 +55,12 @@ pub(super) fn service(
         sorry: parsed.sorry.value().map(|one| sorry(one, parsed, port, dialect)),
         omega: of_service::OMEGA.of(parsed, dialect),
         slow_start: of_service::SLOW_START.of(parsed, dialect),
+        http: http::http(parsed, dialect),
+        client_tls: http::client_tls(parsed),
+        server_tls: http::server_tls(parsed, dialect),
         servers,
         // Where nothing usable is written it stands in, beside an error.
-        listen: if listen.is_empty() { vec![nowhere()] } else { listen },
+        listen: if listen.is_empty() && !is_routed_to { vec![nowhere()] } else { listen },
     }
 }
 
@@ -189,7 +193,16 @@ fn owner(
             None
         }
         (Dialect::Toml, _, Some(named)) => Some(Name::from(named.value.as_str())),
-        (Dialect::Toml, _, None) if listeners.is_empty() => None,
+        (Dialect::Toml, _, None) if listeners.is_empty() => {
+            if parsed.listen.is_absent() && !parsed.http.is_absent() {
+                let text = "a service that routes lead to belongs to no instance by itself";
+                report.error(parsed.span, "service-without-instance", text).help(
+                    "name the `instance` of the service that has the routes, or set \
+                     `serve = \"always\"` for every node",
+                );
+            }
+            None
+        }
         (Dialect::Toml, _, None) => holder(parsed, listeners, instances, report),
     }
 }

@@ -25,7 +25,7 @@ const CONNECTIONS: Form<u32> = whole(1, 1_000_000);
 /// With less than this a time-out would end what is well.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-const TIMEOUT: Form<Duration> = toml_only(
+pub(super) const TIMEOUT: Form<Duration> = toml_only(
     "a duration in quotes of at least 100 ms, as in \"30s\"",
     Schema::Duration,
     |reader, value, key| {

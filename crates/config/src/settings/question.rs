@@ -170,14 +170,20 @@ pub(super) static VERIFY: OfQuestion<bool> = Setting::new(
 pub(super) const PATH: Form<PathBuf> = toml_only(
     "the path of a file in quotes",
     Schema::Text,
-    |reader, value, key| {
-        reader.parsed(value, key, |text| match text.starts_with('/') {
-            true => Ok(PathBuf::from(text)),
-            false => Err(format!("`{text}` is not an absolute path")),
-        })
-    },
+    |reader, value, key| reader.parsed(value, key, absolute),
     |path| path.display().to_string(),
 );
+
+/// A path from the root on.
+pub(super) fn absolute(text: &str) -> Result<PathBuf, String> {
+    if text.chars().any(char::is_control) {
+        Err("a path has printable characters".to_owned())
+    } else if !text.starts_with('/') {
+        Err(format!("`{text}` is not an absolute path"))
+    } else {
+        Ok(PathBuf::from(text))
+    }
+}
 
 pub(super) static CA: OfQuestion<PathBuf> = Setting::new(
     "ca",

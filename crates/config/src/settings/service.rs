@@ -13,6 +13,7 @@ use crate::field::Field;
 use crate::settings::command::COMMANDS;
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};
 use crate::settings::health::{HEALTHS, ParsedHealth};
+use crate::settings::http::{HTTP_FORM, ParsedHttp};
 use crate::settings::limits::{self, ParsedLimits};
 use crate::settings::listen::{FAMILY_FORM, LISTENERS};
 use crate::settings::persistence::{PERSISTENCE_FORM, ParsedPersistence};
@@ -20,6 +21,7 @@ use crate::settings::row::{Block, Keyword, NameRow, Noun, Setting, Unset, field}
 use crate::settings::server::{
     FAILED_FORM, FORWARDING_FORM, ParsedServer, ParsedSorry, SERVERS_FORM, SORRY_FORM,
 };
+use crate::settings::tls::{CLIENT_TLS_FORM, ParsedClientTls, ParsedServerTls, SERVER_TLS_FORM};
 use crate::settings::tunnel::ENCAPSULATION;
 use crate::span::{At, Span};
 use crate::toml::reader::{Key, Reader, Value};
@@ -64,6 +66,9 @@ pub(crate) struct ParsedService {
     pub warm_up: Field<Duration>,
     pub slow_start: Field<Duration>,
     pub limits: ParsedLimits,
+    pub http: Field<ParsedHttp>,
+    pub tls: Field<ParsedClientTls>,
+    pub server_tls: Field<ParsedServerTls>,
     pub servers: Field<Vec<At<ParsedServer>>>,
 }
 
@@ -108,6 +113,9 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &OMEGA,
         &WARM_UP,
         &SLOW_START,
+        &HTTP,
+        &TLS,
+        &SERVER_TLS,
         &SERVERS,
     ],
 };
@@ -132,7 +140,7 @@ static LISTEN: OfService<Vec<At<Listener>>> = Setting::new(
     "listen",
     LISTENERS,
     field!(ParsedService, Vec<At<Listener>>, listen),
-    Unset::Nothing("nowhere; with `fwmark` that is enough"),
+    Unset::Nothing("nowhere; with `fwmark`, or where routes of others lead to it, that is enough"),
     "Addresses and ports that clients connect to. One service may have several: its servers, their \
      health and its quorum are the same for all. Port 0 is every port, with IPVS and `persistence`.",
 );
@@ -416,6 +424,30 @@ pub(crate) static SLOW_START: OfService<Duration> = Setting::new(
     field!(ParsedService, Duration, slow_start),
     Unset::Value(|_| Duration::ZERO, "most servers are at their best at once"),
     "A server that came up gets its weight in ten steps over this time.",
+);
+
+static HTTP: OfService<ParsedHttp> = Setting::new(
+    "http",
+    HTTP_FORM,
+    field!(ParsedService, ParsedHttp, http),
+    Unset::Nothing("connections are passed on, whatever is said on them"),
+    "With HAProxy: look at each request, route it, keep its client on a server.",
+);
+
+static TLS: OfService<ParsedClientTls> = Setting::new(
+    "tls",
+    CLIENT_TLS_FORM,
+    field!(ParsedService, ParsedClientTls, tls),
+    Unset::Nothing("TLS of clients is passed on as it is"),
+    "With HAProxy: end the TLS of clients.",
+);
+
+static SERVER_TLS: OfService<ParsedServerTls> = Setting::new(
+    "server_tls",
+    SERVER_TLS_FORM,
+    field!(ParsedService, ParsedServerTls, server_tls),
+    Unset::Nothing("servers get what clients say, or what `tls` has left of it"),
+    "With HAProxy: speak TLS to the servers.",
 );
 
 static SERVERS: OfService<Vec<At<ParsedServer>>> = Setting::new(

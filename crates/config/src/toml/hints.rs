@@ -11,6 +11,8 @@ pub(crate) fn hint(noun: Option<&str>, key: &str) -> Option<&'static str> {
         Some("service") => SERVICE,
         Some("server") => SERVER,
         Some("health") => HEALTH,
+        Some("http") => HTTP,
+        Some("route" | "redirect") => RULE,
         Some(_) => &[],
     };
     let is_named = |(keys, _): &&Hint| keys.contains(&key);
@@ -65,13 +67,28 @@ const SERVED: &[Hint] = &[
         &["backup", "spare", "sorry_server", "fallback"],
         "that is `sorry` of the service: it has the clients while the quorum is lost",
     ),
-    (
-        &["ssl", "tls", "cert", "crt", "certificate"],
-        "a service passes TLS on as it is; a HAProxy that [[haproxy]] runs can end it",
-    ),
 ];
 
 const SERVICE: &[Hint] = &[
+    (
+        &["ssl", "cert", "crt", "certificate", "certificates"],
+        "that is `tls`, with `backend = \"haproxy\"`; other backends pass TLS on as it is",
+    ),
+    (
+        &[
+            "routes",
+            "route",
+            "acl",
+            "use_backend",
+            "cookie",
+            "redirects",
+            "redirect",
+            "auth",
+            "stats",
+        ],
+        "that is in [service.http], with `backend = \"haproxy\"`",
+    ),
+    (&["mode"], "with [service.http] it is HTTP, without it TCP"),
     (
         &["persistence_timeout", "sticky", "affinity", "stick_table"],
         "that is `persistence`; `scheduler = \"sh\"` sends an address to the same server each time",
@@ -86,12 +103,35 @@ const SERVICE: &[Hint] = &[
 ];
 
 const SERVER: &[Hint] = &[
+    (&["ssl", "tls", "verify", "sni"], "that is `server_tls` of the service"),
+    (&["cookie"], "that is `cookie` in [service.http]: each server has a value by itself"),
     (&["port"], "that is in `address`, as in \"10.0.0.1:80\""),
     (&["maxconn", "max_conn", "uthreshold"], "that is `max_connections`"),
     (&["lthreshold"], "that is `min_connections`"),
     (&["inhibit_on_failure"], "that is `failed = \"quiesce\"`"),
     (&["check", "checks", "health_check", "healthcheck"], "that is `health`"),
     (&["name", "host"], "a server is known by its `address`: names are not looked up"),
+];
+
+const HTTP: &[Hint] = &[
+    (&["acl", "acls", "use_backend"], "that is `routes`"),
+    (&["forwardfor", "forwarded_for"], "that is `forwarded`"),
+    (&["httpchk", "check", "health"], "that is `health` of the service"),
+    (&["users", "realm", "userlist"], "that is in `auth`"),
+    (&["compression", "cache"], "not available: a HAProxy that [[haproxy]] runs has it"),
+    (&["maxconn", "max_connections"], "that is `max_connections` of a server"),
+];
+
+const RULE: &[Hint] = &[
+    (&["path_beg", "path_prefix"], "that is `path_begins`"),
+    (&["path_end", "path_suffix"], "that is `path_ends`"),
+    (&["path_reg", "path_regex"], "that is `path_matches`"),
+    (&["hdr_reg", "host_reg", "host_regex"], "that is `host_matches`, or a header's `matches`"),
+    (&["hdr_dom", "domain"], "that is `host_domain`"),
+    (&["url_sub", "query"], "that is `url_contains`"),
+    (&["hdr", "header"], "that is `headers`"),
+    (&["backend", "pool", "use_backend", "to"], "that is `service`, or of a redirect `location`"),
+    (&["nocase"], "that is `ignore_case`"),
 ];
 
 const HEALTH: &[Hint] = &[

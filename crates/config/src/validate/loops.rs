@@ -1,8 +1,9 @@
 //! Services that send their clients back to themselves.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use locum_plan::{Listener, Plan, Service};
+use locum_plan::{Listener, Name, Plan, Service};
 
 /// The services, by name, through which what `service` sends to `server` comes back to it; empty when
 /// `server` is `service` itself. `None`: it does not come back.
@@ -17,14 +18,16 @@ pub(super) fn way_back<'a>(
     let mut seen: Vec<&str> = Vec::new();
     let mut ways: Vec<(SocketAddr, Vec<&str>)> = vec![(server, Vec::new())];
     while let Some((address, way)) = ways.pop() {
-        if receives(plan, service, address) {
+        let is_there =
+            |other: &&Service| other.protocol == service.protocol && receives(plan, other, address);
+        let there: Vec<&Service> = plan.services.iter().filter(is_there).collect();
+        let routes = there.iter().filter_map(|other| other.http.as_ref()).flat_map(|it| &it.routes);
+        let routed: BTreeSet<&Name> = routes.map(|route| &route.service).collect();
+        if receives(plan, service, address) || routed.contains(&service.name) {
             return Some(way);
         }
-        let next = plan
-            .services
-            .iter()
-            .filter(|other| other.protocol == service.protocol && receives(plan, other, address));
-        for other in next {
+        let is_routed = |other: &&Service| !routed.is_empty() && routed.contains(&other.name);
+        for other in there.iter().copied().chain(plan.services.iter().filter(is_routed)) {
             if other.name == service.name || seen.contains(&&*other.name) {
                 continue;
             }

@@ -30,7 +30,10 @@ pub(super) fn validate(
         strict_in_toml(dialect, parsed.span, "no-servers", text, report);
         return;
     }
-    let listens = parsed.listen.given().is_some() || parsed.fwmark.given().is_some();
+    // What only routes lead to listens nowhere.
+    let listens = parsed.listen.given().is_some()
+        || parsed.fwmark.given().is_some()
+        || built.listen.is_empty();
     let mut seen: HashMap<SocketAddr, Span> = HashMap::new();
     for (parsed_server, server) in parsed.servers.list().iter().zip(&built.servers) {
         let at = &parsed_server.value;
@@ -157,7 +160,8 @@ fn fits(server: &WantedServer, span: Span, built: &Service, dialect: Dialect, re
         report.error(span, "bad-server", "a server has a unicast address that is not link-local");
         return;
     }
-    if address.port() == 0 && Listener::common_port(&built.listen).is_some() {
+    let has_one_port = Listener::common_port(&built.listen).is_some();
+    if address.port() == 0 && (has_one_port || built.listen.is_empty()) {
         report.error(span, "port-zero", "a server has a port from 1 to 65535");
     }
     // I-016: these leave the packet as it is, so the server sees the service's port.

@@ -16,7 +16,7 @@ use crate::validate::common::{
     command_needs, known_instance, question_needs, strict_in_toml, timing,
 };
 use crate::validate::servers::is_reached;
-use crate::validate::{listen, quorum, servers};
+use crate::validate::{http, listen, quorum, servers};
 
 /// Octets of a scheduler name in the kernel: IP_VS_SCHEDNAME_MAXLEN less its final zero.
 const MAX_SCHEDULER: usize = 15;
@@ -42,6 +42,7 @@ pub(super) fn validate(
     }
     servers::validate(parsed, built, plan, dialect, report);
     quorum::validate(parsed, built, dialect, report);
+    http::validate(parsed, built, report);
 }
 
 /// What a backend cannot do must not be asked of it, and what it needs must be on the host.
@@ -117,11 +118,16 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
 fn has_own_line(parsed: &ParsedService, built: &Service, lacks: &[(&Capabilities, Lack)]) -> bool {
     let is_of_scheduler = lacks.iter().all(|(_, lack)| *lack == Lack::Scheduler)
         && parsed.scheduler.given().is_some();
-    let is_of_server = built.reached().any(|server| !is_reached(built, &server));
+    let has_no_port = |port| port == 0 && built.listen.is_empty();
+    let is_of_server = built
+        .reached()
+        .any(|server| !is_reached(built, &server) || has_no_port(server.address.port()));
     // Of what family is a service that listens nowhere?
     is_of_scheduler
         || is_of_server
-        || parsed.listen.given().is_none() && parsed.fwmark.given().is_none()
+        || !built.listen.is_empty()
+            && parsed.listen.given().is_none()
+            && parsed.fwmark.given().is_none()
 }
 
 fn scheduler(parsed: &ParsedService, built: &Service, report: &mut Report) {
@@ -199,6 +205,7 @@ fn persistence(parsed: &ParsedService, built: &Service, dialect: Dialect, report
     }
     if let Some(prefix) = at.value.granularity.given()
         && prefix.value > 32
+        && !built.listen.is_empty()
         && built.listen.iter().all(|one| one.family() == Family::V4)
     {
         let text = "an address of the service's family has a prefix of 1 to 32";

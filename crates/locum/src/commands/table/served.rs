@@ -70,7 +70,10 @@ pub fn services(text: &mut String, status: &StatusDocument, extent: Extent) {
         notes.push(object.choice.map_or_else(String::new, |why| format!("by choice {why}")));
         let mut row = vec![
             service.name.clone(),
-            format!("{}/{}", service.listen, service.protocol),
+            match service.listen.as_str() {
+                "" => "by routes".to_owned(),
+                listen => format!("{listen}/{}", service.protocol),
+            },
             service.backend.clone().unwrap_or_else(|| "-".to_owned()),
             state(object, &service.state),
             String::new(),
