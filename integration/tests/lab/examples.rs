@@ -56,12 +56,16 @@ struct ExampleRun {
 
 impl ExampleRun {
     fn new(example: &str, prepare: impl Fn(&Node) -> Software) -> Self {
-        let text = text_of(example);
+        Self::of(&text_of(example), prepare)
+    }
+
+    /// The same with a text of one's own.
+    fn of(text: &str, prepare: impl Fn(&Node) -> Software) -> Self {
         let lab = Lab::new(Shape::SERVICE);
         let software: Vec<Software> = lab.servers.iter().map(prepare).collect();
         let started = software.iter().zip(&lab.servers).map(|(one, node)| Some(one.start(node)));
         let processes = started.collect();
-        let start = |node| Locum::NATIVE.start_with(node, &text);
+        let start = |node| Locum::NATIVE.start_with(node, text);
         let daemons = lab.directors.iter().map(start).collect();
         Self { _daemons: daemons, software, processes, lab }
     }
@@ -243,10 +247,23 @@ fn telephones_stay_at_their_server() {
 
 #[test]
 fn databases_for_writes_and_for_reads() {
-    if !available() {
-        return;
+    if available() {
+        expect_databases(&text_of("mysql.toml"));
     }
-    let mut run = ExampleRun::new("mysql.toml", |node| {
+}
+
+#[test]
+fn databases_behind_a_haproxy_that_is_made_for_them() {
+    if available() && require::lab(&["haproxy"]) {
+        let text = text_of("mysql.toml");
+        assert_eq!(text.matches("backend = \"proxy\"").count(), 2);
+        expect_databases(&text.replace("backend = \"proxy\"", "backend = \"haproxy\""));
+    }
+}
+
+/// The databases of `mysql.toml`, whatever serves them.
+fn expect_databases(text: &str) {
+    let mut run = ExampleRun::of(text, |node| {
         let users = "CREATE USER IF NOT EXISTS 'locum'@'10.0.0.%';\n";
         let version = format!("--version=10.11.0-{}", node.name());
         Software::mariadb(node, users).with(&[&version])

@@ -3,6 +3,7 @@
 
 use locum_integration::node::Node;
 use locum_integration::pair::ELECTION;
+use locum_integration::peer::locum_command;
 use locum_integration::process::Process;
 use locum_integration::require;
 use locum_integration::service::Balanced;
@@ -76,6 +77,32 @@ fn nginx(node: &Node) -> Process {
     );
     node.write("/run/lab/nginx.conf", &file);
     node.spawn(&["nginx", "-c", "/run/lab/nginx.conf", "-g", "daemon off;"])
+}
+
+/// As it was published: the one line that HAProxy does not know any more is named, and a reload is all
+/// that is left to do when it has gone.
+#[test]
+fn whole_file_as_it_stands_has_its_obsolete_line_reported() {
+    if !require::lab(&["nft", "haproxy", "ss"]) {
+        return;
+    }
+    let verbatim = seed("haproxy.cfg");
+    let number = 1 + verbatim.lines().position(|line| line == "    nbproc 1").expect("it is there");
+    let mut balanced = Balanced::new(&format!("{INSTANCE}{HAPROXY}"));
+    balanced.lab.directors[0].write("/etc/haproxy/haproxy.cfg", &verbatim);
+    balanced.start(0);
+    let node = &balanced.lab.directors[0];
+    let words = format!("parsing [/etc/haproxy/haproxy.cfg:{number}] : nbproc is not supported");
+    wait::eventually("the line is reported", ELECTION, || {
+        let output = locum_command(node, &["status", "--json"]);
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let lines = said.matches("parsing [").count() / said.matches(&words).count().max(1);
+        if said.contains(&words) && lines == 1 { Ok(()) } else { Err(said) }
+    });
+    node.write("/etc/haproxy/haproxy.cfg", &verbatim.replace("    nbproc 1\n", ""));
+    let output = locum_command(node, &["reload"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    wait::until("HAProxy runs from the rest", ELECTION, || !carriers(node).is_empty());
 }
 
 #[test]

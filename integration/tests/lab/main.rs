@@ -14,6 +14,7 @@ mod generated;
 mod haproxy_files;
 mod haproxy_seed;
 mod hooks;
+mod http;
 mod ipvs;
 mod limits;
 mod measured;
