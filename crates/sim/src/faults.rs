@@ -82,10 +82,11 @@ enum Fault {
     Unfit,
     AllUnfit,
     Flapping,
+    Order,
 }
 
 /// Those that half of the scenarios have no use for come twice.
-const EVERY_FAULT: [Fault; 31] = [
+const EVERY_FAULT: [Fault; 32] = [
     Fault::Crash,
     Fault::Pause,
     Fault::Partition,
@@ -117,6 +118,7 @@ const EVERY_FAULT: [Fault; 31] = [
     Fault::AllUnfit,
     Fault::AllUnfit,
     Fault::Flapping,
+    Fault::Order,
 ];
 
 /// An address that was refused because of its link is asked for again that soon.
@@ -249,6 +251,8 @@ impl World {
             | Fault::ReloadAddresses
             | Fault::ReloadRemoval => self.edit(fault, victim, until),
             Fault::Switchover => self.command_switchover(victim),
+            // No disturbance: it is no matter of the election.
+            Fault::Order => self.order_server(victim, length),
             Fault::Stop => {
                 if self.nodes[victim].is_running() {
                     self.plan_handover(victim, None);
@@ -429,7 +433,7 @@ impl World {
         }
     }
 
-    fn command(&mut self, node: usize, command: OperatorCommand) {
+    pub fn command(&mut self, node: usize, command: OperatorCommand) {
         self.commands += 1;
         self.stimulate(node, Stimulus::Command(self.commands, command));
     }

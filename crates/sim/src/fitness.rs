@@ -11,6 +11,7 @@ use std::time::Duration;
 use locum_vrrp::{Role, Time};
 
 use crate::faults::Undo;
+use crate::node::Process;
 use crate::virtual_router::VirtualRouter;
 use crate::world::{Happening, World};
 
@@ -150,7 +151,7 @@ impl World {
         if lack == Lack::Service {
             let host = &mut self.nodes[node];
             host.balancer.break_service(&name, is_lost);
-            if host.is_running() && host.balancer.finished() > 0 {
+            if host.process != Process::Gone && host.balancer.finished() > 0 {
                 self.report_services(node);
             }
         }

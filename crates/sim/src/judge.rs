@@ -13,7 +13,7 @@
 //! | `report` | what the balancer and the sockets report changes no role and no address |
 //!
 //! What is sent is judged in [`crate::output_rules`], what is held in [`crate::holding`], what waits for
-//! others in [`crate::readiness`].
+//! others in [`crate::readiness`], what an operator has ordered in [`crate::orders`].
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -36,7 +36,7 @@ use crate::world::World;
 const OUTPUT_LIMIT: usize = 64;
 
 /// Every rule, by the name that a violation has.
-pub const RULES: [&str; 31] = [
+pub const RULES: [&str; 32] = [
     "adopt",
     "announce",
     "bounded",
@@ -52,6 +52,7 @@ pub const RULES: [&str; 31] = [
     "holder",
     "hook",
     "one-master",
+    "order",
     "ready",
     "reload",
     "repair",
@@ -193,6 +194,7 @@ impl World {
         if let Stimulus::Served(seq, pending, failed) = drain.stimulus {
             self.judge_served(node, *seq, (pending, failed), drain.outputs);
         }
+        self.judge_orders(node, drain);
         let is_first = self.nodes[node].applied_plan.is_none();
         if let (Stimulus::Plan(_, found), true) = (drain.stimulus, is_first) {
             self.judge_adoption(node, found, drain.outputs);

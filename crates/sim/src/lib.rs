@@ -13,6 +13,7 @@
 //! | [`kernel`], [`applier`], [`node`] | addresses and leases; who programs them; a host |
 //! | [`adapter`], [`plant`] | the engine and its clock; the faults planted around it |
 //! | [`objector`] | who has a say when an instance would become master |
+//! | [`orders`] | what an operator orders of servers |
 //! | [`world`], [`execute`] | the loop; inputs in, outputs done |
 //! | [`faults`] | what goes wrong, and how it is undone |
 //! | [`judge`], [`output_rules`], [`holding`] | the invariants after every event: of inputs, words, addresses |
@@ -31,6 +32,7 @@ pub mod kernel;
 pub mod lan;
 pub mod node;
 pub mod objector;
+pub mod orders;
 pub mod output_rules;
 pub mod place;
 pub mod plant;

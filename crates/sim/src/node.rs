@@ -16,6 +16,7 @@ use crate::adapter::Adapter;
 use crate::applier::{Applier, Balancer};
 use crate::kernel::Kernel;
 use crate::lan::Frame;
+use crate::orders::Orders;
 use crate::place::{INTERFACES, global_address, interface, node_address};
 use crate::virtual_router::{Edit, router_of_server};
 
@@ -124,6 +125,7 @@ pub struct Node {
     pub unowned_refused: bool,
     pub applier: Applier,
     pub balancer: Balancer,
+    pub orders: Orders,
     pub probes: BTreeMap<ProbeId, Probe>,
     /// What every probe of a check of this node finds now.
     pub check_passes: bool,
@@ -160,6 +162,7 @@ impl Node {
             unowned_refused: false,
             applier: Applier::default(),
             balancer: Balancer::default(),
+            orders: Orders::default(),
             probes: BTreeMap::new(),
             check_passes: true,
             losses: vec![Lost::default(); edits.len()],
@@ -217,6 +220,7 @@ impl Node {
         self.adapter.objector.mood = mood;
         self.applier.forget();
         self.balancer.forget();
+        self.orders = Orders::default();
         self.probes.clear();
         self.listens.clear();
         self.unread.clear();

@@ -89,6 +89,8 @@ pub enum Plant {
     Sulking,
     /// Backups do not hear that what a master releases is an offer.
     Greedy,
+    /// Servers are served with the weights of the plan, whatever an operator has ordered.
+    Disobedient,
 }
 
 impl Plant {
@@ -126,6 +128,7 @@ impl Plant {
             Self::Clinging => "unfit-master",
             Self::Sulking => "unfit-stands",
             Self::Greedy => "common",
+            Self::Disobedient => "order",
         }
     }
 }
@@ -284,6 +287,16 @@ fn tamper_one(plant: Plant, scene: Scene<'_>, output: &mut Output) {
         (Plant::KeepAddress, Output::Apply { drop, .. }) => drop.clear(),
         (Plant::Hospitable, Output::Apply { drop, .. }) => {
             drop.retain(|removal| removal.whose == Whose::Ours);
+        }
+        (Plant::Disobedient, Output::Serve { wanted, .. }) => {
+            for service in &mut Arc::make_mut(wanted).services {
+                let service = Arc::make_mut(service);
+                for server in &mut service.servers {
+                    let mut planned = service.service.servers.iter();
+                    let planned = planned.find(|planned| planned.address == server.address);
+                    server.weight = planned.map_or(server.weight, |planned| planned.weight);
+                }
+            }
         }
         (Plant::LongLease, Output::Apply { hold, .. }) => {
             let longer = hold.iter().cloned().map(|mut fact| {
