@@ -556,16 +556,8 @@ impl Router {
     fn on_fitness(&mut self, now: Time, fitness: Fitness, out: &mut Vec<RouterAction>) {
         let recovers = self.fitness != Fitness::Fit && fitness == Fitness::Fit;
         self.fitness = fitness;
-        if !recovers {
-            return;
-        }
-        match &self.state {
-            RouterState::Master(_) => self.advertise(now, out),
-            // V-283: whoever would take it now would only move the clients.
-            RouterState::Resigning(resignation) if resignation.is_open_offer() => {
-                self.enter_master(now, Cause::NoSuccessor, out);
-            }
-            _ => {}
+        if recovers && self.role() == Role::Master {
+            self.advertise(now, out);
         }
     }
 

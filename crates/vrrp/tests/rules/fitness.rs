@@ -145,30 +145,6 @@ fn unfit_backup_knows_how_good_the_best_of_several_masters_was() {
     assert!(!became_master(&bench.run(2000)));
 }
 
-/// V-283: it still answers, so nothing moves.
-#[test]
-fn what_was_offered_is_taken_back_at_once_by_a_master_that_can_serve_again() {
-    for is_taken in [false, true] {
-        let mut bench = master();
-        bench.feed(RouterEvent::Fitness(UNFIT));
-        bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
-        bench.feed(RouterEvent::Offer { reasons: "www".into() });
-        bench.run(300);
-        if is_taken {
-            bench.hear(HIGH, 90);
-        }
-        bench.feed(RouterEvent::Priority(Priority(100)));
-        let out = bench.feed(RouterEvent::Fitness(Fitness::Fit));
-        assert_eq!(became_master(&out), !is_taken, "{out:?}");
-        assert_eq!(sent(&out), if is_taken { vec![] } else { vec![100] });
-    }
-    // An operator's word stands.
-    let mut bench = master();
-    bench.feed(RouterEvent::Fitness(UNFIT));
-    bench.feed(RouterEvent::Switchover { claim: None });
-    assert!(!became_master(&bench.feed(RouterEvent::Fitness(Fitness::Fit))));
-}
-
 /// V-280: whoever finds out meanwhile goes on as suits what it is now.
 #[test]
 fn an_offer_is_taken_in_the_skew_by_a_node_that_becomes_fit() {
