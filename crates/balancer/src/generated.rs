@@ -18,7 +18,6 @@ mod lines;
 mod stats;
 mod text;
 mod usage;
-mod user;
 mod word;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,12 +36,12 @@ use crate::backend::{Backend, BalancerSettings, Note, Progress};
 use crate::generated::control::ServerControl;
 use crate::generated::stats::SeenServers;
 use crate::generated::text::{Surroundings, state};
-use crate::generated::user::unprivileged;
 use crate::haproxy::{HaproxyBackend, SOCKET};
 use crate::state_file::replace_private;
 use crate::status::{
     BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets,
 };
+use crate::user;
 
 pub(crate) use group::{ServiceGroup, groups};
 pub(crate) use text::HaproxyConfig;
@@ -98,7 +97,7 @@ fn configuration_without(
     let around = Surroundings {
         socket: group.path(directory, SOCKET),
         state: group.path(directory, "state"),
-        user: unprivileged(),
+        user: user::of_haproxy(),
     };
     HaproxyConfig::of(&accepted(group, refused), &around)
 }

@@ -30,6 +30,7 @@ mod proxy;
 mod round;
 mod state_file;
 mod status;
+mod user;
 mod verify;
 
 pub use backend::{BalancerSettings, Note, Progress, ServeError};

@@ -9,6 +9,7 @@ mod link;
 mod strain;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::Command;
@@ -30,6 +31,7 @@ use crate::status::{
     BalancedServer, BalancedService, BalancedState, BalancerStatus, CarriedOctets, ProcessState,
     SupervisedProcess,
 };
+use crate::user;
 
 /// How long a new process may take to answer; it takes a few milliseconds.
 const START_LIMIT: Duration = Duration::from_secs(2);
@@ -214,6 +216,7 @@ impl ProxyBackend {
         let Some(end) = self.process.as_mut().and_then(Process::poll) else { return };
         let Some(process) = self.process.take() else { return };
         self.forget();
+        self.remove_socket();
         self.unanswered = 0;
         if std::mem::take(&mut self.asked_to_end) {
             return;
@@ -223,6 +226,13 @@ impl ProxyBackend {
         let text = format!("the proxy (pid {}) {end}", process.pid());
         self.note(text.clone());
         self.failure = Some(text);
+    }
+
+    /// The directory is not the proxy's to change when it serves as another user.
+    fn remove_socket(&self) {
+        if Link::connect(&self.socket).is_err() {
+            let _ = fs::remove_file(&self.socket);
+        }
     }
 
     /// Connects to whatever proxy there is, or to a new one where one is needed.
@@ -288,6 +298,9 @@ impl ProxyBackend {
         if let Orphan::Milliseconds(timeout) = orphan_of(self.fit()) {
             command.arg("--orphan-timeout").arg(timeout.to_string());
         }
+        if let Some((user, group)) = user::of_proxy() {
+            command.arg("--user").arg(format!("{user}:{group}"));
+        }
         Process::start(command)
     }
 
@@ -348,12 +361,8 @@ impl ProxyBackend {
     fn take_in(&mut self, request: &ProxyRequest, status: ProxyStatus) {
         self.unanswered = 0;
         self.failure = None;
-        if status.version < protocol::LIMITS_SINCE && self.latest.pid != status.pid {
-            self.note(format!(
-                "the proxy (pid {}) of an earlier run keeps neither limits nor time-outs: they hold \
-                 once it has ended and another one is started",
-                status.pid
-            ));
+        if self.latest.pid != status.pid {
+            self.note_lacks(&status);
         }
         self.latest = status;
         let now = Instant::now();
@@ -374,6 +383,22 @@ impl ProxyBackend {
                 self.observed.extend(answered);
             }
             ProxyRequest::Status => self.observed = answered.collect(),
+        }
+    }
+
+    /// For the log, of a process that is asked for the first time.
+    fn note_lacks(&mut self, status: &ProxyStatus) {
+        let pid = status.pid;
+        if status.version < protocol::LIMITS_SINCE {
+            self.note(format!(
+                "the proxy (pid {pid}) of an earlier run keeps neither limits nor time-outs: they hold \
+                 once it has ended and another one is started"
+            ));
+        }
+        for lack in &status.unconfined {
+            self.note(format!(
+                "the proxy (pid {pid}) serves with more rights than it needs: {lack}"
+            ));
         }
     }
 
@@ -402,6 +427,7 @@ impl ProxyBackend {
         if ended {
             self.process = None;
             self.forget();
+            self.remove_socket();
         }
         ended || Link::connect(&self.socket).is_err()
     }

@@ -14,6 +14,7 @@ use bench::{
 use locum_balancer::{BalancedState, ProcessState};
 use locum_plan::{Activity, BackendKind, Protocol, Scheduler, WantedServices};
 use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
 
 #[test]
 fn no_proxy_runs_until_a_service_is_wanted_nor_after_it_was() {
@@ -34,6 +35,31 @@ fn no_proxy_runs_until_a_service_is_wanted_nor_after_it_was() {
     );
     finish(balancer);
     assert!(get(address(&web)).is_err());
+    assert!(!bench.path("proxy.sock").exists());
+}
+
+/// It is root's to start, and root's to end.
+#[test]
+fn it_serves_as_nobody_where_we_may_become_another_user() {
+    if !geteuid().is_root() {
+        eprintln!("skipped: needs root");
+        return;
+    }
+    let bench = Bench::new();
+    let mut balancer = bench.balancer();
+    let web = service("web", &[start_server('a')]);
+    serve(&mut balancer, &wanted(&[&web])).unwrap();
+    let pid = balancer.status().processes[0].pid.unwrap();
+    assert_eq!(get(address(&web)).unwrap(), 'a');
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let user = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap();
+    assert!(!user.split_whitespace().any(|id| id == "0"), "{user}");
+    kill(pid, Signal::SIGKILL);
+    let notes = tick_until(&mut balancer, "another one", |balancer, _| {
+        balancer.status().processes[0].pid.is_some_and(|other| other != pid)
+    });
+    assert!(notes.iter().any(|note| note.text.contains("was killed by SIGKILL")), "{notes:?}");
+    finish(balancer);
     assert!(!bench.path("proxy.sock").exists());
 }
 

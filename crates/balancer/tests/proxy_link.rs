@@ -144,6 +144,21 @@ fn one_of_an_earlier_release_that_keeps_no_limits_is_logged_once() {
 }
 
 #[test]
+fn what_one_lacks_of_its_sandbox_is_logged_once() {
+    let lacks = r#""version":4,"unconfined":["no filter here","no Landlock here"],"#;
+    let stand_in = StandIn::new(&status(lacks, &["web"]));
+    let mut balancer = stand_in.bench.balancer();
+    let mut level = wanted(&[&service("web", &[start_server('a')])]);
+    balancer.apply(&level);
+    edit(&mut level, 0).servers[0].weight = 5;
+    balancer.apply(&level);
+    let notes: Vec<_> = balancer.take_notes().into_iter().map(|note| note.text).collect();
+    let lines = notes.iter().filter_map(|text| text.split_once("more rights than it needs: "));
+    let lines: Vec<_> = lines.map(|(_, lack)| lack).collect();
+    assert_eq!(lines, ["no filter here", "no Landlock here"]);
+}
+
+#[test]
 fn one_of_this_version_is_sent_only_what_changed() {
     let stand_in = StandIn::new(&status(r#""version":3,"#, &["web", "shop", "blog"]));
     let mut balancer = stand_in.bench.balancer();

@@ -3,33 +3,40 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::sandbox::Account;
+
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// Where to listen for the balancer.
     pub socket: PathBuf,
     /// How long to go on without a balancer connected; for ever when `None`.
     pub orphan_timeout: Option<Duration>,
+    /// As whom to serve; as whoever started it when `None`.
+    pub account: Option<Account>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UsageError {
     #[error(
-        "unknown argument {0}, expected --socket PATH and optionally --orphan-timeout MILLISECONDS"
+        "unknown argument {0}, expected --socket PATH and optionally --orphan-timeout MILLISECONDS \
+         and --user USER:GROUP"
     )]
     Unknown(String),
     #[error("{0} needs a value")]
     NoValue(&'static str),
     #[error("--orphan-timeout takes milliseconds, not {0}")]
     NotMilliseconds(String),
+    #[error("--user takes two numbers, USER:GROUP, not {0}")]
+    NoAccount(String),
     #[error("--socket PATH is missing")]
     NoSocket,
 }
 
 impl Settings {
-    /// `--socket PATH [--orphan-timeout MILLISECONDS]`.
+    /// `--socket PATH [--orphan-timeout MILLISECONDS] [--user USER:GROUP]`.
     pub fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let mut arguments = arguments.into_iter();
-        let (mut socket, mut orphan_timeout) = (None, None);
+        let (mut socket, mut orphan_timeout, mut account) = (None, None, None);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--socket" => {
@@ -42,10 +49,15 @@ impl Settings {
                         value.parse().map_err(|_| UsageError::NotMilliseconds(value))?;
                     orphan_timeout = Some(Duration::from_millis(milliseconds));
                 }
+                "--user" => {
+                    let value = arguments.next().ok_or(UsageError::NoValue("--user"))?;
+                    let read = Account::from_text(&value);
+                    account = Some(read.ok_or(UsageError::NoAccount(value))?);
+                }
                 _ => return Err(UsageError::Unknown(argument)),
             }
         }
-        Ok(Self { socket: socket.ok_or(UsageError::NoSocket)?, orphan_timeout })
+        Ok(Self { socket: socket.ok_or(UsageError::NoSocket)?, orphan_timeout, account })
     }
 }
 
@@ -71,5 +83,8 @@ mod tests {
             Err(UsageError::NotMilliseconds("3s".to_owned()))
         );
         assert!(matches!(read(&["--port"]), Err(UsageError::Unknown(_))));
+        let account = read(&["--socket", "/s", "--user", "65534:7"]).unwrap().account;
+        assert_eq!(account, Some(Account { user: 65_534, group: 7 }));
+        assert_eq!(read(&["--user", "x"]), Err(UsageError::NoAccount("x".to_owned())));
     }
 }

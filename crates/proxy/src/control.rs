@@ -19,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::arguments::Settings;
+use crate::sandbox;
 use crate::shares::Shares;
 use crate::table::Table;
 
@@ -64,11 +65,13 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     });
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
+    control.table.lock().await.unconfined = sandbox::enter(&settings.socket, settings.account);
     let acceptor = spawn_local(accept_controllers(control.clone(), listener));
     spawn_local(tick(shares.clone()));
     watch(&control, &shares, terminate).await;
     acceptor.abort();
-    // A newer proxy cannot be there yet: it would have found this one answering.
+    // A newer proxy cannot be there yet: it would have found this one answering. Another user's
+    // directory lets nobody else do this: then the balancer does.
     let _ = std::fs::remove_file(&settings.socket);
     Ok(())
 }

@@ -17,7 +17,7 @@
 //!
 //! One thread: a connection costs two sockets, a session one, neither a buffer while it is idle;
 //! counters need no atomics, and the process stays small beside the election. Load never meets the
-//! election thread.
+//! election thread. Once it runs the process is confined ([`sandbox`]).
 
 mod address;
 mod arguments;
@@ -29,6 +29,7 @@ mod outbound;
 mod persistence;
 pub mod protocol;
 mod relay;
+mod sandbox;
 mod scheduler;
 mod server;
 mod service;

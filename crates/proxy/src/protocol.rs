@@ -211,6 +211,10 @@ pub struct ProxyStatus {
     /// The request could not be read; nothing was changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What of its sandbox the process lacks, for a person; empty where it lacks nothing, and where it
+    /// is too old to say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unconfined: Vec<String>,
     pub services: Vec<ProxyServiceStatus>,
 }
 

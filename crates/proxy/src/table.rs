@@ -16,11 +16,19 @@ pub struct Table {
     is_sent: bool,
     shares: Rc<Shares>,
     outbound: Rc<Outbound>,
+    /// What of its sandbox this process lacks.
+    pub unconfined: Vec<String>,
 }
 
 impl Table {
     pub fn new(shares: Rc<Shares>) -> Self {
-        Self { services: Vec::new(), is_sent: false, shares, outbound: Rc::default() }
+        Self {
+            services: Vec::new(),
+            is_sent: false,
+            shares,
+            outbound: Rc::default(),
+            unconfined: Vec::new(),
+        }
     }
 
     /// Serves exactly these from now on.
@@ -90,6 +98,7 @@ impl Table {
             limit: self.shares.limit(),
             accept_pauses: self.shares.accept_pauses(),
             error: None,
+            unconfined: self.unconfined.clone(),
             services: named.map(|service| service.status()).collect(),
         }
     }

@@ -1,26 +1,32 @@
-//! As whom a HAProxy of ours serves, once it has its ports.
+//! As whom a process of ours serves, once it has what only root may have.
 
 use std::fs;
 use std::sync::OnceLock;
 
 use nix::unistd::{User, geteuid};
 
-/// The user of HAProxy's own package, or whoever stands for nobody.
-const USERS: [&str; 2] = ["haproxy", "nobody"];
+/// Of whom an operator has made no other user.
+const NOBODY: &str = "nobody";
 
-/// User and group of the first that there is and that this process may become; `None`: HAProxy stays
-/// who we are.
-pub(super) fn unprivileged() -> Option<(u32, u32)> {
+/// User and group of HAProxy's own package, or of whoever stands for nobody. `None` when this process
+/// may become neither: HAProxy stays who we are.
+pub(crate) fn of_haproxy() -> Option<(u32, u32)> {
     // Once: names may be known by another host that takes its time.
     static FOUND: OnceLock<Option<(u32, u32)>> = OnceLock::new();
-    *FOUND.get_or_init(find)
+    *FOUND.get_or_init(|| find(&["haproxy", NOBODY]))
 }
 
-fn find() -> Option<(u32, u32)> {
+/// The same of the built-in proxy.
+pub(crate) fn of_proxy() -> Option<(u32, u32)> {
+    static FOUND: OnceLock<Option<(u32, u32)>> = OnceLock::new();
+    *FOUND.get_or_init(|| find(&["locum-proxy", NOBODY]))
+}
+
+fn find(users: &[&str]) -> Option<(u32, u32)> {
     if !geteuid().is_root() {
         return None;
     }
-    let known = USERS.iter().filter_map(|name| User::from_name(name).ok().flatten());
+    let known = users.iter().filter_map(|name| User::from_name(name).ok().flatten());
     let mut numbers = known.map(|user| (user.uid.as_raw(), user.gid.as_raw()));
     let is_mapped = |map: &str, number: u32| {
         // In a user namespace there may be no other user than root.
