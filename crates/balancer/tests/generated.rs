@@ -3,7 +3,8 @@
 mod bench;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,8 +17,8 @@ use bench::{
 };
 use locum_balancer::{BalancedState, Balancer};
 use locum_plan::{
-    Activity, BackendChoice, BackendKind, Name, Persistence, Scheduler, Server, Service, Standby,
-    WantedServices,
+    Activity, BackendChoice, BackendKind, HeaderVersion, Introduction, Name, Persistence,
+    Scheduler, Server, Service, Standby, WantedServices,
 };
 use nix::sys::signal::Signal;
 
@@ -55,6 +56,44 @@ fn pid(balancer: &mut Balancer) -> u32 {
 /// Waits until four clients are answered so, and no reload has been needed for that.
 fn expect(balancer: &mut Balancer, service: &Service, expected: &str) {
     tick_until(balancer, expected, |_, _| answers(address(service), expected.len()) == expected);
+}
+
+/// By HAProxy as by the built-in proxy.
+#[test]
+fn a_server_hears_of_the_client_that_another_proxy_spoke_for() {
+    if !has_haproxy() {
+        return;
+    }
+    for kind in [BackendKind::Haproxy, BackendKind::Proxy] {
+        let listener = TcpListener::bind(fresh_address()).unwrap();
+        let server = Server::new(listener.local_addr().unwrap());
+        let accepted = vec!["127.0.0.0/8".parse().unwrap()];
+        let mut www = Service {
+            backend: BackendChoice::Only(kind),
+            servers: vec![server],
+            introduction: Introduction { sent: Some(HeaderVersion::V1), accepted },
+            drain: Duration::from_millis(300),
+            ..service("www", &[])
+        };
+        // Of the clients, and not of the one who speaks for them.
+        www.limits.per_source = Some(1);
+        let bench = Bench::new();
+        let mut balancer = bench.balancer();
+        serve(&mut balancer, &wanted(&[&www])).unwrap();
+        let held = ["192.0.2.7", "192.0.2.8"].map(|client| {
+            let line = format!("PROXY TCP4 {client} 192.0.2.10 1000 80\r\n");
+            let mut stream = TcpStream::connect(address(&www)).unwrap();
+            stream.write_all(line.as_bytes()).unwrap();
+            let server = listener.accept().unwrap().0;
+            server.set_read_timeout(Some(bench::PATIENCE)).unwrap();
+            let mut heard = String::new();
+            BufReader::new(&server).read_line(&mut heard).unwrap();
+            assert_eq!(heard, line);
+            (stream, server)
+        });
+        drop(held);
+        finish(balancer);
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub(crate) mod form;
 pub(crate) mod health;
 pub(crate) mod http;
 pub(crate) mod instance;
+pub(crate) mod introduction;
 pub(crate) mod ipvs;
 pub(crate) mod kinds;
 pub(crate) mod limits;

@@ -70,6 +70,8 @@ pub struct Capabilities {
     pub reads_http: bool,
     /// Ends the TLS of clients, and speaks it to servers.
     pub speaks_tls: bool,
+    /// Whose connections it introduces by the PROXY protocol, in and out.
+    pub introduces: &'static [Protocol],
     /// Has something to keep ready on a backup.
     pub has_warm_standby: bool,
 }
@@ -102,6 +104,7 @@ const IPVS: Capabilities = Capabilities {
     limits_connections: false,
     reads_http: false,
     speaks_tls: false,
+    introduces: &[],
     has_warm_standby: false,
 };
 
@@ -130,6 +133,7 @@ const NFTABLES: Capabilities = Capabilities {
     limits_connections: false,
     reads_http: false,
     speaks_tls: false,
+    introduces: &[],
     has_warm_standby: false,
 };
 
@@ -157,6 +161,7 @@ const PROXY: Capabilities = Capabilities {
     limits_connections: true,
     reads_http: false,
     speaks_tls: false,
+    introduces: &[Protocol::Tcp],
     has_warm_standby: true,
 };
 
@@ -186,6 +191,7 @@ const HAPROXY: Capabilities = Capabilities {
     limits_connections: true,
     reads_http: true,
     speaks_tls: true,
+    introduces: &[Protocol::Tcp],
     has_warm_standby: true,
 };
 

@@ -30,6 +30,8 @@ pub enum Lack {
     PersistenceEngine,
     OnePacket,
     Limits,
+    /// The PROXY protocol.
+    Introduction,
     /// A server has a most of connections of its own.
     ServerBounds,
     /// A server that had the most gets new ones below another number.
@@ -37,7 +39,7 @@ pub enum Lack {
 }
 
 impl Lack {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::Protocol,
         Self::Http,
         Self::Tls,
@@ -54,6 +56,7 @@ impl Lack {
         Self::PersistenceEngine,
         Self::OnePacket,
         Self::Limits,
+        Self::Introduction,
         Self::ServerBounds,
         Self::LowerBounds,
     ];
@@ -99,6 +102,9 @@ impl Capabilities {
             }
             Lack::OnePacket => self.sends_one_packet || !service.one_packet,
             Lack::Limits => self.limits_connections || !service.limits.count(),
+            Lack::Introduction => {
+                self.introduces.contains(&service.protocol) || !service.introduction.any()
+            }
             Lack::ServerBounds => {
                 self.bounds_servers || !service.reached().any(|server| server.bounds.any())
             }
@@ -170,6 +176,13 @@ impl Capabilities {
             }
             Lack::OnePacket => format!("{title} does not choose a server for each datagram"),
             Lack::Limits => format!("{title} keeps no limit of connections"),
+            Lack::Introduction if self.introduces.is_empty() => {
+                format!("{title} does not speak the PROXY protocol (`send_proxy`, `accept_proxy`)")
+            }
+            Lack::Introduction => {
+                let carried: Vec<_> = self.introduces.iter().map(|one| one.title()).collect();
+                format!("{title} speaks the PROXY protocol with {} only", carried.join(" and "))
+            }
             Lack::ServerBounds => {
                 format!("{title} keeps no limit of connections for a server of its own")
             }
@@ -217,6 +230,7 @@ mod tests {
 
     use super::*;
     use crate::http::{HttpService, ServerTls, ServerTrust};
+    use crate::introduction::HeaderVersion;
     use crate::name::Name;
     use crate::selection::Persistence;
     use crate::server::{ConnectionBounds, FailedServer, Server, SorryServer};
@@ -264,6 +278,7 @@ mod tests {
             encapsulations: &[],
             crosses_families: &[],
             limits_connections: false,
+            introduces: &[],
             listens_on_several: false,
             persists: false,
             sends_one_packet: false,
@@ -281,6 +296,7 @@ mod tests {
         all.persistence = Some(Persistence { timeout: 300, granularity: 32, engine });
         all.one_packet = true;
         all.limits.connections = Some(1);
+        all.introduction.sent = Some(HeaderVersion::V1);
         all.servers[0].bounds = ConnectionBounds { max: Some(9), min: Some(5) };
         let checksum = TunnelChecksum::None;
         all.sorry = Some(SorryServer {

@@ -8,6 +8,7 @@
 //! | `service`, `listener`, `traffic` | what listens where; what is wanted of it now |
 //! | `http` | what a service asks of who reads HTTP or ends TLS |
 //! | `server`, `selection`, `quorum` | the servers behind it, how one is chosen, and how many are enough |
+//! | `introduction` | who a client is, said by one proxy to the next |
 //! | `limits` | how much of a node a service may use |
 //! | `ipvs` | what a node asks of IPVS beyond the tables of its services |
 //! | `backend`, `lack` | what each backend can do, and what of a service it cannot |
@@ -21,6 +22,7 @@ mod command;
 mod fitness;
 mod http;
 mod instance;
+mod introduction;
 mod ipvs;
 mod lack;
 mod limits;
@@ -51,6 +53,7 @@ pub use http::{
     ServerTrust, StatsPage, StickyCookie,
 };
 pub use instance::{AddressDetails, Hooks, Instance, Lease, Scope, VirtualAddress};
+pub use introduction::{HeaderVersion, Introduction, SourceNetwork};
 pub use ipvs::{ConnectionSync, IpvsSettings, SyncRole, WantedIpvs};
 pub use lack::Lack;
 pub use limits::ServiceLimits;

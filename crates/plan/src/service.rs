@@ -10,6 +10,7 @@ use locum_vrrp::Family;
 use crate::backend::BackendChoice;
 use crate::command::TurnHooks;
 use crate::http::{ClientTls, HttpService, ServerTls};
+use crate::introduction::Introduction;
 use crate::ipvs::WantedIpvs;
 use crate::limits::ServiceLimits;
 use crate::listener::Listener;
@@ -39,6 +40,7 @@ pub struct Service {
     /// How long the proxy lets connections finish after it lost its role or a server left.
     pub drain: Duration,
     pub limits: ServiceLimits,
+    pub introduction: Introduction,
     /// What of its servers must take connections, up or not checked, for it to serve.
     pub quorum: Quorum,
     pub hooks: TurnHooks,
@@ -71,6 +73,7 @@ impl Service {
             standby: Standby::default(),
             drain: Duration::from_secs(30),
             limits: ServiceLimits::default(),
+            introduction: Introduction::default(),
             quorum: Quorum::default(),
             hooks: TurnHooks::default(),
             sorry: None,

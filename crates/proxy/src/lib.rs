@@ -23,6 +23,7 @@ mod address;
 mod arguments;
 mod control;
 mod hash;
+mod introduction;
 mod maglev;
 mod movement;
 mod outbound;

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
-/// half of the schedulers.
-pub const VERSION: u32 = 4;
+/// half of the schedulers, 4 no PROXY protocol.
+pub const VERSION: u32 = 5;
 
 /// The oldest version whose requests this proxy carries out.
 pub const OLDEST_VERSION: u32 = 1;
@@ -25,9 +25,6 @@ pub const UPDATES_SINCE: u32 = 2;
 
 /// The first version that keeps [`ProxyLimits`].
 pub const LIMITS_SINCE: u32 = 3;
-
-/// The first version of what is beyond [`ProxyService::is_simple`].
-pub const ALL_SERVICES_SINCE: u32 = 4;
 
 /// Longest line either side reads, in octets: some 50,000 servers. A longer one is a fault.
 pub const LINE_LIMIT: usize = 4 << 20;
@@ -105,6 +102,12 @@ pub struct ProxyService {
     pub ready_only: bool,
     #[serde(default)]
     pub limits: ProxyLimits,
+    /// Servers are told who a client is ahead of all that it says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_proxy: Option<ProxyHeaderVersion>,
+    /// Who comes from there says for whom ahead of everything else, and must.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accept_proxy: Vec<ProxyNetwork>,
     pub servers: Vec<ProxyServer>,
     /// Those that failed and are in `servers` no more: connections to them end now. A proxy that does
     /// not know of it lets them finish within the drain time.
@@ -118,14 +121,55 @@ impl ProxyService {
         [self.listen].into_iter().chain(self.also.iter().copied())
     }
 
-    /// Proxies of version 3 and earlier can serve it.
-    pub fn is_simple(&self) -> bool {
+    /// The first version whose proxies can serve it.
+    pub fn since(&self) -> u32 {
+        if self.send_proxy.is_some() || !self.accept_proxy.is_empty() {
+            5
+        } else if self.is_simple() {
+            1
+        } else {
+            4
+        }
+    }
+
+    fn is_simple(&self) -> bool {
         let plain = |server: &ProxyServer| server.max.is_none() && server.min.is_none();
         self.also.is_empty()
             && self.transport == ProxyTransport::Tcp
             && matches!(self.scheduler.as_str(), "rr" | "wrr" | "lc" | "wlc" | "sh")
             && self.persistence.is_none()
             && self.servers.iter().all(plain)
+    }
+}
+
+/// Of the PROXY protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProxyHeaderVersion {
+    /// A line of text.
+    V1,
+    /// Octets.
+    V2,
+}
+
+/// Addresses that are equal in their leading bits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProxyNetwork {
+    pub address: IpAddr,
+    /// So many bits, of an IPv4 address 0 to 32, of an IPv6 address 0 to 128.
+    pub prefix: u8,
+}
+
+impl ProxyNetwork {
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let bits = |address: IpAddr| match address.to_canonical() {
+            // At the upper end, as the bits of a prefix are.
+            IpAddr::V4(address) => (4, u128::from(address.to_bits()) << 96),
+            IpAddr::V6(address) => (6, address.to_bits()),
+        };
+        let ((family, ours), (other_family, theirs)) = (bits(self.address), bits(address));
+        let differing = 128_u32.saturating_sub(u32::from(self.prefix));
+        family == other_family && (ours ^ theirs).checked_shr(differing).unwrap_or(0) == 0
     }
 }
 
@@ -240,6 +284,9 @@ pub struct ProxyServiceStatus {
     /// Clients turned away because their address had as many connections as one may have.
     #[serde(default)]
     pub crowded: u64,
+    /// Clients cut because they did not say for whom they came, and had to.
+    #[serde(default)]
+    pub headless: u64,
     /// Connections cut because they had passed this service already.
     #[serde(default)]
     pub loops: u64,
@@ -320,6 +367,22 @@ mod tests {
                        "services":[],"a_field_of_version_9":true}"#;
         let status: ProxyStatus = serde_json::from_str(text).unwrap();
         assert_eq!((status.version, status.oldest), (9, 3));
+    }
+
+    #[test]
+    fn a_network_has_the_addresses_that_begin_like_it() {
+        let has = |network: &str, address: &str| {
+            let (of, prefix) = network.split_once('/').unwrap();
+            let network =
+                ProxyNetwork { address: of.parse().unwrap(), prefix: prefix.parse().unwrap() };
+            network.contains(address.parse().unwrap())
+        };
+        assert!(has("192.0.2.0/24", "192.0.2.255") && !has("192.0.2.0/24", "192.0.3.0"));
+        assert!(has("192.0.2.7/32", "::ffff:192.0.2.7") && !has("192.0.2.7/32", "192.0.2.6"));
+        assert!(has("0.0.0.0/0", "203.0.113.1") && !has("0.0.0.0/0", "2001:db8::1"));
+        assert!(has("2001:db8::/32", "2001:db8:ffff::1") && !has("2001:db8::/32", "2001:db9::"));
+        assert!(has("::/0", "2001:db8::1") && !has("::/0", "192.0.2.1"));
+        assert!(has("::1/128", "::1") && !has("::1/128", "::2"));
     }
 
     #[test]

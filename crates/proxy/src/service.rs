@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::protocol::{
-    FullStatus, ProxyLimits, ProxyServer, ProxyService, ProxyServiceState, ProxyServiceStatus,
-    ProxyTransport,
+    FullStatus, ProxyHeaderVersion, ProxyLimits, ProxyNetwork, ProxyServer, ProxyService,
+    ProxyServiceState, ProxyServiceStatus, ProxyTransport,
 };
 use locum_kernel::sock_diag::SockDiag;
 use tokio::task::spawn_local;
@@ -60,6 +60,8 @@ pub struct RunningService {
     /// Of the wanted servers, where the scheduler goes by one.
     table: RefCell<Maglev>,
     limits: Cell<ProxyLimits>,
+    send_proxy: Cell<Option<ProxyHeaderVersion>>,
+    accept_proxy: RefCell<Vec<ProxyNetwork>>,
     share: Rc<Share>,
     sources: Rc<SourceCounts>,
     fullness: Fullness,
@@ -77,6 +79,7 @@ struct ServiceCounters {
     bytes_in: Cell<u64>,
     bytes_out: Cell<u64>,
     crowded: Cell<u64>,
+    headless: Cell<u64>,
     loops: Cell<u64>,
     loop_through: Cell<Option<SocketAddr>>,
     shortages: Cell<u64>,
@@ -114,6 +117,8 @@ impl RunningService {
             turn: Cell::new(0),
             table: RefCell::default(),
             limits: Cell::new(spec.limits),
+            send_proxy: Cell::new(None),
+            accept_proxy: RefCell::default(),
             share: Rc::new(Share::new(shares)),
             sources: Rc::default(),
             fullness: Fullness::default(),
@@ -144,6 +149,8 @@ impl RunningService {
         self.drain.set(Duration::from_millis(spec.drain_ms));
         self.limits.set(spec.limits);
         self.one_packet.set(spec.one_packet);
+        self.send_proxy.set(spec.send_proxy);
+        self.accept_proxy.replace(spec.accept_proxy.clone());
         self.persistence.set(spec.persistence);
         self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
         self.scheduler.set(ProxyScheduler::from_name(&spec.scheduler));
@@ -330,6 +337,7 @@ impl RunningService {
             limit: self.share.limit(),
             full: self.full_status(),
             crowded: counters.crowded.get(),
+            headless: counters.headless.get(),
             loops: counters.loops.get(),
             loop_through: counters.loop_through.get(),
             shortages: counters.shortages.get(),

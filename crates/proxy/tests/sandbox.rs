@@ -51,7 +51,7 @@ fn whoever_starts_it_keeps_at_most_low_ports() {
 }
 
 #[test]
-fn as_another_user_it_serves_ports_below_1024_that_come_later_and_ends_when_told() {
+fn as_another_user_it_serves_ports_below_1024_that_come_later_and_ends_at_a_signal() {
     if !geteuid().is_root() {
         eprintln!("skipped: needs root");
         return;

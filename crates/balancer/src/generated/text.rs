@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use locum_plan::{Listener, Name, Persistence, Service, WantedService};
+use locum_plan::{HeaderVersion, Listener, Name, Persistence, Service, WantedService};
 
 use crate::generated::http;
 use crate::generated::lines::ConfigLines;
@@ -150,9 +150,17 @@ fn frontend(lines: &mut ConfigLines, service: &Service) {
     }
     lines.line(format!("timeout client {}", time(limits.idle)));
     lines.line(format!("timeout client-fin {}", time(limits.half_closed)));
+    let introduction = &service.introduction;
+    if !introduction.accepted.is_empty() {
+        let from: Vec<_> = introduction.accepted.iter().map(ToString::to_string).collect();
+        let from = from.join(" ");
+        lines.line(format!("tcp-request connection expect-proxy layer4 if {{ src {from} }}"));
+    }
     if let Some(most) = limits.per_source {
-        lines.line(format!("tcp-request connection track-sc0 src table {section}:sources"));
-        lines.line(format!("tcp-request connection reject if {{ sc0_conn_cur gt {most} }}"));
+        // Of whoever another proxy speaks for, which is known only once it has spoken.
+        let when = if introduction.accepted.is_empty() { "connection" } else { "session" };
+        lines.line(format!("tcp-request {when} track-sc0 src table {section}:sources"));
+        lines.line(format!("tcp-request {when} reject if {{ sc0_conn_cur gt {most} }}"));
     }
     if let Some(http) = &service.http {
         http::frontend(lines, service, http);
@@ -191,11 +199,16 @@ fn backend(lines: &mut ConfigLines, wanted: &WantedService) {
     if let Some(http) = &service.http {
         http::backend(lines, service, http);
     }
+    let introduced = match service.introduction.sent {
+        None => "",
+        Some(HeaderVersion::V1) => " send-proxy",
+        Some(HeaderVersion::V2) => " send-proxy-v2",
+    };
     for one in servers(wanted) {
         let (name, at, weight) = (server(one.address), one.address, one.file_weight);
         let most = one.max.map(|most| format!(" maxconn {most}")).unwrap_or_default();
         let more = http::server_options(service, at);
-        lines.line(format!("server {name} {at} weight {weight}{most}{more}"));
+        lines.line(format!("server {name} {at} weight {weight}{most}{introduced}{more}"));
     }
 }
 

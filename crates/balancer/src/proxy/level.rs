@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use locum_plan::{Activity, BackendKind, Protocol, ServiceLimits, WantedServer, WantedService};
+use locum_plan::{
+    Activity, BackendKind, HeaderVersion, Protocol, ServiceLimits, SourceNetwork, WantedServer,
+    WantedService,
+};
 use locum_proxy::protocol::{
-    ALL_SERVICES_SINCE, Orphan, ProxyLimits, ProxyPersistence, ProxyServer, ProxyService,
-    ProxyTransport,
+    Orphan, ProxyHeaderVersion, ProxyLimits, ProxyNetwork, ProxyPersistence, ProxyServer,
+    ProxyService, ProxyTransport,
 };
 
 /// Why the proxy cannot serve this at all.
@@ -46,6 +49,11 @@ pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
         drain_ms: u64::try_from(service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
         limits: limits_of(&service.limits),
+        send_proxy: service.introduction.sent.map(|version| match version {
+            HeaderVersion::V1 => ProxyHeaderVersion::V1,
+            HeaderVersion::V2 => ProxyHeaderVersion::V2,
+        }),
+        accept_proxy: service.introduction.accepted.iter().map(network_of).collect(),
         servers: wanted.servers.iter().map(server).collect(),
         failed: failed(wanted),
     }
@@ -71,11 +79,14 @@ pub(super) fn first_spec_of(wanted: &WantedService) -> ProxyService {
 
 /// Why a proxy of this version, one of an earlier run, cannot serve it, though this one could.
 pub(super) fn beyond(wanted: &WantedService, version: u32) -> Option<&'static str> {
-    let is_beyond = version < ALL_SERVICES_SINCE && !spec_of(wanted).is_simple();
-    is_beyond.then_some(
+    (version < spec_of(wanted).since()).then_some(
         "the proxy that runs here is of an earlier version and cannot serve this: end it with \
          SIGTERM, another one is started",
     )
+}
+
+fn network_of(network: &SourceNetwork) -> ProxyNetwork {
+    ProxyNetwork { address: network.address(), prefix: network.prefix() }
 }
 
 fn limits_of(limits: &ServiceLimits) -> ProxyLimits {

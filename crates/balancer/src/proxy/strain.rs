@@ -27,6 +27,7 @@ pub(super) struct Strains {
 #[derive(Debug)]
 struct Seen {
     crowded: Growth,
+    headless: Growth,
     loops: Growth,
     shortages: Growth,
 }
@@ -83,10 +84,12 @@ impl Strains {
     pub(super) fn follow(&mut self, status: &ProxyServiceStatus, now: Instant) {
         let seen = self.services.entry(status.name.clone()).or_insert_with(|| Seen {
             crowded: Growth::from(status.crowded),
+            headless: Growth::from(status.headless),
             loops: Growth::from(status.loops),
             shortages: Growth::from(status.shortages),
         });
         seen.crowded.follow(status.crowded, now);
+        seen.headless.follow(status.headless, now);
         seen.loops.follow(status.loops, now);
         seen.shortages.follow(status.shortages, now);
     }
@@ -129,6 +132,15 @@ impl Strains {
                     "a client address has its max_connections_per_source{most}, more are turned away"
                 ),
                 figures: format!("{} so far", status.crowded),
+            });
+        }
+        if seen.headless.is_recent(now) {
+            all.push(Strain {
+                sentence:
+                    "a proxy of `accept_proxy` does not say for whom it comes: have it send the \
+                           PROXY protocol, or take it out of the list"
+                        .to_owned(),
+                figures: format!("{} cut so far", status.headless),
             });
         }
         all
@@ -195,6 +207,7 @@ mod tests {
             limit: 401,
             full: None,
             crowded: 0,
+            headless: 0,
             loops: 0,
             loop_through: None,
             shortages: 0,
@@ -249,19 +262,22 @@ mod tests {
             shortages: 7,
             shortage: Some("no local ports are left".to_owned()),
             crowded: 7,
+            headless: 7,
             ..status()
         };
         let limits = ServiceLimits { per_source: Some(9), ..ServiceLimits::default() };
         strains.follow(&old, start);
         assert_eq!(strains.of(&old, &limits, start), Vec::new(), "nobody knows when that was");
-        let new = ProxyServiceStatus { loops: 8, shortages: 9, crowded: 10, ..old };
+        let new = ProxyServiceStatus { loops: 8, shortages: 9, crowded: 10, headless: 8, ..old };
         strains.follow(&new, later(1));
         strains.follow(&new, later(30));
         assert_eq!(
             in_full(&strains.of(&new, &limits, later(60))).unwrap(),
             "it reaches itself through 192.0.2.10:80: take that server out (8 cut so far); no \
              local ports are left (9 times so far); a client address has its \
-             max_connections_per_source of 9, more are turned away (10 so far)"
+             max_connections_per_source of 9, more are turned away (10 so far); a proxy of \
+             `accept_proxy` does not say for whom it comes: have it send the PROXY protocol, or take \
+             it out of the list (8 cut so far)"
         );
         assert_eq!(strains.of(&new, &limits, later(61)), Vec::new());
     }

@@ -50,6 +50,7 @@ pub(super) fn service(
         standby: standby(parsed, dialect),
         drain: of_service::DRAIN.of(parsed, dialect),
         limits: parsed.limits(dialect),
+        introduction: parsed.introduction.assemble(),
         quorum: quorum(parsed, dialect),
         hooks: TurnHooks { up: commands(&parsed.quorum_up), down: commands(&parsed.quorum_down) },
         sorry: parsed.sorry.value().map(|one| sorry(one, parsed, port, dialect)),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use locum_plan::{
-    BackendChoice, BackendKind, Command, Encapsulation, FailedServer, Forwarding, Listener,
-    Protocol, ServiceLimits, Standby,
+    BackendChoice, BackendKind, Command, Encapsulation, FailedServer, Forwarding, HeaderVersion,
+    Listener, Protocol, ServiceLimits, SourceNetwork, Standby,
 };
 use locum_vrrp::Family;
 
@@ -14,6 +14,7 @@ use crate::settings::command::COMMANDS;
 use crate::settings::form::{COUNT, Form, SWITCH, Schema, TIME, list, text, toml_only, whole};
 use crate::settings::health::{HEALTHS, ParsedHealth};
 use crate::settings::http::{HTTP_FORM, ParsedHttp};
+use crate::settings::introduction::{self, ParsedIntroduction};
 use crate::settings::limits::{self, ParsedLimits};
 use crate::settings::listen::{FAMILY_FORM, LISTENERS};
 use crate::settings::persistence::{PERSISTENCE_FORM, ParsedPersistence};
@@ -69,6 +70,7 @@ pub(crate) struct ParsedService {
     pub http: Field<ParsedHttp>,
     pub tls: Field<ParsedClientTls>,
     pub server_tls: Field<ParsedServerTls>,
+    pub introduction: ParsedIntroduction,
     pub servers: Field<Vec<At<ParsedServer>>>,
 }
 
@@ -104,6 +106,8 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &CONNECT_TIMEOUT,
         &IDLE_TIMEOUT,
         &HALF_CLOSED_TIMEOUT,
+        &SEND_PROXY,
+        &ACCEPT_PROXY,
         &QUORUM,
         &HYSTERESIS,
         &QUORUM_UP,
@@ -325,6 +329,15 @@ static IDLE_TIMEOUT: OfService<Duration> =
 
 static HALF_CLOSED_TIMEOUT: OfService<Duration> =
     limits::half_closed_timeout(field!(ParsedService, Duration, limits.half_closed));
+
+static SEND_PROXY: OfService<HeaderVersion> =
+    introduction::send_proxy(field!(ParsedService, HeaderVersion, introduction.sent));
+
+static ACCEPT_PROXY: OfService<Vec<At<SourceNetwork>>> = introduction::accept_proxy(field!(
+    ParsedService,
+    Vec<At<SourceNetwork>>,
+    introduction.accepted
+));
 
 impl ParsedService {
     pub fn limits(&self, dialect: Dialect) -> ServiceLimits {

@@ -60,8 +60,7 @@ const CHECK: &[Hint] = &[
 const SERVED: &[Hint] = &[
     (
         &["send_proxy", "send-proxy", "send_proxy_v2", "send-proxy-v2", "proxy_protocol"],
-        "not available: servers see the client's own address with IPVS, and by `send-proxy` with a \
-         HAProxy that [[haproxy]] runs",
+        "that is `send_proxy` of the service: \"v1\" or \"v2\"",
     ),
     (
         &["backup", "spare", "sorry_server", "fallback"],

@@ -1,4 +1,7 @@
 //! The way of a client through a service: let in, given a place and a server, relayed, ended.
+//!
+//! Who comes from another proxy that says for whom ([`crate::introduction`]) has its place before it
+//! has said so: what waits for that has an end, in number as well as in time.
 
 use std::cell::Cell;
 use std::io;
@@ -6,11 +9,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::RunningService;
+use crate::introduction::{self, ClientEnds};
 use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
 use crate::persistence::StayHeld;
@@ -34,9 +39,28 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 struct Admitted {
     stream: TcpStream,
-    address: IpAddr,
+    /// Of whoever it speaks for.
+    peer: SocketAddr,
+    /// What that one asked for, where another proxy has said so.
+    asked: Option<SocketAddr>,
     way: Rc<Way>,
     _visit: Visit,
+}
+
+impl Admitted {
+    /// As a server is told of them.
+    fn ends(&self) -> io::Result<ClientEnds> {
+        let asked = self.asked.map_or_else(|| self.stream.local_addr(), Ok)?;
+        Ok(ClientEnds { client: self.peer, asked })
+    }
+}
+
+/// Who came in, and where.
+#[derive(Debug)]
+struct Arrival {
+    stream: TcpStream,
+    peer: SocketAddr,
+    here: SocketAddr,
 }
 
 /// What a client that may be served has.
@@ -65,11 +89,16 @@ impl RunningService {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     pause = SHORTEST_PAUSE;
-                    let Some(client) = self.admit(stream, peer, here) else { continue };
+                    let arrival = Arrival { stream, peer, here };
+                    if self.is_spoken_for(peer.ip()) {
+                        let place = self.place().await;
+                        spawn_local(Rc::clone(&self).introduce(arrival, place));
+                        continue;
+                    }
+                    let Some(client) = self.admit(arrival, None) else { continue };
                     // At the limit one client waits here and the others in the kernel's queue. An
                     // idle listener must not hold a place that another's client could have.
                     let assigned = self.assign(&client).await;
-                    add(&self.counters.accepted, 1);
                     spawn_local(Rc::clone(&self).serve(client, assigned));
                 }
                 // The client gave up while it waited.
@@ -87,19 +116,39 @@ impl RunningService {
         }
     }
 
-    /// Turns away who comes round again, and who has as many connections as one may have.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, here: SocketAddr) -> Option<Admitted> {
+    /// Whoever comes from there says for whom.
+    fn is_spoken_for(&self, address: IpAddr) -> bool {
+        self.accept_proxy.borrow().iter().any(|network| network.contains(address))
+    }
+
+    /// Lets a client in once it has said for whom it comes.
+    async fn introduce(self: Rc<Self>, mut arrival: Arrival, place: ClientPlace) {
+        let patience = Duration::from_millis(self.limits.get().connect_ms);
+        let header = timeout(patience, introduction::take_header(&mut arrival.stream)).await;
+        let Ok(Ok(ends)) = header else {
+            add(&self.counters.headless, 1);
+            return relay::reset(arrival.stream);
+        };
+        let Some(client) = self.admit(arrival, ends) else { return };
+        let assigned = self.assign_server(&client, place).await;
+        self.serve(client, assigned).await;
+    }
+
+    /// Turns away who comes round again, and who has as many connections as one may have. `ends` are
+    /// those of whoever it speaks for.
+    fn admit(&self, arrival: Arrival, ends: Option<ClientEnds>) -> Option<Admitted> {
+        let Arrival { stream, peer, here } = arrival;
         // Where it listens on one address the kernel need not be asked which it was.
         let here = if here.ip().is_unspecified() { stream.local_addr().ok()? } else { here };
-        let address = peer.ip();
+        let (client, asked) = (ends.map_or(peer, |ends| ends.client), ends.map(|ends| ends.asked));
         let way = self.way_of(ProxyTransport::Tcp, peer, here);
         // Not of who comes round again: that one is no visitor.
-        let admitted = way.and_then(|way| Some((way, self.visit(address)?)));
+        let admitted = way.and_then(|way| Some((way, self.visit(client.ip())?)));
         let Some((way, visit)) = admitted else {
             relay::reset(stream);
             return None;
         };
-        Some(Admitted { stream, address, way, _visit: visit })
+        Some(Admitted { stream, peer: client, asked, way, _visit: visit })
     }
 
     /// The way of a client that comes from there; `None` when it comes round again.
@@ -132,16 +181,36 @@ impl RunningService {
 
     /// Waits until the client may be served.
     async fn assign(&self, client: &Admitted) -> Assigned {
+        let place =
+            self.once(|| if self.has_server_with_room() { self.share.take() } else { None }).await;
+        self.assigned(client, place)
+    }
+
+    /// Waits until there is a place, whatever the servers have.
+    async fn place(&self) -> ClientPlace {
+        self.once(|| self.share.take()).await
+    }
+
+    /// Waits until a client that has its place may be served.
+    async fn assign_server(&self, client: &Admitted, place: ClientPlace) -> Assigned {
+        self.once(|| self.has_server_with_room().then_some(())).await;
+        self.assigned(client, place)
+    }
+
+    fn assigned(&self, client: &Admitted, place: ClientPlace) -> Assigned {
+        let server = self.choose(client.peer.ip(), &[]).map(InFlight::begin);
+        self.fullness.review(self.is_full());
+        Assigned { _place: place, server }
+    }
+
+    /// What is asked for, once it is there; whoever waits for it is counted.
+    async fn once<T>(&self, ask: impl Fn() -> Option<T>) -> T {
         let mut held = None;
         loop {
             // Before looking, so that a place that is given back meanwhile is not missed.
             let freed = self.share.freed();
-            if self.has_server_with_room()
-                && let Some(place) = self.share.take()
-            {
-                let server = self.choose(client.address, &[]).map(InFlight::begin);
-                self.fullness.review(self.is_full());
-                return Assigned { _place: place, server };
+            if let Some(found) = ask() {
+                return found;
             }
             held.get_or_insert_with(|| self.fullness.hold());
             freed.await;
@@ -150,6 +219,7 @@ impl RunningService {
 
     /// The rest of the life of one client connection.
     async fn serve(self: Rc<Self>, mut client: Admitted, assigned: Assigned) {
+        add(&self.counters.accepted, 1);
         let Assigned { _place, server } = assigned;
         let Some(mut reached) = self.reach(&client, server).await else {
             add(&self.counters.refused, 1);
@@ -163,7 +233,7 @@ impl RunningService {
             movement: &movement,
         };
         let whole = tokio::select! {
-            result = relay::relay(&mut client.stream, &mut reached.stream, meter) => result.is_ok(),
+            result = self.carry(&mut client, &mut reached.stream, meter) => result.is_ok(),
             end = reached.in_flight.server().ended(&movement) => {
                 match end {
                     Cut::Idle => add(&counters.timed_out, 1),
@@ -176,6 +246,19 @@ impl RunningService {
             relay::reset(client.stream);
             relay::reset(reached.stream);
         }
+    }
+
+    /// All that is said, behind what the server is told of the client.
+    async fn carry(
+        &self,
+        client: &mut Admitted,
+        server: &mut TcpStream,
+        meter: Meter<'_>,
+    ) -> io::Result<()> {
+        if let Some(version) = self.send_proxy.get() {
+            server.write_all(&introduction::header(version, client.ends()?)).await?;
+        }
+        relay::relay(&mut client.stream, server, meter).await
     }
 
     /// Connects to the server chosen, or to the scheduler's next ones when that fails.
@@ -191,7 +274,7 @@ impl RunningService {
                     server.note_connected();
                     server.note_answer();
                     let address = server.address;
-                    let stay = self.persistence.hold(client.address, address, Instant::now());
+                    let stay = self.persistence.hold(client.peer.ip(), address, Instant::now());
                     return Some(Reached { stream, in_flight, _leg: leg, _stay: stay });
                 }
                 Ok(Err(error)) => {
@@ -216,7 +299,7 @@ impl RunningService {
             if tried.len() >= ATTEMPT_LIMIT {
                 return None;
             }
-            next = self.choose(client.address, &tried).map(InFlight::begin);
+            next = self.choose(client.peer.ip(), &tried).map(InFlight::begin);
         }
         None
     }

@@ -383,6 +383,8 @@ mod tests {
             drain_ms: 0,
             ready_only: false,
             limits: ProxyLimits::default(),
+            send_proxy: None,
+            accept_proxy: Vec::new(),
             servers: vec![server],
             failed: Vec::new(),
         };

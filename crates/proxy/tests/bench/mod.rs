@@ -245,6 +245,8 @@ pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> Pr
         drain_ms: 60_000,
         ready_only: false,
         limits: ProxyLimits::default(),
+        send_proxy: None,
+        accept_proxy: Vec::new(),
         servers: servers.iter().map(|&(address, weight)| server(address, weight)).collect(),
         failed: Vec::new(),
     }
