@@ -20,12 +20,9 @@ use std::time::Duration;
 
 use crate::datagram;
 use crate::node::Node;
-use crate::vm;
 
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(10);
-/// The same in a guest, which such clients would keep from anything else.
-const PAUSE_IN_GUEST: Duration = Duration::from_millis(150);
 /// An answer that takes longer is none.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -74,7 +71,6 @@ impl OldClients {
         Ask: FnMut() -> io::Result<String> + Send + 'static,
     {
         let stop = Arc::new(AtomicBool::new(false));
-        let pause = if vm::is_inside() { PAUSE_IN_GUEST } else { PAUSE };
         let all: Vec<Arc<Mutex<OldClient>>> = (0..count).map(|_| Arc::default()).collect();
         let threads = all.iter().map(|client| {
             let (client, stop, mut ask) = (Arc::clone(client), Arc::clone(&stop), make());
@@ -90,7 +86,7 @@ impl OldClients {
                         Err(_) => client.losses += 1,
                     }
                     drop(client);
-                    thread::sleep(pause);
+                    thread::sleep(PAUSE);
                 }
             })
         });

@@ -273,12 +273,8 @@ mod tests {
         let same = ends("[::ffff:192.0.2.1]:51000", "[::ffff:192.0.2.10]:80");
         assert_eq!(line(same), line(v4()));
         let block = header(ProxyHeaderVersion::V2, v4());
-        assert_eq!(hex(&block), "0d0a0d0a000d0a515549540a2111000cc0000201c000020ac7380050");
+        assert_eq!(hex::encode(&block), "0d0a0d0a000d0a515549540a2111000cc0000201c000020ac7380050");
         assert_eq!(header(ProxyHeaderVersion::V2, v6()).len(), 16 + 36);
-    }
-
-    fn hex(octets: &[u8]) -> String {
-        octets.iter().map(|octet| format!("{octet:02x}")).collect()
     }
 
     #[test]

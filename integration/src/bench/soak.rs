@@ -40,25 +40,13 @@ use crate::process::Whom;
 use crate::require;
 use crate::require::Company;
 use crate::service::VIP;
+use crate::service::every_second;
 use crate::wait;
 use crate::wait::millis;
 use crate::wait::seconds;
 
 /// What carries the requests, each at a port of its own.
 const BACKENDS: [(&str, u16); 3] = [("nftables", 8001), ("haproxy", 8002), ("proxy", 8003)];
-
-const INSTANCE: &str = r#"
-[nodes.lb1]
-[nodes.lb2]
-
-[[instance]]
-name = "web"
-interface = "eth0"
-vrid = 51
-priority = { lb1 = 150, lb2 = 100 }
-advert_interval = "1s"
-addresses = ["192.168.1.100/24"]
-"#;
 
 /// From the kill of a server until its check has failed and nobody is sent to it: an interval, the time
 /// a check may take, and what a full machine is late.
@@ -370,7 +358,7 @@ fn config(servers: usize) -> String {
              {standby}health = {{ http = \"/\", interval = \"500ms\", timeout = \"400ms\", rise = 1, fall = 1 }}\n"
         )
     });
-    format!("{INSTANCE}{}", services.collect::<String>())
+    every_second(&services.collect::<String>())
 }
 
 /// Full load for as long as the course lasts: whether nothing was lost and all is level.

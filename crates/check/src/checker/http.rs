@@ -14,7 +14,6 @@ mod wanted;
 use std::net::SocketAddr;
 
 use locum_plan::{HttpPage, HttpQuestion, HttpVersion, Verdict};
-use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::dial::FirstWord;
 use super::{Answer, Shared, WaitingFor, Whom, dial, tls};
@@ -60,46 +59,28 @@ async fn ask(
     let request = one::request(page, &host, question.version)?;
     *stage = super::CONNECTING;
     let mut stream = dial::connect(whom, FirstWord::Ours).await?;
-    match &question.tls {
-        None if question.version != HttpVersion::Http2 => {
-            *stage = ASKING;
-            let exchanged = one::exchange(&mut stream, &request, page, wanted, stage).await?;
-            if exchanged.is_whole {
-                dial::reset(&stream);
-            }
-            Ok(exchanged.answer)
+    let is_http2 = question.version == HttpVersion::Http2;
+    // What few checks need is boxed: the others would hold room for it.
+    let Some(settings) = &question.tls else {
+        *stage = ASKING;
+        if is_http2 {
+            return Box::pin(two::exchange(stream, "http", &host, page, wanted, stage)).await;
         }
-        None => exchange(stream, &request, &host, question, page, wanted, stage).await,
-        Some(settings) => {
-            *stage = tls::SHAKING_HANDS;
-            let alpn = question.version == HttpVersion::Http2;
-            let shaking = tls::wrap(stream, settings, alpn, &host, whom.target, shared);
-            let stream = Box::pin(shaking).await?;
-            Box::pin(exchange(stream, &request, &host, question, page, wanted, stage)).await
+        let exchanged = one::exchange(&mut stream, &request, page, wanted, stage).await?;
+        if exchanged.is_whole {
+            dial::reset(&stream);
         }
-    }
-}
-
-async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    mut stream: S,
-    request: &[u8],
-    host: &str,
-    question: &HttpQuestion,
-    page: &HttpPage,
-    wanted: WantedBody<'_>,
-    stage: &mut WaitingFor,
-) -> Result<Answer, Answer> {
+        return Ok(exchanged.answer);
+    };
+    *stage = tls::SHAKING_HANDS;
+    let shaking = tls::wrap(stream, settings, is_http2, &host, whom.target, shared);
+    let mut stream = Box::pin(shaking).await?;
     *stage = ASKING;
-    match question.version {
-        HttpVersion::Http10 | HttpVersion::Http11 => {
-            let exchanged = one::exchange(&mut stream, request, page, wanted, stage).await?;
-            Ok(exchanged.answer)
-        }
-        HttpVersion::Http2 => {
-            let scheme = if question.tls.is_some() { "https" } else { "http" };
-            Box::pin(two::exchange(stream, scheme, host, page, wanted, stage)).await
-        }
+    if is_http2 {
+        return Box::pin(two::exchange(stream, "https", &host, page, wanted, stage)).await;
     }
+    let exchange = one::exchange(&mut stream, &request, page, wanted, stage);
+    Ok(Box::pin(exchange).await?.answer)
 }
 
 /// Value of the Host header.

@@ -12,7 +12,6 @@ use locum_integration::wait;
 use locum_integration::web::Requests;
 
 use super::{route_servers, slowly, table};
-use crate::contract;
 
 fn services(forwarding: &str, servers: [&str; 2]) -> String {
     let [one, other] = servers;
@@ -77,6 +76,12 @@ fn expect_both(forwarding: &str, balanced: &mut Balanced, datagrams: &[DatagramS
     assert_eq!(shown.matches(forwarding).count(), 4, "{shown}");
 }
 
+/// In a guest it may take longer to serve than a predecessor waits for: both nodes say so.
+fn is_too_slow(balanced: &mut Balanced) -> bool {
+    let mut said = (0..2).map(|director| balanced.daemon(director).log());
+    said.any(|log| log.contains(" all the same: "))
+}
+
 /// There and back while clients ask.
 fn expect_handovers_that_cut_no_request(balanced: &mut Balanced) {
     balanced.start(1);
@@ -92,7 +97,7 @@ fn expect_handovers_that_cut_no_request(balanced: &mut Balanced) {
         balanced.expect_service_by(to);
     }
     let (answered, failed) = requests.stop();
-    let is_excused = contract::is_too_slow(balanced);
+    let is_excused = is_too_slow(balanced);
     assert!(failed.is_empty() || is_excused, "{failed:?}, {answered} answered");
     assert!(answered > 20, "only {answered} answered");
 }
