@@ -124,10 +124,15 @@ impl World {
         let watch = &mut self.watches[node][index];
         let ranks = (advert.priority, frame.source);
         let rank = (was.priority.0, sender_address(node, router));
-        // V-232: a master that has just taken over takes it for a farewell.
+        // V-232: a master that has just taken over may take it for a farewell, which begins no
+        // conflict; one that has begun goes on.
         let is_fresh =
             watch.master_since.is_some_and(|since| self.now < since + own.min(advert.interval()));
-        if was.role == Role::Master && advert.priority > 0 && ranks <= rank && !is_fresh {
+        if was.role == Role::Master
+            && advert.priority > 0
+            && ranks <= rank
+            && (!is_fresh || watch.quiet_at.is_some())
+        {
             watch.quiet_at = Some(self.now + own.max(advert.interval()) * 3);
         }
         // A release does not end a candidacy (V-274).

@@ -226,12 +226,18 @@ impl Facts {
         if facts.is_empty() && self.rare.unwanted.facts.is_empty() {
             return;
         }
-        let unwanted = &mut self.rare.make().unwanted;
+        let rare = self.rare.make();
+        let unwanted = &mut rare.unwanted;
         if !facts.iter().any(|(_, is_removable)| *is_removable) {
             (unwanted.facts, unwanted.at) = (facts, None);
             return;
         }
-        let earliest = unwanted.removed_at.map_or(now, |at| at + EXPULSION_PAUSE);
+        // What was asked for and not answered may still seem to be there.
+        let is_awaited = |(fact, _): &(Fact, bool)| {
+            rare.withdrawals.iter().any(|one| one.removal.fact.is_same(fact))
+        };
+        let before = if facts.iter().any(is_awaited) { Some(now) } else { unwanted.removed_at };
+        let earliest = before.map_or(now, |at| at + EXPULSION_PAUSE);
         unwanted.facts = facts;
         unwanted.at.get_or_insert(earliest.max(now));
     }

@@ -76,6 +76,19 @@ fn an_address_that_comes_back_again_and_again_is_removed_once_a_second() {
     assert!((2..=3).contains(&removals), "{removals}");
 }
 
+/// Until the answer comes the links say what they said before, which is nothing new.
+#[test]
+fn what_is_being_removed_is_not_removed_again_because_of_a_reload() {
+    let wanted = plan([instance("web", 51, 100)]);
+    let mut node = Node::with_links();
+    node.plan_with(wanted.clone(), Vec::new());
+    node.hear(PEER, 200);
+    assert_eq!(expelled(node.feed(eth0(&[OWN, VIP.into()]))).len(), 1);
+    node.run_for(Duration::from_millis(1500));
+    let out = node.plan_with(wanted, Vec::new()).to_vec();
+    assert!(expelled(&out).is_empty(), "{out:#?}");
+}
+
 /// Without its only address the host would be cut off: an operator has to look.
 #[test]
 fn the_only_address_of_a_link_is_reported_and_left() {
