@@ -2,7 +2,7 @@
 //!
 //! | rule | says |
 //! |---|---|
-//! | `unfit-master` | at rest no node is master that cannot serve while a peer can, which has been able to since before |
+//! | `unfit-master` | at rest no node is master that cannot serve while a peer can, which has been trusted to since before |
 //! | `unfit-stands` | a node that cannot serve takes part all the same |
 //! | `common` | what all nodes lose at once moves no mastership, nor does its end |
 
@@ -260,7 +260,7 @@ impl World {
             let is_fit = !lost(*node).is_lost() && !self.counts_as_unfit(*node, index, router);
             role == Some(Role::Backup)
                 && is_fit
-                && lost(*node).since < since
+                && self.watches[*node][index].fit_since.is_some_and(|fit| fit < since)
                 && self.stands(*node, index, router)
         });
         match better {

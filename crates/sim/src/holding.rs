@@ -201,7 +201,9 @@ impl World {
         let is_up = runs(own)
             && router.links().all(|link| host.links[link].index != 0)
             && tracked.is_none_or(|(link, Weight { value, .. })| value != 0 || runs(link));
-        let is_fresh = |(age, same): &(Duration, bool)| *same && *age + COARSENESS < takeover;
+        // A lease that was set may be shorter than a takeover takes.
+        let lasts = takeover.min(Duration::from_secs(granted.unwrap_or(u64::MAX)));
+        let is_fresh = |(age, same): &(Duration, bool)| *same && *age + COARSENESS < lasts;
         if is_whole && is_up && ages.iter().all(is_fresh) {
             Freshness::Fresh
         } else if ages.iter().all(|(age, _)| *age > takeover) {

@@ -125,6 +125,8 @@ pub struct Watch {
     pub unready_since: Option<Time>,
     /// Since when it is a candidate.
     pub candidate_since: Option<Time>,
+    /// Since when nothing that it cannot serve counts against it.
+    pub fit_since: Option<Time>,
 }
 
 /// What its kernel was last asked, by an `Apply` and those after it that say the same.

@@ -91,6 +91,7 @@ impl World {
             let is_master = view.is_some_and(|view| view.role == Role::Master);
             let is_candidate = view.is_some_and(|view| view.is_candidate);
             let is_unready = self.awaited(node, index, router, None).is_some();
+            let is_fit = !self.counts_as_unfit(node, index, router);
             let (now, watch) = (self.now, &mut self.watches[node][index]);
             let note = |since: &mut Option<Time>, is_so: bool| {
                 *since = is_so.then(|| since.unwrap_or(now));
@@ -98,6 +99,7 @@ impl World {
             note(&mut watch.master_since, is_master);
             note(&mut watch.candidate_since, is_candidate);
             note(&mut watch.unready_since, is_unready);
+            note(&mut watch.fit_since, is_fit);
         }
     }
 
