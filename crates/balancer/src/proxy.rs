@@ -2,16 +2,18 @@
 //!
 //! It is started when the first service is wanted, taken over when one answers on the socket, told
 //! everything once and then every change, and it ends by itself once it is told to serve nothing and
-//! its last connection is over. So a backup runs no proxy.
+//! its last connection is over. So a backup runs no proxy. One that is not as it would be started now is
+//! replaced without a client noticing ([`succession`]).
 
 mod level;
 mod link;
 mod strain;
+mod succession;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -19,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use locum_plan::{BackendKind, Name, WantedService, WantedServices};
 use locum_proxy::protocol::{self, Orphan, ProxyRequest, ProxyStatus};
+use locum_proxy::{Account, Settings};
 use rustix::process::Signal;
 
 use crate::backend::{Backend, BalancerSettings, Note, Progress};
@@ -52,7 +55,7 @@ pub(crate) struct ProxyBackend {
     /// What is wanted of the proxy.
     services: Vec<Arc<WantedService>>,
     process: Option<Process>,
-    /// Killed or displaced, and not reaped yet.
+    /// Killed or replaced: each ends, the latter once its connections have.
     ending: Vec<Process>,
     link: Option<Link>,
     /// What the proxy at the other end of the link has taken in; `None` until it has answered.
@@ -68,6 +71,10 @@ pub(crate) struct ProxyBackend {
     unanswered: u32,
     /// The last level it heard was empty: its end is no failure, whatever is wanted since.
     asked_to_end: bool,
+    /// It is known of the process at the link whether it is as it would be started now.
+    is_reviewed: bool,
+    /// When it can be replaced again after that did not succeed.
+    succession: Backoff,
     backoff: Backoff,
     restarts: u64,
     /// What is wrong with the process as a whole.
@@ -102,6 +109,8 @@ impl ProxyBackend {
             asked_at: None,
             unanswered: 0,
             asked_to_end: false,
+            is_reviewed: false,
+            succession: Backoff::default(),
             backoff: Backoff::default(),
             restarts: 0,
             failure: None,
@@ -144,6 +153,7 @@ impl ProxyBackend {
             self.asked_to_end |= nothing;
             self.asked_at = Some(now);
             self.publish_link();
+            self.review(now);
             // Hung up on: it is not there any more, or has not heard the level.
             self.asked_to_end &= self.link.is_none() || nothing;
         }
@@ -251,6 +261,9 @@ impl ProxyBackend {
     }
 
     fn connect(&mut self) -> bool {
+        if self.process.is_none() {
+            self.settle_succession();
+        }
         let Ok(link) = Link::connect(&self.socket) else { return false };
         let peer = link.peer();
         if let Some(peer) = peer
@@ -261,6 +274,7 @@ impl ProxyBackend {
             self.ending.extend(before);
         }
         self.sent = None;
+        self.is_reviewed = false;
         self.link = Some(link);
         true
     }
@@ -270,7 +284,7 @@ impl ProxyBackend {
         let start = Instant::now();
         while start.elapsed() < START_LIMIT {
             if self.process.is_none() {
-                self.process = Some(self.spawn()?);
+                self.process = Some(self.spawn(&self.socket, None)?);
                 self.backoff.started();
             }
             if self.connect() {
@@ -291,16 +305,18 @@ impl ProxyBackend {
         Err(io::Error::new(io::ErrorKind::TimedOut, "it does not answer"))
     }
 
-    fn spawn(&self) -> io::Result<Process> {
+    /// Starts one that answers at `socket`, and shall take the place of whoever answers at the other one.
+    fn spawn(&self, socket: &Path, predecessor: Option<&Path>) -> io::Result<Process> {
         let mut command = Command::new(&self.program);
-        command.arg("proxy").arg("--socket").arg(&self.socket);
+        command.arg("proxy").arg("--socket").arg(socket);
+        if let Some(predecessor) = predecessor {
+            command.arg("--predecessor").arg(predecessor);
+        }
         // It may never hear a level: this daemon may end first.
         if let Orphan::Milliseconds(timeout) = orphan_of(self.fit()) {
             command.arg("--orphan-timeout").arg(timeout.to_string());
         }
-        if let Some((user, group)) = user::of_proxy() {
-            command.arg("--user").arg(format!("{user}:{group}"));
-        }
+        command.args(options());
         Process::start(command)
     }
 
@@ -382,7 +398,7 @@ impl ProxyBackend {
                 }
                 self.observed.extend(answered);
             }
-            ProxyRequest::Status => self.observed = answered.collect(),
+            ProxyRequest::Status | ProxyRequest::HandOver => self.observed = answered.collect(),
         }
     }
 
@@ -508,6 +524,7 @@ impl Backend for ProxyBackend {
         } else if due {
             self.asked_at = Some(now);
             self.ask(&ProxyRequest::Status);
+            self.review(now);
             self.note_strains(now);
             self.collect_failures();
         }
@@ -570,6 +587,11 @@ impl Backend for ProxyBackend {
             servers: servers_of(service),
         }));
     }
+}
+
+/// What a proxy is started with now, beside what is of one start alone.
+fn options() -> Vec<String> {
+    Settings::options(user::of_proxy().map(|(user, group)| Account { user, group }))
 }
 
 fn octets_of(service: &protocol::ProxyServiceStatus) -> CarriedOctets {

@@ -13,13 +13,15 @@ pub struct Settings {
     pub orphan_timeout: Option<Duration>,
     /// As whom to serve; as whoever started it when `None`.
     pub account: Option<Account>,
+    /// Where the proxy answers whose place it takes; `None`: nobody's.
+    pub predecessor: Option<PathBuf>,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum UsageError {
     #[error(
-        "unknown argument {0}, expected --socket PATH and optionally --orphan-timeout MILLISECONDS \
-         and --user USER:GROUP"
+        "unknown argument {0}, expected --socket PATH and optionally --orphan-timeout MILLISECONDS, \
+         --user USER:GROUP and --predecessor PATH"
     )]
     Unknown(String),
     #[error("{0} needs a value")]
@@ -33,10 +35,11 @@ pub enum UsageError {
 }
 
 impl Settings {
-    /// `--socket PATH [--orphan-timeout MILLISECONDS] [--user USER:GROUP]`.
+    /// `--socket PATH [--orphan-timeout MILLISECONDS] [--user USER:GROUP] [--predecessor PATH]`.
     pub fn from_arguments(arguments: impl IntoIterator<Item = String>) -> Result<Self, UsageError> {
         let mut arguments = arguments.into_iter();
         let (mut socket, mut orphan_timeout, mut account) = (None, None, None);
+        let mut predecessor = None;
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--socket" => {
@@ -54,10 +57,22 @@ impl Settings {
                     let read = Account::from_text(&value);
                     account = Some(read.ok_or(UsageError::NoAccount(value))?);
                 }
+                "--predecessor" => {
+                    let path = arguments.next().ok_or(UsageError::NoValue("--predecessor"))?;
+                    predecessor = Some(PathBuf::from(path));
+                }
                 _ => return Err(UsageError::Unknown(argument)),
             }
         }
-        Ok(Self { socket: socket.ok_or(UsageError::NoSocket)?, orphan_timeout, account })
+        let socket = socket.ok_or(UsageError::NoSocket)?;
+        Ok(Self { socket, orphan_timeout, account, predecessor })
+    }
+
+    /// What of the arguments does not change while the process runs: who wants other options takes
+    /// another process.
+    pub fn options(account: Option<Account>) -> Vec<String> {
+        let user = account.map(|Account { user, group }| format!("{user}:{group}"));
+        user.into_iter().flat_map(|user| ["--user".to_owned(), user]).collect()
     }
 }
 
@@ -85,6 +100,9 @@ mod tests {
         assert!(matches!(read(&["--port"]), Err(UsageError::Unknown(_))));
         let account = read(&["--socket", "/s", "--user", "65534:7"]).unwrap().account;
         assert_eq!(account, Some(Account { user: 65_534, group: 7 }));
+        assert_eq!(Settings::options(account), ["--user", "65534:7"]);
+        let words = ["--socket", "/s", "--predecessor", "/before"];
+        assert_eq!(read(&words).unwrap().predecessor, Some(PathBuf::from("/before")));
         assert_eq!(read(&["--user", "x"]), Err(UsageError::NoAccount("x".to_owned())));
     }
 }

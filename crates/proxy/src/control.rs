@@ -2,14 +2,16 @@
 //! alone by every controller for too long. In each case listeners close at once and connections
 //! finish within their drain time first.
 
-use std::cell::Cell;
-use std::io;
+use std::cell::{Cell, RefCell};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream as BlockingStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::protocol::{LINE_LIMIT, Orphan, ProxyRequest, ProxyStatus};
+use crate::protocol::{LINE_LIMIT, Orphan, ProgramFile, ProxyRequest, ProxyStart, ProxyStatus};
 use nix::sys::signal::SigSet;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -21,6 +23,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::arguments::Settings;
 use crate::sandbox;
 use crate::shares::Shares;
+use crate::succession::{Estate, ProxyBefore};
 use crate::table::Table;
 
 /// Why the proxy could not run.
@@ -34,6 +37,8 @@ pub enum Error {
     Listen { path: PathBuf, source: io::Error },
     #[error("cannot watch for signals: {0}")]
     Signal(#[source] io::Error),
+    #[error("no proxy answers on {path}, whose place is to be taken: {source}")]
+    Predecessor { path: PathBuf, source: io::Error },
 }
 
 /// Pause of accepting controllers after an error; they are few and try again.
@@ -42,8 +47,15 @@ const CONTROL_PAUSE: Duration = Duration::from_millis(100);
 /// No longer than the shortest time limit that can be configured, so that this timer is the next to end.
 const TICK: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether the proxy before this one has ended, beside what a balancer asks.
+const PREDECESSOR_POLL: Duration = Duration::from_secs(1);
+
 struct Control {
     table: Mutex<Table>,
+    /// The proxy whose place this one takes.
+    before: Mutex<Option<ProxyBefore>>,
+    /// Another reference to the connection of the proxy that has taken this one's place.
+    successor: RefCell<Option<BlockingStream>>,
     /// Controllers connected now.
     controllers: Cell<usize>,
     /// How long to go on without one; for ever when `None`.
@@ -59,21 +71,51 @@ pub async fn serve(settings: Settings) -> Result<(), Error> {
     let shares = Rc::new(Shares::of_process());
     let control = Rc::new(Control {
         table: Mutex::new(Table::new(shares.clone())),
+        before: Mutex::new(predecessor(&settings)?),
+        successor: RefCell::default(),
         controllers: Cell::new(0),
         orphan_timeout: Cell::new(settings.orphan_timeout),
         changed: Notify::new(),
     });
     let terminate = signal(SignalKind::terminate()).map_err(Error::Signal)?;
     let listener = listen(&settings.socket).await?;
-    control.table.lock().await.unconfined = sandbox::enter(&settings.socket, settings.account);
+    let program = ProgramFile::of(Path::new("/proc/self/exe"));
+    let options = Settings::options(settings.account);
+    {
+        let mut table = control.table.lock().await;
+        table.start = ProxyStart { program, options };
+        table.unconfined = sandbox::enter(&settings.socket, settings.account);
+    }
     let acceptor = spawn_local(accept_controllers(control.clone(), listener));
     spawn_local(tick(shares.clone()));
     watch(&control, &shares, terminate).await;
     acceptor.abort();
-    // A newer proxy cannot be there yet: it would have found this one answering. Another user's
-    // directory lets nobody else do this: then the balancer does.
-    let _ = std::fs::remove_file(&settings.socket);
+    // A newer proxy cannot be there yet: it would have found this one answering, unless it has its place.
+    // Another user's directory lets nobody else do this: then the balancer does.
+    if !control.table.lock().await.has_handed_over() {
+        let _ = std::fs::remove_file(&settings.socket);
+    }
+    say_last_word(&control).await;
     Ok(())
+}
+
+/// Tells whoever has taken our place what has been done here: it counts on.
+async fn say_last_word(control: &Control) {
+    let Some(mut successor) = control.successor.take() else { return };
+    let status = answer(control, Controller::Successor, Ok(ProxyRequest::Status), b"").await;
+    if let Ok(mut line) = serde_json::to_vec(&status) {
+        line.push(b'\n');
+        // One that does not read counts what it heard last.
+        let _ = successor.write_all(&line);
+    }
+}
+
+fn predecessor(settings: &Settings) -> Result<Option<ProxyBefore>, Error> {
+    let connect = |path: &PathBuf| {
+        ProxyBefore::connect(path)
+            .map_err(|source| Error::Predecessor { path: path.clone(), source })
+    };
+    settings.predecessor.as_ref().map(connect).transpose()
 }
 
 /// Wakes the runtime now and then while there are connections. A timer that is the next one to end
@@ -110,7 +152,8 @@ async fn listen(path: &Path) -> Result<UnixListener, Error> {
 async fn watch(control: &Control, shares: &Shares, mut terminate: Signal) {
     let mut alone_since = Some(Instant::now());
     loop {
-        if control.table.lock().await.is_over() {
+        let before = control.before.lock().await.as_ref().is_some_and(ProxyBefore::is_finishing);
+        if !before && control.table.lock().await.is_over() {
             return;
         }
         let orphaned_at = alone_since.zip(control.orphan_timeout.get());
@@ -125,6 +168,11 @@ async fn watch(control: &Control, shares: &Shares, mut terminate: Signal) {
                 };
             }
             () = shares.idle.notified() => {}
+            () = sleep(PREDECESSOR_POLL), if before => {
+                if let Some(before) = &mut *control.before.lock().await {
+                    before.look().await;
+                }
+            }
             () = at(orphaned_at) => {
                 tracing::warn!("no daemon for longer than its lease: serving ends");
                 control.table.lock().await.apply(&[]).await;
@@ -172,6 +220,7 @@ async fn converse(control: &Control, stream: UnixStream) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     let mut line = Vec::new();
+    let mut controller = Controller::Balancer;
     loop {
         line.clear();
         let limit = LINE_LIMIT as u64;
@@ -181,9 +230,20 @@ async fn converse(control: &Control, stream: UnixStream) -> io::Result<()> {
         if line.last() != Some(&b'\n') {
             return Err(io::ErrorKind::InvalidData.into());
         }
-        let mut answer = serde_json::to_vec(&answer(control, &line).await)?;
-        answer.push(b'\n');
-        writer.write_all(&answer).await?;
+        let request = serde_json::from_slice(&line);
+        if let Ok(ProxyRequest::HandOver) = request {
+            // Whoever does not get all of it has taken nothing: the next level opens anew.
+            let (estate, status) = hand_over(control).await;
+            controller = Controller::Successor;
+            let stream = writer.as_ref().as_fd().try_clone_to_owned().ok();
+            control.successor.replace(stream.map(BlockingStream::from));
+            estate.send(writer.as_ref(), status).await?;
+        } else {
+            let mut answer =
+                serde_json::to_vec(&answer(control, controller, request, &line).await)?;
+            answer.push(b'\n');
+            writer.write_all(&answer).await?;
+        }
         control.changed.notify_one();
     }
 }
@@ -196,26 +256,68 @@ fn set_orphan_timeout(control: &Control, orphan: Orphan) {
     }
 }
 
-async fn answer(control: &Control, line: &[u8]) -> ProxyStatus {
+/// Who asks at the other end of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Controller {
+    Balancer,
+    /// A proxy that has taken our place.
+    Successor,
+}
+
+async fn hand_over(control: &Control) -> (Estate, ProxyStatus) {
     let mut table = control.table.lock().await;
-    match serde_json::from_slice(line) {
-        Ok(ProxyRequest::Serve { services, orphan }) => {
-            set_orphan_timeout(control, orphan);
-            table.apply(&services).await;
+    let estate = table.hand_over().await;
+    tracing::info!(connections = table.status().active, "another proxy takes over");
+    (estate, table.status())
+}
+
+async fn answer(
+    control: &Control,
+    controller: Controller,
+    request: serde_json::Result<ProxyRequest>,
+    line: &[u8],
+) -> ProxyStatus {
+    let mut table = control.table.lock().await;
+    let mut before = control.before.lock().await;
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            let error = Some(format!("cannot read the request: {error}"));
+            return ProxyStatus { error, ..table.status() };
+        }
+    };
+    let changes = matches!(request, ProxyRequest::Serve { .. } | ProxyRequest::Update { .. });
+    if changes && controller == Controller::Balancer {
+        table.take_back();
+    }
+    let mut status = match &request {
+        ProxyRequest::Serve { services, orphan } => {
+            if let Some(before) = &mut *before {
+                match before.hand_over().await {
+                    Ok(estate) => table.inherit(estate.unwrap_or_default()),
+                    Err(error) => {
+                        let error =
+                            format!("the proxy before this one does not hand over: {error}");
+                        return ProxyStatus { error: Some(error), ..table.status() };
+                    }
+                }
+            }
+            set_orphan_timeout(control, *orphan);
+            table.apply(services).await;
             table.status()
         }
-        Ok(ProxyRequest::Update { set, remove, orphan }) => {
-            set_orphan_timeout(control, orphan);
-            table.update(&set, &remove).await;
+        ProxyRequest::Update { set, remove, orphan } => {
+            set_orphan_timeout(control, *orphan);
+            table.update(set, remove).await;
             let is_named = |name: &str| {
                 set.iter().any(|spec| spec.name == name) || remove.iter().any(|n| n == name)
             };
             table.status_of(is_named)
         }
-        Ok(ProxyRequest::Status) => table.status(),
-        Err(error) => ProxyStatus {
-            error: Some(format!("cannot read the request: {error}")),
-            ..table.status()
-        },
+        ProxyRequest::Status | ProxyRequest::HandOver => table.status(),
+    };
+    if let Some(before) = &mut *before {
+        before.join(&request, line, &mut status).await;
     }
+    status
 }

@@ -37,12 +37,14 @@ mod service;
 mod shares;
 mod shortage;
 mod sources;
+mod succession;
 mod table;
 
 use std::process::ExitCode;
 
 pub use arguments::Settings;
 pub use control::Error;
+pub use sandbox::Account;
 
 /// Runs the proxy until it shall serve nothing, or is orphaned; the hidden `proxy` subcommand.
 /// `arguments` are the words after `proxy`. Exit status: 0 drained, 1 could not run, 2 bad usage.

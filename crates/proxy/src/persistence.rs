@@ -96,6 +96,33 @@ impl PersistenceTable {
         Some(StayHeld { table: self.clone(), stay })
     }
 
+    /// Everybody who stays: the network, the server, and for how long from now; `None`: longer than the
+    /// clock can count. Who has a connection stays as if it ended now.
+    pub fn export(&self, now: Instant) -> Vec<(IpAddr, SocketAddr, Option<Duration>)> {
+        let clients = self.clients.borrow();
+        let staying = clients.iter().filter(|(_, stay)| !stay.is_over(now));
+        let one = |(network, stay): (&IpAddr, &Rc<Stay>)| {
+            let ends = if Rc::strong_count(stay) > 1 { self.until(now) } else { stay.until.get() };
+            (*network, stay.server, ends.map(|until| until.saturating_duration_since(now)))
+        };
+        staying.map(one).collect()
+    }
+
+    /// A client stays with this server for as long from now on.
+    pub fn import(
+        &self,
+        network: IpAddr,
+        server: SocketAddr,
+        left: Option<Duration>,
+        now: Instant,
+    ) {
+        let mut clients = self.clients.borrow_mut();
+        if self.spec.get().is_some() && clients.len() < CLIENT_LIMIT {
+            let until = left.and_then(|left| now.checked_add(left));
+            clients.entry(network).or_insert(Rc::new(Stay { server, until: Cell::new(until) }));
+        }
+    }
+
     /// When one whose last connection ends now is forgotten.
     fn until(&self, now: Instant) -> Option<Instant> {
         let timeout_ms = self.spec.get().map_or(0, |spec| spec.timeout_ms);
@@ -188,6 +215,24 @@ mod tests {
         let _new = (clients.hold(client, b, now), clients.hold(client, a, now));
         drop((old, new));
         assert_eq!(clients.find(client, now + 100 * SWEEP), Some(a));
+    }
+
+    #[test]
+    fn who_is_handed_over_stays_for_what_is_left_of_its_time() {
+        let (before, after, now) = (persistence(5_000, 24), persistence(9_000, 24), Instant::now());
+        let server = server("10.0.0.2:80");
+        drop(before.hold(ip("192.0.2.7"), server, now));
+        let _here = before.hold(ip("198.51.100.7"), server, now);
+        let later = Instant::now() + Duration::from_millis(1_000);
+        for (network, server, left) in before.export(later) {
+            after.import(network, server, left, later);
+        }
+        let is_there = |address: &str, ms| {
+            let at = later + Duration::from_millis(ms);
+            after.find(ip(address), at).is_some()
+        };
+        assert!(is_there("192.0.2.200", 3_900) && !is_there("192.0.2.200", 4_001));
+        assert!(is_there("198.51.100.9", 4_999) && !is_there("198.51.100.9", 5_000));
     }
 
     #[test]

@@ -8,14 +8,16 @@
 //! proxy of a version that has it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
-/// half of the schedulers, 4 no PROXY protocol.
-pub const VERSION: u32 = 5;
+/// half of the schedulers, 4 no PROXY protocol, 5 no [`ProxyRequest::HandOver`].
+pub const VERSION: u32 = 6;
 
 /// The oldest version whose requests this proxy carries out.
 pub const OLDEST_VERSION: u32 = 1;
@@ -25,6 +27,9 @@ pub const UPDATES_SINCE: u32 = 2;
 
 /// The first version that keeps [`ProxyLimits`].
 pub const LIMITS_SINCE: u32 = 3;
+
+/// The first version with [`ProxyRequest::HandOver`] and [`ProxyStart`].
+pub const HANDOVER_SINCE: u32 = 6;
 
 /// Longest line either side reads, in octets: some 50,000 servers. A longer one is a fault.
 pub const LINE_LIMIT: usize = 4 << 20;
@@ -51,6 +56,10 @@ pub enum ProxyRequest {
     },
     /// Only answer.
     Status,
+    /// Of a proxy that takes this one's place: the sockets through which clients come are its own from now
+    /// on, and what is here finishes within the drain time. What is asked on this connection afterwards
+    /// holds for that alone. Answered in several lines, with descriptors.
+    HandOver,
 }
 
 /// How long the proxy serves on once no balancer is connected: the lease of the virtual addresses,
@@ -259,7 +268,36 @@ pub struct ProxyStatus {
     /// is too old to say.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfined: Vec<String>,
+    /// What it was started as; `None`: it is too old to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<ProxyStart>,
     pub services: Vec<ProxyServiceStatus>,
+}
+
+/// What a process is that does not change while it runs.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct ProxyStart {
+    /// Of its program; `None`: it cannot tell.
+    #[serde(default)]
+    pub program: Option<ProgramFile>,
+    /// The words it was started with, but for those that are of this start alone.
+    #[serde(default)]
+    pub options: Vec<String>,
+}
+
+/// A file, for as long as somebody has it open or runs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProgramFile {
+    pub device: u64,
+    pub inode: u64,
+}
+
+impl ProgramFile {
+    /// The one that this path leads to; `None` when there is none.
+    pub fn of(path: &Path) -> Option<Self> {
+        let found = std::fs::metadata(path).ok()?;
+        Some(Self { device: found.dev(), inode: found.ino() })
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -391,7 +429,9 @@ mod tests {
             let text = format!(r#"{{"request":"serve","services":[]{orphan}}}"#);
             match serde_json::from_str(&text).unwrap() {
                 ProxyRequest::Serve { orphan, .. } => orphan,
-                ProxyRequest::Update { .. } | ProxyRequest::Status => unreachable!("it serves"),
+                ProxyRequest::Update { .. } | ProxyRequest::Status | ProxyRequest::HandOver => {
+                    unreachable!("it serves")
+                }
             }
         };
         assert_eq!(read(""), Orphan::Unchanged);

@@ -18,7 +18,7 @@ use crate::protocol::{
 };
 use locum_kernel::sock_diag::SockDiag;
 use tokio::task::spawn_local;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::address;
 use crate::maglev::Maglev;
@@ -31,6 +31,7 @@ use crate::service::listening::{ClientSocket, ServiceListener};
 use crate::shares::{Share, Shares, Takes};
 use crate::shortage::Shortage;
 use crate::sources::SourceCounts;
+use crate::succession::{Estate, StayLabel};
 
 /// How often a service that does not serve looks whether its address has gone too: often enough that a backup
 /// is idle within a second, and one system call each time.
@@ -95,6 +96,8 @@ enum Desired {
     StandBy,
     /// Let the clients finish and go.
     Leave,
+    /// Another proxy has the sockets: let the clients finish, and those find a server that wait for one.
+    Succeeded,
 }
 
 impl RunningService {
@@ -142,7 +145,65 @@ impl RunningService {
     }
 
     /// Takes over servers, weights and scheduler, and opens the listeners that are closed.
-    pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService) {
+    pub fn become_wanted(self: &Rc<Self>, spec: &ProxyService, estate: &mut Estate) {
+        let desired = if spec.ready_only { Desired::StandBy } else { Desired::Serve };
+        self.take_in(spec, desired);
+        for StayLabel { network, server, left_ms, .. } in estate.take_stays(&self.name) {
+            let left = left_ms.map(Duration::from_millis);
+            self.persistence.import(network, server, left, Instant::now());
+        }
+        let unfit = self.scheduler.get().is_none().then(|| {
+            let (name, known) = (&spec.scheduler, scheduler::NAMES);
+            format!("the proxy has no scheduler {name}, use {known}")
+        });
+        if unfit.is_none() {
+            self.open(spec, estate);
+        }
+        self.unfit.replace(unfit);
+        self.watch_address();
+    }
+
+    fn open(self: &Rc<Self>, spec: &ProxyService, estate: &mut Estate) {
+        let serve = |socket, address, closing| match socket {
+            ClientSocket::Stream(listener) => {
+                spawn_local(Rc::clone(self).accept_loop(listener, address, closing))
+            }
+            ClientSocket::Datagrams(socket) => {
+                spawn_local(Rc::clone(self).carry_datagrams(socket, address, closing))
+            }
+        };
+        let known = self.listening.take();
+        self.listening.replace(listening::open(&serve, known, spec, estate));
+    }
+
+    /// Gives away the sockets through which clients come, the sessions of datagrams and who stays with
+    /// which server. Connections go on until their drain time is over.
+    pub async fn hand_over(self: &Rc<Self>, estate: &mut Estate) {
+        // At one moment: a datagram that comes later is the other proxy's.
+        self.listening.borrow().iter().for_each(ServiceListener::begin_handover);
+        for one in self.listening.take() {
+            one.hand_over(estate).await;
+        }
+        let now = Instant::now();
+        let stays = self.persistence.export(now).into_iter().map(|(network, server, left)| {
+            let left_ms = left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+            StayLabel { service: self.name.clone(), network, server, left_ms }
+        });
+        estate.stays.extend(stays);
+        if self.is_wanted() {
+            self.desired.set(Desired::Succeeded);
+            self.wanted.borrow().iter().for_each(|server| server.leave(self.drain.get()));
+            self.watch_address();
+        }
+    }
+
+    /// The proxy that has the sockets was sent this: who is here is served by it.
+    pub fn become_succeeded(self: &Rc<Self>, spec: &ProxyService) {
+        self.take_in(spec, Desired::Succeeded);
+        self.watch_address();
+    }
+
+    fn take_in(&self, spec: &ProxyService, desired: Desired) {
         self.transport.set(spec.transport);
         self.listen.set(spec.listen);
         self.also.replace(spec.also.clone());
@@ -152,27 +213,9 @@ impl RunningService {
         self.send_proxy.set(spec.send_proxy);
         self.accept_proxy.replace(spec.accept_proxy.clone());
         self.persistence.set(spec.persistence);
-        self.desired.set(if spec.ready_only { Desired::StandBy } else { Desired::Serve });
+        self.desired.set(desired);
         self.scheduler.set(ProxyScheduler::from_name(&spec.scheduler));
         self.set_servers(&spec.servers, &spec.failed);
-        let unfit = self.scheduler.get().is_none().then(|| {
-            let (name, known) = (&spec.scheduler, scheduler::NAMES);
-            format!("the proxy has no scheduler {name}, use {known}")
-        });
-        if unfit.is_none() {
-            let known = self.listening.take();
-            let serve = |opened| match opened {
-                ClientSocket::Stream(listener, address) => {
-                    spawn_local(Rc::clone(self).accept_loop(listener, address))
-                }
-                ClientSocket::Datagrams(socket) => {
-                    spawn_local(Rc::clone(self).carry_datagrams(socket))
-                }
-            };
-            self.listening.replace(listening::open(&serve, known, spec));
-        }
-        self.unfit.replace(unfit);
-        self.watch_address();
     }
 
     /// The service is not wanted any more: every server leaves.
@@ -217,7 +260,7 @@ impl RunningService {
     fn is_finishing(&self) -> bool {
         let takes_clients = match self.desired.get() {
             Desired::Serve => true,
-            Desired::StandBy | Desired::Leave => false,
+            Desired::StandBy | Desired::Leave | Desired::Succeeded => false,
         };
         !takes_clients && self.has_connections()
     }
@@ -243,7 +286,7 @@ impl RunningService {
             // Weight 0 takes no clients and keeps those it has: a server is taken out by leaving it out.
             match self.desired.get() {
                 Desired::Serve => server.stay(),
-                Desired::StandBy | Desired::Leave => server.leave(drain),
+                Desired::StandBy | Desired::Leave | Desired::Succeeded => server.leave(drain),
             }
             wanted.push(server);
         }
@@ -276,7 +319,7 @@ impl RunningService {
     pub fn share(&self) -> &Share {
         let takes = match self.desired.get() {
             Desired::Serve => Takes::Clients,
-            Desired::StandBy | Desired::Leave => Takes::Nobody,
+            Desired::StandBy | Desired::Leave | Desired::Succeeded => Takes::Nobody,
         };
         let listeners = self.listening.borrow().len();
         self.share.claim(takes, listeners, self.limits.get().connections);

@@ -37,6 +37,8 @@ pub struct Shares {
     /// What services have beyond what they are guaranteed.
     beyond: Cell<usize>,
     accept_pauses: Cell<u64>,
+    /// Clients without a place whose listener is not ours any more.
+    held: Cell<usize>,
     /// Notified when the last connection ended while [`Shares::is_ending`].
     pub idle: Notify,
     /// Nothing is served any more: the process ends with the last connection.
@@ -61,6 +63,7 @@ impl Shares {
             active: Cell::new(0),
             beyond: Cell::new(0),
             accept_pauses: Cell::new(0),
+            held: Cell::new(0),
             idle: Notify::new(),
             is_ending: Cell::new(false),
             busy: Notify::new(),
@@ -107,6 +110,27 @@ impl Shares {
 
     pub fn active(&self) -> u64 {
         self.active.get() as u64
+    }
+
+    /// Nobody is here, not even somebody without a place.
+    pub fn is_empty(&self) -> bool {
+        self.active.get() == 0 && self.held.get() == 0
+    }
+
+    /// A client without a place counts as one that is here for as long as this lives.
+    pub fn hold(self: &Rc<Self>) -> PlacelessClient {
+        self.held.set(self.held.get() + 1);
+        PlacelessClient(self.clone())
+    }
+}
+
+/// Held for a client that waits for a place.
+#[derive(Debug)]
+pub struct PlacelessClient(Rc<Shares>);
+
+impl Drop for PlacelessClient {
+    fn drop(&mut self) {
+        self.0.held.set(self.0.held.get().saturating_sub(1));
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::rc::Rc;
 
-use crate::protocol::{OLDEST_VERSION, ProxyService, ProxyStatus, VERSION};
+use crate::protocol::{OLDEST_VERSION, ProxyService, ProxyStart, ProxyStatus, VERSION};
 
 use crate::outbound::Outbound;
 use crate::service::RunningService;
 use crate::shares::Shares;
+use crate::succession::Estate;
 
 #[derive(Debug)]
 pub struct Table {
@@ -18,6 +19,11 @@ pub struct Table {
     outbound: Rc<Outbound>,
     /// What of its sandbox this process lacks.
     pub unconfined: Vec<String>,
+    pub start: ProxyStart,
+    /// Another proxy has our sockets: what is here finishes.
+    has_handed_over: bool,
+    /// What the proxy before this one handed over and nobody has taken up yet.
+    estate: Estate,
 }
 
 impl Table {
@@ -28,6 +34,9 @@ impl Table {
             shares,
             outbound: Rc::default(),
             unconfined: Vec::new(),
+            start: ProxyStart::default(),
+            has_handed_over: false,
+            estate: Estate::default(),
         }
     }
 
@@ -53,28 +62,63 @@ impl Table {
         let is_set = |name: &str| set.iter().any(|spec| spec.name == *name);
         self.services.retain(|service| is_set(&service.name) || !service.is_over());
         for spec in set {
-            let service = match self.services.iter().find(|service| service.name == spec.name) {
+            let known = || self.services.iter().find(|service| service.name == spec.name);
+            let service = match known() {
                 Some(service) => service.clone(),
+                // It has nobody here who could finish.
+                None if self.has_handed_over => continue,
                 None => {
                     let service = Rc::new(RunningService::new(spec, &self.shares, &self.outbound));
                     self.services.push(service.clone());
                     service
                 }
             };
-            service.become_wanted(spec);
+            if self.has_handed_over {
+                service.become_succeeded(spec);
+            } else {
+                service.become_wanted(spec, &mut self.estate);
+            }
         }
+        // What nobody wants closes.
+        self.estate = Estate::default();
         self.divide();
         self.is_sent = true;
         self.shares.is_ending.set(self.wants_nothing());
     }
 
+    /// What another proxy hands over is taken up by the next level.
+    pub fn inherit(&mut self, estate: Estate) {
+        self.estate = estate;
+    }
+
+    /// Gives away all sockets through which clients come. Those that are here finish.
+    pub async fn hand_over(&mut self) -> Estate {
+        let mut estate = Estate::default();
+        self.has_handed_over = true;
+        for service in &self.services {
+            service.hand_over(&mut estate).await;
+        }
+        self.is_sent = true;
+        self.shares.is_ending.set(true);
+        estate
+    }
+
+    /// Whoever took our place is gone: the level that comes next is served here again.
+    pub fn take_back(&mut self) {
+        self.has_handed_over = false;
+    }
+
+    pub fn has_handed_over(&self) -> bool {
+        self.has_handed_over
+    }
+
     fn wants_nothing(&self) -> bool {
-        self.services.iter().all(|service| !service.is_wanted())
+        self.has_handed_over || self.services.iter().all(|service| !service.is_wanted())
     }
 
     /// It shall serve nothing, and nothing is left.
     pub fn is_over(&self) -> bool {
-        self.is_sent && self.wants_nothing() && self.shares.active() == 0
+        self.is_sent && self.wants_nothing() && self.shares.is_empty()
     }
 
     fn divide(&self) {
@@ -99,6 +143,7 @@ impl Table {
             accept_pauses: self.shares.accept_pauses(),
             error: None,
             unconfined: self.unconfined.clone(),
+            start: Some(self.start.clone()),
             services: named.map(|service| service.status()).collect(),
         }
     }

@@ -222,3 +222,22 @@ pub fn finish(mut balancer: Balancer) {
 pub fn kill(pid: u32, signal: nix::sys::signal::Signal) {
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.cast_signed()), signal).unwrap();
 }
+
+/// Waits for something that is looked at again and again.
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come within {PATIENCE:?}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says one line to whoever listens at a socket, and returns the first octets of the answer.
+pub fn say(socket: &std::path::Path, line: &str) -> std::io::Result<Vec<u8>> {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    writeln!(stream, "{line}")?;
+    let mut answer = [0; 4096];
+    let count = stream.read(&mut answer)?;
+    Ok(answer[..count].to_vec())
+}

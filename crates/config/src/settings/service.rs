@@ -307,7 +307,7 @@ pub(crate) static DRAIN: OfService<Duration> = Setting::new(
         "long enough for most downloads, short enough to wait for",
     ),
     "How long the proxy lets connections go on after it lost its role, or their server the \
-     configuration. Those of a server that fails end at once. A server of weight 0 keeps its connections. Clients of UDP are given to \
+     configuration, or another process took its place, as after an upgrade. Those of a server that fails end at once. A server of weight 0 keeps its connections. Clients of UDP are given to \
      another server with their next datagram, and answers that come late are passed on. \
      HAProxy: after it lost its role; connections to a server that left are cut at once.",
 );

@@ -6,6 +6,7 @@
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::protocol::ProxyTransport;
 use crate::relay::{self, Meter};
 use crate::scheduler::Chooser;
 use crate::server::{Cut, InFlight, RunningServer};
+use crate::service::listening::Closing;
 use crate::shares::ClientPlace;
 use crate::shortage::Shortage;
 use crate::sources::Visit;
@@ -63,6 +65,21 @@ struct Arrival {
     here: SocketAddr,
 }
 
+/// Who came in and waits to be served.
+#[derive(Debug)]
+enum Guest {
+    /// Has to say for whom it comes.
+    Spoken(Arrival),
+    Known(Admitted),
+}
+
+/// What a guest waited for.
+#[derive(Debug)]
+enum Room {
+    Place(ClientPlace),
+    Assigned(Assigned),
+}
+
 /// What a client that may be served has.
 #[derive(Debug)]
 struct Assigned {
@@ -82,24 +99,42 @@ struct Reached {
 }
 
 impl RunningService {
-    /// Lets clients in until the task is aborted.
-    pub(super) async fn accept_loop(self: Rc<Self>, listener: TcpListener, here: SocketAddr) {
+    /// Lets clients in until the listener closes. Whoever was let in is served.
+    pub(super) async fn accept_loop(
+        self: Rc<Self>,
+        listener: Rc<TcpListener>,
+        here: SocketAddr,
+        closing: Rc<Closing>,
+    ) {
+        let mut closing = pin!(closing.begun());
         let mut pause = SHORTEST_PAUSE;
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut closing => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, peer)) => {
                     pause = SHORTEST_PAUSE;
                     let arrival = Arrival { stream, peer, here };
-                    if self.is_spoken_for(peer.ip()) {
-                        let place = self.place().await;
-                        spawn_local(Rc::clone(&self).introduce(arrival, place));
-                        continue;
-                    }
-                    let Some(client) = self.admit(arrival, None) else { continue };
+                    let guest = if self.is_spoken_for(peer.ip()) {
+                        Guest::Spoken(arrival)
+                    } else {
+                        let Some(client) = self.admit(arrival, None) else { continue };
+                        Guest::Known(client)
+                    };
                     // At the limit one client waits here and the others in the kernel's queue. An
                     // idle listener must not hold a place that another's client could have.
-                    let assigned = self.assign(&client).await;
-                    spawn_local(Rc::clone(&self).serve(client, assigned));
+                    let room = tokio::select! {
+                        biased;
+                        room = self.room(&guest) => room,
+                        () = &mut closing => {
+                            spawn_local(self.clone().receive_late(guest));
+                            return;
+                        }
+                    };
+                    spawn_local(Rc::clone(&self).receive(guest, room));
                 }
                 // The client gave up while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -109,7 +144,10 @@ impl RunningService {
                         self.note_shortage(shortage);
                     }
                     tracing::warn!(service = self.name, %error, ?pause, "accepting pauses");
-                    sleep(pause).await;
+                    tokio::select! {
+                        () = &mut closing => return,
+                        () = sleep(pause) => {}
+                    }
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -119,6 +157,31 @@ impl RunningService {
     /// Whoever comes from there says for whom.
     fn is_spoken_for(&self, address: IpAddr) -> bool {
         self.accept_proxy.borrow().iter().any(|network| network.contains(address))
+    }
+
+    /// Waits until a guest has what it needs first: a place, and who is known a server with room.
+    async fn room(&self, guest: &Guest) -> Room {
+        match guest {
+            Guest::Spoken(_) => Room::Place(self.place().await),
+            Guest::Known(client) => Room::Assigned(self.assign(client).await),
+        }
+    }
+
+    async fn receive(self: Rc<Self>, guest: Guest, room: Room) {
+        match (guest, room) {
+            (Guest::Spoken(arrival), Room::Place(place)) => self.introduce(arrival, place).await,
+            (Guest::Known(client), Room::Assigned(assigned)) => self.serve(client, assigned).await,
+            // INVARIANT: `room` answers a guest with what it needs.
+            (Guest::Spoken(_), Room::Assigned(_)) | (Guest::Known(_), Room::Place(_)) => {}
+        }
+    }
+
+    /// The same of one that waited when its listener closed.
+    async fn receive_late(self: Rc<Self>, guest: Guest) {
+        let here = self.shares.hold();
+        let room = self.room(&guest).await;
+        drop(here);
+        self.receive(guest, room).await;
     }
 
     /// Lets a client in once it has said for whom it comes.

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
@@ -23,9 +24,11 @@ use crate::outbound::{Leg, Way};
 use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
 use crate::server::InFlight;
+use crate::service::listening::Closing;
 use crate::shares::ClientPlace;
 use crate::shortage::Shortage;
 use crate::sources::Visit;
+use crate::succession::SessionLabel;
 
 /// No datagram is larger.
 const LARGEST: usize = 65_535;
@@ -41,8 +44,10 @@ thread_local! {
 /// The clients of one address.
 #[derive(Debug)]
 struct Sessions {
-    /// Whoever closes the address has the only other reference for longer than a moment.
+    /// Whoever closes the address has the only other references for longer than a moment.
     socket: Weak<UdpSocket>,
+    /// As the service names it, and as the kernel does.
+    address: SocketAddr,
     here: SocketAddr,
     all: RefCell<HashMap<SessionKey, Rc<DatagramSession>>>,
     /// Each session once, with when it was heard as of then, and some that have ended.
@@ -86,29 +91,42 @@ enum TurnedAway {
 }
 
 impl RunningService {
-    /// Carries datagrams until the task is aborted.
-    pub(super) async fn carry_datagrams(self: Rc<Self>, socket: UdpSocket) {
-        let Ok(here) = socket.local_addr() else { return };
-        let socket = Rc::new(socket);
-        let sessions = Rc::new(Sessions {
-            socket: Rc::downgrade(&socket),
-            here,
-            all: RefCell::default(),
-            order: RefCell::default(),
-        });
+    /// Carries datagrams until the address closes.
+    pub(super) async fn carry_datagrams(
+        self: Rc<Self>,
+        socket: Rc<UdpSocket>,
+        address: SocketAddr,
+        closing: Rc<Closing>,
+    ) {
+        let sessions = Sessions::at(&socket, address);
+        for (label, upstream) in closing.take_sessions() {
+            sessions.inherit(&self, &label, upstream);
+        }
+        let mut begun = pin!(closing.begun());
         // What is left ends with the address.
         let _ending = SessionsEnd(Rc::clone(&sessions));
         let mut buffer = vec![0; LARGEST];
         loop {
-            match socket.recv_from(&mut buffer).await {
+            let received = tokio::select! {
+                biased;
+                () = &mut begun => break,
+                received = socket.recv_from(&mut buffer) => received,
+            };
+            match received {
                 Ok((count, client)) => sessions.forward(&self, client, &buffer[..count]),
                 Err(error) => {
                     if let Some(shortage) = Shortage::of(&error) {
                         self.note_shortage(shortage);
                     }
-                    sleep(PAUSE).await;
+                    tokio::select! {
+                        () = &mut begun => break,
+                        () = sleep(PAUSE) => {}
+                    }
                 }
             }
+        }
+        if closing.is_handover() {
+            closing.give_sessions(sessions.hand_over(&self.name));
         }
     }
 }
@@ -123,6 +141,54 @@ impl Drop for SessionsEnd {
 }
 
 impl Sessions {
+    /// Of a socket that was asked for this address.
+    fn at(socket: &Rc<UdpSocket>, address: SocketAddr) -> Rc<Self> {
+        Rc::new(Self {
+            socket: Rc::downgrade(socket),
+            address,
+            here: socket.local_addr().unwrap_or(address),
+            all: RefCell::default(),
+            order: RefCell::default(),
+        })
+    }
+
+    /// Ends them all here, and says how they go on elsewhere.
+    fn hand_over(&self, service: &str) -> Vec<(SessionLabel, OwnedFd)> {
+        let one = |((client, _), session): (SessionKey, Rc<DatagramSession>)| {
+            let server = session.has.borrow().as_ref()?.in_flight.server().address;
+            session.end();
+            let socket = session.upstream.as_fd().try_clone_to_owned().ok()?;
+            let (service, here) = (service.to_owned(), self.address);
+            Some((SessionLabel { service, here, client, server }, socket))
+        };
+        self.all.take().into_iter().filter_map(one).collect()
+    }
+
+    /// Goes on with a session of another proxy. One whose server is not wanted here, or for which there is no
+    /// place, is over.
+    fn inherit(
+        self: &Rc<Self>,
+        service: &Rc<RunningService>,
+        label: &SessionLabel,
+        socket: OwnedFd,
+    ) -> Option<()> {
+        let client = label.client;
+        let server =
+            service.wanted.borrow().iter().find(|one| one.address == label.server).cloned()?;
+        let way = service.way_of(ProxyTransport::Udp, client, self.here)?;
+        let visit = service.visit(client.ip())?;
+        let place = service.share.take()?;
+        let socket = Socket::from(socket);
+        let leg = service.outbound.note(&socket, ProxyTransport::Udp, &server, &way).ok()?;
+        let upstream = UdpSocket::from_std(socket.into()).ok()?;
+        let stay = service.persistence.hold(client.ip(), label.server, Instant::now());
+        let key = (client, service.one_packet.get().then_some(label.server));
+        let in_flight = InFlight::begin(server);
+        let has = Belongings { in_flight, _place: place, _visit: visit, _leg: leg, _stay: stay };
+        self.begin(service, key, upstream, has);
+        Some(())
+    }
+
     fn forward(self: &Rc<Self>, service: &Rc<RunningService>, client: SocketAddr, datagram: &[u8]) {
         let counters = &service.counters;
         // What the first one met may be an answer to an earlier datagram.
@@ -365,11 +431,11 @@ mod tests {
     use crate::protocol::{ProxyLimits, ProxyServer, ProxyService};
     use crate::server::RunningServer;
     use crate::shares::Shares;
+    use crate::succession::Estate;
 
     /// A service with this one server, and its clients at a socket of the test.
     async fn served(server: &UdpSocket) -> (Rc<RunningService>, Rc<UdpSocket>, Rc<Sessions>) {
         let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let here = socket.local_addr().unwrap();
         let server =
             ProxyServer { address: server.local_addr().unwrap(), weight: 1, max: None, min: None };
         let spec = ProxyService {
@@ -390,14 +456,9 @@ mod tests {
         };
         let shares = Rc::new(Shares::of_process());
         let service = Rc::new(RunningService::new(&spec, &shares, &Rc::<Outbound>::default()));
-        service.become_wanted(&spec);
+        service.become_wanted(&spec, &mut Estate::default());
         shares.divide(&[service.share()]);
-        let sessions = Rc::new(Sessions {
-            socket: Rc::downgrade(&socket),
-            here,
-            all: RefCell::default(),
-            order: RefCell::default(),
-        });
+        let sessions = Sessions::at(&socket, socket.local_addr().unwrap());
         (service, socket, sessions)
     }
 

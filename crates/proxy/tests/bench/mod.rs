@@ -10,6 +10,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +35,8 @@ pub fn fresh_address() -> SocketAddr {
 
 pub struct Proxy {
     child: Child,
-    directory: tempfile::TempDir,
+    directory: Rc<tempfile::TempDir>,
+    name: String,
     controller: Option<BufReader<UnixStream>>,
 }
 
@@ -46,20 +48,36 @@ impl Proxy {
 
     /// Started by another program, such as one that makes a namespace.
     pub fn start_under(wrapper: &[&str], arguments: &[&str]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        let directory = Rc::new(tempfile::tempdir().unwrap());
+        Self::start_in(directory, "proxy.sock", wrapper, arguments)
+    }
+
+    /// One that takes this one's place once it is sent a level.
+    pub fn successor(&self) -> Self {
+        let predecessor = self.socket();
+        let arguments = ["--predecessor", predecessor.to_str().unwrap()];
+        Self::start_in(self.directory.clone(), &format!("{}.next", self.name), &[], &arguments)
+    }
+
+    fn start_in(
+        directory: Rc<tempfile::TempDir>,
+        name: &str,
+        wrapper: &[&str],
+        arguments: &[&str],
+    ) -> Self {
         let mut words: Vec<_> = wrapper.iter().map(PathBuf::from).collect();
         words.push(program());
         words.push("--socket".into());
-        words.push(directory.path().join("proxy.sock"));
+        words.push(directory.path().join(name));
         words.extend(arguments.iter().map(PathBuf::from));
         let child = Command::new(&words[0]).args(&words[1..]).spawn().unwrap();
-        let mut proxy = Self { child, directory, controller: None };
+        let mut proxy = Self { child, directory, name: name.to_owned(), controller: None };
         proxy.connect();
         proxy
     }
 
     pub fn socket(&self) -> PathBuf {
-        self.directory.path().join("proxy.sock")
+        self.directory.path().join(&self.name)
     }
 
     /// A new controller takes the place of the old one, if any.
@@ -99,6 +117,15 @@ impl Proxy {
         let mut answer = String::new();
         reader.read_line(&mut answer).unwrap();
         serde_json::from_str(&answer).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn wait_for_exit(&mut self) -> ExitStatus {
