@@ -7,6 +7,7 @@
 //!       = help: did you mean `interval`?
 //! ```
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
@@ -47,6 +48,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// Where it comes among others.
+    fn order(&self) -> (&str, u32, u32) {
+        (&self.file, self.line, self.column)
+    }
+
     /// The file as a whole: it could not be read, or lacks something.
     pub fn file(path: impl Into<String>) -> Self {
         Self { file: path.into(), ..Self::default() }
@@ -76,9 +82,21 @@ pub struct Diagnostic {
     /// What else is concerned: "first used at FILE:LINE:COLUMN".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+    /// What is in effect instead of what was written: of a mistake that the language of the file
+    /// forgives. `check --strict` forgives none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effect: Option<String>,
     /// What to do.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub help: Option<String>,
+    /// Further places with the same warning, which are not shown.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub repeats: usize,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde hands over a reference.
+const fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Diagnostic {
@@ -89,7 +107,21 @@ impl Diagnostic {
         code: &'static str,
         message: impl Into<String>,
     ) -> Self {
-        Self { severity, code, message: message.into(), place, note: None, help: None }
+        Self {
+            severity,
+            code,
+            message: message.into(),
+            place,
+            note: None,
+            effect: None,
+            help: None,
+            repeats: 0,
+        }
+    }
+
+    pub fn with_effect(mut self, effect: impl Into<String>) -> Self {
+        self.effect = Some(effect.into());
+        self
     }
 
     pub fn with_help(mut self, help: impl Into<String>) -> Self {
@@ -108,7 +140,7 @@ impl Diagnostic {
     }
 }
 
-/// The headline, then the excerpt with a caret, then note and help; every line ended.
+/// The headline, then the excerpt with a caret, then note, effect and help; every line ended.
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.headline())?;
@@ -123,10 +155,17 @@ impl fmt::Display for Diagnostic {
         if let Some(note) = &self.note {
             writeln!(f, "      = note: {note}")?;
         }
+        if let Some(effect) = &self.effect {
+            writeln!(f, "      = effect: {effect}")?;
+        }
         if let Some(help) = &self.help {
             writeln!(f, "      = help: {help}")?;
         }
-        Ok(())
+        match self.repeats {
+            0 => Ok(()),
+            1 => writeln!(f, "      = and once more"),
+            several => writeln!(f, "      = and {several} times more"),
+        }
     }
 }
 
@@ -135,59 +174,134 @@ const fn space(excerpt: &str) -> &'static str {
     if excerpt.is_empty() { "" } else { " " }
 }
 
-/// All findings of one load, sorted by place.
+/// All findings of one load: errors first, then by place.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 #[serde(transparent)]
 pub struct Diagnostics {
     items: Vec<Diagnostic>,
+    /// Of all that were found, whether kept or not.
+    #[serde(skip)]
+    errors: usize,
+    #[serde(skip)]
+    warnings: usize,
+    /// Of each warning that is kept: a message that repeats is kept once.
+    #[serde(skip)]
+    kept: HashMap<(&'static str, String), usize>,
 }
 
 /// Findings kept per load; a binary file taken for a configuration yields thousands.
 pub const MAX_DIAGNOSTICS: usize = 200;
 
 impl Diagnostics {
-    /// Keeps the finding, unless the limit is reached; errors push warnings out.
+    /// Counts the finding, and keeps it unless the limit is reached; errors push warnings out. A
+    /// warning that was found before is kept once, with the number of its repeats.
     pub fn push(&mut self, diagnostic: Diagnostic) {
+        match diagnostic.severity {
+            Severity::Error => self.push_error(diagnostic),
+            Severity::Warning => self.push_warning(diagnostic),
+        }
+    }
+
+    fn push_error(&mut self, diagnostic: Diagnostic) {
+        self.errors += 1;
         if self.items.len() < MAX_DIAGNOSTICS {
             self.items.push(diagnostic);
-        } else if diagnostic.severity == Severity::Error && !self.has_errors() {
-            self.items.pop();
+        } else if let Some(at) =
+            self.items.iter().rposition(|item| item.severity == Severity::Warning)
+        {
+            self.kept.clear();
+            self.items[at] = diagnostic;
+            self.index();
+        }
+    }
+
+    fn push_warning(&mut self, diagnostic: Diagnostic) {
+        let key = (diagnostic.code, diagnostic.message.clone());
+        if let Some(first) = self.kept.get(&key).and_then(|at| self.items.get_mut(*at)) {
+            if first.place == diagnostic.place {
+                return;
+            }
+            first.repeats += 1 + diagnostic.repeats;
+            self.warnings += 1 + diagnostic.repeats;
+            if diagnostic.place.order() < first.place.order() {
+                first.place = diagnostic.place;
+            }
+            return;
+        }
+        self.warnings += 1 + diagnostic.repeats;
+        if self.items.len() < MAX_DIAGNOSTICS {
+            self.kept.insert(key, self.items.len());
             self.items.push(diagnostic);
         }
+    }
+
+    /// Where each warning is.
+    fn index(&mut self) {
+        let warnings = self.items.iter().enumerate();
+        let warnings = warnings.filter(|(_, item)| item.severity == Severity::Warning);
+        self.kept = warnings.map(|(at, item)| ((item.code, item.message.clone()), at)).collect();
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.items.iter()
     }
 
-    pub fn len(&self) -> usize {
-        self.items.len()
+    /// Errors that were found, whether kept or not.
+    pub const fn errors(&self) -> usize {
+        self.errors
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+    /// Warnings that were found, each repeat counted, whether kept or not.
+    pub const fn warnings(&self) -> usize {
+        self.warnings
     }
 
-    pub fn has_errors(&self) -> bool {
-        self.worst() == Some(Severity::Error)
+    pub const fn is_empty(&self) -> bool {
+        self.errors + self.warnings == 0
+    }
+
+    pub const fn has_errors(&self) -> bool {
+        self.errors > 0
     }
 
     /// `None` when there is nothing to say: the exit code of `locum check` follows from it.
-    pub fn worst(&self) -> Option<Severity> {
-        self.items.iter().map(|item| item.severity).max()
+    pub const fn worst(&self) -> Option<Severity> {
+        match (self.errors, self.warnings) {
+            (0, 0) => None,
+            (0, _) => Some(Severity::Warning),
+            _ => Some(Severity::Error),
+        }
     }
 
-    /// By file, line, column; equal findings once.
+    /// What the language of the file forgives is an error now.
+    pub fn forgive_nothing(&mut self) {
+        for item in &mut self.items {
+            if item.effect.is_some() && item.severity == Severity::Warning {
+                item.severity = Severity::Error;
+                self.errors += 1 + item.repeats;
+                self.warnings -= 1 + item.repeats;
+            }
+        }
+        self.sort();
+    }
+
+    /// Errors first; by file, line, column; equal findings once.
     pub fn sort(&mut self) {
+        let rank = |item: &Diagnostic| std::cmp::Reverse(item.severity);
         self.items.sort_by(|a, b| {
-            (&a.place.file, a.place.line, a.place.column, a.code).cmp(&(
-                &b.place.file,
-                b.place.line,
-                b.place.column,
-                b.code,
-            ))
+            (rank(a), a.place.order(), a.code).cmp(&(rank(b), b.place.order(), b.code))
         });
+        let before = self.items.len();
         self.items.dedup();
+        // Warnings that are equal were never kept twice.
+        self.errors -= before - self.items.len();
+        self.index();
+    }
+
+    /// Those that were found and are not kept.
+    fn hidden(&self) -> usize {
+        let shown: usize = self.items.iter().map(|item| 1 + item.repeats).sum();
+        (self.errors + self.warnings).saturating_sub(shown)
     }
 }
 
@@ -200,10 +314,14 @@ impl<'a> IntoIterator for &'a Diagnostics {
     }
 }
 
-/// Every finding in full, one after the other.
+/// Every finding in full, one after the other, and how many are not shown.
 impl fmt::Display for Diagnostics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.items.iter().try_for_each(|item| write!(f, "{item}"))
+        self.items.iter().try_for_each(|item| write!(f, "{item}"))?;
+        match self.hidden() {
+            0 => Ok(()),
+            hidden => writeln!(f, "{hidden} more findings are not shown"),
+        }
     }
 }
 
@@ -211,14 +329,44 @@ impl fmt::Display for Diagnostics {
 mod tests {
     use super::*;
 
+    fn found(severity: Severity, line: u32, message: String) -> Diagnostic {
+        Diagnostic::at(Place { line, ..Place::file("f") }, severity, "x", message)
+    }
+
     #[test]
-    fn an_error_is_kept_when_warnings_filled_the_list() {
+    fn errors_are_kept_when_warnings_filled_the_list_and_all_are_counted() {
         let mut all = Diagnostics::default();
-        for _ in 0..MAX_DIAGNOSTICS + 5 {
-            all.push(Diagnostic::at(Place::file("f"), Severity::Warning, "w", "w"));
+        for line in 0..MAX_DIAGNOSTICS as u32 + 5 {
+            all.push(found(Severity::Warning, line, format!("w{line}")));
         }
-        all.push(Diagnostic::at(Place::file("f"), Severity::Error, "e", "e"));
-        assert!(all.has_errors());
-        assert_eq!(all.len(), MAX_DIAGNOSTICS);
+        for line in 1..=3 {
+            all.push(found(Severity::Error, line, "e".to_owned()));
+        }
+        all.sort();
+        assert_eq!((all.errors(), all.warnings()), (3, MAX_DIAGNOSTICS + 5));
+        let first: Vec<_> = all.iter().take(4).map(|item| item.severity).collect();
+        assert_eq!(first, [Severity::Error, Severity::Error, Severity::Error, Severity::Warning]);
+        assert_eq!(all.iter().len(), MAX_DIAGNOSTICS);
+        assert!(all.to_string().ends_with("\n8 more findings are not shown\n"));
+    }
+
+    #[test]
+    fn a_warning_that_repeats_is_kept_once_with_its_count_and_its_first_place() {
+        let mut all = Diagnostics::default();
+        for line in [7, 3, 9, 9] {
+            all.push(found(Severity::Warning, line, "w".to_owned()));
+        }
+        let only: Vec<_> = all.iter().map(|item| (item.place.line, item.repeats)).collect();
+        assert_eq!((only.as_slice(), all.warnings()), (&[(3, 3)][..], 4));
+    }
+
+    #[test]
+    fn strictness_makes_an_error_of_what_was_forgiven_and_of_nothing_else() {
+        let mut all = Diagnostics::default();
+        all.push(found(Severity::Warning, 1, "a".to_owned()).with_effect("nothing"));
+        all.push(found(Severity::Warning, 2, "a".to_owned()).with_effect("nothing"));
+        all.push(found(Severity::Warning, 3, "b".to_owned()));
+        all.forgive_nothing();
+        assert_eq!((all.errors(), all.warnings()), (2, 1));
     }
 }

@@ -65,12 +65,15 @@ pub(crate) fn join(directory: &str, name: &str) -> String {
 }
 
 /// Alternatives that braces may spell, to the limit of [`MAX_MATCHES`].
-fn braces(pattern: &str) -> Vec<String> {
+pub(crate) fn braces(pattern: &str) -> Vec<String> {
     let mut open = vec![pattern.to_owned()];
     let mut done = Vec::new();
     while let Some(text) = open.pop() {
         match alternatives(&text) {
-            Some(list) if open.len() + done.len() + list.len() <= MAX_MATCHES => open.extend(list),
+            Some(mut list) if open.len() + done.len() + list.len() <= MAX_MATCHES => {
+                list.reverse();
+                open.extend(list);
+            }
             Some(_) | None => done.push(text),
         }
     }

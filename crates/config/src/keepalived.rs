@@ -12,6 +12,7 @@ mod address;
 mod arguments;
 pub(crate) mod blocks;
 mod checker;
+mod correct;
 mod globals;
 mod instance;
 mod ipvs;
@@ -24,15 +25,18 @@ mod server_group;
 mod url;
 mod virtual_server;
 
+use std::collections::HashMap;
+
 use sha2::Sha256;
 
 use crate::context::Context;
 use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::correct::ScriptNames;
 use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{KeywordEffect, KeywordRow, Shape, refuse, set};
 use crate::keepalived::lines::Lines;
-use crate::keepalived::lowering::Lowering;
+use crate::keepalived::lowering::{LINE_IGNORED, Lowering};
 use crate::parsed::{LateInterfaces, Parsed};
 use crate::settings;
 use crate::settings::row::Block;
@@ -44,9 +48,9 @@ use locum_plan::Name;
 const TOP: &[KeywordRow<FileDraft>] = &[
     // Read first, because keepalived applies its values wherever the block stands.
     KeywordRow { name: "global_defs", shape: Shape::Block(0, 0), effect: KeywordEffect::Accept },
-    set("vrrp_script", Shape::Block(1, 1), script::read),
-    set("vrrp_instance", Shape::Block(1, 1), instance::read),
-    set("virtual_server", Shape::Block(1, 3), virtual_server::read),
+    set("vrrp_script", Shape::Block(0, usize::MAX), script::read),
+    set("vrrp_instance", Shape::Block(0, usize::MAX), instance::read),
+    set("virtual_server", Shape::Block(1, usize::MAX), virtual_server::read),
     refuse(
         "vrrp_sync_group",
         "instances cannot be tied together; remove the group to run them singly",
@@ -54,7 +58,7 @@ const TOP: &[KeywordRow<FileDraft>] = &[
     // Read before what names them.
     KeywordRow {
         name: "virtual_server_group",
-        shape: Shape::Block(1, 1),
+        shape: Shape::Block(0, usize::MAX),
         effect: KeywordEffect::Accept,
     },
     refuse("vrrp_track_process", "use a vrrp_script with \"killall -0 NAME\""),
@@ -111,8 +115,15 @@ pub(crate) fn read(
         hooks: Default::default(),
         late_interfaces: LateInterfaces::Missed,
     };
-    let mut file = FileDraft { parsed, globals: Globals::default(), groups: Vec::new() };
-    let mut lowering = Lowering { report, script_user: None, home_of };
+    let mut file = FileDraft {
+        parsed,
+        globals: Globals::default(),
+        groups: Vec::new(),
+        instance_names: HashMap::new(),
+        scripts: ScriptNames::default(),
+    };
+    let mut lowering =
+        Lowering { report, script_user: None, home_of, is_essential: false, effect: LINE_IGNORED };
     for statement in statements.iter().filter(|one| one.keyword().text == "global_defs") {
         let block: &[Statement] = statement.block.as_deref().unwrap_or_default();
         lowering.run("global_defs", globals::ROWS, &mut file.globals, block);
@@ -121,6 +132,9 @@ pub(crate) fn read(
         server_group::read(&mut lowering, &mut file, statement);
     }
     lowering.run("a keepalived.conf", TOP, &mut file, &statements);
+    for instance in &mut file.parsed.instances {
+        correct::tracks(instance, &file.scripts, report);
+    }
     file.parsed.ipvs = std::mem::take(&mut file.globals.ipvs);
     if file.globals.has_late_interfaces {
         file.parsed.late_interfaces = LateInterfaces::Expected;

@@ -32,7 +32,7 @@ pub(crate) fn load(source: &dyn Source, path: &str, context: &Context<'_>) -> Lo
     let parsed = match source::read(source, path) {
         Err(reason) => {
             let place = Place::file(path);
-            let finding = Diagnostic::at(place, Severity::Error, "unreadable", reason);
+            let finding = Diagnostic::at(place, Severity::Error, "unreadable", reason.to_string());
             report.diagnostics.push(finding.with_help("restore it, or name another with -c FILE"));
             None
         }

@@ -38,14 +38,33 @@ pub trait Source {
 /// Octets of one file: a configuration of ten thousand services has about two million.
 pub const MAX_FILE_SIZE: usize = 16 << 20;
 
+/// Why there is no text.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Unread {
+    /// There is no such file, or it could not be read.
+    Missing(SourceError),
+    /// It was read, and is no text that could be used.
+    Unusable(String),
+}
+
+impl fmt::Display for Unread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(error) => write!(f, "cannot read the file: {error}"),
+            Self::Unusable(reason) => f.write_str(reason),
+        }
+    }
+}
+
 /// The octets of a file, refused above [`MAX_FILE_SIZE`].
-pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, String> {
-    let octets = source.read(path).map_err(|error| format!("cannot read the file: {error}"))?;
+pub(crate) fn read(source: &dyn Source, path: &str) -> Result<Vec<u8>, Unread> {
+    let octets = source.read(path).map_err(Unread::Missing)?;
     if octets.len() > MAX_FILE_SIZE {
-        return Err(format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20));
+        let reason = format!("the file is longer than {} MiB", MAX_FILE_SIZE >> 20);
+        return Err(Unread::Unusable(reason));
     }
     if let Some(reason) = no_text(&octets) {
-        return Err(reason.to_owned());
+        return Err(Unread::Unusable(reason.to_owned()));
     }
     Ok(octets)
 }

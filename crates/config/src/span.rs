@@ -171,6 +171,20 @@ impl Report {
         self.find(span, Severity::Warning, code, message.into())
     }
 
+    /// A mistake that the language of the file forgives: a warning that says what is in effect.
+    pub fn forgiven(
+        &mut self,
+        span: Span,
+        code: &'static str,
+        message: impl Into<String>,
+        effect: impl Into<String>,
+    ) -> Finding<'_> {
+        let mut finding = self.warning(span, code, message);
+        let diagnostic = finding.diagnostic.take();
+        finding.diagnostic = diagnostic.map(|diagnostic| diagnostic.with_effect(effect));
+        finding
+    }
+
     pub fn need(&mut self, span: Span, kind: NeedKind) {
         if self.needed.insert((span, kind.clone())) {
             let place = self.place(span);

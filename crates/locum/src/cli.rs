@@ -134,6 +134,9 @@ pub struct CheckArgs {
     /// Also look for the interfaces, programs, users, files, ports and kernel features it needs
     #[arg(long)]
     pub host: bool,
+    /// What a keepalived.conf may have wrong, and keepalived passes over, is an error
+    #[arg(long)]
+    pub strict: bool,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,

@@ -14,7 +14,7 @@ use locum_plan::{Command, CommandLine, Weight};
 
 impl Lowering<'_> {
     pub fn bad_value(&mut self, word: &Word, message: impl Into<String>) {
-        self.report.error(word.span, "bad-value", message);
+        self.fault(word.span, "bad-value", message);
     }
 
     /// A whole number within the range, from one word.
@@ -27,7 +27,7 @@ impl Lowering<'_> {
         if number.is_none() {
             let (low, high) = (range.start(), range.end());
             let text = format!("`{}` is not a whole number from {low} to {high}", word.text);
-            self.report.error(word.span, "out-of-range", text);
+            self.fault(word.span, "out-of-range", text);
         }
         T::try_from(number?).ok().map(|number| At::new(number, word.span))
     }
@@ -79,6 +79,19 @@ impl Lowering<'_> {
         }
     }
 
+    /// An address of a host; keepalived does not look at a prefix length behind it.
+    pub fn host(&mut self, word: &Word) -> Option<At<IpAddr>> {
+        let Some((address, prefix)) = word.text.split_once('/') else {
+            return self.ip_address(word);
+        };
+        let address = Word { text: address.to_owned(), ..word.clone() };
+        let address = self.ip_address(&address)?;
+        let text = format!("`{}` is the address of one host, not of a network", word.text);
+        let effect = format!("`/{prefix}` is ignored");
+        self.report.forgiven(word.span, "prefix-ignored", text, effect);
+        Some(address)
+    }
+
     /// The first argument as an address.
     pub fn first_address(&mut self, statement: &Statement) -> Option<At<IpAddr>> {
         statement.arguments().first().and_then(|word| self.ip_address(word))
@@ -87,7 +100,7 @@ impl Lowering<'_> {
     /// `weight N [reverse]`, from the words after `weight`.
     pub fn weight(&mut self, keyword: &Word, words: &[Word]) -> Option<At<Weight>> {
         let Some(first) = words.first() else {
-            self.report.error(keyword.span, "missing-argument", "`weight` needs a number");
+            self.fault(keyword.span, "missing-argument", "`weight` needs a number");
             return None;
         };
         let value = self.number(first, -MAX_WEIGHT..=MAX_WEIGHT)?.value;
@@ -96,8 +109,8 @@ impl Lowering<'_> {
             Some(word) if word.text == "reverse" => true,
             Some(word) => {
                 let text = format!("`{}` is not `reverse`, which alone may follow", word.text);
-                self.bad_value(word, text);
-                return None;
+                self.report.forgiven(word.span, "bad-value", text, "the word is ignored");
+                false
             }
         };
         Some(At::new(Weight { value, reverse }, first.span))
@@ -115,11 +128,11 @@ impl Lowering<'_> {
         let argv = match argv {
             Ok(argv) if argv.first().is_some_and(|program| !program.is_empty()) => argv,
             Ok(_) => {
-                self.report.error(span, "bad-value", "the script is empty");
+                self.fault(span, "bad-value", "the script is empty");
                 return None;
             }
             Err(reason) => {
-                self.report.error(span, "unclosed-quote", reason);
+                self.fault(span, "unclosed-quote", reason);
                 return None;
             }
         };

@@ -62,7 +62,8 @@ impl BlockReader<'_, '_> {
                 Token::Close(span) => {
                     if opened.is_none() {
                         let text = "this brace closes nothing";
-                        self.report.error(*span, "unbalanced-brace", text);
+                        let effect = "it is ignored";
+                        self.report.forgiven(*span, "unbalanced-brace", text, effect);
                     }
                     return statements;
                 }
@@ -72,7 +73,7 @@ impl BlockReader<'_, '_> {
                     let span = *span;
                     self.nested(span, depth);
                 }
-                Token::Word(word) => statements.push(self.statement(word.clone(), depth)),
+                Token::Word(word) => statements.extend(self.statement(word.clone(), depth)),
             }
         }
         if let Some(span) = opened {
@@ -81,11 +82,17 @@ impl BlockReader<'_, '_> {
         statements
     }
 
-    fn statement(&mut self, keyword: Word, depth: usize) -> Statement {
+    /// `None` for a line with a quote that is not closed, which is no use to anybody.
+    fn statement(&mut self, keyword: Word, depth: usize) -> Option<Statement> {
         let mut words = vec![keyword];
         while let Some(Token::Word(word)) = self.tokens.get(self.at) {
             words.push(word.clone());
             self.at += 1;
+        }
+        if let Some(Token::Unclosed(span)) = self.tokens.get(self.at) {
+            self.report.error(*span, "unclosed-quote", "this quote is not closed");
+            self.at += 1;
+            return None;
         }
         // The opening brace may stand on a later line.
         let ahead = self.tokens[self.at..]
@@ -101,7 +108,7 @@ impl BlockReader<'_, '_> {
             self.at = at + 1;
             self.nested(span, depth)
         });
-        Statement { words, block }
+        Some(Statement { words, block })
     }
 
     fn nested(&mut self, span: Span, depth: usize) -> Vec<Statement> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dialect::Dialect;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::keywords::{KeywordRow, Shape, accept, refuse, set};
-use crate::keepalived::lowering::{BlockTarget, Lowering};
+use crate::keepalived::lowering::{BlockTarget, Lowering, put};
 use crate::keepalived::url::{UrlBlock, host};
 use crate::parsed::{Field, ParsedHealth};
 use crate::settings::health::{HEALTH, HEALTH_INTERVAL, LocalCheck};
@@ -49,6 +49,8 @@ pub(super) const BLOCKS: &[KeywordRow<Checkers>] = &[
     refuse("FILE_CHECK", "use a MISC_CHECK that reads the file"),
 ];
 
+const CHECK_LEFT_OUT: &str = "the check is left out";
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Kind {
     Tcp,
@@ -74,6 +76,8 @@ pub(super) struct CheckerDraft {
     source: Option<At<IpAddr>>,
     port: Option<At<u16>>,
     urls: Vec<UrlBlock>,
+    /// There are some, usable or not.
+    has_urls: bool,
     command: Option<At<Command>>,
     user: Option<(String, Option<String>)>,
     misc_timeout: Option<At<Duration>>,
@@ -92,6 +96,7 @@ impl CheckerDraft {
             source: None,
             port: None,
             urls: Vec::new(),
+            has_urls: false,
             command: None,
             user: None,
             misc_timeout: None,
@@ -117,7 +122,7 @@ impl CheckerDraft {
             }
             (None, Some(port)) => {
                 let text = "`bind_port` needs the address of a `bindto` here";
-                lowering.report.error(port.span, "missing-argument", text);
+                lowering.report.error(port.span, "unsupported", text);
                 Field::Bad
             }
             (None, None) => Field::Absent,
@@ -143,7 +148,7 @@ impl CheckerDraft {
     fn script(&self, lowering: &mut Lowering<'_>) -> Option<LocalCheck> {
         let Some(command) = &self.command else {
             let text = "a MISC_CHECK needs a `misc_path`";
-            lowering.report.error(self.span, "missing-argument", text);
+            lowering.report.forgiven(self.span, "missing-argument", text, CHECK_LEFT_OUT);
             return None;
         };
         let mut command = command.value.clone();
@@ -220,9 +225,12 @@ impl CheckerDraft {
         tls: Option<Tls>,
         what: &str,
     ) -> Option<Question> {
+        if self.urls.is_empty() && self.has_urls {
+            return None;
+        }
         if self.urls.is_empty() {
             let text = format!("{what} needs a `url` block");
-            lowering.report.error(self.span, "missing-key", text);
+            lowering.report.forgiven(self.span, "missing-key", text, CHECK_LEFT_OUT);
             return None;
         }
         let host = self.host.as_ref().or(virtual_host);
@@ -246,7 +254,8 @@ pub(super) const ROWS: &[KeywordRow<CheckerDraft>] = &[
         draft.host = host(lowering, statement);
     }),
     set("url", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.urls.push(UrlBlock::read(lowering, statement));
+        draft.has_urls = true;
+        draft.urls.extend(UrlBlock::read(lowering, statement));
     }),
     set("http_protocol", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
@@ -288,28 +297,28 @@ pub(super) const ROWS: &[KeywordRow<CheckerDraft>] = &[
     }),
     set("helo_name", Shape::Line(1, 1), |lowering, draft, statement| {
         let name = host(lowering, statement);
-        draft.health.kinds.helo = name.map(|name| At::new(name, statement.span())).into();
+        put(&mut draft.health.kinds.helo, name.map(|name| At::new(name, statement.span())));
     }),
     set("name", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.health.kinds.dns = word(lowering, statement, kinds::name).into();
+        put(&mut draft.health.kinds.dns, word(lowering, statement, kinds::name));
     }),
     set("type", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.health.kinds.record = word(lowering, statement, |text| {
+        let record = word(lowering, statement, |text| {
             let wanted = text.to_ascii_uppercase();
             let found = kinds::RECORDS.iter().find(|(name, _)| *name == wanted);
             found
                 .map(|(_, record)| *record)
                 .ok_or_else(|| format!("`{text}` is not a kind of record that can be asked for"))
-        })
-        .into();
+        });
+        put(&mut draft.health.kinds.record, record);
     }),
     set("payload", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
         let octets = digits(lowering, statement, kinds::octets);
-        draft.health.kinds.udp = octets.into();
+        put(&mut draft.health.kinds.udp, octets);
     }),
     set("require_reply", Shape::Line(0, usize::MAX), |lowering, draft, statement| {
         let pattern = digits(lowering, statement, kinds::pattern);
-        draft.health.kinds.reply = pattern.into();
+        put(&mut draft.health.kinds.reply, pattern);
     }),
     refuse(
         "host",
@@ -349,7 +358,7 @@ fn digits<T>(
     match read(&format!("0x{text}")) {
         Ok(value) => Some(At::new(value, statement.span())),
         Err(reason) => {
-            lowering.report.error(statement.span(), "bad-value", reason);
+            lowering.fault(statement.span(), "bad-value", reason);
             None
         }
     }

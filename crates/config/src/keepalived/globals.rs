@@ -1,14 +1,16 @@
 //! `global_defs`: what applies to all instances and scripts of the file.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use locum_plan::Listener;
-use locum_vrrp::Version;
+use locum_vrrp::{Family, Version};
 
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::correct::ScriptNames;
 use crate::keepalived::ipvs;
 use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{BlockTarget, Lowering, without_settings};
+use crate::keepalived::lowering::{BlockTarget, Lowering, put, without_settings};
 use crate::parsed::{Field, Parsed, ParsedInstance, ParsedIpvs};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
 use crate::settings::keywords;
@@ -20,6 +22,9 @@ pub(super) struct FileDraft {
     pub parsed: Parsed,
     pub globals: Globals,
     pub groups: Vec<ServerGroup>,
+    /// Where each instance is defined.
+    pub instance_names: HashMap<String, Span>,
+    pub scripts: ScriptNames,
 }
 
 without_settings!(FileDraft);
@@ -74,20 +79,20 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     accept("no_checker_emails"),
     accept("router_id"),
     set("vrrp_version", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.version = VERSION_FORM.lower(lowering, statement).into();
+        put(&mut globals.version, VERSION_FORM.lower(lowering, statement));
     }),
     set("script_user", Shape::Line(1, 2), script_user),
     accept("enable_script_security"),
     accept("use_symlink_paths"),
     accept("set_supplementary_groups"),
     set("vrrp_min_garp", Shape::Line(0, 1), |lowering, globals, statement| {
-        globals.min_garp = lowering.switch(statement).into();
+        put(&mut globals.min_garp, lowering.switch(statement));
     }),
     set("vrrp_mcast_group4", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.group_v4 = lowering.first_address(statement).into();
+        put(&mut globals.group_v4, multicast(lowering, statement, Family::V4));
     }),
     set("vrrp_mcast_group6", Shape::Line(1, 1), |lowering, globals, statement| {
-        globals.group_v6 = lowering.first_address(statement).into();
+        put(&mut globals.group_v6, multicast(lowering, statement, Family::V6));
     }),
     set("vrrp_strict", Shape::Line(0, 1), |lowering, globals, statement| {
         let on = lowering.switch(statement).is_some_and(|at| at.value);
@@ -208,4 +213,18 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
 fn script_user(lowering: &mut Lowering<'_>, _: &mut Globals, statement: &Statement) {
     let mut words = statement.arguments().iter().map(|word| word.text.clone());
     lowering.script_user = Some((words.next(), words.next()));
+}
+
+/// A group for the adverts of this family; keepalived passes over any other address.
+fn multicast(
+    lowering: &mut Lowering<'_>,
+    statement: &Statement,
+    family: Family,
+) -> Option<At<IpAddr>> {
+    let group = lowering.first_address(statement)?;
+    if Family::of(&group.value) == family && group.value.is_multicast() {
+        return Some(group);
+    }
+    lowering.fault(group.span, "bad-group", "this is no multicast address of that family");
+    None
 }

@@ -7,19 +7,19 @@ use locum_vrrp::{
 };
 
 use crate::assemble;
-use crate::dialect::Dialect;
 use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::correct::{self, version_in_force};
 use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
-use crate::keepalived::lowering::{BlockTarget, Lowering, without_settings};
+use crate::keepalived::lowering::{BlockTarget, Lowering, put, without_settings};
 use crate::parsed::{Field, ParsedInstance};
-use crate::settings::instance::{INSTANCE, VERSION};
+use crate::settings::instance::INSTANCE;
 use crate::settings::keywords;
 use crate::settings::row::Block;
 use crate::span::{At, Span};
 use crate::validate;
-use locum_plan::{Name, Track, Tracked, VirtualAddress};
+use locum_plan::{Command, Name, Track, Tracked, VirtualAddress, Weight};
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -45,6 +45,8 @@ struct AuthDraft {
     kind: Option<Span>,
     /// It is AH, which adverts of ours cannot carry.
     is_header: bool,
+    /// It is none that there is: keepalived goes on without.
+    is_unknown: bool,
 }
 
 without_settings!(AuthDraft);
@@ -65,23 +67,27 @@ const ACCEPTED: &str = "traffic to the address is accepted";
 pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     set("state", Shape::Line(1, 1), state),
     set("advert_int", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.parsed.interval = lowering.first_seconds(statement).into();
-        if let Some(at) = draft.parsed.interval.given().filter(|at| at.value < MIN_INTERVAL) {
-            let text = "advert_int is at least 0.01";
-            lowering.report.error(at.span, "out-of-range", text);
+        let Some(at) = lowering.first_seconds(statement) else { return };
+        if INTERVALS.contains(&at.value) {
+            draft.parsed.interval = Field::Given(at);
+        } else {
+            lowering.fault(at.span, "out-of-range", "advert_int is from 0.01 to 255 seconds");
         }
     }),
     set("native_ipv6", Shape::Line(0, 0), |_, draft, statement| {
         draft.parsed.family = Field::Given(At::new(Family::V6, statement.span()));
     }),
     set("virtual_ipaddress", Shape::Block(0, 0), |lowering, draft, statement| {
-        draft.parsed.addresses = match addresses(lowering, statement) {
-            Some(list) => Field::Given(At::new(list, statement.span())),
-            None => Field::Bad,
-        };
+        let list = addresses(lowering, statement);
+        match &mut draft.parsed.addresses {
+            Field::Given(known) => known.value.extend(list),
+            slot @ (Field::Absent | Field::Bad) => {
+                *slot = Field::Given(At::new(list, statement.span()));
+            }
+        }
     }),
     set("virtual_ipaddress_excluded", Shape::Block(0, 0), |lowering, draft, statement| {
-        let list = addresses(lowering, statement).unwrap_or_default();
+        let list = addresses(lowering, statement);
         draft.parsed.excluded.extend(list, statement.span());
     }),
     set("no_virtual_ipaddress", Shape::Line(0, 0), |_, draft, _| {
@@ -98,17 +104,21 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     set("preempt_delay", Shape::Line(1, 1), preempt_delay),
     set("unicast_src_ip", Shape::Line(1, 1), |lowering, draft, statement| {
         draft.parsed.unicast.span.get_or_insert(statement.span());
-        draft.parsed.source = lowering.first_address(statement).into();
+        let source = statement.arguments().first().and_then(|word| lowering.host(word));
+        put(&mut draft.parsed.source, source);
     }),
     set("unicast_peer", Shape::Block(0, 0), |lowering, draft, statement| {
         draft.parsed.unicast.span = Some(statement.span());
-        draft.parsed.unicast.peers = match peers(lowering, statement) {
-            Some(list) => Field::Given(At::new(list, statement.span())),
-            None => Field::Bad,
-        };
+        let list = peers(lowering, statement);
+        match &mut draft.parsed.unicast.peers {
+            Field::Given(known) => known.value.extend(list),
+            slot @ (Field::Absent | Field::Bad) => {
+                *slot = Field::Given(At::new(list, statement.span()));
+            }
+        }
     }),
     set("unicast_ttl", Shape::Line(1, 1), |lowering, draft, statement| {
-        draft.parsed.unicast.ttl = lowering.first_number(statement, 0..=255).into();
+        put(&mut draft.parsed.unicast.ttl, lowering.first_number(statement, 0..=255));
     }),
     accept("unicast_fault_no_peer"),
     set("track_script", Shape::Block(0, 0), |lowering, draft, statement| {
@@ -127,19 +137,19 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     refuse("track_file", "use a vrrp_script that looks at the file"),
     refuse("track_bfd", "remove it"),
     set("notify", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.parsed.hooks.any.extend(lowering.hook(statement), statement.span());
+        first_hook(lowering, &mut draft.parsed.hooks.any, statement);
     }),
     set("notify_master", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.parsed.hooks.master.extend(lowering.hook(statement), statement.span());
+        first_hook(lowering, &mut draft.parsed.hooks.master, statement);
     }),
     set("notify_backup", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.parsed.hooks.backup.extend(lowering.hook(statement), statement.span());
+        first_hook(lowering, &mut draft.parsed.hooks.backup, statement);
     }),
     set("notify_fault", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.parsed.hooks.fault.extend(lowering.hook(statement), statement.span());
+        first_hook(lowering, &mut draft.parsed.hooks.fault, statement);
     }),
     set("notify_stop", Shape::Line(1, 3), |lowering, draft, statement| {
-        draft.parsed.hooks.stop.extend(lowering.hook(statement), statement.span());
+        first_hook(lowering, &mut draft.parsed.hooks.stop, statement);
     }),
     ignore("notify_deleted", "a deleted instance runs notify_stop"),
     ignore("notify_master_rx_lower_pri", "after a conflict the master runs notify_master again"),
@@ -153,8 +163,7 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
             Some(at) if at.value => {
                 Field::Given(at.map(|_| ChecksumMode::Auto(ChecksumForm::Message)))
             }
-            Some(_) => Field::Absent,
-            None => Field::Bad,
+            Some(_) | None => Field::Absent,
         };
     }),
     set("old_unicast_checksum", Shape::Line(0, 1), |lowering, _, statement| {
@@ -200,8 +209,14 @@ const AUTHENTICATION: &[KeywordRow<AuthDraft>] = &[
                 draft.is_header = kind == "AH";
             }
             other => {
-                let text = format!("`{other}` is not an authentication: PASS");
-                lowering.bad_value(word, text);
+                let text = format!("`{other}` is not an authentication");
+                let effect = "there is no authentication";
+                let finding = lowering.report.forgiven(word.span, "bad-value", text, effect);
+                match other.strip_suffix(';') {
+                    Some(kind) => drop(finding.help(format!("write `{kind}`, without `;`"))),
+                    None => drop(finding.help("write `PASS`")),
+                }
+                draft.is_unknown = true;
             }
         }
     }),
@@ -209,6 +224,24 @@ const AUTHENTICATION: &[KeywordRow<AuthDraft>] = &[
         draft.password = first_text(statement);
     }),
 ];
+
+/// Of several keepalived runs the first.
+fn first_hook(
+    lowering: &mut Lowering<'_>,
+    hooks: &mut Field<Vec<At<Command>>>,
+    statement: &Statement,
+) {
+    match hooks.span() {
+        None => hooks.extend(lowering.hook(statement), statement.span()),
+        Some(first) => {
+            let text = format!("`{}` is there already", statement.keyword().text);
+            let effect = "the first one runs";
+            let finding =
+                lowering.report.forgiven(statement.span(), "duplicate-hook", text, effect);
+            drop(finding.see("first", first));
+        }
+    }
+}
 
 fn first_text(statement: &Statement) -> Option<At<String>> {
     statement.arguments().first().map(|word| At::new(word.text.clone(), word.span))
@@ -221,15 +254,19 @@ fn state(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft, statement: &Sta
         "BACKUP" => State::Backup,
         other => {
             let text = format!("`{other}` is not a state: MASTER or BACKUP");
-            lowering.bad_value(word, text);
-            return;
+            lowering
+                .report
+                .forgiven(word.span, "bad-value", text, "the state is BACKUP")
+                .suggest(other, ["MASTER", "BACKUP"]);
+            State::Backup
         }
     };
     draft.state = Some(At::new(state, word.span));
 }
 
-/// keepalived's shortest: one centisecond, as the wire has it.
-const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// keepalived's: from one centisecond, as the wire has it.
+const INTERVALS: std::ops::RangeInclusive<Duration> =
+    Duration::from_millis(10)..=Duration::from_secs(255);
 
 /// keepalived's longest.
 const MAX_PREEMPT_DELAY: Duration = Duration::from_secs(1000);
@@ -238,50 +275,47 @@ fn preempt_delay(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft, stateme
     let delay = lowering.first_seconds(statement);
     if let Some(at) = delay.as_ref().filter(|at| at.value > MAX_PREEMPT_DELAY) {
         let text = "a preempt delay is 0 to 1000 seconds";
-        lowering.report.error(at.span, "out-of-range", text);
+        lowering.fault(at.span, "out-of-range", text);
         return;
     }
     draft.preempt_delay = delay;
 }
 
-fn addresses(
-    lowering: &mut Lowering<'_>,
-    statement: &Statement,
-) -> Option<Vec<At<VirtualAddress>>> {
+/// Those that are usable: keepalived passes over the others.
+fn addresses(lowering: &mut Lowering<'_>, statement: &Statement) -> Vec<At<VirtualAddress>> {
     let lines = statement.block.as_deref().unwrap_or_default();
-    let read: Vec<_> = lines.iter().map(|line| address::read(lowering, line)).collect();
-    read.into_iter().collect()
+    lines.iter().filter_map(|line| address::read(lowering, line)).collect()
 }
 
 /// Lines of `ADDRESS [min_ttl N] [max_ttl N]`.
-fn peers(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<Vec<At<UnicastPeer>>> {
+fn peers(lowering: &mut Lowering<'_>, statement: &Statement) -> Vec<At<UnicastPeer>> {
     let lines = statement.block.as_deref().unwrap_or_default();
-    let read: Vec<_> = lines.iter().map(|line| peer(lowering, line)).collect();
-    read.into_iter().collect()
+    lines.iter().filter_map(|line| peer(lowering, line)).collect()
 }
 
 fn peer(lowering: &mut Lowering<'_>, line: &Statement) -> Option<At<UnicastPeer>> {
-    let address = lowering.ip_address(line.keyword())?;
+    let address = lowering.host(line.keyword())?;
     let (mut low, mut high) = (None, None);
-    for pair in line.arguments().chunks(2) {
-        let [name, value] = pair else {
-            let text = format!("`{}` needs a value", pair[0].text);
-            lowering.report.error(pair[0].span, "missing-argument", text);
-            return None;
-        };
-        let octet = Some(lowering.number(value, 0..=255)?.value);
-        match name.text.as_str() {
-            "min_ttl" => low = octet,
-            "max_ttl" => high = octet,
+    let mut words = line.arguments().iter();
+    while let Some(name) = words.next() {
+        let slot = match name.text.as_str() {
+            "min_ttl" => &mut low,
+            "max_ttl" => &mut high,
             other => {
                 let text = format!("unknown option `{other}` of a peer");
                 lowering
                     .report
-                    .error(name.span, "unknown-keyword", text)
+                    .forgiven(name.span, "unknown-keyword", text, "the word is ignored")
                     .suggest(other, ["min_ttl", "max_ttl"]);
-                return None;
+                continue;
             }
-        }
+        };
+        let Some(value) = words.next() else {
+            let text = format!("`{}` needs a value", name.text);
+            lowering.report.forgiven(name.span, "missing-argument", text, "it is ignored");
+            break;
+        };
+        *slot = lowering.number(value, 0..=255).map(|at| at.value).or(*slot);
     }
     let ttl = match (low, high) {
         (None, None) => None,
@@ -297,34 +331,35 @@ fn track(
     kind: fn(Name) -> Tracked,
 ) -> Option<At<Track>> {
     let name = line.keyword();
-    let weight = match tracked_weight(lowering, line) {
-        Ok(weight) => weight,
-        Err(Refused) => return None,
-    };
+    let weight = tracked_weight(lowering, line);
     Some(At::new(Track { object: kind(name.text.as_str().into()), weight }, name.span))
 }
 
-/// The line cannot be used, and has been reported.
-struct Refused;
-
-fn tracked_weight(
-    lowering: &mut Lowering<'_>,
-    line: &Statement,
-) -> Result<Option<locum_plan::Weight>, Refused> {
-    let Some((option, rest)) = line.arguments().split_first() else { return Ok(None) };
+/// keepalived passes over options that it cannot use, and tracks what is named all the same.
+fn tracked_weight(lowering: &mut Lowering<'_>, line: &Statement) -> Option<Weight> {
+    let (option, rest) = line.arguments().split_first()?;
     if option.text != "weight" {
         let text = format!("unknown option `{}` of a tracked object", option.text);
+        let effect = "it is tracked without it";
         lowering
             .report
-            .error(option.span, "unknown-keyword", text)
+            .forgiven(option.span, "unknown-keyword", text, effect)
             .suggest(&option.text, ["weight"]);
-        return Err(Refused);
+        return None;
     }
-    lowering.weight(option, rest).map(|at| Some(at.value)).ok_or(Refused)
+    lowering.weight(option, rest).map(|at| at.value)
 }
 
+/// A second block of one name is passed over, as is one without a name or with two.
 pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
-    let Some(name) = first_text(statement) else { return };
+    let Some(name) = lowering.only_name(statement) else { return };
+    if let Some(first) = file.instance_names.get(&name.value) {
+        let text = format!("instance `{}` is defined twice", name.value);
+        let effect = "the second block is ignored";
+        let finding = lowering.report.forgiven(name.span, "duplicate-name", text, effect);
+        return drop(finding.see("first defined", *first));
+    }
+    file.instance_names.insert(name.value.clone(), name.span);
     let mut draft = InstanceDraft {
         parsed: ParsedInstance::new(statement.span(), name),
         state: None,
@@ -347,6 +382,7 @@ fn finish(
     inherit(lowering, globals, &mut draft);
     draft.parsed.priority = priority(lowering, &draft);
     draft.parsed.preempt = preempt(lowering, &draft);
+    correct::instance(&mut draft.parsed, lowering.report);
     authenticate(lowering, &mut draft);
     overflow(lowering, &mut draft.parsed);
     draft.parsed
@@ -434,9 +470,12 @@ fn preempt(lowering: &mut Lowering<'_>, draft: &InstanceDraft) -> Field<Preempt>
 /// Version 3 has no authentication, nor has strict mode: what stands there is ignored, and it is
 /// said, as keepalived does.
 fn authenticate(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
-    let AuthDraft { password, kind, is_header } = std::mem::take(&mut draft.auth);
+    let AuthDraft { password, kind, is_header, is_unknown } = std::mem::take(&mut draft.auth);
     let Some(span) = password.as_ref().map(|at| at.span).or(kind) else { return };
-    if version(&draft.parsed) == Version::V3 {
+    if is_unknown {
+        return;
+    }
+    if version_in_force(&draft.parsed) == Version::V3 {
         let text = "VRRP version 3 has no authentication, so this one is ignored";
         lowering.report.warning(span, "auth-version", text);
         return;
@@ -451,29 +490,26 @@ fn authenticate(lowering: &mut Lowering<'_>, draft: &mut InstanceDraft) {
         lowering.report.error(kind, "unsupported", text).help("use PASS");
         return;
     }
-    match password {
-        Some(password) => {
+    match (kind, password) {
+        (Some(_), Some(password)) => {
             draft.parsed.auth.span = Some(password.span);
             draft.parsed.auth.simple = Field::Given(At::new((), password.span));
             draft.parsed.auth.password = Field::Given(password);
         }
-        None => {
-            let text = "`auth_type` without `auth_pass`";
-            lowering.report.error(span, "missing-key", text);
+        (kind, password) => {
+            let text = match (kind, password) {
+                (Some(_), None) => "`auth_type` without `auth_pass`",
+                (_, _) => "`auth_pass` without `auth_type`",
+            };
+            let effect = "there is no authentication";
+            lowering.report.forgiven(span, "auth-incomplete", text, effect);
         }
-    }
-}
-
-fn version(instance: &ParsedInstance) -> Version {
-    match assemble::family(instance) {
-        Family::V6 => instance.version.value().copied().unwrap_or(Version::V3),
-        Family::V4 => VERSION.of(instance, Dialect::Keepalived),
     }
 }
 
 /// Addresses that do not fit into the advert become excluded ones.
 fn overflow(lowering: &mut Lowering<'_>, instance: &mut ParsedInstance) {
-    let limit = validate::capacity(version(instance), assemble::family(instance));
+    let limit = validate::capacity(version_in_force(instance), assemble::family(instance));
     let Field::Given(list) = &mut instance.addresses else { return };
     let Some(first) = list.value.get(limit) else { return };
     let span = first.span;

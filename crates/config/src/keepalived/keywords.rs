@@ -1,8 +1,7 @@
 //! What a keyword row is, and how a block is read by its rows.
 
 use crate::keepalived::blocks::Statement;
-use crate::keepalived::lexer::Word;
-use crate::keepalived::lowering::{BlockTarget, Lowering};
+use crate::keepalived::lowering::{BlockTarget, LINE_IGNORED, Lowering};
 
 /// One keyword of one block. The tables of rows and the keywords of settings are the whole
 /// vocabulary.
@@ -65,10 +64,9 @@ impl Lowering<'_> {
         statements: &[Statement],
     ) {
         for statement in statements {
-            let keyword = statement.keyword();
             if !self.by(rows, target, statement) && !target.setting(self, statement) {
                 let known = rows.iter().map(|row| row.name).chain(T::keywords());
-                self.unknown(what, keyword, known);
+                self.unknown(what, statement, known);
             }
         }
     }
@@ -99,6 +97,8 @@ impl Lowering<'_> {
                 let text = format!("`{name}` has no effect here: {reason}");
                 self.report.warning(statement.span(), "ignored-keyword", text);
             }
+            // Generators write all blocks, and an empty one asks for nothing.
+            KeywordEffect::Refuse(_) if statement.block.as_ref().is_some_and(Vec::is_empty) => {}
             KeywordEffect::Refuse(reason) => {
                 let text = format!("`{name}` is not supported yet");
                 self.report.error(statement.span(), "unsupported", text).help(reason);
@@ -106,7 +106,8 @@ impl Lowering<'_> {
         }
     }
 
-    /// The statement has as many arguments as it may, and a block if it must; else it is reported.
+    /// The statement has as many arguments as it needs, and a block if it must. keepalived ends at
+    /// an argument that is missing, and passes over one too many.
     pub fn fits(&mut self, shape: Shape, statement: &Statement) -> bool {
         let name = &statement.keyword().text;
         let (low, high, wants_block) = match shape {
@@ -121,32 +122,43 @@ impl Lowering<'_> {
                 _ => format!("`{name}` needs {low} arguments"),
             };
             self.report.error(statement.span(), "missing-argument", text);
-        } else if let Some(extra) = statement.arguments().get(high) {
-            let text = format!("`{name}` does not take this argument");
-            self.report.error(extra.span, "extra-argument", text);
-        } else if wants_block != statement.block.is_some() {
-            let (code, text) = match wants_block {
-                true => ("missing-block", format!("`{name}` needs a block in braces")),
-                false => ("extra-block", format!("`{name}` takes no block")),
-            };
-            self.report.error(statement.span(), code, text);
-        } else {
-            return true;
+            return false;
         }
-        false
+        if let Some(extra) = statement.arguments().get(high) {
+            let text = format!("`{name}` does not take this argument");
+            self.report.forgiven(extra.span, "extra-argument", text, "it is ignored");
+        }
+        match (wants_block, &statement.block) {
+            (true, None) => {
+                let text = format!("`{name}` needs a block in braces");
+                let effect = "it is taken for an empty one";
+                self.report.forgiven(statement.span(), "missing-block", text, effect);
+            }
+            (false, Some(_)) => {
+                let text = format!("`{name}` takes no block");
+                let effect = "the block is ignored";
+                self.report.forgiven(statement.span(), "extra-block", text, effect);
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+        true
     }
 
-    /// keepalived logs an unknown keyword and goes on; a setting that is dropped unseen hurts more
-    /// than a refusal.
+    /// A keyword that no table of the block has.
     pub fn unknown<'w>(
         &mut self,
         what: &str,
-        keyword: &Word,
+        statement: &Statement,
         known: impl Iterator<Item = &'w str>,
     ) {
+        let keyword = statement.keyword();
         let text = format!("unknown keyword `{}` in {what}", keyword.text);
         let home = (self.home_of)(&keyword.text);
-        let finding = self.report.error(keyword.span, "unknown-keyword", text);
+        let effect = match statement.block {
+            Some(_) => "the block is ignored",
+            None => LINE_IGNORED,
+        };
+        let finding = self.report.forgiven(keyword.span, "unknown-keyword", text, effect);
         match home {
             Some(block) => drop(finding.help(format!("it belongs in {block}"))),
             None => drop(finding.suggest(&keyword.text, known)),

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 
 use crate::glob;
 use crate::keepalived::lexer::{Glyph, Token, tokens};
-use crate::source::{self, Source};
+use crate::source::{self, Source, SourceError, Unread};
 use crate::span::{Report, Span};
 
 /// Includes inside includes.
@@ -181,7 +181,8 @@ impl<'s, 'r> Lines<'s, 'r> {
         let text: String = pattern.iter().map(|glyph| glyph.character).collect();
         let text = text.trim_matches(['"', '\'']);
         if text.is_empty() {
-            self.report.error(span, "missing-argument", "`include` needs a file name");
+            let message = "`include` needs a file name";
+            self.report.forgiven(span, "missing-argument", message, "nothing is included");
             return;
         }
         if depth >= MAX_DEPTH {
@@ -193,41 +194,89 @@ impl<'s, 'r> Lines<'s, 'r> {
         let directory = from.rfind('/').map_or("", |at| &from[..at.max(1)]);
         let path =
             if text.starts_with('/') { text.to_owned() } else { glob::join(directory, text) };
-        let paths = match glob::is_pattern(text) {
-            true => glob::expand(self.source, &path),
-            false => vec![path],
-        };
-        if paths.is_empty() && keyword != "include" {
-            let message = format!("no file matches `{text}`");
-            self.report.error(span, "include-empty", message);
+        let demand = Demand::of(keyword);
+        let mut is_complete = true;
+        for one in glob::braces(&path) {
+            let paths = match glob::is_pattern(&one) {
+                true => glob::expand(self.source, &one),
+                false => vec![one],
+            };
+            if paths.is_empty() && demand.wildcard {
+                let message = format!("no file matches `{text}`");
+                self.report.error(span, "include-empty", message);
+            }
+            for path in paths {
+                is_complete &= self.included(&path, demand, span, depth);
+            }
         }
-        for path in paths {
-            self.included(&path, span, depth);
+        if !is_complete && demand.brace && text.contains('{') {
+            let message = format!("not all files of `{text}` are there");
+            self.report.error(span, "include-empty", message);
         }
     }
 
-    fn included(&mut self, path: &str, span: Span, depth: usize) {
+    /// False when there is no such file.
+    fn included(&mut self, path: &str, demand: Demand, span: Span, depth: usize) -> bool {
         if self.report.files.len() >= MAX_FILES || self.total >= MAX_TOTAL {
             let message = format!(
                 "too much is included: at most {MAX_FILES} files and {} MiB",
                 MAX_TOTAL >> 20
             );
             self.report.error(span, "include-limit", message);
-            return;
+            return true;
         }
-        match source::read(self.source, path) {
+        let unread = match source::read(self.source, path) {
             Ok(octets) => {
                 self.file(path, &octets, depth + 1);
                 self.tokens.push(Token::EndOfLine);
+                return true;
             }
-            Err(reason) => {
-                self.report.error(span, "unreadable", format!("{path}: {reason}"));
-            }
+            Err(unread) => unread,
+        };
+        let text = format!("{path}: {unread}");
+        let is_absent = unread == Unread::Missing(SourceError::NotFound);
+        let is_demanded = match unread {
+            Unread::Missing(SourceError::NotFound) => demand.literal,
+            Unread::Missing(SourceError::Failed(_)) => demand.readable,
+            Unread::Unusable(_) => true,
+        };
+        if is_demanded {
+            self.report.error(span, "unreadable", text);
+        } else {
+            self.report.forgiven(span, "unreadable", text, "nothing is included");
+        }
+        !is_absent
+    }
+}
+
+/// What must be there: keepalived passes over anything else.
+#[derive(Clone, Copy, Default)]
+struct Demand {
+    /// Files that exist can be read.
+    readable: bool,
+    /// A file that is named exists.
+    literal: bool,
+    /// A pattern has a match.
+    wildcard: bool,
+    /// Each alternative in braces exists.
+    brace: bool,
+}
+
+impl Demand {
+    fn of(keyword: &str) -> Self {
+        let none = Self::default();
+        match keyword {
+            "includer" => Self { readable: true, ..none },
+            "includem" => Self { literal: true, ..none },
+            "includew" => Self { wildcard: true, ..none },
+            "includeb" => Self { brace: true, ..none },
+            "includea" => Self { readable: true, literal: true, wildcard: true, brace: true },
+            _include => none,
         }
     }
 }
 
-/// The plain form forgives a pattern without match; the letters ask for more.
+/// The plain form forgives what is missing; the letters ask for more.
 fn is_include(word: &str) -> bool {
     matches!(word, "include" | "includer" | "includem" | "includew" | "includeb" | "includea")
 }

@@ -1,16 +1,16 @@
 //! `vrrp_script`: a check that adjusts priorities.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::globals::FileDraft;
 use crate::keepalived::keywords::{KeywordRow, Shape, accept, set};
-use crate::keepalived::lowering::{BlockTarget, Lowering};
+use crate::keepalived::lowering::{BlockTarget, Lowering, put};
 use crate::parsed::{Field, ParsedCheck};
 use crate::settings::check::CHECK;
 use crate::settings::keywords;
 use crate::settings::row::Block;
-use crate::span::At;
 use locum_plan::{Checker, Command, CommandLine};
 
 pub(super) struct ScriptDraft {
@@ -21,13 +21,11 @@ pub(super) struct ScriptDraft {
 
 pub(super) const ROWS: &[KeywordRow<ScriptDraft>] = &[
     set("script", Shape::Line(1, usize::MAX), |lowering, draft, statement| {
-        draft.command = match lowering.command(statement.arguments()) {
-            Some(command) => Field::Given(command),
-            None => Field::Bad,
-        };
+        put(&mut draft.command, lowering.command(statement.arguments()));
     }),
     set("weight", Shape::Line(1, 2), |lowering, draft, statement| {
-        draft.parsed.weight = lowering.weight(statement.keyword(), statement.arguments()).into();
+        let weight = lowering.weight(statement.keyword(), statement.arguments());
+        put(&mut draft.parsed.weight, weight);
     }),
     set("user", Shape::Line(1, 2), |_, draft, statement| {
         let mut words = statement.arguments().iter().map(|word| word.text.clone());
@@ -47,8 +45,13 @@ impl BlockTarget for ScriptDraft {
 }
 
 pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
-    let Some(name) = statement.arguments().first() else { return };
-    let name = At::new(name.text.clone(), name.span);
+    let Some(name) = lowering.only_name(statement) else { return };
+    if let Some(first) = file.scripts.known.get(&name.value) {
+        let text = format!("vrrp_script `{}` is defined twice", name.value);
+        let effect = "the second block is ignored";
+        let finding = lowering.report.forgiven(name.span, "duplicate-name", text, effect);
+        return drop(finding.see("first defined", *first));
+    }
     let check = ParsedCheck { span: statement.span(), name, ..ParsedCheck::default() };
     let mut draft = ScriptDraft { parsed: check, command: Field::Absent, user: None };
     let block = statement.block.as_deref().unwrap_or_default();
@@ -61,6 +64,21 @@ pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement:
         }
         checker(command)
     });
+    for (time, key) in [(&mut check.interval, "interval"), (&mut check.timeout, "timeout")] {
+        if let Some(at) = time.given_mut().filter(|at| at.value.is_zero()) {
+            let text = format!("`{key}` is longer than 0");
+            lowering.report.forgiven(at.span, "out-of-range", text, "it is 1 second");
+            at.value = Duration::from_secs(1);
+        }
+    }
+    if check.checker.is_absent() {
+        let text = format!("vrrp_script `{}` does not say what to run", check.name.value);
+        let finding = lowering.report.forgiven(check.span, "missing-key", text, "it is left out");
+        drop(finding.help("add `script`"));
+        file.scripts.left_out.insert(check.name.value);
+        return;
+    }
+    file.scripts.known.insert(check.name.value.clone(), check.name.span);
     file.parsed.checks.push(check);
 }
 

@@ -16,29 +16,25 @@ use crate::span::At;
 
 /// Groups are read before what names them, wherever they stand.
 pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement: &Statement) {
-    let [name] = statement.arguments() else {
-        let text = "`virtual_server_group` needs one name";
-        lowering.report.error(statement.span(), "missing-argument", text);
-        return;
-    };
-    let span = statement.span();
-    if file.groups.iter().any(|group| group.name == name.text) {
-        let text = format!("virtual_server_group `{}` is defined twice", name.text);
-        lowering.report.error(name.span, "duplicate-name", text);
+    let Some(name) = lowering.only_name(statement) else { return };
+    if file.groups.iter().any(|group| group.name == name.value) {
+        let text = format!("virtual_server_group `{}` is defined twice", name.value);
+        let effect = "the second block is ignored";
+        lowering.report.forgiven(name.span, "duplicate-name", text, effect);
         return;
     }
     let entries = statement.block.as_deref().unwrap_or_default();
-    if entries.is_empty() {
-        let text = format!("virtual_server_group `{}` names no address", name.text);
-        lowering.report.error(span, "missing-key", text);
-    }
-    let read: Vec<Option<At<Listener>>> =
-        entries.iter().map(|entry| listener(lowering, entry)).collect();
-    let listeners = match read.into_iter().collect::<Option<Vec<_>>>() {
-        Some(listeners) if !listeners.is_empty() => Field::Given(At::new(listeners, span)),
-        Some(_) | None => Field::Bad,
+    let listeners: Vec<At<Listener>> =
+        entries.iter().filter_map(|entry| listener(lowering, entry)).collect();
+    let listeners = if listeners.is_empty() {
+        let text = format!("virtual_server_group `{}` names no address", name.value);
+        let effect = "the virtual_server of it is left out";
+        lowering.report.forgiven(statement.span(), "missing-key", text, effect);
+        Field::Bad
+    } else {
+        Field::Given(At::new(listeners, statement.span()))
     };
-    file.groups.push(ServerGroup { name: name.text.clone(), listeners });
+    file.groups.push(ServerGroup { name: name.value, listeners });
 }
 
 /// `ADDRESS PORT`, `ADDRESS-LAST PORT` or `fwmark N [inet|inet6]`.
@@ -49,14 +45,19 @@ fn listener(lowering: &mut Lowering<'_>, entry: &Statement) -> Option<At<Listene
     }
     if let Some(word) = entry.arguments().get(1) {
         let text = format!("`{}` does not take this argument", first.text);
-        lowering.report.error(word.span, "extra-argument", text);
-        return None;
+        lowering.report.forgiven(word.span, "extra-argument", text, "it is ignored");
     }
     let port = match entry.arguments().first() {
         Some(word) => lowering.number(word, 0..=65_535)?.value,
         // Every port, as the kernel has it.
         None => 0,
     };
+    if first.text.contains('/') {
+        let text = format!("the network `{}` is not supported yet", first.text);
+        let finding = lowering.report.error(first.span, "unsupported", text);
+        drop(finding.help("write its addresses as FIRST-LAST"));
+        return None;
+    }
     match address(&first.text, port) {
         Ok(listener) => Some(At::new(listener, entry.span())),
         Err(reason) => {
@@ -69,9 +70,6 @@ fn listener(lowering: &mut Lowering<'_>, entry: &Statement) -> Option<At<Listene
 fn address(text: &str, port: u16) -> Result<Listener, String> {
     if let Ok(address) = text.parse() {
         return Ok(Listener::Address(SocketAddr::new(address, port)));
-    }
-    if text.contains('/') {
-        return Err(format!("`{text}` is a network: write its addresses as FIRST-LAST"));
     }
     let none = || format!("`{text}` is not an IP address or a range of them");
     let (first, last) = text.split_once('-').ok_or_else(none)?;
@@ -87,7 +85,7 @@ pub(super) fn mark(
     words: &[Word],
 ) -> Option<At<Listener>> {
     let Some(word) = words.first() else {
-        lowering.report.error(statement.span(), "missing-argument", "`fwmark` needs a number");
+        lowering.fault(statement.span(), "missing-argument", "`fwmark` needs a number");
         return None;
     };
     let mark = NonZeroU32::new(lowering.number(word, 1..=i64::from(u32::MAX))?.value)?;

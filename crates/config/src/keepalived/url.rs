@@ -25,7 +25,8 @@ pub(super) struct UrlBlock {
 without_settings!(UrlBlock);
 
 impl UrlBlock {
-    pub(super) fn read(lowering: &mut Lowering<'_>, statement: &Statement) -> Self {
+    /// `None` without a path: keepalived passes over such a block.
+    pub(super) fn read(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<Self> {
         let mut url = Self {
             path: None,
             expect: Vec::new(),
@@ -39,8 +40,14 @@ impl UrlBlock {
         };
         let block = statement.block.as_deref().unwrap_or_default();
         lowering.run("a url", ROWS, &mut url, block);
+        if url.path.is_none() {
+            let text = "a url needs a `path`";
+            let effect = "the block is ignored";
+            lowering.report.forgiven(statement.span(), "missing-key", text, effect);
+            return None;
+        }
         url.flag(lowering);
-        url
+        Some(url)
     }
 
     /// Puts the options before the expression, and looks whether it is one.

@@ -5,10 +5,11 @@ use std::num::NonZeroU16;
 
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{BLOCKS, Checkers};
+use crate::keepalived::correct;
 use crate::keepalived::globals::FileDraft;
 use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, set};
 use crate::keepalived::lexer::Word;
-use crate::keepalived::lowering::{BlockTarget, Lowering};
+use crate::keepalived::lowering::{BlockTarget, LINE_IGNORED, Lowering, put};
 use crate::keepalived::server_group::mark;
 use crate::parsed::{Field, ParsedHealth, ParsedServer, ParsedService};
 use crate::settings::health::HEALTH;
@@ -85,7 +86,7 @@ pub(super) const ROWS: &[KeywordRow<ServiceDraft>] = &[
     }),
     set("protocol", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
-        let protocol = match word.text.as_str() {
+        let protocol = match word.text.to_ascii_uppercase().as_str() {
             "TCP" => Protocol::Tcp,
             "UDP" => Protocol::Udp,
             "SCTP" => Protocol::Sctp,
@@ -106,14 +107,14 @@ pub(super) const ROWS: &[KeywordRow<ServiceDraft>] = &[
     set("real_server", Shape::Block(1, 2), real_server),
     set("persistence_timeout", Shape::Line(0, 1), |lowering, draft, statement| {
         if !statement.arguments().is_empty() {
-            draft.persistence.timeout = lowering.first_seconds(statement).into();
+            put(&mut draft.persistence.timeout, lowering.first_seconds(statement));
         }
         draft.persists = draft.persists.or(Some(statement.span()));
     }),
     set("sorry_server", Shape::Line(1, 2), |lowering, draft, statement| {
         let (address, port) = endpoint(lowering, statement.arguments());
         let span = statement.span();
-        draft.sorry.address = address.map(|at| At::new((at.value, port), span)).into();
+        put(&mut draft.sorry.address, address.map(|at| At::new((at.value, port), span)));
     }),
     set("sorry_server_inhibit", Shape::Line(0, 0), |_, draft, statement| {
         draft.sorry.unused = Field::Given(At::new(FailedServer::Quiesce, statement.span()));
@@ -171,10 +172,7 @@ fn add_hook(
     statement: &Statement,
     hooks: &mut Field<Vec<At<Command>>>,
 ) {
-    match lowering.hook(statement) {
-        Some(hook) => hooks.extend([hook], statement.span()),
-        None => *hooks = Field::Bad,
-    }
+    hooks.extend(lowering.hook(statement), statement.span());
 }
 
 pub(super) const REAL_SERVER: &[KeywordRow<ServerDraft>] = &[
@@ -216,20 +214,21 @@ fn forwarding(
         "TUN" => Forwarding::Tunnel,
         other => {
             let text = format!("`{other}` is not a way of forwarding: NAT, DR or TUN");
-            lowering.bad_value(word, text);
-            *way = Field::Bad;
+            let finding = lowering.report.forgiven(word.span, "bad-value", text, LINE_IGNORED);
+            drop(finding.suggest(other, ["NAT", "DR", "TUN"]));
             return;
         }
     };
     *way = Field::Given(At::new(forwarding, word.span));
-    *wrapped = match (forwarding, rest) {
-        (_, []) => Field::Absent,
-        (Forwarding::Tunnel, _) => tunnel(lowering, statement, rest).into(),
+    *wrapped = Field::Absent;
+    match (forwarding, rest) {
+        (_, []) => {}
+        (Forwarding::Tunnel, _) => put(wrapped, tunnel(lowering, statement, rest)),
         (Forwarding::Nat | Forwarding::Direct, [option, ..]) => {
-            lowering.bad_value(option, format!("`{}` is for TUN", option.text));
-            Field::Bad
+            let text = format!("`{}` is for TUN", option.text);
+            lowering.report.forgiven(option.span, "bad-value", text, "the word is ignored");
         }
-    };
+    }
 }
 
 fn tunnel(
@@ -258,7 +257,7 @@ fn tunnel(
                     return None;
                 };
                 let port = NonZeroU16::new(lowering.number(word, 1..=65_535)?.value);
-                parsed.port = port.map(|port| At::new(port, word.span)).into();
+                put(&mut parsed.port, port.map(|port| At::new(port, word.span)));
                 continue;
             }
             "nocsum" => TunnelChecksum::None,
@@ -279,14 +278,18 @@ fn tunnel(
 }
 
 fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement: &Statement) {
-    let (address, port) = endpoint(lowering, statement.arguments());
-    let place = |at: At<IpAddr>| at.map(|address| (address, port));
-    let mut server = ServerDraft {
-        parsed: ParsedServer { address: address.map(place).into(), ..ParsedServer::default() },
-        host: None,
-        health: ParsedHealth::default(),
-        checkers: Vec::new(),
+    let words = statement.arguments();
+    let address = words.first().and_then(|word| lowering.of_block(|it| it.host(word)));
+    let port = match words.get(1) {
+        Some(word) => lowering.of_block(|it| it.number(word, 0..=65_535)).map(|at| Some(at.value)),
+        None => Some(None),
     };
+    let mut parsed = ParsedServer::default();
+    if let (Some(address), Some(port)) = (address, port) {
+        parsed.address = Field::Given(address.map(|address| (address, port)));
+    }
+    let mut server =
+        ServerDraft { parsed, host: None, health: ParsedHealth::default(), checkers: Vec::new() };
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a real_server", REAL_SERVER, &mut server, block);
     draft.servers.push(server);
@@ -294,7 +297,7 @@ fn real_server(lowering: &mut Lowering<'_>, draft: &mut ServiceDraft, statement:
 
 /// `ADDRESS [PORT]`.
 fn endpoint(lowering: &mut Lowering<'_>, words: &[Word]) -> (Option<At<IpAddr>>, Option<u16>) {
-    let address = words.first().and_then(|word| lowering.ip_address(word));
+    let address = words.first().and_then(|word| lowering.host(word));
     let port = words.get(1).and_then(|word| lowering.number(word, 0..=65_535));
     (address, port.map(|at| at.value))
 }
@@ -315,23 +318,34 @@ pub(super) fn read(lowering: &mut Lowering<'_>, file: &mut FileDraft, statement:
     let mut draft = ServiceDraft::new(At::new(label, span), listen);
     let block = statement.block.as_deref().unwrap_or_default();
     lowering.run("a virtual_server", ROWS, &mut draft, block);
-    let service = finish(lowering, draft);
-    file.parsed.services.push(service);
+    let mut service = finish(lowering, draft);
+    // One that listens nowhere has been reported where it says so.
+    if service.listen.is_bad() {
+        return;
+    }
+    if correct::service(&mut service, lowering.report) {
+        file.parsed.services.push(service);
+    }
 }
 
 type Listeners = Field<Vec<At<Listener>>>;
 
 fn of_address(lowering: &mut Lowering<'_>, statement: &Statement) -> Listeners {
     let (words, span) = (statement.arguments(), statement.span());
-    match endpoint(lowering, words.get(..2).unwrap_or(words)) {
+    // Without a port it is every port; what follows the port keepalived does not look at.
+    if let Some(extra) = words.get(2) {
+        let text = "`virtual_server` does not take this argument";
+        lowering.report.forgiven(extra.span, "extra-argument", text, "the rest is ignored");
+    }
+    let address = words.first().and_then(|word| lowering.of_block(|it| it.host(word)));
+    let port = match words.get(1) {
+        Some(word) => lowering.of_block(|it| it.number(word, 0..=65_535)).map(|at| at.value),
+        None => Some(0),
+    };
+    match (address, port) {
         (Some(address), Some(port)) => {
             let listener = Listener::Address(SocketAddr::new(address.value, port));
             Field::Given(At::new(vec![At::new(listener, span)], span))
-        }
-        (Some(_), None) if words.len() == 1 => {
-            let text = "a virtual_server needs a port";
-            lowering.report.error(span, "missing-argument", text);
-            Field::Bad
         }
         (Some(_) | None, _) => Field::Bad,
     }
@@ -340,7 +354,8 @@ fn of_address(lowering: &mut Lowering<'_>, statement: &Statement) -> Listeners {
 fn of_group(lowering: &mut Lowering<'_>, file: &FileDraft, statement: &Statement) -> Listeners {
     let Some(name) = statement.arguments().get(1) else {
         let text = "`virtual_server group` needs the name of a virtual_server_group";
-        lowering.report.error(statement.span(), "missing-argument", text);
+        let span = statement.span();
+        lowering.report.forgiven(span, "missing-argument", text, "the block is ignored");
         return Field::Bad;
     };
     match file.groups.iter().find(|group| group.name == name.text) {
@@ -348,7 +363,10 @@ fn of_group(lowering: &mut Lowering<'_>, file: &FileDraft, statement: &Statement
         None => {
             let text = format!("there is no virtual_server_group `{}`", name.text);
             let known = file.groups.iter().map(|group| group.name.as_str());
-            lowering.report.error(name.span, "unknown-group", text).suggest(&name.text, known);
+            lowering
+                .report
+                .forgiven(name.span, "unknown-group", text, "the virtual_server is left out")
+                .suggest(&name.text, known);
             Field::Bad
         }
     }
@@ -388,7 +406,6 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
     persistence(lowering, &mut service, draft.persistence, draft.persists);
     sorry(lowering, &mut service, draft.sorry);
     let mut list = Vec::new();
-    let mut is_usable = true;
     for ServerDraft { parsed: mut server, host: own_host, health: own_health, checkers } in servers
     {
         SERVER.inherit(&mut server, &template);
@@ -402,18 +419,12 @@ fn finish(lowering: &mut Lowering<'_>, draft: ServiceDraft) -> ParsedService {
             Some(At::new(check, span))
         });
         let checks: Vec<_> = checks.collect();
-        match server.address.span() {
-            Some(span) => {
-                server.health.extend(checks, span);
-                list.push(At::new(server, span));
-            }
-            None => is_usable = false,
+        if let Some(span) = server.address.span() {
+            server.health.extend(checks, span);
+            list.push(At::new(server, span));
         }
     }
-    service.servers = match is_usable {
-        true => Field::Given(At::new(list, service.span)),
-        false => Field::Bad,
-    };
+    service.servers = Field::Given(At::new(list, service.span));
     service
 }
 
@@ -454,7 +465,7 @@ fn sorry(lowering: &mut Lowering<'_>, service: &mut ParsedService, parsed: Parse
             lowering.report.warning(span, "without-effect", text);
         }
         (Field::Absent, None) => {}
-        (Field::Bad, _) => service.sorry = Field::Bad,
+        (Field::Bad, _) => {}
         (Field::Given(at), _) => {
             let span = at.span;
             service.sorry = Field::Given(At::new(parsed, span));

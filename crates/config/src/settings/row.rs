@@ -289,6 +289,7 @@ impl<N: 'static, T: Clone + PartialEq + Sync + 'static> Row<N> for Setting<N, T>
         let Some(keyword) = keywords.find(|keyword| keyword.name() == (block, name)) else {
             return false;
         };
+        lowering.is_essential = matches!(self.default, Unset::Required);
         let read = match keyword {
             Keyword::Plain(..) => lowering
                 .fits(self.form.words(), statement)
@@ -296,12 +297,15 @@ impl<N: 'static, T: Clone + PartialEq + Sync + 'static> Row<N> for Setting<N, T>
             Keyword::By(_, _, read) => {
                 lowering.fits(self.form.words(), statement).then(|| read(lowering, statement))
             }
-            Keyword::Own(..) => return false,
+            Keyword::Own(..) => None,
         };
-        if let Some(read) = read {
-            *(self.slot)(noun) = read.into();
+        let is_essential = std::mem::take(&mut lowering.is_essential);
+        match (read, is_essential) {
+            (Some(Some(read)), _) => *(self.slot)(noun) = Field::Given(read),
+            (Some(None), true) | (None, true) => *(self.slot)(noun) = Field::Bad,
+            (Some(None), false) | (None, false) => {}
         }
-        true
+        !matches!(keyword, Keyword::Own(..))
     }
 
     fn inherit(&self, noun: &mut N, from: &N) {

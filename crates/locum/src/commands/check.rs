@@ -28,18 +28,21 @@ pub fn run(options: &CheckArgs) -> u8 {
     let origin = Origin::as_typed(&options.configuration);
     let loaded = origin.load();
     let mut diagnostics = loaded.diagnostics.clone();
+    if options.strict {
+        diagnostics.forgive_nothing();
+    }
     if options.host {
         host::check(&loaded, &origin.path(), &mut diagnostics);
         diagnostics.sort();
     }
     let rights = host::rights().filter(|_| options.host);
-    let count = |severity| diagnostics.iter().filter(|one| one.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let plan = loaded.plan.as_ref().filter(|_| !diagnostics.has_errors());
+    let (errors, warnings) = (diagnostics.errors(), diagnostics.warnings());
     if options.json {
         let report = CheckReport {
             config: origin.path(),
-            node: loaded.plan.as_ref().map(|plan| &*plan.node),
-            digest: loaded.plan.as_ref().map(|plan| &*plan.digest),
+            node: plan.map(|plan| &*plan.node),
+            digest: plan.map(|plan| &*plan.digest),
             errors,
             warnings,
             diagnostics: &diagnostics,
@@ -54,7 +57,7 @@ pub fn run(options: &CheckArgs) -> u8 {
         if let Some(rights) = &rights {
             complain(&format!("{rights}\n"));
         }
-        match (&loaded.plan, errors, warnings) {
+        match (plan, errors, warnings) {
             (Some(plan), 0, 0) => say(&format!("{}: fine for node {}\n", origin.path(), plan.node)),
             _ => complain(&format!(
                 "{}: {}, {}\n",
