@@ -187,6 +187,7 @@ impl Balancer {
             strained: None,
             active: 0,
             accepted: 0,
+            waiting: None,
             octets: None,
             servers: Vec::new(),
         });

@@ -296,6 +296,7 @@ impl ServedGroup {
                 strained: words(&progress.strained, name),
                 active: clients.active,
                 accepted: clients.accepted,
+                waiting: seen.and_then(|seen| seen.backend(&section)).map(|one| one.waiting),
                 octets: seen.map(|_| carried(clients.octets)),
                 servers: wanted.servers.iter().map(server).collect(),
             });

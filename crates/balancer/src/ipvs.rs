@@ -342,6 +342,7 @@ impl Backend for IpvsBackend {
                 strained: None,
                 active: servers.iter().map(|server| server.active).sum(),
                 accepted: tables.iter().map(|table| table.traffic.connections).sum(),
+                waiting: None,
                 octets: Some(octets_of(tables.iter().map(|table| table.traffic))),
                 servers,
             });

@@ -212,6 +212,7 @@ impl Backend for NftablesBackend {
                 error,
                 active: loads.iter().flat_map(|load| load.active.values()).sum(),
                 accepted: loads.iter().map(|load| load.accepted).sum(),
+                waiting: None,
                 octets: None,
                 servers: wanted.servers.iter().map(server).collect(),
             });

@@ -569,6 +569,7 @@ impl Backend for ProxyBackend {
                 strained: strained.remove(name).and_then(|strains| in_full(&strains)),
                 active: observed.map_or(0, |service| service.active),
                 accepted: observed.map_or(0, |service| service.accepted),
+                waiting: observed.map(|service| service.queue.waiting),
                 octets: observed.map(octets_of),
                 servers: observed.map_or_else(Vec::new, servers_of),
             });
@@ -583,6 +584,7 @@ impl Backend for ProxyBackend {
             strained: None,
             active: service.active,
             accepted: service.accepted,
+            waiting: Some(service.queue.waiting),
             octets: Some(octets_of(service)),
             servers: servers_of(service),
         }));

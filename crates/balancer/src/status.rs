@@ -32,6 +32,8 @@ pub struct BalancedService {
     pub active: u64,
     /// Clients accepted, where the backend tells.
     pub accepted: u64,
+    /// Clients that wait until a server has room, where the backend lets them.
+    pub waiting: Option<u64>,
     pub octets: Option<CarriedOctets>,
     pub servers: Vec<BalancedServer>,
 }

@@ -96,6 +96,44 @@ fn a_server_hears_of_the_client_that_another_proxy_spoke_for() {
     }
 }
 
+/// By HAProxy as by the built-in proxy.
+#[test]
+fn clients_wait_for_a_full_server_in_turn_for_so_long_and_so_many() {
+    if !has_haproxy() {
+        return;
+    }
+    for kind in [BackendKind::Haproxy, BackendKind::Proxy] {
+        let mut www = Service { backend: BackendChoice::Only(kind), ..service("www", &[1]) };
+        www.servers[0].bounds.max = Some(1);
+        www.limits.waiting = Some(2);
+        www.limits.queue = Duration::from_secs(3);
+        let bench = Bench::new();
+        let mut balancer = bench.balancer();
+        serve(&mut balancer, &wanted(&[&www])).unwrap();
+        let mut served = Client::connect(address(&www)).unwrap();
+        assert_eq!(served.get().unwrap(), 'a');
+        let mut waiting = Vec::new();
+        for count in 1..=2 {
+            waiting.push(Client::connect(address(&www)).unwrap());
+            tick_until(&mut balancer, "one that waits", |balancer, _| {
+                balancer.status().services[0].waiting == Some(count)
+            });
+        }
+        assert!(Client::connect(address(&www)).and_then(|mut third| third.get()).is_err());
+        drop(served);
+        let mut second = waiting.remove(0);
+        assert_eq!(second.get().unwrap(), 'a', "the first one first, {kind:?}");
+        // The other one is turned away in time.
+        assert!(waiting.remove(0).get().is_err(), "{kind:?}");
+        tick_until(&mut balancer, "nobody", |balancer, _| {
+            balancer.status().services[0].waiting == Some(0)
+        });
+        assert_eq!(second.get().unwrap(), 'a');
+        drop(second);
+        finish(balancer);
+    }
+}
+
 #[test]
 fn clients_are_shared_by_weight_and_weights_change_without_a_reload() {
     if !has_haproxy() {

@@ -33,7 +33,6 @@ fn http() -> HttpService {
         cookie: None,
         server_http2: false,
         request_timeout: Duration::from_secs(10),
-        queue_timeout: Duration::from_secs(10),
         tunnel_timeout: Duration::from_secs(10),
     }
 }

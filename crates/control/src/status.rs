@@ -268,6 +268,9 @@ pub struct ServiceStatus {
     /// Client connections under way and accepted so far; 0 where the backend does not count them.
     pub connections: u64,
     pub accepted: u64,
+    /// Clients that wait until a server has room; `null` where the backend lets nobody wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<u64>,
     /// `null` where the backend does not count it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traffic: Option<TrafficStatus>,

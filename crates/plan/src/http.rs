@@ -23,8 +23,6 @@ pub struct HttpService {
     pub server_http2: bool,
     /// For a client to say what it asks.
     pub request_timeout: Duration,
-    /// For a request to wait until one of its servers is not full.
-    pub queue_timeout: Duration,
     /// A connection that has become something else (WebSocket) ends when nothing moved for this long.
     pub tunnel_timeout: Duration,
 }

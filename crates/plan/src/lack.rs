@@ -314,7 +314,6 @@ mod tests {
             cookie: None,
             server_http2: false,
             request_timeout: Duration::ZERO,
-            queue_timeout: Duration::ZERO,
             tunnel_timeout: Duration::ZERO,
         }));
         all.server_tls = Some(ServerTls { name: None, trust: ServerTrust::Nobody });

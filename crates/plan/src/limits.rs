@@ -13,6 +13,11 @@ pub struct ServiceLimits {
     pub per_server: Option<u32>,
     /// Most connections of one client address at a time, at least 1; `None`: no such limit.
     pub per_source: Option<u32>,
+    /// Most clients that wait at a time until a server has room, at least 1; `None`: as many as the service
+    /// can have.
+    pub waiting: Option<u32>,
+    /// One that has waited for this long is turned away.
+    pub queue: Duration,
     /// A server that has not accepted after this is passed over.
     pub connect: Duration,
     /// A connection on which nothing moved in either direction for this long ends.
@@ -24,7 +29,10 @@ pub struct ServiceLimits {
 impl ServiceLimits {
     /// Whether a number of connections is limited, beyond what the host allows.
     pub const fn count(&self) -> bool {
-        self.connections.is_some() || self.per_server.is_some() || self.per_source.is_some()
+        self.connections.is_some()
+            || self.per_server.is_some()
+            || self.per_source.is_some()
+            || self.waiting.is_some()
     }
 }
 
@@ -35,13 +43,15 @@ impl ServiceLimits {
 }
 
 impl Default for ServiceLimits {
-    /// Nothing but time-outs: one retransmitted SYN, IPVS' own idle time, and for a half-closed
+    /// Nothing but time-outs: people wait no longer than a minute, one retransmitted SYN, IPVS' own idle time, and for a half-closed
     /// connection what IPVS gives one in FIN_WAIT.
     fn default() -> Self {
         Self {
             connections: None,
             per_server: None,
             per_source: None,
+            waiting: None,
+            queue: Duration::from_secs(60),
             connect: Duration::from_secs(3),
             idle: Duration::from_secs(15 * 60),
             half_closed: Duration::from_secs(2 * 60),

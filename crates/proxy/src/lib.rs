@@ -29,6 +29,7 @@ mod movement;
 mod outbound;
 mod persistence;
 pub mod protocol;
+mod queue;
 mod relay;
 mod sandbox;
 mod scheduler;

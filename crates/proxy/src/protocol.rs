@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
-/// half of the schedulers, 4 no PROXY protocol, 5 no [`ProxyRequest::HandOver`].
+/// half of the schedulers, 4 no PROXY protocol, 5 neither [`ProxyRequest::HandOver`] nor a queue.
 pub const VERSION: u32 = 6;
 
 /// The oldest version whose requests this proxy carries out.
@@ -210,6 +210,10 @@ pub struct ProxyLimits {
     pub per_server: Option<u32>,
     /// Most connections of one client address at a time; `None`: no such limit.
     pub per_source: Option<u32>,
+    /// Most clients that wait for a server with room at a time; `None`: as many as it can have.
+    pub queue: Option<u32>,
+    /// One that has waited for this long is turned away, milliseconds.
+    pub queue_ms: u64,
     /// A server that has not accepted after this is passed over, milliseconds.
     pub connect_ms: u64,
     /// A connection on which nothing moved for this long ends, milliseconds.
@@ -225,6 +229,8 @@ impl Default for ProxyLimits {
             connections: None,
             per_server: None,
             per_source: None,
+            queue: None,
+            queue_ms: 60_000,
             connect_ms: 3_000,
             idle_ms: 15 * 60 * 1_000,
             half_closed_ms: 2 * 60 * 1_000,
@@ -340,6 +346,8 @@ pub struct ProxyServiceStatus {
     /// Connections ended because nothing moved on them.
     #[serde(default)]
     pub timed_out: u64,
+    #[serde(default)]
+    pub queue: QueueStatus,
     pub servers: Vec<ProxyServerStatus>,
 }
 
@@ -352,6 +360,21 @@ pub struct FullStatus {
     pub waiting: u64,
     /// Who has the most of its connections.
     pub busiest: Option<SourceStatus>,
+}
+
+/// Clients that wait until a server has room.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct QueueStatus {
+    pub waiting: u64,
+    /// How long the first of them has waited, milliseconds.
+    pub longest_ms: u64,
+    /// Turned away after [`ProxyLimits::queue_ms`], since the proxy started.
+    pub timed_out: u64,
+    /// Gone before they had a server, since then.
+    pub left: u64,
+    /// Turned away because as many waited as may, since then.
+    pub turned_away: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]

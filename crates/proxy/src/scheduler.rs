@@ -187,7 +187,7 @@ mod tests {
         weights
             .iter()
             .enumerate()
-            .map(|(i, w)| Rc::new(RunningServer::new(address(i), *w)))
+            .map(|(i, w)| Rc::new(RunningServer::new(address(i), *w, &Rc::default())))
             .collect()
     }
 

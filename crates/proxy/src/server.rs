@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::movement::Movement;
 use crate::protocol::{ProxyLimits, ProxyServerStatus};
+use crate::queue::ServerQueue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -36,6 +37,8 @@ pub struct RunningServer {
     suspicion: Cell<Duration>,
     failed_at: Cell<Option<Instant>>,
     terms: watch::Sender<Terms>,
+    /// Who waits for room here, or elsewhere.
+    queue: Rc<ServerQueue>,
 }
 
 /// Until when connections may go on.
@@ -72,7 +75,7 @@ const CONSENT: Duration = Duration::from_secs(5);
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl RunningServer {
-    pub fn new(address: SocketAddr, weight: u32) -> Self {
+    pub fn new(address: SocketAddr, weight: u32, queue: &Rc<ServerQueue>) -> Self {
         Self {
             address,
             weight: Cell::new(weight),
@@ -93,6 +96,7 @@ impl RunningServer {
                 idle: FOR_EVER,
                 half_closed: FOR_EVER,
             }),
+            queue: queue.clone(),
         }
     }
 
@@ -278,6 +282,7 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.active.set(self.0.active.get().saturating_sub(1));
+        self.0.queue.wake();
     }
 }
 
@@ -286,7 +291,7 @@ mod tests {
     use super::*;
 
     fn suspect() -> Rc<RunningServer> {
-        let server = RunningServer::new("192.0.2.1:53".parse().unwrap(), 1);
+        let server = RunningServer::new("192.0.2.1:53".parse().unwrap(), 1, &Rc::default());
         server.note_failure();
         Rc::new(server)
     }

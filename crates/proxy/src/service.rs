@@ -24,6 +24,7 @@ use crate::address;
 use crate::maglev::Maglev;
 use crate::outbound::{Outbound, Way};
 use crate::persistence::PersistenceTable;
+use crate::queue::ServerQueue;
 use crate::scheduler::{self, ProxyScheduler};
 use crate::server::RunningServer;
 use crate::service::fullness::Fullness;
@@ -66,6 +67,7 @@ pub struct RunningService {
     share: Rc<Share>,
     sources: Rc<SourceCounts>,
     fullness: Fullness,
+    queue: Rc<ServerQueue>,
     shares: Rc<Shares>,
     outbound: Rc<Outbound>,
     /// Of a client that comes from elsewhere.
@@ -125,6 +127,7 @@ impl RunningService {
             share: Rc::new(Share::new(shares)),
             sources: Rc::default(),
             fullness: Fullness::default(),
+            queue: Rc::default(),
             shares: shares.clone(),
             outbound: outbound.clone(),
             way: Way::through(&spec.name, None),
@@ -226,6 +229,7 @@ impl RunningService {
         leaving.extend(self.wanted.borrow_mut().drain(..));
         leaving.retain(|server| server.active.get() > 0);
         leaving.iter().for_each(|server| server.leave(drain));
+        self.queue.wake();
     }
 
     /// Sees to it that connections left over from a lost role end once they are stranded.
@@ -277,7 +281,7 @@ impl RunningService {
             let found = known.iter().position(|server| server.address == spec.address);
             let server = match found {
                 Some(index) => known.swap_remove(index),
-                None => Rc::new(RunningServer::new(spec.address, spec.weight)),
+                None => Rc::new(RunningServer::new(spec.address, spec.weight, &self.queue)),
             };
             reweighted |= found.is_none() || server.weight.get() != spec.weight;
             server.weight.set(spec.weight);
@@ -308,6 +312,7 @@ impl RunningService {
         }
         *self.wanted.borrow_mut() = wanted;
         *self.leaving.borrow_mut() = known;
+        self.queue.wake();
     }
 
     /// Nothing is left of a service that is not wanted: no listener, no connection.
@@ -337,13 +342,16 @@ impl RunningService {
 
     /// A client more could not be served now.
     fn is_full(&self) -> bool {
-        !self.share.has_room() || !self.has_server_with_room()
+        !self.share.has_room() || !self.has_server_with_room(&[])
     }
 
-    /// Where no server takes clients at all it is not for want of room.
-    fn has_server_with_room(&self) -> bool {
+    /// Beside those `tried`. Where no server takes clients at all it is not for want of room.
+    fn has_server_with_room(&self, tried: &[SocketAddr]) -> bool {
         let wanted = self.wanted.borrow();
-        let mut taking = wanted.iter().filter(|server| !server.is_out()).peekable();
+        let mut taking = wanted
+            .iter()
+            .filter(|server| !server.is_out() && !tried.contains(&server.address))
+            .peekable();
         taking.peek().is_none() || taking.any(|server| server.has_room())
     }
 
@@ -386,6 +394,7 @@ impl RunningService {
             shortages: counters.shortages.get(),
             shortage: counters.shortage.get().map(|shortage| shortage.sentence().to_owned()),
             timed_out: counters.timed_out.get(),
+            queue: self.queue.status(),
             servers: all().map(|server| server.status()).collect(),
         }
     }

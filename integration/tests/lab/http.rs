@@ -403,7 +403,7 @@ fn requests_wait_for_a_full_server() {
         return;
     }
     let server = "{ address = \"10.0.0.1:8091\", max_connections = 1 }";
-    let http = |time: &str| format!("[service.http]\nqueue_timeout = \"{time}\"\n");
+    let http = |time: &str| format!("queue_timeout = \"{time}\"\n[service.http]\n");
     let config = [
         service("patient", server, &format!("{}{}", listen(80), http("1m"))),
         service("hasty", server, &format!("{}{}", listen(81), http("1s"))),

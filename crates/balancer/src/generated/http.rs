@@ -148,7 +148,6 @@ fn asked(access: &HttpAccess, service: &str, kind: &str) -> String {
 
 /// What holds for all that comes to the servers of a service.
 pub(super) fn backend(lines: &mut ConfigLines, service: &Service, http: &HttpService) {
-    lines.line(format!("timeout queue {}", time(http.queue_timeout)));
     lines.line(format!("timeout tunnel {}", time(http.tunnel_timeout)));
     if let Some(access) = &http.access {
         lines.line(format!("http-request {}", asked(access, &service.name, "users")));

@@ -24,6 +24,8 @@ pub(super) struct SeenServer {
 pub(super) struct SeenFrontend {
     pub active: u64,
     pub accepted: u64,
+    /// Of a backend: for a server with room.
+    pub waiting: u64,
     pub octets: (u64, u64),
 }
 
@@ -67,6 +69,7 @@ impl SeenServers {
             let clients = || SeenFrontend {
                 active: number("scur"),
                 accepted: number("stot"),
+                waiting: number("qcur"),
                 octets: (number("bin"), number("bout")),
             };
             match *name {
@@ -105,16 +108,16 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_and_what_is_short_is_nothing() {
-        let text = "# pxname,svname,scur,stot,econ,eresp,status,weight,rate,uweight,bin,bout,\n\
-                    www,FRONTEND,4,9,,,OPEN,,3,,100,2000,\n\
-                    www,10.0.0.1:80,3,7,1,2,no check,5,6,5,90,1800,\n\
-                    www,10.0.0.2:80,0,1,0,0,MAINT,5,0,0,0,0,\n\
-                    www,10.0.0.3:80,0,1,0,0,DRAIN,0,0,0,0,0,\n\
-                    www,BACKEND,3,8,,,UP,5,,,0,0,\n\nwww,";
+        let text = "# pxname,svname,qcur,scur,stot,econ,eresp,status,weight,rate,uweight,bin,bout,\n\
+                    www,FRONTEND,,4,9,,,OPEN,,3,,100,2000,\n\
+                    www,10.0.0.1:80,0,3,7,1,2,no check,5,6,5,90,1800,\n\
+                    www,10.0.0.2:80,0,0,1,0,0,MAINT,5,0,0,0,0,\n\
+                    www,10.0.0.3:80,0,0,1,0,0,DRAIN,0,0,0,0,0,\n\
+                    www,BACKEND,2,3,8,,,UP,5,,,0,0,\n\nwww,";
         let seen = SeenServers::parse(text).unwrap();
-        let frontend = SeenFrontend { active: 4, accepted: 9, octets: (100, 2000) };
+        let frontend = SeenFrontend { active: 4, accepted: 9, waiting: 0, octets: (100, 2000) };
         assert_eq!(seen.frontend("www"), Some(frontend));
-        let backend = SeenFrontend { active: 3, accepted: 8, octets: (0, 0) };
+        let backend = SeenFrontend { active: 3, accepted: 8, waiting: 2, octets: (0, 0) };
         assert_eq!(seen.backend("www"), Some(backend));
         let one = SeenServer {
             takes: true,

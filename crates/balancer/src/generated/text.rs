@@ -185,6 +185,14 @@ fn backend(lines: &mut ConfigLines, wanted: &WantedService) {
     };
     selection.iter().for_each(|line| lines.line(line));
     let limits = &service.limits;
+    lines.line(format!("timeout queue {}", time(limits.queue)));
+    if let Some(most) = limits.waiting {
+        let refuse = match service.http {
+            Some(_) => "http-request deny deny_status 503",
+            None => "tcp-request content reject",
+        };
+        lines.line(format!("{refuse} if {{ queue ge {most} }}"));
+    }
     lines.line(format!("timeout connect {}", time(limits.connect)));
     lines.line(format!("timeout server {}", time(limits.idle)));
     lines.line(format!("timeout server-fin {}", time(limits.half_closed)));

@@ -95,6 +95,8 @@ fn limits_of(limits: &ServiceLimits) -> ProxyLimits {
         connections: limits.connections,
         per_server: limits.per_server,
         per_source: limits.per_source,
+        queue: limits.waiting,
+        queue_ms: ms(limits.queue),
         connect_ms: ms(limits.connect),
         idle_ms: ms(limits.idle),
         half_closed_ms: ms(limits.half_closed),

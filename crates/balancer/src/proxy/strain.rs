@@ -30,6 +30,8 @@ struct Seen {
     headless: Growth,
     loops: Growth,
     shortages: Growth,
+    /// Clients that waited in vain.
+    unserved: Growth,
 }
 
 /// A counter of the proxy.
@@ -87,11 +89,13 @@ impl Strains {
             headless: Growth::from(status.headless),
             loops: Growth::from(status.loops),
             shortages: Growth::from(status.shortages),
+            unserved: Growth::from(unserved(status)),
         });
         seen.crowded.follow(status.crowded, now);
         seen.headless.follow(status.headless, now);
         seen.loops.follow(status.loops, now);
         seen.shortages.follow(status.shortages, now);
+        seen.unserved.follow(unserved(status), now);
     }
 
     /// Another proxy counts from the beginning.
@@ -125,6 +129,19 @@ impl Strains {
             });
         }
         all.extend(status.full.as_ref().map(|full| fullness(status, full, limits)));
+        if seen.unserved.is_recent(now) {
+            let queue = &status.queue;
+            all.push(Strain {
+                sentence:
+                    "clients are turned away because every server has all the connections that it \
+                           may have: raise max_connections of the servers, or add some"
+                        .to_owned(),
+                figures: format!(
+                    "{} after queue_timeout, {} beyond max_waiting so far",
+                    queue.timed_out, queue.turned_away
+                ),
+            });
+        }
         if seen.crowded.is_recent(now) {
             let most = limits.per_source.map_or_else(String::new, |most| format!(" of {most}"));
             all.push(Strain {
@@ -159,6 +176,10 @@ impl Strains {
     }
 }
 
+fn unserved(status: &ProxyServiceStatus) -> u64 {
+    status.queue.timed_out + status.queue.turned_away
+}
+
 /// It has as many clients as it can have: by whose limit, and who they are.
 fn fullness(status: &ProxyServiceStatus, full: &FullStatus, limits: &ServiceLimits) -> Strain {
     let its_own = limits.connections.is_some_and(|most| u64::from(most) <= status.limit);
@@ -167,6 +188,9 @@ fn fullness(status: &ProxyServiceStatus, full: &FullStatus, limits: &ServiceLimi
         (_, true, Some(most)) => format!(
             "every server has its max_connections_per_server of {most}: raise it, or add servers"
         ),
+        (_, true, None) => {
+            "every server has its max_connections: raise it, or add servers".to_owned()
+        }
         (true, _, _) => {
             format!("it has its max_connections of {}: raise it, or add a director", status.limit)
         }
@@ -181,6 +205,9 @@ fn fullness(status: &ProxyServiceStatus, full: &FullStatus, limits: &ServiceLimi
         full.for_ms / 1_000,
         full.waiting
     );
+    if status.queue.waiting > 0 {
+        figures.push_str(&format!(", the first for {} s", status.queue.longest_ms / 1_000));
+    }
     if let Some(busiest) = &full.busiest {
         let (count, address) = (busiest.active, busiest.address);
         figures.push_str(&format!(", {count} from {address}"));
@@ -190,7 +217,7 @@ fn fullness(status: &ProxyServiceStatus, full: &FullStatus, limits: &ServiceLimi
 
 #[cfg(test)]
 mod tests {
-    use locum_proxy::protocol::{ProxyServiceState, SourceStatus};
+    use locum_proxy::protocol::{ProxyServiceState, QueueStatus, SourceStatus};
 
     use super::*;
 
@@ -213,6 +240,7 @@ mod tests {
             shortages: 0,
             shortage: None,
             timed_out: 0,
+            queue: QueueStatus::default(),
             servers: Vec::new(),
         }
     }
@@ -244,6 +272,13 @@ mod tests {
         assert!(
             text(&at_servers, each).starts_with("every server has its max_connections_per_ser")
         );
+        let queue = QueueStatus { waiting: 4, longest_ms: 7_900, ..QueueStatus::default() };
+        let bounded = ProxyServiceStatus { queue, ..at_servers };
+        assert_eq!(
+            text(&bounded, ServiceLimits::default()),
+            "every server has its max_connections: raise it, or add servers (20 of 401 connections, full for \
+             12 s, 299 waiting, the first for 7 s, 402 from 192.0.2.7)"
+        );
         let of = strains.of(&full(), &own, now);
         assert_eq!(
             in_short(&of).unwrap(),
@@ -263,18 +298,28 @@ mod tests {
             shortage: Some("no local ports are left".to_owned()),
             crowded: 7,
             headless: 7,
+            queue: QueueStatus { timed_out: 4, turned_away: 3, ..QueueStatus::default() },
             ..status()
         };
         let limits = ServiceLimits { per_source: Some(9), ..ServiceLimits::default() };
         strains.follow(&old, start);
         assert_eq!(strains.of(&old, &limits, start), Vec::new(), "nobody knows when that was");
-        let new = ProxyServiceStatus { loops: 8, shortages: 9, crowded: 10, headless: 8, ..old };
+        let new = ProxyServiceStatus {
+            loops: 8,
+            shortages: 9,
+            crowded: 10,
+            headless: 8,
+            queue: QueueStatus { turned_away: 5, ..old.queue },
+            ..old
+        };
         strains.follow(&new, later(1));
         strains.follow(&new, later(30));
         assert_eq!(
             in_full(&strains.of(&new, &limits, later(60))).unwrap(),
             "it reaches itself through 192.0.2.10:80: take that server out (8 cut so far); no \
-             local ports are left (9 times so far); a client address has its \
+             local ports are left (9 times so far); clients are turned away because every server has all the \
+             connections that it may have: raise max_connections of the servers, or add some (4 after \
+             queue_timeout, 5 beyond max_waiting so far); a client address has its \
              max_connections_per_source of 9, more are turned away (10 so far); a proxy of \
              `accept_proxy` does not say for whom it comes: have it send the PROXY protocol, or take \
              it out of the list (8 cut so far)"

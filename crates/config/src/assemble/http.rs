@@ -31,7 +31,6 @@ pub(super) fn http(parsed: &ParsedService, dialect: Dialect) -> Option<Arc<HttpS
         cookie: cookie(http, dialect),
         server_http2: of_http::SERVER_HTTP2.of(http, dialect),
         request_timeout: of_http::REQUEST_TIMEOUT.of(http, dialect),
-        queue_timeout: of_http::QUEUE_TIMEOUT.of(http, dialect),
         tunnel_timeout: of_http::TUNNEL_TIMEOUT.of(http, dialect),
     }))
 }

@@ -23,7 +23,6 @@ pub(crate) struct ParsedHttp {
     pub forwarded: Field<bool>,
     pub server_http2: Field<bool>,
     pub request_timeout: Field<Duration>,
-    pub queue_timeout: Field<Duration>,
     pub tunnel_timeout: Field<Duration>,
 }
 
@@ -77,7 +76,6 @@ pub(crate) static HTTP: Noun<ParsedHttp> = Noun {
         &FORWARDED,
         &SERVER_HTTP2,
         &REQUEST_TIMEOUT,
-        &QUEUE_TIMEOUT,
         &TUNNEL_TIMEOUT,
     ],
 };
@@ -167,15 +165,6 @@ pub(crate) static REQUEST_TIMEOUT: OfHttp<Duration> = Setting::new(
     Unset::Value(|_| Duration::from_secs(10), "the slowest network has sent a head by then"),
     "A client that has not said what it asks after this is turned away, and one that asks nothing more \
      for so long; what it uploads may take longer.",
-);
-
-pub(crate) static QUEUE_TIMEOUT: OfHttp<Duration> = Setting::new(
-    "queue_timeout",
-    TIMEOUT,
-    field!(ParsedHttp, Duration, queue_timeout),
-    Unset::Value(|_| Duration::from_secs(60), "people wait no longer"),
-    "How long a request waits while every server has its `max_connections`; then it is answered with \
-     status 503.",
 );
 
 pub(crate) static TUNNEL_TIMEOUT: OfHttp<Duration> = Setting::new(

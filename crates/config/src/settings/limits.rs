@@ -14,6 +14,8 @@ pub(crate) struct ParsedLimits {
     pub connections: Field<u32>,
     pub per_server: Field<u32>,
     pub per_source: Field<u32>,
+    pub waiting: Field<u32>,
+    pub queue: Field<Duration>,
     pub connect: Field<Duration>,
     pub idle: Field<Duration>,
     pub half_closed: Field<Duration>,
@@ -59,7 +61,7 @@ pub(crate) const fn max_connections_per_server<N>(place: FieldAccess<N, u32>) ->
         place,
         Unset::Nothing("no limit"),
         "Most connections to one server at a time, with the built-in proxy or HAProxy. A server that has them \
-         gets no more; while all have them, clients wait, and new ones of UDP are refused.",
+         gets no more; while all have them, clients wait (`queue_timeout`), and new ones of UDP are refused.",
     )
 }
 
@@ -71,6 +73,30 @@ pub(crate) const fn max_connections_per_source<N>(place: FieldAccess<N, u32>) ->
         Unset::Nothing("no limit"),
         "Most connections of one client address at a time, with the built-in proxy or HAProxy; more of them are \
      turned away. Clients behind one router have one address.",
+    )
+}
+
+pub(crate) const fn max_waiting<N>(place: FieldAccess<N, u32>) -> Setting<N, u32> {
+    Setting::new(
+        "max_waiting",
+        CONNECTIONS,
+        place,
+        Unset::Nothing("as many as the service can have"),
+        "Most clients that wait at a time while every server has all the connections that it may have, with the \
+     built-in proxy or HAProxy; one more is turned away, an HTTP request with status 503. Not of UDP.",
+    )
+}
+
+pub(crate) const fn queue_timeout<N>(place: FieldAccess<N, Duration>) -> Setting<N, Duration> {
+    Setting::new(
+        "queue_timeout",
+        TIMEOUT,
+        place,
+        Unset::Value(|_| ServiceLimits::default().queue, "people wait no longer"),
+        "How long a client of the proxy or HAProxy waits while every server has all the connections that it may have \
+     (`max_connections` of the server, `max_connections_per_server`), the first one first; then it is turned \
+     away, an HTTP request with status 503. With the proxy one that closes without having said anything has left; \
+     one that asked and says no more waits for its answer. Not of UDP.",
     )
 }
 

@@ -103,6 +103,8 @@ pub(crate) static SERVICE: Noun<ParsedService> = Noun {
         &MAX_CONNECTIONS,
         &MAX_CONNECTIONS_PER_SERVER,
         &MAX_CONNECTIONS_PER_SOURCE,
+        &MAX_WAITING,
+        &QUEUE_TIMEOUT,
         &CONNECT_TIMEOUT,
         &IDLE_TIMEOUT,
         &HALF_CLOSED_TIMEOUT,
@@ -321,6 +323,12 @@ static MAX_CONNECTIONS_PER_SERVER: OfService<u32> =
 static MAX_CONNECTIONS_PER_SOURCE: OfService<u32> =
     limits::max_connections_per_source(field!(ParsedService, u32, limits.per_source));
 
+static MAX_WAITING: OfService<u32> =
+    limits::max_waiting(field!(ParsedService, u32, limits.waiting));
+
+static QUEUE_TIMEOUT: OfService<Duration> =
+    limits::queue_timeout(field!(ParsedService, Duration, limits.queue));
+
 static CONNECT_TIMEOUT: OfService<Duration> =
     limits::connect_timeout(field!(ParsedService, Duration, limits.connect));
 
@@ -345,6 +353,8 @@ impl ParsedService {
             connections: self.limits.connections.value().copied(),
             per_server: self.limits.per_server.value().copied(),
             per_source: self.limits.per_source.value().copied(),
+            waiting: self.limits.waiting.value().copied(),
+            queue: QUEUE_TIMEOUT.of(self, dialect),
             connect: CONNECT_TIMEOUT.of(self, dialect),
             idle: match self.protocol.value() {
                 Some(Protocol::Udp) if self.limits.idle.is_absent() => {

@@ -95,6 +95,7 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
     let limits = &parsed.limits;
     let given = [
         ("drain", &parsed.drain, false),
+        ("queue_timeout", &limits.queue, true),
         ("connect_timeout", &limits.connect, true),
         ("idle_timeout", &limits.idle, false),
         ("half_closed_timeout", &limits.half_closed, true),
@@ -107,11 +108,31 @@ fn time_outs(parsed: &ParsedService, built: &Service, report: &mut Report) {
             format!("`{key}` is the proxy's or HAProxy's, and {titles} serves this service")
         } else if is_of_connections && built.protocol == Protocol::Udp {
             format!("`{key}` is for connections, and UDP has none")
+        } else if key == "queue_timeout" && !bounds_servers(built) {
+            format!("`{key}` is for clients that wait, and {NOBODY_WAITS}")
         } else {
             continue;
         };
         report.warning(at.span, "without-effect", text).help("leave it out");
     }
+    if let Some(at) = limits.waiting.given()
+        && ends_some
+        && (built.protocol == Protocol::Udp || !bounds_servers(built))
+    {
+        let why = match built.protocol {
+            Protocol::Udp => "clients of UDP do not wait",
+            Protocol::Tcp | Protocol::Sctp => NOBODY_WAITS,
+        };
+        let text = format!("`max_waiting` is for clients that wait, and {why}");
+        report.warning(at.span, "without-effect", text).help("leave it out");
+    }
+}
+
+const NOBODY_WAITS: &str = "they wait only where servers have a most of connections \
+    (`max_connections` of the server, `max_connections_per_server`)";
+
+fn bounds_servers(built: &Service) -> bool {
+    built.limits.per_server.is_some() || built.reached().any(|one| one.bounds.max.is_some())
 }
 
 /// What no backend can do is complained about where it is asked: at the scheduler, or at a server.

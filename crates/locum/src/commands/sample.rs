@@ -46,6 +46,7 @@ pub fn document() -> StatusDocument {
             strained: None,
             connections: 0,
             accepted: 0,
+            waiting: None,
             traffic: None,
             quorum: QuorumState::default(),
             sorry: None,

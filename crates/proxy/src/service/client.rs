@@ -10,10 +10,10 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::spawn_local;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::RunningService;
 use crate::introduction::{self, ClientEnds};
@@ -21,6 +21,7 @@ use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
 use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
+use crate::queue::QueueEnd;
 use crate::relay::{self, Meter};
 use crate::scheduler::Chooser;
 use crate::server::{Cut, InFlight, RunningServer};
@@ -36,6 +37,9 @@ pub(super) const ATTEMPT_LIMIT: usize = 3;
 /// Pause of accepting after it failed for want of descriptors or memory, doubled up to the longest.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Beyond this a clock might not count.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// A client that has been let in.
 #[derive(Debug)]
@@ -73,22 +77,6 @@ enum Guest {
     Known(Admitted),
 }
 
-/// What a guest waited for.
-#[derive(Debug)]
-enum Room {
-    Place(ClientPlace),
-    Assigned(Assigned),
-}
-
-/// What a client that may be served has.
-#[derive(Debug)]
-struct Assigned {
-    /// Given back last: whoever waits for it finds room at the server too.
-    _place: ClientPlace,
-    /// The scheduler's choice; `None` when no server takes clients.
-    server: Option<InFlight>,
-}
-
 /// A connection to a server.
 #[derive(Debug)]
 struct Reached {
@@ -124,17 +112,17 @@ impl RunningService {
                         let Some(client) = self.admit(arrival, None) else { continue };
                         Guest::Known(client)
                     };
-                    // At the limit one client waits here and the others in the kernel's queue. An
-                    // idle listener must not hold a place that another's client could have.
-                    let room = tokio::select! {
+                    // Where there is no place one client waits here and the others in the kernel's queue.
+                    // An idle listener must not hold a place that another's client could have.
+                    let place = tokio::select! {
                         biased;
-                        room = self.room(&guest) => room,
+                        place = self.place() => place,
                         () = &mut closing => {
                             spawn_local(self.clone().receive_late(guest));
                             return;
                         }
                     };
-                    spawn_local(Rc::clone(&self).receive(guest, room));
+                    spawn_local(Rc::clone(&self).receive(guest, place));
                 }
                 // The client gave up while it waited.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
@@ -159,29 +147,19 @@ impl RunningService {
         self.accept_proxy.borrow().iter().any(|network| network.contains(address))
     }
 
-    /// Waits until a guest has what it needs first: a place, and who is known a server with room.
-    async fn room(&self, guest: &Guest) -> Room {
+    async fn receive(self: Rc<Self>, guest: Guest, place: ClientPlace) {
         match guest {
-            Guest::Spoken(_) => Room::Place(self.place().await),
-            Guest::Known(client) => Room::Assigned(self.assign(client).await),
-        }
-    }
-
-    async fn receive(self: Rc<Self>, guest: Guest, room: Room) {
-        match (guest, room) {
-            (Guest::Spoken(arrival), Room::Place(place)) => self.introduce(arrival, place).await,
-            (Guest::Known(client), Room::Assigned(assigned)) => self.serve(client, assigned).await,
-            // INVARIANT: `room` answers a guest with what it needs.
-            (Guest::Spoken(_), Room::Assigned(_)) | (Guest::Known(_), Room::Place(_)) => {}
+            Guest::Spoken(arrival) => self.introduce(arrival, place).await,
+            Guest::Known(client) => self.serve(client, place).await,
         }
     }
 
     /// The same of one that waited when its listener closed.
     async fn receive_late(self: Rc<Self>, guest: Guest) {
         let here = self.shares.hold();
-        let room = self.room(&guest).await;
+        let place = self.place().await;
         drop(here);
-        self.receive(guest, room).await;
+        self.receive(guest, place).await;
     }
 
     /// Lets a client in once it has said for whom it comes.
@@ -193,8 +171,7 @@ impl RunningService {
             return relay::reset(arrival.stream);
         };
         let Some(client) = self.admit(arrival, ends) else { return };
-        let assigned = self.assign_server(&client, place).await;
-        self.serve(client, assigned).await;
+        self.serve(client, place).await;
     }
 
     /// Turns away who comes round again, and who has as many connections as one may have. `ends` are
@@ -242,51 +219,71 @@ impl RunningService {
         visit
     }
 
-    /// Waits until the client may be served.
-    async fn assign(&self, client: &Admitted) -> Assigned {
-        let place =
-            self.once(|| if self.has_server_with_room() { self.share.take() } else { None }).await;
-        self.assigned(client, place)
-    }
-
     /// Waits until there is a place, whatever the servers have.
     async fn place(&self) -> ClientPlace {
-        self.once(|| self.share.take()).await
-    }
-
-    /// Waits until a client that has its place may be served.
-    async fn assign_server(&self, client: &Admitted, place: ClientPlace) -> Assigned {
-        self.once(|| self.has_server_with_room().then_some(())).await;
-        self.assigned(client, place)
-    }
-
-    fn assigned(&self, client: &Admitted, place: ClientPlace) -> Assigned {
-        let server = self.choose(client.peer.ip(), &[]).map(InFlight::begin);
-        self.fullness.review(self.is_full());
-        Assigned { _place: place, server }
-    }
-
-    /// What is asked for, once it is there; whoever waits for it is counted.
-    async fn once<T>(&self, ask: impl Fn() -> Option<T>) -> T {
         let mut held = None;
         loop {
             // Before looking, so that a place that is given back meanwhile is not missed.
             let freed = self.share.freed();
-            if let Some(found) = ask() {
-                return found;
+            if let Some(place) = self.share.take() {
+                self.fullness.review(self.is_full());
+                return place;
             }
             held.get_or_insert_with(|| self.fullness.hold());
             freed.await;
         }
     }
 
+    /// The scheduler's choice beside those `tried`, `None` when no server takes clients; who finds every
+    /// server full, or others that wait, waits behind them.
+    async fn assign(
+        &self,
+        client: &Admitted,
+        tried: &[SocketAddr],
+        until: Instant,
+    ) -> Result<Option<InFlight>, QueueEnd> {
+        let choose = || self.choose(client.peer.ip(), tried).map(InFlight::begin);
+        if self.queue.is_empty() && self.has_server_with_room(tried) {
+            let chosen = choose();
+            self.fullness.review(self.is_full());
+            return Ok(chosen);
+        }
+        let place = self.queue.enter(self.limits.get().queue).ok_or(QueueEnd::Full)?;
+        let _held = self.fullness.hold();
+        // Whatever else there was to wake it for.
+        self.queue.wake();
+        let mut left = pin!(left(&client.stream));
+        let mut late = pin!(sleep_until(until));
+        loop {
+            if place.is_first() && self.has_server_with_room(tried) {
+                return Ok(choose());
+            }
+            tokio::select! {
+                () = place.woken() => {}
+                () = &mut left => return Err(QueueEnd::Left),
+                () = &mut late => return Err(QueueEnd::TimedOut),
+            }
+        }
+    }
+
     /// The rest of the life of one client connection.
-    async fn serve(self: Rc<Self>, mut client: Admitted, assigned: Assigned) {
+    /// The place is given back last: whoever waits for one finds room at the server too.
+    async fn serve(self: Rc<Self>, mut client: Admitted, _place: ClientPlace) {
         add(&self.counters.accepted, 1);
-        let Assigned { _place, server } = assigned;
-        let Some(mut reached) = self.reach(&client, server).await else {
-            add(&self.counters.refused, 1);
-            return relay::reset(client.stream);
+        let mut reached = match self.reach(&client).await {
+            Ok(Some(reached)) => reached,
+            Ok(None) => {
+                add(&self.counters.refused, 1);
+                return relay::reset(client.stream);
+            }
+            Err(end) => {
+                self.queue.note(end);
+                match end {
+                    QueueEnd::Full | QueueEnd::TimedOut => add(&self.counters.refused, 1),
+                    QueueEnd::Left => {}
+                }
+                return relay::reset(client.stream);
+            }
         };
         let movement = Movement::begin();
         let counters = &self.counters;
@@ -324,11 +321,13 @@ impl RunningService {
         relay::relay(&mut client.stream, server, meter).await
     }
 
-    /// Connects to the server chosen, or to the scheduler's next ones when that fails.
-    async fn reach(&self, client: &Admitted, first: Option<InFlight>) -> Option<Reached> {
+    /// Connects to the scheduler's choice, or to its next ones when that fails; `None` when it has no more.
+    async fn reach(&self, client: &Admitted) -> Result<Option<Reached>, QueueEnd> {
         let mut tried = Vec::new();
-        let mut next = first;
-        while let Some(in_flight) = next {
+        let patience = Duration::from_millis(self.limits.get().queue_ms).min(LONGEST_PATIENCE);
+        let until = Instant::now() + patience;
+        while tried.len() < ATTEMPT_LIMIT {
+            let Some(in_flight) = self.assign(client, &tried, until).await? else { break };
             let server = in_flight.server();
             tried.push(server.address);
             let patience = Duration::from_millis(self.limits.get().connect_ms);
@@ -338,7 +337,7 @@ impl RunningService {
                     server.note_answer();
                     let address = server.address;
                     let stay = self.persistence.hold(client.peer.ip(), address, Instant::now());
-                    return Some(Reached { stream, in_flight, _leg: leg, _stay: stay });
+                    return Ok(Some(Reached { stream, in_flight, _leg: leg, _stay: stay }));
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(service = self.name, server = %server.address, %error, "connect");
@@ -346,7 +345,7 @@ impl RunningService {
                         Some(shortage) => {
                             self.note_shortage(shortage);
                             if !shortage.is_of_one_server() {
-                                return None;
+                                return Ok(None);
                             }
                         }
                         // Cut by ourselves: that is counted where it came in.
@@ -359,12 +358,8 @@ impl RunningService {
                     server.note_failure();
                 }
             }
-            if tried.len() >= ATTEMPT_LIMIT {
-                return None;
-            }
-            next = self.choose(client.peer.ip(), &tried).map(InFlight::begin);
         }
-        None
+        Ok(None)
     }
 
     pub(super) fn choose(&self, client: IpAddr, tried: &[SocketAddr]) -> Option<Rc<RunningServer>> {
@@ -388,6 +383,14 @@ impl RunningService {
     pub(super) fn note_shortage(&self, shortage: Shortage) {
         add(&self.counters.shortages, 1);
         self.counters.shortage.set(Some(shortage));
+    }
+}
+
+/// Resolves when a client has gone that waits. One that has said something and will say no more may want
+/// its answer all the same; only a reset says that it does not.
+async fn left(stream: &TcpStream) {
+    if let Ok(1..) = stream.peek(&mut [0]).await {
+        let _ = stream.ready(Interest::ERROR).await;
     }
 }
 

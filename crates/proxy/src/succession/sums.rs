@@ -31,6 +31,11 @@ fn add_service(own: &mut ProxyServiceStatus, other: &ProxyServiceStatus) {
     own.shortages += other.shortages;
     own.shortage = own.shortage.take().or_else(|| other.shortage.clone());
     own.timed_out += other.timed_out;
+    own.queue.waiting += other.queue.waiting;
+    own.queue.longest_ms = own.queue.longest_ms.max(other.queue.longest_ms);
+    own.queue.timed_out += other.queue.timed_out;
+    own.queue.left += other.queue.left;
+    own.queue.turned_away += other.queue.turned_away;
     for server in &other.servers {
         match own.servers.iter_mut().find(|one| one.address == server.address) {
             Some(one) => add_server(one, server),
@@ -60,6 +65,7 @@ pub fn end(latest: &mut ProxyStatus) {
     latest.active = 0;
     for service in &mut latest.services {
         service.active = 0;
+        (service.queue.waiting, service.queue.longest_ms) = (0, 0);
         service.servers.iter_mut().for_each(|server| server.active = 0);
     }
 }

@@ -248,6 +248,7 @@ fn service(
             .or_else(|| named(&balancer.strained, &from.name)),
         connections: served.map_or(0, |served| served.active),
         accepted: served.map_or(0, |served| served.accepted),
+        waiting: served.and_then(|served| served.waiting),
         traffic: served.and_then(|served| served.octets).map(traffic),
         quorum: QuorumState {
             reached: from.quorum.reached,
