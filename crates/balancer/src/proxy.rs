@@ -380,6 +380,9 @@ impl ProxyBackend {
         if self.latest.pid != status.pid {
             self.note_lacks(&status);
         }
+        for line in &status.log {
+            self.note(format!("the proxy (pid {}) says: {}", line.pid, line.text));
+        }
         self.latest = status;
         let now = Instant::now();
         self.latest.services.iter().for_each(|service| self.strains.follow(service, now));

@@ -12,7 +12,7 @@ use bench::{
     start_server, tick_until, wanted,
 };
 use locum_balancer::{BalancedState, ProcessState};
-use locum_plan::{Activity, BackendKind, Protocol, Scheduler, WantedServices};
+use locum_plan::{Activity, BackendKind, Protocol, Scheduler, Service, WantedServices};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
 
@@ -107,6 +107,28 @@ fn a_daemon_that_crashed_and_came_back_keeps_proxy_and_connections() {
     serve(&mut restarted, &wanted(&[&web])).unwrap();
     assert_eq!(restarted.status().processes[0].pid, pid);
     assert_eq!(client.get().unwrap(), 'a');
+    finish(restarted);
+}
+
+#[test]
+fn what_a_proxy_logs_is_in_our_log_for_the_daemon_after_the_one_that_started_it_too() {
+    let bench = Bench::new();
+    // Longer than until the next question.
+    let web = Service { drain: PATIENCE, ..service("web", &[start_server('a')]) };
+    let mut crashed = bench.balancer();
+    serve(&mut crashed, &wanted(&[&web])).unwrap();
+    let pid = crashed.status().processes[0].pid.unwrap();
+    let mut client = Client::connect(address(&web)).unwrap();
+    assert_eq!(client.get().unwrap(), 'a');
+    drop(crashed);
+    let mut restarted = bench.balancer();
+    serve(&mut restarted, &wanted(&[&web])).unwrap();
+    kill(pid, Signal::SIGTERM);
+    let expected = format!("the proxy (pid {pid}) says: asked to terminate: serving ends");
+    tick_until(&mut restarted, "its word", |_, notes| {
+        notes.iter().any(|note| &*note.name == "proxy" && note.text == expected)
+    });
+    drop(client);
     finish(restarted);
 }
 

@@ -21,6 +21,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::arguments::Settings;
+use crate::log;
 use crate::sandbox;
 use crate::shares::Shares;
 use crate::succession::{Estate, ProxyBefore};
@@ -268,7 +269,7 @@ async fn hand_over(control: &Control) -> (Estate, ProxyStatus) {
     let mut table = control.table.lock().await;
     let estate = table.hand_over().await;
     tracing::info!(connections = table.status().active, "another proxy takes over");
-    (estate, table.status())
+    (estate, ProxyStatus { log: log::take(), ..table.status() })
 }
 
 async fn answer(
@@ -319,5 +320,6 @@ async fn answer(
     if let Some(before) = &mut *before {
         before.join(&request, line, &mut status).await;
     }
+    status.log.extend(log::take());
     status
 }

@@ -24,6 +24,7 @@ mod arguments;
 mod control;
 mod hash;
 mod introduction;
+mod log;
 mod maglev;
 mod movement;
 mod outbound;
@@ -68,9 +69,12 @@ pub fn main_process(arguments: impl IntoIterator<Item = String>) -> ExitCode {
 
 /// As [`main_process`], with the settings already read. Blocks.
 pub fn run(settings: Settings) -> Result<(), Error> {
+    log::begin();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(Error::Runtime)?;
-    tokio::task::LocalSet::new().block_on(&runtime, control::serve(settings))
+    let result = tokio::task::LocalSet::new().block_on(&runtime, control::serve(settings));
+    log::end();
+    result
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
-/// half of the schedulers, 4 no PROXY protocol, 5 neither [`ProxyRequest::HandOver`] nor a queue.
+/// half of the schedulers, 4 no PROXY protocol, 5 neither [`ProxyRequest::HandOver`] nor a queue nor a log.
 pub const VERSION: u32 = 6;
 
 /// The oldest version whose requests this proxy carries out.
@@ -277,7 +277,17 @@ pub struct ProxyStatus {
     /// What it was started as; `None`: it is too old to say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<ProxyStart>,
+    /// What has been logged since the last answer, the oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<ProxyLogLine>,
     pub services: Vec<ProxyServiceStatus>,
+}
+
+/// A line for the log, of whichever process.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProxyLogLine {
+    pub pid: u32,
+    pub text: String,
 }
 
 /// What a process is that does not change while it runs.

@@ -92,6 +92,7 @@ impl ProxyBefore {
         let whole = matches!(request, ProxyRequest::Serve { .. } | ProxyRequest::Status);
         self.ask(line, whole).await;
         sums::add(own, &self.latest, whole);
+        own.log.append(&mut self.latest.log);
     }
 
     /// Looks whether it has ended, where nobody asks for anything.
@@ -111,7 +112,11 @@ impl ProxyBefore {
                 Ok::<ProxyStatus, io::Error>(serde_json::from_slice(&answer?)?)
             };
             match timeout(ANSWER_LIMIT, ask).await.map_err(io::Error::from).flatten() {
-                Ok(status) if whole => self.latest = status,
+                Ok(mut status) if whole => {
+                    // What it said before and nobody has taken yet.
+                    status.log.splice(..0, self.latest.log.drain(..));
+                    self.latest = status;
+                }
                 Ok(status) => sums::renew(&mut self.latest, status),
                 Err(error) => {
                     let ended = [io::ErrorKind::UnexpectedEof, io::ErrorKind::BrokenPipe];

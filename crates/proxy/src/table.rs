@@ -144,6 +144,7 @@ impl Table {
             error: None,
             unconfined: self.unconfined.clone(),
             start: Some(self.start.clone()),
+            log: Vec::new(),
             services: named.map(|service| service.status()).collect(),
         }
     }

@@ -56,6 +56,7 @@ pub fn renew(latest: &mut ProxyStatus, answer: ProxyStatus) {
     let named: Vec<_> = answer.services;
     latest.services.retain(|old| named.iter().all(|new| new.name != old.name));
     latest.services.extend(named);
+    latest.log.extend(answer.log);
     latest.active = answer.active;
     latest.accept_pauses = answer.accept_pauses;
 }
