@@ -4,12 +4,16 @@
 //! comes back finds them, and what an earlier one left that is not wanted goes with its table.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use locum_kernel::conntrack::{IpProtocol, NatListener};
 use locum_kernel::nftables::{
-    NatBalancer, NatLoad, NatPersistence, NatSelection, NatServer, NatService, NftablesError,
+    ConnectionSweep, NatBalancer, NatLoad, NatPersistence, NatSelection, NatServer, NatService,
+    NftablesError,
 };
 use locum_plan::{
     Activity, BackendKind, Name, Persistence, Protocol, Service, WantedServer, WantedService,
@@ -23,6 +27,37 @@ use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStat
 /// How often the kernel is asked whether somebody changed its rules, and what failed is tried again.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How often is asked whether a sweep is over that keeps the next one waiting.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A sweep that is being carried out by a thread of its own: to go through 100,000 connections takes
+/// longer than a successor may take until it answers.
+struct Sweeping {
+    sweep: ConnectionSweep,
+    outcome: Receiver<io::Result<usize>>,
+}
+
+impl Sweeping {
+    fn begin(sweep: ConnectionSweep) -> io::Result<Self> {
+        let (sender, outcome) = mpsc::sync_channel(1);
+        let carried_out = sweep.clone();
+        thread::Builder::new().name("sweep".to_owned()).spawn(move || {
+            // The owner may have ended meanwhile.
+            let _ = sender.send(carried_out.carry_out());
+        })?;
+        Ok(Self { sweep, outcome })
+    }
+
+    /// `None` while it goes on.
+    fn outcome(&self) -> Option<io::Result<usize>> {
+        match self.outcome.try_recv() {
+            Ok(outcome) => Some(outcome),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(io::ErrorKind::Interrupted.into())),
+        }
+    }
+}
+
 #[derive(Default)]
 pub(crate) struct NftablesBackend {
     kernel: NatBalancer,
@@ -32,6 +67,11 @@ pub(crate) struct NftablesBackend {
     failed: BTreeMap<Name, String>,
     /// Why clients of servers that left may stay with them.
     uncut: Option<String>,
+    sweeping: Option<Sweeping>,
+    /// When what failed is tried again, and connections are looked for once more.
+    sweep_at: Option<Instant>,
+    /// What was found when the connections were last counted, which costs as much as a sweep.
+    loads: Option<(LookRound, BTreeMap<NatListener, NatLoad>)>,
     looked: Option<LookRound>,
     notes: Vec<Note>,
 }
@@ -92,9 +132,7 @@ impl NftablesBackend {
                     let error = report.refused.get(service.listeners.first()?)?;
                     Some((name, NftablesError::from(error.clone()).to_string()))
                 };
-                let failed = wanted.into_iter().filter_map(refusal).collect();
-                self.note_uncut(report.uncut);
-                failed
+                wanted.into_iter().filter_map(refusal).collect()
             }
             Err(error) => {
                 self.uncut = None;
@@ -103,14 +141,66 @@ impl NftablesBackend {
         };
     }
 
-    fn note_uncut(&mut self, reason: Option<String>) {
-        let text = |reason| {
-            format!(
+    /// Connections that servers have left behind are ended beside everything else.
+    fn sweep(&mut self, now: Instant) {
+        if let Some(sweeping) = &self.sweeping {
+            let Some(outcome) = sweeping.outcome() else { return };
+            self.note_swept(outcome, now);
+        }
+        if self.sweep_wait(now) != Some(Duration::ZERO) {
+            return;
+        }
+        match self.kernel.sweep().map(Sweeping::begin) {
+            None => (self.uncut, self.sweep_at) = (None, None),
+            Some(Ok(sweeping)) => self.sweeping = Some(sweeping),
+            Some(Err(error)) => self.note_swept(Err(error), now),
+        }
+    }
+
+    fn look_wait(&self, now: Instant) -> Option<Duration> {
+        let wait = || self.looked.map_or(Duration::ZERO, |round| round.wait(HEAL_INTERVAL, now));
+        self.is_installed.then(wait)
+    }
+
+    fn note_swept(&mut self, outcome: io::Result<usize>, now: Instant) {
+        self.sweep_at = Some(now + HEAL_INTERVAL);
+        let sweeping = self.sweeping.take();
+        self.uncut = match outcome {
+            Ok(_) => {
+                sweeping.iter().for_each(|one| self.kernel.swept(&one.sweep));
+                None
+            }
+            Err(error) => Some(format!(
                 "clients of servers that left may stay with them, the kernel does not end their \
-                 connections: {reason}"
-            )
+                 connections: {error}"
+            )),
         };
-        self.uncut = reason.map(text);
+    }
+
+    /// When the next step of a sweep is due.
+    fn sweep_wait(&self, now: Instant) -> Option<Duration> {
+        let is_new = self.kernel.has_left_behind() && self.uncut.is_none();
+        match (&self.sweeping, self.sweep_at) {
+            (Some(_), _) => Some(SWEEP_INTERVAL),
+            (None, _) if is_new => Some(Duration::ZERO),
+            (None, at) => at.map(|at| at.saturating_duration_since(now)),
+        }
+    }
+
+    /// Connections of now, or of a short while ago.
+    fn loads(&mut self, now: Instant) -> BTreeMap<NatListener, NatLoad> {
+        if self.active().next().is_none() {
+            self.loads = None;
+            return BTreeMap::new();
+        }
+        let is_fresh =
+            |(round, _): &&(LookRound, _)| round.wait(Duration::ZERO, now) > Duration::ZERO;
+        if let Some((_, loads)) = self.loads.as_ref().filter(is_fresh) {
+            return loads.clone();
+        }
+        let (round, loads) = LookRound::made(now, || self.kernel.loads().unwrap_or_default());
+        self.loads = Some((round, loads.clone()));
+        loads
     }
 
     /// Looks at the rules, and puts them back where they are not as they shall be.
@@ -124,7 +214,6 @@ impl NftablesBackend {
                         text: text.to_owned(),
                     });
                 }
-                self.note_uncut(report.uncut);
                 self.failed.is_empty() && self.active().next().is_some()
             }
             Err(_) => false,
@@ -155,17 +244,15 @@ impl Backend for NftablesBackend {
     }
 
     fn tick(&mut self, now: Instant) {
-        if self.next_tick(now) == Some(Duration::ZERO) {
+        self.sweep(now);
+        if self.look_wait(now) == Some(Duration::ZERO) {
             let (round, ()) = LookRound::made(now, || self.heal());
             self.looked = Some(round);
         }
     }
 
     fn next_tick(&self, now: Instant) -> Option<Duration> {
-        if !self.is_installed {
-            return None;
-        }
-        Some(self.looked.map_or(Duration::ZERO, |round| round.wait(HEAL_INTERVAL, now)))
+        self.look_wait(now).into_iter().chain(self.sweep_wait(now)).min()
     }
 
     fn progress(&self, progress: &mut Progress) {
@@ -181,10 +268,7 @@ impl Backend for NftablesBackend {
     }
 
     fn status(&mut self, status: &mut BalancerStatus) {
-        let loads = match self.active().count() {
-            0 => BTreeMap::new(),
-            _ => self.kernel.loads().unwrap_or_default(),
-        };
+        let loads = self.loads(Instant::now());
         for wanted in &self.services {
             let service = &wanted.service;
             let of_service = listeners(service);
@@ -217,5 +301,23 @@ impl Backend for NftablesBackend {
                 servers: wanted.servers.iter().map(server).collect(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_ended_is_said_and_tried_again() {
+        let mut backend = NftablesBackend::default();
+        let now = Instant::now();
+        assert_eq!(backend.next_tick(now), None);
+        backend.note_swept(Err(io::ErrorKind::OutOfMemory.into()), now);
+        assert!(backend.uncut.as_ref().is_some_and(|why| why.contains("out of memory")));
+        assert_eq!(backend.next_tick(now), Some(HEAL_INTERVAL));
+        // Nothing is left of it.
+        backend.tick(now + HEAL_INTERVAL);
+        assert_eq!((backend.uncut.as_ref(), backend.next_tick(now)), (None, None));
     }
 }

@@ -102,12 +102,6 @@ impl Conntrack {
         NetlinkTransport::open(NETLINK_NETFILTER).map(Self)
     }
 
-    /// Whoever it speaks to does not understand it.
-    #[cfg(test)]
-    pub(crate) fn of_another_protocol() -> Self {
-        NetlinkTransport::open(netlink_sys::protocols::NETLINK_GENERIC).map(Self).expect("a socket")
-    }
-
     /// Whether the kernel would answer at all.
     pub(crate) fn answers(&mut self) -> io::Result<Result<(), KernelError>> {
         let kind = SUBSYSTEM << 8 | GET_STATISTICS;

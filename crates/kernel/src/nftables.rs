@@ -25,7 +25,7 @@ mod service;
 mod session;
 mod slots;
 
-pub use balancer::{NatBalancer, NatLoad, NatReport};
+pub use balancer::{ConnectionSweep, NatBalancer, NatLoad, NatReport};
 pub use handover::{Handovers, Predecessor};
 pub(crate) use lease::{LeaseId, Leases};
 pub use service::{NatPersistence, NatSelection, NatServer, NatService};

@@ -449,11 +449,11 @@ fn show_requests(tallies: &[Arc<Tally>], soak: &Soak) -> bool {
             lost.len(),
         );
         for one in lost.iter().take(SHOWN) {
-            let event = soak.events.iter().rfind(|(at, _)| *at <= one.ended);
-            let (at, what) = event.cloned().unwrap_or((one.ended, "it began".to_owned()));
-            let (after, lasted) = (one.ended.duration_since(at), one.ended - one.began);
+            let event = soak.events.iter().rfind(|(at, _)| *at <= one.began);
+            let (at, what) = event.cloned().unwrap_or((one.began, "it began".to_owned()));
+            let (after, lasted) = (one.began.duration_since(at), one.ended - one.began);
             println!(
-                "           {}: {after:.1?} after {what}, in vain for {lasted:.1?}",
+                "           {}: began {after:.1?} after {what}, in vain for {lasted:.1?}",
                 one.reason
             );
         }

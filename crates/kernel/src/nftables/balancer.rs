@@ -21,7 +21,7 @@ use crate::transport::{KernelError, NetlinkMessage, NetlinkRequest};
 /// A transaction with it is never carried out.
 const TRIAL: &str = "locum_trial";
 
-/// How often connections are looked for that a service has left behind: with the change, and once
+/// How often connections are looked for that a service has left behind: after the change, and once
 /// more for those that began while it was made.
 const SWEEPS: u32 = 2;
 
@@ -32,11 +32,34 @@ pub struct NatReport {
     pub applied: usize,
     /// Services that the kernel refuses, by their first listener. What it had of each it still has.
     pub refused: BTreeMap<NatListener, KernelError>,
-    /// Connections that were ended because their server is gone.
-    pub cut: usize,
-    /// Why connections that should have been ended may go on until a later look; `None` when no such
-    /// connection is left.
-    pub uncut: Option<String>,
+}
+
+/// Connections that services have left behind, to be looked for and ended. Of many connections that
+/// takes a while, so it is nothing that a change waits for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConnectionSweep {
+    kept: Vec<KeptConnections>,
+    /// Counted from 1.
+    number: u64,
+}
+
+impl ConnectionSweep {
+    /// Returns how many connections were ended, in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// When the kernel cannot say, or refuses. Some may have been ended.
+    pub fn carry_out(&self) -> std::io::Result<usize> {
+        Conntrack::open()?.cut(&self.kept)
+    }
+}
+
+/// A service that may have left connections behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Unswept {
+    /// The last sweep that had begun before.
+    after: u64,
+    /// How often they are still to be looked for.
+    left: u32,
 }
 
 /// By their chains.
@@ -61,9 +84,10 @@ pub struct NatBalancer {
     installed: BTreeMap<IpFamily, InstalledServices>,
     /// Of the rules, when they were known to be ours.
     generation: Option<u32>,
-    /// Chains of services that may have left connections behind, and how often these are still to be
-    /// looked for.
-    unswept: BTreeMap<String, u32>,
+    /// By their chains.
+    unswept: BTreeMap<String, Unswept>,
+    /// Sweeps that have begun.
+    sweeps: u64,
 }
 
 impl NatBalancer {
@@ -98,9 +122,9 @@ impl NatBalancer {
         Ok((!missing.is_empty()).then(|| missing.join(", ")))
     }
 
-    /// Balances exactly these services, and ends the connections of servers that left. What an
-    /// earlier run left is gone on with where it is the same. A service that the kernel refuses is in
-    /// the report, and keeps no other from being served.
+    /// Balances exactly these services; connections of servers that left are up to
+    /// [`NatBalancer::sweep`]. What an earlier run left is gone on with where it is the same. A service
+    /// that the kernel refuses is in the report, and keeps no other from being served.
     ///
     /// # Errors
     /// When the kernel cannot be asked, or refuses whatever it is asked.
@@ -117,7 +141,6 @@ impl NatBalancer {
                 self.bring(family, &wanted, &mut report)?;
             }
         }
-        self.sweep(&mut report);
         Ok(report)
     }
 
@@ -139,7 +162,6 @@ impl NatBalancer {
                 }
             }
         }
-        self.sweep(&mut report);
         Ok(report)
     }
 
@@ -286,7 +308,8 @@ impl NatBalancer {
                     before.is_none_or(|before| service.leaves_behind(before))
                 };
                 let left = wanted.iter().filter(leaves_behind);
-                self.unswept.extend(left.map(|(chain, _)| (chain.clone(), SWEEPS)));
+                let unswept = Unswept { after: self.sweeps, left: SWEEPS };
+                self.unswept.extend(left.map(|(chain, _)| (chain.clone(), unswept)));
                 self.installed.insert(family, wanted);
             }
             // A transaction is all or nothing.
@@ -440,28 +463,36 @@ impl NatBalancer {
         Ok(observed)
     }
 
-    /// Ends connections that services have left behind, as these are now.
-    fn sweep(&mut self, report: &mut NatReport) {
+    /// Connections may have been left behind that nobody has looked for yet.
+    #[must_use]
+    pub fn has_left_behind(&self) -> bool {
+        self.unswept.values().any(|one| one.left == SWEEPS)
+    }
+
+    /// What services have left behind, as these are now; `None` when that is nothing.
+    pub fn sweep(&mut self) -> Option<ConnectionSweep> {
         let installed = || self.installed.values().flatten();
         let is_left = |(chain, _): &(&String, &NatService)| self.unswept.contains_key(*chain);
-        let kept: BTreeMap<&String, Vec<KeptConnections>> =
-            installed().filter(is_left).map(|(chain, service)| (chain, service.kept())).collect();
-        let listeners: Vec<_> = kept.values().flatten().cloned().collect();
-        let chains: BTreeSet<String> = kept.into_keys().cloned().collect();
+        let chains: BTreeSet<String> =
+            installed().filter(is_left).map(|(chain, _)| chain.clone()).collect();
+        let kept: Vec<_> =
+            installed().filter(is_left).flat_map(|(_, service)| service.kept()).collect();
         self.unswept.retain(|chain, _| chains.contains(chain));
-        if listeners.is_empty() {
-            return;
+        if kept.is_empty() {
+            return None;
         }
-        match with_conntrack(&mut self.conntrack, |conntrack| conntrack.cut(&listeners)) {
-            Ok(cut) => {
-                report.cut += cut;
-                self.unswept.retain(|_, left| {
-                    *left -= 1;
-                    *left > 0
-                });
+        self.sweeps += 1;
+        Some(ConnectionSweep { kept, number: self.sweeps })
+    }
+
+    /// This one was carried out. What fails is not said here, and so is due again.
+    pub fn swept(&mut self, sweep: &ConnectionSweep) {
+        self.unswept.retain(|_, one| {
+            if one.after < sweep.number {
+                one.left -= 1;
             }
-            Err(error) => report.uncut = Some(error.to_string()),
-        }
+            one.left > 0
+        });
     }
 }
 
@@ -546,28 +577,34 @@ mod tests {
     use crate::conntrack::IpProtocol;
     use crate::nftables::{NatSelection, NatServer};
 
-    #[test]
-    fn connections_that_could_not_be_ended_are_looked_for_again() {
-        let address = ([192, 0, 2, 10], 53).into();
-        let service = NatService {
+    fn service(port: u16) -> NatService {
+        let address = ([192, 0, 2, 10], port).into();
+        NatService {
             listeners: vec![NatListener { protocol: IpProtocol::Udp, address }],
             selection: NatSelection::Turns,
             persistence: None,
             servers: vec![NatServer { address: ([10, 0, 0, 1], 53).into(), weight: 1 }],
-        };
-        let chain = service.chain();
-        let services = [(chain.clone(), service)].into();
-        let mut balancer = NatBalancer {
-            installed: [(IpFamily::V4, services)].into(),
-            unswept: [(chain.clone(), SWEEPS), ("gone".to_owned(), SWEEPS)].into(),
-            ..NatBalancer::default()
-        };
-        for _ in 0..3 {
-            balancer.conntrack = Some(Conntrack::of_another_protocol());
-            let mut report = NatReport::default();
-            balancer.sweep(&mut report);
-            assert!(report.uncut.is_some(), "{report:?}");
-            assert_eq!(balancer.unswept, [(chain.clone(), SWEEPS)].into());
         }
+    }
+
+    #[test]
+    fn connections_are_looked_for_twice_after_the_last_change() {
+        let chain = service(53).chain();
+        let changed = |balancer: &NatBalancer| Unswept { after: balancer.sweeps, left: SWEEPS };
+        let mut balancer = NatBalancer::default();
+        balancer.installed = [(IpFamily::V4, [(chain.clone(), service(53))].into())].into();
+        balancer.unswept =
+            [(chain.clone(), changed(&balancer)), ("gone".to_owned(), changed(&balancer))].into();
+        let first = balancer.sweep().expect("nothing was looked for");
+        assert!(balancer.has_left_behind(), "it has not been carried out");
+        // Another change while it is carried out.
+        balancer.unswept.insert(chain, changed(&balancer));
+        balancer.swept(&first);
+        for left in [true, false] {
+            assert_eq!(balancer.has_left_behind(), left);
+            let sweep = balancer.sweep().expect("twice");
+            balancer.swept(&sweep);
+        }
+        assert_eq!(balancer.sweep(), None);
     }
 }
