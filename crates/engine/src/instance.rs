@@ -25,7 +25,7 @@ use crate::fitness::{Incumbency, Loss};
 use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
-use crate::offer::{Footing, Standpoint};
+use crate::offer::{Footing, Standpoint, Step};
 use crate::output::{HookRun, OutgoingAdvert, Output};
 use crate::promises;
 
@@ -277,12 +277,16 @@ impl InstanceState {
         }
     }
 
-    /// It offers its mastership when it is time to.
+    /// It offers its mastership when it is time to, and takes it back.
     pub fn follow_fitness(&mut self, loss: Loss, judged: Standpoint, now: Time) {
         let Some(footing) = &mut self.fitness else { return };
-        if footing.follow(loss, judged, &self.router, now) {
-            let reasons = footing.loss.sentence();
-            self.feed(now, RouterEvent::Offer { reasons });
+        match footing.follow(loss, judged, &self.router, now) {
+            None => {}
+            Some(Step::Offer) => {
+                let reasons = footing.loss.sentence();
+                self.feed(now, RouterEvent::Offer { reasons });
+            }
+            Some(Step::TakeBack) => self.feed(now, RouterEvent::TakeBack),
         }
     }
 

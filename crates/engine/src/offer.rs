@@ -1,6 +1,8 @@
 //! When a master that cannot serve offers its mastership to whoever can.
 //!
-//! Nobody may be there to take it, so it offers again, after a pause that doubles.
+//! Nobody may be there to take it, so it offers again, after a pause that doubles. What it offered for
+//! a failure that was over before anybody took it, it takes back: such a failure may have been
+//! everybody's. One that comes and goes is offered again at once, and that stands.
 
 use std::time::Duration;
 
@@ -32,6 +34,13 @@ pub struct Footing {
     offer_at: Option<Time>,
 }
 
+/// What to do with the mastership.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    Offer,
+    TakeBack,
+}
+
 /// A role, and whether it is on the way to mastership.
 pub type Standpoint = (Role, bool);
 
@@ -50,15 +59,25 @@ impl Footing {
         self.offer_at.map(|at| at.since(now))
     }
 
-    /// What it cannot serve now, as judged from there; `true` when it is time to offer its mastership.
-    pub fn follow(&mut self, loss: Loss, judged: Standpoint, router: &Router, now: Time) -> bool {
+    /// What it cannot serve now, as judged from there; returns what it is time for.
+    pub fn follow(
+        &mut self,
+        loss: Loss,
+        judged: Standpoint,
+        router: &Router,
+        now: Time,
+    ) -> Option<Step> {
         self.judged = Some(judged);
         self.again = loss.again;
         self.offer_at = None;
         self.loss = loss;
         match router.role() {
             // What is on offer may come back: the next pause depends on how often it has.
-            Role::Resigning => {}
+            Role::Resigning => {
+                if self.loss.lost == 0 && self.offers.take_back(now) {
+                    return Some(Step::TakeBack);
+                }
+            }
             Role::Initialize | Role::Backup | Role::Fault => self.offers = Offers::default(),
             Role::Master if self.loss.lost == 0 => self.offers.recovered(now),
             Role::Master => {
@@ -68,13 +87,13 @@ impl Footing {
                 if due <= now {
                     self.offers.made(lost, now);
                     self.judged = Some((Role::Resigning, false));
-                    return true;
+                    return Some(Step::Offer);
                 }
                 self.offer_at = Some(due);
                 self.again = [self.again, Some(due)].into_iter().flatten().min();
             }
         }
-        false
+        None
     }
 }
 
@@ -87,6 +106,8 @@ pub struct Offers {
     pause: Duration,
     /// Since when nothing is lost.
     fit_since: Option<Time>,
+    /// When one was last taken back because the failure was over.
+    taken_back: Option<Time>,
 }
 
 impl Offers {
@@ -108,14 +129,27 @@ impl Offers {
     /// Something is lost, as it may have been before.
     pub fn relapsed(&mut self, now: Time) {
         if self.fit_since.take().is_some_and(|since| now.since(since) >= RECOVERED) {
-            *self = Self::default();
+            *self = Self { taken_back: self.taken_back, ..Self::default() };
         }
+    }
+
+    /// The failure for which it last offered is over, and the offer may still be open; `false` when
+    /// that stands all the same.
+    pub fn take_back(&mut self, now: Time) -> bool {
+        let comes_and_goes = self.taken_back.is_some_and(|at| now.since(at) < FORGIVEN);
+        if self.last.is_none() || comes_and_goes {
+            return false;
+        }
+        self.taken_back = Some(now);
+        // A relapse waits for nothing.
+        self.pause = Duration::ZERO;
+        true
     }
 
     pub fn made(&mut self, lost: u16, now: Time) {
         let last = self.last.filter(|(at, _)| now.since(*at) < FORGIVEN);
         self.pause = match last {
-            Some(_) => (self.pause * 2).min(LONGEST_PAUSE),
+            Some(_) => (self.pause * 2).clamp(SHORTEST_PAUSE, LONGEST_PAUSE),
             None => SHORTEST_PAUSE,
         };
         self.last = Some((now, last.map_or(lost, |(_, most)| most.max(lost))));
@@ -171,6 +205,23 @@ mod tests {
             offers.relapsed(now);
             assert_eq!(offers.due(1, at(100), now) <= now, forgets, "{fit:?}");
         }
+    }
+
+    #[test]
+    fn a_failure_that_is_soon_over_takes_its_offer_back_once() {
+        let mut offers = Offers::default();
+        assert!(!offers.take_back(at(1000)), "nothing was offered");
+        offers.made(1, at(1000));
+        assert!(offers.take_back(at(1001)));
+        offers.recovered(at(1001));
+        offers.relapsed(at(1003));
+        assert!(offers.due(1, at(1001), at(1003)) <= at(1003), "at once");
+        offers.made(1, at(1003));
+        assert!(!offers.take_back(at(1004)), "that stands");
+        assert_eq!(offers.due(1, at(1004), at(1004)), at(1003) + SHORTEST_PAUSE);
+        let later = at(1001) + FORGIVEN;
+        offers.made(1, later);
+        assert!(offers.take_back(later));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `unfit-master` | at rest no node is master that cannot serve while a peer can, which has been trusted to since before |
 //! | `unfit-stands` | a node that cannot serve takes part all the same |
-//! | `common` | what all nodes lose at once moves no mastership, nor does its end |
+//! | `common` | what all nodes lose at once moves no mastership, nor does its end, unless the holder knows of it last |
 
 use std::time::Duration;
 
@@ -24,6 +24,9 @@ const LONGEST_HOLD: Duration = Duration::from_secs(300);
 /// The first time it waits for so long, then twice as long each time.
 const FIRST_HOLD: Duration = Duration::from_secs(2);
 
+/// An engine takes the offer of a failure that was soon over back, and then no other for so long.
+const FORGIVEN: Duration = Duration::from_secs(600);
+
 /// What of a service is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lack {
@@ -40,6 +43,7 @@ pub struct Common {
     holder: usize,
     /// It is judged while no other disturbance comes.
     disturbance: u64,
+    is_over: bool,
 }
 
 impl World {
@@ -87,7 +91,7 @@ impl World {
             self.lose(node, router, lack, true);
         }
         let disturbance = self.quiescence.disturbances();
-        self.common = holder.map(|holder| Common { router, holder, disturbance });
+        self.common = holder.map(|holder| Common { router, holder, disturbance, is_over: false });
         if self.random.one_in(2) {
             self.schedule.add(until, Happening::Undo(Undo::CommonFitness { router, lack }));
             return;
@@ -128,7 +132,7 @@ impl World {
             self.lose(node, router, lack, false);
         }
         let disturbance = self.quiescence.disturbances();
-        self.common = goes_on.map(|common| Common { disturbance, ..common });
+        self.common = goes_on.map(|common| Common { disturbance, is_over: true, ..common });
     }
 
     /// From now on the node lacks this, or has it again.
@@ -187,7 +191,17 @@ impl World {
         let part = self.quiescent_part(holder, router)?;
         let was_fit =
             self.nodes.iter().all(|host| !host.losses[usize::from(router.number)].is_lost());
-        (part.len() == self.nodes.len() && was_fit && !self.is_held_back()).then_some(holder)
+        let stands = self.watches[holder][usize::from(router.number)]
+            .taken_back
+            .is_some_and(|at| self.now.since(at) < FORGIVEN);
+        let is_fresh = was_fit && !stands && !self.is_held_back();
+        // An owner is always fit.
+        let decides = |node: usize| {
+            let edit = &self.nodes[node].edits[usize::from(router.number)];
+            router.ranking(node, edit).is_some()
+        };
+        let all = part.len() == self.nodes.len() && (0..self.nodes.len()).all(decides);
+        (all && is_fresh).then_some(holder)
     }
 
     /// Some engine does not believe yet that what it has lost is there again.
@@ -212,10 +226,25 @@ impl World {
         let mut others = (0..self.nodes.len()).filter(|node| *node != common.holder);
         let taken = others.find(|node| role(*node) == Some(Role::Master));
         if let Some(node) = taken {
+            // What the holder offers is for whoever can serve again before it knows that it can itself.
+            let (index, holder) = (common.router, common.holder);
+            let lacks = self.nodes[node].losses[index].is_lost();
+            if common.is_over && !lacks && self.believes_to_be_unfit(holder, index) {
+                self.common = None;
+                return;
+            }
             let (node, holder) = (self.name(node), self.name(common.holder));
             let detail = format!("{router} moves from {holder} to {node}, and neither can serve");
             self.blame(None, "common", detail);
         }
+    }
+
+    /// By the priority with which it competes.
+    fn believes_to_be_unfit(&self, node: usize, index: usize) -> bool {
+        let router = &self.scenario.routers[index];
+        let ranking = router.ranking(node, &self.nodes[node].edits[index]);
+        let view = self.nodes[node].adapter.view(&router.name);
+        view.zip(ranking).is_some_and(|(view, ranking)| ranking.is_unfit(view.priority))
     }
 
     /// What the engine of this node has to count for: the loss, or a hold after it.

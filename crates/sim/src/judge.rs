@@ -125,6 +125,9 @@ pub struct Watch {
     pub unready_since: Option<Time>,
     /// Since when it is a candidate.
     pub candidate_since: Option<Time>,
+    /// When it went on as master because nobody had taken what it gave up; what it offers soon after
+    /// that stands.
+    pub taken_back: Option<Time>,
     /// Since when nothing that it cannot serve counts against it.
     pub fit_since: Option<Time>,
 }

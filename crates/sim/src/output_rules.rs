@@ -187,6 +187,11 @@ impl World {
                 let watch = &mut self.watches[node][index];
                 watch.yielded =
                     *to != Role::Master && (watch.yielded || *cause == Cause::Switchover);
+                watch.taken_back = match (from, to) {
+                    (Role::Resigning, Role::Master) => Some(self.now),
+                    (_, Role::Master | Role::Resigning) => watch.taken_back,
+                    _ => None,
+                };
                 if *to != Role::Backup || *from != Role::Backup {
                     watch.heard = None;
                     watch.learned = None;

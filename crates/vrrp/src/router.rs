@@ -303,6 +303,7 @@ impl Router {
             RouterEvent::Switchover { claim } => self.on_switchover(now, claim, out),
             RouterEvent::Fitness(fitness) => self.on_fitness(now, fitness, out),
             RouterEvent::Offer { reasons } => self.on_offer(now, reasons, out),
+            RouterEvent::TakeBack => self.on_take_back(now, out),
             RouterEvent::Settings(settings, priority) => {
                 self.set_priority(priority);
                 self.on_settings(now, settings, out);
@@ -548,6 +549,13 @@ impl Router {
     fn on_offer(&mut self, now: Time, reasons: String, out: &mut Vec<RouterAction>) {
         if self.role() == Role::Master {
             self.resign(now, Cause::Unfit { reasons }, After::Yield, None, out);
+        }
+    }
+
+    fn on_take_back(&mut self, now: Time, out: &mut Vec<RouterAction>) {
+        let is_open = matches!(&self.state, RouterState::Resigning(one) if one.is_open_offer());
+        if is_open {
+            self.enter_master(now, Cause::NoSuccessor, out);
         }
     }
 

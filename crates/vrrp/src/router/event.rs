@@ -39,6 +39,8 @@ pub enum RouterEvent<'a> {
     /// Give up to whoever takes it, because another node may serve and this one does not; taken
     /// back when nobody does (V-283).
     Offer { reasons: String },
+    /// What was offered is not on offer any more, unless somebody has taken it (V-283).
+    TakeBack,
     /// New settings of the same identity, and the effective priority under them.
     Settings(Arc<RouterSettings>, Priority),
 }

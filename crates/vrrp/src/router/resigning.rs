@@ -121,6 +121,12 @@ impl Router {
 }
 
 impl Resignation {
+    /// What this node could not serve was offered, and nobody has taken it (V-283).
+    pub(super) fn is_open_offer(&self) -> bool {
+        let is_offer = matches!(self.cause, Cause::Unfit { .. });
+        is_offer && self.then == After::Yield && !self.answered
+    }
+
     /// V-284: it is for good, and unfit peers may take it for an offer that they let pass.
     pub(super) fn answer_longer(&mut self) {
         let longer = std::mem::take(&mut self.longer);

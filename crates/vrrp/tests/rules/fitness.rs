@@ -252,6 +252,29 @@ fn offer_that_nobody_takes_is_taken_back() {
     assert!(out.contains(&taken_back), "{out:?}");
 }
 
+/// V-283: it is not on offer any more, but only what was an offer, and only until somebody takes it.
+#[test]
+fn an_offer_is_taken_back_while_nobody_has_taken_it() {
+    let offered = || {
+        let mut bench = master();
+        bench.feed(RouterEvent::Fitness(UNFIT));
+        bench.feed(RouterEvent::Priority(UNFIT_PRIORITY));
+        bench.feed(RouterEvent::Offer { reasons: "haproxy front does not run".to_owned() });
+        bench.feed(RouterEvent::Priority(Priority(100)));
+        bench.feed(RouterEvent::Fitness(Fitness::Fit));
+        bench
+    };
+    let mut bench = offered();
+    assert_eq!(sent(&bench.feed(RouterEvent::TakeBack)), [100]);
+    assert_eq!(bench.router.role(), Role::Master);
+    let mut bench = offered();
+    bench.hear(LOW, 50);
+    assert_eq!(bench.feed(RouterEvent::TakeBack), [], "it is taken");
+    let mut bench = master();
+    bench.feed(RouterEvent::Switchover { claim: None });
+    assert_eq!(bench.feed(RouterEvent::TakeBack), [], "the operator has a say");
+}
+
 /// V-283: after that it competes as its priority and its settings say.
 #[test]
 fn offer_that_is_taken_makes_a_backup_that_returns_when_it_is_fit() {
