@@ -116,9 +116,12 @@ impl Conntrack {
     /// When the kernel cannot say, or refuses.
     pub fn cut(&mut self, kept: &[KeptConnections]) -> io::Result<usize> {
         let listeners: Vec<_> = kept.iter().map(|one| one.listener).collect();
-        let all = self.connections(&listeners)?;
-        let ends = |one: &&TrackedConnection| kept.iter().any(|kept| kept.ends(one));
-        let requests: Vec<_> = all.iter().filter(ends).map(delete).collect();
+        let mut requests = Vec::new();
+        self.visit(&listeners, |one| {
+            if kept.iter().any(|kept| kept.ends(&one)) {
+                requests.push(delete(&one));
+            }
+        })?;
         for answer in self.0.exchange(&requests)? {
             match answer.into_result() {
                 Ok(_) => {}
@@ -130,11 +133,15 @@ impl Conntrack {
         Ok(requests.len())
     }
 
-    /// The connections of these listeners.
+    /// Hands over the connections of these listeners, of which there may be very many.
     ///
     /// # Errors
-    /// When the kernel cannot say.
-    pub fn connections(&mut self, listeners: &[NatListener]) -> io::Result<Vec<TrackedConnection>> {
+    /// When the kernel cannot say. Some may have been handed over.
+    pub fn visit(
+        &mut self,
+        listeners: &[NatListener],
+        mut hear: impl FnMut(TrackedConnection),
+    ) -> io::Result<()> {
         let wanted: BTreeSet<_> = listeners.iter().copied().collect();
         let requests: Vec<Vec<u8>> = if wanted.len() <= ASKED_ALONE {
             wanted.iter().map(of_listener).collect()
@@ -143,13 +150,13 @@ impl Conntrack {
                 wanted.iter().map(|one| IpFamily::of(one.address.ip()).number()).collect();
             families.into_iter().map(|family| vec![family, 0, 0, 0]).collect()
         };
-        let mut found = Vec::new();
         for body in requests {
-            let messages = self.0.dump(SUBSYSTEM << 8 | GET, &body)??;
-            let read = messages.iter().filter_map(|message| connection(&message.body));
-            found.extend(read.filter(|one| wanted.contains(&one.listener)));
+            self.0.dump_each(SUBSYSTEM << 8 | GET, &body, |body| {
+                let found = connection(body).filter(|one| wanted.contains(&one.listener));
+                found.into_iter().for_each(&mut hear);
+            })??;
         }
-        Ok(found)
+        Ok(())
     }
 }
 

@@ -302,6 +302,29 @@ impl NetlinkTransport {
         Ok(last.into_result())
     }
 
+    /// One dump of very many, each handed over as it comes and kept nowhere.
+    pub(crate) fn dump_each(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut hear: impl FnMut(&[u8]),
+    ) -> io::Result<Result<(), KernelError>> {
+        let request = NetlinkRequest { kind, flags: NLM_F_DUMP, body: body.to_vec() };
+        let mut octets = Vec::new();
+        self.encode_next(&request, &mut octets);
+        self.send(&octets)?;
+        let (sequence, mut end) = (self.sequence, NetlinkAnswer::default());
+        self.read_until(|raw| {
+            match raw.kind {
+                _ if raw.sequence != sequence => {}
+                NLMSG_NOOP | NLMSG_ERROR | NLMSG_DONE => take(&mut end, raw),
+                _ => hear(raw.body),
+            }
+            end.complete
+        })?;
+        Ok(end.into_result().map(drop))
+    }
+
     fn send(&self, octets: &[u8]) -> io::Result<()> {
         let kernel = SocketAddr::new(0, 0);
         loop {

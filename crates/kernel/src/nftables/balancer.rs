@@ -188,13 +188,16 @@ impl NatBalancer {
                 loads.insert(*listener, NatLoad { accepted, active: BTreeMap::new() });
             }
         }
-        let connections =
-            with_conntrack(&mut self.conntrack, |conntrack| conntrack.connections(&listeners))?;
-        for connection in connections.into_iter().filter(|one| one.is_sent_elsewhere) {
-            if let Some(load) = loads.get_mut(&connection.listener) {
-                *load.active.entry(connection.server).or_default() += 1;
-            }
-        }
+        with_conntrack(&mut self.conntrack, |conntrack| {
+            conntrack.visit(&listeners, |connection| {
+                if !connection.is_sent_elsewhere {
+                    return;
+                }
+                if let Some(load) = loads.get_mut(&connection.listener) {
+                    *load.active.entry(connection.server).or_default() += 1;
+                }
+            })
+        })?;
         Ok(loads)
     }
 
