@@ -25,7 +25,7 @@ use crate::fitness::{Incumbency, Loss};
 use crate::hooks;
 use crate::ids::{InstanceId, Owner, Seq};
 use crate::input::LinkState;
-use crate::offer::{Footing, Standpoint, Step};
+use crate::offer::{Footing, OfferStep, Standpoint};
 use crate::output::{HookRun, OutgoingAdvert, Output};
 use crate::promises;
 
@@ -282,11 +282,11 @@ impl InstanceState {
         let Some(footing) = &mut self.fitness else { return };
         match footing.follow(loss, judged, &self.router, now) {
             None => {}
-            Some(Step::Offer) => {
+            Some(OfferStep::Offer) => {
                 let reasons = footing.loss.sentence();
                 self.feed(now, RouterEvent::Offer { reasons });
             }
-            Some(Step::TakeBack) => self.feed(now, RouterEvent::TakeBack),
+            Some(OfferStep::TakeBack) => self.feed(now, RouterEvent::TakeBack),
         }
     }
 

@@ -36,7 +36,7 @@ pub struct Footing {
 
 /// What to do with the mastership.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum OfferStep {
     Offer,
     TakeBack,
 }
@@ -66,7 +66,7 @@ impl Footing {
         judged: Standpoint,
         router: &Router,
         now: Time,
-    ) -> Option<Step> {
+    ) -> Option<OfferStep> {
         self.judged = Some(judged);
         self.again = loss.again;
         self.offer_at = None;
@@ -75,7 +75,7 @@ impl Footing {
             // What is on offer may come back: the next pause depends on how often it has.
             Role::Resigning => {
                 if self.loss.lost == 0 && self.offers.take_back(now) {
-                    return Some(Step::TakeBack);
+                    return Some(OfferStep::TakeBack);
                 }
             }
             Role::Initialize | Role::Backup | Role::Fault => self.offers = Offers::default(),
@@ -87,7 +87,7 @@ impl Footing {
                 if due <= now {
                     self.offers.made(lost, now);
                     self.judged = Some((Role::Resigning, false));
-                    return Some(Step::Offer);
+                    return Some(OfferStep::Offer);
                 }
                 self.offer_at = Some(due);
                 self.again = [self.again, Some(due)].into_iter().flatten().min();
