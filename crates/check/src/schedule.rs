@@ -24,6 +24,10 @@ const LATE_FRACTION: u32 = 4;
 /// Floor for the interval. A plan that asks for less would keep the host busy with asking.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 
+/// In so many steps of it [`UNKILLABLE_AFTER`] is waited for: while this thread does not run, the task
+/// that reaps does not either, so a pause of whatever length counts as one step.
+const PATIENCE_STEPS: u32 = 20;
+
 /// Runs `spec` for ever; `report` is awaited with every outcome.
 pub(crate) async fn repeat<F: Future<Output = ()>>(
     id: u32,
@@ -81,7 +85,14 @@ async fn wait_reaped<F: Future<Output = ()>, T>(
     tokio::pin!(reaping);
     let begin = Instant::now();
     let mut slots = slots.clone();
-    slots.advance(begin + UNKILLABLE_AFTER);
+    for _ in 0..PATIENCE_STEPS {
+        tokio::select! {
+            biased;
+            _ = &mut reaping => return,
+            () = time::sleep(UNKILLABLE_AFTER / PATIENCE_STEPS) => {}
+        }
+    }
+    slots.advance(Instant::now());
     loop {
         tokio::select! {
             biased;
@@ -202,6 +213,23 @@ mod tests {
                 let seconds = seconds.and_then(|seconds| seconds.parse::<u64>().ok());
                 assert!(seconds.is_some_and(|seconds| seconds >= 2), "{outcome:?}");
             }
+        });
+    }
+
+    /// As when the daemon was stopped, or the host had no time for it.
+    #[test]
+    fn a_pause_of_this_thread_is_no_time_that_a_killed_run_had() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        runtime.expect("a runtime").block_on(async {
+            let begin = Instant::now();
+            let slots = Slots { next: begin, interval: 10 * MS };
+            let reaping = tokio::spawn(async {
+                std::thread::sleep(UNKILLABLE_AFTER + 100 * MS);
+                time::sleep(10 * MS).await;
+            });
+            let mut report = |outcome| -> std::future::Ready<()> { panic!("{outcome:?}") };
+            wait_reaped(reaping, &slots, &mut report).await;
+            assert!(begin.elapsed() > UNKILLABLE_AFTER);
         });
     }
 

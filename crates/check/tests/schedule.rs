@@ -66,11 +66,16 @@ fn a_probe_that_always_times_out_fails_in_every_interval() {
     let begin = Instant::now();
     bench.probes.start(1, script("exec sleep 1000", 200 * MS, 200 * MS));
     let (mut slots, mut ends) = (0, Vec::new());
-    for _ in 0..10 {
+    while ends.len() < 10 {
         let outcome = bench.next().1;
+        slots += 1 + skipped(&outcome);
+        // On a busy machine one or another does not come so far.
+        if outcome.detail.starts_with("could not be started within 200ms") {
+            assert_eq!(outcome.verdict, Verdict::CannotRun);
+            continue;
+        }
         assert_eq!(outcome.verdict, Verdict::Fail);
         assert!(outcome.detail.starts_with("timed out after 200ms"), "{outcome:?}");
-        slots += 1 + skipped(&outcome);
         let end = begin.elapsed();
         assert!(end >= 200 * MS * slots, "{slots} slots in {end:?}");
         ends.push(end - 200 * MS * slots);
