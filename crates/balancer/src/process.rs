@@ -4,15 +4,16 @@
 
 use std::collections::VecDeque;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::ioctl_fionbio;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
@@ -183,57 +184,111 @@ impl std::fmt::Display for ProcessEnd {
 const LINE_COUNT: usize = 20;
 
 /// Longest line kept; the rest of it is another line.
-const LINE_SIZE: u64 = 1024;
+const LINE_SIZE: usize = 1024;
 
 /// Of the reading thread, in octets: a daemon that locks its memory pays for all of it.
 const STACK_SIZE: usize = 128 * 1024;
 
-/// How long the last words of a dead process may take to arrive.
-const LAST_WORDS: Duration = Duration::from_millis(50);
+/// Octets read in one go, as many as a pipe holds: whoever writes without end keeps nobody for ever.
+const READ_LIMIT: usize = 64 * 1024;
 
-/// Error output, read by a thread of its own so that a chatty process never waits for us.
-#[derive(Debug, Default)]
-struct Messages {
-    lines: Arc<Mutex<VecDeque<String>>>,
-    reader: Option<thread::JoinHandle<()>>,
+/// Error output, read by a thread of its own so that a chatty process never waits for us. Whoever asks
+/// for it reads what that thread had no time for yet: of a process that is dead, all that it said.
+#[derive(Clone, Debug, Default)]
+struct Messages(Option<Arc<Mutex<ErrorOutput>>>);
+
+#[derive(Debug)]
+struct ErrorOutput {
+    /// Does not block.
+    pipe: ChildStderr,
+    /// A line that has not ended.
+    begun: Vec<u8>,
+    lines: VecDeque<String>,
 }
 
 impl Messages {
-    fn read(stderr: impl Read + Send + 'static) -> Self {
-        let lines = Arc::new(Mutex::new(VecDeque::new()));
-        let sink = lines.clone();
+    fn read(stderr: ChildStderr) -> Self {
+        // With neither of the two the pipe closes, and the process goes on without a listener.
+        let (Ok(()), Ok(watched)) =
+            (ioctl_fionbio(&stderr, true), stderr.as_fd().try_clone_to_owned())
+        else {
+            return Self::default();
+        };
+        let (begun, lines) = (Vec::new(), VecDeque::new());
+        let output = Arc::new(Mutex::new(ErrorOutput { pipe: stderr, begun, lines }));
+        let messages = Self(Some(Arc::clone(&output)));
         let read = move || {
-            let mut stderr = BufReader::new(stderr);
-            let mut line = Vec::new();
-            while let Ok(count) = (&mut stderr).take(LINE_SIZE).read_until(b'\n', &mut line) {
-                if count == 0 {
+            loop {
+                let mut ready = [PollFd::new(watched.as_fd(), PollFlags::POLLIN)];
+                // Interrupted is as good as ready: it does not block.
+                let _ = poll(&mut ready, PollTimeout::NONE);
+                if output.lock().unwrap_or_else(PoisonError::into_inner).read() == PipeState::Ended
+                {
                     break;
                 }
-                let text = String::from_utf8_lossy(&line).trim_end().to_owned();
-                line.clear();
-                tracing::debug!("{text}");
-                let mut lines = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                if lines.len() == LINE_COUNT {
-                    lines.pop_front();
-                }
-                lines.push_back(text);
             }
         };
-        // Without a thread the pipe closes and the process goes on without a listener.
         let thread = thread::Builder::new().name("messages".to_owned()).stack_size(STACK_SIZE);
-        let reader = thread.spawn(read).ok();
-        Self { lines, reader }
+        // Without a thread a process that says very much would wait for us.
+        if thread.spawn(read).is_err() { Self::default() } else { messages }
     }
 
     fn last_lines(&self) -> Vec<String> {
-        let start = Instant::now();
-        while self.reader.as_ref().is_some_and(|reader| !reader.is_finished())
-            && start.elapsed() < LAST_WORDS
-        {
-            thread::sleep(Duration::from_millis(1));
-        }
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        let Some(output) = &self.0 else { return Vec::new() };
+        let mut output = output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.read();
+        let begun = Some(text(&output.begun)).filter(|text| !text.is_empty());
+        output.lines.iter().cloned().chain(begun).collect()
     }
+}
+
+/// What reading came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum PipeState {
+    /// There is no more now.
+    Empty,
+    /// There will be no more.
+    Ended,
+}
+
+impl ErrorOutput {
+    /// Reads what there is.
+    fn read(&mut self) -> PipeState {
+        let mut octets = [0; LINE_SIZE];
+        let mut left = READ_LIMIT;
+        while left > 0 {
+            match self.pipe.read(&mut octets) {
+                Ok(0) => return PipeState::Ended,
+                Ok(count) => {
+                    octets[..count].iter().for_each(|octet| self.add(*octet));
+                    left = left.saturating_sub(count);
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => {}
+                    io::ErrorKind::WouldBlock => return PipeState::Empty,
+                    _ => return PipeState::Ended,
+                },
+            }
+        }
+        PipeState::Empty
+    }
+
+    fn add(&mut self, octet: u8) {
+        self.begun.push(octet);
+        if octet != b'\n' && self.begun.len() < LINE_SIZE {
+            return;
+        }
+        let line = text(&std::mem::take(&mut self.begun));
+        tracing::debug!("{line}");
+        if self.lines.len() == LINE_COUNT {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line);
+    }
+}
+
+fn text(line: &[u8]) -> String {
+    String::from_utf8_lossy(line).trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -268,6 +323,34 @@ mod tests {
             thread::yield_now();
         }
         assert_eq!(process.poll().unwrap().to_string(), "was killed by SIGKILL");
+    }
+
+    /// As on a host that has no time for the thread that reads.
+    #[test]
+    fn what_a_dead_process_said_is_known_whoever_had_time_to_read_it() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one >&2; printf two >&2; exit 1"]).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        child.wait().unwrap();
+        let pipe = child.stderr.take().unwrap();
+        ioctl_fionbio(&pipe, true).unwrap();
+        let output = ErrorOutput { pipe, begun: Vec::new(), lines: VecDeque::new() };
+        let messages = Messages(Some(Arc::new(Mutex::new(output))));
+        assert_eq!(messages.last_lines(), ["one", "two"]);
+        assert_eq!(messages.last_lines(), ["one", "two"]);
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_of_one_that_says_very_much() {
+        let mut command = Command::new("sh");
+        let script = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); echo line $i; done >&2";
+        command.args(["-c", script]).stderr(Stdio::piped());
+        let mut process = Process::start(command).unwrap();
+        while process.poll().is_none() {
+            thread::yield_now();
+        }
+        let lines = process.messages();
+        assert_eq!((lines.len(), lines[LINE_COUNT - 1].as_str()), (LINE_COUNT, "line 20000"));
     }
 
     #[test]

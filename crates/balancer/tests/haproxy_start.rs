@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use bench::{
     Bench, Client, address, failure, finish, fresh_address, get, has_haproxy, kill, serve, service,
-    start_server, tick_until, wanted,
+    start_server, strain, tick_until, wanted,
 };
 use locum_balancer::Balancer;
 use locum_plan::{Activity, HaproxyFile, Name, Standby, WantedHaproxy, WantedServices};
@@ -126,6 +126,29 @@ fn one_that_does_not_come_up_keeps_no_other_waiting() {
     assert_eq!(balancer.progress().pending, [Name::from("edge")]);
     assert_eq!(balancer.progress().failed, []);
     assert_eq!(get(address(&web)).unwrap(), 'b');
+    finish(balancer);
+}
+
+/// As on a host that is so busy that it is still binding after seconds.
+#[test]
+fn a_slow_successor_replaces_nothing_before_it_serves() {
+    if !has_haproxy() {
+        return;
+    }
+    let mut edge = Edge::new();
+    edge.script("case \"$*\" in *' -sf '*) sleep 4 ;; esac\nexec haproxy \"$@\"");
+    let mut balancer = edge.start();
+    let before = pid(&mut balancer);
+    let taken = fresh_address();
+    let _squatter = std::net::TcpListener::bind(taken).unwrap();
+    edge.bind(&format!("{}\n    bind {taken}", edge.listen));
+    balancer.apply(&edge.wanted(Activity::Active));
+    tick_until(&mut balancer, "the refusal", |balancer, _| {
+        assert_eq!(balancer.progress().failed, []);
+        assert_eq!(pid(balancer), before);
+        strain(balancer, "edge").is_some_and(|error| error.contains("cannot bind socket"))
+    });
+    assert_eq!(get(edge.listen).unwrap(), 'a');
     finish(balancer);
 }
 

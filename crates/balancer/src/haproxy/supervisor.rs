@@ -45,8 +45,12 @@ pub(crate) const SOCKET: &str = "sock";
 /// for its clients in a way that we cannot see.
 const SETTLED_AFTER: Duration = Duration::from_millis(100);
 
-/// One without TCP listeners, or that hides its sockets, counts as started after this long.
+/// One whose file names no TCP listener counts as started after this long: there is nothing to see.
 const START_LIMIT: Duration = Duration::from_secs(3);
+
+/// Any other one, which hides its sockets or waits at them in a way that we cannot see. One that cannot
+/// bind an address gives up by itself after two seconds of the processor time that it gets.
+const HIDDEN_START_LIMIT: Duration = Duration::from_secs(30);
 
 /// Connections may finish for this long after the role was lost; the address is gone already.
 const SOFT_STOP_LIMIT: Duration = Duration::from_secs(10);
@@ -503,7 +507,9 @@ impl Supervisor {
             }
             Listening::No => false,
         };
-        if !is_ready && next.process.age() < START_LIMIT {
+        let has_listeners = next.content.binds.iter().any(|bind| !bind.addresses.is_empty());
+        let limit = if has_listeners { HIDDEN_START_LIMIT } else { START_LIMIT };
+        if !is_ready && next.process.age() < limit {
             self.phase = Phase::Starting { next, key, bound_since, note };
             return;
         }
