@@ -26,6 +26,7 @@ use adverts::wait;
 use namespace::connect;
 use namespace::in_namespace;
 use namespace::ip;
+use namespace::keep_order;
 use namespace::veth_pair;
 
 #[test]
@@ -140,6 +141,7 @@ fn one_socket_hears_each_datagram_to_its_groups_and_its_host_once() {
         veth_pair();
         accept_own_addresses();
         ip("addr add 192.0.2.2/24 dev right");
+        keep_order(&["192.0.2.2"]);
         let other_group = "224.0.0.200";
         let left = open("left", IpFamily::V4, &[], everything());
         let right = open("right", IpFamily::V4, &[GROUP_V4, other_group], everything());
@@ -162,6 +164,7 @@ fn a_batch_goes_out_in_order_and_what_cannot_be_sent_does_not_stop_it() {
         ip("addr add 192.0.2.2/24 dev right");
         ip("addr add fe80::1/64 dev left nodad");
         ip("addr add fe80::2/64 dev right nodad");
+        keep_order(&["192.0.2.2", "fe80::2"]);
         let groups = [
             (IpFamily::V4, "192.0.2.1", GROUP_V4, "192.0.2.2"),
             (IpFamily::V6, "fe80::1", GROUP_V6, "fe80::2"),

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
+use nix::unistd::Pid;
 
 /// Set in the process that runs as root of its own user namespace.
 const INSIDE: &str = "LOCUM_KERNEL_TEST_INSIDE";
@@ -100,5 +101,24 @@ pub fn connect(one: &str, other: &str) {
             }
             assert!(Instant::now() < limit, "{end} never came up: {state}");
         }
+    }
+}
+
+/// From now on what this thread sends through a cable arrives in the order in which it is sent. Each
+/// processor has a queue of its own for what arrives, and a host that is asked for by its first
+/// datagram keeps that back until it has answered: so the thread stays on one, and `hosts` are known
+/// at `left` as being at `right`.
+pub fn keep_order(hosts: &[&str]) {
+    let this = Pid::from_raw(0);
+    let allowed = sched_getaffinity(this).expect("processors");
+    let first = (0..CpuSet::count()).find(|at| allowed.is_set(*at).unwrap_or(false));
+    let mut one = CpuSet::new();
+    one.set(first.expect("one of them")).expect("a processor");
+    sched_setaffinity(this, &one).expect("one processor");
+    let right = ip("-oneline link show dev right");
+    let (_, address) = right.split_once("link/ether ").expect("an address");
+    let address = address.split(' ').next().expect("a word");
+    for host in hosts {
+        ip(&format!("neigh replace {host} lladdr {address} dev left nud permanent"));
     }
 }
