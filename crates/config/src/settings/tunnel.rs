@@ -49,7 +49,10 @@ static TYPE: Setting<ParsedTunnel, TunnelType> = Setting::new(
     Form::Words(TYPES),
     field!(ParsedTunnel, TunnelType, kind),
     Unset::Value(|_| TunnelType::Ipip, "every Linux server can unwrap it"),
-    "Packets in packets (`ipip`), in UDP (`gue`), or in GRE (`gre`).",
+    "Packets in packets (`ipip`), in UDP (`gue`), or in GRE (`gre`). The server may be of the other \
+     address family than the service; it needs a link that unwraps: tunl0, sit0 (IPv6 in IPv4), \
+     gre0, or for IPv4 in IPv6 one of type ip6tnl with mode any; and `ip fou add port PORT gue` for \
+     `gue`.",
 );
 
 static PORT: Setting<ParsedTunnel, NonZeroU16> = Setting::new(
@@ -75,7 +78,8 @@ static CHECKSUM: Setting<ParsedTunnel, TunnelChecksum> = Setting::new(
     field!(ParsedTunnel, TunnelChecksum, checksum),
     Unset::Value(|_| TunnelChecksum::None, "what is inside has its own"),
     "With `gue` and `gre`: checksum of the outer packet; \"remote\" is the remote checksum offload of \
-     GUE.",
+     GUE. A server takes packets of GRE with a checksum at a link that was made with `icsum` alone, \
+     and those without at one that was made without.",
 );
 
 fn read(reader: &mut Reader<'_>, value: &Value<'_>, key: Key<'_>) -> Option<Encapsulation> {
