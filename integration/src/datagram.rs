@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::net::UdpSocket;
@@ -13,6 +14,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::node::Node;
+use crate::wait;
 
 /// As that of a name service.
 pub const PORT: u16 = 53;
@@ -38,13 +40,27 @@ impl DatagramServer {
 
     /// Answers what is sent to this address of `node`, and accepts at all of them.
     pub fn start_at(node: &Node, address: IpAddr) -> Self {
-        let bind = || -> std::io::Result<_> {
-            let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT))?;
-            Ok((UdpSocket::bind((address, PORT))?, listener))
+        let listen = || TcpListener::bind((Ipv4Addr::UNSPECIFIED, PORT));
+        let listener = node.in_network(listen).expect("cannot listen");
+        Self::answer(node, &[SocketAddr::from((address, PORT))], Some(listener))
+    }
+
+    /// Answers what is sent to these addresses of `node`, and accepts nothing.
+    pub fn start_at_all(node: &Node, addresses: &[SocketAddr]) -> Self {
+        Self::answer(node, addresses, None)
+    }
+
+    fn answer(node: &Node, addresses: &[SocketAddr], listener: Option<TcpListener>) -> Self {
+        let bind = || -> std::io::Result<Vec<UdpSocket>> {
+            addresses.iter().map(UdpSocket::bind).collect()
         };
-        let (socket, listener) = node.in_network(bind).expect("cannot listen");
-        socket.set_read_timeout(Some(LOOK)).expect("cannot set a timeout");
-        listener.set_nonblocking(true).expect("cannot set a mode");
+        let sockets = node.in_network(bind).expect("cannot bind");
+        for socket in &sockets {
+            socket.set_nonblocking(true).expect("cannot set a mode");
+        }
+        if let Some(listener) = &listener {
+            listener.set_nonblocking(true).expect("cannot set a mode");
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let name = node.name().to_owned();
         let thread = thread::spawn({
@@ -52,10 +68,13 @@ impl DatagramServer {
             move || {
                 let mut bytes = [0; 64];
                 while !stop.load(Ordering::Relaxed) {
-                    while listener.accept().is_ok() {}
-                    if let Ok((_, client)) = socket.recv_from(&mut bytes) {
-                        // A client that is gone has no use for it.
-                        let _ = socket.send_to(name.as_bytes(), client);
+                    while listener.as_ref().is_some_and(|one| one.accept().is_ok()) {}
+                    wait::readable(&sockets, LOOK);
+                    for socket in &sockets {
+                        if let Ok((_, client)) = socket.recv_from(&mut bytes) {
+                            // A client that is gone has no use for it.
+                            let _ = socket.send_to(name.as_bytes(), client);
+                        }
                     }
                 }
             }
@@ -83,7 +102,11 @@ pub fn ask(client: &Node, address: IpAddr) -> Result<String, String> {
 /// The same at a port of one's own.
 pub fn ask_at(client: &Node, address: SocketAddr) -> Result<String, String> {
     let ask = || -> std::io::Result<String> {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let any = match address {
+            SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let socket = UdpSocket::bind((any, 0))?;
         socket.connect(address)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.send(b"who")?;

@@ -155,6 +155,17 @@ impl Lab {
         self.wait_for_links();
     }
 
+    /// A second cable for each server, `eth1` on the front network: the first one as 192.168.1.101 and
+    /// fd00:1::101.
+    pub fn connect_servers_to_front(&self) {
+        for (index, server) in self.servers.iter().enumerate() {
+            let number = 101 + index;
+            let addresses = [format!("192.168.1.{number}"), format!("fd00:1::{number}")];
+            self.plug(server, "eth1", "front", &addresses.each_ref().map(String::as_str));
+        }
+        self.wait_for_links();
+    }
+
     /// The director stays as it is, and nobody hears it any more: its carrier stays up.
     pub fn silence(&self, director: usize) {
         let port = port(&self.directors[director], "front");

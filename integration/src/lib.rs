@@ -30,6 +30,7 @@ pub mod probe;
 pub mod process;
 pub mod real_server;
 pub mod require;
+pub mod sctp;
 pub mod service;
 pub mod software;
 pub mod vm;

@@ -1,8 +1,14 @@
 //! Waiting for something to become true, with a limit and a sentence that says what was awaited.
 
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 use std::time::Instant;
+
+use nix::poll::PollFd;
+use nix::poll::PollFlags;
+use nix::poll::PollTimeout;
+use nix::poll::poll;
 
 use crate::lateness;
 
@@ -108,6 +114,14 @@ pub fn steadily(what: &str, period: Duration, mut holds: impl FnMut() -> bool) {
         }
         thread::sleep(LOOK);
     }
+}
+
+/// Waits until one of these can be read, or for so long.
+pub fn readable(all: &[impl AsFd], limit: Duration) {
+    let all = all.iter().map(|one| PollFd::new(one.as_fd(), PollFlags::POLLIN));
+    let limit = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+    // Interrupted is as good as over.
+    let _ = poll(&mut all.collect::<Vec<_>>(), limit);
 }
 
 /// Seconds, for limits that read well.

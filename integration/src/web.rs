@@ -17,11 +17,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::node::Node;
+use crate::wait;
 
 /// A request or an answer that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The same for one that must not fail: only what is never answered takes so long.
 const LONG_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the server waits before it looks whether it shall end.
+const LOOK: Duration = Duration::from_millis(20);
 /// A client that begins a request may take so long to end it.
 const SLOW_CLIENT: Duration = Duration::from_secs(60);
 
@@ -40,8 +43,18 @@ impl WebServer {
 
     /// Listens on one address of `node` alone, beside what else serves there.
     pub fn start_at(node: &Node, address: SocketAddr) -> Self {
-        let listener = node.in_network(|| TcpListener::bind(address)).expect("cannot listen");
-        listener.set_nonblocking(true).expect("cannot set a mode");
+        Self::start_at_all(node, &[address])
+    }
+
+    /// The same at several.
+    pub fn start_at_all(node: &Node, addresses: &[SocketAddr]) -> Self {
+        let listeners = node.in_network(|| -> std::io::Result<Vec<TcpListener>> {
+            addresses.iter().map(TcpListener::bind).collect()
+        });
+        let listeners = listeners.expect("cannot listen");
+        for listener in &listeners {
+            listener.set_nonblocking(true).expect("cannot set a mode");
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let status = Arc::new(AtomicU16::new(200));
         let name = node.name().to_owned();
@@ -49,13 +62,11 @@ impl WebServer {
             let (stop, status) = (Arc::clone(&stop), Arc::clone(&status));
             move || {
                 while !stop.load(Ordering::Relaxed) {
-                    match listener.accept() {
-                        // A client that gives up is its own affair.
-                        Ok((stream, _)) => {
-                            let (name, status) = (name.clone(), Arc::clone(&status));
-                            thread::spawn(move || drop(answer(stream, &name, &status)));
-                        }
-                        Err(_) => thread::sleep(Duration::from_millis(2)),
+                    wait::readable(&listeners, LOOK);
+                    // A client that gives up is its own affair.
+                    for (stream, _) in listeners.iter().filter_map(|one| one.accept().ok()) {
+                        let (name, status) = (name.clone(), Arc::clone(&status));
+                        thread::spawn(move || drop(answer(stream, &name, &status)));
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! IPVS, in a guest whose kernel has it: tables as `ipvsadm` would make them, on the master only,
 //! and real requests through them.
 
+mod families;
 mod first_configuration;
 mod model;
 mod sync;
