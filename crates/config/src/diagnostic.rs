@@ -184,9 +184,11 @@ pub struct Diagnostics {
     errors: usize,
     #[serde(skip)]
     warnings: usize,
-    /// Of each warning that is kept: a message that repeats is kept once.
+    /// Where the warnings that are kept are, by code and message: one that repeats is kept once.
     #[serde(skip)]
-    kept: HashMap<(&'static str, String), usize>,
+    kept: HashMap<&'static str, HashMap<String, usize>>,
+    #[serde(skip)]
+    kept_errors: usize,
 }
 
 /// Findings kept per load; a binary file taken for a configuration yields thousands.
@@ -202,22 +204,51 @@ impl Diagnostics {
         }
     }
 
+    /// Counts a finding that [`Self::push`] would not keep, so that nobody writes it down first;
+    /// false of any other. It stands at `position`: its file, line and column.
+    pub(crate) fn count_only(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        message: &str,
+        position: (&str, u32, u32),
+    ) -> bool {
+        let is_full = self.items.len() >= MAX_DIAGNOSTICS;
+        if severity == Severity::Error {
+            let is_kept = !is_full || self.kept_errors < MAX_DIAGNOSTICS;
+            self.errors += usize::from(!is_kept);
+            return !is_kept;
+        }
+        let first = self.kept.get(code).and_then(|by_message| by_message.get(message));
+        let Some(first) = first.and_then(|at| self.items.get_mut(*at)) else {
+            self.warnings += usize::from(is_full);
+            return is_full;
+        };
+        let order = position.cmp(&first.place.order());
+        if order.is_gt() {
+            first.repeats += 1;
+            self.warnings += 1;
+        }
+        order.is_ge()
+    }
+
     fn push_error(&mut self, diagnostic: Diagnostic) {
         self.errors += 1;
         if self.items.len() < MAX_DIAGNOSTICS {
             self.items.push(diagnostic);
+            self.kept_errors += 1;
         } else if let Some(at) =
             self.items.iter().rposition(|item| item.severity == Severity::Warning)
         {
-            self.kept.clear();
             self.items[at] = diagnostic;
             self.index();
         }
     }
 
     fn push_warning(&mut self, diagnostic: Diagnostic) {
-        let key = (diagnostic.code, diagnostic.message.clone());
-        if let Some(first) = self.kept.get(&key).and_then(|at| self.items.get_mut(*at)) {
+        let kept = self.kept.entry(diagnostic.code).or_default();
+        let first = kept.get(&diagnostic.message).copied();
+        if let Some(first) = first.and_then(|at| self.items.get_mut(at)) {
             if first.place == diagnostic.place {
                 return;
             }
@@ -230,16 +261,23 @@ impl Diagnostics {
         }
         self.warnings += 1 + diagnostic.repeats;
         if self.items.len() < MAX_DIAGNOSTICS {
-            self.kept.insert(key, self.items.len());
+            kept.insert(diagnostic.message.clone(), self.items.len());
             self.items.push(diagnostic);
         }
     }
 
     /// Where each warning is.
     fn index(&mut self) {
-        let warnings = self.items.iter().enumerate();
-        let warnings = warnings.filter(|(_, item)| item.severity == Severity::Warning);
-        self.kept = warnings.map(|(at, item)| ((item.code, item.message.clone()), at)).collect();
+        self.kept.clear();
+        self.kept_errors = 0;
+        for (at, item) in self.items.iter().enumerate() {
+            match item.severity {
+                Severity::Error => self.kept_errors += 1,
+                Severity::Warning => {
+                    self.kept.entry(item.code).or_default().insert(item.message.clone(), at);
+                }
+            }
+        }
     }
 
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {

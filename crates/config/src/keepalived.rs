@@ -13,6 +13,7 @@ mod arguments;
 pub(crate) mod blocks;
 mod checker;
 mod correct;
+mod generators;
 mod globals;
 mod instance;
 mod ipvs;
@@ -20,6 +21,7 @@ pub(crate) mod keywords;
 mod lexer;
 mod lines;
 pub(crate) mod lowering;
+mod parameters;
 mod script;
 mod server_group;
 mod url;
@@ -96,12 +98,10 @@ pub(crate) fn read(
     digest: &mut Sha256,
     report: &mut Report,
 ) -> Option<Parsed> {
-    let short = context.host_name.split('.').next().unwrap_or(context.host_name);
-    let config_id = context.config_id.unwrap_or(short);
-    let mut lines = Lines::new(source, report, digest, config_id);
-    lines.file(path, &octets, 0);
+    let mut lines = Lines::new(source, report, digest, context);
+    lines.file(path, &octets);
     let tokens = std::mem::take(&mut lines.tokens);
-    let statements = blocks::parse(&tokens, report);
+    let statements = blocks::parse(tokens, report);
     let parsed = Parsed {
         dialect: Dialect::Keepalived,
         node: Name::from(context.node.unwrap_or(context.host_name)),
@@ -131,7 +131,10 @@ pub(crate) fn read(
     for statement in statements.iter().filter(|one| one.keyword().text == "virtual_server_group") {
         server_group::read(&mut lowering, &mut file, statement);
     }
-    lowering.run("a keepalived.conf", TOP, &mut file, &statements);
+    for statement in statements {
+        // One at a time, so that what has been read is not in memory twice.
+        lowering.run("a keepalived.conf", TOP, &mut file, std::slice::from_ref(&statement));
+    }
     for instance in &mut file.parsed.instances {
         correct::tracks(instance, &file.scripts, report);
     }

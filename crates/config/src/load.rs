@@ -94,7 +94,7 @@ fn dialect(text: &str) -> Dialect {
         let code = line.split(['#', '!']).next().unwrap_or_default().trim_end();
         if line.starts_with('[') || assigns(line) {
             toml += 1;
-        } else if line.starts_with(['!', '@', '$'])
+        } else if line.starts_with(['!', '@', '$', '~'])
             || (code.ends_with('{') && !code.contains('='))
             || code.split_whitespace().next().is_some_and(keepalived::is_top_level)
         {

@@ -54,10 +54,23 @@ impl SourceFile {
         Self { path, text, lines }
     }
 
+    /// Path, line and column of the beginning.
+    fn position(&self, span: Span) -> (&str, u32, u32) {
+        let start = self.floor(span.start as usize);
+        let (row, line_start) = self.row(start);
+        let before = self.text[line_start..start].chars().count();
+        (&self.path, row as u32 + 1, before as u32 + 1)
+    }
+
+    /// Number from 0, and first octet, of the line with this octet.
+    fn row(&self, at: usize) -> (usize, usize) {
+        let row = self.lines.partition_point(|line| *line as usize <= at).saturating_sub(1);
+        (row, self.lines.get(row).map_or(0, |line| *line as usize))
+    }
+
     fn place(&self, span: Span) -> Place {
         let start = self.floor(span.start as usize);
-        let row = self.lines.partition_point(|line| *line as usize <= start).saturating_sub(1);
-        let line_start = self.lines.get(row).map_or(0, |line| *line as usize);
+        let (row, line_start) = self.row(start);
         let line_end = self.lines.get(row + 1).map_or(self.text.len(), |next| (*next as usize) - 1);
         let end = self.floor(span.end as usize).clamp(start, line_end.max(start));
         let line = self.text[line_start..line_end].trim_end_matches('\r');
@@ -199,6 +212,12 @@ impl Report {
         code: &'static str,
         message: String,
     ) -> Finding<'_> {
+        let file = self.files.get(span.file as usize);
+        let position = file.map_or(("", 0, 0), |file| file.position(span));
+        // What repeats a million times is not written a million times.
+        if self.diagnostics.count_only(severity, code, &message, position) {
+            return Finding { report: self, diagnostic: None };
+        }
         let diagnostic = Diagnostic::at(self.place(span), severity, code, message);
         Finding { report: self, diagnostic: Some(diagnostic) }
     }
@@ -211,6 +230,11 @@ pub(crate) struct Finding<'a> {
 }
 
 impl Finding<'_> {
+    /// It will be shown; one that only repeats another is counted.
+    pub const fn is_kept(&self) -> bool {
+        self.diagnostic.is_some()
+    }
+
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.diagnostic = self.diagnostic.take().map(|finding| finding.with_help(help));
         self
@@ -223,12 +247,18 @@ impl Finding<'_> {
 
     /// Points at the other place that is concerned.
     pub fn see(self, what: &str, span: Span) -> Self {
+        if self.diagnostic.is_none() {
+            return self;
+        }
         let note = format!("{what} at {}", self.report.place(span));
         self.note(note)
     }
 
     /// Adds "did you mean" when a known word is close.
     pub fn suggest<'w>(self, wrong: &str, known: impl IntoIterator<Item = &'w str>) -> Self {
+        if self.diagnostic.is_none() {
+            return self;
+        }
         match crate::suggest::closest(wrong, known) {
             Some(word) => self.help(format!("did you mean `{word}`?")),
             None => self,

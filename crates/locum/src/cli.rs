@@ -99,6 +99,9 @@ pub struct Configuration {
     /// Name of this node in the configuration [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// For lines that begin with `@ID` in a keepalived.conf [default: the host name up to its dot]
+    #[arg(short = 'i', long, value_name = "ID")]
+    pub config_id: Option<String>,
 }
 
 #[derive(Args, Debug)]

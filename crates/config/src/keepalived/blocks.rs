@@ -32,48 +32,47 @@ impl Statement {
 const MAX_DEPTH: usize = 16;
 
 /// The tree of all statements. Braces that do not match are reported.
-pub(super) fn parse(tokens: &[Token], report: &mut Report) -> Vec<Statement> {
-    let mut reader = BlockReader { tokens, at: 0, report };
+pub(super) fn parse(tokens: Vec<Token>, report: &mut Report) -> Vec<Statement> {
+    let mut reader = BlockReader { tokens: tokens.into_iter(), report };
     let mut all = reader.block(None, 0);
-    while reader.at < reader.tokens.len() {
+    while !reader.tokens.as_slice().is_empty() {
         // Only a brace too many stops the outermost block; it has been reported.
         all.extend(reader.block(None, 0));
     }
     all
 }
 
-struct BlockReader<'t, 'r> {
-    tokens: &'t [Token],
-    at: usize,
+/// Takes the tokens as it goes: a large file is in memory once.
+struct BlockReader<'r> {
+    tokens: std::vec::IntoIter<Token>,
     report: &'r mut Report,
 }
 
-impl BlockReader<'_, '_> {
+impl BlockReader<'_> {
     /// Statements up to the brace that closes what `opened` opened, or the end.
     fn block(&mut self, opened: Option<Span>, depth: usize) -> Vec<Statement> {
         let mut statements = Vec::new();
-        while let Some(token) = self.tokens.get(self.at) {
-            self.at += 1;
+        while let Some(token) = self.tokens.next() {
             match token {
                 Token::EndOfLine => {}
                 Token::Unclosed(span) => {
-                    self.report.error(*span, "unclosed-quote", "this quote is not closed");
+                    self.report.error(span, "unclosed-quote", "this quote is not closed");
                 }
                 Token::Close(span) => {
                     if opened.is_none() {
                         let text = "this brace closes nothing";
                         let effect = "it is ignored";
-                        self.report.forgiven(*span, "unbalanced-brace", text, effect);
+                        self.report.forgiven(span, "unbalanced-brace", text, effect);
                     }
+                    statements.shrink_to_fit();
                     return statements;
                 }
                 Token::Open(span) => {
                     let text = "a block needs a keyword before its brace";
-                    self.report.error(*span, "unbalanced-brace", text);
-                    let span = *span;
+                    self.report.error(span, "unbalanced-brace", text);
                     self.nested(span, depth);
                 }
-                Token::Word(word) => statements.extend(self.statement(word.clone(), depth)),
+                Token::Word(word) => statements.extend(self.statement(word, depth)),
             }
         }
         if let Some(span) = opened {
@@ -84,30 +83,31 @@ impl BlockReader<'_, '_> {
 
     /// `None` for a line with a quote that is not closed, which is no use to anybody.
     fn statement(&mut self, keyword: Word, depth: usize) -> Option<Statement> {
-        let mut words = vec![keyword];
-        while let Some(Token::Word(word)) = self.tokens.get(self.at) {
-            words.push(word.clone());
-            self.at += 1;
-        }
-        if let Some(Token::Unclosed(span)) = self.tokens.get(self.at) {
+        let is_word = |token: &&Token| matches!(token, Token::Word(_));
+        let more = self.tokens.as_slice().iter().take_while(is_word).count();
+        let mut words = Vec::with_capacity(1 + more);
+        words.push(keyword);
+        words.extend(self.tokens.by_ref().take(more).filter_map(|token| match token {
+            Token::Word(word) => Some(word),
+            Token::Open(_) | Token::Close(_) | Token::EndOfLine | Token::Unclosed(_) => None,
+        }));
+        if let Some(Token::Unclosed(span)) = self.tokens.as_slice().first() {
             self.report.error(*span, "unclosed-quote", "this quote is not closed");
-            self.at += 1;
+            self.tokens.next();
             return None;
         }
         // The opening brace may stand on a later line.
-        let ahead = self.tokens[self.at..]
-            .iter()
-            .position(|token| !matches!(token, Token::EndOfLine))
-            .map(|skip| self.at + skip);
-        let opening = ahead.and_then(|at| match self.tokens.get(at) {
-            Some(Token::Open(span)) => Some((at, *span)),
+        let is_end = |token: &&Token| matches!(token, Token::EndOfLine);
+        let ends = self.tokens.as_slice().iter().take_while(is_end).count();
+        let block = match self.tokens.as_slice().get(ends) {
+            Some(Token::Open(span)) => {
+                let span = *span;
+                self.tokens.nth(ends);
+                Some(self.nested(span, depth))
+            }
             Some(Token::Word(_) | Token::Close(_) | Token::EndOfLine | Token::Unclosed(_))
             | None => None,
-        });
-        let block = opening.map(|(at, span)| {
-            self.at = at + 1;
-            self.nested(span, depth)
-        });
+        };
         Some(Statement { words, block })
     }
 
@@ -124,8 +124,7 @@ impl BlockReader<'_, '_> {
     /// Passes over a block without recursion.
     fn skip(&mut self) {
         let mut open = 1usize;
-        while let Some(token) = self.tokens.get(self.at) {
-            self.at += 1;
+        for token in self.tokens.by_ref() {
             match token {
                 Token::Open(_) => open += 1,
                 Token::Close(_) => open -= 1,

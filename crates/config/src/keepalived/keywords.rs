@@ -65,7 +65,7 @@ impl Lowering<'_> {
     ) {
         for statement in statements {
             if !self.by(rows, target, statement) && !target.setting(self, statement) {
-                let known = rows.iter().map(|row| row.name).chain(T::keywords());
+                let known = || rows.iter().map(|row| row.name).chain(T::keywords());
                 self.unknown(what, statement, known);
             }
         }
@@ -145,23 +145,26 @@ impl Lowering<'_> {
     }
 
     /// A keyword that no table of the block has.
-    pub fn unknown<'w>(
+    pub fn unknown<I: Iterator<Item = &'static str>>(
         &mut self,
         what: &str,
         statement: &Statement,
-        known: impl Iterator<Item = &'w str>,
+        known: impl FnOnce() -> I,
     ) {
         let keyword = statement.keyword();
         let text = format!("unknown keyword `{}` in {what}", keyword.text);
-        let home = (self.home_of)(&keyword.text);
         let effect = match statement.block {
             Some(_) => "the block is ignored",
             None => LINE_IGNORED,
         };
         let finding = self.report.forgiven(keyword.span, "unknown-keyword", text, effect);
-        match home {
+        // Of what repeats, the first was looked up.
+        if !finding.is_kept() {
+            return;
+        }
+        match (self.home_of)(&keyword.text) {
             Some(block) => drop(finding.help(format!("it belongs in {block}"))),
-            None => drop(finding.suggest(&keyword.text, known)),
+            None => drop(finding.suggest(&keyword.text, known())),
         }
     }
 }

@@ -1,11 +1,21 @@
-//! What keepalived does before it reads words: includes, conditional lines, parameters.
-
-use std::collections::HashMap;
+//! What keepalived does before it reads words: includes, conditional lines, parameters, generators.
+//!
+//! ```text
+//!   file ─► logical lines ─► @id ─► $NAME= ─► ~SEQ ~LST ─► lines of $NAME ─► ${NAME} ─► include, words
+//!                             ▲                   │              │
+//!                             └───────────────────┴──────────────┘ each line that comes of one
+//! ```
+//!
+//! Whatever a file asks for, a load ends: files, depths, words and the work of a load have limits.
 
 use sha2::{Digest, Sha256};
 
+use crate::context::Context;
 use crate::glob;
+use crate::keepalived::generators::{self, Generator, Invalid};
 use crate::keepalived::lexer::{Glyph, Token, tokens};
+use crate::keepalived::lowering::LINE_IGNORED;
+use crate::keepalived::parameters::{MAX_NESTING, Parameters, split, trimmed, uncommented, whole};
 use crate::source::{self, Source, SourceError, Unread};
 use crate::span::{Report, Span};
 
@@ -18,20 +28,34 @@ const MAX_FILES: usize = 4096;
 /// Octets of all files of one configuration; it bounds the memory of a load.
 const MAX_TOTAL: usize = 64 << 20;
 
-/// Characters one line may grow to by its parameters, and how deep they may nest.
-const MAX_EXPANSION: usize = 64 << 10;
-const MAX_NESTING: usize = 16;
+/// Characters of one logical line.
+const MAX_LINE: usize = 1 << 20;
+
+/// Words and braces of a configuration. One of 65,024 instances has two million.
+const MAX_TOKENS: usize = 6_000_000;
+
+/// Characters that the lines are, before and after their parameters: one of 65,024 instances has
+/// some fifty million.
+const MAX_WORK: usize = 200_000_000;
+
+/// What a round of a generator costs, in characters of a line.
+const ROUND: usize = 64;
 
 /// Reads files into one stream of tokens.
 pub(super) struct Lines<'s, 'r> {
-    pub source: &'s dyn Source,
-    pub report: &'r mut Report,
-    pub digest: &'r mut Sha256,
+    source: &'s dyn Source,
+    report: &'r mut Report,
+    digest: &'r mut Sha256,
     /// What `@id` lines are compared with.
-    pub config_id: &'s str,
+    config_id: &'s str,
     pub tokens: Vec<Token>,
-    parameters: HashMap<String, Vec<Glyph>>,
+    parameters: Parameters<'s>,
     total: usize,
+    work: usize,
+    /// A limit was reached, and it has been reported: nothing more is read.
+    is_over: bool,
+    /// The file that is read, and those that include it.
+    open: Vec<String>,
 }
 
 impl<'s, 'r> Lines<'s, 'r> {
@@ -39,21 +63,24 @@ impl<'s, 'r> Lines<'s, 'r> {
         source: &'s dyn Source,
         report: &'r mut Report,
         digest: &'r mut Sha256,
-        config_id: &'s str,
+        context: &Context<'s>,
     ) -> Self {
         Self {
             source,
             report,
             digest,
-            config_id,
+            config_id: context.config_id(),
             tokens: Vec::new(),
-            parameters: HashMap::new(),
+            parameters: Parameters::new(context),
             total: 0,
+            work: 0,
+            is_over: false,
+            open: Vec::new(),
         }
     }
 
     /// Takes in one file and what it includes.
-    pub fn file(&mut self, path: &str, octets: &[u8], depth: usize) {
+    pub fn file(&mut self, path: &str, octets: &[u8]) {
         self.digest.update(octets);
         self.total += octets.len();
         let text = String::from_utf8_lossy(octets).into_owned();
@@ -70,39 +97,143 @@ impl<'s, 'r> Lines<'s, 'r> {
                 .warning(span, "not-utf8", "the text is not UTF-8 from here on")
                 .help("harmless in a comment; a name or password will not be what it was");
         }
+        self.open.push(path.to_owned());
         for line in LogicalLines::new(&glyph_text, file) {
-            self.line(path, &line, depth);
+            if line.len() > MAX_LINE {
+                let text = format!("the line has more than {MAX_LINE} characters");
+                self.report.error(line[0].span, "line-too-long", text);
+                continue;
+            }
+            self.line(&line, 0);
+            if self.is_over {
+                break;
+            }
+        }
+        self.open.pop();
+    }
+
+    /// The directory of the file that is read.
+    fn directory(&self) -> &str {
+        let path = self.open.last().map_or("", String::as_str);
+        path.rfind('/').map_or("", |at| &path[..at.max(1)])
+    }
+
+    /// `nesting` counts the generators and parameters that this line came of.
+    fn line(&mut self, line: &[Glyph], nesting: usize) {
+        let line = trimmed(line);
+        if self.exceeds(line) {
+            return;
+        }
+        let Some(line) = self.condition(line) else { return };
+        if line.is_empty() || self.parameters.take_definition(line) {
+            return;
+        }
+        if nesting > MAX_NESTING {
+            // Each of its lines would come to the same.
+            self.stop();
+            return self.endless(line);
+        }
+        match generators::written(line) {
+            Some(Ok(written)) => return self.generate(line, &written, nesting),
+            Some(Err(invalid)) => return self.invalid(line, invalid),
+            None => {}
+        }
+        if let Some(lines) = self.parameters.lines_of(line) {
+            for line in lines {
+                self.line(&line, nesting + 1);
+                if self.is_over {
+                    return;
+                }
+            }
+            return;
+        }
+        let Ok(expanded) = self.parameters.expand(line, self.directory()) else {
+            return self.endless(line);
+        };
+        self.work += expanded.len();
+        let comes_of_one = |glyph: &Glyph| glyph.character == '\n';
+        if expanded.iter().any(comes_of_one) {
+            split(&expanded).iter().for_each(|line| self.line(line, nesting + 1));
+        } else if generators::written(&expanded).is_some() {
+            self.line(&expanded, nesting + 1);
+        } else {
+            self.words(&expanded);
         }
     }
 
-    fn line(&mut self, path: &str, line: &[Glyph], depth: usize) {
-        let line = trimmed(line);
-        let Some(line) = self.condition(line) else { return };
-        if self.definition(line) {
-            return;
-        }
-        let mut expanded = Vec::new();
-        if !self.expand(line, 0, &mut expanded) {
-            let span = whole(line);
-            let text = "the parameters of this line expand without end";
-            self.report.error(span, "parameter-expansion", text);
-            return;
-        }
-        if let Some(first) = generator(&expanded) {
-            let text = "~SEQ and ~LST are not supported yet";
-            self.report.error(first, "unsupported", text).help("write the lines out");
-            return;
-        }
-        let found = tokens(&expanded);
+    fn words(&mut self, line: &[Glyph]) {
+        let found = tokens(line);
         match found.first() {
             Some(Token::Word(word)) if is_include(&word.text) => {
                 let keyword = word.text.clone();
-                let after = expanded.iter().skip_while(|glyph| !glyph.character.is_whitespace());
+                let after = line.iter().skip_while(|glyph| !glyph.character.is_whitespace());
                 let pattern: Vec<Glyph> = after.copied().collect();
-                self.include(path, &keyword, trimmed(uncommented(&pattern)), word.span, depth);
+                self.include(&keyword, trimmed(uncommented(&pattern)), word.span);
+            }
+            Some(Token::Word(word)) if word.text == "random_seed" => {
+                if let Some(Token::Word(seed)) = found.get(1)
+                    && let Ok(seed) = seed.text.parse()
+                {
+                    self.parameters.seed(seed);
+                }
+                self.tokens.extend(found);
             }
             Some(_) | None => self.tokens.extend(found),
         }
+    }
+
+    /// Reads the rest of the line once for each round of the generator.
+    fn generate(&mut self, line: &[Glyph], written: &generators::Written, nesting: usize) {
+        let Ok(arguments) = self.parameters.expand(&written.arguments, self.directory()) else {
+            return self.endless(line);
+        };
+        let generator = match Generator::read(&written.keyword, &arguments) {
+            Ok(generator) => generator,
+            Err(invalid) => return self.invalid(&line[..written.length], invalid),
+        };
+        let span = whole(&line[..written.length]);
+        let rest = &line[written.length..];
+        for index in 0..generator.rounds() {
+            self.work += ROUND;
+            for (name, value) in generator.round(index) {
+                let glyph = |character| Glyph { character, span, literal: false };
+                self.parameters.define(name, value.chars().map(glyph).collect::<Vec<_>>());
+            }
+            self.line(rest, nesting + 1);
+            if self.is_over {
+                return;
+            }
+        }
+    }
+
+    fn invalid(&mut self, line: &[Glyph], Invalid(reason): Invalid) {
+        self.report.forgiven(whole(line), "bad-generator", reason, LINE_IGNORED);
+    }
+
+    fn endless(&mut self, line: &[Glyph]) {
+        let text = "the parameters of this line expand without end";
+        self.report.error(whole(line), "parameter-expansion", text);
+    }
+
+    /// Counts the line; true when it is too much.
+    fn exceeds(&mut self, line: &[Glyph]) -> bool {
+        // One more for each line, so that empty ones come to an end too.
+        self.work += line.len() + 1;
+        if self.tokens.len() < MAX_TOKENS && self.work < MAX_WORK {
+            return false;
+        }
+        let text = format!("the configuration comes to more than {MAX_TOKENS} words");
+        self.report
+            .error(whole(line), "too-much", text)
+            .help("do ~SEQ, ~LST or parameters multiply more than was meant?");
+        self.stop();
+        true
+    }
+
+    /// Reads nothing more. What was read so far would only be complained of.
+    fn stop(&mut self) {
+        self.is_over = true;
+        self.tokens = Vec::new();
     }
 
     /// `@id rest` and `@^id rest`: the rest, when the line is for us.
@@ -120,63 +251,7 @@ impl<'s, 'r> Lines<'s, 'r> {
         keep.then(|| trimmed(rest))
     }
 
-    /// `$NAME=value`. The value is kept as it is written and expanded where it is used.
-    fn definition(&mut self, line: &[Glyph]) -> bool {
-        if line.first().is_none_or(|glyph| glyph.character != '$') {
-            return false;
-        }
-        let name: String =
-            line.iter().skip(1).map(|glyph| glyph.character).take_while(is_name).collect();
-        let after = trimmed(&line[1 + name.chars().count()..]);
-        if name.is_empty() || after.first().is_none_or(|glyph| glyph.character != '=') {
-            return false;
-        }
-        let value = trimmed(uncommented(&after[1..])).to_vec();
-        self.parameters.insert(name, value);
-        true
-    }
-
-    /// Replaces `${NAME}` and `$NAME`. Undefined ones stay as they are. False when it is too much.
-    fn expand(&self, line: &[Glyph], nesting: usize, into: &mut Vec<Glyph>) -> bool {
-        if nesting > MAX_NESTING {
-            return false;
-        }
-        let mut rest = line;
-        while let Some((first, after)) = rest.split_first() {
-            if into.len() > MAX_EXPANSION {
-                return false;
-            }
-            let Some((name, length)) = reference(rest) else {
-                into.push(*first);
-                rest = after;
-                continue;
-            };
-            let span = whole(&rest[..length]);
-            let begin = into.len();
-            if let Some(character) = built_in(&name) {
-                into.push(Glyph { character, span, literal: true });
-            } else if let Some(value) = self.parameters.get(&name) {
-                if !self.expand(value, nesting + 1, into) {
-                    return false;
-                }
-                // The reader of a finding looks at the line that uses the value.
-                into[begin..].iter_mut().for_each(|glyph| glyph.span = span);
-            } else {
-                into.extend_from_slice(&rest[..length]);
-            }
-            rest = &rest[length..];
-        }
-        true
-    }
-
-    fn include(
-        &mut self,
-        from: &str,
-        keyword: &str,
-        pattern: &[Glyph],
-        keyword_span: Span,
-        depth: usize,
-    ) {
+    fn include(&mut self, keyword: &str, pattern: &[Glyph], keyword_span: Span) {
         let span = if pattern.is_empty() { keyword_span } else { whole(pattern) };
         let text: String = pattern.iter().map(|glyph| glyph.character).collect();
         let text = text.trim_matches(['"', '\'']);
@@ -185,13 +260,12 @@ impl<'s, 'r> Lines<'s, 'r> {
             self.report.forgiven(span, "missing-argument", message, "nothing is included");
             return;
         }
-        if depth >= MAX_DEPTH {
-            let message =
-                format!("includes nest deeper than {MAX_DEPTH}: does a file include itself?");
+        if self.open.len() > MAX_DEPTH {
+            let message = format!("includes nest deeper than {MAX_DEPTH}");
             self.report.error(span, "include-depth", message);
             return;
         }
-        let directory = from.rfind('/').map_or("", |at| &from[..at.max(1)]);
+        let directory = self.directory();
         let path =
             if text.starts_with('/') { text.to_owned() } else { glob::join(directory, text) };
         let demand = Demand::of(keyword);
@@ -206,7 +280,7 @@ impl<'s, 'r> Lines<'s, 'r> {
                 self.report.error(span, "include-empty", message);
             }
             for path in paths {
-                is_complete &= self.included(&path, demand, span, depth);
+                is_complete &= self.included(&path, demand, span);
             }
         }
         if !is_complete && demand.brace && text.contains('{') {
@@ -216,7 +290,12 @@ impl<'s, 'r> Lines<'s, 'r> {
     }
 
     /// False when there is no such file.
-    fn included(&mut self, path: &str, demand: Demand, span: Span, depth: usize) -> bool {
+    fn included(&mut self, path: &str, demand: Demand, span: Span) -> bool {
+        if self.open.iter().any(|open| open == path) {
+            let message = format!("`{path}` includes itself");
+            self.report.error(span, "include-depth", message);
+            return true;
+        }
         if self.report.files.len() >= MAX_FILES || self.total >= MAX_TOTAL {
             let message = format!(
                 "too much is included: at most {MAX_FILES} files and {} MiB",
@@ -227,7 +306,7 @@ impl<'s, 'r> Lines<'s, 'r> {
         }
         let unread = match source::read(self.source, path) {
             Ok(octets) => {
-                self.file(path, &octets, depth + 1);
+                self.file(path, &octets);
                 self.tokens.push(Token::EndOfLine);
                 return true;
             }
@@ -281,72 +360,6 @@ fn is_include(word: &str) -> bool {
     matches!(word, "include" | "includer" | "includem" | "includew" | "includeb" | "includea")
 }
 
-const fn is_name(character: &char) -> bool {
-    character.is_ascii_alphanumeric() || *character == '_'
-}
-
-/// A parameter reference at the beginning: its name, and how many glyphs it takes.
-fn reference(glyphs: &[Glyph]) -> Option<(String, usize)> {
-    let mut characters = glyphs.iter().map(|glyph| glyph.character);
-    if characters.next()? != '$' {
-        return None;
-    }
-    let braced = glyphs.get(1)?.character == '{';
-    let name: String = glyphs
-        .iter()
-        .skip(if braced { 2 } else { 1 })
-        .map(|glyph| glyph.character)
-        .take_while(is_name)
-        .collect();
-    let length = name.chars().count() + if braced { 3 } else { 1 };
-    let closed = !braced || glyphs.get(length - 1).is_some_and(|glyph| glyph.character == '}');
-    (!name.is_empty() && closed).then_some((name, length))
-}
-
-/// Characters that could not be written otherwise.
-fn built_in(name: &str) -> Option<char> {
-    match name {
-        "_HASH" => Some('#'),
-        "_BANG" => Some('!'),
-        _ => None,
-    }
-}
-
-fn generator(line: &[Glyph]) -> Option<Span> {
-    line.windows(4).find_map(|four| {
-        let letters = [four[0], four[1], four[2], four[3]].map(|glyph| glyph.character);
-        matches!(letters, ['~', 'S', 'E', 'Q'] | ['~', 'L', 'S', 'T']).then(|| whole(four))
-    })
-}
-
-fn whole(glyphs: &[Glyph]) -> Span {
-    let none = Span { file: 0, start: 0, end: 0 };
-    let first = glyphs.first().map_or(none, |glyph| glyph.span);
-    glyphs.last().map_or(first, |last| first.to(last.span))
-}
-
-fn trimmed(glyphs: &[Glyph]) -> &[Glyph] {
-    let blank = |glyph: &Glyph| glyph.character.is_whitespace();
-    let start = glyphs.iter().position(|glyph| !blank(glyph)).unwrap_or(glyphs.len());
-    let end = glyphs.iter().rposition(|glyph| !blank(glyph)).map_or(start, |last| last + 1);
-    &glyphs[start..end]
-}
-
-/// What precedes a comment outside quotes.
-fn uncommented(glyphs: &[Glyph]) -> &[Glyph] {
-    let mut quote: Option<char> = None;
-    for (at, glyph) in glyphs.iter().enumerate() {
-        match (quote, glyph.character) {
-            (Some(open), c) if c == open => quote = None,
-            (Some(_), _) => {}
-            (None, c @ ('"' | '\'')) => quote = Some(c),
-            (None, '#' | '!') if !glyph.literal => return &glyphs[..at],
-            (None, _) => {}
-        }
-    }
-    glyphs
-}
-
 /// Lines of a file, a backslash at the end joining the next one; in a definition the line break
 /// stays, because its value may be several lines. One at a time: glyphs are large.
 struct LogicalLines<'t> {
@@ -368,7 +381,10 @@ impl<'t> LogicalLines<'t> {
         let joined = code.ends_with('\\');
         let code = code.strip_suffix('\\').unwrap_or(code);
         let file = self.file;
-        for (offset, character) in code.char_indices() {
+        // What is too long is cut, and seen to be by whoever asked for the line.
+        for (offset, character) in
+            code.char_indices().take(MAX_LINE + 1 - glyphs.len().min(MAX_LINE))
+        {
             let start = self.at + offset as u32;
             let span = Span { file, start, end: start + character.len_utf8() as u32 };
             glyphs.push(Glyph { character, span, literal: false });

@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn one_file_is_a_clean_configuration_of_both_directors() {
         for (node, priority) in [("lb1", 150), ("lb2", 100)] {
-            let context = Context { node: Some(node), host_name: "", config_id: None };
+            let context = Context { node: Some(node), ..Context::host("") };
             let loaded = locum_config::load(&Shown, "locum.toml", &context);
             assert_eq!(loaded.diagnostics.to_string(), "");
             let plan = loaded.plan.expect("no diagnostics");
