@@ -3,7 +3,7 @@
 mod bench;
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
@@ -66,12 +66,13 @@ fn a_server_hears_of_the_client_that_another_proxy_spoke_for() {
     }
     for kind in [BackendKind::Haproxy, BackendKind::Proxy] {
         let listener = TcpListener::bind(fresh_address()).unwrap();
-        let server = Server::new(listener.local_addr().unwrap());
+        let mut server = Server::new(listener.local_addr().unwrap());
+        server.introduced = Some(HeaderVersion::V1);
         let accepted = vec!["127.0.0.0/8".parse().unwrap()];
         let mut www = Service {
             backend: BackendChoice::Only(kind),
             servers: vec![server],
-            introduction: Introduction { sent: Some(HeaderVersion::V1), accepted },
+            introduction: Introduction { accepted },
             drain: Duration::from_millis(300),
             ..service("www", &[])
         };
@@ -92,6 +93,42 @@ fn a_server_hears_of_the_client_that_another_proxy_spoke_for() {
             (stream, server)
         });
         drop(held);
+        finish(balancer);
+    }
+}
+
+/// By HAProxy as by the built-in proxy.
+#[test]
+fn each_server_hears_who_the_client_is_as_it_expects_it() {
+    if !has_haproxy() {
+        return;
+    }
+    for kind in [BackendKind::Haproxy, BackendKind::Proxy] {
+        let listeners = [(); 3].map(|()| TcpListener::bind(fresh_address()).unwrap());
+        let headers = [None, Some(HeaderVersion::V1), Some(HeaderVersion::V2)];
+        let servers = listeners.iter().zip(headers).map(|(listener, introduced)| Server {
+            introduced,
+            ..Server::new(listener.local_addr().unwrap())
+        });
+        let www = Service {
+            backend: BackendChoice::Only(kind),
+            servers: servers.collect(),
+            ..service("www", &[])
+        };
+        let bench = Bench::new();
+        let mut balancer = bench.balancer();
+        serve(&mut balancer, &wanted(&[&www])).unwrap();
+        let _clients = [(); 3].map(|()| {
+            let mut client = TcpStream::connect(address(&www)).unwrap();
+            client.write_all(b"hello, hello, hello").unwrap();
+            client
+        });
+        let heard = listeners.each_ref().map(|listener| {
+            let mut first = [0; 5];
+            listener.accept().unwrap().0.read_exact(&mut first).unwrap();
+            first
+        });
+        assert_eq!(heard, [*b"hello", *b"PROXY", *b"\r\n\r\n\0"], "{kind:?}");
         finish(balancer);
     }
 }

@@ -12,9 +12,9 @@ use std::time::Duration;
 use locum_config::{Context, MemorySource, NeedKind, Severity, load};
 use locum_plan::{
     BackendChoice, BodyDigest, CheckSource, Checker, Command, CommandLine, DnsQuestion, DnsRecord,
-    Forwarding, GrpcQuestion, Health, HttpMethod, HttpQuestion, HttpVersion, Lease, Plan,
-    PostgresUser, Protocol, Question, Retry, Scope, Standby, StatusRange, Tls, Tracked, Trust,
-    UdpQuestion, UdpReply, Unrunnable, Weight,
+    Forwarding, GrpcQuestion, HeaderVersion, Health, HttpMethod, HttpQuestion, HttpVersion, Lease,
+    Plan, PostgresUser, Protocol, Question, Retry, Scope, Server, Standby, StatusRange, Tls,
+    Tracked, Trust, UdpQuestion, UdpReply, Unrunnable, Weight,
 };
 use locum_vrrp::{
     Auth, ChecksumForm, ChecksumMode, Family, Preempt, Priority, Profile, Transport, Version,
@@ -392,6 +392,7 @@ fn an_ssl_get_asks_as_keepalived_does() {
         source: Some(socket("10.0.0.200:4000")),
         interface: Some("eth1".into()),
         mark: Some(7),
+        header: None,
     };
     assert_eq!(origin.as_deref(), Some(&wanted));
     assert_eq!(question.version, HttpVersion::Http11);
@@ -656,4 +657,31 @@ fn a_large_configuration_loads_in_a_bounded_number_of_steps() {
     }
     let (plan, _) = load_text(text, "a");
     assert_eq!(plan.services.len(), 2_000);
+}
+
+#[test]
+fn a_server_is_introduced_as_it_says_or_else_as_its_service_does_and_so_is_a_check_of_it() {
+    let health = "health = [{ tcp = true }, { tcp = true, port = 81 }, { ping = true }]";
+    let text = format!(
+        "[[service]]\nname = \"www\"\nserve = \"always\"\nlisten = \"192.0.2.10:80\"\nsend_proxy = \"v2\"\n\
+         sorry = \"10.0.0.9\"\n{health}\nservers = [\"10.0.0.1\",\n\
+         {{ address = \"10.0.0.2\", send_proxy = \"v1\" }},\n\
+         {{ address = \"10.0.0.3\", send_proxy = \"none\" }}]\n"
+    );
+    let (plan, codes) = load_text(text, "a");
+    assert!(codes.is_empty(), "{codes:?}");
+    let service = &plan.services[0];
+    let (v1, v2) = (Some(HeaderVersion::V1), Some(HeaderVersion::V2));
+    let introduced: Vec<_> = service.reached().map(|server| server.introduced).collect();
+    assert_eq!(introduced, [v2, v1, None, v2]);
+    let header = |kind: &Checker| match kind {
+        Checker::Ask { origin, .. } => origin.as_ref().and_then(|origin| origin.header),
+        other => panic!("{other:?}"),
+    };
+    let of = |server: &Server| -> Vec<_> {
+        server.health.iter().map(|health| header(&health.probe.kind)).collect()
+    };
+    let all: Vec<_> = service.servers.iter().map(of).collect();
+    // Where it is asked for what it is, and not elsewhere.
+    assert_eq!(all, [[v2, None, None], [v1, None, None], [None; 3]]);
 }

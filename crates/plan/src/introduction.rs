@@ -4,18 +4,16 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// What a service says and hears ahead of its clients' own words.
+/// What a service hears ahead of its clients' own words; what it says is its servers' ([`crate::Server`]).
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Introduction {
-    /// How servers are told who the client is; `None`: they see ourselves.
-    pub sent: Option<HeaderVersion>,
     /// Who comes from there says for whom, and must; whoever else comes speaks for itself.
     pub accepted: Vec<SourceNetwork>,
 }
 
 impl Introduction {
     pub fn any(&self) -> bool {
-        self.sent.is_some() || !self.accepted.is_empty()
+        !self.accepted.is_empty()
     }
 }
 
@@ -26,6 +24,17 @@ pub enum HeaderVersion {
     V1,
     /// Octets.
     V2,
+}
+
+impl HeaderVersion {
+    /// Ahead of a connection that nobody is spoken for on, as one that asks how a server is: `UNKNOWN`, and
+    /// the command LOCAL.
+    pub const fn of_nobody(self) -> &'static [u8] {
+        match self {
+            Self::V1 => b"PROXY UNKNOWN\r\n",
+            Self::V2 => b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0",
+        }
+    }
 }
 
 /// Addresses of one family that are equal in their leading bits.

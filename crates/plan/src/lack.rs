@@ -103,7 +103,9 @@ impl Capabilities {
             Lack::OnePacket => self.sends_one_packet || !service.one_packet,
             Lack::Limits => self.limits_connections || !service.limits.count(),
             Lack::Introduction => {
-                self.introduces.contains(&service.protocol) || !service.introduction.any()
+                let introduced = service.reached().any(|server| server.introduced.is_some());
+                let is_asked = introduced || service.introduction.any();
+                self.introduces.contains(&service.protocol) || !is_asked
             }
             Lack::ServerBounds => {
                 self.bounds_servers || !service.reached().any(|server| server.bounds.any())
@@ -296,13 +298,14 @@ mod tests {
         all.persistence = Some(Persistence { timeout: 300, granularity: 32, engine });
         all.one_packet = true;
         all.limits.connections = Some(1);
-        all.introduction.sent = Some(HeaderVersion::V1);
+        all.servers[0].introduced = Some(HeaderVersion::V1);
         all.servers[0].bounds = ConnectionBounds { max: Some(9), min: Some(5) };
         let checksum = TunnelChecksum::None;
         all.sorry = Some(SorryServer {
             address: socket("10.0.0.9:80"),
             forwarding: Forwarding::Direct,
             encapsulation: Encapsulation::Gre { checksum },
+            introduced: None,
             unused: FailedServer::Remove,
         });
         all.http = Some(std::sync::Arc::new(HttpService {

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::introduction::HeaderVersion;
 use crate::name::Name;
 use crate::traffic::Protocol;
 
@@ -94,7 +95,7 @@ impl Question {
     }
 }
 
-/// Where a connection or a datagram of a check comes from. All of it absent is as the kernel
+/// Where a connection or a datagram of a check comes from, and what it says of that. All of it absent is as the kernel
 /// chooses.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub struct CheckSource {
@@ -104,6 +105,9 @@ pub struct CheckSource {
     pub interface: Option<Name>,
     /// Mark of the packets for routing and filters (SO_MARK).
     pub mark: Option<u32>,
+    /// Said ahead of everything else, by the PROXY protocol, where the server expects to be told who
+    /// comes: nobody does.
+    pub header: Option<HeaderVersion>,
 }
 
 /// Pages that are asked one after the other, each on a connection of its own.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::check::Health;
 use crate::command::TurnHooks;
+use crate::introduction::HeaderVersion;
 use crate::traffic::{Encapsulation, Forwarding};
 
 /// Most that a weight may be: what every backend takes.
@@ -19,6 +20,8 @@ pub struct Server {
     pub forwarding: Forwarding,
     pub encapsulation: Encapsulation,
     pub bounds: ConnectionBounds,
+    /// It is told who a client is ahead of all that the client says; `None`: it sees us.
+    pub introduced: Option<HeaderVersion>,
     pub failed: FailedServer,
     /// Down until its checks have passed, instead of up until one fails.
     pub alpha: bool,
@@ -36,6 +39,7 @@ impl Server {
             forwarding: Forwarding::Nat,
             encapsulation: Encapsulation::Ipip,
             bounds: ConnectionBounds::default(),
+            introduced: None,
             failed: FailedServer::default(),
             alpha: false,
             hooks: TurnHooks::default(),
@@ -51,6 +55,7 @@ impl Server {
             forwarding: self.forwarding,
             encapsulation: self.encapsulation,
             bounds: self.bounds,
+            introduced: self.introduced,
         }
     }
 }
@@ -87,6 +92,7 @@ pub struct SorryServer {
     pub address: SocketAddr,
     pub forwarding: Forwarding,
     pub encapsulation: Encapsulation,
+    pub introduced: Option<HeaderVersion>,
     /// What becomes of it when the quorum is reached again.
     pub unused: FailedServer,
 }
@@ -100,6 +106,7 @@ impl SorryServer {
             forwarding: self.forwarding,
             encapsulation: self.encapsulation,
             bounds: ConnectionBounds::default(),
+            introduced: self.introduced,
         }
     }
 }
@@ -114,4 +121,6 @@ pub struct WantedServer {
     pub forwarding: Forwarding,
     pub encapsulation: Encapsulation,
     pub bounds: ConnectionBounds,
+    /// As [`Server::introduced`].
+    pub introduced: Option<HeaderVersion>,
 }

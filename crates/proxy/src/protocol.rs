@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 /// Of the protocol as described here. 1 had no versions and no [`ProxyRequest::Update`], 2 no
 /// [`ProxyLimits`], 3 neither datagrams nor several addresses, persistence or bounds of a server, and
-/// half of the schedulers, 4 no PROXY protocol, 5 neither [`ProxyRequest::HandOver`] nor a queue nor a log.
+/// half of the schedulers, 4 no PROXY protocol, 5 neither [`ProxyRequest::HandOver`] nor a queue, a log
+/// and headers of single servers.
 pub const VERSION: u32 = 6;
 
 /// The oldest version whose requests this proxy carries out.
@@ -111,7 +112,7 @@ pub struct ProxyService {
     pub ready_only: bool,
     #[serde(default)]
     pub limits: ProxyLimits,
-    /// Servers are told who a client is ahead of all that it says.
+    /// Servers are told who a client is ahead of all that it says, those that have nothing of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send_proxy: Option<ProxyHeaderVersion>,
     /// Who comes from there says for whom ahead of everything else, and must.
@@ -132,7 +133,9 @@ impl ProxyService {
 
     /// The first version whose proxies can serve it.
     pub fn since(&self) -> u32 {
-        if self.send_proxy.is_some() || !self.accept_proxy.is_empty() {
+        if self.servers.iter().any(|server| server.send_proxy.is_some()) {
+            6
+        } else if self.send_proxy.is_some() || !self.accept_proxy.is_empty() {
             5
         } else if self.is_simple() {
             1
@@ -249,6 +252,9 @@ pub struct ProxyServer {
     /// Once it had the most, it gets new ones below this; `None`: below three quarters of `max`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<u32>,
+    /// This one is told who a client is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send_proxy: Option<ProxyHeaderVersion>,
 }
 
 /// What the proxy does at the moment of the answer.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::movement::Movement;
-use crate::protocol::{ProxyLimits, ProxyServerStatus};
+use crate::protocol::{ProxyHeaderVersion, ProxyLimits, ProxyServerStatus};
 use crate::queue::ServerQueue;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -36,6 +36,8 @@ pub struct RunningServer {
     /// From that failure on; doubled by the next one.
     suspicion: Cell<Duration>,
     failed_at: Cell<Option<Instant>>,
+    /// How it is told who a client is.
+    pub introduced: Cell<Option<ProxyHeaderVersion>>,
     terms: watch::Sender<Terms>,
     /// Who waits for room here, or elsewhere.
     queue: Rc<ServerQueue>,
@@ -91,6 +93,7 @@ impl RunningServer {
             suspect_until: Cell::new(None),
             suspicion: Cell::new(SHORTEST_SUSPICION),
             failed_at: Cell::new(None),
+            introduced: Cell::new(None),
             terms: watch::Sender::new(Terms {
                 close_at: None,
                 idle: FOR_EVER,

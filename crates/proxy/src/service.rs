@@ -287,6 +287,7 @@ impl RunningService {
             server.weight.set(spec.weight);
             server.limit(&limits);
             server.bound(spec.max, spec.min);
+            server.introduced.set(spec.send_proxy.or(self.send_proxy.get()));
             // Weight 0 takes no clients and keeps those it has: a server is taken out by leaving it out.
             match self.desired.get() {
                 Desired::Serve => server.stay(),

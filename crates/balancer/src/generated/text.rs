@@ -207,14 +207,14 @@ fn backend(lines: &mut ConfigLines, wanted: &WantedService) {
     if let Some(http) = &service.http {
         http::backend(lines, service, http);
     }
-    let introduced = match service.introduction.sent {
-        None => "",
-        Some(HeaderVersion::V1) => " send-proxy",
-        Some(HeaderVersion::V2) => " send-proxy-v2",
-    };
     for one in servers(wanted) {
         let (name, at, weight) = (server(one.address), one.address, one.file_weight);
         let most = one.max.map(|most| format!(" maxconn {most}")).unwrap_or_default();
+        let introduced = match one.introduced {
+            None => "",
+            Some(HeaderVersion::V1) => " send-proxy",
+            Some(HeaderVersion::V2) => " send-proxy-v2",
+        };
         let more = http::server_options(service, at);
         lines.line(format!("server {name} {at} weight {weight}{most}{introduced}{more}"));
     }

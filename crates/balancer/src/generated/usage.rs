@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use locum_plan::{Service, WantedService};
+use locum_plan::{HeaderVersion, Service, WantedService};
 
 use crate::generated::stats::SeenServer;
 use crate::generated::word::{section, server};
@@ -29,6 +29,8 @@ pub(super) struct UsedServer {
     /// That of the file: what a server has until it is said otherwise.
     pub file_weight: u32,
     pub max: Option<u32>,
+    /// How it is told who a client is.
+    pub introduced: Option<HeaderVersion>,
 }
 
 /// Every server that the service may ever have, in the order of the file.
@@ -58,7 +60,10 @@ pub(super) fn servers(wanted: &WantedService) -> Vec<UsedServer> {
             "fo" => u32::MAX - in_force.unwrap_or(one.weight),
             _ => 0,
         };
-        all.push((rank, UsedServer { address, usage, file_weight, max }));
+        all.push((
+            rank,
+            UsedServer { address, usage, file_weight, max, introduced: one.introduced },
+        ));
     }
     all.sort_by_key(|(rank, _)| *rank);
     all.into_iter().map(|(_, one)| one).collect()
@@ -215,6 +220,7 @@ mod tests {
             address: "10.0.0.9:80".parse().unwrap(),
             forwarding: Forwarding::Nat,
             encapsulation: Encapsulation::Ipip,
+            introduced: None,
             unused: FailedServer::Remove,
         });
         www.servers.remove(0);

@@ -23,11 +23,14 @@ pub(super) fn unfit(wanted: &WantedService) -> Option<String> {
 /// As the proxy is told of it.
 pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
     let service = &wanted.service;
+    // One of an earlier version knows what all have.
+    let all = common_header(wanted);
     let server = |server: &WantedServer| ProxyServer {
         address: server.address,
         weight: server.weight,
         max: server.bounds.max,
         min: server.bounds.min,
+        send_proxy: server.introduced.filter(|_| all.is_none()).map(version_of),
     };
     let mut addresses = service.addresses();
     // A service that listens nowhere is unfit.
@@ -49,13 +52,24 @@ pub(super) fn spec_of(wanted: &WantedService) -> ProxyService {
         drain_ms: u64::try_from(service.drain.as_millis()).unwrap_or(u64::MAX),
         ready_only: wanted.activity == Activity::Ready,
         limits: limits_of(&service.limits),
-        send_proxy: service.introduction.sent.map(|version| match version {
-            HeaderVersion::V1 => ProxyHeaderVersion::V1,
-            HeaderVersion::V2 => ProxyHeaderVersion::V2,
-        }),
+        send_proxy: all.map(version_of),
         accept_proxy: service.introduction.accepted.iter().map(network_of).collect(),
         servers: wanted.servers.iter().map(server).collect(),
         failed: failed(wanted),
+    }
+}
+
+/// By which all of its servers are told who a client is.
+fn common_header(wanted: &WantedService) -> Option<HeaderVersion> {
+    let mut all = wanted.servers.iter().map(|server| server.introduced);
+    let first = all.next().flatten()?;
+    all.all(|one| one == Some(first)).then_some(first)
+}
+
+fn version_of(version: HeaderVersion) -> ProxyHeaderVersion {
+    match version {
+        HeaderVersion::V1 => ProxyHeaderVersion::V1,
+        HeaderVersion::V2 => ProxyHeaderVersion::V2,
     }
 }
 

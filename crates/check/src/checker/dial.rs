@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::IpBindAddressNoPort;
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::{Answer, Whom};
@@ -48,7 +49,11 @@ pub(crate) async fn connect(whom: Whom<'_>, first: FirstWord) -> Result<TcpStrea
         let _one_packet_more = socket.set_tcp_quickack(false);
     }
     let socket = TcpSocket::from_std_stream(socket.into());
-    socket.connect(whom.target).await.map_err(DialError::Target)
+    let mut stream = socket.connect(whom.target).await.map_err(DialError::Target)?;
+    if let Some(header) = whom.origin.and_then(|origin| origin.header) {
+        stream.write_all(header.of_nobody()).await.map_err(DialError::Target)?;
+    }
+    Ok(stream)
 }
 
 /// Closes a connection on which all has been said by a reset: it leaves no port taken behind, here or

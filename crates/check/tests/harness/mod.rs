@@ -97,3 +97,12 @@ pub fn wait_for_death(pid: &str) {
     let dead = nix::poll::poll(&mut events, patience).expect("poll");
     assert_eq!(dead, 1, "process {raw} is still alive");
 }
+
+/// Waits for something that is looked at again and again.
+pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not come within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}

@@ -8,17 +8,23 @@ use crate::dialect::Dialect;
 use crate::parsed::ParsedHealth;
 use crate::settings::health::{HEALTH_FALL, HEALTH_INTERVAL, HEALTH_RISE, LocalCheck};
 use crate::settings::question::ParsedQuestion;
-use locum_plan::{Checker, Health, Probe, Retry};
+use locum_plan::{CheckSource, Checker, HeaderVersion, Health, Probe, Protocol, Retry};
 
-/// `warm_up` is that of the server.
+/// A server that is asked.
+pub(super) struct AskedServer {
+    pub address: SocketAddr,
+    pub introduced: Option<HeaderVersion>,
+    pub warm_up: Duration,
+}
+
 pub(super) fn health(
     parsed: &ParsedHealth,
-    server: SocketAddr,
-    warm_up: Duration,
+    server: &AskedServer,
     dialect: Dialect,
 ) -> Option<Health> {
-    let address = parsed.address.value().copied().unwrap_or(server.ip());
-    let target = SocketAddr::new(address, parsed.port.value().copied().unwrap_or(server.port()));
+    let address = parsed.address.value().copied().unwrap_or(server.address.ip());
+    let port = parsed.port.value().copied().unwrap_or(server.address.port());
+    let target = SocketAddr::new(address, port);
     let kind = match (parsed.local.value(), parsed.question.value()) {
         (Some(LocalCheck::Script { command, is_weighing }), _) => Checker::ServerScript {
             command: Arc::new(command.clone()),
@@ -29,8 +35,17 @@ pub(super) fn health(
             Checker::File { path: path.clone(), factor: *factor }
         }
         (None, question) => {
-            let origin = parsed.asked.origin().map(Arc::new);
-            Checker::Ask { target, question: question?.clone(), origin }
+            let question = question?.clone();
+            // Elsewhere there may be somebody who expects no header.
+            let expects = target == server.address && question.protocol() == Some(Protocol::Tcp);
+            let header = server.introduced.filter(|_| expects);
+            let origin = match (parsed.asked.origin(), header) {
+                (None, None) => None,
+                (origin, header) => {
+                    Some(Arc::new(CheckSource { header, ..origin.unwrap_or_default() }))
+                }
+            };
+            Checker::Ask { target, question, origin }
         }
     };
     let fall = HEALTH_FALL.of(parsed, dialect);
@@ -40,7 +55,7 @@ pub(super) fn health(
             interval: HEALTH_INTERVAL.of(parsed, dialect),
             timeout: parsed.timeout(dialect),
             retry: retry(&parsed.asked, fall),
-            warm_up: parsed.asked.warm_up.value().copied().unwrap_or(warm_up),
+            warm_up: parsed.asked.warm_up.value().copied().unwrap_or(server.warm_up),
         },
         rise: HEALTH_RISE.of(parsed, dialect),
         fall,

@@ -10,9 +10,11 @@ use locum_plan::{
     QuorumUnit, Scheduler, SchedulerFlags, Server, Service, SorryServer, Standby, TurnHooks,
 };
 
+use crate::assemble::health::AskedServer;
 use crate::assemble::{commands, health, http};
 use crate::dialect::Dialect;
 use crate::parsed::{Field, ParsedServer, ParsedService, Serve};
+use crate::settings::introduction::ServerHeader;
 use crate::settings::persistence::{self, ParsedPersistence};
 use crate::settings::server::{self as of_server, ParsedSorry};
 use crate::settings::service as of_service;
@@ -132,7 +134,13 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
     let warm_up: Option<Duration> = parsed.warm_up.value().copied();
     let warm_up = warm_up.unwrap_or_else(|| of_service::WARM_UP.of(service, dialect));
     let asked = checks.list().iter();
-    let asked = asked.filter_map(|at| health::health(&at.value, address, warm_up, dialect));
+    let introduced = match parsed.introduced.value() {
+        Some(ServerHeader::Of(version)) => Some(*version),
+        Some(ServerHeader::Not) => None,
+        None => service.introduction.sent.value().copied(),
+    };
+    let server = AskedServer { address, introduced, warm_up };
+    let asked = asked.filter_map(|at| health::health(&at.value, &server, dialect));
     let mut health: Vec<_> = asked.collect();
     // Of thousands of servers most have one.
     health.shrink_to_fit();
@@ -146,6 +154,7 @@ fn server(parsed: &ParsedServer, service: &ParsedService, port: u16, dialect: Di
             max: parsed.max_connections.value().copied().filter(|most| *most > 0),
             min: parsed.min_connections.value().copied().filter(|least| *least > 0),
         },
+        introduced,
         failed: failed.unwrap_or_else(|| of_service::FAILED.of(service, dialect)),
         alpha: alpha.unwrap_or_else(|| of_service::ALPHA.of(service, dialect)),
         hooks: TurnHooks { up: commands(&parsed.up), down: commands(&parsed.down) },
@@ -165,6 +174,7 @@ fn sorry(
         address: socket(&parsed.address, port),
         forwarding: forwarding.unwrap_or_else(|| of_service::FORWARDING.of(service, dialect)),
         encapsulation: tunnel.unwrap_or_default(),
+        introduced: service.introduction.sent.value().copied(),
         unused: of_server::SORRY_UNUSED.of(parsed, dialect),
     }
 }

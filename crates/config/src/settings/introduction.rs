@@ -22,8 +22,32 @@ pub(crate) const fn send_proxy<N>(
         place,
         Unset::Nothing("servers see the director as their client"),
         "Tell each server who its client is by the PROXY protocol of this version, ahead of all that \
-         the client says, with the built-in proxy or HAProxy. The servers must expect it; health checks \
-         do not send it.",
+         the client says, with the built-in proxy or HAProxy. The servers must expect it. Health checks that \
+         ask a server at its own address and port say that they speak for nobody (UNKNOWN, LOCAL).",
+    )
+}
+
+/// Of one server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ServerHeader {
+    Not,
+    Of(HeaderVersion),
+}
+
+pub(crate) const fn send_proxy_to<N>(
+    place: FieldAccess<N, ServerHeader>,
+) -> Setting<N, ServerHeader> {
+    Setting::new(
+        "send_proxy",
+        Form::Words(&[
+            ("v1", ServerHeader::Of(HeaderVersion::V1)),
+            ("v2", ServerHeader::Of(HeaderVersion::V2)),
+            ("none", ServerHeader::Not),
+        ]),
+        place,
+        Unset::Nothing("that of the service"),
+        "Whether this server is told who its client is, and by which version of the PROXY protocol, or \
+         that it does not expect it (\"none\").",
     )
 }
 
@@ -49,9 +73,6 @@ pub(crate) const fn accept_proxy<N>(
 
 impl ParsedIntroduction {
     pub fn assemble(&self) -> Introduction {
-        Introduction {
-            sent: self.sent.value().copied(),
-            accepted: self.accepted.list().iter().map(|at| at.value).collect(),
-        }
+        Introduction { accepted: self.accepted.list().iter().map(|at| at.value).collect() }
     }
 }

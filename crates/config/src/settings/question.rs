@@ -384,6 +384,7 @@ impl ParsedQuestion {
             source: self.source.value().map(|(address, port)| SocketAddr::new(*address, *port)),
             interface: self.interface.value().map(|name| Name::from(name.as_str())),
             mark: self.mark.value().copied(),
+            header: None,
         };
         (origin != CheckSource::default()).then_some(origin)
     }

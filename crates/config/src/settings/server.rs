@@ -12,6 +12,7 @@ use crate::keepalived::lowering::Lowering;
 use crate::settings::command::COMMANDS;
 use crate::settings::form::{Form, SWITCH, Schema, TIME, list, toml_only, whole};
 use crate::settings::health::{HEALTHS, ParsedHealth};
+use crate::settings::introduction::{self, ServerHeader};
 use crate::settings::row::{Block, Keyword, Noun, Setting, Unset, field};
 use crate::settings::tunnel::ENCAPSULATION;
 use crate::span::At;
@@ -28,6 +29,7 @@ pub(crate) struct ParsedServer {
     pub failed: Field<FailedServer>,
     pub max_connections: Field<u32>,
     pub min_connections: Field<u32>,
+    pub introduced: Field<ServerHeader>,
     pub alpha: Field<bool>,
     pub warm_up: Field<Duration>,
     pub up: Field<Vec<At<Command>>>,
@@ -93,6 +95,7 @@ pub(crate) static SERVER: Noun<ParsedServer> = Noun {
         &FAILED,
         &MAX_CONNECTIONS,
         &MIN_CONNECTIONS,
+        &SEND_PROXY,
         &ALPHA,
         &WARM_UP,
         &NOTIFY_UP,
@@ -179,6 +182,9 @@ static MIN_CONNECTIONS: OfServer<u32> = Setting::new(
 fn threshold(lowering: &mut Lowering<'_>, statement: &Statement) -> Option<At<u32>> {
     lowering.first_number(statement, 0..=MOST_CONNECTIONS)
 }
+
+static SEND_PROXY: OfServer<ServerHeader> =
+    introduction::send_proxy_to(field!(ParsedServer, ServerHeader, introduced));
 
 static ALPHA: OfServer<bool> = Setting::new(
     "alpha",

@@ -145,7 +145,7 @@ fn level(out: &[Output]) -> Option<Vec<(u8, u32)>> {
 
 fn sorry(unused: FailedServer) -> Option<SorryServer> {
     let Server { forwarding, encapsulation, .. } = Server::new(address(9));
-    Some(SorryServer { address: address(9), forwarding, encapsulation, unused })
+    Some(SorryServer { address: address(9), forwarding, encapsulation, introduced: None, unused })
 }
 
 /// keepalived: lost below `quorum - hysteresis`, gained at `quorum + hysteresis`, by weight.

@@ -287,14 +287,15 @@ impl RunningService {
         };
         let movement = Movement::begin();
         let counters = &self.counters;
+        let server = reached.in_flight.server().clone();
         let meter = Meter {
             bytes_in: &counters.bytes_in,
             bytes_out: &counters.bytes_out,
             movement: &movement,
         };
         let whole = tokio::select! {
-            result = self.carry(&mut client, &mut reached.stream, meter) => result.is_ok(),
-            end = reached.in_flight.server().ended(&movement) => {
+            result = carry(&mut client, &mut reached, meter) => result.is_ok(),
+            end = server.ended(&movement) => {
                 match end {
                     Cut::Idle => add(&counters.timed_out, 1),
                     Cut::Left => {}
@@ -306,19 +307,6 @@ impl RunningService {
             relay::reset(client.stream);
             relay::reset(reached.stream);
         }
-    }
-
-    /// All that is said, behind what the server is told of the client.
-    async fn carry(
-        &self,
-        client: &mut Admitted,
-        server: &mut TcpStream,
-        meter: Meter<'_>,
-    ) -> io::Result<()> {
-        if let Some(version) = self.send_proxy.get() {
-            server.write_all(&introduction::header(version, client.ends()?)).await?;
-        }
-        relay::relay(&mut client.stream, server, meter).await
     }
 
     /// Connects to the scheduler's choice, or to its next ones when that fails; `None` when it has no more.
@@ -384,6 +372,15 @@ impl RunningService {
         add(&self.counters.shortages, 1);
         self.counters.shortage.set(Some(shortage));
     }
+}
+
+/// All that is said, behind what the server is told of the client.
+async fn carry(client: &mut Admitted, reached: &mut Reached, meter: Meter<'_>) -> io::Result<()> {
+    let server = &mut reached.stream;
+    if let Some(version) = reached.in_flight.server().introduced.get() {
+        server.write_all(&introduction::header(version, client.ends()?)).await?;
+    }
+    relay::relay(&mut client.stream, server, meter).await
 }
 
 /// Resolves when a client has gone that waits. One that has said something and will say no more may want

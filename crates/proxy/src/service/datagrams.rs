@@ -436,8 +436,13 @@ mod tests {
     /// A service with this one server, and its clients at a socket of the test.
     async fn served(server: &UdpSocket) -> (Rc<RunningService>, Rc<UdpSocket>, Rc<Sessions>) {
         let socket = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let server =
-            ProxyServer { address: server.local_addr().unwrap(), weight: 1, max: None, min: None };
+        let server = ProxyServer {
+            address: server.local_addr().unwrap(),
+            weight: 1,
+            max: None,
+            min: None,
+            send_proxy: None,
+        };
         let spec = ProxyService {
             name: "dns".to_owned(),
             listen: "127.0.0.1:0".parse().unwrap(),

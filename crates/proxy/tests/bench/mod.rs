@@ -257,7 +257,7 @@ impl Client {
 }
 
 pub fn server(address: SocketAddr, weight: u32) -> ProxyServer {
-    ProxyServer { address, weight, max: None, min: None }
+    ProxyServer { address, weight, max: None, min: None, send_proxy: None }
 }
 
 pub fn service(name: &str, scheduler: &str, servers: &[(SocketAddr, u32)]) -> ProxyService {
