@@ -5,6 +5,7 @@
 //! process accepts it, and loses it again when that process closes it: without one it waits in the
 //! queue of its listener, or is closed.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -14,6 +15,7 @@ use nix::errno::Errno;
 use crate::transport::{NetlinkMessage, NetlinkRequest, NetlinkTransport};
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
+const SOCK_DESTROY: u16 = 21;
 
 /// What one TCP socket is found by. The cookie, which would name one socket of several, is left
 /// open.
@@ -37,9 +39,16 @@ const REQUEST_OCTETS: usize = 56;
 /// inode. Attributes follow.
 const ANSWER_OCTETS: usize = 72;
 
+/// Where the ports, addresses, interface and cookie of a socket stand in an answer, and in a request
+/// for exactly that socket.
+const ANSWERED_IDENTITY: std::ops::Range<usize> = 4..52;
+const ASKED_IDENTITY: std::ops::Range<usize> = 8..56;
+
 const TCP_ESTABLISHED: u8 = 1;
 const TCP_SYN_SENT: u8 = 2;
 const TCP_SYN_RECV: u8 = 3;
+const TCP_TIME_WAIT: u8 = 6;
+const TCP_CLOSE: u8 = 7;
 const TCP_LISTEN: u8 = 10;
 const TCP_NEW_SYN_RECV: u8 = 12;
 
@@ -107,6 +116,38 @@ impl SockDiag {
         let found = found.iter().find_map(|message| connection(&message.body));
         // Where there is no such connection the kernel finds its listener.
         Ok(found.filter(|found| found.local.port() == local.port() && found.peer == peer))
+    }
+
+    /// Resets every connection that has one of these addresses on this host; both ends learn it at
+    /// once. Returns how many there were. Needs CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// When the kernel cannot say or refuses, as one without CONFIG_INET_DIAG_DESTROY does. Some may
+    /// have been reset.
+    pub fn reset_at(&mut self, addresses: &HashSet<IpAddr>) -> io::Result<usize> {
+        let without = [TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN];
+        let states = without.iter().fold(u32::MAX, |states, state| states & !(1 << state));
+        let mut requests = Vec::new();
+        for any in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+            let any = SocketAddr::new(any, 0);
+            let question = request(states, any, any);
+            self.0.dump_each(SOCK_DIAG_BY_FAMILY, &question, |answer| {
+                let ours = describe(answer).is_some_and(|one| addresses.contains(&one.local.ip()));
+                if let Some(identity) = answer.get(ANSWERED_IDENTITY).filter(|_| ours) {
+                    let mut body = question.clone();
+                    body[ASKED_IDENTITY].copy_from_slice(identity);
+                    requests.push(NetlinkRequest { kind: SOCK_DESTROY, flags: 0, body });
+                }
+            })??;
+        }
+        for answer in self.0.exchange(&requests)? {
+            match answer.into_result() {
+                // It has ended by itself.
+                Err(error) if error.errno() == Errno::ENOENT => {}
+                outcome => drop(outcome?),
+            }
+        }
+        Ok(requests.len())
     }
 
     /// All sockets that listen at this port, of both families.

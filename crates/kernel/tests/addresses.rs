@@ -2,8 +2,8 @@
 
 mod namespace;
 
-use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -11,6 +11,8 @@ use locum_kernel::netlink::{
     AddressSpec, ApplyError, FactAction, FactRemoval, KernelFact, KernelScope, MonitorEvent,
     Netlink, RemovalScope, WantedFacts,
 };
+
+use socket2::{Domain, Socket, Type};
 
 use namespace::{in_namespace, ip, sysctl, veth_pair};
 
@@ -56,6 +58,47 @@ fn apply(
 
 fn unwanted(spec: &AddressSpec, whose: RemovalScope) -> FactRemoval {
     FactRemoval { fact: spec.clone().into(), whose }
+}
+
+/// A connection to this address, from both ends.
+fn connection_to(address: &str) -> (TcpStream, TcpStream) {
+    let address: IpAddr = address.parse().expect("an address");
+    let listener = TcpListener::bind((address, 0)).expect("a listener");
+    let to = listener.local_addr().expect("its address");
+    // From another address: what is connected to itself would end at both ends anyhow.
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None).expect("a socket");
+    let from: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+    };
+    socket.bind(&SocketAddr::new(from, 0).into()).expect("an address");
+    socket.connect(&to.into()).expect("connects");
+    let client = TcpStream::from(socket);
+    client.set_read_timeout(Some(PATIENCE)).expect("a time limit");
+    (client, listener.accept().expect("a client").0)
+}
+
+/// Whoever waits for an answer would wait for ever.
+#[test]
+fn connections_end_with_their_address_and_no_others() {
+    with_netlink("connections_end_with_their_address_and_no_others", async |netlink| {
+        ip("link set lo up");
+        let all = [
+            spec("192.0.2.10/24", Some(30)),
+            spec("2001:db8::10/64", Some(30)),
+            spec("192.0.2.11/24", Some(30)),
+        ];
+        apply(netlink, &all, &[]).expect("added");
+        let ending = ["192.0.2.10", "2001:db8::10"].map(connection_to);
+        let (mut other, mut peer) = connection_to("192.0.2.11");
+        apply(netlink, &all[2..], &all[..2]).expect("removed");
+        for (mut client, _server) in ending {
+            let error = client.read(&mut [0]).expect_err("there is nothing to read");
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        }
+        peer.write_all(b"x").expect("it goes on");
+        assert_eq!(other.read(&mut [0]).expect("an answer"), 1);
+    });
 }
 
 /// The line of `text` that speaks of `word`.

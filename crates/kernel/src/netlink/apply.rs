@@ -24,6 +24,7 @@ use super::monitor::{Monitor, MonitorEvent, Removed, addresses};
 use super::observed::Observed;
 use super::plan::{Step, StepPlan, Task, WantedByKey, plan, renewals};
 use crate::nftables::{LeaseId, Leases};
+use crate::sock_diag::SockDiag;
 use crate::transport::{
     BATCH_REQUESTS, KernelError, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NetlinkRequest,
     NetlinkTransport,
@@ -243,6 +244,7 @@ impl Netlink {
             observed.disclaim(key);
         }
         let asked: HashSet<(KernelFactKey, u8)> = steps.iter().filter_map(removes).collect();
+        self.cut_off(wanted, &asked);
         let (steps, lifetimes) = self.lease(steps);
         let mut surprises = HashSet::new();
         for batch in steps.chunks(BATCH_REQUESTS) {
@@ -259,6 +261,31 @@ impl Netlink {
         let gone = steps.iter().map(|step| &step.key).filter(not_held).chain(&foreign);
         self.leases.forget(gone.filter_map(lease_id));
         Ok(surprises)
+    }
+
+    /// Connections end with the address that they are at: without it this host could not even say so,
+    /// and a client that waits for an answer would wait for ever.
+    fn cut_off(&self, wanted: &WantedByKey<'_>, leaving: &HashSet<(KernelFactKey, u8)>) {
+        let address_of = |key: &KernelFactKey| {
+            let KernelFactKey::Address { address, .. } = *key;
+            address
+        };
+        let held: HashSet<IpAddr> = wanted.hold.keys().map(address_of).collect();
+        let stays = |address: &IpAddr| {
+            let mut there = self.monitor.observed.places_of(*address);
+            held.contains(address) || there.any(|place| !leaving.contains(&place))
+        };
+        let mut gone: HashSet<IpAddr> = leaving.iter().map(|(key, _)| address_of(key)).collect();
+        gone.retain(|address| !stays(address));
+        if gone.is_empty() {
+            return;
+        }
+        match SockDiag::open().and_then(|mut kernel| kernel.reset_at(&gone)) {
+            Ok(0) => {}
+            Ok(count) => tracing::debug!(count, "connections reset with their address"),
+            // Its clients hear it from the next master when they speak.
+            Err(error) => tracing::debug!(%error, "connections are not reset with their address"),
+        }
     }
 
     /// Begins or renews the leases of IPv6 addresses. Returns the steps that are left, and how long

@@ -75,6 +75,19 @@ impl Observed {
         Some(self.links.get(&index)?.link.name.clone())
     }
 
+    /// Where this address is, with each prefix length.
+    pub(crate) fn places_of(
+        &self,
+        address: IpAddr,
+    ) -> impl Iterator<Item = (KernelFactKey, u8)> + '_ {
+        self.links.iter().flat_map(move |(index, row)| {
+            let here = row.addresses.range((address, 0)..=(address, u8::MAX));
+            here.map(|((address, prefix), _)| {
+                (KernelFactKey::Address { index: *index, address: *address }, *prefix)
+            })
+        })
+    }
+
     pub(crate) fn link_indices(&self) -> Vec<u32> {
         self.links.keys().copied().collect()
     }
