@@ -559,6 +559,7 @@ impl Backend for ProxyBackend {
             self.ask(&ProxyRequest::Status);
         }
         status.processes.extend(self.process_status());
+        let version = self.latest.version;
         let mut strained: BTreeMap<Name, Vec<Strain>> = self.strained(Instant::now()).collect();
         for wanted in &self.services {
             let name = &wanted.service.name;
@@ -574,7 +575,7 @@ impl Backend for ProxyBackend {
                 accepted: observed.map_or(0, |service| service.accepted),
                 waiting: observed.map(|service| service.queue.waiting),
                 octets: observed.map(octets_of),
-                servers: observed.map_or_else(Vec::new, servers_of),
+                servers: observed.map_or_else(Vec::new, |one| servers_of(one, version)),
             });
         }
         let wanted = |name: &str| self.services.iter().any(|w| &*w.service.name == name);
@@ -589,7 +590,7 @@ impl Backend for ProxyBackend {
             accepted: service.accepted,
             waiting: Some(service.queue.waiting),
             octets: Some(octets_of(service)),
-            servers: servers_of(service),
+            servers: servers_of(service, version),
         }));
     }
 }
@@ -603,7 +604,9 @@ fn octets_of(service: &protocol::ProxyServiceStatus) -> CarriedOctets {
     CarriedOctets { inward: service.bytes_in, outward: service.bytes_out, a_second: None }
 }
 
-fn servers_of(service: &protocol::ProxyServiceStatus) -> Vec<BalancedServer> {
+/// `version` of the proxy: one that counts no octets of servers says nothing of them.
+fn servers_of(service: &protocol::ProxyServiceStatus, version: u32) -> Vec<BalancedServer> {
+    let counts = version >= protocol::HANDOVER_SINCE;
     let server = |server: &protocol::ProxyServerStatus| BalancedServer {
         address: server.address,
         weight: server.weight,
@@ -611,7 +614,11 @@ fn servers_of(service: &protocol::ProxyServiceStatus) -> Vec<BalancedServer> {
         failures: server.failures,
         inactive: None,
         connection_rate: None,
-        octets: None,
+        octets: counts.then_some(CarriedOctets {
+            inward: server.bytes_in,
+            outward: server.bytes_out,
+            a_second: None,
+        }),
     };
     service.servers.iter().map(server).collect()
 }

@@ -33,6 +33,16 @@ fn no_proxy_runs_until_a_service_is_wanted_nor_after_it_was() {
         (status.services[0].state, status.services[0].accepted),
         (BalancedState::Serving, 2)
     );
+    let [of_service, a, b] = [
+        status.services[0].octets.unwrap(),
+        status.services[0].servers[0].octets.unwrap(),
+        status.services[0].servers[1].octets.unwrap(),
+    ];
+    assert!(a.inward > 0 && a.outward > 0);
+    assert_eq!(
+        (a.inward + b.inward, a.outward + b.outward),
+        (of_service.inward, of_service.outward)
+    );
     finish(balancer);
     assert!(get(address(&web)).is_err());
     assert!(!bench.path("proxy.sock").exists());

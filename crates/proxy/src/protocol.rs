@@ -424,6 +424,11 @@ pub struct ProxyServerStatus {
     pub connected: u64,
     /// Attempts that failed or timed out, but for want of something of this host.
     pub failures: u64,
+    /// From clients to it, and back, since the proxy started.
+    #[serde(default)]
+    pub bytes_in: u64,
+    #[serde(default)]
+    pub bytes_out: u64,
 }
 
 /// Of a proxy that does not say.

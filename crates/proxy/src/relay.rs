@@ -53,9 +53,9 @@ pub fn reset(stream: TcpStream) {
 /// Where the octets moved are added up.
 #[derive(Clone, Copy, Debug)]
 pub struct Meter<'a> {
-    /// From the client to the server, and back.
-    pub bytes_in: &'a Cell<u64>,
-    pub bytes_out: &'a Cell<u64>,
+    /// From the client to the server, and back: of the service, and of the server.
+    pub bytes_in: [&'a Cell<u64>; 2],
+    pub bytes_out: [&'a Cell<u64>; 2],
     pub movement: &'a Movement,
 }
 
@@ -77,7 +77,7 @@ pub async fn relay(
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
-    moved: &Cell<u64>,
+    moved: [&Cell<u64>; 2],
     movement: &Movement,
 ) -> io::Result<()> {
     loop {
@@ -88,14 +88,18 @@ async fn pump(
                 movement.half_close();
                 return if is_last { Ok(()) } else { finish(to.as_ref()) };
             }
-            Copied::All(count) => moved.set(moved.get() + count as u64),
+            Copied::All(count) => add(moved, count),
             Copied::Part { read, rest } => {
                 write_all(&mut to, &rest, movement).await?;
-                moved.set(moved.get() + read as u64);
+                add(moved, read);
             }
         }
         movement.note();
     }
+}
+
+fn add(counters: [&Cell<u64>; 2], count: usize) {
+    counters.iter().for_each(|counter| counter.set(counter.get() + count as u64));
 }
 
 enum Copied {

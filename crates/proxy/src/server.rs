@@ -20,6 +20,9 @@ pub struct RunningServer {
     pub active: Cell<u64>,
     pub connected: Cell<u64>,
     pub failures: Cell<u64>,
+    /// From clients to it, and back.
+    pub bytes_in: Cell<u64>,
+    pub bytes_out: Cell<u64>,
     /// The scheduler's: what weighted round robin owes it.
     pub credit: Cell<i64>,
     /// The scheduler's: when it was chosen last, in turns.
@@ -84,6 +87,8 @@ impl RunningServer {
             active: Cell::new(0),
             connected: Cell::new(0),
             failures: Cell::new(0),
+            bytes_in: Cell::new(0),
+            bytes_out: Cell::new(0),
             credit: Cell::new(0),
             turn: Cell::new(0),
             most: Cell::new(u64::MAX),
@@ -261,6 +266,8 @@ impl RunningServer {
             active: self.active.get(),
             connected: self.connected.get(),
             failures: self.failures.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
         }
     }
 }

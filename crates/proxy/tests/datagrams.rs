@@ -265,3 +265,19 @@ fn a_datagram_that_comes_round_is_not_carried_on_for_ever() {
     assert_eq!(status.loop_through, Some(dns.listen));
     assert_eq!(status.refused, 0, "no server was asked for it");
 }
+
+#[test]
+fn octets_are_counted_of_each_server() {
+    let (a, b) = (start_echo('a'), start_echo('b'));
+    let mut proxy = Proxy::start(&[]);
+    let dns = udp("rr", &[a, b]);
+    proxy.serve(std::slice::from_ref(&dns));
+    for text in ["four", "and more"] {
+        UdpClient::new(&dns).ask(text);
+    }
+    let status = proxy.service("dns");
+    let of = |at: usize| (status.servers[at].bytes_in, status.servers[at].bytes_out);
+    // Each answer has a letter more.
+    assert_eq!((of(0), of(1)), ((4, 5), (8, 9)));
+    assert_eq!((status.bytes_in, status.bytes_out), (12, 14));
+}

@@ -106,6 +106,8 @@ fn an_end_of_file_is_passed_on_and_the_answer_still_comes() {
     eventually("the end of the connection", || (proxy.service("web").active == 0).then_some(()));
     let status = proxy.service("web");
     assert_eq!((status.bytes_in, status.bytes_out), (11, 15));
+    let server = &status.servers[0];
+    assert_eq!((server.bytes_in, server.bytes_out), (11, 15));
 }
 
 #[test]

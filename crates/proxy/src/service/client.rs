@@ -289,8 +289,8 @@ impl RunningService {
         let counters = &self.counters;
         let server = reached.in_flight.server().clone();
         let meter = Meter {
-            bytes_in: &counters.bytes_in,
-            bytes_out: &counters.bytes_out,
+            bytes_in: [&counters.bytes_in, &server.bytes_in],
+            bytes_out: [&counters.bytes_out, &server.bytes_out],
             movement: &movement,
         };
         let whole = tokio::select! {

@@ -3,7 +3,7 @@
 //! there is no place for another. Where every server has as many as it may have, nobody gives way: a new
 //! client is refused, for there is no queue in which it could wait.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -23,7 +23,7 @@ use crate::movement::Movement;
 use crate::outbound::{Leg, Way};
 use crate::persistence::StayHeld;
 use crate::protocol::ProxyTransport;
-use crate::server::InFlight;
+use crate::server::{InFlight, RunningServer};
 use crate::service::listening::Closing;
 use crate::shares::ClientPlace;
 use crate::shortage::Shortage;
@@ -204,6 +204,7 @@ impl Sessions {
             match SockRef::from(&session.upstream).send(datagram) {
                 Ok(count) => {
                     session.note_silence();
+                    session.count(count, |server| &server.bytes_in);
                     return add(&counters.bytes_in, count as u64);
                 }
                 // The network may lose a datagram too.
@@ -387,6 +388,7 @@ impl Sessions {
             };
             session.movement.note();
             add(&service.counters.bytes_out, count as u64);
+            session.count(count, |server| &server.bytes_out);
             let client = session.key.0.into();
             // A client that cannot be sent to now loses it, as it would to a full queue anywhere.
             let socket = self.socket.upgrade();
@@ -400,6 +402,13 @@ impl DatagramSession {
     /// Its server is still wanted.
     fn is_live(&self) -> bool {
         self.has.borrow().as_ref().is_some_and(|has| !has.in_flight.server().is_leaving())
+    }
+
+    /// Adds octets to a counter of its server.
+    fn count(&self, octets: usize, counter: impl Fn(&RunningServer) -> &Cell<u64>) {
+        if let Some(has) = &*self.has.borrow() {
+            add(counter(has.in_flight.server()), octets as u64);
+        }
     }
 
     /// It has not ended.
@@ -429,7 +438,6 @@ mod tests {
     use super::*;
     use crate::outbound::Outbound;
     use crate::protocol::{ProxyLimits, ProxyServer, ProxyService};
-    use crate::server::RunningServer;
     use crate::shares::Shares;
     use crate::succession::Estate;
 

@@ -49,6 +49,8 @@ fn add_server(own: &mut ProxyServerStatus, other: &ProxyServerStatus) {
     own.active += other.active;
     own.connected += other.connected;
     own.failures += other.failures;
+    own.bytes_in += other.bytes_in;
+    own.bytes_out += other.bytes_out;
 }
 
 /// Takes in an answer that names some services.
