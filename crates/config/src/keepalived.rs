@@ -12,9 +12,11 @@ mod address;
 mod arguments;
 pub(crate) mod blocks;
 mod checker;
+pub(crate) mod compatibility;
 mod correct;
 mod generators;
 mod globals;
+mod inside;
 mod instance;
 mod ipvs;
 pub(crate) mod keywords;
@@ -24,16 +26,18 @@ pub(crate) mod lowering;
 mod parameters;
 mod script;
 mod server_group;
+pub(crate) mod shape;
 mod url;
 mod virtual_server;
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use sha2::Sha256;
 
 use crate::context::Context;
 use crate::dialect::Dialect;
-use crate::keepalived::blocks::Statement;
+use crate::keepalived::blocks::{Statement, Tree};
 use crate::keepalived::correct::ScriptNames;
 use crate::keepalived::globals::{FileDraft, Globals};
 use crate::keepalived::keywords::{KeywordEffect, KeywordRow, Shape, refuse, set};
@@ -43,25 +47,32 @@ use crate::parsed::{LateInterfaces, Parsed};
 use crate::settings;
 use crate::settings::row::Block;
 use crate::source::Source;
-use crate::span::Report;
+use crate::span::{Report, Span};
 use locum_plan::Name;
 
 /// Blocks and lines outside any block.
 const TOP: &[KeywordRow<FileDraft>] = &[
     // Read first, because keepalived applies its values wherever the block stands.
-    KeywordRow { name: "global_defs", shape: Shape::Block(0, 0), effect: KeywordEffect::Accept },
+    KeywordRow {
+        name: "global_defs",
+        shape: Shape::Block(0, 0),
+        effect: KeywordEffect::Accept,
+        note: "",
+    },
     set("vrrp_script", Shape::Block(0, usize::MAX), script::read),
     set("vrrp_instance", Shape::Block(0, usize::MAX), instance::read),
     set("virtual_server", Shape::Block(1, usize::MAX), virtual_server::read),
     refuse(
         "vrrp_sync_group",
-        "instances cannot be tied together; remove the group to run them singly",
+        "instances cannot be tied together yet; without the group, let each of its instances track the \
+         interfaces of the others, so that none is left behind",
     ),
     // Read before what names them.
     KeywordRow {
         name: "virtual_server_group",
         shape: Shape::Block(0, usize::MAX),
         effect: KeywordEffect::Accept,
+        note: "",
     },
     refuse("vrrp_track_process", "use a vrrp_script with \"killall -0 NAME\""),
     refuse("track_file", "use a vrrp_script that looks at the file"),
@@ -79,9 +90,14 @@ const TOP: &[KeywordRow<FileDraft>] = &[
     refuse("net_namespace", "start the daemon inside the namespace: ip netns exec NAME"),
     refuse("net_namespace_ipvs", "start the daemon inside the namespace: ip netns exec NAME"),
     refuse("instance", "use --run-dir to run several daemons on one host"),
-    keywords::accept("use_pid_dir"),
-    keywords::accept("include_check"),
-    keywords::accept("random_seed"),
+    keywords::accept("use_pid_dir", globals::NO_PID),
+    keywords::accept("include_check", "each include says by its own letter what must be there"),
+    KeywordRow {
+        name: "random_seed",
+        shape: Shape::Line(1, 1),
+        effect: KeywordEffect::Accept,
+        note: "",
+    },
 ];
 
 /// Whether a line that begins so belongs to a keepalived.conf.
@@ -101,7 +117,7 @@ pub(crate) fn read(
     let mut lines = Lines::new(source, report, digest, context);
     lines.file(path, &octets);
     let tokens = std::mem::take(&mut lines.tokens);
-    let statements = blocks::parse(tokens, report);
+    let Tree { statements, is_whole } = blocks::parse(tokens, report);
     let parsed = Parsed {
         dialect: Dialect::Keepalived,
         node: Name::from(context.node.unwrap_or(context.host_name)),
@@ -131,9 +147,10 @@ pub(crate) fn read(
     for statement in statements.iter().filter(|one| one.keyword().text == "virtual_server_group") {
         server_group::read(&mut lowering, &mut file, statement);
     }
-    for statement in statements {
-        // One at a time, so that what has been read is not in memory twice.
-        lowering.run("a keepalived.conf", TOP, &mut file, std::slice::from_ref(&statement));
+    top(&mut lowering, &mut file, statements);
+    if !is_whole {
+        // What else is missing is missing because of that.
+        return None;
     }
     for instance in &mut file.parsed.instances {
         correct::tracks(instance, &file.scripts, report);
@@ -145,29 +162,67 @@ pub(crate) fn read(
     Some(file.parsed)
 }
 
+/// Blocks and lines outside any block. Lines of a block that was closed too early are one mistake.
+fn top(lowering: &mut Lowering<'_>, file: &mut FileDraft, statements: Vec<Statement>) {
+    let mut before: Option<Span> = None;
+    let mut is_said = false;
+    // One at a time, so that what has been read is not in memory twice.
+    for statement in statements {
+        let keyword = statement.keyword();
+        let is_known = has(TOP, &keyword.text);
+        if let (false, Some(closed)) = (is_known, before)
+            && let Some(home) = home_of(&keyword.text)
+        {
+            if !is_said {
+                let text = format!("`{}` belongs in {home}", keyword.text);
+                let finding = lowering.report.error(keyword.span, "misplaced-keyword", text);
+                let finding = finding.see("the block before is closed", closed);
+                drop(finding.help("is there a brace too many?"));
+            }
+            is_said = true;
+            continue;
+        }
+        lowering.run("a keepalived.conf", TOP, file, std::slice::from_ref(&statement));
+        if is_known && statement.closed.is_some() {
+            (before, is_said) = (statement.closed, false);
+        }
+    }
+}
+
 /// The block whose table has this keyword, for one that stands elsewhere.
 fn home_of(keyword: &str) -> Option<&'static str> {
-    let of_block = |block| settings::keywords(block).contains(&keyword);
-    if has(TOP, keyword) {
-        Some("no block: a brace before it is probably missing")
-    } else if has(globals::ROWS, keyword) || of_block(Block::Globals) {
-        Some("global_defs")
-    } else if has(instance::ROWS, keyword) || of_block(Block::Instance) {
-        Some("a vrrp_instance")
-    } else if has(script::ROWS, keyword) || of_block(Block::Script) {
-        Some("a vrrp_script")
-    } else if has(virtual_server::ROWS, keyword) || of_block(Block::VirtualServer) {
-        Some("a virtual_server")
-    } else if has(virtual_server::REAL_SERVER, keyword)
-        || has(checker::BLOCKS, keyword)
-        || of_block(Block::RealServer)
-    {
-        Some("a real_server")
-    } else if has(checker::ROWS, keyword) || has(url::ROWS, keyword) || of_block(Block::Checker) {
-        Some("a checker of a real_server, as TCP_CHECK")
-    } else {
-        None
-    }
+    HOMES.get(keyword).copied()
+}
+
+/// A large file may ask for each of its lines.
+static HOMES: LazyLock<HashMap<&'static str, &'static str>> = LazyLock::new(|| {
+    let mut homes = HashMap::new();
+    let mut add = |home, keywords: Vec<&'static str>| {
+        for keyword in keywords {
+            // The first has the say.
+            homes.entry(keyword).or_insert(home);
+        }
+    };
+    add("no block: a brace before it is probably missing", names(TOP));
+    add("global_defs", names(globals::ROWS));
+    add("global_defs", settings::keywords(Block::Globals));
+    add("a vrrp_instance", names(instance::ROWS));
+    add("a vrrp_instance", settings::keywords(Block::Instance));
+    add("a vrrp_script", names(script::ROWS));
+    add("a vrrp_script", settings::keywords(Block::Script));
+    add("a virtual_server", names(virtual_server::ROWS));
+    add("a virtual_server", settings::keywords(Block::VirtualServer));
+    add("a real_server", names(virtual_server::REAL_SERVER));
+    add("a real_server", names(checker::BLOCKS));
+    add("a real_server", settings::keywords(Block::RealServer));
+    add("a checker of a real_server, as TCP_CHECK", names(checker::ROWS));
+    add("a checker of a real_server, as TCP_CHECK", names(url::ROWS));
+    add("a checker of a real_server, as TCP_CHECK", settings::keywords(Block::Checker));
+    homes
+});
+
+fn names<T>(rows: &[KeywordRow<T>]) -> Vec<&'static str> {
+    rows.iter().map(|row| row.name).collect()
 }
 
 fn has<T>(rows: &[KeywordRow<T>], keyword: &str) -> bool {

@@ -24,6 +24,11 @@ pub fn page() -> String {
     page
 }
 
+/// A page in Markdown: every keyword of a keepalived.conf, and what it does here.
+pub fn keepalived_page() -> String {
+    crate::keepalived::compatibility::page()
+}
+
 fn chapter(page: &mut String, noun: &dyn Described) {
     // Writing to a String cannot fail.
     let _ = write!(page, "\n## {}\n\n`{}`: {}\n", noun.name(), noun.head(), noun.about());

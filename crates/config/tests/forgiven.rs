@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use locum_config::{Context, Loaded, MemorySource, load};
+use locum_config::{Context, Loaded, MemorySource, Severity, load};
 use locum_plan::{Forwarding, Plan, Tracked};
 use locum_vrrp::{Auth, Transport, Version};
 
@@ -44,7 +44,7 @@ fn an_unknown_or_dead_keyword_is_passed_over_with_its_block() {
     forgiven("unknown-keyword", &instance("prioritiy 3"));
     forgiven("unknown-keyword", &instance("foo {\n bar 1\n }"));
     forgiven("unknown-keyword", &format!("[root@lb1 ~]# cat x\n{}", instance("")));
-    forgiven("unknown-keyword", &service("nat_mask 255.255.255.0", ""));
+    forgiven("dead-keyword", &service("nat_mask 255.255.255.0", ""));
     forgiven("unknown-keyword", &service("", "weigth 3"));
 }
 
@@ -202,4 +202,31 @@ fn what_keepalived_cannot_run_is_an_error() {
         let loaded = read(&text);
         assert_eq!(loaded.diagnostics.errors(), 1, "{text}\n{}", loaded.diagnostics);
     }
+}
+
+/// One mistake, one message: where it is, and where the brace is that made it.
+#[test]
+fn a_brace_too_many_is_found_where_it_closed() {
+    let text = instance("priority 90\n }\n advert_int 2\n nopreempt");
+    let loaded = read(&text);
+    let errors: Vec<_> =
+        loaded.diagnostics.iter().filter(|one| one.severity == Severity::Error).collect();
+    let [error] = &errors[..] else { panic!("{}", loaded.diagnostics) };
+    assert_eq!((error.code, error.place.line), ("misplaced-keyword", 7));
+    assert_eq!(error.note.as_deref(), Some("the block before is closed at k.conf:6:2"));
+    assert!(error.message.contains("a vrrp_instance"), "{}", error.message);
+}
+
+#[test]
+fn what_stands_in_a_refused_block_is_read_too() {
+    let text = format!(
+        "vrrp_sync_group G {{\n group {{\n V\n }}\n notify_mastre /bin/true\n}}\n{}",
+        service("", "FILE_CHECK {\n track_fil x\n }\n BFD_CHECK {\n }")
+    );
+    let loaded = read(&text);
+    let codes: Vec<&str> = loaded.diagnostics.iter().map(|one| one.code).collect();
+    assert_eq!(codes, ["unsupported", "unsupported", "unknown-keyword", "unknown-keyword"]);
+    let help: Vec<_> = loaded.diagnostics.iter().skip(2).map(|one| one.help.clone()).collect();
+    let wanted = ["did you mean `notify_master`?", "did you mean `track_file`?"];
+    assert_eq!(help, wanted.map(|text| Some(text.to_owned())));
 }

@@ -22,6 +22,11 @@ fn the_reference_page_is_the_one_the_rows_make() {
 }
 
 #[test]
+fn the_page_of_keepalived_is_the_one_the_rows_make() {
+    assert!(etc("manual/keepalived.md") == reference::keepalived_page(), "{REMEDY}");
+}
+
+#[test]
 fn the_schema_is_the_one_the_rows_make() {
     let written: Value = serde_json::from_str(&etc("locum.schema.json")).expect("JSON");
     assert!(written == reference::schema(), "{REMEDY}");

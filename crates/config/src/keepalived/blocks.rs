@@ -9,6 +9,15 @@ pub(crate) struct Statement {
     /// Never empty; the first is the keyword.
     pub words: Vec<Word>,
     pub block: Option<Vec<Statement>>,
+    /// The brace that closes the block.
+    pub closed: Option<Span>,
+}
+
+/// What a file says.
+pub(super) struct Tree {
+    pub statements: Vec<Statement>,
+    /// Every brace that opens a block is closed: nothing is missing at the end.
+    pub is_whole: bool,
 }
 
 impl Statement {
@@ -32,20 +41,24 @@ impl Statement {
 const MAX_DEPTH: usize = 16;
 
 /// The tree of all statements. Braces that do not match are reported.
-pub(super) fn parse(tokens: Vec<Token>, report: &mut Report) -> Vec<Statement> {
-    let mut reader = BlockReader { tokens: tokens.into_iter(), report };
+pub(super) fn parse(tokens: Vec<Token>, report: &mut Report) -> Tree {
+    let mut reader =
+        BlockReader { tokens: tokens.into_iter(), report, closed: None, is_whole: true };
     let mut all = reader.block(None, 0);
     while !reader.tokens.as_slice().is_empty() {
         // Only a brace too many stops the outermost block; it has been reported.
         all.extend(reader.block(None, 0));
     }
-    all
+    Tree { statements: all, is_whole: reader.is_whole }
 }
 
 /// Takes the tokens as it goes: a large file is in memory once.
 struct BlockReader<'r> {
     tokens: std::vec::IntoIter<Token>,
     report: &'r mut Report,
+    /// The brace that closed the block read last.
+    closed: Option<Span>,
+    is_whole: bool,
 }
 
 impl BlockReader<'_> {
@@ -65,6 +78,7 @@ impl BlockReader<'_> {
                         self.report.forgiven(span, "unbalanced-brace", text, effect);
                     }
                     statements.shrink_to_fit();
+                    self.closed = Some(span);
                     return statements;
                 }
                 Token::Open(span) => {
@@ -77,6 +91,7 @@ impl BlockReader<'_> {
         }
         if let Some(span) = opened {
             self.report.error(span, "unbalanced-brace", "this brace is not closed");
+            self.is_whole = false;
         }
         statements
     }
@@ -108,7 +123,8 @@ impl BlockReader<'_> {
             Some(Token::Word(_) | Token::Close(_) | Token::EndOfLine | Token::Unclosed(_))
             | None => None,
         };
-        Some(Statement { words, block })
+        let closed = if block.is_some() { self.closed } else { None };
+        Some(Statement { words, block, closed })
     }
 
     fn nested(&mut self, span: Span, depth: usize) -> Vec<Statement> {

@@ -324,11 +324,11 @@ pub(super) const ROWS: &[KeywordRow<CheckerDraft>] = &[
         "host",
         "write `connect_ip`, `connect_port`, `bindto` beside it, one SMTP_CHECK for each",
     ),
-    accept("alpha"),
-    accept("log_all_failures"),
+    accept("alpha", "of the server: set it there"),
+    accept("log_all_failures", "`locum history` has the turns of every server"),
     // All pages are asked in one run, of a server that is down too.
-    accept("fast_recovery"),
-    accept("tls_compliant"),
+    accept("fast_recovery", "all pages are asked in one run, of a server that is down too"),
+    accept("tls_compliant", "it always is"),
 ];
 
 /// The first argument, by this function.

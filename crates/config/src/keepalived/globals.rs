@@ -9,7 +9,7 @@ use locum_vrrp::{Family, Version};
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::correct::ScriptNames;
 use crate::keepalived::ipvs;
-use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, dead, differs, ignore, refuse, set};
 use crate::keepalived::lowering::{BlockTarget, Lowering, put, without_settings};
 use crate::parsed::{Field, Parsed, ParsedInstance, ParsedIpvs};
 use crate::settings::instance::{INSTANCE, VERSION_FORM};
@@ -62,29 +62,40 @@ impl BlockTarget for Globals {
     }
 }
 
+const FIFO: &str =
+    "nobody would hear what its reader acts on; use notify, or `locum history --json`";
 const MAIL: &str = "no mail is sent; use notify scripts";
 const SNMP: &str = "there is no SNMP agent";
+const SECURITY: &str = "about checks of whose a script is, which are not made";
+const EXPLAINED: &str = "a peer that advertises other addresses is counted and stays a peer";
+const RELOAD: &str = "a reload is checked whole before anything changes";
+const BUFFERS: &str = "sockets have what they need";
+const LINK: &str = "carrier is watched through the kernel";
+pub(super) const NO_PID: &str = "there are no pid files";
 const PROCESS: &str = "there is one process, and it is scheduled by the service manager";
 
 pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     ignore("notification_email", MAIL),
-    accept("notification_email_from"),
-    accept("smtp_server"),
-    accept("smtp_helo_name"),
-    accept("smtp_connect_timeout"),
-    accept("smtp_alert"),
-    accept("smtp_alert_vrrp"),
-    accept("smtp_alert_checker"),
-    accept("no_email_faults"),
-    accept("no_checker_emails"),
-    accept("router_id"),
+    accept("notification_email_from", MAIL),
+    accept("smtp_server", MAIL),
+    accept("smtp_helo_name", MAIL),
+    accept("smtp_connect_timeout", MAIL),
+    accept("smtp_alert", MAIL),
+    accept("smtp_alert_vrrp", MAIL),
+    accept("smtp_alert_checker", MAIL),
+    accept("no_email_faults", MAIL),
+    accept("no_checker_emails", MAIL),
+    accept("router_id", MAIL),
     set("vrrp_version", Shape::Line(1, 1), |lowering, globals, statement| {
         put(&mut globals.version, VERSION_FORM.lower(lowering, statement));
     }),
     set("script_user", Shape::Line(1, 2), script_user),
-    accept("enable_script_security"),
-    accept("use_symlink_paths"),
-    accept("set_supplementary_groups"),
+    ignore(
+        "enable_script_security",
+        "scripts run whoever else may change them: let root own them and every directory above",
+    ),
+    accept("use_symlink_paths", SECURITY),
+    accept("set_supplementary_groups", SECURITY),
     set("vrrp_min_garp", Shape::Line(0, 1), |lowering, globals, statement| {
         put(&mut globals.min_garp, lowering.switch(statement));
     }),
@@ -94,16 +105,25 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     set("vrrp_mcast_group6", Shape::Line(1, 1), |lowering, globals, statement| {
         put(&mut globals.group_v6, multicast(lowering, statement, Family::V6));
     }),
-    set("vrrp_strict", Shape::Line(0, 1), |lowering, globals, statement| {
-        let on = lowering.switch(statement).is_some_and(|at| at.value);
-        globals.strict = on.then(|| statement.span());
-    }),
-    accept("vrrp_skip_check_adv_addr"),
-    accept("log_unknown_vrids"),
-    set("dynamic_interfaces", Shape::Line(0, 1), |_, globals, _| {
-        globals.has_late_interfaces = true;
-    }),
-    accept("unicast_fault_no_peer"),
+    differs(
+        "the RFCs' rules for adverts; traffic to the address is accepted",
+        set("vrrp_strict", Shape::Line(0, 1), |lowering, globals, statement| {
+            let on = lowering.switch(statement).is_some_and(|at| at.value);
+            globals.strict = on.then(|| statement.span());
+        }),
+    ),
+    accept("vrrp_skip_check_adv_addr", EXPLAINED),
+    accept("log_unknown_vrids", EXPLAINED),
+    differs(
+        "an interface may always come later: with it nobody warns",
+        set("dynamic_interfaces", Shape::Line(0, 1), |_, globals, _| {
+            globals.has_late_interfaces = true;
+        }),
+    ),
+    accept(
+        "unicast_fault_no_peer",
+        "without peers adverts go to the multicast group, which is said",
+    ),
     ignore("vrrp_delay_after_boot", "use vrrp_startup_delay"),
     ignore("default_interface", "each instance names its own"),
     ignore("vrrp_iptables", "traffic to the address is accepted"),
@@ -122,18 +142,18 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     set("lvs_timeouts", Shape::Line(2, 6), |lowering, globals, statement| {
         ipvs::timeouts(lowering, &mut globals.ipvs, statement);
     }),
-    ignore("vrrp_notify_fifo", "use notify, or `locum history --json`"),
-    ignore("vrrp_notify_fifo_script", "use notify, or `locum history --json`"),
-    ignore("lvs_notify_fifo", "use `locum history --json`"),
-    ignore("lvs_notify_fifo_script", "use `locum history --json`"),
-    ignore("notify_fifo", "use notify, or `locum history --json`"),
-    ignore("notify_fifo_script", "use notify, or `locum history --json`"),
+    refuse("vrrp_notify_fifo", FIFO),
+    refuse("vrrp_notify_fifo_script", FIFO),
+    refuse("lvs_notify_fifo", FIFO),
+    refuse("lvs_notify_fifo_script", FIFO),
+    refuse("notify_fifo", FIFO),
+    refuse("notify_fifo_script", FIFO),
     ignore("notify_priority_changes", "use `locum history --json`"),
     ignore("vrrp_notify_priority_changes", "use `locum history --json`"),
-    ignore("startup_script", "use ExecStartPre= of the service manager"),
-    ignore("shutdown_script", "use ExecStopPost= of the service manager"),
-    accept("startup_script_timeout"),
-    accept("shutdown_script_timeout"),
+    refuse("startup_script", "let ExecStartPre= of the service manager run it"),
+    refuse("shutdown_script", "let ExecStopPost= of the service manager run it"),
+    accept("startup_script_timeout", "of a script that does not run"),
+    accept("shutdown_script_timeout", "of a script that does not run"),
     ignore("enable_snmp_vrrp", SNMP),
     ignore("enable_snmp_checker", SNMP),
     ignore("enable_snmp_keepalived", SNMP),
@@ -141,10 +161,10 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     ignore("enable_snmp_rfcv2", SNMP),
     ignore("enable_snmp_rfcv3", SNMP),
     ignore("enable_traps", SNMP),
-    accept("snmp_socket"),
+    accept("snmp_socket", SNMP),
     ignore("enable_dbus", "use the control socket"),
-    accept("dbus_service_name"),
-    accept("dbus_no_interface_name"),
+    accept("dbus_service_name", "there is no D-Bus service; use the control socket"),
+    accept("dbus_no_interface_name", "there is no D-Bus service; use the control socket"),
     ignore("vrrp_priority", PROCESS),
     ignore("checker_priority", PROCESS),
     ignore("bfd_priority", PROCESS),
@@ -157,54 +177,72 @@ pub(super) const ROWS: &[KeywordRow<Globals>] = &[
     ignore("vrrp_no_swap", PROCESS),
     ignore("checker_no_swap", PROCESS),
     ignore("bfd_no_swap", PROCESS),
-    accept("vrrp_rlimit_rttime"),
-    accept("checker_rlimit_rttime"),
-    accept("bfd_rlimit_rttime"),
-    accept("vrrp_rlimit_rtime"),
-    accept("checker_rlimit_rtime"),
-    accept("bfd_rlimit_rtime"),
-    accept("max_auto_priority"),
-    accept("min_auto_priority_delay"),
-    accept("process_names"),
-    accept("process_name"),
-    accept("vrrp_process_name"),
-    accept("checker_process_name"),
-    accept("lvs_process_name"),
-    accept("bfd_process_name"),
-    accept("use_pid_dir"),
-    accept("child_wait_time"),
-    accept("umask"),
-    accept("tmp_config_directory"),
-    accept("config_save_dir"),
-    accept("reload_check_config"),
-    accept("reload_time_file"),
-    accept("reload_repeat"),
-    accept("reload_file"),
-    accept("json_version"),
-    accept("state_dump_file"),
-    accept("stats_dump_file"),
-    accept("json_dump_file"),
-    accept("state_dump_file_location"),
-    accept("stats_dump_file_location"),
-    accept("json_dump_file_location"),
-    accept("data_use_instance"),
-    accept("vrrp_netlink_cmd_rcv_bufs"),
-    accept("vrrp_netlink_cmd_rcv_bufs_force"),
-    accept("vrrp_netlink_monitor_rcv_bufs"),
-    accept("vrrp_netlink_monitor_rcv_bufs_force"),
-    accept("lvs_netlink_cmd_rcv_bufs"),
-    accept("lvs_netlink_cmd_rcv_bufs_force"),
-    accept("lvs_netlink_monitor_rcv_bufs"),
-    accept("lvs_netlink_monitor_rcv_bufs_force"),
-    accept("process_monitor_rcv_bufs"),
-    accept("process_monitor_rcv_bufs_force"),
-    accept("vrrp_rx_bufs_policy"),
-    accept("vrrp_rx_bufs_multiplier"),
-    accept("rs_init_notifies"),
-    accept("iproute_usr_dir"),
-    accept("iproute_etc_dir"),
-    accept("linkbeat_use_polling"),
-    accept("debug"),
+    accept("vrrp_rlimit_rttime", PROCESS),
+    accept("checker_rlimit_rttime", PROCESS),
+    accept("bfd_rlimit_rttime", PROCESS),
+    accept("vrrp_rlimit_rtime", PROCESS),
+    accept("checker_rlimit_rtime", PROCESS),
+    accept("bfd_rlimit_rtime", PROCESS),
+    accept("max_auto_priority", PROCESS),
+    accept("min_auto_priority_delay", PROCESS),
+    accept("process_names", PROCESS),
+    accept("process_name", PROCESS),
+    accept("vrrp_process_name", PROCESS),
+    accept("checker_process_name", PROCESS),
+    accept("lvs_process_name", PROCESS),
+    accept("bfd_process_name", PROCESS),
+    accept("use_pid_dir", NO_PID),
+    accept("child_wait_time", PROCESS),
+    accept("umask", PROCESS),
+    accept("tmp_config_directory", RELOAD),
+    accept("config_save_dir", RELOAD),
+    accept("reload_check_config", RELOAD),
+    accept("reload_time_file", RELOAD),
+    accept("reload_repeat", RELOAD),
+    accept("reload_file", RELOAD),
+    accept("json_version", "use `locum status --json`"),
+    accept("state_dump_file", "use `locum status --json`"),
+    accept("stats_dump_file", "use `locum status --json`"),
+    accept("json_dump_file", "use `locum status --json`"),
+    accept("state_dump_file_location", "use `locum status --json`"),
+    accept("stats_dump_file_location", "use `locum status --json`"),
+    accept("json_dump_file_location", "use `locum status --json`"),
+    accept("data_use_instance", "use `locum status --json`"),
+    accept("vrrp_netlink_cmd_rcv_bufs", BUFFERS),
+    accept("vrrp_netlink_cmd_rcv_bufs_force", BUFFERS),
+    accept("vrrp_netlink_monitor_rcv_bufs", BUFFERS),
+    accept("vrrp_netlink_monitor_rcv_bufs_force", BUFFERS),
+    accept("lvs_netlink_cmd_rcv_bufs", BUFFERS),
+    accept("lvs_netlink_cmd_rcv_bufs_force", BUFFERS),
+    accept("lvs_netlink_monitor_rcv_bufs", BUFFERS),
+    accept("lvs_netlink_monitor_rcv_bufs_force", BUFFERS),
+    accept("process_monitor_rcv_bufs", BUFFERS),
+    accept("process_monitor_rcv_bufs_force", BUFFERS),
+    accept("vrrp_rx_bufs_policy", BUFFERS),
+    accept("vrrp_rx_bufs_multiplier", BUFFERS),
+    accept("rs_init_notifies", "a server that starts runs no hook"),
+    accept("iproute_usr_dir", "tables are given by number"),
+    accept("iproute_etc_dir", "tables are given by number"),
+    accept("linkbeat_use_polling", LINK),
+    dead("lvs_id"),
+    accept("vmac_prefix", "a name for virtual MACs, which are refused where they are asked for"),
+    accept(
+        "vmac_addr_prefix",
+        "a name for virtual MACs, which are refused where they are asked for",
+    ),
+    accept("vrrp_garp_extra_if", "there are no virtual MACs"),
+    accept("vrrp_vmac_garp_intvl", "there are no virtual MACs"),
+    accept("vmac_garp_intvl", "there are no virtual MACs"),
+    ignore("nftables_ipvs", "a group of addresses needs no marks here"),
+    accept("nftables_ipvs_priority", "a group of addresses needs no marks here"),
+    accept("nftables_ipvs_start_fwmark", "a group of addresses needs no marks here"),
+    accept("namespace_with_ipsets", "there are no ipsets"),
+    accept("checker_log_all_failures", "`locum history` has the turns of every server"),
+    accept("fifo_write_vrrp_states_on_reload", "there is no FIFO"),
+    accept("snmp_name", SNMP),
+    accept("snmp_vs_stats_update_interval", SNMP),
+    accept("snmp_rs_stats_update_interval", SNMP),
+    accept("debug", "the log level is an option of `locum run`"),
     refuse("net_namespace", "start the daemon inside the namespace: ip netns exec NAME"),
     refuse("net_namespace_ipvs", "start the daemon inside the namespace: ip netns exec NAME"),
     refuse("instance", "use --run-dir to run several daemons on one host"),

@@ -11,7 +11,7 @@ use crate::keepalived::address;
 use crate::keepalived::blocks::Statement;
 use crate::keepalived::correct::{self, version_in_force};
 use crate::keepalived::globals::{FileDraft, Globals};
-use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, refuse, set};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, differs, ignore, refuse, set};
 use crate::keepalived::lowering::{BlockTarget, Lowering, put, without_settings};
 use crate::parsed::{Field, ParsedInstance};
 use crate::settings::instance::INSTANCE;
@@ -39,7 +39,7 @@ pub(super) struct InstanceDraft {
 
 /// What an `authentication` block says.
 #[derive(Default)]
-struct AuthDraft {
+pub(super) struct AuthDraft {
     password: Option<At<String>>,
     /// `auth_type`, whichever.
     kind: Option<Span>,
@@ -120,7 +120,10 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     set("unicast_ttl", Shape::Line(1, 1), |lowering, draft, statement| {
         put(&mut draft.parsed.unicast.ttl, lowering.first_number(statement, 0..=255));
     }),
-    accept("unicast_fault_no_peer"),
+    accept(
+        "unicast_fault_no_peer",
+        "without peers adverts go to the multicast group, which is said",
+    ),
     set("track_script", Shape::Block(0, 0), |lowering, draft, statement| {
         for line in statement.block.as_deref().unwrap_or_default() {
             let track = track(lowering, line, Tracked::Check);
@@ -154,9 +157,9 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
     ignore("notify_deleted", "a deleted instance runs notify_stop"),
     ignore("notify_master_rx_lower_pri", "after a conflict the master runs notify_master again"),
     ignore("notify_priority_changes", "use `locum history --json`"),
-    accept("smtp_alert"),
+    accept("smtp_alert", "no mail is sent; use notify scripts"),
     ignore("garp_extra_if", "the instance's own interface announces"),
-    accept("vmac_garp_intvl"),
+    accept("vmac_garp_intvl", "there are no virtual MACs"),
     set("v3_checksum_as_v2", Shape::Line(0, 1), |lowering, draft, statement| {
         // The master's packets begin in this form; both are understood.
         draft.parsed.checksum = match lowering.switch(statement) {
@@ -166,41 +169,51 @@ pub(super) const ROWS: &[KeywordRow<InstanceDraft>] = &[
             Some(_) | None => Field::Absent,
         };
     }),
-    set("old_unicast_checksum", Shape::Line(0, 1), |lowering, _, statement| {
-        if statement.arguments().first().is_none_or(|word| word.text != "never") {
-            let text = "the checksum of keepalived 1.3.6 and older is not supported";
-            lowering.report.warning(statement.span(), "ignored-keyword", text);
-        }
-    }),
-    set("strict_mode", Shape::Line(0, 1), |lowering, draft, statement| {
-        let on = lowering.switch(statement).is_some_and(|at| at.value);
-        draft.strict = on.then(|| statement.span());
-    }),
-    accept("skip_check_adv_addr"),
-    accept("timer_expired_backup"),
-    accept("thread_timer_expired"),
-    accept("accept"),
+    differs(
+        "the checksum of keepalived 1.3.6 and older is not there",
+        set("old_unicast_checksum", Shape::Line(0, 1), |lowering, _, statement| {
+            if statement.arguments().first().is_none_or(|word| word.text != "never") {
+                let text = "the checksum of keepalived 1.3.6 and older is not supported";
+                lowering.report.warning(statement.span(), "ignored-keyword", text);
+            }
+        }),
+    ),
+    differs(
+        "the RFCs' rules for adverts; traffic to the address is accepted",
+        set("strict_mode", Shape::Line(0, 1), |lowering, draft, statement| {
+            let on = lowering.switch(statement).is_some_and(|at| at.value);
+            draft.strict = on.then(|| statement.span());
+        }),
+    ),
+    accept(
+        "skip_check_adv_addr",
+        "a peer that advertises other addresses is counted and stays a peer",
+    ),
+    accept("timer_expired_backup", "after a pause a master listens before it goes on"),
+    accept("thread_timer_expired", "after a pause a master listens before it goes on"),
+    accept("accept", "traffic to the address is accepted"),
     ignore("no_accept", ACCEPTED),
     refuse("use_vmac", "remove it: the address moves by gratuitous ARP"),
     refuse("use_vmac_addr", "remove it"),
     refuse("use_ipvlan", "remove it: the address moves by gratuitous ARP"),
-    accept("vmac_xmit_base"),
-    accept("vmac_prefix"),
-    accept("vmac_addr_prefix"),
-    accept("promote_secondaries"),
+    accept("vmac_xmit_base", "there are no virtual MACs"),
+    accept("vmac_prefix", "there are no virtual MACs"),
+    accept("vmac_addr_prefix", "there are no virtual MACs"),
+    accept("promote_secondaries", "there are no virtual MACs"),
     refuse("vrf", "remove it"),
     ignore("track_src_ip", "a missing source address is a fault already"),
     ignore("dont_track_primary", "the instance's own interface is always tracked"),
     refuse("virtual_routes", ROUTES),
     refuse("virtual_rules", ROUTES),
-    accept("linkbeat_use_polling"),
+    accept("linkbeat_use_polling", "carrier is watched through the kernel"),
     ignore("lvs_sync_daemon_interface", "connections are not synchronised between directors"),
-    accept("debug"),
-    accept("global_tracking"),
+    accept("kernel_rx_buf_size", "sockets have what they need"),
+    accept("debug", "the log level is an option of `locum run`"),
+    accept("global_tracking", "an old word that does nothing in keepalived either"),
     refuse("auth_hmac", "remove it"),
 ];
 
-const AUTHENTICATION: &[KeywordRow<AuthDraft>] = &[
+pub(super) const AUTHENTICATION: &[KeywordRow<AuthDraft>] = &[
     set("auth_type", Shape::Line(1, 1), |lowering, draft, statement| {
         let Some(word) = statement.arguments().first() else { return };
         match word.text.as_str() {

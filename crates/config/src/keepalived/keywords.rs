@@ -1,7 +1,9 @@
 //! What a keyword row is, and how a block is read by its rows.
 
 use crate::keepalived::blocks::Statement;
+use crate::keepalived::inside;
 use crate::keepalived::lowering::{BlockTarget, LINE_IGNORED, Lowering};
+pub(crate) use crate::keepalived::shape::Shape;
 
 /// One keyword of one block. The tables of rows and the keywords of settings are the whole
 /// vocabulary.
@@ -9,17 +11,15 @@ pub(crate) struct KeywordRow<T: 'static> {
     pub name: &'static str,
     pub shape: Shape,
     pub effect: KeywordEffect<T>,
+    /// For the page of compatibility: how it acts here where that is not what keepalived does, or
+    /// why nobody misses it.
+    pub note: &'static str,
 }
 
-/// What may follow the keyword.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
-    /// From so many to so many arguments.
-    Line(usize, usize),
-    /// From so many to so many arguments, then a block.
-    Block(usize, usize),
-    /// Anything: keepalived accepts it, and we do not look inside.
-    Any,
+/// A row that acts, and not quite as in keepalived.
+pub(crate) const fn differs<T>(note: &'static str, row: KeywordRow<T>) -> KeywordRow<T> {
+    let KeywordRow { name, shape, effect, .. } = row;
+    KeywordRow { name, shape, effect, note }
 }
 
 pub(crate) enum KeywordEffect<T: 'static> {
@@ -29,6 +29,8 @@ pub(crate) enum KeywordEffect<T: 'static> {
     Accept,
     /// Means nothing here, and somebody may miss it: a warning with this reason.
     Ignore(&'static str),
+    /// keepalived dropped it long ago, and logs it as unknown.
+    Dead,
     /// Would change the behaviour, and is not there yet: an error with this reason.
     Refuse(&'static str),
 }
@@ -39,19 +41,26 @@ pub(crate) const fn set<T>(
     shape: Shape,
     handler: fn(&mut Lowering<'_>, &mut T, &Statement),
 ) -> KeywordRow<T> {
-    KeywordRow { name, shape, effect: KeywordEffect::Set(handler) }
+    KeywordRow { name, shape, effect: KeywordEffect::Set(handler), note: "" }
 }
 
-pub(crate) const fn accept<T>(name: &'static str) -> KeywordRow<T> {
-    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Accept }
+/// A row that is passed over in silence, for this reason.
+pub(crate) const fn accept<T>(name: &'static str, note: &'static str) -> KeywordRow<T> {
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Accept, note }
+}
+
+/// A row that keepalived itself dropped long ago.
+pub(crate) const fn dead<T>(name: &'static str) -> KeywordRow<T> {
+    let note = "keepalived knows it no more";
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Dead, note }
 }
 
 pub(crate) const fn ignore<T>(name: &'static str, reason: &'static str) -> KeywordRow<T> {
-    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Ignore(reason) }
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Ignore(reason), note: reason }
 }
 
 pub(crate) const fn refuse<T>(name: &'static str, reason: &'static str) -> KeywordRow<T> {
-    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Refuse(reason) }
+    KeywordRow { name, shape: Shape::Any, effect: KeywordEffect::Refuse(reason), note: reason }
 }
 
 impl Lowering<'_> {
@@ -102,6 +111,25 @@ impl Lowering<'_> {
             KeywordEffect::Refuse(reason) => {
                 let text = format!("`{name}` is not supported yet");
                 self.report.error(statement.span(), "unsupported", text).help(reason);
+                self.inside(name, statement);
+            }
+            KeywordEffect::Dead => {
+                let text = format!("keepalived knows `{name}` no more");
+                self.report.forgiven(statement.span(), "dead-keyword", text, LINE_IGNORED);
+            }
+        }
+    }
+
+    /// What stands in a refused block is looked at too: one wants the whole list of what to change.
+    fn inside(&mut self, name: &str, statement: &Statement) {
+        let known = inside::BLOCKS.iter().find(|(block, ..)| *block == name);
+        let (Some((_, what, rows)), Some(block)) = (known, &statement.block) else { return };
+        for one in block {
+            match rows.iter().find(|(keyword, _)| *keyword == one.keyword().text) {
+                Some((_, shape)) => {
+                    self.fits(*shape, one);
+                }
+                None => self.unknown(what, one, || rows.iter().map(|(keyword, _)| *keyword)),
             }
         }
     }

@@ -31,7 +31,7 @@ pub(super) const ROWS: &[KeywordRow<ScriptDraft>] = &[
         let mut words = statement.arguments().iter().map(|word| word.text.clone());
         draft.user = words.next().map(|user| (user, words.next()));
     }),
-    accept("log_all_failures"),
+    accept("log_all_failures", "`locum history` has the turns of every server"),
 ];
 
 impl BlockTarget for ScriptDraft {

@@ -123,8 +123,8 @@ pub(super) const ROWS: &[KeywordRow<UrlBlock>] = &[
         draft.last = lowering.first_number(statement, OFFSETS).map(|at| at.value);
     }),
     // Of the matcher of PCRE.
-    accept("regex_stack"),
-    accept("tls_compliant"),
+    accept("regex_stack", "of the matcher of PCRE"),
+    accept("tls_compliant", "it always is"),
 ];
 
 /// Within the part of a body that is searched.

@@ -7,7 +7,7 @@ use crate::keepalived::blocks::Statement;
 use crate::keepalived::checker::{BLOCKS, Checkers};
 use crate::keepalived::correct;
 use crate::keepalived::globals::FileDraft;
-use crate::keepalived::keywords::{KeywordRow, Shape, accept, ignore, set};
+use crate::keepalived::keywords::{KeywordRow, Shape, accept, dead, ignore, set};
 use crate::keepalived::lexer::Word;
 use crate::keepalived::lowering::{BlockTarget, LINE_IGNORED, Lowering, put};
 use crate::keepalived::server_group::mark;
@@ -137,9 +137,11 @@ pub(super) const ROWS: &[KeywordRow<ServiceDraft>] = &[
     set("mh-port", Shape::Line(0, 0), flag),
     set("mh-fallback", Shape::Line(0, 0), flag),
     // The kernel's own: it says whether the service is in its table.
-    accept("hashed"),
+    accept("hashed", "the kernel sets it"),
     set("ip_family", Shape::Line(1, 1), ip_family),
-    accept("smtp_alert"),
+    accept("smtp_alert", "no mail is sent; use notify scripts"),
+    accept("snmp_name", "there is no SNMP agent"),
+    dead("nat_mask"),
     ignore("ha_suspend", "checks run on every node, so that a takeover knows the servers"),
 ];
 
@@ -196,8 +198,8 @@ pub(super) const REAL_SERVER: &[KeywordRow<ServerDraft>] = &[
     set("virtualhost", Shape::Line(1, 1), |_, draft, statement| {
         draft.host = statement.arguments().first().map(|word| word.text.clone());
     }),
-    accept("log_all_failures"),
-    accept("smtp_alert"),
+    accept("log_all_failures", "`locum history` has the turns of every server"),
+    accept("smtp_alert", "no mail is sent; use notify scripts"),
 ];
 
 /// `NAT`, `DR`, or `TUN [type ipip|gue port N|gre] [nocsum|csum|remcsum]`.
