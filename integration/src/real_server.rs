@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use crate::datagram;
 use crate::node::Node;
+use crate::wait;
 
 /// Where its health is asked for.
 pub const HEALTH: u16 = 8000;
@@ -111,12 +112,10 @@ fn accept(
     let shared = Arc::clone(shared);
     thread::spawn(move || {
         while !shared.ends.load(Ordering::Relaxed) {
-            match listener.accept() {
-                Ok((stream, _)) => {
-                    let (serve, shared) = (serve.clone(), Arc::clone(&shared));
-                    thread::spawn(move || serve(stream, &shared));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(2)),
+            wait::readable(&[&listener], LOOK);
+            if let Ok((stream, _)) = listener.accept() {
+                let (serve, shared) = (serve.clone(), Arc::clone(&shared));
+                thread::spawn(move || serve(stream, &shared));
             }
         }
     })

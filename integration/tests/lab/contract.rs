@@ -2,10 +2,13 @@
 //! backend.
 //!
 //! ```text
-//!              nftables   haproxy   proxy
-//!   TCP            x         x        x     every body
-//!   datagrams      x                  x     shares, stays, dies, drains, sorry, handover
+//!              ipvs   nftables   haproxy   proxy
+//!   TCP          x        x         x        x     every body
+//!   datagrams    x        x                  x     shares, stays, dies, drains, sorry, handover
 //! ```
+//!
+//! IPVS masquerades here, in a guest whose kernel has it (`ipvs::keeps_the_contract`), and then a
+//! handover may cut what is under way; `ipvs::ways` has the others, which cut nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,12 +28,15 @@ use locum_integration::require;
 use locum_integration::require::Company;
 use locum_integration::service::Balanced;
 use locum_integration::service::INSTANCE;
+use locum_integration::vm;
 use locum_integration::wait;
 use locum_integration::wait::seconds;
 use locum_integration::web::Requests;
 
 /// Two servers, one that is added, and one that is sorry.
 const SHAPE: Shape = Shape { directors: 2, servers: 4, company: Company::Shared };
+/// The same for a backend that has nothing else to run beside it: the one processor of a guest.
+const ALONE: Shape = Shape { company: Company::Alone, ..SHAPE };
 
 const SERVICE: &str = r#"
 [[service]]
@@ -100,7 +106,8 @@ impl Contract {
     /// Both directors run and the first one serves.
     fn settled(backend: &'static str, has_datagrams: bool) -> Self {
         let config = Self::config(backend, has_datagrams, &WEIGHTED);
-        let mut balanced = Balanced::bare(SHAPE, &config);
+        let shape = if vm::is_inside() { ALONE } else { SHAPE };
+        let mut balanced = Balanced::bare(shape, &config);
         let lab = &balanced.lab;
         lab.client.run(&["ip", "addr", "add", &format!("{OTHER_CLIENT}/24"), "dev", "eth0"]);
         for server in &lab.servers {
@@ -342,6 +349,12 @@ impl Contract {
         self.expect_answers_by(&["srv1", "srv2", "srv3"]);
     }
 
+    /// What IPVS masquerades comes back by way of the servers' gateway: the new master, which knows
+    /// nothing of a connection that began at the other. One client asks one at a time.
+    fn cut_by_a_handover(&self) -> usize {
+        usize::from(self.backend == "ipvs")
+    }
+
     /// Handed over there and back: no connection fails, and datagrams are answered again.
     fn hands_over(&mut self) {
         let sockets =
@@ -361,7 +374,8 @@ impl Contract {
         }
         let (answered, failed) = requests.stop();
         drop(sockets);
-        assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+        let allowed = 2 * self.cut_by_a_handover();
+        assert!(failed.len() <= allowed, "{failed:?}, {answered} answered");
         assert!(answered > 20, "only {answered} answered");
     }
 }
@@ -373,8 +387,10 @@ fn looks(all: &[OldClients]) -> Vec<Vec<OldClient>> {
 type Body = fn(&Contract);
 
 /// Every body, on one set of machines.
-fn expect_all(backend: &'static str, has_datagrams: bool) {
+pub fn expect_all(backend: &'static str, has_datagrams: bool) {
+    let begun = Instant::now();
     let mut contract = Contract::settled(backend, has_datagrams);
+    println!("{backend} is settled in {:?}", begun.elapsed());
     let bodies: [(&str, Body); 6] = [
         ("shares by weight", Contract::shares_by_weight),
         ("stays", Contract::stays),
@@ -389,7 +405,9 @@ fn expect_all(backend: &'static str, has_datagrams: bool) {
         body(&contract);
         println!("{backend} {name} in {:?}", begun.elapsed());
     }
+    let begun = Instant::now();
     contract.hands_over();
+    println!("{backend} hands over in {:?}", begun.elapsed());
 }
 
 #[test]

@@ -20,6 +20,8 @@ use locum_integration::wait;
 use locum_integration::wait::seconds;
 use locum_integration::web;
 
+use crate::contract::expect_all;
+
 /// The seed scripts, each with our configuration of the same meaning.
 const SEEDS: [(&str, &str); 4] = [
     (
@@ -242,6 +244,11 @@ fn foreign_services_are_left_alone() {
         // The client's request finds nobody.
         assert!(web::get(&balanced.lab.client, balanced.vip()).is_err());
     });
+}
+
+#[test]
+fn keeps_the_contract() {
+    vm::inside("ipvs::keeps_the_contract", || expect_all("ipvs", true));
 }
 
 #[test]

@@ -268,7 +268,15 @@ fn one_network_is_served_as_far_as_it_can_be() {
         // Left to itself it serves both.
         expect_check(&layout, &config(ONE_NETWORK, BESIDE, ""), 0, &[]);
         expect_check(&layout, &nat, 2, &[&format!("error: service dns: {cannot}")]);
-        layout.start();
+        layout.balanced.start(0);
+        layout.expect_known(0);
+        layout.balanced.expect_service_by(0);
+        // It cannot serve all and offers its place: who starts at that moment takes the release for
+        // that of one that stops.
+        wait::until("the place that nobody took is taken back", ELECTION, || {
+            layout.balanced.daemon(0).log().matches("Entering MASTER STATE").count() == 2
+        });
+        layout.balanced.start(1);
         expect_all_by(&["lb1", "srv1", "srv2"], || layout.ask_www());
         assert_eq!(layout.ask_dns(), Answers::none());
         let unanswered = format!("service dns does not answer its clients: {cannot}");

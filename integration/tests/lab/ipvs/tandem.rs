@@ -36,7 +36,8 @@ fn expect(balanced: &Balanced, port: u16, names: [&str; 2]) {
         let client = &balanced.lab.client;
         let found: BTreeSet<String> =
             (0..6).map(|_| by_way_of(client, port)).collect::<Result<_, _>>()?;
-        if found == wanted { Ok(()) } else { Err(format!("{found:?}")) }
+        let tables = || balanced.lab.directors.iter().map(table).collect::<Vec<_>>().join("\n");
+        if found == wanted { Ok(()) } else { Err(format!("{found:?}\n{}", tables())) }
     });
 }
 
