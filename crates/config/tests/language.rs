@@ -46,6 +46,8 @@ fn a_condition_keeps_the_lines_of_this_node() {
 fn a_parameter_has_the_value_that_it_has_where_it_is_used() {
     assert_eq!(octets("$A=192.0.2.$B\n$B=1\n$B=2\n", "$A\n${A}0/24"), ["2", "20"]);
     assert_eq!(octets("", "$A=192.0.2.7\n$A\n"), ["7"]);
+    // Without braces it ends at white space, as in keepalived.
+    assert_eq!(octets("$A=192.0.2\n", "${A}.7\n$A.8\n"), ["7"]);
 }
 
 #[test]
@@ -68,8 +70,8 @@ fn a_template_makes_instances() {
 fn generators_repeat_the_rest_of_their_line() {
     assert_eq!(octets("", "~SEQ(N,1,3) 192.0.2.$N"), ["1", "2", "3"]);
     assert_eq!(octets("$MAX=5\n", "~SEQ(N, 1, 2, $MAX) 192.0.2.$N"), ["1", "3", "5"]);
-    assert_eq!(octets("", "~SEQ(A,1,2)~SEQ(B,1,2) 192.0.2.$A${B}"), ["11", "12", "21", "22"]);
-    assert_eq!(octets("", "~LST({A,B},{1,2},{3,4}) 192.0.2.$A$B"), ["12", "34"]);
+    assert_eq!(octets("", "~SEQ(A,1,2)~SEQ(B,1,2) 192.0.2.${A}$B"), ["11", "12", "21", "22"]);
+    assert_eq!(octets("", "~LST({A,B},{1,2},{3,4}) 192.0.2.${A}$B"), ["12", "34"]);
     let v6 = format!("{INSTANCE}fe80::1\n~SEQx(N,0x9,0xb) fe80::1$N\n }}\n}}\n");
     let plan = read(&v6).plan.expect("a plan");
     assert_eq!(addresses(&plan), ["fe80::1", "fe80::19", "fe80::1a", "fe80::1b"]);
@@ -157,7 +159,10 @@ fn whatever_a_file_asks_for_a_load_ends() {
     ends("include-limit", &tree.with("/etc/k/f12", ""));
     ends("too-much", &file("~SEQ(A,1,1000000000) x y z\n".to_owned()));
     ends("too-much", &file("~SEQ(A,1,1000000000)\n".to_owned()));
-    ends("too-much", &file("~SEQ(A,1,99999)~SEQ(B,1,99999) ~SEQ(C,1,99999) $A$B$C\n".to_owned()));
+    ends(
+        "too-much",
+        &file("~SEQ(A,1,99999)~SEQ(B,1,99999) ~SEQ(C,1,99999) ${A}${B}${C}\n".to_owned()),
+    );
     ends("parameter-expansion", &file("$A= \\\n $A \\\n $A \\\n $A \\\n $A\n$A\n".to_owned()));
     ends("parameter-expansion", &file("$A=$A $A\n$A\n".to_owned()));
     ends("line-too-long", &file("x ".repeat(3 << 20)));

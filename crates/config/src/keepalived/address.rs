@@ -86,9 +86,12 @@ fn option<'w>(
         }
         "dev" | "label" | "scope" | "brd" | "broadcast" | "preferred_lft" | "peer" => {
             let Some(value) = rest.next() else {
+                // Without its label keepalived leaves the address out.
+                let is_label = word.text == "label";
+                let effect = if is_label { LEFT_OUT } else { WORD_IGNORED };
                 let text = format!("`{}` needs a value", word.text);
-                lowering.report.forgiven(word.span, "missing-argument", text, WORD_IGNORED);
-                return true;
+                lowering.report.forgiven(word.span, "missing-argument", text, effect);
+                return !is_label;
             };
             return with_value(lowering, word, value, address);
         }

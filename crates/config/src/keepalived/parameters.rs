@@ -190,6 +190,11 @@ fn reference(glyphs: &[Glyph]) -> Option<Reference> {
         return None;
     }
     if !is_braced {
+        // keepalived takes `$NAME` for a parameter only before white space.
+        let after = inner.get(name.len()).map(|glyph| glyph.character);
+        if after.is_some_and(|character| !character.is_whitespace()) {
+            return None;
+        }
         return Some(Reference { length: 1 + name.len(), name, arguments: String::new() });
     }
     let end = inner.iter().position(|glyph| matches!(glyph.character, '}' | '\n'))?;
