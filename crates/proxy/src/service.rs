@@ -196,14 +196,12 @@ impl RunningService {
         if self.is_wanted() {
             self.desired.set(Desired::Succeeded);
             self.wanted.borrow().iter().for_each(|server| server.leave(self.drain.get()));
-            self.watch_address();
         }
     }
 
     /// The proxy that has the sockets was sent this: who is here is served by it.
     pub fn become_succeeded(self: &Rc<Self>, spec: &ProxyService) {
         self.take_in(spec, Desired::Succeeded);
-        self.watch_address();
     }
 
     fn take_in(&self, spec: &ProxyService, desired: Desired) {
@@ -263,8 +261,9 @@ impl RunningService {
     /// It takes no clients, and those that it had are not through.
     fn is_finishing(&self) -> bool {
         let takes_clients = match self.desired.get() {
-            Desired::Serve => true,
-            Desired::StandBy | Desired::Leave | Desired::Succeeded => false,
+            // The address is served on; whoever has our place says when it is not.
+            Desired::Serve | Desired::Succeeded => true,
+            Desired::StandBy | Desired::Leave => false,
         };
         !takes_clients && self.has_connections()
     }

@@ -323,6 +323,38 @@ fn proxy_keeps_its_connections_while_its_daemon_is_started_again() {
 }
 
 #[test]
+fn upgraded_daemon_has_a_proxy_of_its_own_without_losing_a_request_or_a_connection() {
+    if !require::lab(&["nft", "ss"]) {
+        return;
+    }
+    let mut balanced = Balanced::settled(&every_second(&cold(PROXY)));
+    let before = carriers(&balanced.lab.directors[0]);
+    assert_eq!(before.len(), 1, "{before:?}");
+    let held = HalfAsked::start(&balanced.lab.client, balanced.vip());
+    wait::until("the proxy carries it", ELECTION, || is_busy(&balanced.lab.directors[0]));
+    let requests = Requests::start(&balanced.lab.client, balanced.vip());
+    balanced.daemon(0).kill_main();
+    balanced.start_upgraded(0);
+    let node = &balanced.lab.directors[0];
+    let is_another = |one: &String| one.contains("--predecessor");
+    wait::until("another proxy runs beside the one that was there", ELECTION, || {
+        let now = carriers(node);
+        now.len() == 2 && now.contains(&before[0]) && now.iter().any(is_another)
+    });
+    let answer = held.finish();
+    assert!(answer.is_ok(), "the connection that was there: {answer:?}");
+    wait::until("the one that was there has ended", ELECTION, || {
+        let now = carriers(node);
+        now.len() == 1 && now.iter().all(is_another)
+    });
+    balanced.expect_both_servers();
+    let (answered, failed) = requests.stop();
+    assert!(failed.is_empty(), "{failed:?}, {answered} answered");
+    assert!(answered > 20, "only {answered} answered");
+    assert!(balanced.lab.directors[0].holds(balanced.vip()), "the address stays");
+}
+
+#[test]
 fn haproxy_keeps_its_connections_while_its_daemon_is_started_again() {
     if require::lab(&["nft", "haproxy"]) {
         survives_its_daemon(HAPROXY);
