@@ -1,10 +1,9 @@
 //! Does this node still have an address?
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::net::{IpAddr, UdpSocket};
 
-/// Discard. A datagram socket that is connected sends nothing.
-const ANY_PORT: u16 = 9;
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
 
 /// No interface has it. What cannot be told counts as there.
 pub fn is_gone(address: IpAddr) -> bool {
@@ -14,25 +13,18 @@ pub fn is_gone(address: IpAddr) -> bool {
     match UdpSocket::bind((address, 0)) {
         Err(error) => error.kind() == io::ErrorKind::AddrNotAvailable,
         // With the ip_nonlocal_bind sysctl every address can be bound, had or not.
-        Ok(_) => leads_elsewhere(address),
+        Ok(_) => is_nowhere(address),
     }
 }
 
-/// Whether a packet to `address` would leave this node: one to an address of its own comes from
-/// that same address.
-fn leads_elsewhere(address: IpAddr) -> bool {
-    let any: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let Ok(socket) = UdpSocket::bind((any, 0)) else { return false };
-    match socket.connect((address, ANY_PORT)).and_then(|()| socket.local_addr()) {
-        Ok(source) => source.ip() != address,
-        Err(error) => {
-            use io::ErrorKind::{HostUnreachable, NetworkUnreachable};
-            matches!(error.kind(), HostUnreachable | NetworkUnreachable)
-        }
-    }
+fn is_nowhere(address: IpAddr) -> bool {
+    getifaddrs().is_ok_and(|mut all| all.all(|one| address_of(&one) != Some(address)))
+}
+
+fn address_of(interface: &InterfaceAddress) -> Option<IpAddr> {
+    let address = interface.address.as_ref()?;
+    let v4 = address.as_sockaddr_in().map(|address| address.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|address| address.ip().into()))
 }
 
 #[cfg(test)]
@@ -51,16 +43,35 @@ mod tests {
 
     /// What stands in for a bind that proves nothing.
     #[test]
-    fn a_packet_to_an_address_of_nobody_leads_elsewhere_and_one_to_our_own_does_not() {
-        assert!(leads_elsewhere("192.0.2.77".parse().unwrap()));
-        assert!(leads_elsewhere("2001:db8::77".parse().unwrap()));
-        assert!(!leads_elsewhere("127.0.0.1".parse().unwrap()));
-        let own = nix::ifaddrs::getifaddrs().unwrap().filter_map(|interface| {
-            let address = interface.address?;
-            address.as_sockaddr_in().map(|address| IpAddr::V4(address.ip()))
-        });
-        for address in own {
-            assert!(!leads_elsewhere(address), "{address}");
+    fn an_address_of_nobody_is_nowhere_and_each_of_our_own_is_somewhere() {
+        assert!(is_nowhere("192.0.2.77".parse().unwrap()));
+        assert!(is_nowhere("2001:db8::77".parse().unwrap()));
+        assert!(!is_nowhere("127.0.0.1".parse().unwrap()));
+        for address in getifaddrs().unwrap().filter_map(|interface| address_of(&interface)) {
+            assert!(!is_nowhere(address), "{address}");
         }
+    }
+
+    /// The kernel would send to a second one of a subnet from the first.
+    #[test]
+    fn each_of_two_addresses_of_one_subnet_is_there_and_a_third_is_not() {
+        // The thread has the namespace to itself, and both end.
+        let namespace = std::thread::spawn(|| {
+            if let Err(error) = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET) {
+                assert!(std::env::var_os("LOCUM_REQUIRE_LAB").is_none(), "{error}");
+                eprintln!("skipped: cannot make a network namespace: {error}");
+                return;
+            }
+            let script = "ip link set lo up && ip address add 192.0.2.10/24 dev lo && \
+                          ip address add 192.0.2.11/24 dev lo && sysctl -qw net.ipv4.ip_nonlocal_bind=1";
+            let done = std::process::Command::new("sh").args(["-c", script]).status().unwrap();
+            assert!(done.success());
+            let is_gone = |text: &str| is_gone(text.parse().unwrap());
+            assert_eq!(
+                ["192.0.2.10", "192.0.2.11", "192.0.2.12"].map(is_gone),
+                [false, false, true]
+            );
+        });
+        namespace.join().unwrap();
     }
 }
