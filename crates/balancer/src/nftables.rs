@@ -27,6 +27,9 @@ use crate::status::{BalancedServer, BalancedService, BalancedState, BalancerStat
 /// How often the kernel is asked whether somebody changed its rules, and what failed is tried again.
 const HEAL_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Until the second sweep after a change: what began while that was made is known by then.
+const SECOND_SWEEP: Duration = Duration::from_millis(100);
+
 /// How often is asked whether a sweep is over that keeps the next one waiting.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -163,7 +166,8 @@ impl NftablesBackend {
     }
 
     fn note_swept(&mut self, outcome: io::Result<usize>, now: Instant) {
-        self.sweep_at = Some(now + HEAL_INTERVAL);
+        let pause = if outcome.is_ok() { SECOND_SWEEP } else { HEAL_INTERVAL };
+        self.sweep_at = Some(now + pause);
         let sweeping = self.sweeping.take();
         self.uncut = match outcome {
             Ok(_) => {
@@ -316,6 +320,8 @@ mod tests {
         backend.note_swept(Err(io::ErrorKind::OutOfMemory.into()), now);
         assert!(backend.uncut.as_ref().is_some_and(|why| why.contains("out of memory")));
         assert_eq!(backend.next_tick(now), Some(HEAL_INTERVAL));
+        backend.note_swept(Ok(3), now);
+        assert_eq!((backend.uncut.as_ref(), backend.next_tick(now)), (None, Some(SECOND_SWEEP)));
         // Nothing is left of it.
         backend.tick(now + HEAL_INTERVAL);
         assert_eq!((backend.uncut.as_ref(), backend.next_tick(now)), (None, None));
