@@ -7,7 +7,6 @@ mod baseline;
 mod checkers;
 mod contract;
 mod daemon;
-mod differential;
 mod election;
 mod examples;
 mod fitness;
