@@ -24,11 +24,11 @@ use locum_integration::wait::millis;
 use locum_integration::wait::seconds;
 
 /// Pairs of nodes at a time: they wait for elections most of their time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 8;
 /// An election takes 3.6 s at an interval of a second; a script has one more.
-const SETTLED: Duration = seconds(10);
+const SETTLED: Duration = seconds(20);
 /// keepalived says all that it has to say of a file.
-const SPOKEN: Duration = seconds(5);
+const SPOKEN: Duration = seconds(10);
 const SAMPLES: &str = "/usr/share/doc/keepalived/samples";
 
 struct Case {
