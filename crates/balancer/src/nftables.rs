@@ -33,8 +33,8 @@ const SECOND_SWEEP: Duration = Duration::from_millis(100);
 /// How often is asked whether a sweep is over that keeps the next one waiting.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// A sweep that is being carried out by a thread of its own: to go through 100,000 connections takes
-/// longer than a successor may take until it answers.
+/// A sweep that is being carried out by a thread of its own: to go through all connections of a crowd of
+/// clients may take longer than a successor has until it answers.
 struct Sweeping {
     sweep: ConnectionSweep,
     outcome: Receiver<io::Result<usize>>,
@@ -160,11 +160,6 @@ impl NftablesBackend {
         }
     }
 
-    fn look_wait(&self, now: Instant) -> Option<Duration> {
-        let wait = || self.looked.map_or(Duration::ZERO, |round| round.wait(HEAL_INTERVAL, now));
-        self.is_installed.then(wait)
-    }
-
     fn note_swept(&mut self, outcome: io::Result<usize>, now: Instant) {
         let pause = if outcome.is_ok() { SECOND_SWEEP } else { HEAL_INTERVAL };
         self.sweep_at = Some(now + pause);
@@ -179,6 +174,11 @@ impl NftablesBackend {
                  connections: {error}"
             )),
         };
+    }
+
+    fn look_wait(&self, now: Instant) -> Option<Duration> {
+        let wait = || self.looked.map_or(Duration::ZERO, |round| round.wait(HEAL_INTERVAL, now));
+        self.is_installed.then(wait)
     }
 
     /// When the next step of a sweep is due.

@@ -172,14 +172,22 @@ impl ProxyBackend {
             }
             Some(_) | None => None,
         };
-        let request = request.unwrap_or_else(|| ProxyRequest::Serve {
-            services: self.fit().map(|wanted| first_spec_of(wanted)).collect(),
-            orphan,
-        });
+        let request = request.unwrap_or_else(|| self.whole(orphan));
         if self.ask(&request) {
-            let services = self.fit().map(|one| (one.service.name.clone(), one.clone())).collect();
-            self.sent = Some(SentTable { services, orphan });
+            self.sent = Some(self.table(orphan));
         }
+    }
+
+    /// The request by which a proxy hears everything for the first time.
+    fn whole(&self, orphan: Orphan) -> ProxyRequest {
+        let services = self.fit().map(|wanted| first_spec_of(wanted)).collect();
+        ProxyRequest::Serve { services, orphan }
+    }
+
+    /// What a proxy knows that has been told everything, with this.
+    fn table(&self, orphan: Orphan) -> SentTable {
+        let services = self.fit().map(|one| (one.service.name.clone(), one.clone())).collect();
+        SentTable { services, orphan }
     }
 
     /// What has changed since `told`, and what failed there; `None` when there is nothing to say.

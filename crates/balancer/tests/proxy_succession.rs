@@ -12,6 +12,7 @@ use bench::{
     Bench, Client, address, finish, get, serve, service, start_server, tick_until, wanted,
 };
 use locum_balancer::{Balancer, BalancerSettings};
+use locum_plan::Service;
 use locum_proxy::protocol::ProxyRequest;
 
 /// A program of the bench's own: another file with each call, under the same name.
@@ -28,14 +29,20 @@ fn pid(balancer: &mut Balancer) -> u32 {
     balancer.status().processes[0].pid.unwrap()
 }
 
+/// One that has a proxy serve this, and the proxy.
+fn serving(settings: BalancerSettings, web: &Service) -> (Balancer, u32) {
+    let mut balancer = Balancer::new(settings);
+    serve(&mut balancer, &wanted(&[web])).unwrap();
+    let pid = pid(&mut balancer);
+    (balancer, pid)
+}
+
 #[test]
 fn a_daemon_of_another_program_replaces_the_proxy_and_no_client_is_refused_or_cut() {
     let bench = Bench::new();
     let real = bench.settings().locum_program;
     let web = service("web", &[start_server('a')]);
-    let mut balancer = Balancer::new(install(&bench, &real));
-    serve(&mut balancer, &wanted(&[&web])).unwrap();
-    let first = pid(&mut balancer);
+    let (balancer, first) = serving(install(&bench, &real), &web);
     let mut staying = Client::connect(address(&web)).unwrap();
     assert_eq!(staying.get().unwrap(), 'a');
     let is_over = Arc::<AtomicBool>::default();
@@ -48,9 +55,8 @@ fn a_daemon_of_another_program_replaces_the_proxy_and_no_client_is_refused_or_cu
 
     // The same program: nothing happens.
     drop(balancer);
-    let mut balancer = Balancer::new(install_nothing(&bench));
-    serve(&mut balancer, &wanted(&[&web])).unwrap();
-    assert_eq!(pid(&mut balancer), first);
+    let (balancer, same) = serving(install_nothing(&bench), &web);
+    assert_eq!(same, first);
 
     drop(balancer);
     let mut balancer = Balancer::new(install(&bench, &real));
@@ -74,9 +80,7 @@ fn one_that_cannot_be_replaced_serves_on_and_the_log_says_why() {
     let bench = Bench::new();
     let real = bench.settings().locum_program;
     let web = service("web", &[start_server('a')]);
-    let mut balancer = Balancer::new(install(&bench, &real));
-    serve(&mut balancer, &wanted(&[&web])).unwrap();
-    let first = pid(&mut balancer);
+    let (balancer, first) = serving(install(&bench, &real), &web);
     let mut staying = Client::connect(address(&web)).unwrap();
     drop(balancer);
     let mut balancer = Balancer::new(install(&bench, Path::new("/bin/false")));
@@ -108,9 +112,7 @@ fn successor(bench: &Bench, before: u32) -> Child {
 fn a_daemon_that_died_before_its_new_proxy_had_anything_left_the_old_one_serving() {
     let bench = Bench::new();
     let web = service("web", &[start_server('a')]);
-    let mut balancer = bench.balancer();
-    serve(&mut balancer, &wanted(&[&web])).unwrap();
-    let first = pid(&mut balancer);
+    let (balancer, first) = serving(bench.settings(), &web);
     drop(balancer);
     let mut half_way = successor(&bench, first);
     bench::eventually("it", || bench.path("proxy.sock.next").exists());
@@ -126,9 +128,7 @@ fn a_daemon_that_died_before_its_new_proxy_had_anything_left_the_old_one_serving
 fn a_daemon_that_died_once_its_new_proxy_served_left_that_one() {
     let bench = Bench::new();
     let web = service("web", &[start_server('a')]);
-    let mut balancer = bench.balancer();
-    serve(&mut balancer, &wanted(&[&web])).unwrap();
-    let first = pid(&mut balancer);
+    let (balancer, first) = serving(bench.settings(), &web);
     drop(balancer);
     let mut staying = Client::connect(address(&web)).unwrap();
     assert_eq!(staying.get().unwrap(), 'a');

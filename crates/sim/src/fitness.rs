@@ -286,9 +286,8 @@ impl World {
         let since = lost(master).since;
         let better = peers.iter().copied().find(|node| {
             let role = self.nodes[*node].adapter.view(&router.name).map(|view| view.role);
-            let is_fit = !lost(*node).is_lost() && !self.counts_as_unfit(*node, index, router);
             role == Some(Role::Backup)
-                && is_fit
+                && !lost(*node).is_lost()
                 && self.watches[*node][index].fit_since.is_some_and(|fit| fit < since)
                 && self.stands(*node, index, router)
         });

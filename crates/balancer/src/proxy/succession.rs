@@ -19,16 +19,18 @@ use std::time::{Duration, Instant};
 use locum_proxy::protocol::{self, Orphan, ProgramFile, ProxyRequest, ProxyStatus};
 use rustix::process::Signal;
 
-use super::level::{first_spec_of, orphan_of};
+use super::level::orphan_of;
 use super::link::Link;
-use super::{ProxyBackend, START_LIMIT, START_POLL, SentTable, options};
+use super::{ProxyBackend, START_LIMIT, START_POLL, options};
 use crate::process::Process;
 
 /// One that has taken over.
 struct ProxySuccessor {
     process: Process,
     link: Link,
+    /// What it was told, and said.
     request: ProxyRequest,
+    orphan: Orphan,
     status: ProxyStatus,
 }
 
@@ -84,7 +86,9 @@ impl ProxyBackend {
         let _ = fs::remove_file(&next);
         let mut process = self.spawn(&next, Some(&self.socket))?;
         match self.take_over(&mut process, &next) {
-            Ok((link, request, status)) => Ok(ProxySuccessor { process, link, request, status }),
+            Ok((link, request, orphan, status)) => {
+                Ok(ProxySuccessor { process, link, request, orphan, status })
+            }
             Err(error) => {
                 process.signal(Signal::KILL);
                 self.ending.push(process);
@@ -98,30 +102,21 @@ impl ProxyBackend {
         &self,
         process: &mut Process,
         next: &Path,
-    ) -> io::Result<(Link, ProxyRequest, ProxyStatus)> {
+    ) -> io::Result<(Link, ProxyRequest, Orphan, ProxyStatus)> {
         let mut link = answering(process, next)?;
-        let request = ProxyRequest::Serve {
-            services: self.fit().map(|wanted| first_spec_of(wanted)).collect(),
-            orphan: orphan_of(self.fit()),
-        };
+        let orphan = orphan_of(self.fit());
+        let request = self.whole(orphan);
         let status = link.ask(&request).map_err(io::Error::other)?;
         fs::rename(next, &self.socket)?;
-        Ok((link, request, status))
+        Ok((link, request, orphan, status))
     }
 
     fn install(&mut self, successor: ProxySuccessor) {
-        let ProxySuccessor { process, link, request, status } = successor;
+        let ProxySuccessor { process, link, request, orphan, status } = successor;
         self.ending.extend(self.process.replace(process));
         self.link = Some(link);
         self.take_in(&request, status);
-        let services = self.fit().map(|one| (one.service.name.clone(), one.clone())).collect();
-        let orphan = match request {
-            ProxyRequest::Serve { orphan, .. } => orphan,
-            ProxyRequest::Update { .. } | ProxyRequest::Status | ProxyRequest::HandOver => {
-                Orphan::Unchanged
-            }
-        };
-        self.sent = Some(SentTable { services, orphan });
+        self.sent = Some(self.table(orphan));
         self.is_reviewed = true;
         self.asked_to_end = false;
     }

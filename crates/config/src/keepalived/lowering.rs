@@ -35,9 +35,7 @@ impl Lowering<'_> {
             self.report.forgiven(span, code, message, self.effect)
         }
     }
-}
 
-impl Lowering<'_> {
     /// Reads an argument without which keepalived passes over the whole block.
     pub fn of_block<T>(&mut self, read: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
         self.or_else("the block is ignored", read)

@@ -141,7 +141,7 @@ impl Netlink {
 
     /// Makes the kernel as all these changes want it, in batches of requests; one answer for each
     /// change, in their order. Applying the same again only renews. What one change holds no other
-    /// one drops. One failing fact does not stop the others. Where the kernel keeps no marks (before
+    /// one drops. What is connected to an address is reset before that is removed. One failing fact does not stop the others. Where the kernel keeps no marks (before
     /// 5.18), what this process added is ours.
     pub fn apply_all(&mut self, changes: &[WantedFacts<'_>]) -> Vec<Result<(), ApplyError>> {
         match self.carry_out(changes) {
